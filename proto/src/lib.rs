@@ -1,0 +1,22 @@
+//! What `keyward-node` and `keyward-sentinel` must agree on.
+//!
+//! - [`slot`]: hash slots and hash tags
+//! - [`ids`]: identifiers and log positions
+//! - [`time`]: the two kinds of time
+//! - [`topology`]: who serves a slot, at which version
+//! - [`resp`]: the request reader and the reply writer of the Redis protocol
+//! - [`rpc`]: generated gRPC messages, clients and servers
+//!
+//! Architecture invariant: nothing in here reads a clock, opens a socket or spawns a task.
+
+pub mod ids;
+pub mod resp;
+pub mod slot;
+pub mod time;
+pub mod topology;
+
+/// Generated from `proto/keyward.proto`.
+pub mod rpc {
+    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
+    tonic::include_proto!("keyward.v1");
+}

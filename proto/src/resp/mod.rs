@@ -1,0 +1,12 @@
+//! The Redis serialization protocol, versions 2 and 3 (<https://valkey.io/topics/protocol/>).
+//!
+//! - [`request`]: finds complete commands in a receive buffer without copying an argument
+//! - [`reply`]: appends replies to an output buffer
+//! - [`number`]: integers and doubles as Valkey reads and writes them
+
+pub mod number;
+pub mod reply;
+pub mod request;
+
+pub use reply::{ReplyWriter, Version};
+pub use request::{Args, Batch, Limits, ProtocolError, RequestReader};

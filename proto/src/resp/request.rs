@@ -1,0 +1,559 @@
+//! Finds complete commands in a connection's receive buffer.
+//!
+//! Arguments stay where they are: a [`Batch`] holds spans into the buffer, in two vectors that are reused, so a
+//! request costs no allocation. A request that is not complete yet keeps its progress in the [`RequestReader`],
+//! so that a large one is not scanned again each time more of it arrives.
+//!
+//! Inline commands (a line of words) are unquoted into a side buffer of the batch.
+
+use std::fmt;
+
+use super::number::parse_i64;
+
+/// What a stranger may send. Reaching a limit is a [`ProtocolError`].
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `proto-max-bulk-len`
+    pub bulk_len_max: usize,
+    /// Arguments of one command.
+    pub args_max: usize,
+    /// Before AUTH, where a password is set: 10 arguments of 16 KiB, as in Valkey.
+    pub authenticated: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { bulk_len_max: 512 << 20, args_max: 1024 * 1024, authenticated: true }
+    }
+}
+
+/// Longest inline command and longest length line.
+pub const INLINE_MAX: usize = 64 * 1024;
+
+/// The peer broke the protocol: it gets this text as an error, then the connection is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProtocolError {
+    InvalidMultibulkLength,
+    InvalidBulkLength,
+    UnauthenticatedMultibulkLength,
+    UnauthenticatedBulkLength,
+    ExpectedDollar(u8),
+    TooBigMultibulkCount,
+    TooBigBulkCount,
+    TooBigInline,
+    UnbalancedQuotes,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protocol error: ")?;
+        match self {
+            ProtocolError::InvalidMultibulkLength => f.write_str("invalid multibulk length"),
+            ProtocolError::InvalidBulkLength => f.write_str("invalid bulk length"),
+            ProtocolError::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
+            ProtocolError::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
+            ProtocolError::ExpectedDollar(byte) => write!(f, "expected '$', got '{}'", char::from(*byte)),
+            ProtocolError::TooBigMultibulkCount => f.write_str("too big mbulk count string"),
+            ProtocolError::TooBigBulkCount => f.write_str("too big bulk count string"),
+            ProtocolError::TooBigInline => f.write_str("too big inline request"),
+            ProtocolError::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: usize,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    first_span: usize,
+    span_count: usize,
+    /// The whole request in the receive buffer.
+    raw: Span,
+    inline: bool,
+}
+
+/// The complete commands of a receive buffer; reused from read to read.
+#[derive(Debug, Default)]
+pub struct Batch {
+    spans: Vec<Span>,
+    requests: Vec<Request>,
+    inline: Vec<u8>,
+}
+
+impl Batch {
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// The arguments of request number `index`; `buffer` is what was parsed.
+    #[inline]
+    pub fn args<'a>(&'a self, buffer: &'a [u8], index: usize) -> Args<'a> {
+        let request = &self.requests[index];
+        let spans = &self.spans[request.first_span..request.first_span + request.span_count];
+        if request.inline {
+            Args { buffer: &self.inline, source: Source::Spans(spans), raw: None }
+        } else {
+            let raw = &buffer[request.raw.start..request.raw.start + request.raw.len];
+            Args { buffer, source: Source::Spans(spans), raw: Some(raw) }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.requests.clear();
+        self.inline.clear();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    Spans(&'a [Span]),
+    Slices(&'a [&'a [u8]]),
+}
+
+/// The arguments of one command, its name first. Never empty where a reader made it.
+#[derive(Clone, Copy)]
+pub struct Args<'a> {
+    buffer: &'a [u8],
+    source: Source<'a>,
+    raw: Option<&'a [u8]>,
+}
+
+impl<'a> Args<'a> {
+    /// Arguments that do not come from a receive buffer.
+    pub fn from_slices(slices: &'a [&'a [u8]]) -> Self {
+        Args { buffer: &[], source: Source::Slices(slices), raw: None }
+    }
+
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a command has at least its name")]
+    pub fn len(&self) -> usize {
+        match self.source {
+            Source::Spans(spans) => spans.len(),
+            Source::Slices(slices) => slices.len(),
+        }
+    }
+
+    /// Panics beyond the end; arity is checked before a command runs.
+    #[inline]
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        match self.source {
+            Source::Spans(spans) => {
+                let span = &spans[index];
+                &self.buffer[span.start..span.start + span.len]
+            }
+            Source::Slices(slices) => slices[index],
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        (index < self.len()).then(|| self.at(index))
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + use<'a> {
+        let args = *self;
+        (0..self.len()).map(move |i| args.at(i))
+    }
+
+    /// The request as the client sent it, if that is a RESP array of bulk strings.
+    #[inline]
+    pub fn raw(&self) -> Option<&'a [u8]> {
+        self.raw
+    }
+
+    /// Copies, for a command that outlives its receive buffer (MULTI, blocking).
+    pub fn to_owned(&self) -> OwnedArgs {
+        let mut bytes = Vec::with_capacity(self.iter().map(<[u8]>::len).sum());
+        let mut spans = Vec::with_capacity(self.len());
+        for arg in self.iter() {
+            spans.push(Span { start: bytes.len(), len: arg.len() });
+            bytes.extend_from_slice(arg);
+        }
+        OwnedArgs { bytes: bytes.into(), spans: spans.into() }
+    }
+}
+
+impl fmt::Debug for Args<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|a| String::from_utf8_lossy(a).into_owned())).finish()
+    }
+}
+
+/// A command kept for later: one allocation for all its bytes.
+#[derive(Debug, Clone)]
+pub struct OwnedArgs {
+    bytes: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl OwnedArgs {
+    pub fn as_args(&self) -> Args<'_> {
+        Args { buffer: &self.bytes, source: Source::Spans(&self.spans), raw: None }
+    }
+
+    /// Bytes that it keeps.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len() + self.spans.len() * size_of::<Span>()
+    }
+}
+
+/// Progress within a request that is not complete yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Between requests.
+    Idle,
+    /// `remaining` arguments to come; the next one has this length if its header was read.
+    Multibulk { remaining: usize, bulk_len: Option<usize> },
+}
+
+/// Splits a byte stream into commands.
+#[derive(Debug)]
+pub struct RequestReader {
+    progress: Progress,
+    /// Where parsing goes on in the buffer.
+    position: usize,
+    /// Start of the incomplete request.
+    start: usize,
+    partial: Vec<Span>,
+}
+
+impl Default for RequestReader {
+    fn default() -> Self {
+        RequestReader { progress: Progress::Idle, position: 0, start: 0, partial: Vec::new() }
+    }
+}
+
+impl RequestReader {
+    /// Fills `batch` with the complete requests at the front of `buffer`, at most `requests_max`.
+    ///
+    /// Returns how many bytes they take: the caller executes them, drops these bytes from the front, and calls
+    /// again when there are more. On an error the requests before it are in the batch.
+    pub fn parse(
+        &mut self,
+        buffer: &[u8],
+        limits: &Limits,
+        requests_max: usize,
+        batch: &mut Batch,
+    ) -> (usize, Result<(), ProtocolError>) {
+        batch.clear();
+        let mut consumed = 0;
+        let mut result = Ok(());
+        while batch.requests.len() < requests_max && self.position < buffer.len() {
+            match self.parse_one(buffer, limits, batch) {
+                Ok(true) => consumed = self.position,
+                Ok(false) => break,
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            }
+        }
+        // The caller drops the consumed bytes: positions move along.
+        self.position -= consumed;
+        self.start = self.start.saturating_sub(consumed);
+        for span in &mut self.partial {
+            span.start -= consumed;
+        }
+        (consumed, result)
+    }
+
+    /// How long the buffer should at least be to hold the argument that is arriving.
+    pub fn wanted_len(&self) -> usize {
+        match self.progress {
+            Progress::Multibulk { bulk_len: Some(len), .. } => self.position + len + 2,
+            Progress::Multibulk { bulk_len: None, .. } | Progress::Idle => 0,
+        }
+    }
+
+    fn parse_one(&mut self, buffer: &[u8], limits: &Limits, batch: &mut Batch) -> Result<bool, ProtocolError> {
+        if self.progress == Progress::Idle {
+            self.start = self.position;
+            if buffer[self.position] != b'*' {
+                return self.parse_inline(buffer, batch);
+            }
+            let Some((line, next)) = line_at(buffer, self.position + 1) else {
+                return too_long(buffer, self.position, ProtocolError::TooBigMultibulkCount);
+            };
+            let count = parse_i64(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
+            if i64::try_from(limits.args_max).is_ok_and(|max| count > max) || count > i64::from(i32::MAX) {
+                return Err(ProtocolError::InvalidMultibulkLength);
+            }
+            if count > 10 && !limits.authenticated {
+                return Err(ProtocolError::UnauthenticatedMultibulkLength);
+            }
+            self.position = next;
+            let Ok(remaining @ 1..) = usize::try_from(count) else { return Ok(true) };
+            self.partial.clear();
+            self.progress = Progress::Multibulk { remaining, bulk_len: None };
+        }
+        let Progress::Multibulk { mut remaining, mut bulk_len } = self.progress else { return Ok(false) };
+        while remaining > 0 {
+            let len = match bulk_len {
+                Some(len) => len,
+                None => {
+                    let Some(&first) = buffer.get(self.position) else { break };
+                    if first != b'$' {
+                        return Err(ProtocolError::ExpectedDollar(first));
+                    }
+                    let Some((line, next)) = line_at(buffer, self.position + 1) else {
+                        self.progress = Progress::Multibulk { remaining, bulk_len };
+                        return too_long(buffer, self.position, ProtocolError::TooBigBulkCount);
+                    };
+                    let len = parse_i64(line)
+                        .and_then(|len| usize::try_from(len).ok())
+                        .filter(|len| *len <= limits.bulk_len_max)
+                        .ok_or(ProtocolError::InvalidBulkLength)?;
+                    if len > 16384 && !limits.authenticated {
+                        return Err(ProtocolError::UnauthenticatedBulkLength);
+                    }
+                    self.position = next;
+                    bulk_len = Some(len);
+                    len
+                }
+            };
+            if buffer.len() < self.position + len + 2 {
+                break;
+            }
+            self.partial.push(Span { start: self.position, len });
+            self.position += len + 2;
+            bulk_len = None;
+            remaining -= 1;
+        }
+        if remaining > 0 {
+            self.progress = Progress::Multibulk { remaining, bulk_len };
+            return Ok(false);
+        }
+        self.progress = Progress::Idle;
+        let first_span = batch.spans.len();
+        batch.spans.append(&mut self.partial);
+        batch.requests.push(Request {
+            first_span,
+            span_count: batch.spans.len() - first_span,
+            raw: Span { start: self.start, len: self.position - self.start },
+            inline: false,
+        });
+        Ok(true)
+    }
+
+    fn parse_inline(&mut self, buffer: &[u8], batch: &mut Batch) -> Result<bool, ProtocolError> {
+        let rest = &buffer[self.position..];
+        let Some(newline) = memchr::memchr(b'\n', rest) else {
+            return too_long(buffer, self.position, ProtocolError::TooBigInline);
+        };
+        let line = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
+        let first_span = batch.spans.len();
+        let mut words = Words { line, position: 0 };
+        while let Some(span) = words.next(&mut batch.inline)? {
+            batch.spans.push(span);
+        }
+        let raw = Span { start: self.position, len: newline + 1 };
+        self.position += newline + 1;
+        let span_count = batch.spans.len() - first_span;
+        if span_count > 0 {
+            batch.requests.push(Request { first_span, span_count, raw, inline: true });
+        }
+        Ok(true)
+    }
+}
+
+fn too_long(buffer: &[u8], start: usize, error: ProtocolError) -> Result<bool, ProtocolError> {
+    if buffer.len() - start > INLINE_MAX { Err(error) } else { Ok(false) }
+}
+
+/// The line from `start` to CR LF and the position behind it.
+#[inline]
+fn line_at(buffer: &[u8], start: usize) -> Option<(&[u8], usize)> {
+    let rest = buffer.get(start..)?;
+    // Length lines are a few bytes long: a loop beats a search.
+    let end = rest.iter().take(32).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', rest))?;
+    (end + 1 < rest.len()).then(|| (&rest[..end], start + end + 2))
+}
+
+/// Splits a line into words the way a shell would: quotes, escapes. Shared by inline commands and conf files.
+struct Words<'a> {
+    line: &'a [u8],
+    position: usize,
+}
+
+impl Words<'_> {
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<Span>, ProtocolError> {
+        let line = self.line;
+        let is_space = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+        while line.get(self.position).is_some_and(is_space) {
+            self.position += 1;
+        }
+        if self.position >= line.len() {
+            return Ok(None);
+        }
+        let start = out.len();
+        while let Some(&b) = line.get(self.position) {
+            if is_space(&b) || b == 0 {
+                break;
+            }
+            self.position += 1;
+            match b {
+                b'"' => self.double_quoted(out)?,
+                b'\'' => self.single_quoted(out)?,
+                _ => out.push(b),
+            }
+        }
+        if line.get(self.position) == Some(&0) {
+            self.position = line.len();
+        }
+        Ok(Some(Span { start, len: out.len() - start }))
+    }
+
+    fn double_quoted(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        loop {
+            let rest = self.line.get(self.position..).unwrap_or_default();
+            match rest {
+                [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    out.push(hex_value(*high) * 16 + hex_value(*low));
+                    self.position += 4;
+                }
+                [b'\\', escaped, ..] => {
+                    out.push(match escaped {
+                        b'n' => b'\n',
+                        b'r' => b'\r',
+                        b't' => b'\t',
+                        b'b' => 8,
+                        b'a' => 7,
+                        other => *other,
+                    });
+                    self.position += 2;
+                }
+                [b'"', after @ ..] => {
+                    self.position += 1;
+                    return end_of_quotes(after);
+                }
+                [b, ..] => {
+                    out.push(*b);
+                    self.position += 1;
+                }
+                [] => return Err(ProtocolError::UnbalancedQuotes),
+            }
+        }
+    }
+
+    fn single_quoted(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        loop {
+            let rest = self.line.get(self.position..).unwrap_or_default();
+            match rest {
+                [b'\\', b'\'', ..] => {
+                    out.push(b'\'');
+                    self.position += 2;
+                }
+                [b'\'', after @ ..] => {
+                    self.position += 1;
+                    return end_of_quotes(after);
+                }
+                [b, ..] => {
+                    out.push(*b);
+                    self.position += 1;
+                }
+                [] => return Err(ProtocolError::UnbalancedQuotes),
+            }
+        }
+    }
+}
+
+fn end_of_quotes(after: &[u8]) -> Result<(), ProtocolError> {
+    match after.first() {
+        Some(b) if !b.is_ascii_whitespace() && *b != 0 => Err(ProtocolError::UnbalancedQuotes),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit.wrapping_sub(b'A').wrapping_add(10),
+    }
+}
+
+/// Splits a line of a conf file or an inline command into words.
+///
+/// # Errors
+/// [`ProtocolError::UnbalancedQuotes`]
+pub fn split_words(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
+    let mut out = Vec::new();
+    let mut words = Words { line, position: 0 };
+    let mut result = Vec::new();
+    while let Some(span) = words.next(&mut out)? {
+        result.push(out[span.start..span.start + span.len].to_vec());
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_all(input: &[u8], step: usize) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+        let mut reader = RequestReader::default();
+        let mut batch = Batch::default();
+        let (mut buffer, mut found) = (Vec::new(), Vec::new());
+        for piece in input.chunks(step) {
+            buffer.extend_from_slice(piece);
+            let (consumed, result) = reader.parse(&buffer, &Limits::default(), 1000, &mut batch);
+            for i in 0..batch.len() {
+                let args = batch.args(&buffer, i);
+                if let Some(raw) = args.raw() {
+                    assert_eq!(raw.first(), Some(&b'*'));
+                }
+                found.push(args.iter().map(<[u8]>::to_vec).collect());
+            }
+            buffer.drain(..consumed);
+            result?;
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn finds_the_same_commands_however_the_bytes_arrive() {
+        let input = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*0\r\nPING \"a b\\x41\" 'c'\r\n\r\n*1\r\n$4\r\nPING\r\nSET a b\n";
+        let whole = parse_all(input, input.len()).unwrap();
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[1], vec![b"PING".to_vec(), b"a bA".to_vec(), b"c".to_vec()]);
+        for step in 1..input.len() {
+            assert_eq!(parse_all(input, step).unwrap(), whole, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn errors_in_valkeys_words() {
+        let check = |input: &[u8], text: &str| {
+            assert_eq!(parse_all(input, 7).unwrap_err().to_string(), format!("Protocol error: {text}"));
+        };
+        check(b"*x\r\n", "invalid multibulk length");
+        check(b"*2000000\r\n", "invalid multibulk length");
+        check(b"*1\r\n:1\r\n", "expected '$', got ':'");
+        check(b"*1\r\n$-1\r\n", "invalid bulk length");
+        check(b"*1\r\n$999999999\r\n", "invalid bulk length");
+        check(b"SET \"a\r\n", "unbalanced quotes in request");
+        check(b"SET \"a\"b\r\n", "unbalanced quotes in request");
+        check(&[b'a'; 70000], "too big inline request");
+    }
+
+    #[test]
+    fn a_stranger_may_not_send_much() {
+        let limits = Limits { authenticated: false, ..Limits::default() };
+        let mut batch = Batch::default();
+        let (_, result) = RequestReader::default().parse(b"*11\r\n", &limits, 1, &mut batch);
+        assert_eq!(result, Err(ProtocolError::UnauthenticatedMultibulkLength));
+        let (_, result) = RequestReader::default().parse(b"*1\r\n$20000\r\n", &limits, 1, &mut batch);
+        assert_eq!(result, Err(ProtocolError::UnauthenticatedBulkLength));
+    }
+}

@@ -1,0 +1,174 @@
+//! The topology: nodes, shards, slot ownership. Sentinels agree on it through Raft; nodes route by it.
+//!
+//! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::topology`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use crate::slot::{SLOT_COUNT, Slot};
+
+/// Everything that the sentinels agree on. Serialized as JSON on the wire and in snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Raft index of the last change.
+    pub version: u64,
+    pub shape: Shape,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub shards: BTreeMap<ShardId, Shard>,
+    /// RESP addresses of the sentinels, by Raft node ID.
+    #[serde(default)]
+    pub sentinels: BTreeMap<u64, SentinelAddress>,
+}
+
+/// What the operator wants; placement works towards it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    pub shards: u32,
+    pub replicas_per_shard: u32,
+    /// Name of the (first) shard in the Sentinel API.
+    pub primary_name: String,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { shards: 1, replicas_per_shard: 2, primary_name: "mymaster".into() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentinelAddress {
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    pub bus_port: u16,
+}
+
+/// A registered node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    /// Identifies the process start that was given this incarnation.
+    pub start_nonce: u64,
+    /// IP address or name at which clients and nodes reach it.
+    pub host: String,
+    pub port: u16,
+    pub bus_port: u16,
+    #[serde(default)]
+    pub hostname: String,
+    #[serde(default)]
+    pub zone: String,
+    pub replica_priority: u32,
+    /// `None`: a spare.
+    pub shard: Option<ShardId>,
+    pub cluster_enabled: bool,
+    #[serde(default)]
+    pub program_version: String,
+    /// What it held when it registered.
+    pub registered_last: Position,
+}
+
+/// The nodes that hold the same slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    pub id: ShardId,
+    /// Inclusive, ascending, disjoint ranges.
+    pub slots: Vec<SlotRange>,
+    pub term: Term,
+    /// The primary of `term`; `None` while the shard waits for members that are down.
+    pub primary: Option<NodeId>,
+    /// Nodes that must hold an entry before it is committed. Contains the primary.
+    pub in_sync: BTreeSet<NodeId>,
+    /// Members of `in_sync` that have restarted since they were added: they may have lost entries, so they are
+    /// not electable unless every member is in here.
+    pub restarted: BTreeSet<NodeId>,
+    /// Grows with each change of `in_sync`: what changes are compared with.
+    pub in_sync_version: u64,
+    /// The sentinels know that the previous term's primary cannot serve any more (its process is dead, or it has
+    /// handed over): the new primary need not wait for the leases that it granted.
+    pub previous_primary_gone: bool,
+    /// The position of the old primary at a hand-off, zero otherwise.
+    #[serde(default)]
+    pub handoff_position: Position,
+}
+
+/// First and last slot of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotRange {
+    pub first: Slot,
+    pub last: Slot,
+}
+
+impl SlotRange {
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.first <= slot && slot <= self.last
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + use<> {
+        (self.first.number()..=self.last.number()).filter_map(Slot::new)
+    }
+}
+
+impl Topology {
+    /// The shard that a node belongs to.
+    pub fn shard_of(&self, node: &NodeId) -> Option<&Shard> {
+        self.shards.get(self.nodes.get(node)?.shard.as_ref()?)
+    }
+
+    /// All nodes assigned to a shard, in order of their IDs.
+    pub fn members<'a>(&'a self, shard: &'a ShardId) -> impl Iterator<Item = &'a Node> + 'a {
+        self.nodes.values().filter(move |n| n.shard.as_ref() == Some(shard))
+    }
+
+    pub fn owner(&self, slot: Slot) -> Option<&Shard> {
+        self.shards.values().find(|s| s.slots.iter().any(|r| r.contains(slot)))
+    }
+
+    /// Splits all slots evenly into `parts` ranges, as Valkey's tools do.
+    pub fn even_ranges(parts: u32) -> Vec<SlotRange> {
+        let parts = u64::from(parts.clamp(1, u32::from(SLOT_COUNT)));
+        let total = u64::from(SLOT_COUNT);
+        (0..parts)
+            .filter_map(|i| {
+                let first = u16::try_from(i * total / parts).ok()?;
+                let last = u16::try_from((i + 1) * total / parts - 1).ok()?;
+                Some(SlotRange { first: Slot::new(first)?, last: Slot::new(last)? })
+            })
+            .collect()
+    }
+
+    /// Panics when the value contradicts itself (DESIGN section 6, invariants 6 and 7).
+    pub fn check_invariants(&self) {
+        let mut owned = vec![false; usize::from(SLOT_COUNT)];
+        for shard in self.shards.values() {
+            for slot in shard.slots.iter().flat_map(SlotRange::iter) {
+                assert!(!std::mem::replace(&mut owned[slot.index()], true), "slot {slot} has two owners");
+            }
+            if let Some(primary) = &shard.primary {
+                assert!(shard.in_sync.contains(primary), "the primary {primary} is outside its in-sync set");
+                assert!(!shard.restarted.contains(primary), "the primary {primary} counts as restarted");
+            }
+            assert!(shard.restarted.is_subset(&shard.in_sync), "restarted nodes outside the in-sync set");
+            for id in &shard.in_sync {
+                let node = self.nodes.get(id).expect("members of an in-sync set are registered");
+                assert_eq!(node.shard.as_ref(), Some(&shard.id), "node {id} is in sync with another shard");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_ranges_cover_every_slot_once() {
+        for parts in [1, 2, 3, 7, 1000] {
+            let ranges = Topology::even_ranges(parts);
+            assert_eq!(ranges.len(), parts as usize);
+            assert_eq!(ranges.iter().map(|r| r.iter().count()).sum::<usize>(), usize::from(SLOT_COUNT));
+        }
+    }
+}
