@@ -1,0 +1,245 @@
+//! What the I/O threads ask before they execute a command and before a reply leaves. DESIGN sections 5 and 6.
+//!
+//! Atomics only: the replication task is the one writer, every I/O thread reads. The order of the writes is what
+//! makes the reads safe:
+//! - becoming primary: term and commit index first, then the state, so that whoever sees `Primary` sees its term;
+//! - ceasing to be primary: the state first, then (after the engine has quiesced) everything else;
+//! - a new generation is published *before* any commit index of a later history. [`Gate::released`] loads the commit
+//!   index first and the generation after it, so a reply of an ended generation never leaves because a later history
+//!   has reached the same index (invariant 1).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::time::Monotonic;
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+
+/// What an I/O thread may do with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GateState {
+    /// May execute while the lease is valid.
+    Primary = 0,
+    /// Redirects, or reads where the client asked for it.
+    Replica = 1,
+    /// A hand-off or a change of term: commands wait for its end.
+    Holding = 2,
+    /// The shard has no primary.
+    NoPrimary = 3,
+    /// The keyspace is not complete: loading, or a full sync runs.
+    Loading = 4,
+}
+
+impl GateState {
+    fn from_u8(value: u8) -> GateState {
+        match value {
+            0 => GateState::Primary,
+            1 => GateState::Replica,
+            2 => GateState::Holding,
+            4 => GateState::Loading,
+            _ => GateState::NoPrimary,
+        }
+    }
+}
+
+/// Which of a generation's replies may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// Those up to this index; the others go on waiting.
+    UpTo(LogIndex),
+    /// The generation is over: those up to this index leave, then a connection that still holds replies is closed,
+    /// because their outcome is unknown.
+    Ended(LogIndex),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Gate {
+    alone: bool,
+    state: AtomicU8,
+    term: AtomicU64,
+    commit: AtomicU64,
+    generation: AtomicU64,
+    /// The commit index with which the generation before the current one ended.
+    ended_commit: AtomicU64,
+    lease_until: AtomicU64,
+    writable: AtomicBool,
+    /// Appending is committing: no other node has to hold the entries. Changed only under the log's lock.
+    auto_commit: AtomicBool,
+    /// A lock because it is written only at start; held for the few wake-ups.
+    subscribers: RwLock<Vec<Arc<Notify>>>,
+}
+
+impl Gate {
+    /// No sentinels: everything is committed, the lease never ends.
+    pub fn alone() -> Gate {
+        let gate = Gate::replicated();
+        gate.state.store(GateState::Primary as u8, Ordering::SeqCst);
+        gate.commit.store(u64::MAX, Ordering::SeqCst);
+        gate.lease_until.store(u64::MAX, Ordering::SeqCst);
+        gate.writable.store(true, Ordering::SeqCst);
+        Gate { alone: true, ..gate }
+    }
+
+    /// A node with sentinels, before it knows its role.
+    pub fn replicated() -> Gate {
+        Gate {
+            alone: false,
+            state: AtomicU8::new(GateState::Loading as u8),
+            term: AtomicU64::new(0),
+            commit: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            ended_commit: AtomicU64::new(0),
+            lease_until: AtomicU64::new(0),
+            writable: AtomicBool::new(false),
+            auto_commit: AtomicBool::new(false),
+            subscribers: RwLock::new(Vec::new()),
+        }
+    }
+
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Alone: `u64::MAX`. To decide about a held reply use [`Gate::released`].
+    #[inline]
+    pub fn commit_index(&self) -> LogIndex {
+        LogIndex::new(self.commit.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub fn state(&self) -> GateState {
+        GateState::from_u8(self.state.load(Ordering::Acquire))
+    }
+
+    /// Grows whenever this node stops being the primary of a term.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether this node may execute now. Never ask before the command has arrived.
+    #[inline]
+    pub fn lease_valid(&self, now: Monotonic) -> bool {
+        now.as_nanos() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// False: fewer in-sync nodes than `min-in-sync`, writes get `-NOREPLICAS`.
+    #[inline]
+    pub fn writable(&self) -> bool {
+        self.writable.load(Ordering::Acquire)
+    }
+
+    /// The term in which entries are appended.
+    #[inline]
+    pub fn term(&self) -> Term {
+        Term::new(self.term.load(Ordering::Acquire))
+    }
+
+    /// Which replies, executed in `generation`, may leave.
+    #[inline]
+    pub fn released(&self, generation: u64) -> Released {
+        let commit = self.commit_index();
+        let current = self.generation();
+        if current == generation {
+            return Released::UpTo(commit);
+        }
+        let ended = self.ended_commit.load(Ordering::Acquire);
+        // A generation that ended meanwhile has overwritten `ended_commit`; then the answer is not known any more.
+        let known = generation + 1 == current && self.generation() == current;
+        Released::Ended(if known { LogIndex::new(ended) } else { LogIndex::ZERO })
+    }
+
+    /// One per I/O thread: notified at each advance of the commit index, when the lease becomes valid again, and at
+    /// each change of state.
+    pub fn subscribe(&self, subscriber: Arc<Notify>) {
+        self.subscribers.write().push(subscriber);
+    }
+
+    pub(crate) fn notify(&self) {
+        for subscriber in self.subscribers.read().iter() {
+            subscriber.notify_one();
+        }
+    }
+
+    pub(crate) fn auto_commits(&self) -> bool {
+        self.auto_commit.load(Ordering::Acquire)
+    }
+
+    /// Only under the log's lock.
+    pub(crate) fn set_auto_commit(&self, on: bool) {
+        if self.auto_commits() != on {
+            self.auto_commit.store(on, Ordering::SeqCst);
+        }
+    }
+
+    /// Raises the commit index; says whether it moved.
+    pub(crate) fn advance_commit(&self, commit: LogIndex) -> bool {
+        self.commit.fetch_max(commit.get(), Ordering::AcqRel) < commit.get()
+    }
+
+    pub(crate) fn set_lease_until(&self, until: Monotonic) {
+        self.lease_until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    pub(crate) fn set_writable(&self, writable: bool) {
+        self.writable.store(writable, Ordering::Release);
+    }
+
+    /// Lets I/O threads execute in `term`; `commit` is what is known to be committed of the history so far.
+    pub(crate) fn open(&self, term: Term, commit: LogIndex) {
+        assert!(term >= self.term(), "terms only grow");
+        self.term.store(term.get(), Ordering::SeqCst);
+        self.commit.store(commit.get(), Ordering::SeqCst);
+        self.state.store(GateState::Primary as u8, Ordering::SeqCst);
+    }
+
+    /// Any state but `Primary`.
+    pub(crate) fn close(&self, state: GateState) {
+        assert_ne!(state, GateState::Primary, "a gate is opened with its term");
+        self.state.store(state as u8, Ordering::SeqCst);
+    }
+
+    /// A held hand-off was refused: the same term goes on.
+    pub(crate) fn reopen(&self) {
+        self.state.store(GateState::Primary as u8, Ordering::SeqCst);
+    }
+
+    /// The term in which this node was primary is over; `commit` is how far it came.
+    pub(crate) fn end_generation(&self, commit: LogIndex) {
+        self.lease_until.store(0, Ordering::SeqCst);
+        self.ended_commit.store(commit.get(), Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_history_does_not_release_replies_of_an_ended_generation() {
+        let gate = Gate::replicated();
+        gate.open(Term::new(1), LogIndex::new(5));
+        gate.advance_commit(LogIndex::new(7));
+        assert_eq!(gate.released(0), Released::UpTo(LogIndex::new(7)));
+        gate.close(GateState::Holding);
+        gate.end_generation(LogIndex::new(7));
+        gate.advance_commit(LogIndex::new(100));
+        assert_eq!(gate.released(0), Released::Ended(LogIndex::new(7)));
+        gate.end_generation(LogIndex::new(100));
+        assert_eq!(gate.released(0), Released::Ended(LogIndex::ZERO));
+        assert_eq!(gate.released(2), Released::UpTo(LogIndex::new(100)));
+    }
+
+    #[test]
+    fn alone_everything_is_committed() {
+        let gate = Gate::alone();
+        assert_eq!(gate.state(), GateState::Primary);
+        assert!(gate.lease_valid(Monotonic::from_nanos(u64::MAX - 1)) && gate.writable() && gate.is_alone());
+        assert_eq!(gate.released(0), Released::UpTo(LogIndex::new(u64::MAX)));
+    }
+}

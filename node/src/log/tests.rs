@@ -1,0 +1,172 @@
+//! Tests of the write log.
+
+use bytes::Bytes;
+use keyward_proto::ids::{LogIndex, Position, Term};
+use keyward_proto::slot::Slot;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+fn index(i: u64) -> LogIndex {
+    LogIndex::new(i)
+}
+
+fn starts(list: &[(u64, u64)]) -> Vec<TermStart> {
+    list.iter().map(|&(term, first)| TermStart { term: Term::new(term), first_index: index(first) }).collect()
+}
+
+#[test]
+fn effects_come_back_as_they_went_in() {
+    let mut buffer = EffectBuffer::new();
+    buffer.push(Slot::new(7), 3, b"*1\r\n$4\r\nPING\r\n");
+    buffer.push(None, 0, b"x");
+    assert!(is_well_formed(buffer.as_payload()));
+    assert!(!is_well_formed(&buffer.as_payload()[..5]));
+    let all: Vec<_> = effects(buffer.as_payload()).collect();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0], Effect { slot: Slot::new(7), db: 3, command: b"*1\r\n$4\r\nPING\r\n" });
+    assert_eq!(all[1].slot, None);
+}
+
+#[test]
+fn a_reader_gets_entries_of_one_term_without_gaps() {
+    let mut log = WriteLog::new(1 << 20);
+    for i in 0..200u64 {
+        log.append(Term::new(if i < 100 { 1 } else { 3 }), format!("entry {i}").as_bytes());
+    }
+    let mut next = 1;
+    while next <= 200 {
+        let slice = log.read_from(index(next), 100).expect("held");
+        assert_eq!(slice.first, index(next));
+        assert_eq!(slice.previous.index, index(next - 1));
+        let payloads: Vec<_> = frames(&slice.bytes).collect();
+        assert_eq!(payloads.len() as u64, slice.count);
+        for payload in payloads {
+            assert_eq!(payload, format!("entry {}", next - 1).as_bytes());
+            next += 1;
+        }
+        log.check_invariants();
+    }
+    let end = log.read_from(index(201), 100).expect("the end");
+    assert_eq!((end.count, end.previous), (0, Position::new(3, 200)));
+    assert_eq!(log.terms(), starts(&[(1, 1), (3, 101)]));
+}
+
+#[test]
+fn tiny_segments_are_gathered_for_a_lagging_reader() {
+    let mut log = WriteLog::new(1 << 20);
+    for i in 1..=50 {
+        log.append(Term::new(1), b"abc");
+        assert_eq!(log.read_from(index(i), 1000).expect("held").count, 1);
+    }
+    assert_eq!(log.read_from(index(1), 1000).expect("held").count, 50);
+}
+
+#[test]
+fn the_ring_drops_only_released_entries() {
+    let mut log = WriteLog::new(3 * CHUNK_BYTES);
+    let payload = vec![0; 100_000];
+    for _ in 0..100 {
+        log.append(Term::new(1), &payload);
+    }
+    assert_eq!(log.first_index(), index(1), "nothing is committed");
+    log.release(index(60));
+    assert!(log.first_index() > index(40) && log.first_index() <= index(61));
+    log.release(index(100));
+    assert!(log.bytes() <= 3 * CHUNK_BYTES + CHUNK_BYTES);
+    assert!(log.read_from(index(1), 10).is_err());
+    log.check_invariants();
+}
+
+#[test]
+fn without_readers_only_the_index_advances() {
+    let mut log = WriteLog::new(1 << 20);
+    log.set_keeps_entries(false);
+    log.append(Term::new(1), b"abc");
+    assert_eq!((log.last(), log.bytes(), log.first_index()), (Position::new(1, 1), 0, index(2)));
+    log.set_keeps_entries(true);
+    log.append(Term::new(1), b"abc");
+    assert_eq!(log.read_from(index(2), 10).expect("held").count, 1);
+    log.check_invariants();
+}
+
+#[test]
+fn received_entries_must_follow() {
+    let mut primary = WriteLog::new(1 << 20);
+    let mut replica = WriteLog::new(1 << 20);
+    for i in 0..100u64 {
+        primary.append(Term::new(2), &i.to_le_bytes());
+    }
+    let slice = primary.read_from(index(1), 1 << 20).expect("held");
+    let gap = replica.append_received(slice.term, Position::new(1, 5), slice.count, slice.bytes.clone());
+    assert!(matches!(gap, Err(AppendError::Gap { .. })));
+    let wrong = replica.append_received(slice.term, Position::ZERO, 7, slice.bytes.clone());
+    assert_eq!(wrong, Err(AppendError::Malformed));
+    let torn = replica.append_received(slice.term, Position::ZERO, 1, Bytes::from_static(&[9, 0, 0, 0, 1]));
+    assert_eq!(torn, Err(AppendError::Malformed));
+    replica.append_received(slice.term, slice.previous, slice.count, slice.bytes).expect("follows");
+    assert_eq!(replica.last(), primary.last());
+    assert_eq!(replica.read_from(index(70), 20).expect("held").previous, Position::new(2, 69));
+    replica.check_invariants();
+}
+
+#[test]
+fn divergence_is_the_end_of_the_last_common_term() {
+    let check = |ours: &[(u64, u64)], our_last, theirs: &[(u64, u64)], their_last, expected| {
+        let common = WriteLog::divergence(&starts(ours), our_last, &starts(theirs), their_last);
+        assert_eq!(common, index(expected), "{ours:?} {theirs:?}");
+    };
+    check(&[], Position::ZERO, &[], Position::ZERO, 0);
+    check(&[(1, 1)], Position::new(1, 9), &[], Position::ZERO, 0);
+    check(&[(1, 1)], Position::new(1, 9), &[(1, 1)], Position::new(1, 12), 9);
+    check(&[(1, 1), (3, 6)], Position::new(3, 9), &[(1, 1), (2, 8)], Position::new(2, 20), 5);
+    check(&[(1, 1), (2, 6)], Position::new(2, 9), &[(1, 1)], Position::new(1, 7), 5);
+    check(&[(2, 100)], Position::new(2, 150), &[(2, 10)], Position::new(2, 50), 50);
+    check(&[(0, 1)], Position::new(0, 5), &[(0, 1)], Position::new(0, 5), 0);
+}
+
+#[test]
+fn random_histories_stay_consistent() {
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut log = WriteLog::new(2000);
+        let mut model: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut released = 0;
+        let mut term = 1;
+        for _ in 0..200 {
+            match rng.random_range(0..10) {
+                0..5 => {
+                    let payload = vec![rng.random(); rng.random_range(0..50)];
+                    log.append(Term::new(term), &payload);
+                    model.push((term, payload));
+                }
+                5 if !model.is_empty() => {
+                    released = rng.random_range(released..=model.len());
+                    log.release(index(released as u64));
+                }
+                6 if rng.random_bool(0.3) => {
+                    let keep = rng.random_range(released..=model.len());
+                    model.truncate(keep);
+                    log.truncate_after(index(keep as u64));
+                    term += 1;
+                }
+                7 => term += u64::from(rng.random_bool(0.2)),
+                _ => {
+                    let next = rng.random_range(1..=model.len() + 1);
+                    let read = log.read_from(index(next as u64), rng.random_range(1..200));
+                    let Ok(slice) = read else {
+                        assert!(next <= released, "only released entries are trimmed, seed {seed}");
+                        continue;
+                    };
+                    for (i, payload) in frames(&slice.bytes).enumerate() {
+                        assert_eq!(model[next - 1 + i], (slice.term.get(), payload.to_vec()), "seed {seed}");
+                    }
+                }
+            }
+            log.check_invariants();
+            assert_eq!(log.last().index.get() as usize, model.len());
+            assert_eq!(log.last().term.get(), model.last().map_or(0, |e| e.0));
+        }
+    }
+}

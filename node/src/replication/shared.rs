@@ -1,0 +1,187 @@
+//! What the I/O threads, the engine and the replication task share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::slot::Slot;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::gate::Gate;
+use crate::log::WriteLog;
+
+/// When an entry is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicationAck {
+    /// When every member of the in-sync set holds it.
+    InSync,
+    /// At once, as in Valkey: a failover may lose acknowledged writes.
+    Async,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("grace ({grace:?}) must be longer than lease ({lease:?})")]
+    GraceTooShort { lease: Duration, grace: Duration },
+    #[error("lease ({0:?}) must be between 20 ms and 60 s")]
+    LeaseOutOfRange(Duration),
+}
+
+/// Checked by [`Config::check`] before anything runs with it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub lease: Duration,
+    pub grace: Duration,
+    pub replication_ack: ReplicationAck,
+    /// `None`: half of the shard's nodes, rounded up.
+    pub min_in_sync: Option<usize>,
+    /// A refused connection proves that the primary's process is dead.
+    pub fast_failover: bool,
+    /// How long a hand-off waits for its target.
+    pub handoff_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            lease: Duration::from_millis(400),
+            grace: Duration::from_millis(500),
+            replication_ack: ReplicationAck::InSync,
+            min_in_sync: None,
+            fast_failover: true,
+            handoff_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.grace <= self.lease {
+            return Err(ConfigError::GraceTooShort { lease: self.lease, grace: self.grace });
+        }
+        let range = Duration::from_millis(20)..=Duration::from_secs(60);
+        if !range.contains(&self.lease) {
+            return Err(ConfigError::LeaseOutOfRange(self.lease));
+        }
+        Ok(())
+    }
+
+    /// How often a primary speaks when it has nothing to say.
+    pub fn beacon_interval(&self) -> Duration {
+        self.lease / 10
+    }
+
+    /// The age of a member's acknowledgements at which its removal is proposed. Half of the lease leaves the other
+    /// half for the sentinels to commit it before the primary has to stop serving. A stall of this very process does
+    /// not count: see `wakefulness.rs`.
+    pub fn suspect_after(&self) -> Duration {
+        self.lease / 2
+    }
+}
+
+/// A slot as it was at one log index.
+#[derive(Debug, Clone, Default)]
+pub struct SlotSnapshot {
+    /// The log's last index at that moment.
+    pub index: LogIndex,
+    /// Payloads of effects that rebuild the slot; a large slot has several.
+    pub parts: Vec<Bytes>,
+}
+
+/// The keyspace, as replication sees it.
+///
+/// All but `snapshot_slot`, `quiesce` and `key_count` are called by one thread, in order.
+pub trait Engine: Send + Sync + 'static {
+    /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
+    /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.
+    fn apply(&self, index: LogIndex, payload: &[u8]);
+    /// Empties the keyspace, before a full sync.
+    fn clear(&self);
+    /// Adds a part of a slot's snapshot.
+    fn apply_snapshot(&self, slot: Slot, effects: &[u8]);
+    /// The index at which each of the 16384 slots was read in a full sync; `None` when entries are beyond all of them.
+    fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>);
+    /// Reads a slot under its lock.
+    fn snapshot_slot(&self, slot: Slot, shared: &Shared) -> SlotSnapshot;
+    fn key_count(&self) -> u64;
+    /// Returns when no I/O thread is inside a command that saw the gate as it was before the call. Blocks.
+    fn quiesce(&self);
+}
+
+/// Shared by the I/O threads, which append, and the replication task, which decides.
+#[derive(Debug)]
+pub struct Shared {
+    /// A short critical section: reserve and copy. Taken after a slot's lock, never before.
+    pub log: Mutex<WriteLog>,
+    pub gate: Gate,
+    /// Up to where this node's own disk holds the log; `u64::MAX` unless `appendfsync always`.
+    durable: AtomicU64,
+    /// The term in which this node sends its log to replicas, 0 if it is not a primary. Senders read it under the
+    /// log's lock, so that none sends entries of a later history in the name of an ended term.
+    sending_term: AtomicU64,
+    /// Who waits for new entries: a sender per replica, the AOF writer. A lock because it changes only with them.
+    appended: RwLock<Vec<Arc<Notify>>>,
+}
+
+impl Shared {
+    pub fn new(log: WriteLog, gate: Gate) -> Arc<Shared> {
+        Arc::new(Shared {
+            log: Mutex::new(log),
+            gate,
+            durable: AtomicU64::new(u64::MAX),
+            sending_term: AtomicU64::new(0),
+            appended: RwLock::new(Vec::new()),
+        })
+    }
+
+    /// After a batch of appends: wakes those who read the log.
+    #[inline]
+    pub fn notify_appended(&self) {
+        if self.gate.auto_commits() {
+            self.commit_at_once();
+        }
+        for reader in self.appended.read().iter() {
+            reader.notify_one();
+        }
+    }
+
+    /// The flag is read again under the lock under which it changes: once another node has to hold the entries,
+    /// nothing is committed here any more.
+    fn commit_at_once(&self) {
+        let log = self.log.lock();
+        if self.gate.auto_commits() {
+            self.gate.advance_commit(log.last().index.min(self.durable()));
+        }
+    }
+
+    /// A reader of the log, woken by [`Shared::notify_appended`].
+    pub fn add_reader(&self, reader: Arc<Notify>) {
+        self.appended.write().push(reader);
+    }
+
+    pub fn remove_reader(&self, reader: &Arc<Notify>) {
+        self.appended.write().retain(|r| !Arc::ptr_eq(r, reader));
+    }
+
+    /// Up to where the log is on this node's disk; the AOF writer calls this when `appendfsync` is `always`, then
+    /// [`Shared::notify_appended`].
+    pub fn set_durable(&self, index: LogIndex) {
+        self.durable.store(index.get(), Ordering::Release);
+    }
+
+    pub fn durable(&self) -> LogIndex {
+        LogIndex::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn sending_term(&self) -> Term {
+        Term::new(self.sending_term.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_sending_term(&self, term: Term) {
+        self.sending_term.store(term.get(), Ordering::Release);
+    }
+}
