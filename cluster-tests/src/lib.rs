@@ -1,1 +1,14 @@
-//! To be written.
+//! Tests of Keyward as its users meet it: real processes, real sockets, the real Valkey beside it.
+//!
+//! - [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
+//! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
+//! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
+//! - [`cluster`]: sentinels and nodes as one cluster, with the faults that a test injects.
+//! - [`load`] and [`benchmark`]: what it costs, next to Valkey in the same run.
+//!
+//! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
+
+pub mod compare;
+pub mod processes;
+pub mod programs;
+pub mod resp_client;

@@ -1,0 +1,231 @@
+//! Real server processes for tests: started on a free loopback port with a folder of their own, waited for
+//! until they answer, and ended by their process id when the value is dropped, also while a test panics.
+//!
+//! A start is tried on another port when the first one turns out to be taken. What a server prints goes to
+//! `log` in its folder; its end is part of the error when a start fails.
+#![allow(clippy::disallowed_methods, reason = "a shell: runs processes and waits for them")]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::programs;
+use crate::resp_client::Connection;
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const START_TRIES: usize = 3;
+const POLL: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` holds; `false` at the deadline.
+pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if condition() {
+            return true;
+        }
+        if end <= Instant::now() {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// A port that nobody listens on, and whose neighbour 10000 above (the bus) is free as well.
+///
+/// From below the range that the kernel gives to outgoing connections, so that none of those takes it before
+/// the server does.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 2_700;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = rand::random_range(0..COUNT);
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
+    }
+    panic!("no free port on the loopback address");
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// One running server and its folder.
+#[derive(Debug)]
+pub struct Server {
+    program: PathBuf,
+    args: Vec<String>,
+    port: u16,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts `program` with the arguments that `args` makes from port and folder; waits for its `PONG`.
+    pub fn start(program: &Path, args: impl Fn(u16, &Path) -> Vec<String>) -> Result<Self, String> {
+        let mut failure = String::new();
+        for _ in 0..START_TRIES {
+            let dir = TempDir::new().map_err(|error| error.to_string())?;
+            let port = free_port();
+            match Self::start_on(program, port, dir, &args) {
+                Ok(server) => return Ok(server),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Starts on a given port, which other processes may already know; does not wait.
+    pub fn spawn_on(
+        program: &Path,
+        port: u16,
+        dir: TempDir,
+        args: impl Fn(u16, &Path) -> Vec<String>,
+    ) -> Result<Self, String> {
+        let args = args(port, dir.path());
+        let child = spawn(program, &args, dir.path()).map_err(|error| error.to_string())?;
+        Ok(Self { program: program.into(), args, port, child, dir })
+    }
+
+    fn start_on(
+        program: &Path,
+        port: u16,
+        dir: TempDir,
+        args: impl Fn(u16, &Path) -> Vec<String>,
+    ) -> Result<Self, String> {
+        let mut server = Self::spawn_on(program, port, dir, args)?;
+        server.wait_until_answering()?;
+        Ok(server)
+    }
+
+    /// `keyward-node` alone: no sentinels, no persistence; `extra` flags last.
+    pub fn keyward(extra: &[&str]) -> Result<Self, String> {
+        Self::start(&programs::keyward("keyward-node")?, |port, dir| alone(port, dir, extra))
+    }
+
+    /// The real `valkey-server` alone, without persistence; `extra` flags last.
+    pub fn valkey(dir: &Path, extra: &[&str]) -> Result<Self, String> {
+        Self::start(&dir.join("valkey-server"), |port, dir| alone(port, dir, extra))
+    }
+
+    /// Waits until the server answers PING with PONG.
+    pub fn wait_until_answering(&mut self) -> Result<(), String> {
+        let end = Instant::now() + START_DEADLINE;
+        loop {
+            if self.answers() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
+                return Err(format!("{} ended with {status}: {}", self.program.display(), self.log_end()));
+            }
+            if end <= Instant::now() {
+                return Err(format!("{} does not answer: {}", self.program.display(), self.log_end()));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut connection) = Connection::connect(&self.addr()) else { return false };
+        connection.call(&["PING"]).is_ok_and(|reply| reply.raw.as_ref() == b"+PONG\r\n")
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child that was not waited for can be signalled");
+    }
+
+    /// Ends the process as `kill -9` would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Starts the process again, same arguments, same port, same folder; does not wait until it answers.
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        self.child = spawn(&self.program, &self.args, self.dir.path()).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Processor time that the process used so far, all threads, in user and kernel mode.
+    pub fn cpu_time(&self) -> Duration {
+        process_cpu_time(self.pid()).unwrap_or_default()
+    }
+
+    /// The last lines that the server printed.
+    pub fn log_end(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// The server's own folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// SIGKILL also ends a stopped process. An error says that the process has been waited for already.
+fn end(child: &mut Child) {
+    if child.kill().is_ok() {
+        child.wait().expect("a killed child can be waited for");
+    }
+}
+
+fn spawn(program: &Path, args: &[impl AsRef<OsStr>], dir: &Path) -> io::Result<Child> {
+    let log = File::options().create(true).append(true).open(dir.join("log"))?;
+    Command::new(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+}
+
+fn alone(port: u16, dir: &Path, extra: &[&str]) -> Vec<String> {
+    let dir = dir.to_string_lossy();
+    let port = port.to_string();
+    let own = ["--port", &port, "--dir", &dir, "--save", "", "--appendonly", "no"];
+    own.iter().chain(extra).map(|arg| (*arg).to_owned()).collect()
+}
+
+/// User and system time of a process from `/proc/PID/stat`, whose unit is a hundredth of a second on Linux.
+fn process_cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may itself hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}

@@ -1,0 +1,60 @@
+//! Keyward's replies equal the real Valkey's, byte by byte, on random command sequences in both protocols.
+//!
+//! Two more tests look at the comparison itself: Valkey equals Valkey, and a Valkey with one command exchanged
+//! for another is found out with a sequence of a few commands.
+
+use std::time::Duration;
+
+use cluster_tests::compare::campaign::{Campaign, Outcome};
+use cluster_tests::compare::runner::Pair;
+use cluster_tests::processes::Server;
+use cluster_tests::programs;
+
+fn run(ours: &Server, theirs: &Server, campaign: &Campaign) -> Outcome {
+    let pair = Pair { ours: ours.addr(), theirs: theirs.addr() };
+    campaign.run(&pair).unwrap()
+}
+
+fn assert_equal(outcome: &Outcome) {
+    assert!(outcome.reports.is_empty(), "\n{}", outcome.reports.join("\n\n"));
+    assert!(0 < outcome.actions);
+}
+
+#[test]
+fn replies_equal_valkeys_on_random_sequences() {
+    let Some(dir) = programs::valkey_or_skip("comparison with Valkey") else { return };
+    let valkey = Server::valkey(&dir, &[]).unwrap();
+    let keyward = Server::keyward(&[]).unwrap();
+    for seed in [1, 2, 3, rand::random_range(1_000..1_000_000)] {
+        let campaign = Campaign {
+            seed,
+            sequences: 400,
+            time_limit: Some(Duration::from_secs(12)),
+            ..Campaign::default()
+        };
+        assert_equal(&run(&keyward, &valkey, &campaign));
+    }
+}
+
+#[test]
+fn valkey_equals_itself() {
+    let Some(dir) = programs::valkey_or_skip("comparison of Valkey with itself") else { return };
+    let one = Server::valkey(&dir, &[]).unwrap();
+    let other = Server::valkey(&dir, &[]).unwrap();
+    let campaign =
+        Campaign { sequences: 60, time_limit: Some(Duration::from_secs(10)), ..Campaign::default() };
+    assert_equal(&run(&one, &other, &campaign));
+}
+
+#[test]
+fn an_exchanged_command_is_found_and_shrunk() {
+    let Some(dir) = programs::valkey_or_skip("comparison with a changed Valkey") else { return };
+    let exchanged = ["--rename-command", "LPOP", "", "--rename-command", "RPOP", "LPOP"];
+    let changed = Server::valkey(&dir, &exchanged).unwrap();
+    let valkey = Server::valkey(&dir, &[]).unwrap();
+    let campaign = Campaign { only: vec!["LPOP".into()], differences_max: 1, ..Campaign::default() };
+    let outcome = run(&changed, &valkey, &campaign);
+    let [report] = outcome.reports.as_slice() else { panic!("nothing found in {outcome:?}") };
+    let commands = report.lines().filter(|line| line.starts_with("    ") && !line.contains("s:  ")).count();
+    assert!(commands <= 4, "not shrunk: {report}");
+}
