@@ -1,0 +1,74 @@
+//! Why a command failed, and the exact words in which a client hears of it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A command's error reply. `Display` gives the text on the wire, without the leading `-`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CommandError {
+    WrongType,
+    Syntax,
+    NotInteger,
+    NotFloat,
+    NoSuchKey,
+    IndexOutOfRange,
+    /// An argument that must be positive, in range ... `ERR` and this text.
+    Err(Cow<'static, str>),
+    /// A text with its own code: `NOAUTH Authentication required.`
+    Coded(Cow<'static, str>),
+    /// The full name of the command, e.g. `client|kill`.
+    WrongArity(Cow<'static, str>),
+    Moved { slot: u16, address: String },
+    CrossSlot,
+    SlotNotServed,
+    ClusterDown,
+    ReadOnly,
+    MasterDown,
+    NoReplicas,
+}
+
+impl CommandError {
+    /// `ERR` and this text.
+    pub fn err(text: impl Into<Cow<'static, str>>) -> Self {
+        CommandError::Err(text.into())
+    }
+
+    /// The whole text, its code included.
+    pub fn coded(text: impl Into<Cow<'static, str>>) -> Self {
+        CommandError::Coded(text.into())
+    }
+
+    /// `ERR invalid expire time in 'set' command`
+    pub fn invalid_expire(command: &str) -> Self {
+        CommandError::err(format!("invalid expire time in '{command}' command"))
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::WrongType => {
+                f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value")
+            }
+            CommandError::Syntax => f.write_str("ERR syntax error"),
+            CommandError::NotInteger => f.write_str("ERR value is not an integer or out of range"),
+            CommandError::NotFloat => f.write_str("ERR value is not a valid float"),
+            CommandError::NoSuchKey => f.write_str("ERR no such key"),
+            CommandError::IndexOutOfRange => f.write_str("ERR index out of range"),
+            CommandError::Err(text) => write!(f, "ERR {text}"),
+            CommandError::Coded(text) => f.write_str(text),
+            CommandError::WrongArity(name) => write!(f, "ERR wrong number of arguments for '{name}' command"),
+            CommandError::Moved { slot, address } => write!(f, "MOVED {slot} {address}"),
+            CommandError::CrossSlot => f.write_str("CROSSSLOT Keys in request don't hash to the same slot"),
+            CommandError::SlotNotServed => f.write_str("CLUSTERDOWN Hash slot not served"),
+            CommandError::ClusterDown => f.write_str("CLUSTERDOWN The cluster is down"),
+            CommandError::ReadOnly => f.write_str("READONLY You can't write against a read only replica."),
+            CommandError::MasterDown => {
+                f.write_str("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
+            }
+            CommandError::NoReplicas => f.write_str("NOREPLICAS Not enough good replicas to write."),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}

@@ -1,0 +1,91 @@
+//! Commands: one function each, grouped by family; a row of [`table`] for each.
+//!
+//! A command reads its arguments, works on [`Ctx::keys`], and writes its reply to [`Ctx::out`]. It is synchronous and
+//! does no I/O. It returns `Err` before it has written any part of a reply and before it has changed anything.
+//! The caller ([`crate::execute`]) has checked arity, authentication, slot ownership and role, and holds the locks of
+//! the slots of the keys that the row names.
+
+mod arguments;
+mod cluster;
+mod connection;
+mod error;
+mod generic;
+mod hash;
+mod list;
+mod pubsub;
+mod server;
+mod set;
+mod sorted_set;
+mod string;
+pub mod table;
+mod transactions;
+
+
+pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i64_arg};
+pub use error::CommandError;
+
+use keyward_proto::resp::{Args, ReplyWriter};
+use rand::rngs::SmallRng;
+
+use crate::keyspace::keys::Keys;
+use crate::server::Server;
+use crate::session::Session;
+use table::Row;
+
+/// What a command works with.
+#[derive(Debug)]
+pub struct Ctx<'a, 'k> {
+    pub keys: &'a mut Keys<'k>,
+    pub out: ReplyWriter<'a>,
+    pub session: &'a mut Session,
+    pub server: &'a Server,
+    pub rng: &'a mut SmallRng,
+    /// The row of the running command (of the subcommand, if it has one).
+    pub row: &'static Row,
+}
+
+/// What the connection does after a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The reply is written.
+    Reply,
+    /// Nothing was there; wait for one of these keys.
+    Block(Block),
+    /// WAIT: answer with the number of replicas that have the client's last write.
+    WaitReplicas { replicas: u64, timeout_ms: u64 },
+    /// DEBUG SLEEP and its like: go on after this time; the reply is written.
+    Sleep(std::time::Duration),
+    /// CLUSTER FAILOVER, SHUTDOWN: the connection awaits the answer of another part of the server.
+    Await(Request),
+    /// The reply is written; close the connection after it.
+    Close,
+}
+
+/// What another part of the server is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    Failover { force: bool, takeover: bool },
+    Shutdown { save: bool, now: bool, force: bool },
+}
+
+/// How long to wait for which keys.
+#[derive(Debug)]
+pub struct Block {
+    pub keys: Vec<Box<[u8]>>,
+    /// Zero: for ever.
+    pub timeout_ms: u64,
+    pub on_timeout: OnTimeout,
+}
+
+/// The reply when the time is up, and inside MULTI at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    Null,
+    NullArray,
+}
+
+/// What every command returns.
+pub type CommandResult = Result<Outcome, CommandError>;
+
+/// A command's function.
+pub type Handler = fn(&mut Ctx<'_, '_>, Args<'_>) -> CommandResult;

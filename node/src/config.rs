@@ -1,0 +1,491 @@
+//! Configuration: directives in valkey.conf's syntax, from a file, from `--directive value`, and from CONFIG SET.
+//!
+//! A directive is one row of [`DIRECTIVES`]: its name, its type with limits, its default, and whether it may change
+//! at run time. Values are kept as normalized text, which is what CONFIG GET shows; the rest of the program reads
+//! the typed [`Settings`], which are derived from all values at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyward_proto::resp::request::split_words;
+
+use crate::notify::EventClasses;
+
+/// The type of a directive.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Integer { min: i64, max: i64 },
+    /// An amount of memory: `1gb`, `64mb`, `100`.
+    Memory { max: i64 },
+    YesNo,
+    Text,
+    Choice(&'static [&'static str]),
+    /// Letters of `notify-keyspace-events`.
+    Events,
+    /// `save`: accepted as text; snapshots are not taken by rule yet.
+    Words,
+}
+
+/// When a directive may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Runtime,
+    StartOnly,
+}
+use Change::{Runtime, StartOnly};
+
+struct Directive {
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    change: Change,
+}
+
+const fn row(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
+    Directive { name, kind, default, change }
+}
+
+const fn int(min: i64, max: i64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const INT: i64 = i32::MAX as i64;
+const MEMORY: Kind = Kind::Memory { max: i64::MAX };
+
+static DIRECTIVES: &[Directive] = &[
+    // Network
+    row("port", int(0, 65535), "6379", StartOnly),
+    row("bind", Kind::Words, "* -::*", StartOnly),
+    row("bus-port", int(0, 65535), "0", StartOnly),
+    row("protected-mode", Kind::YesNo, "yes", Runtime),
+    row("tcp-backlog", int(0, INT), "511", StartOnly),
+    row("tcp-keepalive", int(0, INT), "300", Runtime),
+    row("timeout", int(0, INT), "0", Runtime),
+    row("maxclients", int(1, 4294967295), "10000", Runtime),
+    row("io-threads", int(1, 256), "0", StartOnly),
+    // Access
+    row("requirepass", Kind::Text, "", Runtime),
+    row("masterauth", Kind::Text, "", Runtime),
+    row("primaryauth", Kind::Text, "", Runtime),
+    // General
+    row("dir", Kind::Text, ".", StartOnly),
+    row("databases", int(1, 65535), "16", StartOnly),
+    row("cluster-databases", int(1, 65535), "1", StartOnly),
+    row("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", Runtime),
+    row("hz", int(1, 500), "10", Runtime),
+    row("lfu-log-factor", int(0, INT), "10", Runtime),
+    row("lfu-decay-time", int(0, INT), "1", Runtime),
+    row("notify-keyspace-events", Kind::Events, "", Runtime),
+    row("slowlog-log-slower-than", int(-1, i64::MAX), "10000", Runtime),
+    row("slowlog-max-len", int(0, i64::MAX), "128", Runtime),
+    row("latency-monitor-threshold", int(0, i64::MAX), "0", Runtime),
+    // Limits
+    row("proto-max-bulk-len", Kind::Memory { max: i64::MAX }, "536870912", Runtime),
+    row("client-query-buffer-limit", MEMORY, "1073741824", Runtime),
+    row(
+        "client-output-buffer-limit",
+        Kind::Words,
+        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+        Runtime,
+    ),
+    row("maxmemory", MEMORY, "0", Runtime),
+    row(
+        "maxmemory-policy",
+        Kind::Choice(&[
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-random",
+            "volatile-ttl",
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "noeviction",
+        ]),
+        "noeviction",
+        Runtime,
+    ),
+    row("maxmemory-samples", int(1, 64), "5", Runtime),
+    // Encodings
+    row("hash-max-listpack-entries", int(0, i64::MAX), "512", Runtime),
+    row("hash-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    row("list-max-listpack-size", int(-INT, INT), "-2", Runtime),
+    row("list-compress-depth", int(0, INT), "0", Runtime),
+    row("set-max-intset-entries", int(0, i64::MAX), "512", Runtime),
+    row("set-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
+    row("set-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
+    row("zset-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    // Persistence
+    row("save", Kind::Words, "", Runtime),
+    row("appendonly", Kind::YesNo, "no", StartOnly),
+    row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
+    row("appendfilename", Kind::Text, "appendonly.aof", StartOnly),
+    row("appenddirname", Kind::Text, "appendonlydir", StartOnly),
+    row("dbfilename", Kind::Text, "dump.rdb", StartOnly),
+    // Replication and cluster
+    row("replica-read-only", Kind::YesNo, "yes", Runtime),
+    row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
+    row("replica-priority", int(0, INT), "100", StartOnly),
+    row("repl-backlog-size", MEMORY, "268435456", StartOnly),
+    row("cluster-enabled", Kind::YesNo, "no", StartOnly),
+    row("cluster-announce-ip", Kind::Text, "", StartOnly),
+    row("cluster-announce-port", int(0, 65535), "0", StartOnly),
+    row("cluster-announce-bus-port", int(0, 65535), "0", StartOnly),
+    row("cluster-announce-hostname", Kind::Text, "", StartOnly),
+    row("cluster-preferred-endpoint-type", Kind::Choice(&["ip", "hostname", "unknown-endpoint"]), "ip", Runtime),
+    row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
+    row("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
+    row("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
+    // Keyward's own
+    row("sentinels", Kind::Words, "", StartOnly),
+    row("replication-ack", Kind::Choice(&["in-sync", "async"]), "in-sync", StartOnly),
+    row("min-in-sync", int(0, 1000), "0", StartOnly),
+    row("lease-ms", int(10, 60_000), "400", StartOnly),
+    row("grace-ms", int(11, 120_000), "500", StartOnly),
+    row("fast-failover", Kind::YesNo, "yes", StartOnly),
+    row("zone", Kind::Text, "", StartOnly),
+];
+
+/// What is configured, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    values: BTreeMap<&'static str, String>,
+    /// The conf file, absolute.
+    pub file: Option<PathBuf>,
+}
+
+/// The values that the program reads, typed. `Duration`s and sizes have their unit in the type or the name.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub port: u16,
+    pub bus_port: u16,
+    pub bind: Vec<String>,
+    pub protected_mode: bool,
+    pub tcp_backlog: i32,
+    /// `None`: off.
+    pub tcp_keepalive: Option<Duration>,
+    /// Idle clients are closed after this.
+    pub timeout: Option<Duration>,
+    pub maxclients: usize,
+    pub io_threads: usize,
+    pub requirepass: String,
+    pub dir: PathBuf,
+    pub databases: u16,
+    pub notify_keyspace_events: EventClasses,
+    pub proto_max_bulk_len: usize,
+    pub query_buffer_limit: usize,
+    /// Hard limits of the output buffer; zero: none.
+    pub output_limit_normal: usize,
+    pub output_limit_pubsub: usize,
+    pub cluster_enabled: bool,
+    pub announce_ip: String,
+    pub announce_port: u16,
+    pub announce_bus_port: u16,
+    pub announce_hostname: String,
+    pub prefer_hostname: bool,
+    pub unknown_endpoint: bool,
+    pub require_full_coverage: bool,
+    pub allow_reads_when_down: bool,
+    pub replica_read_only: bool,
+    pub serve_stale_data: bool,
+    pub replica_priority: u32,
+    pub backlog_len_bytes: usize,
+    /// `host:port` of the sentinels' bus ports; empty: the node runs alone.
+    pub sentinels: Vec<String>,
+    pub ack_in_sync: bool,
+    /// Zero: half of the shard's nodes, rounded up.
+    pub min_in_sync: usize,
+    pub lease: Duration,
+    pub grace: Duration,
+    pub fast_failover: bool,
+    pub zone: String,
+    pub loglevel: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(), file: None }
+    }
+}
+
+impl Config {
+    /// Reads the program's arguments: an optional conf file, then `--directive value ...`.
+    ///
+    /// # Errors
+    /// One line that names the file and line, or the argument, and the reason.
+    pub fn from_arguments(arguments: &[String]) -> Result<Config, String> {
+        let mut config = Config::default();
+        let mut rest = arguments;
+        if let Some(first) = rest.first().filter(|a| !a.starts_with("--")) {
+            config.read_file(Path::new(first))?;
+            rest = &rest[1..];
+        }
+        while let [name, following @ ..] = rest {
+            let Some(directive) = name.strip_prefix("--") else {
+                return Err(format!("argument '{name}': expected --directive value"));
+            };
+            let count = following.iter().take_while(|a| !a.starts_with("--")).count();
+            let values: Vec<String> = following[..count].to_vec();
+            config.set_start(directive, &values).map_err(|e| format!("argument '{name}': {e}"))?;
+            rest = &following[count..];
+        }
+        config.settings().map(|_| config)
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), String> {
+        let text = std::fs::read(path).map_err(|e| format!("can't open config file '{}': {e}", path.display()))?;
+        self.file = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        for (number, line) in text.split(|b| *b == b'\n').enumerate() {
+            let at = |reason: &str| format!("{}, line {}: {reason}", path.display(), number + 1);
+            let trimmed = line.trim_ascii();
+            if trimmed.is_empty() || trimmed[0] == b'#' {
+                continue;
+            }
+            let words = split_words(trimmed).map_err(|_| at("unbalanced quotes"))?;
+            let words: Vec<String> = words.into_iter().map(|w| String::from_utf8_lossy(&w).into_owned()).collect();
+            let [name, values @ ..] = &words[..] else { continue };
+            self.set_start(name, values).map_err(|e| at(&e))?;
+        }
+        Ok(())
+    }
+
+    fn set_start(&mut self, name: &str, values: &[String]) -> Result<(), String> {
+        let name = name.to_ascii_lowercase();
+        let directive = find(&name).ok_or_else(|| format!("unknown directive '{name}'"))?;
+        if values.is_empty() {
+            return Err(format!("directive '{name}' needs a value"));
+        }
+        let words = matches!(directive.kind, Kind::Words | Kind::Text);
+        if values.len() > 1 && !words {
+            return Err(format!("directive '{name}' takes one value"));
+        }
+        let value = normalize(directive, &values.join(" ")).map_err(|e| format!("bad value for '{name}': {e}"))?;
+        if directive.name == "appendonly" && value == "yes" {
+            return Err("'appendonly yes': persistence is not available in this version".into());
+        }
+        self.values.insert(directive.name, value);
+        Ok(())
+    }
+
+    /// CONFIG SET of several directives: all of them, or none.
+    ///
+    /// # Errors
+    /// The text behind `ERR ` in Valkey's words.
+    pub fn set(&mut self, pairs: &[(String, String)]) -> Result<(), String> {
+        let failed =
+            |name: &str, why: &str| format!("CONFIG SET failed (possibly related to argument '{name}') - {why}");
+        let mut next = self.clone();
+        for (i, (name, value)) in pairs.iter().enumerate() {
+            let Some(directive) = find(&name.to_ascii_lowercase()) else {
+                return Err(format!("Unknown option or number of arguments for CONFIG SET - '{name}'"));
+            };
+            if directive.change == StartOnly {
+                return Err(failed(name, "can't set immutable config"));
+            }
+            if pairs[..i].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                return Err(failed(name, "duplicate parameter"));
+            }
+            let value = normalize(directive, value).map_err(|why| failed(name, &why))?;
+            next.values.insert(directive.name, value);
+        }
+        next.settings()?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Directives whose name matches a glob pattern, in alphabetical order.
+    pub fn matching<'a>(&'a self, pattern: &'a [u8]) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let pattern = pattern.to_ascii_lowercase();
+        self.values
+            .iter()
+            .filter(move |(name, _)| crate::glob::matches(&pattern, name.as_bytes()))
+            .map(|(n, v)| (*n, v.as_str()))
+    }
+
+    pub fn text(&self, name: &str) -> &str {
+        self.values.get(name).map_or("", String::as_str)
+    }
+
+    fn integer(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(0)
+    }
+
+    fn unsigned<T: TryFrom<i64>>(&self, name: &str) -> Result<T, String> {
+        T::try_from(self.integer(name)).map_err(|_| format!("'{name}' is out of range"))
+    }
+
+    fn yes(&self, name: &str) -> bool {
+        self.text(name) == "yes"
+    }
+
+    /// # Errors
+    /// Values that contradict each other.
+    pub fn settings(&self) -> Result<Settings, String> {
+        let seconds = |n: i64| (n > 0).then(|| Duration::from_secs(n.unsigned_abs()));
+        let millis = |name: &str| Duration::from_millis(self.integer(name).unsigned_abs());
+        let words = |name: &str| self.text(name).split([' ', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let output_limit = |class: &str| {
+            let words: Vec<&str> = self.text("client-output-buffer-limit").split(' ').collect();
+            words.chunks(4).find(|c| c[0] == class).and_then(|c| c.get(1)?.parse().ok()).unwrap_or(0)
+        };
+        let cluster_enabled = self.yes("cluster-enabled");
+        let port: u16 = self.unsigned("port")?;
+        let bus_port = match self.unsigned("bus-port")? {
+            0 => port.checked_add(10000).ok_or("port + 10000 is above 65535: set bus-port")?,
+            explicit => explicit,
+        };
+        let io_threads = match self.unsigned("io-threads")? {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let settings = Settings {
+            port,
+            bus_port,
+            bind: words("bind"),
+            protected_mode: self.yes("protected-mode"),
+            tcp_backlog: self.unsigned("tcp-backlog")?,
+            tcp_keepalive: seconds(self.integer("tcp-keepalive")),
+            timeout: seconds(self.integer("timeout")),
+            maxclients: self.unsigned("maxclients")?,
+            io_threads,
+            requirepass: self.text("requirepass").to_owned(),
+            dir: PathBuf::from(self.text("dir")),
+            databases: self.unsigned(if cluster_enabled { "cluster-databases" } else { "databases" })?,
+            notify_keyspace_events: EventClasses::parse(self.text("notify-keyspace-events")).unwrap_or_default(),
+            proto_max_bulk_len: self.unsigned("proto-max-bulk-len")?,
+            query_buffer_limit: self.unsigned("client-query-buffer-limit")?,
+            output_limit_normal: output_limit("normal"),
+            output_limit_pubsub: output_limit("pubsub"),
+            cluster_enabled,
+            announce_ip: self.text("cluster-announce-ip").to_owned(),
+            announce_port: self.unsigned("cluster-announce-port")?,
+            announce_bus_port: self.unsigned("cluster-announce-bus-port")?,
+            announce_hostname: self.text("cluster-announce-hostname").to_owned(),
+            prefer_hostname: self.text("cluster-preferred-endpoint-type") == "hostname",
+            unknown_endpoint: self.text("cluster-preferred-endpoint-type") == "unknown-endpoint",
+            require_full_coverage: self.yes("cluster-require-full-coverage"),
+            allow_reads_when_down: self.yes("cluster-allow-reads-when-down"),
+            replica_read_only: self.yes("replica-read-only"),
+            serve_stale_data: self.yes("replica-serve-stale-data"),
+            replica_priority: self.unsigned("replica-priority")?,
+            backlog_len_bytes: self.unsigned("repl-backlog-size")?,
+            sentinels: words("sentinels"),
+            ack_in_sync: self.text("replication-ack") == "in-sync",
+            min_in_sync: self.unsigned("min-in-sync")?,
+            lease: millis("lease-ms"),
+            grace: millis("grace-ms"),
+            fast_failover: self.yes("fast-failover"),
+            zone: self.text("zone").to_owned(),
+            loglevel: self.text("loglevel").to_owned(),
+        };
+        if settings.grace <= settings.lease {
+            return Err("grace-ms must be larger than lease-ms".into());
+        }
+        if cluster_enabled && settings.sentinels.is_empty() {
+            return Err("cluster-enabled yes needs --sentinels host:port,...".into());
+        }
+        Ok(settings)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Directive> {
+    DIRECTIVES.iter().find(|d| d.name == name)
+}
+
+/// The text that CONFIG GET shows for a value, or why it is refused.
+fn normalize(directive: &Directive, value: &str) -> Result<String, String> {
+    match directive.kind {
+        Kind::Integer { min, max } => {
+            let number: i64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+            if !(min..=max).contains(&number) {
+                return Err(format!("argument must be between {min} and {max} inclusive"));
+            }
+            Ok(number.to_string())
+        }
+        Kind::Memory { max } => {
+            let bytes = parse_memory(value).ok_or("argument must be a memory value")?;
+            if max < bytes {
+                return Err(format!("argument must be between 0 and {max} inclusive"));
+            }
+            Ok(bytes.to_string())
+        }
+        Kind::YesNo => match value.to_ascii_lowercase().as_str() {
+            "yes" => Ok("yes".into()),
+            "no" => Ok("no".into()),
+            _ => Err("argument must be 'yes' or 'no'".into()),
+        },
+        Kind::Text => Ok(value.to_owned()),
+        Kind::Words => Ok(value.split_whitespace().collect::<Vec<_>>().join(" ")),
+        Kind::Choice(choices) => {
+            let value = value.to_ascii_lowercase();
+            if choices.contains(&value.as_str()) {
+                return Ok(value);
+            }
+            Err(format!("argument(s) must be one of the following: {}", choices.join(", ")))
+        }
+        Kind::Events => match EventClasses::parse(value) {
+            Some(classes) => Ok(classes.to_text()),
+            None => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into()),
+        },
+    }
+}
+
+/// Bytes: `1k` is 1000, `1kb` 1024, and so on.
+fn parse_memory(text: &str) -> Option<i64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: i64 = match text[digits..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<i64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(text: &str) -> Result<Config, String> {
+        Config::from_arguments(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_like_valkeys() {
+        let config = arguments("--port 7000 --maxmemory 1gb --bind 127.0.0.1 ::1 --save ").unwrap();
+        let settings = config.settings().unwrap();
+        assert_eq!((settings.port, settings.bus_port), (7000, 17000));
+        assert_eq!(settings.bind, ["127.0.0.1", "::1"]);
+        assert_eq!(config.text("maxmemory"), "1073741824");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |text: &str, expect: &str| assert_eq!(arguments(text).unwrap_err(), expect);
+        check("--prot 1", "argument '--prot': unknown directive 'prot'");
+        check("--port x", "argument '--port': bad value for 'port': argument couldn't be parsed into an integer");
+        check("--lease-ms 500 --grace-ms 400", "grace-ms must be larger than lease-ms");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "port 1\n# comment\n\nappendfsync sometimes\n").unwrap();
+        let error = arguments(file.path().to_str().unwrap()).unwrap_err();
+        assert!(error.ends_with(
+            "line 4: bad value for 'appendfsync': argument(s) must be one of the following: everysec, always, no"
+        ));
+    }
+
+    #[test]
+    fn config_set_is_all_or_nothing() {
+        let mut config = Config::default();
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert!(config.set(&[pair("timeout", "5"), pair("port", "1")]).is_err());
+        assert_eq!(config.text("timeout"), "0");
+        assert!(config.set(&[pair("timeout", "5"), pair("TIMEOUT", "6")]).is_err());
+        config.set(&[pair("timeout", "5"), pair("maxmemory", "1k")]).unwrap();
+        assert_eq!((config.text("timeout"), config.text("maxmemory")), ("5", "1000"));
+    }
+}

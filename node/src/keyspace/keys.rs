@@ -1,0 +1,651 @@
+//! What a command sees of the keyspace while it holds the locks of its slots, and where it leaves its effects.
+//!
+//! Expiry: an expired key is hidden from every access. On a primary it is also deleted, with an effect: at once if
+//! the access is a write, at the end of the command if it was a read. A replica only hides; while it applies
+//! effects, expiry does not exist (DESIGN section 4: replaying reads no clock).
+//!
+//! A write command that changed something calls [`Keys::modified`] for each key and [`Keys::propagate`] or
+//! [`Keys::propagate_as`] for each effect. An effect touches keys of one slot only.
+
+use std::cell::{Cell, RefCell};
+
+use bytes::BytesMut;
+use keyward_proto::resp::Args;
+use keyward_proto::resp::reply::write_command;
+use keyward_proto::slot::{SLOT_COUNT, Slot};
+use parking_lot::MutexGuard;
+
+use super::entry::{Entry, NewValue, Value, ValueMut, ValueRef};
+use super::table::{ScanPosition, hash_of};
+use super::types::{Hash, List, Set, SortedSet};
+use super::{DbIndex, DbKey, Keyspace, SlotState};
+use crate::command::CommandError;
+use crate::log::EffectBuffer;
+use crate::notify::{Event, EventClass, EventClasses};
+
+/// On whose behalf the keyspace is accessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A client of a primary.
+    Primary,
+    /// A client of a replica: it reads, and expired keys stay.
+    Replica,
+    /// Effects from a log: no expiry, no effects.
+    Apply,
+}
+
+/// Which slots are locked for the running command.
+#[derive(Debug, Default)]
+enum Held<'a> {
+    #[default]
+    None,
+    One(Slot, MutexGuard<'a, SlotState>),
+    /// In slot order.
+    Many(Vec<(Slot, MutexGuard<'a, SlotState>)>),
+}
+
+/// What SET does to an expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    Keep,
+    None,
+    /// Milliseconds since the Unix epoch.
+    At(i64),
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    space: &'a Keyspace,
+    held: Held<'a>,
+    pub db: DbIndex,
+    /// Milliseconds since the Unix epoch, the same throughout a command.
+    pub now: i64,
+    /// Seconds, for the access clock.
+    pub access: u32,
+    mode: Mode,
+    /// Whether somebody reads the write log.
+    logging: bool,
+    effects: EffectBuffer,
+    encoded: BytesMut,
+    /// Number of modifications by the running command (or transaction).
+    dirty: u64,
+    expired: RefCell<Vec<DbKey>>,
+    ready: Vec<DbKey>,
+    notify: EventClasses,
+    events: Vec<Event>,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    expired_count: u64,
+    /// Largest index of the last writes to slots that the running command walked over.
+    walked: u64,
+}
+
+impl<'a> Keys<'a> {
+    pub fn new(space: &'a Keyspace, mode: Mode, logging: bool, now: i64, notify: EventClasses) -> Self {
+        Keys {
+            space,
+            held: Held::None,
+            db: 0,
+            now,
+            access: u32::try_from((now / 1000) & 0xff_ffff).unwrap_or(0),
+            mode,
+            logging,
+            effects: EffectBuffer::default(),
+            encoded: BytesMut::new(),
+            dirty: 0,
+            expired: RefCell::default(),
+            ready: Vec::new(),
+            notify,
+            events: Vec::new(),
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            expired_count: 0,
+            walked: 0,
+        }
+    }
+
+    // ------------------------------------------------------------------ locks: used by command execution
+
+    /// Locks the one slot of a command.
+    #[inline]
+    pub fn lock_one(&mut self, slot: Slot) {
+        debug_assert!(matches!(self.held, Held::None));
+        self.held = Held::One(slot, self.space.lock(slot));
+    }
+
+    /// Locks several slots, in ascending order whatever the order of `slots` is.
+    pub fn lock_many(&mut self, mut slots: Vec<Slot>) {
+        debug_assert!(matches!(self.held, Held::None));
+        slots.sort_unstable();
+        slots.dedup();
+        self.held = match slots[..] {
+            [slot] => Held::One(slot, self.space.lock(slot)),
+            _ => Held::Many(slots.into_iter().map(|s| (s, self.space.lock(s))).collect()),
+        };
+    }
+
+    /// Locks all slots; the world is stopped.
+    pub fn lock_all(&mut self) {
+        debug_assert!(matches!(self.held, Held::None));
+        self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
+    }
+
+    pub fn unlock(&mut self) {
+        self.held = Held::None;
+        self.walked = 0;
+    }
+
+    /// Hits, misses and expired keys since the last call.
+    pub fn take_counts(&mut self) -> (u64, u64, u64) {
+        (self.hits.take(), self.misses.take(), std::mem::take(&mut self.expired_count))
+    }
+
+    /// Finishes a command (or transaction): deletes what turned out to be expired.
+    #[inline]
+    pub fn finish(&mut self) {
+        if !self.expired.get_mut().is_empty() {
+            let db = self.db;
+            for (key_db, key) in std::mem::take(self.expired.get_mut()) {
+                self.db = key_db;
+                self.expire_if_due(&key);
+            }
+            self.db = db;
+        }
+    }
+
+    /// Runs `append` with the finished command's effects, if it has any, and remembers the index that it returns
+    /// in every slot that is locked and written.
+    #[inline]
+    pub fn commit_effects(&mut self, append: impl FnOnce(&[u8]) -> u64) -> Option<u64> {
+        if self.effects.is_empty() {
+            return None;
+        }
+        let index = append(self.effects.as_payload());
+        match &mut self.held {
+            Held::None => {}
+            Held::One(_, state) => state.last_write = index,
+            Held::Many(states) => {
+                let mut whole = false;
+                let written: Vec<Slot> = crate::log::effects(self.effects.as_payload())
+                    .filter_map(|e| {
+                        whole |= e.slot.is_none();
+                        e.slot
+                    })
+                    .collect();
+                for (slot, state) in states {
+                    if whole || written.contains(slot) {
+                        state.last_write = index;
+                    }
+                }
+            }
+        }
+        self.effects.clear();
+        Some(index)
+    }
+
+    /// Largest index of the last writes to the locked slots: what a read of them depends on.
+    #[inline]
+    pub fn last_write(&self) -> u64 {
+        let held = match &self.held {
+            Held::None => 0,
+            Held::One(_, state) => state.last_write,
+            Held::Many(states) => states.iter().map(|(_, s)| s.last_write).max().unwrap_or(0),
+        };
+        held.max(self.walked)
+    }
+
+    /// Keys on which clients wait and that received data.
+    pub fn take_ready(&mut self) -> Vec<DbKey> {
+        std::mem::take(&mut self.ready)
+    }
+
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Keyspace events of the finished command.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub fn take_dirty(&mut self) -> u64 {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub fn dirty(&self) -> u64 {
+        self.dirty
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    // ------------------------------------------------------------------ slots
+
+    fn slot_of(&self, key: &[u8]) -> Slot {
+        match &self.held {
+            Held::One(slot, _) => {
+                debug_assert_eq!(*slot, Slot::of(key), "a command touches a key outside its slot");
+                *slot
+            }
+            Held::None | Held::Many(_) => Slot::of(key),
+        }
+    }
+
+    /// Panics if the key's slot is not locked: the command's key positions are wrong.
+    #[inline]
+    fn state(&self, key: &[u8]) -> &SlotState {
+        match &self.held {
+            Held::One(_, state) => state,
+            Held::Many(states) => {
+                let slot = Slot::of(key);
+                let at = states.binary_search_by_key(&slot, |(s, _)| *s).expect("the key's slot is locked");
+                &states[at].1
+            }
+            Held::None => panic!("access to a key without its slot's lock"),
+        }
+    }
+
+    #[inline]
+    fn state_mut(&mut self, key: &[u8]) -> &mut SlotState {
+        match &mut self.held {
+            Held::One(_, state) => state,
+            Held::Many(states) => {
+                let slot = Slot::of(key);
+                let at = states.binary_search_by_key(&slot, |(s, _)| *s).expect("the key's slot is locked");
+                &mut states[at].1
+            }
+            Held::None => panic!("access to a key without its slot's lock"),
+        }
+    }
+
+    /// Whether two keys share a slot, so that one effect may touch both.
+    pub fn same_slot(&self, a: &[u8], b: &[u8]) -> bool {
+        matches!(self.held, Held::One(..)) || Slot::of(a) == Slot::of(b)
+    }
+
+    /// Runs `f` on a slot's state, for commands that walk the keyspace without holding it (SCAN, DBSIZE): the lock
+    /// is taken for the call unless the running transaction holds it already.
+    pub fn with_slot<R>(&mut self, slot: Slot, f: impl FnOnce(&mut SlotState) -> R) -> R {
+        let walked = &mut self.walked;
+        let f = |state: &mut SlotState| {
+            *walked = state.last_write.max(*walked);
+            f(state)
+        };
+        match &mut self.held {
+            Held::One(held, state) if *held == slot => f(state),
+            Held::Many(states) => match states.binary_search_by_key(&slot, |(s, _)| *s) {
+                Ok(at) => f(&mut states[at].1),
+                Err(_) => f(&mut self.space.lock(slot)),
+            },
+            Held::None | Held::One(..) => f(&mut self.space.lock(slot)),
+        }
+    }
+
+    // ------------------------------------------------------------------ reading
+
+    fn is_expired(&self, entry: &Entry) -> bool {
+        self.mode != Mode::Apply && entry.expire_at().is_some_and(|at| at < self.now)
+    }
+
+    /// Whether an entry seen in a walk over the keyspace is hidden because it has expired.
+    pub fn is_hidden(&self, entry: &Entry) -> bool {
+        self.is_expired(entry)
+    }
+
+    /// The entry of a key, unless it has expired. Several may be borrowed at once.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+        let entry = self.state(key).table(self.db)?.get(hash_of(key), key)?;
+        if entry.expire_at().is_some() && self.is_expired(entry) {
+            if self.mode == Mode::Primary {
+                self.expired.borrow_mut().push((self.db, key.into()));
+            }
+            return None;
+        }
+        Some(entry)
+    }
+
+    /// As [`Keys::get`], counted in `keyspace_hits` and `keyspace_misses`: for commands that only read.
+    #[inline]
+    pub fn read(&self, key: &[u8]) -> Option<&Entry> {
+        let entry = self.get(key);
+        let counter = if entry.is_some() { &self.hits } else { &self.misses };
+        counter.set(counter.get() + 1);
+        entry
+    }
+
+    pub fn exists(&self, key: &[u8]) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The string at a key. `Err` if it holds another type. Counted as a hit or a miss, as the other typed reads.
+    #[inline]
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, CommandError> {
+        match self.read(key).map(Entry::value) {
+            None => Ok(None),
+            Some(ValueRef::String(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn list(&self, key: &[u8]) -> Result<Option<&List>, CommandError> {
+        match self.read(key).map(Entry::value) {
+            None => Ok(None),
+            Some(ValueRef::List(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn set(&self, key: &[u8]) -> Result<Option<&Set>, CommandError> {
+        match self.read(key).map(Entry::value) {
+            None => Ok(None),
+            Some(ValueRef::Set(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, CommandError> {
+        match self.read(key).map(Entry::value) {
+            None => Ok(None),
+            Some(ValueRef::Hash(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn sorted_set(&self, key: &[u8]) -> Result<Option<&SortedSet>, CommandError> {
+        match self.read(key).map(Entry::value) {
+            None => Ok(None),
+            Some(ValueRef::SortedSet(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    // ------------------------------------------------------------------ writing
+
+    /// Deletes the key if it has expired, with its effect.
+    fn expire_if_due(&mut self, key: &[u8]) {
+        if self.mode != Mode::Primary {
+            return;
+        }
+        let hash = hash_of(key);
+        let due = self.state(key).table(self.db).and_then(|t| t.get(hash, key)).is_some_and(|e| self.is_expired(e));
+        if due {
+            self.remove(key);
+            self.expired_count += 1;
+            self.propagate_as(key, &[b"DEL", key]);
+            self.notify(EventClass::Expired, "expired", key);
+        }
+    }
+
+    /// The entry of a key for changing it, unless it has expired.
+    #[inline]
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
+        let hash = hash_of(key);
+        let (mode, now, db) = (self.mode, self.now, self.db);
+        let entry = self.state(key).table(db)?.get(hash, key)?;
+        if mode != Mode::Apply && entry.expire_at().is_some_and(|at| at < now) {
+            self.expire_if_due(key);
+            return None;
+        }
+        self.state_mut(key).table_mut(db).get_mut(hash, key)
+    }
+
+    pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<&mut List>, CommandError> {
+        match self.get_mut(key).map(Entry::value_mut) {
+            None => Ok(None),
+            Some(ValueMut::List(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<&mut Set>, CommandError> {
+        match self.get_mut(key).map(Entry::value_mut) {
+            None => Ok(None),
+            Some(ValueMut::Set(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, CommandError> {
+        match self.get_mut(key).map(Entry::value_mut) {
+            None => Ok(None),
+            Some(ValueMut::Hash(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub fn sorted_set_mut(&mut self, key: &[u8]) -> Result<Option<&mut SortedSet>, CommandError> {
+        match self.get_mut(key).map(Entry::value_mut) {
+            None => Ok(None),
+            Some(ValueMut::SortedSet(v)) => Ok(Some(v)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The list at a key; an empty one is created. An empty one must not stay: see [`Keys::remove_if_empty`].
+    pub fn list_or_new(&mut self, key: &[u8]) -> Result<&mut List, CommandError> {
+        self.create_if_missing(key, || List::default().into());
+        Ok(self.list_mut(key)?.expect("it was just created"))
+    }
+
+    pub fn set_or_new(&mut self, key: &[u8]) -> Result<&mut Set, CommandError> {
+        self.create_if_missing(key, || Set::default().into());
+        Ok(self.set_mut(key)?.expect("it was just created"))
+    }
+
+    pub fn hash_or_new(&mut self, key: &[u8]) -> Result<&mut Hash, CommandError> {
+        self.create_if_missing(key, || Hash::default().into());
+        Ok(self.hash_mut(key)?.expect("it was just created"))
+    }
+
+    pub fn sorted_set_or_new(&mut self, key: &[u8]) -> Result<&mut SortedSet, CommandError> {
+        self.create_if_missing(key, || SortedSet::default().into());
+        Ok(self.sorted_set_mut(key)?.expect("it was just created"))
+    }
+
+    fn create_if_missing(&mut self, key: &[u8], new: impl FnOnce() -> Value) {
+        if self.get_mut(key).is_none() {
+            self.insert_new(key, NewValue::Value(new()), None);
+        }
+    }
+
+    fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
+        let (db, access) = (self.db, self.access);
+        let entry = Entry::new(key, value, expire_at, access);
+        let state = self.state_mut(key);
+        state.table_mut(db).insert_new(hash_of(key), entry);
+        if expire_at.is_some() {
+            state.count_expiry(db, None, expire_at);
+        }
+    }
+
+    /// Sets a key to a value of any type, whatever it held before.
+    pub fn insert(&mut self, key: &[u8], value: NewValue<'_>, expiry: Expiry) {
+        let (db, now, mode) = (self.db, self.now, self.mode);
+        let hash = hash_of(key);
+        let state = self.state_mut(key);
+        let Some(entry) = state.table_mut(db).get_mut(hash, key) else {
+            let at = match expiry {
+                Expiry::At(at) => Some(at),
+                Expiry::Keep | Expiry::None => None,
+            };
+            return self.insert_new(key, value, at);
+        };
+        let before = entry.expire_at();
+        let live = mode == Mode::Apply || before.is_none_or(|at| now <= at);
+        entry.set_value(value);
+        let after = match expiry {
+            Expiry::Keep if live => before,
+            Expiry::Keep | Expiry::None => None,
+            Expiry::At(at) => Some(at),
+        };
+        if before != after {
+            entry.set_expire_at(after);
+            state.count_expiry(db, before, after);
+        }
+    }
+
+    /// Puts an entry under a key that does not exist: RENAME, MOVE, COPY, RESTORE.
+    pub fn insert_entry(&mut self, entry: Entry) {
+        self.remove(entry.key());
+        let (db, expire_at, hash) = (self.db, entry.expire_at(), hash_of(entry.key()));
+        let key: Box<[u8]> = entry.key().into();
+        let state = self.state_mut(&key);
+        state.table_mut(db).insert_new(hash, entry);
+        state.count_expiry(db, None, expire_at);
+    }
+
+    /// Deletes a key, expired or not. The caller emits the effect.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let db = self.db;
+        let state = self.state_mut(key);
+        let entry = state.table_mut(db).remove(hash_of(key), key)?;
+        if entry.expire_at().is_some() {
+            state.count_expiry(db, entry.expire_at(), None);
+        }
+        self.modified(key);
+        Some(entry)
+    }
+
+    /// Deletes a key unless it has expired (then it is expired instead); the caller emits the effect.
+    pub fn remove_live(&mut self, key: &[u8]) -> Option<Entry> {
+        self.get_mut(key)?;
+        self.remove(key)
+    }
+
+    /// Deletes the collection at a key if it has become empty; whether it did. The same effect that emptied it
+    /// empties it on a replica, so this is not an effect of its own.
+    pub fn remove_if_empty(&mut self, key: &[u8]) -> bool {
+        let empty = match self.get(key).map(Entry::value) {
+            None | Some(ValueRef::String(_)) => false,
+            Some(ValueRef::List(v)) => v.is_empty(),
+            Some(ValueRef::Set(v)) => v.is_empty(),
+            Some(ValueRef::Hash(v)) => v.is_empty(),
+            Some(ValueRef::SortedSet(v)) => v.is_empty(),
+        };
+        if empty {
+            self.remove(key);
+            self.notify(EventClass::Generic, "del", key);
+        }
+        empty
+    }
+
+    /// Sets or removes the expiry of an existing key.
+    pub fn set_expire_at(&mut self, key: &[u8], expire_at: Option<i64>) {
+        let db = self.db;
+        let state = self.state_mut(key);
+        let Some(entry) = state.table_mut(db).get_mut(hash_of(key), key) else { return };
+        let before = entry.expire_at();
+        entry.set_expire_at(expire_at);
+        state.count_expiry(db, before, expire_at);
+    }
+
+    // ------------------------------------------------------------------ after a change
+
+    /// A key changed: transactions that watch it fail.
+    #[inline]
+    pub fn modified(&mut self, key: &[u8]) {
+        self.dirty += 1;
+        let db = self.db;
+        let state = self.state_mut(key);
+        if state.is_watched() {
+            state.mark_watchers(db, Some(key));
+        }
+    }
+
+    /// A list or sorted set received elements: clients that wait for it are served after the command.
+    #[inline]
+    pub fn signal_ready(&mut self, key: &[u8]) {
+        if self.mode != Mode::Apply && self.state(key).has_waiters() {
+            let ready = (self.db, key.into());
+            if !self.ready.contains(&ready) {
+                self.ready.push(ready);
+            }
+        }
+    }
+
+    /// The request itself is an effect on the slot of `key`.
+    #[inline]
+    pub fn propagate(&mut self, key: &[u8], args: Args<'_>) {
+        if !self.logging {
+            return;
+        }
+        let slot = self.slot_of(key);
+        match args.raw() {
+            Some(raw) => self.effects.push(Some(slot), self.db, raw),
+            None => {
+                let args: Vec<&[u8]> = args.iter().collect();
+                self.propagate_as(key, &args);
+            }
+        }
+    }
+
+    /// A command with the same effect as the request, deterministic and on the slot of `key` only.
+    #[inline]
+    pub fn propagate_as(&mut self, key: &[u8], command: &[&[u8]]) {
+        if !self.logging {
+            return;
+        }
+        let slot = self.slot_of(key);
+        self.encoded.clear();
+        write_command(&mut self.encoded, command);
+        self.effects.push(Some(slot), self.db, &self.encoded);
+    }
+
+    /// An effect on the whole keyspace; the world is stopped.
+    pub fn propagate_whole(&mut self, command: &[&[u8]]) {
+        if self.logging {
+            self.encoded.clear();
+            write_command(&mut self.encoded, command);
+            self.effects.push(None, self.db, &self.encoded);
+        }
+        self.dirty += 1;
+    }
+
+    /// A keyspace event, published after the command if `notify-keyspace-events` asks for it.
+    #[inline]
+    pub fn notify(&mut self, class: EventClass, event: &'static str, key: &[u8]) {
+        if self.mode != Mode::Apply && self.notify.contains(class) {
+            self.events.push(Event { class, event, db: self.db, key: key.into() });
+        }
+    }
+
+    // ------------------------------------------------------------------ walks
+
+    /// Number of keys of a database, expired ones that still take memory included.
+    pub fn len(&mut self, db: DbIndex) -> usize {
+        Slot::all().map(|s| self.with_slot(s, |state| state.key_count(db))).sum()
+    }
+
+    pub fn is_empty(&mut self, db: DbIndex) -> bool {
+        self.len(db) == 0
+    }
+
+    /// One step of a SCAN of a database: visits a bucket, or passes over empty slots. `None` at the end.
+    pub fn scan(&mut self, cursor: u64, visit: &mut dyn FnMut(&Entry)) -> Option<u64> {
+        let (mut number, position) = ((cursor >> 32) as u16, cursor as ScanPosition);
+        let mut position = Some(position);
+        let db = self.db;
+        while number < SLOT_COUNT {
+            let slot = Slot::new(number)?;
+            if let Some(at) = position {
+                let next = self.with_slot(slot, |state| match state.table(db) {
+                    Some(table) if !table.is_empty() => (true, table.scan(at, visit)),
+                    Some(_) | None => (false, None),
+                });
+                if let (_, Some(next)) = next {
+                    return Some(u64::from(number) << 32 | u64::from(next));
+                }
+                if next.0 {
+                    let next = number + 1;
+                    return (next < SLOT_COUNT).then(|| u64::from(next) << 32);
+                }
+            }
+            number += 1;
+            position = Some(0);
+        }
+        None
+    }
+}

@@ -1,0 +1,234 @@
+//! The keyspace: 16384 slot tables, each behind a small lock of its own.
+//!
+//! - [`entry`]: a key with its value in one allocation (the only module with `unsafe`)
+//! - [`table`]: the hash table of a slot
+//! - [`types`]: the value types
+//! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
+//! - [`world`]: stopping the world for what concerns the whole keyspace
+//!
+//! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
+
+pub mod entry;
+pub mod keys;
+pub mod table;
+pub mod types;
+pub mod world;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use keyward_proto::slot::{SLOT_COUNT, Slot};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::blocking::Waiter;
+use entry::Entry;
+use table::Table;
+
+/// A numbered database.
+pub type DbIndex = u16;
+
+/// A key of a database.
+pub type DbKey = (DbIndex, Box<[u8]>);
+
+/// What a slot's lock guards.
+#[derive(Debug, Default)]
+pub struct SlotState {
+    /// Database 0, the only one of most installations.
+    db0: Table<Entry>,
+    /// Index of the last entry of the write log that wrote to this slot: what a read of it waits for.
+    pub last_write: u64,
+    /// No key of this slot expires before this; zero: none has an expiry.
+    pub next_expiry: i64,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few slots have.
+#[derive(Debug, Default)]
+struct Rare {
+    other_dbs: BTreeMap<DbIndex, Table<Entry>>,
+    /// Keys with an expiry.
+    expires: BTreeMap<DbIndex, usize>,
+    /// Flags of the transactions that watch a key.
+    watched: BTreeMap<DbKey, Vec<Arc<AtomicBool>>>,
+    /// Clients that wait for a key, first come first served.
+    waiters: BTreeMap<DbKey, VecDeque<Arc<Waiter>>>,
+}
+
+impl SlotState {
+    pub fn table(&self, db: DbIndex) -> Option<&Table<Entry>> {
+        if db == 0 { Some(&self.db0) } else { self.rare.as_ref()?.other_dbs.get(&db) }
+    }
+
+    pub fn table_mut(&mut self, db: DbIndex) -> &mut Table<Entry> {
+        if db == 0 { &mut self.db0 } else { self.rare().other_dbs.entry(db).or_default() }
+    }
+
+    /// Databases of this slot that hold keys.
+    pub fn dbs(&self) -> impl Iterator<Item = (DbIndex, &Table<Entry>)> {
+        let others = self.rare.iter().flat_map(|r| r.other_dbs.iter().map(|(db, t)| (*db, t)));
+        std::iter::once((0, &self.db0)).chain(others).filter(|(_, t)| !t.is_empty())
+    }
+
+    pub fn key_count(&self, db: DbIndex) -> usize {
+        self.table(db).map_or(0, Table::len)
+    }
+
+    pub fn expires_count(&self, db: DbIndex) -> usize {
+        self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
+    }
+
+    /// Empties one database, or all; returns the tables, to be dropped outside the lock.
+    pub fn take_tables(&mut self, db: Option<DbIndex>) -> Vec<Table<Entry>> {
+        let mut taken = Vec::new();
+        if db.is_none_or(|db| db == 0) && !self.db0.is_empty() {
+            taken.push(std::mem::take(&mut self.db0));
+        }
+        if let Some(rare) = &mut self.rare {
+            match db {
+                Some(db) => {
+                    rare.expires.remove(&db);
+                    taken.extend(rare.other_dbs.remove(&db));
+                }
+                None => {
+                    rare.expires.clear();
+                    taken.extend(std::mem::take(&mut rare.other_dbs).into_values());
+                }
+            }
+        }
+        taken
+    }
+
+    pub fn swap_dbs(&mut self, a: DbIndex, b: DbIndex) {
+        if self.rare.is_none() && (self.db0.is_empty() || (a != 0 && b != 0)) {
+            return;
+        }
+        let (table_a, table_b) = (std::mem::take(self.table_mut(a)), std::mem::take(self.table_mut(b)));
+        *self.table_mut(a) = table_b;
+        *self.table_mut(b) = table_a;
+        let rare = self.rare();
+        let (expires_a, expires_b) = (rare.expires.remove(&a), rare.expires.remove(&b));
+        rare.expires.extend(expires_b.map(|n| (a, n)));
+        rare.expires.extend(expires_a.map(|n| (b, n)));
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Bookkeeping for a key that got (`added`) or lost an expiry.
+    fn count_expiry(&mut self, db: DbIndex, before: Option<i64>, after: Option<i64>) {
+        if let Some(at) = after
+            && (self.next_expiry == 0 || at < self.next_expiry)
+        {
+            self.next_expiry = at.max(1);
+        }
+        match (before.is_some(), after.is_some()) {
+            (false, true) => *self.rare().expires.entry(db).or_default() += 1,
+            (true, false) => {
+                let count = self.rare().expires.entry(db).or_default();
+                *count = count.saturating_sub(1);
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Sets `flag` when the key is modified, until [`SlotState::unwatch`].
+    pub fn watch(&mut self, key: DbKey, flag: Arc<AtomicBool>) {
+        self.rare().watched.entry(key).or_default().push(flag);
+    }
+
+    pub fn unwatch(&mut self, key: &DbKey, flag: &Arc<AtomicBool>) {
+        let Some(rare) = &mut self.rare else { return };
+        if let Some(flags) = rare.watched.get_mut(key) {
+            flags.retain(|f| !Arc::ptr_eq(f, flag));
+            if flags.is_empty() {
+                rare.watched.remove(key);
+            }
+        }
+    }
+
+    /// Transactions that watch this key, or any key of the slot, will fail.
+    pub fn mark_watchers(&mut self, db: DbIndex, key: Option<&[u8]>) {
+        let Some(rare) = &mut self.rare else { return };
+        if rare.watched.is_empty() {
+            return;
+        }
+        for ((watched_db, watched_key), flags) in &rare.watched {
+            if *watched_db == db && key.is_none_or(|k| **watched_key == *k) {
+                for flag in flags {
+                    flag.store(true, std::sync::atomic::Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody watches a key of this slot.
+    pub fn is_watched(&self) -> bool {
+        self.rare.as_ref().is_some_and(|r| !r.watched.is_empty())
+    }
+
+    pub fn add_waiter(&mut self, key: DbKey, waiter: Arc<Waiter>) {
+        self.rare().waiters.entry(key).or_default().push_back(waiter);
+    }
+
+    pub fn remove_waiter(&mut self, key: &DbKey, waiter: &Arc<Waiter>) {
+        let Some(rare) = &mut self.rare else { return };
+        if let Some(queue) = rare.waiters.get_mut(key) {
+            queue.retain(|w| !Arc::ptr_eq(w, waiter));
+            if queue.is_empty() {
+                rare.waiters.remove(key);
+            }
+        }
+    }
+
+    /// Clients that wait for this key, in their order.
+    pub fn waiters(&self, key: &DbKey) -> Vec<Arc<Waiter>> {
+        let queue = self.rare.as_ref().and_then(|r| r.waiters.get(key));
+        queue.map_or_else(Vec::new, |q| q.iter().cloned().collect())
+    }
+
+    pub fn has_waiters(&self) -> bool {
+        self.rare.as_ref().is_some_and(|r| !r.waiters.is_empty())
+    }
+}
+
+/// One slot, alone in its cache line so that threads do not disturb each other.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct SlotCell(Mutex<SlotState>);
+
+/// All slots.
+#[derive(Debug)]
+pub struct Keyspace {
+    slots: Box<[SlotCell]>,
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Keyspace { slots: std::iter::repeat_with(SlotCell::default).take(usize::from(SLOT_COUNT)).collect() }
+    }
+}
+
+impl Keyspace {
+    #[inline]
+    pub fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotState> {
+        self.slots[slot.index()].0.lock()
+    }
+
+    /// Address of a slot's state, for a prefetch hint.
+    #[inline]
+    pub fn slot_address(&self, slot: Slot) -> *const u8 {
+        std::ptr::from_ref(&self.slots[slot.index()]).cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_one_cache_line() {
+        assert_eq!(size_of::<SlotCell>(), 64);
+    }
+}

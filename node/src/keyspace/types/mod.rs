@@ -1,0 +1,11 @@
+//! The value types. Each keeps its representation to itself, so that it can change without its commands.
+
+mod hash;
+mod list;
+mod set;
+mod sorted_set;
+
+pub use hash::Hash;
+pub use list::List;
+pub use set::Set;
+pub use sorted_set::SortedSet;
