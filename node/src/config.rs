@@ -15,9 +15,14 @@ use crate::notify::EventClasses;
 /// The type of a directive.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     /// An amount of memory: `1gb`, `64mb`, `100`.
-    Memory { max: i64 },
+    Memory {
+        max: i64,
+    },
     YesNo,
     Text,
     Choice(&'static [&'static str]),
@@ -133,7 +138,12 @@ static DIRECTIVES: &[Directive] = &[
     row("cluster-announce-port", int(0, 65535), "0", StartOnly),
     row("cluster-announce-bus-port", int(0, 65535), "0", StartOnly),
     row("cluster-announce-hostname", Kind::Text, "", StartOnly),
-    row("cluster-preferred-endpoint-type", Kind::Choice(&["ip", "hostname", "unknown-endpoint"]), "ip", Runtime),
+    row(
+        "cluster-preferred-endpoint-type",
+        Kind::Choice(&["ip", "hostname", "unknown-endpoint"]),
+        "ip",
+        Runtime,
+    ),
     row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
     row("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
     row("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
@@ -234,7 +244,8 @@ impl Config {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), String> {
-        let text = std::fs::read(path).map_err(|e| format!("can't open config file '{}': {e}", path.display()))?;
+        let text =
+            std::fs::read(path).map_err(|e| format!("can't open config file '{}': {e}", path.display()))?;
         self.file = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         for (number, line) in text.split(|b| *b == b'\n').enumerate() {
             let at = |reason: &str| format!("{}, line {}: {reason}", path.display(), number + 1);
@@ -243,7 +254,8 @@ impl Config {
                 continue;
             }
             let words = split_words(trimmed).map_err(|_| at("unbalanced quotes"))?;
-            let words: Vec<String> = words.into_iter().map(|w| String::from_utf8_lossy(&w).into_owned()).collect();
+            let words: Vec<String> =
+                words.into_iter().map(|w| String::from_utf8_lossy(&w).into_owned()).collect();
             let [name, values @ ..] = &words[..] else { continue };
             self.set_start(name, values).map_err(|e| at(&e))?;
         }
@@ -260,7 +272,8 @@ impl Config {
         if values.len() > 1 && !words {
             return Err(format!("directive '{name}' takes one value"));
         }
-        let value = normalize(directive, &values.join(" ")).map_err(|e| format!("bad value for '{name}': {e}"))?;
+        let value =
+            normalize(directive, &values.join(" ")).map_err(|e| format!("bad value for '{name}': {e}"))?;
         if directive.name == "appendonly" && value == "yes" {
             return Err("'appendonly yes': persistence is not available in this version".into());
         }
@@ -273,8 +286,9 @@ impl Config {
     /// # Errors
     /// The text behind `ERR ` in Valkey's words.
     pub fn set(&mut self, pairs: &[(String, String)]) -> Result<(), String> {
-        let failed =
-            |name: &str, why: &str| format!("CONFIG SET failed (possibly related to argument '{name}') - {why}");
+        let failed = |name: &str, why: &str| {
+            format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
+        };
         let mut next = self.clone();
         for (i, (name, value)) in pairs.iter().enumerate() {
             let Some(directive) = find(&name.to_ascii_lowercase()) else {
@@ -324,7 +338,9 @@ impl Config {
     pub fn settings(&self) -> Result<Settings, String> {
         let seconds = |n: i64| (n > 0).then(|| Duration::from_secs(n.unsigned_abs()));
         let millis = |name: &str| Duration::from_millis(self.integer(name).unsigned_abs());
-        let words = |name: &str| self.text(name).split([' ', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let words = |name: &str| {
+            self.text(name).split([' ', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+        };
         let output_limit = |class: &str| {
             let words: Vec<&str> = self.text("client-output-buffer-limit").split(' ').collect();
             words.chunks(4).find(|c| c[0] == class).and_then(|c| c.get(1)?.parse().ok()).unwrap_or(0)
@@ -352,7 +368,8 @@ impl Config {
             requirepass: self.text("requirepass").to_owned(),
             dir: PathBuf::from(self.text("dir")),
             databases: self.unsigned(if cluster_enabled { "cluster-databases" } else { "databases" })?,
-            notify_keyspace_events: EventClasses::parse(self.text("notify-keyspace-events")).unwrap_or_default(),
+            notify_keyspace_events: EventClasses::parse(self.text("notify-keyspace-events"))
+                .unwrap_or_default(),
             proto_max_bulk_len: self.unsigned("proto-max-bulk-len")?,
             query_buffer_limit: self.unsigned("client-query-buffer-limit")?,
             output_limit_normal: output_limit("normal"),
@@ -397,7 +414,8 @@ fn find(name: &str) -> Option<&'static Directive> {
 fn normalize(directive: &Directive, value: &str) -> Result<String, String> {
     match directive.kind {
         Kind::Integer { min, max } => {
-            let number: i64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+            let number: i64 =
+                value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
             if !(min..=max).contains(&number) {
                 return Err(format!("argument must be between {min} and {max} inclusive"));
             }
@@ -468,7 +486,10 @@ mod tests {
     fn mistakes_are_named() {
         let check = |text: &str, expect: &str| assert_eq!(arguments(text).unwrap_err(), expect);
         check("--prot 1", "argument '--prot': unknown directive 'prot'");
-        check("--port x", "argument '--port': bad value for 'port': argument couldn't be parsed into an integer");
+        check(
+            "--port x",
+            "argument '--port': bad value for 'port': argument couldn't be parsed into an integer",
+        );
         check("--lease-ms 500 --grace-ms 400", "grace-ms must be larger than lease-ms");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "port 1\n# comment\n\nappendfsync sometimes\n").unwrap();

@@ -1,6 +1,36 @@
-//! To be written.
+//! Keyward's data server. A code map, in the order in which a request passes:
+//!
+//! - [`io`]: the I/O threads; [`connection`]: one client's bytes in and out; [`session`]: its state
+//! - [`execute`]: checks, locks, calls a command, appends its effects
+//! - [`command`]: the commands, a row of [`command::table`] for each
+//! - [`keyspace`]: slots, tables, entries and value types
+//! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
+//! - [`replication`]: leases, commit, full and partial resync
+//! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
+//! - [`config`], [`routing`], [`server`]: what all threads share
+//!
+//! Architecture invariant: only the shells ([`clock`], [`io`], [`connection`], [`shutdown`], and those of
+//! [`replication`]) read a clock, spawn a task or touch a socket.
 
+pub mod blocking;
+pub mod clients;
 pub mod clock;
+pub mod command;
+pub mod config;
+pub mod connection;
+pub mod cron;
+pub mod execute;
 pub mod gate;
+pub mod glob;
+pub mod io;
+pub mod keyspace;
 pub mod log;
+pub mod notify;
+pub mod pubsub;
 pub mod replication;
+pub mod routing;
+pub mod run;
+pub mod server;
+pub mod session;
+pub mod shutdown;
+pub mod stats;

@@ -2,7 +2,7 @@
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx};
+use super::{CommandError, CommandResult, Ctx, Outcome};
 
 pub(super) fn auth(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("not available yet"))
@@ -72,8 +72,13 @@ pub(super) fn hello(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("not available yet"))
 }
 
-pub(super) fn ping(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `PING [message]`
+pub(super) fn ping(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    match args.get(1) {
+        Some(message) => ctx.out.bulk(message),
+        None => ctx.out.simple("PONG"),
+    }
+    Ok(Outcome::Reply)
 }
 
 pub(super) fn quit(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {

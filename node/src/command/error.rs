@@ -18,7 +18,10 @@ pub enum CommandError {
     Coded(Cow<'static, str>),
     /// The full name of the command, e.g. `client|kill`.
     WrongArity(Cow<'static, str>),
-    Moved { slot: u16, address: String },
+    Moved {
+        slot: u16,
+        address: String,
+    },
     CrossSlot,
     SlotNotServed,
     ClusterDown,
@@ -63,9 +66,9 @@ impl fmt::Display for CommandError {
             CommandError::SlotNotServed => f.write_str("CLUSTERDOWN Hash slot not served"),
             CommandError::ClusterDown => f.write_str("CLUSTERDOWN The cluster is down"),
             CommandError::ReadOnly => f.write_str("READONLY You can't write against a read only replica."),
-            CommandError::MasterDown => {
-                f.write_str("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
-            }
+            CommandError::MasterDown => f.write_str(
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            ),
             CommandError::NoReplicas => f.write_str("NOREPLICAS Not enough good replicas to write."),
         }
     }

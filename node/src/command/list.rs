@@ -2,7 +2,8 @@
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx};
+use super::{CommandError, CommandResult, Ctx, Outcome};
+use crate::notify::EventClass;
 
 pub(super) fn blmove(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("not available yet"))
@@ -84,8 +85,18 @@ pub(super) fn rpoplpush(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResul
     Err(CommandError::err("not available yet"))
 }
 
-pub(super) fn rpush(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `RPUSH key element [element ...]`
+pub(super) fn rpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let list = ctx.keys.list_or_new(key)?;
+    args.iter().skip(2).for_each(|e| list.push_back(e));
+    let len = list.len();
+    ctx.keys.modified(key);
+    ctx.keys.signal_ready(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::List, "rpush", key);
+    ctx.out.len(len);
+    Ok(Outcome::Reply)
 }
 
 pub(super) fn rpushx(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {

@@ -20,7 +20,6 @@ mod string;
 pub mod table;
 mod transactions;
 
-
 pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i64_arg};
 pub use error::CommandError;
 

@@ -2,7 +2,10 @@
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx};
+use super::{CommandError, CommandResult, Ctx, Outcome};
+use crate::keyspace::entry::NewValue;
+use crate::keyspace::keys::Expiry;
+use crate::notify::EventClass;
 
 pub(super) fn append(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("not available yet"))
@@ -20,8 +23,10 @@ pub(super) fn delifeq(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult 
     Err(CommandError::err("not available yet"))
 }
 
-pub(super) fn get(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `GET key`
+pub(super) fn get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.optional_bulk(ctx.keys.string(args.at(1))?);
+    Ok(Outcome::Reply)
 }
 
 pub(super) fn getdel(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
@@ -76,8 +81,15 @@ pub(super) fn psetex(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("not available yet"))
 }
 
-pub(super) fn set(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `SET key value`
+pub(super) fn set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    ctx.keys.insert(key, NewValue::Bytes(args.at(2)), Expiry::None);
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::String, "set", key);
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }
 
 pub(super) fn setex(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {

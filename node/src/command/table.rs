@@ -76,6 +76,8 @@ pub enum Scope {
     Walk,
     /// The whole keyspace at once: the world is stopped.
     World,
+    /// The commands of a transaction (EXEC).
+    Transaction,
 }
 
 /// Where the search for keys begins.
@@ -1192,7 +1194,7 @@ pub static ROWS: &[Row] = &[
         group: "transactions",
         since: "1.2.0",
         tips: &[],
-        scope: Scope::None,
+        scope: Scope::Transaction,
         keys: &[],
         subcommands: &[],
     },

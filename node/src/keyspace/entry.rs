@@ -380,11 +380,16 @@ mod tests {
     #[test]
     fn a_string_survives_every_change_of_layout() {
         let mut e = Entry::new(b"key", NewValue::Bytes(b"value"), None, 7);
-        for (bytes, expire) in [(5, None), (5, Some(1)), (900, Some(2)), (0, None), (5000, Some(3)), (3, Some(3)), (1025, None)] {
+        for (bytes, expire) in
+            [(5, None), (5, Some(1)), (900, Some(2)), (0, None), (5000, Some(3)), (3, Some(3)), (1025, None)]
+        {
             let bytes = vec![b'x'; bytes];
             e.set_bytes(&bytes);
             e.set_expire_at(expire);
-            assert_eq!((e.key(), string(&e), e.expire_at(), e.access()), (&b"key"[..], &bytes[..], expire, 7));
+            assert_eq!(
+                (e.key(), string(&e), e.expire_at(), e.access()),
+                (&b"key"[..], &bytes[..], expire, 7)
+            );
         }
         e.set_bytes(b"abc");
         e.raw_mut().extend_from_slice(b"def");

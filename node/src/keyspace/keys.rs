@@ -370,7 +370,8 @@ impl<'a> Keys<'a> {
             return;
         }
         let hash = hash_of(key);
-        let due = self.state(key).table(self.db).and_then(|t| t.get(hash, key)).is_some_and(|e| self.is_expired(e));
+        let due =
+            self.state(key).table(self.db).and_then(|t| t.get(hash, key)).is_some_and(|e| self.is_expired(e));
         if due {
             self.remove(key);
             self.expired_count += 1;
@@ -540,6 +541,28 @@ impl<'a> Keys<'a> {
         let before = entry.expire_at();
         entry.set_expire_at(expire_at);
         state.count_expiry(db, before, expire_at);
+    }
+
+    /// Deletes every expired key of the one locked slot, and learns when the next one is due.
+    pub fn expire_slot(&mut self) {
+        let Held::One(_, state) = &self.held else { panic!("expire_slot works on one slot") };
+        let (mut due, mut next): (Vec<DbKey>, i64) = (Vec::new(), 0);
+        for (db, table) in state.dbs().filter(|(db, _)| state.expires_count(*db) > 0) {
+            for entry in table.iter() {
+                match entry.expire_at() {
+                    Some(at) if at < self.now => due.push((db, entry.key().into())),
+                    Some(at) if next == 0 || at < next => next = at.max(1),
+                    Some(_) | None => {}
+                }
+            }
+        }
+        for (db, key) in due {
+            self.db = db;
+            self.expire_if_due(&key);
+        }
+        if let Held::One(_, state) = &mut self.held {
+            state.next_expiry = next;
+        }
     }
 
     // ------------------------------------------------------------------ after a change

@@ -255,7 +255,8 @@ impl<T: Keyed> Table<T> {
             let bucket = self.bucket(random())?;
             let chain = bucket.chain().count();
             let place = (random() >> 33) as usize % (BUCKET_LEN * chain.max(2));
-            let element = bucket.chain().nth(place / BUCKET_LEN).and_then(|b| b.entries[place % BUCKET_LEN].as_ref());
+            let element =
+                bucket.chain().nth(place / BUCKET_LEN).and_then(|b| b.entries[place % BUCKET_LEN].as_ref());
             if element.is_some() {
                 return element;
             }
@@ -362,7 +363,10 @@ mod tests {
         table.insert_new(hash_of(&key(i)), key(i));
     }
 
-    fn scan_all(table: &mut Table<Box<[u8]>>, mut between: impl FnMut(&mut Table<Box<[u8]>>)) -> BTreeSet<Box<[u8]>> {
+    fn scan_all(
+        table: &mut Table<Box<[u8]>>,
+        mut between: impl FnMut(&mut Table<Box<[u8]>>),
+    ) -> BTreeSet<Box<[u8]>> {
         let (mut seen, mut position) = (BTreeSet::new(), Some(0));
         while let Some(p) = position {
             position = table.scan(p, &mut |e| {

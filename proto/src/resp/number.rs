@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn doubles_are_short() {
-        for (value, text) in [(3.0, "3"), (0.1, "0.1"), (-1.5, "-1.5"), (1e21, "1e+21"), (1e20, "100000000000000000000")] {
+        for (value, text) in
+            [(3.0, "3"), (0.1, "0.1"), (-1.5, "-1.5"), (1e21, "1e+21"), (1e20, "100000000000000000000")]
+        {
             assert_eq!(format_double(value), text);
             assert_eq!(parse_f64(text.as_bytes()), Some(value));
         }

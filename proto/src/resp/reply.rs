@@ -256,6 +256,10 @@ mod tests {
             (0..12).for_each(|i| w.integer(i));
             w.finish_array(start, 12);
         };
-        check(Version::Resp2, write, "*12\r\n:0\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n:9\r\n:10\r\n:11\r\n");
+        check(
+            Version::Resp2,
+            write,
+            "*12\r\n:0\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n:9\r\n:10\r\n:11\r\n",
+        );
     }
 }

@@ -108,6 +108,12 @@ impl Batch {
         }
     }
 
+    /// Where request number `index` lies in the buffer: its first byte and the one behind it.
+    pub fn bounds(&self, index: usize) -> (usize, usize) {
+        let raw = self.requests[index].raw;
+        (raw.start, raw.start + raw.len)
+    }
+
     fn clear(&mut self) {
         self.spans.clear();
         self.requests.clear();
@@ -276,7 +282,12 @@ impl RequestReader {
         }
     }
 
-    fn parse_one(&mut self, buffer: &[u8], limits: &Limits, batch: &mut Batch) -> Result<bool, ProtocolError> {
+    fn parse_one(
+        &mut self,
+        buffer: &[u8],
+        limits: &Limits,
+        batch: &mut Batch,
+    ) -> Result<bool, ProtocolError> {
         if self.progress == Progress::Idle {
             self.start = self.position;
             if buffer[self.position] != b'*' {
@@ -523,7 +534,8 @@ mod tests {
 
     #[test]
     fn finds_the_same_commands_however_the_bytes_arrive() {
-        let input = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*0\r\nPING \"a b\\x41\" 'c'\r\n\r\n*1\r\n$4\r\nPING\r\nSET a b\n";
+        let input =
+            b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*0\r\nPING \"a b\\x41\" 'c'\r\n\r\n*1\r\n$4\r\nPING\r\nSET a b\n";
         let whole = parse_all(input, input.len()).unwrap();
         assert_eq!(whole.len(), 4);
         assert_eq!(whole[1], vec![b"PING".to_vec(), b"a bA".to_vec(), b"c".to_vec()]);

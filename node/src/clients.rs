@@ -1,0 +1,219 @@
+//! The connected clients as others see them: CLIENT LIST, CLIENT KILL, messages pushed from other threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use keyward_proto::resp::Version;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::blocking::Waiter;
+use crate::command::table::Row;
+use crate::keyspace::DbIndex;
+
+/// What CLIENT LIST shows; its connection's thread writes it when it changes.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    pub name: Box<[u8]>,
+    pub lib_name: Box<[u8]>,
+    pub lib_version: Box<[u8]>,
+    pub user: Box<str>,
+    pub db: DbIndex,
+    pub version: Version,
+    pub channels: usize,
+    pub patterns: usize,
+    pub sharded: usize,
+    /// Commands queued by MULTI.
+    pub multi: Option<usize>,
+    pub watched: usize,
+    pub readonly: bool,
+    pub no_evict: bool,
+    pub no_touch: bool,
+    pub blocked: bool,
+    pub capa_redirect: bool,
+}
+
+/// How CLIENT UNBLOCK ends a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Unblock {
+    Timeout = 1,
+    Error = 2,
+}
+
+/// Messages from other threads for one client, bounded by `client-output-buffer-limit pubsub`.
+#[derive(Debug, Default)]
+struct Pushes {
+    queue: VecDeque<Bytes>,
+    len_bytes: usize,
+}
+
+/// A connected client. Shared between its connection and whoever lists, kills or pushes to it.
+#[derive(Debug)]
+pub struct Client {
+    pub id: u64,
+    pub address: String,
+    pub local_address: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// Milliseconds since the Unix epoch.
+    pub last_interaction: AtomicI64,
+    pub description: Mutex<Description>,
+    last_command: AtomicPtr<Row>,
+    pushes: Mutex<Pushes>,
+    has_pushes: AtomicBool,
+    killed: AtomicBool,
+    close_after_reply: AtomicBool,
+    unblock: AtomicU8,
+    /// What the client waits for, for CLIENT UNBLOCK.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
+    pub query_buffer_len: AtomicUsize,
+    pub output_buffer_len: AtomicUsize,
+    pub net_in_bytes: AtomicU64,
+    pub net_out_bytes: AtomicU64,
+    pub commands: AtomicU64,
+    /// Wakes the connection.
+    pub wake: Arc<Notify>,
+}
+
+impl Client {
+    /// Queues a message; a client that does not read is closed when more than `limit_bytes` wait (0: no limit).
+    pub fn push(&self, message: Bytes, limit_bytes: usize) {
+        let mut pushes = self.pushes.lock();
+        pushes.len_bytes += message.len();
+        if limit_bytes != 0 && limit_bytes < pushes.len_bytes {
+            pushes.queue.clear();
+            drop(pushes);
+            tracing::warn!(client = self.id, "closed: it does not read its messages fast enough");
+            return self.kill();
+        }
+        pushes.queue.push_back(message);
+        self.has_pushes.store(true, Ordering::Release);
+        drop(pushes);
+        self.wake.notify_one();
+    }
+
+    /// Messages that wait, oldest first.
+    #[inline]
+    pub fn take_pushes(&self) -> VecDeque<Bytes> {
+        if !self.has_pushes.load(Ordering::Acquire) {
+            return VecDeque::new();
+        }
+        let mut pushes = self.pushes.lock();
+        self.has_pushes.store(false, Ordering::Release);
+        pushes.len_bytes = 0;
+        std::mem::take(&mut pushes.queue)
+    }
+
+    /// Closes the connection at once.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// Closes the connection once the current reply has left: a client that kills itself.
+    pub fn kill_after_reply(&self) {
+        self.close_after_reply.store(true, Ordering::Release);
+    }
+
+    pub fn closes_after_reply(&self) -> bool {
+        self.close_after_reply.load(Ordering::Acquire)
+    }
+
+    /// Ends a blocking command; whether the client was blocked.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        if self.waiter.lock().is_none() {
+            return false;
+        }
+        self.unblock.store(how as u8, Ordering::Release);
+        self.wake.notify_one();
+        true
+    }
+
+    pub fn take_unblock(&self) -> Option<Unblock> {
+        match self.unblock.swap(0, Ordering::AcqRel) {
+            1 => Some(Unblock::Timeout),
+            2 => Some(Unblock::Error),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn set_last_command(&self, row: &'static Row) {
+        self.last_command.store(std::ptr::from_ref(row).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// Name of the last command, e.g. `client|list`; `NULL` before the first.
+    pub fn last_command(&self) -> &'static str {
+        let pointer = self.last_command.load(Ordering::Relaxed).cast_const();
+        let is_it = |r: &&'static Row| std::ptr::eq(*r, pointer);
+        let all = || crate::command::table::ROWS.iter();
+        let found = all().find(is_it).or_else(|| all().flat_map(|r| r.subcommands.iter()).find(is_it));
+        found.map_or("NULL", |r| r.name)
+    }
+}
+
+/// All connected clients, in order of their IDs.
+#[derive(Debug, Default)]
+pub struct Clients {
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next_id: AtomicU64,
+    count: AtomicUsize,
+}
+
+impl Clients {
+    pub fn add(&self, address: String, local_address: String, now: i64) -> Arc<Client> {
+        let client = Arc::new(Client {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
+            address,
+            local_address,
+            created_at: now,
+            last_interaction: AtomicI64::new(now),
+            description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
+            last_command: AtomicPtr::new(std::ptr::null_mut()),
+            pushes: Mutex::default(),
+            has_pushes: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            close_after_reply: AtomicBool::new(false),
+            unblock: AtomicU8::new(0),
+            waiter: Mutex::default(),
+            query_buffer_len: AtomicUsize::new(0),
+            output_buffer_len: AtomicUsize::new(0),
+            net_in_bytes: AtomicU64::new(0),
+            net_out_bytes: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            wake: Arc::new(Notify::new()),
+        });
+        self.clients.lock().insert(client.id, Arc::clone(&client));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        client
+    }
+
+    pub fn remove(&self, id: u64) {
+        if self.clients.lock().remove(&id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.clients.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,570 @@
+//! One client's connection: bytes in, batches executed, replies out.
+//!
+//! The connection is a task on the thread that executes its commands. It reads into a buffer of the thread, executes
+//! every complete request, and writes all replies at once; only what is left over (half a request, replies that the
+//! socket did not take) is kept in buffers of its own, so an idle client costs little memory.
+//!
+//! **Held replies.** With replication, replies wait until the log is committed up to the entry that they depend on,
+//! and until the node still has its lease *after* executing. They keep their order. If the generation of the gate
+//! ends first, the connection is closed: the outcome is unknown, as after a crash.
+//!
+//! **Stalls.** A request that has to wait (blocking command, no lease, pause) stalls the connection: it goes on
+//! reading up to a bound, so that it notices a disconnect, but executes nothing until the stall is over.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::{Batch, Limits, ReplyWriter, RequestReader, Version};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::blocking::Waiter;
+use crate::clients::{Client, Unblock};
+use crate::clock;
+use crate::command::OnTimeout;
+use crate::execute::{BatchEnd, Stop, timeout_reply};
+use crate::gate::Released;
+use crate::io::IoThread;
+use crate::session::Session;
+
+/// Requests executed before replies are written and other connections get their turn.
+const BATCH_MAX: usize = 128;
+/// A client that does not read its replies is not read from beyond this.
+const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
+/// How much a stalled client may send ahead.
+const STALLED_INPUT_BYTES: usize = 1 << 20;
+/// Buffers above this are given back when they are empty.
+const KEPT_BUFFER_BYTES: usize = 64 << 10;
+
+/// Replies that wait.
+#[derive(Debug)]
+struct HeldReply {
+    bytes: BytesMut,
+    depends_on: LogIndex,
+    needs_lease: bool,
+    generation: u64,
+}
+
+/// Why nothing is executed at the moment.
+enum Stall {
+    /// No lease, hand-off, change of term.
+    NotNow,
+    Paused,
+    Blocked {
+        waiter: Arc<Waiter>,
+        on_timeout: OnTimeout,
+    },
+    WaitReplicas {
+        index: u64,
+        replicas: u64,
+    },
+    Sleep,
+    Await(oneshot::Receiver<Bytes>),
+}
+
+struct Connection {
+    stream: TcpStream,
+    thread: Rc<IoThread>,
+    client: Arc<Client>,
+    session: Session,
+    reader: RequestReader,
+    /// Bytes that are not executed yet.
+    input: BytesMut,
+    /// Replies that may leave but that the socket has not taken.
+    output: BytesMut,
+    held: VecDeque<HeldReply>,
+    held_len_bytes: usize,
+    stall: Option<Stall>,
+    /// End of the stall's patience.
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// The first request in `input` has waited as long as it may.
+    waited: bool,
+    /// Close when all replies have left.
+    closing: bool,
+}
+
+/// What woke the connection.
+#[derive(Debug, Default, Clone, Copy)]
+struct Woken {
+    received: usize,
+    end_of_stream: bool,
+    timer: bool,
+}
+
+/// Serves a client until it leaves, is killed, or breaks the protocol.
+pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>, authenticated: bool) {
+    let session = Session::new(Arc::clone(&client), authenticated);
+    let mut connection = Connection {
+        stream,
+        thread,
+        client,
+        session,
+        reader: RequestReader::default(),
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        held: VecDeque::new(),
+        held_len_bytes: 0,
+        stall: None,
+        timer: None,
+        waited: false,
+        closing: false,
+    };
+    if let Err(error) = connection.run().await {
+        tracing::trace!(client = connection.client.id, %error, "connection ended");
+    }
+    connection.end();
+}
+
+impl Connection {
+    async fn run(&mut self) -> io::Result<()> {
+        let wake = Arc::clone(&self.client.wake);
+        let mut notified = Box::pin(wake.notified());
+        loop {
+            let woken = std::future::poll_fn(|cx| self.poll(cx, notified.as_mut(), &wake)).await?;
+            if self.client.is_killed() {
+                return Ok(());
+            }
+            if woken.end_of_stream && woken.received == 0 {
+                return Ok(());
+            }
+            self.check_stall(woken.timer)?;
+            self.take_pushes();
+            self.execute()?;
+            self.release()?;
+            self.flush()?;
+            if self.closing && self.output.is_empty() && self.held.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for input, room for output, a wake-up, or the end of a stall. Input is executed here at once, straight
+    /// from the thread's buffer, if none is left over from before.
+    fn poll<'n>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut notified: Pin<&mut tokio::sync::futures::Notified<'n>>,
+        wake: &'n tokio::sync::Notify,
+    ) -> Poll<io::Result<Woken>> {
+        let mut woken = Woken::default();
+        let mut ready = false;
+        while notified.as_mut().poll(cx).is_ready() {
+            notified.set(wake.notified());
+            ready = true;
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.timer = None;
+            woken.timer = true;
+            ready = true;
+        }
+        if !self.output.is_empty() {
+            while let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                let written = written?;
+                self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+                self.output.advance(written);
+                if self.output.is_empty() {
+                    ready = true;
+                    break;
+                }
+            }
+        }
+        if self.reads() {
+            let thread = Rc::clone(&self.thread);
+            let mut scratch = thread.input.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut scratch);
+            if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                result?;
+                let received = buffer.filled().len();
+                woken.received = received;
+                woken.end_of_stream = received == 0;
+                ready = true;
+                self.client.net_in_bytes.fetch_add(received as u64, Ordering::Relaxed);
+                if self.input.is_empty() && self.stall.is_none() && !self.closing {
+                    let received = buffer.filled();
+                    let consumed = self.execute_buffer(received)?;
+                    self.input.extend_from_slice(&received[consumed..]);
+                } else {
+                    self.input.extend_from_slice(buffer.filled());
+                    let limit = self.thread.settings().query_buffer_limit;
+                    if limit < self.input.len() {
+                        tracing::warn!(client = self.client.id, "closed: query buffer limit reached");
+                        self.client.kill();
+                    }
+                }
+            }
+        }
+        if ready { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+    }
+
+    fn reads(&self) -> bool {
+        let input_max = if self.stall.is_some() { STALLED_INPUT_BYTES } else { usize::MAX };
+        self.input.len() < input_max
+            && self.output.len() + self.held_len_bytes < OUTPUT_PAUSE_BYTES
+            && !self.closing
+    }
+
+    /// Executes what is left over from earlier reads.
+    fn execute(&mut self) -> io::Result<()> {
+        if self.input.is_empty() || self.stall.is_some() || self.closing {
+            return Ok(());
+        }
+        let input = std::mem::take(&mut self.input);
+        let consumed = self.execute_buffer(&input)?;
+        let arrived = std::mem::replace(&mut self.input, input);
+        self.input.advance(consumed);
+        if self.input.is_empty() {
+            self.input = arrived;
+        } else {
+            self.input.extend_from_slice(&arrived);
+            let wanted = self.reader.wanted_len();
+            if self.input.len() < wanted {
+                self.input.reserve(wanted - self.input.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes complete requests at the front of `buffer` until there are no more or one has to wait. Returns how
+    /// many bytes are done with.
+    fn execute_buffer(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let thread = Rc::clone(&self.thread);
+        let mut batch = thread.batch.borrow_mut();
+        let mut consumed = 0;
+        loop {
+            let rest = &buffer[consumed..];
+            let limits = Limits {
+                bulk_len_max: thread.settings().proto_max_bulk_len,
+                authenticated: self.session.authenticated,
+                ..Limits::default()
+            };
+            let (parsed, result) = self.reader.parse(rest, &limits, BATCH_MAX, &mut batch);
+            let (done, stopped) = self.execute_batch(&batch, rest, parsed)?;
+            consumed += done;
+            if stopped {
+                return Ok(consumed);
+            }
+            if let Err(error) = result {
+                self.protocol_error(&error.to_string());
+                return Ok(buffer.len());
+            }
+            let paused = OUTPUT_PAUSE_BYTES < self.output.len() + self.held_len_bytes;
+            if batch.len() < BATCH_MAX || paused {
+                return Ok(consumed);
+            }
+        }
+    }
+
+    /// Executes a parsed batch; returns the bytes that are done with, and whether execution has to stop.
+    fn execute_batch(&mut self, batch: &Batch, buffer: &[u8], parsed: usize) -> io::Result<(usize, bool)> {
+        if batch.is_empty() {
+            return Ok((parsed, false));
+        }
+        let thread = Rc::clone(&self.thread);
+        let mut out = thread.output.borrow_mut();
+        out.clear();
+        let generation = thread.server().shared.gate.generation();
+        let waited = std::mem::take(&mut self.waited);
+        let end =
+            thread.executor.borrow_mut().run_batch(&mut self.session, batch, buffer, 0, waited, &mut out);
+        if end.appended {
+            thread.server().shared.notify_appended();
+        }
+        self.emit(&mut out, &end, generation)?;
+        let Some(stop) = end.stop else { return Ok((parsed, false)) };
+        // What follows in the buffer is parsed again when the stall is over.
+        self.reader = RequestReader::default();
+        let done =
+            if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
+        self.begin_stall(stop);
+        Ok((done, true))
+    }
+
+    /// Sends replies, or holds them.
+    fn emit(&mut self, out: &mut BytesMut, end: &BatchEnd, generation: u64) -> io::Result<()> {
+        let gate = &self.thread.server().shared.gate;
+        if !gate.is_alone() && !out.is_empty() {
+            let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
+            let lease = !end.needs_lease || gate.lease_valid(clock::monotonic());
+            if !self.held.is_empty() || !committed || !lease || gate.generation() != generation {
+                self.hold(out.split(), end.depends_on, end.needs_lease, generation);
+                return Ok(());
+            }
+        }
+        if self.output.is_empty() {
+            let written = match self.stream.try_write(out) {
+                Ok(written) => written,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(e) => return Err(e),
+            };
+            self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+            if written == out.len() {
+                return Ok(());
+            }
+            out.advance(written);
+        }
+        self.queue_output(out);
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: BytesMut, depends_on: u64, needs_lease: bool, generation: u64) {
+        self.held_len_bytes += bytes.len();
+        let depends_on = LogIndex::new(depends_on);
+        self.held.push_back(HeldReply { bytes, depends_on, needs_lease, generation });
+        self.thread.add_holder(&self.client);
+        self.check_output_limit();
+    }
+
+    fn queue_output(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+        self.client.output_buffer_len.store(self.output.len(), Ordering::Relaxed);
+        self.check_output_limit();
+    }
+
+    fn check_output_limit(&mut self) {
+        let limit = self.thread.settings().output_limit_normal;
+        if limit != 0 && limit < self.output.len() + self.held_len_bytes {
+            tracing::warn!(client = self.client.id, "closed: output buffer limit reached");
+            self.client.kill();
+        }
+    }
+
+    /// Moves held replies that may leave to the output.
+    fn release(&mut self) -> io::Result<()> {
+        let ended = || io::Error::new(io::ErrorKind::ConnectionAborted, "the term ended: outcome unknown");
+        while let Some(first) = self.held.front() {
+            let gate = &self.thread.server().shared.gate;
+            match gate.released(first.generation) {
+                Released::UpTo(index) => {
+                    if index < first.depends_on
+                        || (first.needs_lease && !gate.lease_valid(clock::monotonic()))
+                    {
+                        break;
+                    }
+                }
+                // A reply of an ended term is true only if its entries were committed, and a read of that term
+                // cannot be vouched for any more.
+                Released::Ended(index) => {
+                    if first.needs_lease || index < first.depends_on {
+                        return Err(ended());
+                    }
+                }
+            }
+            let Some(reply) = self.held.pop_front() else { break };
+            self.held_len_bytes -= reply.bytes.len();
+            if self.output.is_empty() {
+                self.output = reply.bytes;
+            } else {
+                self.output.extend_from_slice(&reply.bytes);
+            }
+        }
+        if !self.held.is_empty() {
+            self.thread.add_holder(&self.client);
+        }
+        Ok(())
+    }
+
+    fn take_pushes(&mut self) {
+        for message in self.client.take_pushes() {
+            self.send_after_held(&message);
+        }
+    }
+
+    /// Sends bytes in order with the held replies.
+    fn send_after_held(&mut self, bytes: &[u8]) {
+        match self.held.back_mut() {
+            Some(last) => {
+                last.bytes.extend_from_slice(bytes);
+                self.held_len_bytes += bytes.len();
+            }
+            None => self.queue_output(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.try_write(&self.output) {
+                Ok(written) => {
+                    self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+                    self.output.advance(written);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        if self.output.is_empty() && KEPT_BUFFER_BYTES < self.output.capacity() {
+            self.output = BytesMut::new();
+        }
+        self.client.output_buffer_len.store(self.output.len() + self.held_len_bytes, Ordering::Relaxed);
+        if self.client.closes_after_reply() {
+            self.closing = true;
+        }
+        Ok(())
+    }
+
+    fn protocol_error(&mut self, text: &str) {
+        let mut out = BytesMut::new();
+        ReplyWriter::new(&mut out, Version::Resp2).error(&format!("ERR {text}"));
+        self.send_after_held(&out);
+        self.closing = true;
+    }
+
+    // ------------------------------------------------------------------ stalls
+
+    fn begin_stall(&mut self, stop: Stop) {
+        let grace = self.thread.settings().grace;
+        let (stall, patience) = match stop {
+            Stop::Close => {
+                self.closing = true;
+                return;
+            }
+            Stop::NotNow => {
+                self.thread.add_holder(&self.client);
+                (Stall::NotNow, Some(grace))
+            }
+            Stop::Paused(until) => {
+                let left = until.saturating_sub(clock::unix_millis().0).max(0);
+                // An unpause is noticed within this time.
+                (Stall::Paused, Some(Duration::from_millis(left.unsigned_abs().clamp(1, 20))))
+            }
+            Stop::Blocked { waiter, timeout, on_timeout } => {
+                self.client.description.lock().blocked = true;
+                (Stall::Blocked { waiter, on_timeout }, timeout)
+            }
+            Stop::WaitReplicas { index, replicas, timeout } => {
+                self.thread.add_holder(&self.client);
+                (Stall::WaitReplicas { index, replicas }, timeout)
+            }
+            Stop::Sleep(time) => (Stall::Sleep, Some(time)),
+            Stop::Await(request) => {
+                (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
+            }
+        };
+        self.stall = Some(stall);
+        self.timer = patience.map(|p| Box::pin(tokio::time::sleep(p)));
+        // What may have happened between the check and now is looked at once more.
+        self.client.wake.notify_one();
+    }
+
+    /// Ends the stall if what it waited for has come or its time is up.
+    fn check_stall(&mut self, timer: bool) -> io::Result<()> {
+        let Some(stall) = &mut self.stall else { return Ok(()) };
+        let over = match stall {
+            Stall::NotNow => {
+                self.waited |= timer;
+                if !timer {
+                    self.thread.add_holder(&self.client);
+                }
+                timer || self.thread.may_execute()
+            }
+            Stall::Paused | Stall::Sleep => timer,
+            Stall::Blocked { waiter, on_timeout } => {
+                let unblocked = self.client.take_unblock();
+                let (waiter, on_timeout) = (Arc::clone(waiter), *on_timeout);
+                return self.check_blocked(&waiter, on_timeout, timer, unblocked);
+            }
+            Stall::WaitReplicas { index, replicas } => {
+                let holding = self.thread.server().replicas_holding(*index) as u64;
+                let over = timer || *replicas <= holding;
+                if over {
+                    let mut out = BytesMut::new();
+                    ReplyWriter::new(&mut out, self.session.version).integer(holding as i64);
+                    self.send_after_held(&out);
+                } else {
+                    self.thread.add_holder(&self.client);
+                }
+                over
+            }
+            Stall::Await(answer) => match answer.try_recv() {
+                Ok(reply) => {
+                    self.send_after_held(&reply);
+                    true
+                }
+                Err(oneshot::error::TryRecvError::Empty) => false,
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    return Err(io::Error::other("the answer will not come"));
+                }
+            },
+        };
+        if over {
+            self.end_stall();
+        }
+        Ok(())
+    }
+
+    fn check_blocked(
+        &mut self,
+        waiter: &Arc<Waiter>,
+        on_timeout: OnTimeout,
+        timer: bool,
+        unblocked: Option<Unblock>,
+    ) -> io::Result<()> {
+        let gives_up = timer || unblocked.is_some();
+        let served = if gives_up { waiter.give_up() } else { waiter.take_reply() };
+        let version = self.session.version;
+        match served {
+            Some(served) => {
+                let generation = self.thread.server().shared.gate.generation();
+                let needs_lease = !self.thread.server().shared.gate.is_alone();
+                self.session.last_write = self.session.last_write.max(served.depends_on);
+                self.hold(BytesMut::from(&served.reply[..]), served.depends_on, needs_lease, generation);
+            }
+            None if gives_up => {
+                self.thread.executor.borrow().forget_waiter(waiter);
+                if unblocked == Some(Unblock::Error) {
+                    let mut out = BytesMut::new();
+                    ReplyWriter::new(&mut out, version)
+                        .error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                    self.send_after_held(&out);
+                } else {
+                    self.send_after_held(&timeout_reply(on_timeout, version));
+                }
+            }
+            None if !self.thread.may_execute() => {
+                // The node is not the primary any more: the client has to ask the new one.
+                waiter.give_up();
+                self.thread.executor.borrow().forget_waiter(waiter);
+                let mut out = BytesMut::new();
+                ReplyWriter::new(&mut out, version).error(
+                    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+                );
+                self.send_after_held(&out);
+                self.closing = true;
+            }
+            None => return Ok(()),
+        }
+        *self.client.waiter.lock() = None;
+        self.client.description.lock().blocked = false;
+        self.end_stall();
+        Ok(())
+    }
+
+    fn end_stall(&mut self) {
+        self.stall = None;
+        self.timer = None;
+        // Requests may be waiting in the input.
+        self.client.wake.notify_one();
+    }
+
+    fn end(&mut self) {
+        if let Some(Stall::Blocked { waiter, .. }) = &self.stall {
+            waiter.give_up();
+            self.thread.executor.borrow().forget_waiter(waiter);
+        }
+        self.thread.executor.borrow().end_session(&mut self.session);
+        self.thread.server().clients.remove(self.client.id);
+    }
+}

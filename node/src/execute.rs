@@ -1,0 +1,922 @@
+//! Executes commands: finds the row, checks whether the command may run here and now, locks its slots, calls it,
+//! and hands its effects to the write log.
+//!
+//! Synchronous, and the same for a client's request, a command of a transaction, a waiting command that is served,
+//! and an entry of the log that a replica applies. The order within one command:
+//! 1. checks that need no lock (arity, authentication, role, slot ownership, lease);
+//! 2. lock the slots of its keys, call its function;
+//! 3. append its effects to the log under these locks, so that the log's order is the order of execution per slot;
+//! 4. unlock; serve clients that waited for what it pushed; publish keyspace events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use keyward_proto::resp::{Args, Batch, ReplyWriter, Version};
+use keyward_proto::slot::Slot;
+use parking_lot::RawMutex;
+use parking_lot::lock_api::ArcMutexGuard;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::blocking::{Served, Waiter};
+use crate::clock;
+use crate::command::table::{self, Row, Scope};
+use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
+use crate::config::Settings;
+use crate::gate::GateState;
+use crate::keyspace::keys::{Keys, Mode};
+use crate::keyspace::{DbKey, world};
+use crate::routing::{Owner, Routing, endpoint};
+use crate::server::Server;
+use crate::session::{ReplyMode, Session, Transaction};
+use crate::stats::ThreadStats;
+
+/// Why a batch ended before its last request.
+#[derive(Debug)]
+pub enum Stop {
+    /// The node may not execute now (no lease, hand-off, change of term): try again when the gate changes, at most
+    /// until `grace` has passed.
+    NotNow,
+    /// CLIENT PAUSE until this time (milliseconds since the Unix epoch).
+    Paused(i64),
+    /// The command waits for keys; it goes on with the next request.
+    Blocked {
+        waiter: Arc<Waiter>,
+        timeout: Option<Duration>,
+        on_timeout: OnTimeout,
+    },
+    /// WAIT.
+    WaitReplicas {
+        index: u64,
+        replicas: u64,
+        timeout: Option<Duration>,
+    },
+    Sleep(Duration),
+    Await(Request),
+    Close,
+}
+
+/// How far a batch came.
+#[derive(Debug)]
+pub struct BatchEnd {
+    /// The request at which it stopped; the number of requests if it did not.
+    pub next: usize,
+    pub stop: Option<Stop>,
+    /// The replies leave when this index is committed.
+    pub depends_on: u64,
+    /// A reply is only true while this node is the primary: check the lease before it leaves.
+    pub needs_lease: bool,
+    /// Something was appended to the log.
+    pub appended: bool,
+}
+
+/// Executes commands on one thread.
+#[derive(Debug)]
+pub struct Executor {
+    server: Arc<Server>,
+    gate: world::Gate,
+    pub stats: Arc<ThreadStats>,
+    settings: Arc<Settings>,
+    routing: Arc<Routing>,
+    version: u64,
+    rng: SmallRng,
+}
+
+/// The thread's gate while it executes a batch; given back while the world is stopped.
+type GateGuard = Option<ArcMutexGuard<RawMutex, ()>>;
+
+/// What a batch accumulates.
+#[derive(Debug, Default)]
+struct Progress {
+    depends_on: u64,
+    needs_lease: bool,
+    appended: bool,
+}
+
+impl Executor {
+    pub fn new(server: Arc<Server>) -> Self {
+        Executor {
+            gate: server.world.add_gate(),
+            stats: server.stats.add_thread(),
+            settings: server.settings(),
+            routing: server.routing(),
+            version: 0,
+            rng: SmallRng::from_os_rng(),
+            server,
+        }
+    }
+
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub fn settings(&mut self) -> &Settings {
+        self.refresh();
+        &self.settings
+    }
+
+    #[inline]
+    fn refresh(&mut self) {
+        let version = self.server.version();
+        if version != self.version {
+            self.settings = self.server.settings();
+            self.routing = self.server.routing();
+            self.version = version;
+        }
+    }
+
+    /// Executes the requests of `batch` from `first` on; replies are appended to `out`.
+    ///
+    /// `waited`: the first request was stopped before and has waited as long as it may.
+    pub fn run_batch(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        first: usize,
+        waited: bool,
+        out: &mut BytesMut,
+    ) -> BatchEnd {
+        self.refresh();
+        let server = Arc::clone(&self.server);
+        let mut guard: GateGuard = Some(self.gate.lock_arc());
+        let now = clock::unix_millis().0;
+        session.client.last_interaction.store(now, std::sync::atomic::Ordering::Relaxed);
+        let mode = mode_of(server.shared.gate.state());
+        let mut keys = Keys::new(
+            &server.keyspace,
+            mode,
+            !server.shared.gate.is_alone(),
+            now,
+            self.settings.notify_keyspace_events,
+        );
+        let mut progress = Progress::default();
+        let mut stop = None;
+        let mut next = first;
+        while next < batch.len() {
+            let args = batch.args(buffer, next);
+            keys.db = session.db;
+            stop =
+                self.run(session, args, waited && next == first, &mut keys, out, &mut guard, &mut progress);
+            if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {
+                break;
+            }
+            next += 1;
+            if stop.is_some() {
+                break;
+            }
+        }
+        let (hits, misses, expired) = keys.take_counts();
+        self.stats.commands.add((next - first) as u64);
+        if hits + misses + expired > 0 {
+            self.stats.keyspace_hits.add(hits);
+            self.stats.keyspace_misses.add(misses);
+            self.stats.expired_keys.add(expired);
+        }
+        let Progress { depends_on, needs_lease, appended } = progress;
+        BatchEnd { next, stop, depends_on, needs_lease, appended }
+    }
+
+    /// One request of a client. `Some` if the batch has to stop; nothing was done for `NotNow` and `Paused`.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
+    fn run<'k>(
+        &mut self,
+        session: &mut Session,
+        args: Args<'_>,
+        waited: bool,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> Option<Stop> {
+        let start = out.len();
+        if session.reply_mode == ReplyMode::SkipNext {
+            session.reply_mode = ReplyMode::Skip;
+        }
+        let result = match self.find(args) {
+            Ok((top, row)) => {
+                session.client.set_last_command(row);
+                match self.admit(session, row, args, waited, keys.now, progress) {
+                    Ok(Admission::Execute) => {
+                        let result = self.execute(session, row, args, keys, out, guard, progress);
+                        if let Some(counters) = self.stats.command(top) {
+                            counters.calls.add(1);
+                            if result.is_err() {
+                                counters.failed.add(1);
+                            }
+                        }
+                        result
+                    }
+                    Ok(Admission::Queue) => queue(session, row, args, out),
+                    Ok(Admission::Stop(stop)) => return Some(stop),
+                    Err(e) => {
+                        if let Some(counters) = self.stats.command(top) {
+                            counters.rejected.add(1);
+                        }
+                        abort_transaction(session);
+                        Err(e)
+                    }
+                }
+            }
+            Err(e) => {
+                abort_transaction(session);
+                Err(e)
+            }
+        };
+        let stop = match result {
+            Ok(Outcome::Reply) => None,
+            Ok(Outcome::Close) => Some(Stop::Close),
+            Ok(Outcome::Sleep(time)) => Some(Stop::Sleep(time)),
+            Ok(Outcome::Await(request)) => Some(Stop::Await(request)),
+            Ok(Outcome::WaitReplicas { replicas, timeout_ms }) => {
+                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+                Some(Stop::WaitReplicas { index: session.last_write, replicas, timeout })
+            }
+            // `execute` has registered the waiter.
+            Ok(Outcome::Block(block)) => {
+                let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));
+                let waiter = session.client.waiter.lock().clone();
+                waiter.map(|waiter| Stop::Blocked { waiter, timeout, on_timeout: block.on_timeout })
+            }
+            Err(e) => {
+                self.stats.error_replies.add(1);
+                out.truncate(start);
+                ReplyWriter::new(out, session.version).error(&e.to_string());
+                None
+            }
+        };
+        match session.reply_mode {
+            ReplyMode::On | ReplyMode::SkipNext => {}
+            ReplyMode::Off => out.truncate(start),
+            ReplyMode::Skip => {
+                out.truncate(start);
+                session.reply_mode = ReplyMode::On;
+            }
+        }
+        stop
+    }
+
+    /// The row of a command and of its subcommand (the same if it has none), with the arity checked.
+    #[inline]
+    fn find(&self, args: Args<'_>) -> Result<(&'static Row, &'static Row), CommandError> {
+        let top = table::find(args.at(0)).ok_or_else(|| unknown_command(args))?;
+        let mut row = top;
+        if !row.subcommands.is_empty()
+            && let Some(name) = args.get(1)
+        {
+            row = match table::find_subcommand(row, name) {
+                Some(sub) => sub,
+                None => return Err(unknown_subcommand(row, name)),
+            };
+        }
+        if !row.accepts(args.len()) {
+            return Err(CommandError::WrongArity(row.name.into()));
+        }
+        Ok((top, row))
+    }
+
+    /// Whether a command may run here and now.
+    #[inline]
+    fn admit(
+        &self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        waited: bool,
+        now: i64,
+        progress: &mut Progress,
+    ) -> Result<Admission, CommandError> {
+        if !session.authenticated && !row.has(table::NO_AUTH) {
+            return Err(CommandError::coded("NOAUTH Authentication required."));
+        }
+        let in_transaction = session.transaction.is_some();
+        if in_transaction && row.has(table::NO_MULTI) {
+            return Err(CommandError::err("Command not allowed inside a transaction"));
+        }
+        if session.only_subscription_commands() && !is_subscription_command(row) {
+            return Err(CommandError::err(format!(
+                "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                row.name
+            )));
+        }
+        let gate = &self.server.shared.gate;
+        if !gate.is_alone()
+            && let Some(admission) = self.admit_replicated(session, row, args, waited, progress)?
+        {
+            return Ok(admission);
+        }
+        if let Some(until) = self.server.pause.applies(now, is_write(session, row))
+            && !row.has(table::LOADING)
+            && !in_transaction
+        {
+            return Ok(Admission::Stop(Stop::Paused(until)));
+        }
+        session.asking = false;
+        if in_transaction && !runs_inside_multi(row) {
+            return Ok(Admission::Queue);
+        }
+        Ok(Admission::Execute)
+    }
+
+    /// The checks of a node with sentinels; `None`: go on.
+    fn admit_replicated(
+        &self,
+        session: &Session,
+        row: &'static Row,
+        args: Args<'_>,
+        waited: bool,
+        progress: &mut Progress,
+    ) -> Result<Option<Admission>, CommandError> {
+        let gate = &self.server.shared.gate;
+        let executes =
+            row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
+        if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
+            return Ok(None);
+        }
+        let is_write = is_write(session, row);
+        if self.settings.cluster_enabled {
+            self.check_slots(session, row, args, is_write)?;
+        }
+        if session.transaction.is_some() && !executes {
+            // Queued now; the role is checked when it executes, writes also now, as in Valkey.
+            if is_write && gate.state() == GateState::Replica {
+                return Err(CommandError::ReadOnly);
+            }
+            return Ok(None);
+        }
+        match gate.state() {
+            GateState::Primary => {
+                if !gate.lease_valid(clock::monotonic()) {
+                    return not_now(waited);
+                }
+                if is_write && !gate.writable() {
+                    return Err(CommandError::NoReplicas);
+                }
+                progress.needs_lease = true;
+                Ok(None)
+            }
+            GateState::Holding => not_now(waited),
+            GateState::Replica => {
+                if is_write && self.settings.replica_read_only {
+                    return Err(CommandError::ReadOnly);
+                }
+                Ok(None)
+            }
+            GateState::NoPrimary => {
+                if self.settings.cluster_enabled {
+                    return Err(CommandError::ClusterDown);
+                }
+                if is_write {
+                    return Err(CommandError::ReadOnly);
+                }
+                if !self.settings.serve_stale_data {
+                    return Err(CommandError::MasterDown);
+                }
+                Ok(None)
+            }
+            GateState::Loading => {
+                if row.has(table::LOADING) {
+                    return Ok(None);
+                }
+                Err(CommandError::coded("LOADING Keyward is loading the dataset in memory"))
+            }
+        }
+    }
+
+    /// Cluster mode: one slot per command, and this node serves it.
+    fn check_slots(
+        &self,
+        session: &Session,
+        row: &Row,
+        args: Args<'_>,
+        is_write: bool,
+    ) -> Result<(), CommandError> {
+        let mut slot: Option<Slot> = None;
+        let mut crossed = false;
+        let mut visit = |args: Args<'_>, row: &Row| {
+            row.visit_keys(args, &mut |at, _| {
+                let this = Slot::of(args.at(at));
+                crossed |= slot.is_some_and(|s| s != this);
+                slot = Some(this);
+            })
+        };
+        match &session.transaction {
+            Some(t) if row.scope == Scope::Transaction => {
+                for (row, args) in &t.commands {
+                    visit(args.as_args(), row)?;
+                }
+            }
+            Some(_) | None => visit(args, row)?,
+        }
+        let Some(slot) = slot else { return Ok(()) };
+        if crossed {
+            return Err(CommandError::CrossSlot);
+        }
+        let moved =
+            |node| CommandError::Moved { slot: slot.number(), address: endpoint(node, &self.settings) };
+        match self.routing.owner(slot) {
+            Owner::Nobody => Err(CommandError::SlotNotServed),
+            Owner::Other(Some(node)) => Err(moved(node)),
+            Owner::Other(None) => Err(CommandError::ClusterDown),
+            Owner::Mine
+                if self.settings.require_full_coverage
+                    && !self.routing.covered
+                    && !self.mine_only_uncovered() =>
+            {
+                Err(CommandError::ClusterDown)
+            }
+            Owner::Mine => match self.server.shared.gate.state() {
+                GateState::Primary | GateState::Holding => Ok(()),
+                GateState::Loading => Ok(()),
+                GateState::Replica | GateState::NoPrimary => {
+                    if session.readonly && !is_write {
+                        return Ok(());
+                    }
+                    match self.routing.my_primary() {
+                        Some(node) if Some(&node.id) != self.routing.me.as_ref() => Err(moved(node)),
+                        // This node is about to serve: the topology says so, the gate follows.
+                        Some(_) | None => Err(CommandError::ClusterDown),
+                    }
+                }
+            },
+        }
+    }
+
+    /// The only shard without a primary is this node's own: its gate decides.
+    fn mine_only_uncovered(&self) -> bool {
+        let mut without =
+            self.routing.topology.shards.values().filter(|s| s.primary.is_none() && !s.slots.is_empty());
+        without.all(|s| Some(&s.id) == self.routing.my_shard.as_ref())
+    }
+
+    /// Locks, calls, appends, unlocks, serves waiters.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
+    #[inline]
+    fn execute<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> CommandResult {
+        let result = match row.scope {
+            Scope::None => return self.call(session, row, args, keys, out),
+            Scope::Walk => self.call_locked(session, row, args, keys, out, progress),
+            Scope::Keys => {
+                if let Some(at) = row.single_key() {
+                    keys.lock_one(Slot::of(args.at(at)));
+                } else {
+                    let mut slots = Vec::new();
+                    row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at))))?;
+                    keys.lock_many(slots);
+                }
+                self.call_locked(session, row, args, keys, out, progress)
+            }
+            Scope::World => self.with_world_stopped(guard, |this| {
+                keys.lock_all();
+                this.call_locked(session, row, args, keys, out, progress)
+            }),
+            Scope::Transaction => self.execute_transaction(session, keys, out, guard, progress),
+        };
+        self.after(keys, progress);
+        result
+    }
+
+    /// Calls a command's function under its locks, then appends its effects and unlocks.
+    #[inline]
+    fn call_locked<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+        progress: &mut Progress,
+    ) -> CommandResult {
+        let mut result = self.call(session, row, args, keys, out);
+        if let Ok(Outcome::Block(block)) = &result {
+            if session.in_exec {
+                let mut out = ReplyWriter::new(out, session.version);
+                match block.on_timeout {
+                    OnTimeout::Null => out.null(),
+                    OnTimeout::NullArray => out.null_array(),
+                }
+                result = Ok(Outcome::Reply);
+            } else {
+                register_waiter(session, row, args, block, keys);
+            }
+        }
+        if !session.in_exec {
+            self.commit(session, keys, progress);
+        }
+        result
+    }
+
+    /// Appends the effects of what has run under the held locks, and unlocks.
+    #[inline]
+    fn commit<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
+        keys.finish();
+        let shared = &self.server.shared;
+        if !shared.gate.is_alone() {
+            let term = shared.gate.term();
+            if let Some(index) = keys.commit_effects(|payload| shared.log.lock().append(term, payload).get())
+            {
+                session.last_write = index;
+                progress.appended = true;
+                progress.depends_on = progress.depends_on.max(index);
+            }
+            if keys.mode() == Mode::Primary {
+                progress.depends_on = progress.depends_on.max(keys.last_write());
+            }
+        }
+        keys.unlock();
+    }
+
+    #[inline]
+    fn call<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+    ) -> CommandResult {
+        let version = session.version;
+        let mut ctx = Ctx {
+            keys,
+            out: ReplyWriter::new(out, version),
+            session,
+            server: &self.server,
+            rng: &mut self.rng,
+            row,
+        };
+        (row.handler)(&mut ctx, args)
+    }
+
+    /// What follows a command once its locks are free.
+    #[inline]
+    fn after<'k>(&mut self, keys: &mut Keys<'k>, progress: &mut Progress) {
+        let dirty = keys.take_dirty();
+        if dirty > 0 {
+            self.stats.changes.add(dirty);
+        }
+        while keys.has_ready() {
+            for key in keys.take_ready() {
+                self.serve_waiters(&key, keys, progress);
+            }
+        }
+        for event in keys.take_events() {
+            self.server.publish_event(&event, &self.settings);
+        }
+    }
+
+    fn with_world_stopped<R>(&mut self, guard: &mut GateGuard, f: impl FnOnce(&mut Self) -> R) -> R {
+        let server = Arc::clone(&self.server);
+        *guard = None;
+        let stopped = server.world.stop();
+        let result = f(self);
+        drop(stopped);
+        *guard = Some(self.gate.lock_arc());
+        result
+    }
+
+    // ------------------------------------------------------------------ transactions
+
+    /// EXEC: all commands under all their locks, their effects as one entry.
+    fn execute_transaction<'k>(
+        &mut self,
+        session: &mut Session,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> CommandResult {
+        let Some(transaction) = session.transaction.take() else {
+            return Err(CommandError::err("EXEC without MULTI"));
+        };
+        if transaction.aborted {
+            unwatch(session, keys);
+            return Err(CommandError::coded("EXECABORT Transaction discarded because of previous errors."));
+        }
+        let whole = transaction.commands.iter().any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk));
+        if whole {
+            return self.with_world_stopped(guard, |this| {
+                keys.lock_all();
+                this.run_transaction(session, &transaction, keys, out, progress)
+            });
+        }
+        let mut slots: Vec<Slot> = session.watched.iter().map(|w| Slot::of(&w.key.1)).collect();
+        for (row, args) in &transaction.commands {
+            let args = args.as_args();
+            // A command whose arguments contradict its specification fails by itself.
+            if row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at)))).is_err() {
+                tracing::trace!(command = row.name, "no keys found in a transaction's command");
+            }
+        }
+        keys.lock_many(slots);
+        self.run_transaction(session, &transaction, keys, out, progress)
+    }
+
+    fn run_transaction<'k>(
+        &mut self,
+        session: &mut Session,
+        transaction: &Transaction,
+        keys: &mut Keys<'k>,
+        out: &mut BytesMut,
+        progress: &mut Progress,
+    ) -> CommandResult {
+        let expired = session.watched.iter().any(|w| {
+            keys.db = w.key.0;
+            w.existed && !keys.exists(&w.key.1)
+        });
+        let failed = session.watch_failed() || expired;
+        unwatch(session, keys);
+        if failed {
+            self.commit(session, keys, progress);
+            ReplyWriter::new(out, session.version).null_array();
+            return Ok(Outcome::Reply);
+        }
+        session.in_exec = true;
+        ReplyWriter::new(out, session.version).array(transaction.commands.len());
+        let mut end = Outcome::Reply;
+        for (row, args) in &transaction.commands {
+            keys.db = session.db;
+            let start = out.len();
+            let args = args.as_args();
+            let result = match row.scope {
+                Scope::None => self.call(session, row, args, keys, out),
+                Scope::Keys if row.visit_keys(args, &mut |_, _| {}).is_err() => {
+                    Err(CommandError::err("Invalid arguments specified for command"))
+                }
+                Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
+                    self.call_locked(session, row, args, keys, out, progress)
+                }
+            };
+            match result {
+                Ok(Outcome::Reply) => {}
+                Ok(Outcome::WaitReplicas { .. }) => {
+                    let count = self.server.replicas_holding(session.last_write);
+                    ReplyWriter::new(out, session.version).len(count);
+                }
+                Ok(other) => end = other,
+                Err(e) => {
+                    self.stats.error_replies.add(1);
+                    out.truncate(start);
+                    ReplyWriter::new(out, session.version).error(&e.to_string());
+                }
+            }
+        }
+        session.in_exec = false;
+        self.commit(session, keys, progress);
+        Ok(end)
+    }
+
+    // ------------------------------------------------------------------ waiting clients
+
+    /// Executes the commands that wait for a key, in their order, as long as they find something.
+    fn serve_waiters<'k>(&mut self, key: &DbKey, keys: &mut Keys<'k>, progress: &mut Progress) {
+        let slot = Slot::of(&key.1);
+        let waiters = keys.with_slot(slot, |state| state.waiters(key));
+        for waiter in waiters {
+            let still_waiting = waiter.try_serve(|| self.serve(&waiter, keys, progress));
+            if !still_waiting {
+                for key in &waiter.keys {
+                    keys.with_slot(Slot::of(&key.1), |state| state.remove_waiter(key, &waiter));
+                }
+            }
+        }
+    }
+
+    fn serve<'k>(&mut self, waiter: &Waiter, keys: &mut Keys<'k>, progress: &mut Progress) -> Option<Served> {
+        let client = self.server.clients.get(waiter.client_id)?;
+        let mut session = Session::new(client, true);
+        session.version = waiter.version;
+        session.db = waiter.keys.first()?.0;
+        session.in_exec = true;
+        let args = waiter.args.as_args();
+        let mut slots = Vec::new();
+        waiter.row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at)))).ok()?;
+        let db = std::mem::replace(&mut keys.db, session.db);
+        keys.lock_many(slots);
+        let mut out = BytesMut::new();
+        let result = self.call(&mut session, waiter.row, args, keys, &mut out);
+        let mut own = Progress::default();
+        self.commit(&mut session, keys, &mut own);
+        keys.db = db;
+        progress.appended |= own.appended;
+        match result {
+            Ok(Outcome::Reply) => Some(Served { reply: out.freeze(), depends_on: own.depends_on }),
+            // Still nothing for it, or the key has a type that is not its own: it goes on waiting.
+            Ok(_) | Err(CommandError::WrongType) => None,
+            Err(e) => {
+                out.clear();
+                ReplyWriter::new(&mut out, waiter.version).error(&e.to_string());
+                Some(Served { reply: out.freeze(), depends_on: own.depends_on })
+            }
+        }
+    }
+
+    /// A client that waited gave up: it leaves all queues.
+    pub fn forget_waiter(&self, waiter: &Arc<Waiter>) {
+        for key in &waiter.keys {
+            self.server.keyspace.lock(Slot::of(&key.1)).remove_waiter(key, waiter);
+        }
+    }
+
+    /// Ends a session: its watches and subscriptions are removed.
+    pub fn end_session(&self, session: &mut Session) {
+        for watched in std::mem::take(&mut session.watched) {
+            let slot = Slot::of(&watched.key.1);
+            self.server.keyspace.lock(slot).unwatch(&watched.key, &session.watch_flag);
+        }
+        self.server.pubsub.end(session);
+    }
+
+    // ------------------------------------------------------------------ expiry
+
+    /// Deletes expired keys of every slot that may have some. A replica expires nothing by itself.
+    pub fn expire_cycle(&mut self) {
+        self.refresh();
+        let server = Arc::clone(&self.server);
+        let gate = &server.shared.gate;
+        let client_free = || gate.state() == GateState::Primary && gate.lease_valid(clock::monotonic());
+        for slot in Slot::all() {
+            let _batch = self.gate.lock_arc();
+            if !client_free() {
+                return;
+            }
+            let now = clock::unix_millis().0;
+            let due = {
+                let state = server.keyspace.lock(slot);
+                state.next_expiry != 0 && state.next_expiry < now
+            };
+            if !due {
+                continue;
+            }
+            let notify = self.settings.notify_keyspace_events;
+            let mut keys = Keys::new(&server.keyspace, Mode::Primary, !gate.is_alone(), now, notify);
+            keys.lock_one(slot);
+            keys.expire_slot();
+            let term = gate.term();
+            let index = keys.commit_effects(|payload| server.shared.log.lock().append(term, payload).get());
+            keys.unlock();
+            self.stats.expired_keys.add(keys.take_counts().2);
+            if index.is_some() {
+                server.shared.notify_appended();
+            }
+            for event in keys.take_events() {
+                server.publish_event(&event, &self.settings);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ the log's effects
+
+    /// Applies one effect of the log: no checks, no expiry, no effects of its own.
+    ///
+    /// # Errors
+    /// The effect is not a command that this version knows: the log is damaged or from a later version.
+    pub fn apply_effect(
+        &mut self,
+        session: &mut Session,
+        slot: Option<Slot>,
+        db: u16,
+        args: Args<'_>,
+    ) -> Result<(), CommandError> {
+        let server = Arc::clone(&self.server);
+        let (_, row) = self.find(args)?;
+        let mut keys =
+            Keys::new(&server.keyspace, Mode::Apply, false, 0, crate::notify::EventClasses::default());
+        keys.db = db;
+        session.db = db;
+        match slot {
+            Some(slot) => keys.lock_one(slot),
+            None => keys.lock_all(),
+        }
+        let mut out = BytesMut::new();
+        let result = self.call(session, row, args, &mut keys, &mut out);
+        keys.unlock();
+        result.map(|_| ())
+    }
+
+    /// The gate of this thread, held while effects are applied.
+    pub fn world_gate(&self) -> world::Gate {
+        Arc::clone(&self.gate)
+    }
+}
+
+/// What to do with a command that passed the checks.
+#[derive(Debug)]
+enum Admission {
+    Execute,
+    Queue,
+    Stop(Stop),
+}
+
+/// The commands that end or leave a transaction, or are refused in it, rather than being queued.
+fn runs_inside_multi(row: &Row) -> bool {
+    matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+fn mode_of(state: GateState) -> Mode {
+    match state {
+        GateState::Primary => Mode::Primary,
+        GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => Mode::Replica,
+    }
+}
+
+fn not_now(waited: bool) -> Result<Option<Admission>, CommandError> {
+    if waited { Err(CommandError::ClusterDown) } else { Ok(Some(Admission::Stop(Stop::NotNow))) }
+}
+
+fn is_write(session: &Session, row: &Row) -> bool {
+    if row.scope == Scope::Transaction {
+        return session
+            .transaction
+            .as_ref()
+            .is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(table::WRITE)));
+    }
+    row.has(table::WRITE)
+}
+
+fn is_subscription_command(row: &Row) -> bool {
+    row.group == "pubsub" && row.name.ends_with("subscribe") || matches!(row.name, "ping" | "quit" | "reset")
+}
+
+fn abort_transaction(session: &mut Session) {
+    if let Some(transaction) = &mut session.transaction {
+        transaction.aborted = true;
+    }
+}
+
+fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut BytesMut) -> CommandResult {
+    let Some(transaction) = &mut session.transaction else {
+        return Err(CommandError::err("EXEC without MULTI"));
+    };
+    let args = args.to_owned();
+    transaction.len_bytes += args.bytes_len();
+    transaction.commands.push((row, args));
+    ReplyWriter::new(out, session.version).simple("QUEUED");
+    Ok(Outcome::Reply)
+}
+
+/// Forgets all watched keys. Locks that are held are used, others taken.
+pub fn unwatch(session: &mut Session, keys: &mut Keys<'_>) {
+    for watched in std::mem::take(&mut session.watched) {
+        keys.with_slot(Slot::of(&watched.key.1), |state| state.unwatch(&watched.key, &session.watch_flag));
+    }
+    session.watch_flag.store(false, std::sync::atomic::Ordering::Release);
+}
+
+/// Puts the client into the queues of the keys, under the locks under which nothing was found.
+fn register_waiter(session: &Session, row: &'static Row, args: Args<'_>, block: &Block, keys: &mut Keys<'_>) {
+    let db_keys: Vec<DbKey> = block.keys.iter().map(|k| (session.db, k.clone())).collect();
+    let client = &session.client;
+    let wake = Arc::clone(&client.wake);
+    let waiter = Arc::new(Waiter::new(client.id, row, args.to_owned(), session.version, db_keys, wake));
+    for key in &waiter.keys {
+        keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), Arc::clone(&waiter)));
+    }
+    *client.waiter.lock() = Some(waiter);
+}
+
+fn unknown_command(args: Args<'_>) -> CommandError {
+    let mut text = String::from("unknown command '");
+    push_printable(&mut text, args.at(0), 128);
+    text.push_str("', with args beginning with: ");
+    for arg in args.iter().skip(1) {
+        if 128 <= text.len().saturating_sub(args.at(0).len().min(128)) {
+            break;
+        }
+        text.push('\'');
+        push_printable(&mut text, arg, 128);
+        text.push_str("' ");
+    }
+    CommandError::err(text)
+}
+
+fn unknown_subcommand(row: &Row, name: &[u8]) -> CommandError {
+    let mut text = String::from("unknown subcommand '");
+    push_printable(&mut text, name, 128);
+    text.push_str(&format!("'. Try {} HELP.", row.name.to_uppercase()));
+    CommandError::err(text)
+}
+
+fn push_printable(text: &mut String, bytes: &[u8], len_max: usize) {
+    text.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(len_max)]));
+}
+
+/// The reply of a command whose wait is over without a result.
+pub fn timeout_reply(on_timeout: OnTimeout, version: Version) -> Bytes {
+    let mut out = BytesMut::new();
+    let mut writer = ReplyWriter::new(&mut out, version);
+    match on_timeout {
+        OnTimeout::Null => writer.null(),
+        OnTimeout::NullArray => writer.null_array(),
+    }
+    out.freeze()
+}

@@ -1,0 +1,190 @@
+//! The I/O threads: each runs its own single-threaded runtime, owns its connections, and executes their commands.
+//!
+//! A listener accepts on the control runtime and hands new connections to the threads in turn. Beside its
+//! connections a thread has one task that wakes those whose replies are held when the gate changes.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use keyward_proto::resp::Batch;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::clients::Client;
+use crate::clock;
+use crate::command::Request;
+use crate::config::Settings;
+use crate::connection;
+use crate::execute::Executor;
+use crate::gate::GateState;
+use crate::server::Server;
+
+/// Bytes that one read may bring.
+const READ_BYTES: usize = 64 << 10;
+/// New connections that may wait for their thread.
+const ACCEPTED_MAX: usize = 1024;
+/// Requests to the control runtime that may wait.
+const REQUESTS_MAX: usize = 64;
+
+/// Something that a connection asks the control runtime for; the reply goes to the client.
+#[derive(Debug)]
+pub struct ControlRequest {
+    pub request: Request,
+    pub answer: oneshot::Sender<Bytes>,
+    /// Wakes the connection when the answer is there.
+    pub wake: Arc<Notify>,
+}
+
+/// What the connections of a thread share.
+#[derive(Debug)]
+pub struct IoThread {
+    server: Arc<Server>,
+    pub executor: RefCell<Executor>,
+    pub input: RefCell<Box<[u8]>>,
+    pub output: RefCell<BytesMut>,
+    pub batch: RefCell<Batch>,
+    settings: RefCell<(u64, Arc<Settings>)>,
+    /// Clients to wake when the gate changes.
+    holders: RefCell<Vec<Arc<Client>>>,
+    control: mpsc::Sender<ControlRequest>,
+}
+
+impl IoThread {
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        let mut settings = self.settings.borrow_mut();
+        let version = self.server.version();
+        if settings.0 != version {
+            *settings = (version, self.server.settings());
+        }
+        Arc::clone(&settings.1)
+    }
+
+    /// Wakes this client when the gate changes.
+    pub fn add_holder(&self, client: &Arc<Client>) {
+        let mut holders = self.holders.borrow_mut();
+        if !holders.last().is_some_and(|last| Arc::ptr_eq(last, client)) {
+            holders.push(Arc::clone(client));
+        }
+    }
+
+    /// Whether commands on the keyspace may run now.
+    pub fn may_execute(&self) -> bool {
+        let gate = &self.server.shared.gate;
+        match gate.state() {
+            GateState::Primary => gate.lease_valid(clock::monotonic()),
+            GateState::Holding => false,
+            // The request is admitted or refused by its own checks.
+            GateState::Replica | GateState::NoPrimary | GateState::Loading => true,
+        }
+    }
+
+    /// Asks the control runtime.
+    pub fn request(&self, request: Request, wake: Arc<Notify>) -> oneshot::Receiver<Bytes> {
+        let (answer, receiver) = oneshot::channel();
+        if self.control.try_send(ControlRequest { request, answer, wake }).is_err() {
+            tracing::warn!("too many requests wait for the control runtime");
+        }
+        receiver
+    }
+
+    fn wake_holders(&self) {
+        for client in self.holders.take() {
+            client.wake.notify_one();
+        }
+    }
+}
+
+/// Accepted connections on their way to a thread.
+#[derive(Debug, Clone)]
+pub struct ThreadHandle {
+    accepted: mpsc::Sender<Accepted>,
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: std::net::TcpStream,
+    pub client: Arc<Client>,
+    pub authenticated: bool,
+}
+
+impl ThreadHandle {
+    /// Hands a connection over; gives it back if the thread cannot take it.
+    ///
+    /// # Errors
+    /// The thread's queue is full.
+    pub fn send(&self, accepted: Accepted) -> Result<(), Box<Accepted>> {
+        self.accepted.try_send(accepted).map_err(|e| Box::new(e.into_inner()))
+    }
+}
+
+/// Starts the threads and returns where to send connections, and the requests that they make.
+///
+/// # Errors
+/// The system refuses a thread.
+pub fn start(
+    server: &Arc<Server>,
+    threads: usize,
+) -> std::io::Result<(Vec<ThreadHandle>, mpsc::Receiver<ControlRequest>)> {
+    let (control, requests) = mpsc::channel(REQUESTS_MAX);
+    let handles = (0..threads)
+        .map(|number| {
+            let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
+            let (server, control) = (Arc::clone(server), control.clone());
+            std::thread::Builder::new()
+                .name(format!("io-{number}"))
+                .spawn(move || run(server, receiver, control))?;
+            Ok(ThreadHandle { accepted })
+        })
+        .collect::<std::io::Result<_>>()?;
+    Ok((handles, requests))
+}
+
+fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mpsc::Sender<ControlRequest>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the system has resources for an I/O thread");
+    let thread = Rc::new(IoThread {
+        executor: RefCell::new(Executor::new(Arc::clone(&server))),
+        input: RefCell::new(vec![0; READ_BYTES].into()),
+        output: RefCell::default(),
+        batch: RefCell::default(),
+        settings: RefCell::new((0, server.settings())),
+        holders: RefCell::default(),
+        control,
+        server,
+    });
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let gate_changed = Arc::new(Notify::new());
+        thread.server.shared.gate.subscribe(Arc::clone(&gate_changed));
+        let waker = Rc::clone(&thread);
+        tokio::task::spawn_local(async move {
+            loop {
+                gate_changed.notified().await;
+                waker.wake_holders();
+            }
+        });
+        while let Some(Accepted { stream, client, authenticated }) = accepted.recv().await {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    let thread = Rc::clone(&thread);
+                    tokio::task::spawn_local(connection::serve(stream, thread, client, authenticated));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a new connection was lost");
+                    thread.server.clients.remove(client.id);
+                }
+            }
+        }
+    });
+}

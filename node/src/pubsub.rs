@@ -1,0 +1,178 @@
+//! Channels, patterns and shard channels with their subscribers.
+//!
+//! A message is encoded once per protocol version and queued for each subscriber; the subscriber's own thread sends
+//! it. The registry is sharded by channel so that publishers on different channels do not meet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use keyward_proto::resp::{ReplyWriter, Version};
+use parking_lot::{Mutex, RwLock};
+
+use crate::clients::Client;
+use crate::keyspace::table::hash_of;
+use crate::session::Session;
+
+const PARTS: usize = 64;
+
+/// A subscriber: where its messages go, and in which protocol.
+#[derive(Debug, Clone)]
+struct Subscriber {
+    client: Arc<Client>,
+    version: Version,
+}
+
+type Channels = BTreeMap<Box<[u8]>, BTreeMap<u64, Subscriber>>;
+
+/// What a subscription is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Channel,
+    Pattern,
+    Sharded,
+}
+
+/// All subscriptions of this node.
+#[derive(Debug)]
+pub struct PubSub {
+    channels: [Mutex<Channels>; PARTS],
+    sharded: [Mutex<Channels>; PARTS],
+    patterns: RwLock<Channels>,
+}
+
+impl Default for PubSub {
+    fn default() -> Self {
+        PubSub {
+            channels: std::array::from_fn(|_| Mutex::default()),
+            sharded: std::array::from_fn(|_| Mutex::default()),
+            patterns: RwLock::default(),
+        }
+    }
+}
+
+/// A message in both protocol versions, encoded when first needed.
+#[derive(Debug, Default)]
+struct Encoded {
+    resp2: Option<Bytes>,
+    resp3: Option<Bytes>,
+}
+
+impl Encoded {
+    fn get(&mut self, version: Version, parts: &[&[u8]]) -> Bytes {
+        let cached = match version {
+            Version::Resp2 => &mut self.resp2,
+            Version::Resp3 => &mut self.resp3,
+        };
+        cached
+            .get_or_insert_with(|| {
+                let mut out = BytesMut::new();
+                let mut writer = ReplyWriter::new(&mut out, version);
+                writer.push(parts.len());
+                parts.iter().for_each(|part| writer.bulk(part));
+                out.freeze()
+            })
+            .clone()
+    }
+}
+
+impl PubSub {
+    fn part<'a>(&'a self, parts: &'a [Mutex<Channels>; PARTS], channel: &[u8]) -> &'a Mutex<Channels> {
+        &parts[hash_of(channel) as usize % PARTS]
+    }
+
+    fn with_channels<R>(&self, kind: Kind, channel: &[u8], f: impl FnOnce(&mut Channels) -> R) -> R {
+        match kind {
+            Kind::Channel => f(&mut self.part(&self.channels, channel).lock()),
+            Kind::Sharded => f(&mut self.part(&self.sharded, channel).lock()),
+            Kind::Pattern => f(&mut self.patterns.write()),
+        }
+    }
+
+    pub fn subscribe(&self, kind: Kind, channel: &[u8], client: &Arc<Client>, version: Version) {
+        let subscriber = Subscriber { client: Arc::clone(client), version };
+        self.with_channels(kind, channel, |channels| {
+            channels.entry(channel.into()).or_default().insert(client.id, subscriber);
+        });
+    }
+
+    pub fn unsubscribe(&self, kind: Kind, channel: &[u8], client_id: u64) {
+        self.with_channels(kind, channel, |channels| {
+            if let Some(subscribers) = channels.get_mut(channel) {
+                subscribers.remove(&client_id);
+                if subscribers.is_empty() {
+                    channels.remove(channel);
+                }
+            }
+        });
+    }
+
+    /// Queues a message for the subscribers of a channel and, unless it is a shard channel, of matching patterns.
+    /// Returns how many received it.
+    pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool, limit_bytes: usize) -> usize {
+        let mut receivers = 0;
+        let kind: &[u8] = if sharded { b"smessage" } else { b"message" };
+        let parts = if sharded { &self.sharded } else { &self.channels };
+        if let Some(subscribers) = self.part(parts, channel).lock().get(channel) {
+            let mut encoded = Encoded::default();
+            for s in subscribers.values() {
+                s.client.push(encoded.get(s.version, &[kind, channel, payload]), limit_bytes);
+                receivers += 1;
+            }
+        }
+        if sharded {
+            return receivers;
+        }
+        for (pattern, subscribers) in self.patterns.read().iter() {
+            if !crate::glob::matches(pattern, channel) {
+                continue;
+            }
+            let mut encoded = Encoded::default();
+            for s in subscribers.values() {
+                s.client.push(encoded.get(s.version, &[b"pmessage", pattern, channel, payload]), limit_bytes);
+                receivers += 1;
+            }
+        }
+        receivers
+    }
+
+    /// Removes all subscriptions of a session that ends.
+    pub fn end(&self, session: &mut Session) {
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        let all = [
+            (Kind::Channel, subscriptions.channels),
+            (Kind::Pattern, subscriptions.patterns),
+            (Kind::Sharded, subscriptions.sharded),
+        ];
+        for (kind, names) in all {
+            for name in names {
+                self.unsubscribe(kind, &name, session.client.id);
+            }
+        }
+    }
+
+    /// Channels (or shard channels) that have subscribers and match.
+    pub fn active(&self, sharded: bool, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
+        let parts = if sharded { &self.sharded } else { &self.channels };
+        let matches = |c: &[u8]| pattern.is_none_or(|p| crate::glob::matches(p, c));
+        parts
+            .iter()
+            .flat_map(|p| p.lock().keys().filter(|c| matches(c)).cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    pub fn subscriber_count(&self, sharded: bool, channel: &[u8]) -> usize {
+        let parts = if sharded { &self.sharded } else { &self.channels };
+        self.part(parts, channel).lock().get(channel).map_or(0, BTreeMap::len)
+    }
+
+    pub fn pattern_count(&self) -> usize {
+        self.patterns.read().len()
+    }
+
+    /// Channels with at least one subscriber.
+    pub fn channel_count(&self, sharded: bool) -> usize {
+        let parts = if sharded { &self.sharded } else { &self.channels };
+        parts.iter().map(|p| p.lock().len()).sum()
+    }
+}

@@ -1,0 +1,160 @@
+//! Starts a node and runs it until it is asked to end.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock;
+use crate::config::{Config, Settings};
+use crate::io::{Accepted, ThreadHandle};
+use crate::server::Server;
+
+/// Runs the node; returns when it has ended in order.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(config: Config) -> Result<(), String> {
+    let settings = config.settings()?;
+    std::env::set_current_dir(&settings.dir)
+        .map_err(|e| format!("can't chdir to '{}': {e}", settings.dir.display()))?;
+    let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
+    let server = Server::new(config, clock::unix_millis().0, run_id)?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("can't start: {e}"))?;
+    control.block_on(run_control(server, settings))
+}
+
+async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {
+    let mut listeners = Vec::new();
+    for address in &settings.bind {
+        listeners.extend(listen(address, &settings)?);
+    }
+    if listeners.is_empty() {
+        return Err("no address to listen on: check 'bind'".into());
+    }
+    let (threads, mut requests) = crate::io::start(&server, settings.io_threads)
+        .map_err(|e| format!("can't start I/O threads: {e}"))?;
+    for listener in listeners {
+        tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
+    }
+    tokio::spawn(crate::cron::run(Arc::clone(&server)));
+    tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = server.shutdown.requested() => break,
+            Some(request) = requests.recv() => {
+                tracing::debug!(?request, "request");
+            }
+        }
+    }
+    tracing::info!("ending");
+    Ok(())
+}
+
+/// Listens on one `bind` word; one with a leading `-` may be missing on this host.
+fn listen(address: &str, settings: &Settings) -> Result<Option<TcpListener>, String> {
+    let (address, optional) = match address.strip_prefix('-') {
+        Some(rest) => (rest, true),
+        None => (address, false),
+    };
+    let ip = match address {
+        "*" => "0.0.0.0",
+        "::*" => "::",
+        other => other,
+    };
+    match bind(ip, settings.port, settings.tcp_backlog) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if optional => {
+            tracing::debug!(address, %error, "optional address is not available");
+            Ok(None)
+        }
+        Err(error) => Err(format!("can't listen on {address}:{}: {error}", settings.port)),
+    }
+}
+
+fn bind(ip: &str, port: u16, backlog: i32) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let ip: std::net::IpAddr = ip.parse().map_err(|_| std::io::Error::other("not an IP address"))?;
+    let address = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadHandle>) {
+    let stats = server.stats.add_thread();
+    for thread in threads.iter().cycle() {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let settings = server.settings();
+        if let Some(refusal) = refuse(&server, &settings, peer) {
+            stats.rejected_connections.add(1);
+            if let Err(error) = stream.try_write(refusal.as_bytes()) {
+                tracing::debug!(%error, %peer, "refused");
+            }
+            continue;
+        }
+        stats.connections.add(1);
+        let prepared = prepare(stream, &settings);
+        let Ok(stream) = prepared else { continue };
+        let local = stream.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
+        let client = server.clients.add(peer.to_string(), local, clock::unix_millis().0);
+        let authenticated = settings.requirepass.is_empty();
+        if let Err(accepted) = thread.send(Accepted { stream, client, authenticated }) {
+            server.clients.remove(accepted.client.id);
+        }
+    }
+}
+
+fn prepare(stream: tokio::net::TcpStream, settings: &Settings) -> std::io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    let stream = stream.into_std()?;
+    if let Some(time) = settings.tcp_keepalive {
+        let keepalive = socket2::TcpKeepalive::new().with_time(time).with_interval(time / 3).with_retries(3);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(stream)
+}
+
+fn refuse(server: &Server, settings: &Settings, peer: SocketAddr) -> Option<&'static str> {
+    if settings.maxclients <= server.clients.len() {
+        return Some("-ERR max number of clients reached\r\n");
+    }
+    let open = settings.protected_mode && settings.requirepass.is_empty();
+    let loopback = match peer.ip() {
+        std::net::IpAddr::V4(ip) => ip.is_loopback(),
+        std::net::IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
+    };
+    (open && !loopback).then_some(
+        "-DENIED Keyward is running in protected mode: no password is set, so only clients on this host are served. \
+         Set a password with requirepass, or protected-mode no if every host that reaches this port is trusted.\r\n",
+    )
+}

@@ -1,0 +1,127 @@
+//! The state of a client's session: what HELLO, SELECT, MULTI, SUBSCRIBE and CLIENT change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keyward_proto::resp::Version;
+use keyward_proto::resp::request::OwnedArgs;
+
+use crate::clients::Client;
+use crate::command::table::Row;
+use crate::keyspace::{DbIndex, DbKey};
+
+/// Commands queued between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub commands: Vec<(&'static Row, OwnedArgs)>,
+    /// A command could not be queued: EXEC will fail.
+    pub aborted: bool,
+    /// Bytes of all arguments.
+    pub len_bytes: usize,
+}
+
+/// A key that WATCH observes.
+#[derive(Debug, Clone)]
+pub struct WatchedKey {
+    pub key: DbKey,
+    /// It existed and had not expired: then expiring counts as a change.
+    pub existed: bool,
+}
+
+/// CLIENT REPLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// The running command was CLIENT REPLY SKIP.
+    SkipNext,
+    /// The next command's reply is left out.
+    Skip,
+}
+
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    pub channels: BTreeSet<Box<[u8]>>,
+    pub patterns: BTreeSet<Box<[u8]>>,
+    pub sharded: BTreeSet<Box<[u8]>>,
+}
+
+impl Subscriptions {
+    pub fn len(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.sharded.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// See the module documentation. Owned by the connection's thread.
+#[derive(Debug)]
+pub struct Session {
+    pub client: Arc<Client>,
+    pub db: DbIndex,
+    pub version: Version,
+    pub authenticated: bool,
+    pub transaction: Option<Transaction>,
+    pub watched: Vec<WatchedKey>,
+    /// Set by whoever modifies a watched key.
+    pub watch_flag: Arc<AtomicBool>,
+    pub subscriptions: Subscriptions,
+    pub reply_mode: ReplyMode,
+    /// READONLY: reads may be served by a replica.
+    pub readonly: bool,
+    pub asking: bool,
+    pub no_touch: bool,
+    /// Inside EXEC a command never blocks.
+    pub in_exec: bool,
+    /// Index of the client's last write: what WAIT waits for.
+    pub last_write: u64,
+}
+
+impl Session {
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
+        Session {
+            client,
+            db: 0,
+            version: Version::Resp2,
+            authenticated,
+            transaction: None,
+            watched: Vec::new(),
+            watch_flag: Arc::default(),
+            subscriptions: Subscriptions::default(),
+            reply_mode: ReplyMode::On,
+            readonly: false,
+            asking: false,
+            no_touch: false,
+            in_exec: false,
+            last_write: 0,
+        }
+    }
+
+    /// Whether a watched key was modified since WATCH.
+    pub fn watch_failed(&self) -> bool {
+        self.watch_flag.load(Ordering::Acquire)
+    }
+
+    /// In RESP2 a client with subscriptions may only change them.
+    pub fn only_subscription_commands(&self) -> bool {
+        self.version == Version::Resp2 && !self.subscriptions.is_empty()
+    }
+
+    /// Copies what CLIENT LIST shows to where other threads see it.
+    pub fn describe(&self) {
+        let mut d = self.client.description.lock();
+        d.db = self.db;
+        d.version = self.version;
+        d.channels = self.subscriptions.channels.len();
+        d.patterns = self.subscriptions.patterns.len();
+        d.sharded = self.subscriptions.sharded.len();
+        d.multi = self.transaction.as_ref().map(|t| t.commands.len());
+        d.watched = self.watched.len();
+        d.readonly = self.readonly;
+        d.no_touch = self.no_touch;
+    }
+}
