@@ -349,12 +349,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    impl Keyed for Box<[u8]> {
-        fn key(&self) -> &[u8] {
-            self
-        }
-    }
-
     fn key(i: u32) -> Box<[u8]> {
         format!("key:{i}").into_bytes().into()
     }
