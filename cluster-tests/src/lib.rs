@@ -3,12 +3,17 @@
 //! - [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
-//! - [`cluster`]: sentinels and nodes as one cluster, with the faults that a test injects.
+//! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
+//!   acknowledged to them while a test injects faults.
 //! - [`load`] and [`benchmark`]: what it costs, next to Valkey in the same run.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
 
+pub mod benchmark;
+pub mod cluster;
 pub mod compare;
+pub mod load;
 pub mod processes;
 pub mod programs;
 pub mod resp_client;
+pub mod writers;

@@ -193,11 +193,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn connect(addr: &str) -> std::io::Result<Self> {
+        Self::connect_within(addr, REPLY_DEADLINE)
+    }
+
+    /// Connects with a deadline for that and for each reply.
+    pub fn connect_within(addr: &str, deadline: Duration) -> std::io::Result<Self> {
         let addr = addr.to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
-        let stream = TcpStream::connect_timeout(&addr, REPLY_DEADLINE)?;
+        let stream = TcpStream::connect_timeout(&addr, deadline)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(REPLY_DEADLINE))?;
-        stream.set_write_timeout(Some(REPLY_DEADLINE))?;
+        stream.set_read_timeout(Some(deadline))?;
+        stream.set_write_timeout(Some(deadline))?;
         // Thousands of short connections: closing by reset leaves no port waiting.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         Ok(Self { stream, buffer: BytesMut::new(), subscriber: false, pushes: VecDeque::new() })

@@ -12,7 +12,7 @@ use cluster_tests::programs;
 
 fn run(ours: &Server, theirs: &Server, campaign: &Campaign) -> Outcome {
     let pair = Pair { ours: ours.addr(), theirs: theirs.addr() };
-    campaign.run(&pair).unwrap()
+    campaign.run(&pair).expect("the campaign names known commands")
 }
 
 fn assert_equal(outcome: &Outcome) {

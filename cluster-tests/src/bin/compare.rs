@@ -92,10 +92,10 @@ fn run(options: &Options) -> Result<bool, String> {
     for (command, failures) in &outcome.failures {
         println!("  {failures} sequences differ at {command}");
     }
-    if let Some(mut keyward) = keyward.filter(|_| !outcome.reports.is_empty()) {
-        if !keyward.is_running() {
-            println!("keyward-node has ended; its last words:\n{}", keyward.log_end());
-        }
+    if let Some(mut keyward) = keyward.filter(|_| !outcome.reports.is_empty())
+        && !keyward.is_running()
+    {
+        println!("keyward-node has ended; its last words:\n{}", keyward.log_end());
     }
     Ok(outcome.reports.is_empty())
 }

@@ -123,16 +123,17 @@ impl Generator {
             let client = if chance < 2 { Client::Second } else { Client::Main };
             return commands(client, self.populating.choose(rng).expect("not empty").expand(rng));
         }
-        if chance < 21 && !in_transaction {
-            if let Some(template) = self.blocking.choose(rng) {
-                return blocking(template.expand(rng));
-            }
+        if chance < 21
+            && !in_transaction
+            && let Some(template) = self.blocking.choose(rng)
+        {
+            return blocking(template.expand(rng));
         }
-        if chance < 25 || focus == Some("pubsub") && chance < 60 {
-            if let Some(template) = self.subscriber.choose(rng) {
-                let actions = template.expand(rng).into_iter().map(Action::Subscriber).collect();
-                return Step { actions };
-            }
+        if (chance < 25 || focus == Some("pubsub") && chance < 60)
+            && let Some(template) = self.subscriber.choose(rng)
+        {
+            let actions = template.expand(rng).into_iter().map(Action::Subscriber).collect();
+            return Step { actions };
         }
         if chance < 26 && self.groups.iter().any(|(group, _)| *group == "connection") {
             return replies_off(rng);

@@ -1,0 +1,193 @@
+//! Failover on real processes: no acknowledged write is lost, and how long nothing is served.
+//!
+//! Each test has a cluster of its own: three sentinels and a shard of three nodes. Measured times are printed
+//! (`--nocapture`); what the promises allow on a quiet machine is not asserted on a busy one, but that service
+//! comes back is.
+#![allow(clippy::disallowed_methods, reason = "measures times")]
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, Mode};
+use cluster_tests::processes::wait_until;
+use cluster_tests::resp_client::Connection;
+use cluster_tests::writers::{Probe, Writers};
+use rustix::process::Signal;
+
+const NODE_ARGS: &[&str] = &["--save", "", "--appendonly", "no"];
+
+/// One cluster at a time: two on a small machine would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs the body on a fresh cluster, and prints the state of all processes if it fails.
+fn with_cluster(body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut cluster = Cluster::start(Mode::Cluster, NODE_ARGS).expect("the cluster starts");
+    if let Err(error) = body(&mut cluster) {
+        panic!("{error}\n{}", cluster.describe());
+    }
+}
+
+/// Times without service of one kind of event.
+#[derive(Default)]
+struct Gaps {
+    nodes: Vec<Duration>,
+    clients: Vec<Duration>,
+}
+
+impl Gaps {
+    fn print(&mut self, kind: &str) {
+        let show = |gaps: &mut Vec<Duration>| {
+            gaps.sort();
+            format!("{:?} / {:?} / {:?}", gaps[0], gaps[gaps.len() / 2], gaps[gaps.len() - 1])
+        };
+        let (count, nodes, clients) = (self.nodes.len(), show(&mut self.nodes), show(&mut self.clients));
+        println!(
+            "{kind}, {count} times: without service {nodes}, as cluster clients saw it {clients} (min / median / max)"
+        );
+    }
+}
+
+/// Injects faults one after another under load; then everything acknowledged must be there, on every node.
+fn under_load(kind: &str, times: usize, mut fault: impl FnMut(&mut Cluster) -> Result<(), String>) {
+    with_cluster(|cluster| {
+        let writers = Writers::start(&cluster.urls(), 4)?;
+        let probe = Probe::start(cluster.nodes.iter().map(|node| node.addr()).collect());
+        let mut gaps = Gaps::default();
+        for _ in 0..times {
+            let before = writers.acknowledged();
+            if !wait_until(HEAL_DEADLINE, || before + 100 < writers.acknowledged()) {
+                return Err("the writers do not get on".into());
+            }
+            let start = Instant::now();
+            fault(cluster)?;
+            cluster.wait_until_whole()?;
+            gaps.nodes.push(probe.longest_gap(start));
+            gaps.clients.push(writers.longest_gap(start));
+        }
+        drop(probe);
+        let history = writers.stop()?;
+        let keys = cluster.wait_until_converged()?;
+        let primary = cluster.wait_until_whole()?;
+        history.check(&cluster.strings(primary)?)?;
+        gaps.print(kind);
+        println!(
+            "  {} writes acknowledged, none lost; {} keys whose last write has an unknown outcome; {keys} keys equal on all nodes",
+            history.acknowledged, history.unknown
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn failover_kill_primary_ten_times() {
+    under_load("kill -9 of the primary", 10, |cluster| {
+        let old = cluster.wait_until_whole()?;
+        cluster.nodes[old].kill();
+        cluster.wait_for_other_primary(old)?;
+        cluster.nodes[old].restart()
+    });
+}
+
+#[test]
+fn failover_pause_primary() {
+    under_load("SIGSTOP of the primary", 3, |cluster| {
+        let old = cluster.wait_until_whole()?;
+        cluster.nodes[old].signal(Signal::STOP);
+        let other = cluster.wait_for_other_primary(old);
+        cluster.nodes[old].signal(Signal::CONT);
+        other.map(drop)
+    });
+}
+
+#[test]
+fn failover_hand_off() {
+    under_load("hand-off", 5, |cluster| {
+        let old = cluster.wait_until_whole()?;
+        let target = (old + 1) % cluster.nodes.len();
+        let reply = cluster.ask(target, &["CLUSTER", "FAILOVER"]);
+        if reply.as_ref().is_none_or(|reply| reply.text() != b"OK") {
+            return Err(format!(
+                "CLUSTER FAILOVER: {}",
+                reply.map_or("no answer".into(), |reply| reply.to_string())
+            ));
+        }
+        cluster.wait_for_other_primary(old).map(drop)
+    });
+}
+
+#[test]
+fn sentinels_all_stopped_reads_and_writes_go_on() {
+    with_cluster(|cluster| {
+        let primary = cluster.wait_until_whole()?;
+        for sentinel in &cluster.sentinels {
+            sentinel.signal(Signal::STOP);
+        }
+        // Several times as long as any lease.
+        let end = Instant::now() + Duration::from_secs(3);
+        let mut connection =
+            Connection::connect(&cluster.nodes[primary].addr()).map_err(|e| e.to_string())?;
+        let mut number = 0;
+        while Instant::now() < end {
+            number += 1;
+            let number = number.to_string();
+            let set = connection.call(&["SET", "k", &number]).map_err(|e| e.to_string())?;
+            let get = connection.call(&["GET", "k"]).map_err(|e| e.to_string())?;
+            if set.text() != b"OK" || get.text() != number.as_bytes() {
+                return Err(format!("without sentinels: SET {set}, GET {get}"));
+            }
+        }
+        for sentinel in &cluster.sentinels {
+            sentinel.signal(Signal::CONT);
+        }
+        cluster.wait_until_whole().map(drop)
+    });
+}
+
+#[test]
+fn sentinel_leader_killed_then_failover() {
+    with_cluster(|cluster| {
+        let old = cluster.wait_until_whole()?;
+        let leader = cluster.leading_sentinel().ok_or("no sentinel says that it leads")?;
+        cluster.sentinels[leader].kill();
+        cluster.nodes[old].kill();
+        let start = Instant::now();
+        cluster.wait_for_other_primary(old)?;
+        println!(
+            "leader of the sentinels and primary killed together: {:?} without service",
+            start.elapsed()
+        );
+        cluster.sentinels[leader].restart()?;
+        cluster.nodes[old].restart()?;
+        cluster.wait_until_whole().map(drop)
+    });
+}
+
+#[test]
+fn two_of_three_nodes_down_writes_are_refused_and_nothing_is_lost() {
+    with_cluster(|cluster| {
+        let primary = cluster.wait_until_whole()?;
+        let writers = Writers::start(&cluster.urls(), 2)?;
+        if !wait_until(HEAL_DEADLINE, || 200 < writers.acknowledged()) {
+            return Err("the writers do not get on".into());
+        }
+        let others: Vec<usize> = (0..3).filter(|&node| node != primary).collect();
+        for &node in &others {
+            cluster.nodes[node].kill();
+        }
+        let refused = wait_until(HEAL_DEADLINE, || {
+            let reply = cluster.ask(primary, &["SET", "k", "v"]);
+            reply.is_some_and(|reply| reply.text().starts_with(b"NOREPLICAS"))
+        });
+        if !refused {
+            return Err("a primary without replicas does not refuse writes".into());
+        }
+        for &node in &others {
+            cluster.nodes[node].restart()?;
+        }
+        let primary = cluster.wait_until_whole()?;
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        history.check(&cluster.strings(primary)?)
+    });
+}
