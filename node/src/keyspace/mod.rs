@@ -4,12 +4,14 @@
 //! - [`table`]: the hash table of a slot
 //! - [`types`]: the value types
 //! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
+//! - [`rebuild`]: a value as the commands that build it anew
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
 //! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
 
 pub mod entry;
 pub mod keys;
+pub mod rebuild;
 pub mod table;
 pub mod types;
 pub mod world;
