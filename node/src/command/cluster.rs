@@ -1,81 +1,435 @@
-//! Commands of the group cluster.
+//! The Cluster API (<https://valkey.io/topics/cluster-spec/>), answered from the topology that the sentinels publish.
+//!
+//! Differs from Valkey: nodes do not gossip, so the link and failure fields are those of the topology (a replica
+//! outside its shard's in-sync set shows as `fail?`), an epoch is a shard's term, and slots and membership are
+//! changed through the sentinels only.
 
-use keyward_proto::resp::Args;
+use std::fmt::Write;
 
-use super::{CommandError, CommandResult, Ctx};
+use keyward_proto::ids::NodeId;
+use keyward_proto::resp::{Args, ReplyWriter};
+use keyward_proto::slot::Slot;
+use keyward_proto::topology::{Node, Shard};
 
-pub(super) fn asking(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+use super::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
+use crate::config::Settings;
+use crate::keyspace::entry::Entry;
+use crate::routing::Routing;
+
+fn require_cluster(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
+    if ctx.server.settings().cluster_enabled {
+        return Ok(());
+    }
+    Err(CommandError::err("This instance has cluster support disabled"))
 }
 
-pub(super) fn cluster_count_failure_reports(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Whether a node serves its role now, as far as the topology tells.
+fn is_healthy(shard: &Shard, node: &Node) -> bool {
+    shard.in_sync.contains(&node.id) && !shard.restarted.contains(&node.id)
 }
 
-pub(super) fn cluster_countkeysinslot(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+fn is_primary(shard: &Shard, node: &Node) -> bool {
+    shard.primary.as_ref() == Some(&node.id)
 }
 
-pub(super) fn cluster_failover(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Primary first, then the replicas by their IDs.
+fn ordered_members<'a>(routing: &'a Routing, shard: &'a Shard) -> Vec<&'a Node> {
+    let mut members: Vec<&Node> = routing.topology.members(&shard.id).collect();
+    members.sort_by_key(|n| !is_primary(shard, n));
+    members
 }
 
-pub(super) fn cluster_getkeysinslot(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// The address by which clients are told to reach a node.
+fn write_endpoint(out: &mut ReplyWriter<'_>, node: &Node, settings: &Settings) {
+    if settings.unknown_endpoint {
+        out.null();
+    } else if !settings.prefer_hostname {
+        out.bulk_str(&node.host);
+    } else if node.hostname.is_empty() {
+        out.bulk_str("?");
+    } else {
+        out.bulk_str(&node.hostname);
+    }
 }
 
-pub(super) fn cluster_help(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER SLOTS`
+pub(super) fn cluster_slots(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
+    let mut ranges: Vec<_> =
+        routing.topology.shards.values().flat_map(|s| s.slots.iter().map(move |r| (*r, s))).collect();
+    ranges.retain(|(_, shard)| shard.primary.is_some());
+    ranges.sort_by_key(|(range, _)| *range);
+    ctx.out.array(ranges.len());
+    for (range, shard) in ranges {
+        let members: Vec<&Node> =
+            ordered_members(&routing, shard).into_iter().filter(|n| is_healthy(shard, n)).collect();
+        ctx.out.array(2 + members.len());
+        ctx.out.integer(i64::from(range.first.number()));
+        ctx.out.integer(i64::from(range.last.number()));
+        for node in members {
+            ctx.out.array(4);
+            write_endpoint(&mut ctx.out, node, &settings);
+            ctx.out.integer(i64::from(node.port));
+            ctx.out.bulk_str(node.id.as_str());
+            let mut metadata: Vec<(&str, &str)> = Vec::new();
+            if settings.prefer_hostname || settings.unknown_endpoint {
+                metadata.push(("ip", &node.host));
+            }
+            if !settings.prefer_hostname && !node.hostname.is_empty() {
+                metadata.push(("hostname", &node.hostname));
+            }
+            if !node.zone.is_empty() {
+                metadata.push(("availability-zone", &node.zone));
+            }
+            ctx.out.map(metadata.len());
+            for (name, value) in metadata {
+                ctx.out.bulk_str(name);
+                ctx.out.bulk_str(value);
+            }
+        }
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_info(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER SHARDS`
+pub(super) fn cluster_shards(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
+    let offset = ctx.server.shared.log.lock().last().index.get();
+    let shards = &routing.topology.shards;
+    ctx.out.array(shards.len());
+    for shard in shards.values() {
+        ctx.out.map(3);
+        ctx.out.bulk_str("slots");
+        ctx.out.array(shard.slots.len() * 2);
+        for range in &shard.slots {
+            ctx.out.integer(i64::from(range.first.number()));
+            ctx.out.integer(i64::from(range.last.number()));
+        }
+        ctx.out.bulk_str("nodes");
+        let members = ordered_members(&routing, shard);
+        ctx.out.array(members.len());
+        for node in members {
+            write_shard_node(&mut ctx.out, shard, node, &routing, &settings, offset);
+        }
+        ctx.out.bulk_str("id");
+        ctx.out.bulk_str(shard.id.as_str());
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_keyslot(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+fn write_shard_node(
+    out: &mut ReplyWriter<'_>,
+    shard: &Shard,
+    node: &Node,
+    routing: &Routing,
+    settings: &Settings,
+    my_offset: u64,
+) {
+    let optional = [("hostname", &node.hostname), ("availability-zone", &node.zone)];
+    out.map(7 + optional.iter().filter(|(_, v)| !v.is_empty()).count());
+    out.bulk_str("id");
+    out.bulk_str(node.id.as_str());
+    out.bulk_str("port");
+    out.integer(i64::from(node.port));
+    out.bulk_str("ip");
+    out.bulk_str(&node.host);
+    out.bulk_str("endpoint");
+    write_endpoint(out, node, settings);
+    if !node.hostname.is_empty() {
+        out.bulk_str("hostname");
+        out.bulk_str(&node.hostname);
+    }
+    out.bulk_str("role");
+    out.bulk_str(if is_primary(shard, node) { "master" } else { "replica" });
+    out.bulk_str("replication-offset");
+    let known = routing.me.as_ref() == Some(&node.id);
+    out.integer(if known { i64::try_from(my_offset).unwrap_or(i64::MAX) } else { 0 });
+    out.bulk_str("health");
+    out.bulk_str(if is_healthy(shard, node) { "online" } else { "loading" });
+    if !node.zone.is_empty() {
+        out.bulk_str("availability-zone");
+        out.bulk_str(&node.zone);
+    }
 }
 
-pub(super) fn cluster_links(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// One line of CLUSTER NODES.
+fn node_line(routing: &Routing, node: &Node) -> String {
+    let mut line = String::new();
+    let me = routing.me.as_ref() == Some(&node.id);
+    let shard = routing.topology.shard_of(&node.id);
+    let primary = shard.is_some_and(|s| is_primary(s, node));
+    let healthy = me || shard.is_some_and(|s| is_healthy(s, node));
+    let mut write =
+        |text: std::fmt::Arguments<'_>| line.write_fmt(text).expect("writing to a String cannot fail");
+    write(format_args!("{} {}:{}@{}", node.id, node.host, node.port, node.bus_port));
+    if !node.hostname.is_empty() {
+        write(format_args!(",{}", node.hostname));
+    }
+    write(format_args!(" {}", if me { "myself," } else { "" }));
+    write(format_args!("{}", if primary || shard.is_none() { "master" } else { "slave" }));
+    write(format_args!("{}", if healthy { "" } else { ",fail?" }));
+    match shard.and_then(|s| s.primary.as_ref()).filter(|p| **p != node.id) {
+        Some(primary) => write(format_args!(" {primary}")),
+        None => write(format_args!(" -")),
+    }
+    let epoch = shard.map_or(0, |s| s.term.get());
+    write(format_args!(" 0 0 {epoch} {}", if healthy { "connected" } else { "disconnected" }));
+    if let Some(shard) = shard.filter(|_| primary) {
+        for range in &shard.slots {
+            if range.first == range.last {
+                write(format_args!(" {}", range.first));
+            } else {
+                write(format_args!(" {}-{}", range.first, range.last));
+            }
+        }
+    }
+    line
 }
 
-pub(super) fn cluster_myid(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER NODES`
+pub(super) fn cluster_nodes(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let routing = ctx.server.routing();
+    let text: String = routing.topology.nodes.values().map(|n| node_line(&routing, n) + "\n").collect();
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_myshardid(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER INFO`
+pub(super) fn cluster_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let routing = ctx.server.routing();
+    let topology = &routing.topology;
+    let slots_of = |s: &Shard| s.slots.iter().map(|r| r.iter().count()).sum::<usize>();
+    let assigned: usize = topology.shards.values().map(slots_of).sum();
+    let served: usize = topology.shards.values().filter(|s| s.primary.is_some()).map(slots_of).sum();
+    let unhealthy = topology
+        .nodes
+        .values()
+        .filter(|n| topology.shard_of(&n.id).is_some_and(|s| !is_healthy(s, n)))
+        .count();
+    let current = topology.shards.values().map(|s| s.term.get()).max().unwrap_or(0);
+    let mine = routing.my_shard().map_or(0, |s| s.term.get());
+    let fields = [
+        ("cluster_slots_assigned", assigned as u64),
+        ("cluster_slots_ok", served as u64),
+        ("cluster_slots_pfail", 0),
+        ("cluster_slots_fail", (assigned - served) as u64),
+        ("cluster_nodes_pfail", unhealthy as u64),
+        ("cluster_nodes_fail", 0),
+        ("cluster_voting_nodes_pfail", 0),
+        ("cluster_voting_nodes_fail", 0),
+        ("cluster_known_nodes", topology.nodes.len() as u64),
+        ("cluster_size", topology.shards.values().filter(|s| !s.slots.is_empty()).count() as u64),
+        ("cluster_current_epoch", current),
+        ("cluster_my_epoch", mine),
+        ("cluster_topology_version", topology.version),
+    ];
+    let mut text = format!("cluster_state:{}\r\n", if routing.covered { "ok" } else { "fail" });
+    for (name, value) in fields {
+        write!(text, "{name}:{value}\r\n").expect("writing to a String cannot fail");
+    }
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_nodes(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER MYID`
+pub(super) fn cluster_myid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    match &ctx.server.routing().me {
+        Some(id) => ctx.out.bulk_str(id.as_str()),
+        None => return Err(CommandError::ClusterDown),
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_replicas(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER MYSHARDID`
+pub(super) fn cluster_myshardid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    match &ctx.server.routing().my_shard {
+        Some(id) => ctx.out.bulk_str(id.as_str()),
+        None => return Err(CommandError::ClusterDown),
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_reset(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER KEYSLOT key`
+pub(super) fn cluster_keyslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.integer(i64::from(Slot::of(args.at(2)).number()));
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_shards(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+fn parse_slot(argument: &[u8]) -> Option<Slot> {
+    Slot::new(u16::try_from(keyward_proto::resp::number::parse_i64(argument)?).ok()?)
 }
 
-pub(super) fn cluster_slaves(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER COUNTKEYSINSLOT slot`
+pub(super) fn cluster_countkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    super::parse_i64_arg(args.at(2))?;
+    let slot = parse_slot(args.at(2)).ok_or_else(|| CommandError::err("Invalid slot"))?;
+    let count = ctx.keys.with_slot(slot, |state| state.dbs().map(|(_, t)| t.len()).sum());
+    ctx.out.len(count);
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn cluster_slots(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER GETKEYSINSLOT slot count`
+pub(super) fn cluster_getkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    super::parse_i64_arg(args.at(2))?;
+    let count = super::parse_i64_arg(args.at(3))?;
+    let invalid = || CommandError::err("Invalid slot or number of keys");
+    let slot = parse_slot(args.at(2)).ok_or_else(invalid)?;
+    let count = usize::try_from(count).map_err(|_| invalid())?;
+    let keys: Vec<Box<[u8]>> = ctx.keys.with_slot(slot, |state| {
+        state.dbs().flat_map(|(_, t)| t.iter()).take(count).map(|e: &Entry| e.key().into()).collect()
+    });
+    ctx.out.array(keys.len());
+    keys.iter().for_each(|key| ctx.out.bulk(key));
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn readonly(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `CLUSTER LINKS`: replication streams are not gossip links, so there are none.
+pub(super) fn cluster_links(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    ctx.out.array(0);
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn readwrite(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+fn known_node<'a>(routing: &'a Routing, argument: &[u8]) -> Result<&'a Node, CommandError> {
+    let text = String::from_utf8_lossy(argument);
+    let node = NodeId::parse(&text).and_then(|id| routing.topology.nodes.get(&id));
+    node.ok_or_else(|| CommandError::err(format!("Unknown node {text}")))
+}
+
+/// `CLUSTER REPLICAS node-id`
+pub(super) fn cluster_replicas(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let routing = ctx.server.routing();
+    let node = known_node(&routing, args.at(2))?;
+    let shard = routing.topology.shard_of(&node.id);
+    let Some(shard) = shard.filter(|s| is_primary(s, node)) else {
+        return Err(CommandError::err("The specified node is not a master"));
+    };
+    let replicas: Vec<&Node> = routing.topology.members(&shard.id).filter(|n| n.id != node.id).collect();
+    ctx.out.array(replicas.len());
+    for replica in replicas {
+        ctx.out.bulk_str(&node_line(&routing, replica));
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `CLUSTER SLAVES node-id`
+pub(super) fn cluster_slaves(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    cluster_replicas(ctx, args)
+}
+
+/// `CLUSTER COUNT-FAILURE-REPORTS node-id`: failures are reported to the sentinels, not to nodes.
+pub(super) fn cluster_count_failure_reports(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    known_node(&ctx.server.routing(), args.at(2))?;
+    ctx.out.integer(0);
+    Ok(Outcome::Reply)
+}
+
+/// `CLUSTER FAILOVER [FORCE | TAKEOVER]`: `OK` once this node is the primary.
+pub(super) fn cluster_failover(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    let (force, takeover) = match args.get(2) {
+        None => (false, false),
+        Some(word) if ascii_eq(word, "force") && args.len() == 3 => (true, false),
+        Some(word) if ascii_eq(word, "takeover") && args.len() == 3 => (false, true),
+        Some(_) => return Err(CommandError::Syntax),
+    };
+    let routing = ctx.server.routing();
+    let Some(me) = routing.my_node() else { return Err(CommandError::ClusterDown) };
+    if routing.my_shard().is_some_and(|s| is_primary(s, me)) {
+        return Err(CommandError::err("You should send CLUSTER FAILOVER to a replica"));
+    }
+    if routing.my_primary().is_none() && !force && !takeover {
+        return Err(CommandError::err("Master is down or failed, please use CLUSTER FAILOVER FORCE"));
+    }
+    Ok(Outcome::Await(Request::Failover { force, takeover }))
+}
+
+/// `CLUSTER RESET [HARD | SOFT]`: refused.
+pub(super) fn cluster_reset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    if let Some(word) = args.get(2)
+        && !(args.len() == 3 && (ascii_eq(word, "hard") || ascii_eq(word, "soft")))
+    {
+        return Err(CommandError::Syntax);
+    }
+    Err(CommandError::err(
+        "CLUSTER RESET is not supported: membership belongs to the sentinels; use 'keyward-sentinel remove-node'",
+    ))
+}
+
+const HELP: &[&str] = &[
+    "CLUSTER <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "COUNTKEYSINSLOT <slot>",
+    "    Number of keys of a slot on this node.",
+    "COUNT-FAILURE-REPORTS <node-id>",
+    "    Always 0: failures are reported to the sentinels.",
+    "FAILOVER [FORCE|TAKEOVER]",
+    "    Make this replica the primary: by hand-off, FORCE without the primary's help,",
+    "    TAKEOVER even if it may lose acknowledged writes.",
+    "GETKEYSINSLOT <slot> <count>",
+    "    Some keys of a slot on this node.",
+    "INFO",
+    "    State of the cluster.",
+    "KEYSLOT <key>",
+    "    The hash slot of a key.",
+    "LINKS",
+    "    Always empty: nodes do not gossip.",
+    "MYID",
+    "    This node's ID.",
+    "MYSHARDID",
+    "    The ID of this node's shard.",
+    "NODES",
+    "    All nodes with their roles and slots.",
+    "REPLICAS <node-id>",
+    "    The replicas of a primary.",
+    "RESET",
+    "    Refused: membership belongs to the sentinels.",
+    "SHARDS",
+    "    All shards with their nodes.",
+    "SLOTS",
+    "    Slot ranges with the nodes that serve them.",
+    "HELP",
+    "    Print this help.",
+];
+
+/// `CLUSTER HELP`
+pub(super) fn cluster_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    ctx.out.array(HELP.len());
+    HELP.iter().for_each(|line| ctx.out.simple(line));
+    Ok(Outcome::Reply)
+}
+
+/// `READONLY`
+pub(super) fn readonly(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.session.readonly = true;
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `READWRITE`
+pub(super) fn readwrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.session.readonly = false;
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `ASKING`
+pub(super) fn asking(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    require_cluster(ctx)?;
+    ctx.session.asking = true;
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }
