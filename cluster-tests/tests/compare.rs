@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster_tests::compare::campaign::{Campaign, Outcome};
 use cluster_tests::compare::runner::Pair;
+use cluster_tests::compare::templates::CORE_GROUPS;
 use cluster_tests::processes::Server;
 use cluster_tests::programs;
 
@@ -29,6 +30,7 @@ fn replies_equal_valkeys_on_random_sequences() {
         let campaign = Campaign {
             seed,
             sequences: 400,
+            only: CORE_GROUPS.iter().map(|group| (*group).to_owned()).collect(),
             time_limit: Some(Duration::from_secs(12)),
             ..Campaign::default()
         };

@@ -103,14 +103,40 @@ impl Generator {
         let focus = self.groups.choose(&mut rng).map(|(group, _)| *group).filter(|_| rng.random_bool(0.7));
         let mut in_transaction = false;
         while steps.len() < length {
-            let step = self.step(focus, in_transaction, &mut rng);
-            for action in &step.actions {
+            let watched = !in_transaction && self.has("transactions") && rng.random_bool(0.02);
+            let made = if watched {
+                self.watched_transaction(focus, &mut rng)
+            } else {
+                vec![self.step(focus, in_transaction, &mut rng)]
+            };
+            for action in made.iter().flat_map(|step| &step.actions) {
                 if let Action::Command(Client::Main, args) = action {
                     in_transaction = after(args, in_transaction);
                 }
             }
-            steps.push(step);
+            steps.extend(made);
         }
+        steps
+    }
+
+    fn has(&self, group: &str) -> bool {
+        self.groups.iter().any(|(name, _)| *name == group)
+    }
+
+    /// WATCH, something that may touch the keys from either client, MULTI, commands, EXEC.
+    fn watched_transaction(&self, focus: Option<&str>, rng: &mut SmallRng) -> Vec<Step> {
+        let watch = Template::parse("WATCH { $k } $l $z").expand(rng);
+        let mut steps = vec![commands(Client::Main, watch)];
+        for _ in 0..rng.random_range(0..3) {
+            let Some(template) = self.populating.choose(rng) else { continue };
+            let client = if rng.random_bool(0.5) { Client::Second } else { Client::Main };
+            steps.push(commands(client, template.expand(rng)));
+        }
+        steps.push(command(Client::Main, word("MULTI")));
+        for _ in 0..rng.random_range(1..5) {
+            steps.push(self.step(focus, true, rng));
+        }
+        steps.push(command(Client::Main, word("EXEC")));
         steps
     }
 
@@ -135,10 +161,13 @@ impl Generator {
             let actions = template.expand(rng).into_iter().map(Action::Subscriber).collect();
             return Step { actions };
         }
-        if chance < 26 && self.groups.iter().any(|(group, _)| *group == "connection") {
+        if chance < 26 && self.has("connection") {
             return replies_off(rng);
         }
-        if chance < 28 && self.groups.iter().any(|(group, _)| *group == "transactions") {
+        if chance < 27 && !in_transaction && self.has("tracking") {
+            return tracking(rng);
+        }
+        if chance < 28 && self.has("transactions") {
             return command(Client::Main, word("MULTI"));
         }
         let focused =
@@ -151,6 +180,13 @@ impl Generator {
         let client = if rng.random_bool(0.06) { Client::Second } else { Client::Main };
         commands(client, made)
     }
+}
+
+/// The second client reads with tracking on; what follows invalidates it.
+fn tracking(rng: &mut SmallRng) -> Step {
+    const TEXT: &str =
+        "CLIENT TRACKING ON < OPTIN | OPTOUT | NOLOOP > ; GET $s ; MGET $s $n ; HGETALL $h ; LRANGE $l 0 -1";
+    commands(Client::Second, Template::parse(TEXT).expand(rng))
 }
 
 fn skipped(skip: &[String], template: &Template) -> bool {

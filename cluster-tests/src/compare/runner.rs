@@ -52,6 +52,10 @@ impl Side {
         for command in reset {
             control.call(command)?;
         }
+        let emptied = control.call(&["FLUSHALL"])?;
+        if emptied.is_error() {
+            return Err(NoReply::Garbage(emptied.to_string()));
+        }
         let mut clients = Vec::new();
         for client in Client::ALL {
             let mut connection = connect()?;
@@ -84,10 +88,10 @@ impl Side {
         });
     }
 
-    /// The reply to a subscriber's command and all that was pushed before the end of it. At least
+    /// The replies to what a client has sent before the barrier, and all that was pushed until then. At least
     /// `expected_pushes` are waited for: another thread of the server may still be about to write them.
-    fn subscriber_turn(&mut self, expected_pushes: usize) -> (Vec<Reply>, Vec<Frame>) {
-        let connection = self.client(Client::Subscriber);
+    fn until_barrier(&mut self, client: Client, expected_pushes: usize) -> (Vec<Reply>, Vec<Frame>) {
+        let connection = self.client(client);
         let mut replies = Vec::new();
         loop {
             match connection.reply() {
@@ -206,7 +210,7 @@ impl Entry {
     }
 }
 
-/// Sent after each command of the subscriber: when it is answered, everything before it has been.
+/// Sent after a client's commands: when it is answered, everything before it has been.
 const BARRIER: &str = "keyward-comparison-barrier";
 
 fn is_barrier(frame: &Frame) -> bool {
@@ -250,6 +254,7 @@ impl Pair {
             }
         }
         let end = subscriber(&mut ours, &mut theirs, &vec![b"PING".to_vec(), b"end".to_vec()])
+            .or_else(|| same_invalidations(&mut ours, &mut theirs))
             .or_else(|| same_keyspace(&mut ours, &mut theirs));
         end.map(|difference| Difference { step: steps.len(), ..difference })
     }
@@ -289,7 +294,6 @@ fn reset_commands(steps: &[Step]) -> Vec<Args> {
     } else {
         commands.push(args(&["CONFIG", "SET", "notify-keyspace-events", "", "maxmemory", "0"]));
     }
-    commands.push(args(&["FLUSHALL"]));
     commands
 }
 
@@ -386,8 +390,8 @@ fn subscriber(ours: &mut Side, theirs: &mut Side, args: &Args) -> Option<Differe
         connection.send(args);
         connection.send(&["PING", BARRIER]);
     }
-    let (their_replies, their_pushes) = theirs.subscriber_turn(0);
-    let (our_replies, our_pushes) = ours.subscriber_turn(their_pushes.len());
+    let (their_replies, their_pushes) = theirs.until_barrier(Client::Subscriber, 0);
+    let (our_replies, our_pushes) = ours.until_barrier(Client::Subscriber, their_pushes.len());
     let show = |replies: &[Reply]| {
         let show = |reply: &Reply| reply.as_ref().map_or_else(|error| error.to_string(), Frame::to_string);
         replies.iter().map(show).collect::<Vec<_>>().join(" ")
@@ -404,6 +408,27 @@ fn subscriber(ours: &mut Side, theirs: &mut Side, args: &Args) -> Option<Differe
         return difference("pushes up to", show(our_pushes), show(their_pushes));
     }
     None
+}
+
+/// What tracking pushed to the clients that do not subscribe. A transaction is left first: it would queue the
+/// barrier.
+fn same_invalidations(ours: &mut Side, theirs: &mut Side) -> Option<Difference> {
+    [Client::Main, Client::Second].into_iter().find_map(|client| {
+        for side in [&mut *theirs, &mut *ours] {
+            side.client(client).send(&["DISCARD"]);
+            side.client(client).send(&["PING", BARRIER]);
+        }
+        let (_, their_pushes) = theirs.until_barrier(client, 0);
+        let (_, our_pushes) = ours.until_barrier(client, their_pushes.len());
+        let show = |pushes: &[Frame]| pushes.iter().map(Frame::to_string).collect::<Vec<_>>().join(" ");
+        (our_pushes != their_pushes).then(|| Difference {
+            step: 0,
+            command: "pushes".into(),
+            what: format!("all that was pushed to {client:?}"),
+            ours: show(&our_pushes),
+            theirs: show(&their_pushes),
+        })
+    })
 }
 
 fn scan(ours: &mut Side, theirs: &mut Side, args: &Args) -> Option<Difference> {

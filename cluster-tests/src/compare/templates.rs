@@ -320,6 +320,16 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "tracking",
+        &[
+            "CLIENT TRACKING ( ON | OFF ) < BCAST | OPTIN | OPTOUT | NOLOOP | PREFIX $s >",
+            "CLIENT CACHING ( YES | NO )",
+            "CLIENT TRACKINGINFO",
+            "CLIENT GETREDIR",
+            "CLIENT TRACKING ON REDIRECT 99999999",
+        ],
+    ),
+    (
         "bitmap",
         &[
             "SETBIT $b $off $bit",
@@ -405,6 +415,20 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "XSETID $x $id",
         ],
     ),
+];
+
+/// The groups that need no data type of their own and the five types that every server has.
+pub const CORE_GROUPS: &[&str] = &[
+    "string",
+    "generic",
+    "hash",
+    "list",
+    "set",
+    "sorted_set",
+    "transactions",
+    "pubsub",
+    "connection",
+    "server",
 ];
 
 /// What the subscribing connection sends.
