@@ -394,20 +394,15 @@ impl Executor {
     ) -> Result<(), CommandError> {
         let mut slot: Option<Slot> = None;
         let mut crossed = false;
-        let mut visit = |args: Args<'_>, row: &Row| {
-            row.visit_keys(args, &mut |at, _| {
-                let this = Slot::of(args.at(at));
-                crossed |= slot.is_some_and(|s| s != this);
-                slot = Some(this);
-            })
+        let mut visit = |this: Slot| {
+            crossed |= slot.is_some_and(|s| s != this);
+            slot = Some(this);
         };
         match &session.transaction {
             Some(t) if row.scope == Scope::Transaction => {
-                for (row, args) in &t.commands {
-                    visit(args.as_args(), row)?;
-                }
+                t.commands.iter().for_each(|(row, args)| visit_slots(row, args.as_args(), &mut visit));
             }
-            Some(_) | None => visit(args, row)?,
+            Some(_) | None => visit_slots(row, args, &mut visit),
         }
         let Some(slot) = slot else { return Ok(()) };
         if crossed {
@@ -470,9 +465,7 @@ impl Executor {
                 if let Some(at) = row.single_key() {
                     keys.lock_one(Slot::of(args.at(at)));
                 } else {
-                    let mut slots = Vec::new();
-                    row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at))))?;
-                    keys.lock_many(slots);
+                    keys.lock_many(slots_of(row, args));
                 }
                 self.call_locked(session, row, args, keys, out, progress)
             }
@@ -612,10 +605,7 @@ impl Executor {
         let mut slots: Vec<Slot> = session.watched.iter().map(|w| Slot::of(&w.key.1)).collect();
         for (row, args) in &transaction.commands {
             let args = args.as_args();
-            // A command whose arguments contradict its specification fails by itself.
-            if row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at)))).is_err() {
-                tracing::trace!(command = row.name, "no keys found in a transaction's command");
-            }
+            slots.extend(slots_of(row, args));
         }
         keys.lock_many(slots);
         self.run_transaction(session, &transaction, keys, out, progress)
@@ -649,9 +639,6 @@ impl Executor {
             let args = args.as_args();
             let result = match row.scope {
                 Scope::None => self.call(session, row, args, keys, out),
-                Scope::Keys if row.visit_keys(args, &mut |_, _| {}).is_err() => {
-                    Err(CommandError::err("Invalid arguments specified for command"))
-                }
                 Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
@@ -682,7 +669,7 @@ impl Executor {
         let slot = Slot::of(&key.1);
         let waiters = keys.with_slot(slot, |state| state.waiters(key));
         for waiter in waiters {
-            let still_waiting = waiter.try_serve(|| self.serve(&waiter, keys, progress));
+            let still_waiting = waiter.try_serve(|| self.serve(&waiter, key, keys, progress));
             if !still_waiting {
                 for key in &waiter.keys {
                     keys.with_slot(Slot::of(&key.1), |state| state.remove_waiter(key, &waiter));
@@ -691,27 +678,38 @@ impl Executor {
         }
     }
 
-    fn serve<'k>(&mut self, waiter: &Waiter, keys: &mut Keys<'k>, progress: &mut Progress) -> Option<Served> {
+    /// Runs a waiting command again because `key` is ready; `None` if it goes on waiting.
+    fn serve<'k>(
+        &mut self,
+        waiter: &Waiter,
+        key: &DbKey,
+        keys: &mut Keys<'k>,
+        progress: &mut Progress,
+    ) -> Option<Served> {
         let client = self.server.clients.get(waiter.client_id)?;
         let mut session = Session::new(client, true);
         session.version = waiter.version;
         session.db = waiter.keys.first()?.0;
         session.in_exec = true;
         let args = waiter.args.as_args();
-        let mut slots = Vec::new();
-        waiter.row.visit_keys(args, &mut |at, _| slots.push(Slot::of(args.at(at)))).ok()?;
         let db = std::mem::replace(&mut keys.db, session.db);
-        keys.lock_many(slots);
+        keys.lock_many(slots_of(waiter.row, args));
+        // A key that got another type than the command waits for does not wake it.
+        let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group);
         let mut out = BytesMut::new();
-        let result = self.call(&mut session, waiter.row, args, keys, &mut out);
+        let result = if ready {
+            self.call(&mut session, waiter.row, args, keys, &mut out)
+        } else {
+            Ok(Outcome::Reply)
+        };
         let mut own = Progress::default();
         self.commit(&mut session, keys, &mut own);
         keys.db = db;
         progress.appended |= own.appended;
         match result {
-            Ok(Outcome::Reply) => Some(Served { reply: out.freeze(), depends_on: own.depends_on }),
-            // Still nothing for it, or the key has a type that is not its own: it goes on waiting.
-            Ok(_) | Err(CommandError::WrongType) => None,
+            Ok(Outcome::Reply) if ready => Some(Served { reply: out.freeze(), depends_on: own.depends_on }),
+            // Still nothing for it.
+            Ok(_) => None,
             Err(e) => {
                 out.clear();
                 ReplyWriter::new(&mut out, waiter.version).error(&e.to_string());
@@ -820,6 +818,20 @@ enum Admission {
 /// The commands that end or leave a transaction, or are refused in it, rather than being queued.
 fn runs_inside_multi(row: &Row) -> bool {
     matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// Visits the slots of a command's keys. None if its arguments contradict its key specification: such a command finds
+/// that out by itself, with an error of its own, before it touches a key.
+fn visit_slots(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)) {
+    if row.visit_keys(args, &mut |at, _| visit(Slot::of(args.at(at)))).is_err() {
+        tracing::trace!(command = row.name, "arguments without keys");
+    }
+}
+
+fn slots_of(row: &Row, args: Args<'_>) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    visit_slots(row, args, &mut |slot| slots.push(slot));
+    slots
 }
 
 fn mode_of(state: GateState) -> Mode {

@@ -34,3 +34,5 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod stats;
+#[cfg(test)]
+pub(crate) mod testing;

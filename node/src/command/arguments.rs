@@ -31,3 +31,22 @@ pub fn parse_count(argument: &[u8]) -> Result<usize, CommandError> {
     let value = parse_i64(argument).and_then(|v| usize::try_from(v).ok());
     value.ok_or_else(|| CommandError::err("value is out of range, must be positive"))
 }
+
+/// The timeout of a blocking command, in seconds with a fraction: milliseconds, zero for ever.
+///
+/// # Errors
+/// `ERR timeout is not a float or out of range`, `is negative`, `is out of range` (the end lies beyond 2^63 ms).
+pub fn parse_timeout(argument: &[u8], now: i64) -> Result<u64, CommandError> {
+    let seconds =
+        parse_f64(argument).ok_or_else(|| CommandError::err("timeout is not a float or out of range"))?;
+    let milliseconds = (seconds * 1000.0).ceil();
+    if 9_223_372_036_854_775_807.0 < milliseconds {
+        return Err(CommandError::err("timeout is out of range"));
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "checked above; a cast saturates at the lower end")]
+    match milliseconds as i64 {
+        ..0 => Err(CommandError::err("timeout is negative")),
+        ms if i64::MAX - now < ms => Err(CommandError::err("timeout is out of range")),
+        ms => Ok(ms.unsigned_abs()),
+    }
+}

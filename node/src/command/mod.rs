@@ -13,6 +13,7 @@ mod generic;
 mod hash;
 mod list;
 mod pubsub;
+mod scan;
 mod server;
 mod set;
 mod sorted_set;
@@ -20,7 +21,7 @@ mod string;
 pub mod table;
 mod transactions;
 
-pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i64_arg};
+pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i64_arg, parse_timeout};
 pub use error::CommandError;
 
 use keyward_proto::resp::{Args, ReplyWriter};

@@ -90,6 +90,17 @@ impl ValueRef<'_> {
             ValueRef::SortedSet(_) => "zset",
         }
     }
+
+    /// The group of the commands for this type.
+    pub fn group(&self) -> &'static str {
+        match self {
+            ValueRef::String(_) => "string",
+            ValueRef::List(_) => "list",
+            ValueRef::Set(_) => "set",
+            ValueRef::Hash(_) => "hash",
+            ValueRef::SortedSet(_) => "sorted_set",
+        }
+    }
 }
 
 /// A mutably borrowed value; strings are changed through [`Entry::set_bytes`] and [`Entry::raw_mut`].

@@ -1,0 +1,160 @@
+//! Tests of commands: requests in, replies and effects out, without a socket.
+//!
+//! [`TestNode`] is a server whose one client lives in the test. [`check`] runs `(request, reply)` pairs on a fresh
+//! one. Requests are written as in an inline command, with quotes where needed; they reach the command as a RESP
+//! array. A [`TestNode::replicated`] one logs its effects, and [`TestNode::replica`] applies them to another.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::resp::reply::write_command;
+use keyward_proto::resp::{Args, Batch, RequestReader, Version, request::Limits};
+use keyward_proto::time::Monotonic;
+
+use crate::config::Config;
+use crate::execute::{Executor, Stop};
+use crate::log::{effects, frames};
+use crate::server::Server;
+use crate::session::Session;
+
+/// See the module documentation.
+pub(crate) struct TestNode {
+    pub executor: Executor,
+    pub session: Session,
+    /// Why the last batch stopped.
+    pub stop: Option<Stop>,
+    next_effect: LogIndex,
+}
+
+impl TestNode {
+    /// A node alone: it logs nothing.
+    pub(crate) fn new() -> TestNode {
+        TestNode::with_arguments(&[])
+    }
+
+    /// A primary that logs its effects.
+    pub(crate) fn replicated() -> TestNode {
+        let node = TestNode::with_arguments(&["--sentinels", "localhost:1"]);
+        let gate = &node.executor.server().shared.gate;
+        gate.open(Term::new(1), LogIndex::ZERO);
+        gate.set_lease_until(Monotonic::from_nanos(u64::MAX));
+        gate.set_writable(true);
+        node
+    }
+
+    pub(crate) fn with_arguments(arguments: &[&str]) -> TestNode {
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let config = Config::from_arguments(&arguments).unwrap();
+        TestNode::on(Server::new(config, 0, "0".repeat(40)).unwrap())
+    }
+
+    /// Another client of the same server.
+    pub(crate) fn another_client(&self) -> TestNode {
+        TestNode::on(Arc::clone(self.executor.server()))
+    }
+
+    fn on(server: Arc<Server>) -> TestNode {
+        let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), 0);
+        TestNode {
+            executor: Executor::new(server),
+            session: Session::new(client, true),
+            stop: None,
+            next_effect: LogIndex::new(1),
+        }
+    }
+
+    pub(crate) fn resp3(mut self) -> TestNode {
+        self.session.version = Version::Resp3;
+        self
+    }
+
+    /// The reply to a request; bytes that are no UTF-8 are replaced.
+    pub(crate) fn run(&mut self, request: &str) -> String {
+        let words = words(request);
+        self.run_words(&words.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn run_words(&mut self, words: &[&[u8]]) -> String {
+        let mut buffer = BytesMut::new();
+        write_command(&mut buffer, words);
+        let mut batch = Batch::default();
+        let (_, parsed) = RequestReader::default().parse(&buffer, &Limits::default(), 1, &mut batch);
+        parsed.unwrap();
+        let mut out = BytesMut::new();
+        let end = self.executor.run_batch(&mut self.session, &batch, &buffer, 0, true, &mut out);
+        self.stop = end.stop;
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// The effects since the last call, words joined by spaces.
+    pub(crate) fn effects(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.visit_effects(&mut |_, args| {
+            let words: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+            found.push(words.join(" "));
+        });
+        found
+    }
+
+    fn visit_effects(&mut self, visit: &mut dyn FnMut((Option<keyward_proto::slot::Slot>, u16), Args<'_>)) {
+        let shared = Arc::clone(&self.executor.server().shared);
+        let mut log = shared.log.lock();
+        loop {
+            let slice = log.read_from(self.next_effect, 1 << 20).unwrap();
+            if slice.count == 0 {
+                return;
+            }
+            self.next_effect = slice.last().index.next();
+            for effect in frames(&slice.bytes).flat_map(effects) {
+                let mut batch = Batch::default();
+                let limits = Limits::default();
+                RequestReader::default().parse(effect.command, &limits, 1, &mut batch).1.unwrap();
+                visit((effect.slot, effect.db), batch.args(effect.command, 0));
+            }
+        }
+    }
+
+    /// A fresh node that has applied every effect since the last call of this or [`TestNode::effects`].
+    pub(crate) fn replica(&mut self) -> TestNode {
+        let mut replica = TestNode::new();
+        let TestNode { executor, session, .. } = &mut replica;
+        self.visit_effects(&mut |(slot, db), args| {
+            executor.apply_effect(session, slot, db, args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+        });
+        replica.session.db = 0;
+        replica
+    }
+}
+
+/// Runs requests on a fresh node and compares the replies.
+#[track_caller]
+pub(crate) fn check(steps: &[(&str, &str)]) {
+    check_on(&mut TestNode::new(), steps);
+}
+
+#[track_caller]
+pub(crate) fn check_on(node: &mut TestNode, steps: &[(&str, &str)]) {
+    for (request, reply) in steps {
+        assert_eq!(node.run(request), *reply, "{request}");
+    }
+}
+
+/// Splits a line into its words as an inline request.
+fn words(line: &str) -> Vec<Vec<u8>> {
+    let buffer = format!("{line}\r\n");
+    let mut batch = Batch::default();
+    let limits = Limits::default();
+    RequestReader::default().parse(buffer.as_bytes(), &limits, 1, &mut batch).1.unwrap();
+    batch.args(buffer.as_bytes(), 0).iter().map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn an_effect_reaches_a_replica() {
+    let mut node = TestNode::replicated();
+    check_on(&mut node, &[("SET a \"b c\"", "+OK\r\n"), ("GET a", "$3\r\nb c\r\n")]);
+    assert_eq!(node.replica().run("GET a"), "$3\r\nb c\r\n");
+    check_on(&mut node, &[("RPUSH l x", ":1\r\n")]);
+    assert_eq!(node.effects(), ["RPUSH l x"]);
+    check(&[("GET a", "$-1\r\n")]);
+}
