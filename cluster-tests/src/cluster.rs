@@ -4,8 +4,11 @@
 //! a short deadline.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs processes and waits for them")]
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::processes::{Server, free_port, wait_until};
@@ -21,6 +24,7 @@ pub const HEAL_DEADLINE: Duration = Duration::from_secs(30);
 /// A cluster's processes. They end when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
+    sentinel_program: PathBuf,
     pub sentinels: Vec<Server>,
     pub nodes: Vec<Server>,
 }
@@ -40,7 +44,8 @@ pub enum Mode {
 impl Cluster {
     /// Three sentinels and one shard of three nodes, all in sync; `node_args` are added to each node's.
     pub fn start(mode: Mode, node_args: &[&str]) -> Result<Self, String> {
-        let sentinels = start_sentinels()?;
+        let sentinel_program = programs::keyward("keyward-sentinel")?;
+        let sentinels = start_sentinels(&sentinel_program)?;
         let buses: Vec<String> =
             sentinels.iter().map(|s| format!("127.0.0.1:{}", bus_port(s.port()))).collect();
         let program = programs::keyward("keyward-node")?;
@@ -55,7 +60,7 @@ impl Cluster {
             })?;
             nodes.push(node);
         }
-        let mut cluster = Self { sentinels, nodes };
+        let mut cluster = Self { sentinel_program, sentinels, nodes };
         cluster.wait_until_whole()?;
         Ok(cluster)
     }
@@ -69,7 +74,7 @@ impl Cluster {
     pub fn wait_for_replicas(&mut self, replicas: usize) -> Result<usize, String> {
         let mut primary = None;
         wait_until(HEAL_DEADLINE, || {
-            primary = self.primary().filter(|&node| self.in_sync_replicas(node) == replicas);
+            primary = self.primary().filter(|_| self.in_sync() == 1 + replicas);
             primary.is_some()
         });
         primary.ok_or_else(|| format!("no primary with {replicas} replicas in sync:\n{}", self.describe()))
@@ -97,11 +102,23 @@ impl Cluster {
         self.ask(node, &["SET", "{probe}:written", "1"]).is_some_and(|reply| reply.text() == b"OK")
     }
 
-    /// Replicas that the node, being primary, counts as in sync.
-    pub fn in_sync_replicas(&self, node: usize) -> usize {
-        let Some(info) = self.ask(node, &["INFO", "replication"]) else { return 0 };
-        let text = info.string();
-        text.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count()
+    /// Members of the in-sync set as the sentinels have it, the primary included. A member that has restarted
+    /// and not caught up does not count.
+    pub fn in_sync(&self) -> usize {
+        let report = self.status().unwrap_or_default();
+        let nodes =
+            report["shards"].as_array().into_iter().flatten().filter_map(|shard| shard["nodes"].as_array());
+        nodes.flatten().filter(|node| node["in_sync"] == true && node["restarted"] != true).count()
+    }
+
+    /// What the first sentinel that answers reports.
+    fn status(&self) -> Option<Value> {
+        self.sentinels.iter().find_map(|sentinel| {
+            let bus = format!("127.0.0.1:{}", bus_port(sentinel.port()));
+            let output =
+                Command::new(&self.sentinel_program).args(["status", "--json", "--sentinel", &bus]).output();
+            serde_json::from_slice(&output.ok()?.stdout).ok()
+        })
     }
 
     /// Asks a node; `None` if it does not answer in time.
@@ -109,12 +126,11 @@ impl Cluster {
         ask(&self.nodes[node], command)
     }
 
-    /// The index of the sentinel that leads the group, by what it says of itself.
+    /// The index of the sentinel that leads the group.
     pub fn leading_sentinel(&self) -> Option<usize> {
-        self.sentinels.iter().position(|sentinel| {
-            let info = ask(sentinel, &["INFO"]).map(|info| info.string()).unwrap_or_default();
-            info.lines().any(|line| line.trim() == "raft_role:leader")
-        })
+        let report = self.status()?;
+        let leader = report["sentinels"].as_array()?.iter().find(|sentinel| sentinel["leader"] == true)?;
+        (0..self.sentinels.len()).find(|&index| leader["name"] == sentinel_name(index))
     }
 
     /// Addresses for a cluster client.
@@ -180,6 +196,10 @@ impl Cluster {
     }
 }
 
+fn sentinel_name(index: usize) -> String {
+    format!("s{}", index + 1)
+}
+
 fn folder() -> Result<TempDir, String> {
     TempDir::new().map_err(|error| error.to_string())
 }
@@ -195,16 +215,17 @@ fn ask(server: &Server, command: &[&str]) -> Option<Frame> {
 }
 
 /// Starts three sentinels that know each other's addresses.
-fn start_sentinels() -> Result<Vec<Server>, String> {
-    let program = programs::keyward("keyward-sentinel")?;
+fn start_sentinels(program: &Path) -> Result<Vec<Server>, String> {
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let members =
-        ports.iter().enumerate().map(|(i, &port)| format!("s{}=127.0.0.1:{}", i + 1, bus_port(port)));
+    let members = ports
+        .iter()
+        .enumerate()
+        .map(|(i, &port)| format!("{}=127.0.0.1:{}", sentinel_name(i), bus_port(port)));
     let initial = members.collect::<Vec<_>>().join(",");
     let mut sentinels = Vec::new();
     for (index, &port) in ports.iter().enumerate() {
-        let sentinel = Server::spawn_on(&program, port, folder()?, |port, dir| {
-            let (dir, name) = (dir.to_string_lossy(), format!("s{}", index + 1));
+        let sentinel = Server::spawn_on(program, port, folder()?, |port, dir| {
+            let (dir, name) = (dir.to_string_lossy(), sentinel_name(index));
             let (port, bus) = (port.to_string(), bus_port(port).to_string());
             let args =
                 ["--dir", &dir, "--port", &port, "--bus-port", &bus, "--name", &name, "--initial", &initial];
