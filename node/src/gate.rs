@@ -176,43 +176,69 @@ impl Gate {
         }
     }
 
-    /// Raises the commit index; says whether it moved.
-    pub(crate) fn advance_commit(&self, commit: LogIndex) -> bool {
-        self.commit.fetch_max(commit.get(), Ordering::AcqRel) < commit.get()
+    /// Raises the commit index.
+    pub(crate) fn advance_commit(&self, commit: LogIndex) {
+        self.commit.fetch_max(commit.get(), Ordering::AcqRel);
     }
 
-    pub(crate) fn set_lease_until(&self, until: Monotonic) {
-        self.lease_until.store(until.as_nanos(), Ordering::Release);
+    /// Shows what a step of the replication core has decided, in the order that the module's documentation gives.
+    /// Wakes the I/O threads if one of them may go on.
+    pub(crate) fn publish(&self, view: &GateView, now: Monotonic) {
+        let state = self.state();
+        if view.state != GateState::Primary && view.state != state {
+            self.state.store(view.state as u8, Ordering::SeqCst);
+        }
+        let generation = self.generation();
+        assert!(generation <= view.generation, "generations only grow");
+        if generation < view.generation {
+            self.lease_until.store(0, Ordering::SeqCst);
+            self.ended_commit.store(view.ended_commit.get(), Ordering::SeqCst);
+            self.generation.store(view.generation, Ordering::SeqCst);
+        }
+        let committed = self.commit_index();
+        if view.is_primary() {
+            assert!(self.term() <= view.term, "terms only grow");
+            self.term.store(view.term.get(), Ordering::SeqCst);
+            self.advance_commit(view.commit);
+        } else {
+            self.commit.store(view.commit.get(), Ordering::SeqCst);
+        }
+        let was_valid = self.lease_valid(now);
+        self.lease_until.store(view.lease_until.as_nanos(), Ordering::Release);
+        let writable = self.writable.swap(view.writable, Ordering::AcqRel);
+        if view.state == GateState::Primary && state != GateState::Primary {
+            self.state.store(GateState::Primary as u8, Ordering::SeqCst);
+        }
+        let news = view.state != state
+            || generation < view.generation
+            || committed < view.commit
+            || writable != view.writable
+            || (!was_valid && self.lease_valid(now));
+        if news {
+            self.notify();
+        }
     }
+}
 
-    pub(crate) fn set_writable(&self, writable: bool) {
-        self.writable.store(writable, Ordering::Release);
-    }
+/// What the replication core wants the gate to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GateView {
+    pub(crate) state: GateState,
+    pub(crate) term: Term,
+    pub(crate) commit: LogIndex,
+    pub(crate) lease_until: Monotonic,
+    pub(crate) writable: bool,
+    pub(crate) generation: u64,
+    /// Of the generation before.
+    pub(crate) ended_commit: LogIndex,
+    pub(crate) auto_commit: bool,
+    /// The term in which this node sends its log to others; zero if it is no primary.
+    pub(crate) sending_term: Term,
+}
 
-    /// Lets I/O threads execute in `term`; `commit` is what is known to be committed of the history so far.
-    pub(crate) fn open(&self, term: Term, commit: LogIndex) {
-        assert!(term >= self.term(), "terms only grow");
-        self.term.store(term.get(), Ordering::SeqCst);
-        self.commit.store(commit.get(), Ordering::SeqCst);
-        self.state.store(GateState::Primary as u8, Ordering::SeqCst);
-    }
-
-    /// Any state but `Primary`.
-    pub(crate) fn close(&self, state: GateState) {
-        assert_ne!(state, GateState::Primary, "a gate is opened with its term");
-        self.state.store(state as u8, Ordering::SeqCst);
-    }
-
-    /// A held hand-off was refused: the same term goes on.
-    pub(crate) fn reopen(&self) {
-        self.state.store(GateState::Primary as u8, Ordering::SeqCst);
-    }
-
-    /// The term in which this node was primary is over; `commit` is how far it came.
-    pub(crate) fn end_generation(&self, commit: LogIndex) {
-        self.lease_until.store(0, Ordering::SeqCst);
-        self.ended_commit.store(commit.get(), Ordering::SeqCst);
-        self.generation.fetch_add(1, Ordering::SeqCst);
+impl GateView {
+    fn is_primary(&self) -> bool {
+        self.sending_term > Term::ZERO
     }
 }
 
@@ -220,19 +246,34 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn view(state: GateState, term: u64, commit: u64, generation: u64, ended_commit: u64) -> GateView {
+        GateView {
+            state,
+            term: Term::new(term),
+            commit: LogIndex::new(commit),
+            lease_until: Monotonic::from_nanos(u64::MAX),
+            writable: true,
+            generation,
+            ended_commit: LogIndex::new(ended_commit),
+            auto_commit: false,
+            sending_term: if state == GateState::Primary { Term::new(term) } else { Term::ZERO },
+        }
+    }
+
     #[test]
     fn a_later_history_does_not_release_replies_of_an_ended_generation() {
         let gate = Gate::replicated();
-        gate.open(Term::new(1), LogIndex::new(5));
-        gate.advance_commit(LogIndex::new(7));
+        let publish = |view: &GateView| gate.publish(view, Monotonic::ZERO);
+        publish(&view(GateState::Primary, 1, 5, 0, 0));
+        publish(&view(GateState::Primary, 1, 7, 0, 0));
         assert_eq!(gate.released(0), Released::UpTo(LogIndex::new(7)));
-        gate.close(GateState::Holding);
-        gate.end_generation(LogIndex::new(7));
-        gate.advance_commit(LogIndex::new(100));
+        publish(&view(GateState::Holding, 2, 7, 1, 7));
+        publish(&view(GateState::Replica, 2, 100, 1, 7));
         assert_eq!(gate.released(0), Released::Ended(LogIndex::new(7)));
-        gate.end_generation(LogIndex::new(100));
+        publish(&view(GateState::Primary, 3, 100, 1, 7));
+        publish(&view(GateState::Holding, 4, 120, 2, 120));
         assert_eq!(gate.released(0), Released::Ended(LogIndex::ZERO));
-        assert_eq!(gate.released(2), Released::UpTo(LogIndex::new(100)));
+        assert_eq!(gate.released(1), Released::Ended(LogIndex::new(120)));
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! A planned change of primary: hold commands, let the target get everything, give the role away.
+//!
+//! Invariants:
+//! - from the first attempt of the `Handoff` request until its outcome is *known*, this node executes nothing, reads
+//!   included: the target serves at once when the sentinels have committed it;
+//! - it serves again only if no attempt can still take effect: the only attempt was refused, or the in-sync set, whose
+//!   version every attempt is compared with, has changed and the target is no electable member any more.
+
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::time::Monotonic;
+
+use super::local::Local;
+use super::membership::retry_after;
+use super::messages::{Action, HandoffError, HandoffToken, Outcome, Request, RequestId};
+use super::primary::{LinkPhase, Phase, Primary};
+use crate::log::WriteLog;
+
+/// Refusals that leave the outcome open after which the target is removed from the in-sync set, to settle it.
+const REFUSALS_MAX: u32 = 3;
+
+#[derive(Debug)]
+pub(crate) struct Handoff {
+    token: HandoffToken,
+    target: NodeId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// I/O threads may still be inside a command.
+    Quiescing { deadline: Monotonic },
+    /// The target does not hold everything, or something is not committed.
+    Draining { deadline: Monotonic },
+    /// The sentinels were asked.
+    Proposed { attempts: u32, refusals: u32, in_flight: Option<RequestId>, retry_at: Monotonic },
+}
+
+impl Handoff {
+    pub(crate) fn token(&self) -> HandoffToken {
+        self.token
+    }
+
+    pub(crate) fn target(&self) -> &NodeId {
+        &self.target
+    }
+
+    pub(crate) fn next_deadline(&self) -> Monotonic {
+        match self.stage {
+            Stage::Quiescing { deadline } | Stage::Draining { deadline } => deadline,
+            Stage::Proposed { retry_at, .. } => retry_at,
+        }
+    }
+}
+
+impl Primary {
+    pub(super) fn on_handoff_requested(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        token: HandoffToken,
+        target: Option<NodeId>,
+        out: &mut Vec<Action>,
+    ) {
+        let refusal = match &self.phase {
+            Phase::Recovering { .. } => Some(HandoffError::NotPrimary),
+            Phase::HandingOff(_) => Some(HandoffError::Busy),
+            Phase::Serving => None,
+        };
+        if let Some(error) = refusal {
+            out.push(Action::HandoffEnded(token, Err(error)));
+            return;
+        }
+        let Some(target) = self.handoff_target(now, local, target) else {
+            out.push(Action::HandoffEnded(token, Err(HandoffError::NoTarget)));
+            return;
+        };
+        let deadline = now + local.config.handoff_timeout;
+        self.phase = Phase::HandingOff(Handoff { token, target, stage: Stage::Quiescing { deadline } });
+        local.quiesce(out);
+    }
+
+    /// The wanted node, else the one that is furthest, then the one with the lowest priority number.
+    fn handoff_target(&self, now: Monotonic, local: &Local, wanted: Option<NodeId>) -> Option<NodeId> {
+        let fit = self.links.values().filter(|l| {
+            l.phase == LinkPhase::Streaming
+                && l.consistent
+                && self.progress.in_sync().contains(&l.node)
+                && !self.restarted.contains(&l.node)
+                && now < self.holder.until(&l.node)
+                && wanted.as_ref().is_none_or(|w| *w == l.node)
+        });
+        let priority = |id: &NodeId| local.topology.nodes.get(id).map_or(0, |n| n.replica_priority);
+        // Priority 0 is Valkey's "never", unless an operator names the node.
+        fit.filter(|l| wanted.is_some() || priority(&l.node) > 0)
+            .max_by(|a, b| {
+                let by_priority = priority(&b.node).cmp(&priority(&a.node));
+                a.held.cmp(&b.held).then(by_priority).then_with(|| b.node.cmp(&a.node))
+            })
+            .map(|l| l.node.clone())
+    }
+
+    pub(super) fn on_quiesced(&mut self) {
+        if let Phase::HandingOff(Handoff { stage, .. }) = &mut self.phase
+            && let Stage::Quiescing { deadline } = *stage
+        {
+            *stage = Stage::Draining { deadline };
+        }
+    }
+
+    pub(super) fn on_handoff_answered(
+        &mut self,
+        now: Monotonic,
+        id: RequestId,
+        outcome: &Outcome,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::HandingOff(Handoff { stage, .. }) = &mut self.phase else { return };
+        let Stage::Proposed { attempts, refusals, in_flight, retry_at } = stage else { return };
+        if *in_flight != Some(id) {
+            return;
+        }
+        *in_flight = None;
+        *retry_at = now + retry_after(*attempts);
+        match outcome {
+            Outcome::Refused(reason) if *attempts == 1 => {
+                let reason = reason.clone();
+                self.resume(Err(HandoffError::Refused(reason)), out);
+            }
+            Outcome::Refused(_) => *refusals += 1,
+            Outcome::Accepted | Outcome::Unknown => {}
+        }
+    }
+
+    /// The same term goes on.
+    fn resume(&mut self, result: Result<(), HandoffError>, out: &mut Vec<Action>) {
+        if let Phase::HandingOff(handoff) = std::mem::replace(&mut self.phase, Phase::Serving) {
+            out.push(Action::HandoffEnded(handoff.token, result));
+        }
+    }
+
+    pub(super) fn settle_handoff(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::HandingOff(handoff) = &self.phase else { return };
+        let target = handoff.target.clone();
+        let may_lead = self.progress.in_sync().contains(&target) && !self.restarted.contains(&target);
+        match &handoff.stage {
+            // Not before the I/O threads have answered: they may not find the gate open again in between.
+            Stage::Quiescing { .. } => {}
+            Stage::Draining { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
+            Stage::Draining { deadline } if *deadline <= now => self.resume(Err(HandoffError::Timeout), out),
+            Stage::Draining { .. } => {
+                let last = log.last().index;
+                let ready = self.progress.commit() == last
+                    && self.progress.held(&target) == last
+                    && self.proposal.as_ref().is_none_or(|p| p.added().is_none());
+                if ready {
+                    self.ask_for_handoff(0, 0, now, local, log, out);
+                }
+            }
+            Stage::Proposed { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
+            Stage::Proposed { attempts, refusals, in_flight: None, retry_at } if *retry_at <= now => {
+                let (attempts, refusals) = (*attempts, *refusals);
+                self.ask_for_handoff(attempts, refusals, now, local, log, out);
+            }
+            Stage::Proposed { .. } => {}
+        }
+    }
+
+    fn ask_for_handoff(
+        &mut self,
+        attempts: u32,
+        refusals: u32,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        let (Phase::HandingOff(handoff), Some(shard)) = (&mut self.phase, local.shard.clone()) else {
+            return;
+        };
+        assert_eq!(
+            self.progress.commit(),
+            log.last().index,
+            "a primary gives its role away only with everything"
+        );
+        assert!(log.last().term == self.term && self.term > Term::ZERO);
+        let id = local.request_id();
+        let retry_at = now + retry_after(attempts);
+        handoff.stage = Stage::Proposed { attempts: attempts + 1, refusals, in_flight: Some(id), retry_at };
+        let target = handoff.target.clone();
+        out.push(Action::Ask(
+            id,
+            Request::Handoff {
+                shard,
+                term: self.term,
+                version: self.in_sync_version,
+                target,
+                last: log.last(),
+            },
+        ));
+    }
+
+    /// A hand-off whose outcome stays open is settled by removing its target.
+    pub(super) fn handoff_gave_up_on(&self, node: &NodeId) -> bool {
+        match &self.phase {
+            Phase::HandingOff(Handoff { target, stage: Stage::Proposed { refusals, .. }, .. }) => {
+                *refusals >= REFUSALS_MAX && target == node
+            }
+            Phase::HandingOff(_) | Phase::Serving | Phase::Recovering { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the cores consume and produce: closed enums, and the messages of the stream between primary and replica.
+//!
+//! The order of the actions of one step is meaningful: a shell carries them out in turn. The gate's view of a step
+//! (see [`super::node_core::NodeCore::view`]) is published before its actions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Topology;
+
+use crate::log::TermStart;
+
+/// A replica's stream, at the primary. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// The stream to the primary, at the replica. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UplinkId(pub(crate) u64);
+
+/// A request to the sentinels. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// The first message of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) shard: ShardId,
+    pub(crate) term: Term,
+    pub(crate) last: Position,
+    /// Everything up to here is, or is about to be, in the replica's keyspace: it cannot be truncated.
+    pub(crate) applied: LogIndex,
+    pub(crate) terms: Vec<TermStart>,
+    pub(crate) needs_full_sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ack {
+    pub(crate) term: Term,
+    pub(crate) held: LogIndex,
+    /// The primary's clock; zero: echoes nothing.
+    pub(crate) sent_at: Monotonic,
+    pub(crate) applied: LogIndex,
+    pub(crate) consistent: bool,
+}
+
+/// The primary's answer to a [`Hello`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) term: Term,
+    pub(crate) sync: SyncKind,
+    pub(crate) lease: Duration,
+    pub(crate) grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyncKind {
+    /// The log follows from here; what the replica has beyond is dropped.
+    Partial(Position),
+    /// A snapshot comes first.
+    Full,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Append {
+    pub(crate) term: Term,
+    pub(crate) previous: Position,
+    pub(crate) entries_term: Term,
+    pub(crate) count: u64,
+    pub(crate) entries: Bytes,
+    pub(crate) commit: LogIndex,
+    pub(crate) sent_at: Monotonic,
+}
+
+/// A slot, or a part of one, as it was at `index`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPart {
+    pub slot: Slot,
+    pub index: LogIndex,
+    pub effects: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) term: Term,
+    pub(crate) sent_at: Monotonic,
+    pub(crate) parts: Vec<SnapshotPart>,
+    pub(crate) end: Option<ChunkEnd>,
+}
+
+/// The end of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkEnd {
+    /// Where the log goes on: the primary's last position when the snapshot began.
+    pub(crate) from: Position,
+    /// The primary's last index when it ended: then all slots are of one history.
+    pub(crate) consistent: LogIndex,
+}
+
+/// Why a stream or a connection attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// The kernel at the address answered that nobody listens.
+    Refused,
+    Broken,
+}
+
+/// What the sentinels said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Accepted,
+    /// By whoever decides: this very attempt has not taken and will not take effect.
+    Refused(String),
+    /// No answer: it may take effect, now or later.
+    Unknown,
+}
+
+/// What a node asks the sentinels for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    Remove { shard: ShardId, term: Term, version: u64, nodes: BTreeSet<NodeId> },
+    Add { shard: ShardId, term: Term, version: u64, node: NodeId, incarnation: Incarnation },
+    Failover { shard: ShardId, term: Term, primary_dead: bool },
+    Handoff { shard: ShardId, term: Term, version: u64, target: NodeId, last: Position },
+}
+
+/// Why a hand-off did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandoffError {
+    #[error("this node is not a serving primary")]
+    NotPrimary,
+    #[error("another hand-off is running")]
+    Busy,
+    #[error("no in-sync replica can take over")]
+    NoTarget,
+    #[error("the target did not catch up in time")]
+    Timeout,
+    #[error("refused by the sentinels: {0}")]
+    Refused(String),
+    #[error("another node became primary")]
+    Superseded,
+    #[error("the replication task has ended")]
+    Stopped,
+}
+
+/// Identifies who waits for a hand-off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HandoffToken(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The clock moved; the shell also sends one at each deadline.
+    Tick,
+    TopologyChanged(Arc<Topology>),
+    /// Always after the topology that came with the answer.
+    RequestAnswered(RequestId, Outcome),
+    /// No I/O thread is inside a command that saw the gate open.
+    Quiesced,
+    /// The keyspace contains the log up to here; `epoch` counts the keyspace's clearings.
+    Applied {
+        epoch: u64,
+        index: LogIndex,
+    },
+    /// The disk holds more of the log (`appendfsync always`).
+    DurableAdvanced(LogIndex),
+    HandoffRequested(HandoffToken, Option<NodeId>),
+    HelloReceived(LinkId, Hello),
+    AckReceived(LinkId, Ack),
+    LinkClosed(LinkId),
+    StartReceived(UplinkId, Start),
+    AppendReceived(UplinkId, Append),
+    ChunkReceived(UplinkId, Chunk),
+    /// The other side is no primary of this term; it knows of this one.
+    RejectReceived(UplinkId, Term),
+    UplinkClosed(UplinkId, Closed),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Make sure that no I/O thread is inside a command that saw the gate open; answered by [`Event::Quiesced`].
+    Quiesce,
+    /// Apply entries of the log in order up to here; answered by [`Event::Applied`].
+    ApplyUpTo(LogIndex),
+    /// Drop everything that is not yet applied, then the keyspace.
+    ClearKeyspace {
+        epoch: u64,
+    },
+    ApplySnapshot(Vec<SnapshotPart>),
+    /// The snapshot is complete: entries follow from `from`, filtered by slot.
+    FinishSnapshot {
+        from: LogIndex,
+        indexes: Arc<[LogIndex]>,
+    },
+    /// No entry is to be filtered any more.
+    ForgetSlotIndexes,
+    /// Open a stream to the primary and say hello.
+    Connect {
+        uplink: UplinkId,
+        host: String,
+        port: u16,
+        hello: Box<Hello>,
+    },
+    SendAck(UplinkId, Ack),
+    Disconnect(UplinkId),
+    /// Answer the hello; then send the log, after a snapshot if it is a full sync.
+    StartLink(LinkId, Start),
+    Reject {
+        link: LinkId,
+        term: Term,
+        reason: &'static str,
+    },
+    CloseLink(LinkId),
+    Ask(RequestId, Request),
+    HandoffEnded(HandoffToken, Result<(), HandoffError>),
+    /// The sentinels know a later process with this node's identity: this one has to end.
+    Superseded,
+}

@@ -1,0 +1,429 @@
+//! The role of a replica of one primary in one term.
+//!
+//! It keeps a stream to the primary, appends what it gets, applies what is committed, and grants leases. When the
+//! primary is silent for `grace`, or its process is known to be dead, an electable replica asks the sentinels for
+//! another one and meanwhile acknowledges nothing of this term.
+//!
+//! Invariants:
+//! - only committed entries are applied; nothing that is applied, or about to be, is truncated;
+//! - a lease is recorded before the acknowledgement that grants it leaves;
+//! - `consistent` is acknowledged only while the keyspace and the log are a prefix of the primary's history: not from
+//!   the begin of a full sync until everything that its slots may contain is committed and applied. If the stream or
+//!   the term ends in between, the full sync starts again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::slot::SLOT_COUNT;
+use keyward_proto::time::Monotonic;
+
+use super::local::Local;
+use super::messages::{
+    Ack, Action, Append, Chunk, ChunkEnd, Closed, Hello, Outcome, Request, RequestId, Start, SyncKind,
+    UplinkId,
+};
+use crate::log::WriteLog;
+
+/// Pause between two attempts to connect.
+const RECONNECT: Duration = Duration::from_millis(20);
+const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// Pause between two requests for a failover.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The stream to the primary.
+#[derive(Debug)]
+enum Uplink {
+    Disconnected {
+        retry_at: Monotonic,
+    },
+    /// The hello is on its way.
+    Connecting(UplinkId),
+    /// Snapshot chunks arrive; `indexes` says at which log index each slot was read.
+    FullSync {
+        id: UplinkId,
+        indexes: Vec<LogIndex>,
+    },
+    /// The snapshot is applied or about to be; its slots are of different moments until everything up to
+    /// `consistent` is applied.
+    CatchingUp {
+        id: UplinkId,
+        consistent: LogIndex,
+    },
+    Streaming(UplinkId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    primary: NodeId,
+    /// Of the primary's process.
+    incarnation: Option<Incarnation>,
+    term: Term,
+    uplink: Uplink,
+    failed_attempts: u32,
+    heard_at: Monotonic,
+    acked_at: Monotonic,
+    /// This process of the primary has once answered at its address.
+    linked: bool,
+    /// The kernel at its address has refused the last connection since then.
+    dead: bool,
+    asking: Option<RequestId>,
+    ask_at: Monotonic,
+    /// Acknowledgements are withheld until then: a failover was asked for.
+    forsaken_until: Monotonic,
+}
+
+impl Replica {
+    pub(crate) fn start(now: Monotonic, local: &Local, primary: NodeId) -> Replica {
+        Replica {
+            incarnation: local.incarnation_of(&primary),
+            primary,
+            term: local.term,
+            uplink: Uplink::Disconnected { retry_at: now },
+            failed_attempts: 0,
+            heard_at: now,
+            acked_at: Monotonic::ZERO,
+            linked: false,
+            dead: false,
+            asking: None,
+            ask_at: Monotonic::ZERO,
+            forsaken_until: Monotonic::ZERO,
+        }
+    }
+
+    pub(crate) fn primary(&self) -> &NodeId {
+        &self.primary
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.term
+    }
+
+    pub(crate) fn silence(&self, now: Monotonic) -> Duration {
+        now.since(self.heard_at)
+    }
+
+    /// A stream is up.
+    pub(crate) fn is_linked(&self) -> bool {
+        matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. } | Uplink::FullSync { .. })
+    }
+
+    pub(crate) fn in_full_sync(&self) -> bool {
+        matches!(self.uplink, Uplink::CatchingUp { .. } | Uplink::FullSync { .. })
+    }
+
+    fn uplink_id(&self) -> Option<UplinkId> {
+        match &self.uplink {
+            Uplink::Disconnected { .. } => None,
+            Uplink::Connecting(id) | Uplink::Streaming(id) => Some(*id),
+            Uplink::FullSync { id, .. } | Uplink::CatchingUp { id, .. } => Some(*id),
+        }
+    }
+
+    fn is_current(&self, id: UplinkId) -> bool {
+        self.uplink_id() == Some(id)
+    }
+
+    /// The role ends.
+    pub(crate) fn stop(&self, out: &mut Vec<Action>) {
+        if let Some(id) = self.uplink_id() {
+            out.push(Action::Disconnect(id));
+        }
+    }
+
+    /// The topology changed, but neither the term nor the primary.
+    pub(crate) fn on_topology(&mut self, now: Monotonic, local: &Local) {
+        let incarnation = local.incarnation_of(&self.primary);
+        if self.incarnation != incarnation {
+            self.incarnation = incarnation;
+            self.linked = false;
+            self.dead = false;
+        }
+        if let Uplink::Disconnected { retry_at } = &mut self.uplink {
+            *retry_at = now;
+        }
+    }
+
+    pub(crate) fn on_start(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &mut WriteLog,
+        id: UplinkId,
+        start: &Start,
+        out: &mut Vec<Action>,
+    ) {
+        if !matches!(self.uplink, Uplink::Connecting(current) if current == id) {
+            return;
+        }
+        if start.term != self.term {
+            self.reconnect(now, out);
+            return;
+        }
+        self.linked = true;
+        self.dead = false;
+        self.failed_attempts = 0;
+        self.heard_at = now;
+        local.giver.set_grace(local.config.grace.max(start.grace));
+        match start.sync {
+            SyncKind::Full => {
+                local.keyspace.clear(out);
+                local.commit = LogIndex::ZERO;
+                self.uplink = Uplink::FullSync { id, indexes: vec![LogIndex::ZERO; usize::from(SLOT_COUNT)] };
+            }
+            SyncKind::Partial(from) if is_own_prefix(local, log, from) => {
+                log.truncate_after(from.index);
+                self.uplink = Uplink::Streaming(id);
+                self.acknowledge(now, local, log, Monotonic::ZERO, out);
+            }
+            // It takes this node for another, or history was lost on an operator's demand: start afresh.
+            SyncKind::Partial(_) => {
+                local.keyspace.needs_full_sync = true;
+                self.reconnect(now, out);
+            }
+        }
+    }
+
+    pub(crate) fn on_append(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &mut WriteLog,
+        id: UplinkId,
+        append: Append,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.is_current(id) {
+            return;
+        }
+        let in_order = matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. })
+            && append.term == self.term
+            && append.entries_term <= append.term
+            && append.previous == log.last();
+        let count = append.count;
+        if !in_order
+            || log.append_received(append.entries_term, append.previous, count, append.entries).is_err()
+        {
+            self.reconnect(now, out);
+            return;
+        }
+        self.heard_at = now;
+        local.commit = local.commit.max(append.commit.min(log.last().index));
+        local.keyspace.apply_up_to(local.commit, out);
+        let beacon_due = local.config.beacon_interval() / 2 <= now.since(self.acked_at);
+        if count > 0 || beacon_due {
+            self.acknowledge(now, local, log, append.sent_at, out);
+        }
+    }
+
+    pub(crate) fn on_chunk(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &mut WriteLog,
+        id: UplinkId,
+        chunk: Chunk,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.is_current(id) {
+            return;
+        }
+        let Uplink::FullSync { indexes, .. } = &mut self.uplink else {
+            self.reconnect(now, out);
+            return;
+        };
+        if chunk.term != self.term {
+            self.reconnect(now, out);
+            return;
+        }
+        self.heard_at = now;
+        for part in &chunk.parts {
+            indexes[part.slot.index()] = part.index;
+        }
+        out.push(Action::ApplySnapshot(chunk.parts));
+        if let Some(ChunkEnd { from, consistent }) = chunk.end {
+            let indexes: Arc<[LogIndex]> = std::mem::take(indexes).into();
+            out.push(Action::FinishSnapshot { from: from.index, indexes });
+            log.reset(from);
+            local.keyspace.target = from.index;
+            self.uplink = Uplink::CatchingUp { id, consistent };
+        }
+        self.acknowledge(now, local, log, chunk.sent_at, out);
+    }
+
+    /// Promises first, acknowledges then.
+    fn acknowledge(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        sent_at: Monotonic,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(id) = self.uplink_id() else { return };
+        if now < self.forsaken_until {
+            return;
+        }
+        if sent_at > Monotonic::ZERO {
+            local.giver.promise(now);
+        }
+        self.acked_at = now;
+        let consistent = !local.keyspace.needs_full_sync;
+        let held = if consistent { local.held(log) } else { LogIndex::ZERO };
+        out.push(Action::SendAck(
+            id,
+            Ack { term: self.term, held, sent_at, applied: local.keyspace.applied, consistent },
+        ));
+    }
+
+    /// More of the log is on this node's disk.
+    pub(crate) fn on_durable(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        if matches!(self.uplink, Uplink::Streaming(_)) {
+            self.acknowledge(now, local, log, Monotonic::ZERO, out);
+        }
+    }
+
+    /// The other side does not serve this term.
+    pub(crate) fn on_reject(&mut self, now: Monotonic, id: UplinkId, out: &mut Vec<Action>) {
+        if self.is_current(id) {
+            self.reconnect(now, out);
+        }
+    }
+
+    pub(crate) fn on_uplink_closed(&mut self, now: Monotonic, id: UplinkId, why: Closed) {
+        if !self.is_current(id) {
+            return;
+        }
+        let streamed = self.is_linked();
+        self.dead = why == Closed::Refused && self.linked;
+        // A stream that just broke is tried again at once: the answer tells whether the process is dead.
+        let pause = if streamed { Duration::ZERO } else { self.back_off() };
+        self.uplink = Uplink::Disconnected { retry_at: now + pause };
+    }
+
+    fn reconnect(&mut self, now: Monotonic, out: &mut Vec<Action>) {
+        self.stop(out);
+        let pause = self.back_off();
+        self.uplink = Uplink::Disconnected { retry_at: now + pause };
+    }
+
+    fn back_off(&mut self) -> Duration {
+        self.failed_attempts += 1;
+        RECONNECT.saturating_mul(1 << self.failed_attempts.min(6)).min(RECONNECT_MAX) / 2
+    }
+
+    pub(crate) fn on_answer(&mut self, now: Monotonic, local: &Local, id: RequestId, outcome: &Outcome) {
+        if self.asking != Some(id) {
+            return;
+        }
+        self.asking = None;
+        self.ask_at = now + ASK_AGAIN;
+        self.forsaken_until = match outcome {
+            // The topology will tell; if it does not, somebody else is to be asked.
+            Outcome::Accepted => now + local.config.grace,
+            // The primary stays: if it speaks again it is supported again.
+            Outcome::Refused(_) | Outcome::Unknown => Monotonic::ZERO,
+        };
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        if let Uplink::CatchingUp { id, consistent } = self.uplink
+            && consistent <= local.keyspace.applied.min(local.commit)
+        {
+            local.keyspace.needs_full_sync = false;
+            out.push(Action::ForgetSlotIndexes);
+            self.uplink = Uplink::Streaming(id);
+            self.acknowledge(now, local, log, Monotonic::ZERO, out);
+        }
+        self.ask_for_failover(now, local, out);
+        if let Uplink::Disconnected { retry_at } = self.uplink
+            && retry_at <= now
+        {
+            self.connect(now, local, log, out);
+        }
+    }
+
+    fn connect(&mut self, now: Monotonic, local: &mut Local, log: &WriteLog, out: &mut Vec<Action>) {
+        let (Some(node), Some(shard)) = (local.topology.nodes.get(&self.primary), local.shard.clone()) else {
+            self.uplink = Uplink::Disconnected { retry_at: now + RECONNECT_MAX };
+            return;
+        };
+        let (host, port) = (node.host.clone(), node.bus_port);
+        let uplink = local.uplink_id();
+        let hello = Hello {
+            node: local.me.clone(),
+            incarnation: local.incarnation,
+            shard,
+            term: self.term,
+            last: log.last(),
+            applied: local.untruncatable(),
+            terms: log.terms().to_vec(),
+            needs_full_sync: local.keyspace.needs_full_sync,
+        };
+        self.uplink = Uplink::Connecting(uplink);
+        out.push(Action::Connect { uplink, host, port, hello: Box::new(hello) });
+    }
+
+    /// Whether the sentinels may make this node the primary.
+    fn is_electable(local: &Local) -> bool {
+        let member = |s: &keyward_proto::topology::Shard| {
+            s.in_sync.contains(&local.me) && !s.restarted.contains(&local.me)
+        };
+        !local.keyspace.needs_full_sync && local.shard().is_some_and(member)
+    }
+
+    fn ask_for_failover(&mut self, now: Monotonic, local: &mut Local, out: &mut Vec<Action>) {
+        if self.asking.is_some() || now < self.ask_at || !Self::is_electable(local) {
+            return;
+        }
+        let dead = self.dead && local.config.fast_failover;
+        let silent = local.config.grace <= local.awake.silence(self.heard_at, now);
+        let Some(shard) = local.shard.clone().filter(|_| dead || silent) else { return };
+        let id = local.request_id();
+        self.asking = Some(id);
+        self.forsaken_until = now + local.config.grace;
+        out.push(Action::Ask(id, Request::Failover { shard, term: self.term, primary_dead: dead }));
+    }
+
+    pub(crate) fn next_deadline(&self, now: Monotonic, local: &Local) -> Option<Monotonic> {
+        let retry_at = match self.uplink {
+            Uplink::Disconnected { retry_at } => Some(retry_at),
+            Uplink::Connecting(_)
+            | Uplink::FullSync { .. }
+            | Uplink::CatchingUp { .. }
+            | Uplink::Streaming(_) => None,
+        };
+        let silent_at = local.awake.silent_at(self.heard_at, local.config.grace);
+        let ask_at = self.asking.is_none().then_some(self.ask_at);
+        retry_at.into_iter().chain([silent_at]).chain(ask_at).filter(|at| *at > now).min()
+    }
+
+    pub(crate) fn check_invariants(&self, local: &Local, log: &WriteLog) {
+        assert!(self.term <= local.term);
+        assert!(log.last().term <= self.term, "entries of a later term than the primary's");
+        if !local.keyspace.needs_full_sync {
+            assert!(local.commit <= log.last().index, "commit beyond the log");
+            assert!(!self.in_full_sync());
+        }
+    }
+}
+
+/// Whether the log may be cut at `from`: it has that very entry, and nothing applied or committed lies beyond.
+fn is_own_prefix(local: &Local, log: &WriteLog, from: Position) -> bool {
+    from.index <= log.last().index
+        && local.untruncatable() <= from.index
+        && log.term_at(from.index) == Some(from.term)
+        && log.first_index() <= from.index.next()
+}

@@ -1,0 +1,64 @@
+//! What a primary sends over one replica's stream, and when.
+//!
+//! Entries leave at once; a commit index that moved leaves with the next entries, or alone if there are none; and a
+//! beacon leaves when nothing else did for an interval. Every message carries the time of its sending, which its
+//! acknowledgement turns into a lease.
+
+use std::time::Duration;
+
+use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::time::Monotonic;
+
+use super::messages::Append;
+use crate::log::{Trimmed, WriteLog};
+
+/// Entries of one message, about.
+const APPEND_BYTES: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) struct LogStream {
+    term: Term,
+    next: LogIndex,
+    beacon: Duration,
+    commit_sent: LogIndex,
+    sent_at: Monotonic,
+}
+
+impl LogStream {
+    /// Sends what follows `after`.
+    pub(crate) fn new(term: Term, after: LogIndex, beacon: Duration) -> Self {
+        LogStream { term, next: after.next(), beacon, commit_sent: LogIndex::ZERO, sent_at: Monotonic::ZERO }
+    }
+
+    /// The next message with entries, or one that is due without; `None` if nothing is due.
+    pub(crate) fn next_append(
+        &mut self,
+        now: Monotonic,
+        log: &mut WriteLog,
+        commit: LogIndex,
+    ) -> Result<Option<Append>, Trimmed> {
+        let slice = log.read_from(self.next, APPEND_BYTES)?;
+        if slice.count == 0 && commit <= self.commit_sent && now < self.beacon_at() {
+            return Ok(None);
+        }
+        let last = slice.last();
+        assert!(last.term <= self.term, "entries of a later term in the name of term {}", self.term);
+        self.next = last.index.next();
+        self.commit_sent = self.commit_sent.max(commit);
+        self.sent_at = now;
+        Ok(Some(Append {
+            term: self.term,
+            previous: slice.previous,
+            entries_term: slice.term,
+            count: slice.count,
+            entries: slice.bytes,
+            commit,
+            sent_at: now,
+        }))
+    }
+
+    /// When a beacon is due if nothing else is sent.
+    pub(crate) fn beacon_at(&self) -> Monotonic {
+        self.sent_at + self.beacon
+    }
+}
