@@ -97,6 +97,8 @@ struct Process {
     uplinks: BTreeMap<UplinkId, usize>,
     checked_last: Position,
     checked_term: Term,
+    /// The generation in which the gate was last open: what a late command has seen.
+    open_generation: u64,
 }
 
 #[derive(Debug)]
@@ -204,6 +206,8 @@ pub(super) struct World {
     next_op: u64,
     next_link: u64,
     next_token: u64,
+    /// Print what happens.
+    trace: bool,
     counts: [usize; 4],
 }
 
@@ -236,6 +240,7 @@ impl World {
             next_op: 0,
             next_link: 0,
             next_token: 0,
+            trace: std::env::var_os("KEYWARD_TRACE").is_some(),
             counts: [0; 4],
         };
         for n in 0..NODES {
@@ -243,7 +248,7 @@ impl World {
         }
         world.at(0, Happening::RegisterWatch);
         world.at(0, Happening::Client);
-        world.at(ms(1000), Happening::Fault);
+        world.at(ms(300), Happening::Fault);
         world
     }
 
@@ -321,6 +326,7 @@ impl World {
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             checked_term: Term::ZERO,
+            open_generation: 0,
         };
         machine.power = Power::On(Box::new(process));
         let topology = self.register.snapshot();
@@ -343,8 +349,16 @@ impl World {
         let clock = machine.clock(now);
         let process = machine.process().expect("checked");
         let mut actions = Vec::new();
+        let traced = self.trace && !matches!(event, Event::Tick | Event::AckReceived(..) | Event::AppendReceived(..));
+        if traced {
+            let text = format!("{event:?}");
+            eprintln!("{:.3} node {n}.{incarnation} {:.400}", now as f64 / 1e6, text);
+        }
         process.core.step(clock, event, &mut process.log, &mut actions);
         let view = process.core.view(&process.log);
+        if process.gate.state() == GateState::Primary {
+            process.open_generation = process.gate.generation();
+        }
         process.gate.set_auto_commit(view.auto_commit);
         process.gate.publish(&view, clock);
         process.core.check_invariants(&process.log);
@@ -355,6 +369,9 @@ impl World {
         }
         self.watch_log(n);
         for action in actions {
+            if self.trace && !matches!(action, Action::SendAck(..) | Action::ApplyUpTo(_)) {
+                eprintln!("{:.3} node {n}.{incarnation}   -> {:.300}", now as f64 / 1e6, format!("{action:?}"));
+            }
             self.act(n, incarnation, action);
         }
         self.send(n);
@@ -582,6 +599,12 @@ impl World {
             self.at(ms(5), Happening::Pump { conn, to_primary });
             return;
         }
+        let receiver = if to_primary { primary.0 } else { replica.0 };
+        let paused_until = self.machines[receiver].paused_until;
+        if self.now < paused_until {
+            self.at(paused_until - self.now, Happening::Pump { conn, to_primary });
+            return;
+        }
         let c = &mut self.conns[conn];
         let queue = if to_primary { &mut c.to_primary } else { &mut c.to_replica };
         let due = queue.front().is_some_and(|(at, _)| *at <= self.now);
@@ -729,7 +752,7 @@ impl World {
                 let index = process.keyspace.written.get(&slot).copied().unwrap_or_default();
                 process.held.push(Held { generation, index, kind: HeldKind::Read { expected, list } });
             } else if process.gate.writable() {
-                execute_write(process, slot, op);
+                execute_write(process, generation, slot, op);
                 self.next_op += 1;
             }
             self.watch_log(n);
@@ -751,7 +774,7 @@ impl World {
         );
         if process.log.last().term == process.gate.term() {
             self.next_op += 1;
-            execute_write(process, 0, op);
+            execute_write(process, process.open_generation, 0, op);
             self.watch_log(n);
         }
     }
@@ -795,8 +818,8 @@ impl World {
         }
         let n = self.rng.random_range(0..NODES);
         let other = self.rng.random_range(0..=NODES);
-        match self.rng.random_range(0..8) {
-            0 => self.crash(n, true),
+        match self.rng.random_range(0..9) {
+            0 | 8 => self.crash(n, true),
             1 => self.machines[n].paused_until = self.now + ms(self.rng.random_range(10..1200)),
             2 if n != other => self.machines[n].cut[other] = true,
             3 => self.machines[n].cut = std::array::from_fn(|m| m != n),
@@ -812,7 +835,7 @@ impl World {
             }
             _ => self.machines.iter_mut().for_each(|m| m.cut = [false; NODES + 1]),
         }
-        let delay = ms(self.rng.random_range(5..400));
+        let delay = ms(self.rng.random_range(5..250));
         self.at(delay, Happening::Fault);
     }
 
@@ -829,6 +852,12 @@ impl World {
 
     /// Ends a process. Only what the shard can bear without its memory: the last member keeps its disk.
     fn crash(&mut self, n: usize, may_lose_memory: bool) {
+        if matches!(self.machines[n].power, Power::Off(_)) {
+            return;
+        }
+        if self.trace {
+            eprintln!("{:.3} node {n} crashes", self.now as f64 / 1e6);
+        }
         let shard = self.register.shard();
         let survivor = shard.in_sync.difference(&shard.restarted).any(|id| {
             let m = self.machines.iter().position(|m| m.id == *id).expect("known");
@@ -1002,12 +1031,11 @@ fn apply_log(process: &mut Process, target: LogIndex) {
     }
 }
 
-fn execute_write(process: &mut Process, slot: u16, op: u64) {
+fn execute_write(process: &mut Process, generation: u64, slot: u16, op: u64) {
     let payload = payload(slot, op);
     let index = process.log.append(process.gate.term(), &payload);
     process.keyspace.apply(index, &payload);
     process.applied = index;
-    let generation = process.gate.generation();
     process.held.push(Held { generation, index, kind: HeldKind::Write { slot, op } });
     if process.gate.auto_commits() {
         process.gate.advance_commit(index);
