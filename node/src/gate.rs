@@ -181,6 +181,24 @@ impl Gate {
         self.commit.fetch_max(commit.get(), Ordering::AcqRel);
     }
 
+    /// Opens the gate for tests of what runs behind it.
+    #[cfg(test)]
+    pub(crate) fn open(&self, term: Term, commit: LogIndex) {
+        self.term.store(term.get(), Ordering::SeqCst);
+        self.commit.store(commit.get(), Ordering::SeqCst);
+        self.state.store(GateState::Primary as u8, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_lease_until(&self, until: Monotonic) {
+        self.lease_until.store(until.as_nanos(), Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_writable(&self, writable: bool) {
+        self.writable.store(writable, Ordering::SeqCst);
+    }
+
     /// Shows what a step of the replication core has decided, in the order that the module's documentation gives.
     /// Wakes the I/O threads if one of them may go on.
     pub(crate) fn publish(&self, view: &GateView, now: Monotonic) {

@@ -15,7 +15,7 @@ fn seeds() -> std::ops::Range<u64> {
     match std::env::var("KEYWARD_SEED").ok().and_then(|s| s.parse::<u64>().ok()) {
         Some(seed) => seed..seed + 1,
         None => {
-            let count = std::env::var("KEYWARD_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(200);
+            let count = std::env::var("KEYWARD_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
             0..count
         }
     }

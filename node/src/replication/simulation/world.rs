@@ -291,6 +291,12 @@ impl World {
             }
             Happening::Asked { from, incarnation, id, request } => self.asked(from, incarnation, id, request),
             Happening::DecideFailover { from, incarnation, id, term, candidates, primary_gone } => {
+                // Memory is lost only while enough other members are known: a candidate that died since it was asked
+                // must not become the only member.
+                let alive = |c: &Candidate| {
+                    self.machines.iter().any(|m| m.id == c.node && matches!(m.power, Power::On(_)))
+                };
+                let candidates: Vec<Candidate> = candidates.into_iter().filter(alive).collect();
                 let done = self.register.replace_primary(term, &candidates, primary_gone);
                 let outcome = if done { Outcome::Accepted } else { Outcome::Refused("nobody fits".into()) };
                 self.answer(from, incarnation, id, outcome);
