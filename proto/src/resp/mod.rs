@@ -2,8 +2,9 @@
 //!
 //! - [`request`]: finds complete commands in a receive buffer without copying an argument
 //! - [`reply`]: appends replies to an output buffer
-//! - [`number`]: integers and doubles as Valkey reads and writes them
+//! - [`number`]: integers and doubles as Valkey reads and writes them; `grisu`: the digits of a double
 
+mod grisu;
 pub mod number;
 pub mod reply;
 pub mod request;
