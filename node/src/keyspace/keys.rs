@@ -145,13 +145,17 @@ impl<'a> Keys<'a> {
     #[inline]
     pub fn finish(&mut self) {
         if !self.expired.get_mut().is_empty() {
-            let db = self.db;
-            for (key_db, key) in std::mem::take(self.expired.get_mut()) {
-                self.db = key_db;
-                self.expire_if_due(&key);
-            }
-            self.db = db;
+            self.expire_seen();
         }
+    }
+
+    fn expire_seen(&mut self) {
+        let db = self.db;
+        for (key_db, key) in std::mem::take(self.expired.get_mut()) {
+            self.db = key_db;
+            self.expire_if_due(&key);
+        }
+        self.db = db;
     }
 
     /// Runs `append` with the finished command's effects, if it has any, and remembers the index that it returns
@@ -460,6 +464,7 @@ impl<'a> Keys<'a> {
         if expire_at.is_some() {
             state.count_expiry(db, None, expire_at);
         }
+        self.notify(EventClass::New, "new", key);
     }
 
     /// Sets a key to a value of any type, whatever it held before.
@@ -467,15 +472,20 @@ impl<'a> Keys<'a> {
         let (db, now, mode) = (self.db, self.now, self.mode);
         let hash = hash_of(key);
         let state = self.state_mut(key);
+        let new_expire_at = match expiry {
+            Expiry::At(at) => Some(at),
+            Expiry::Keep | Expiry::None => None,
+        };
         let Some(entry) = state.table_mut(db).get_mut(hash, key) else {
-            let at = match expiry {
-                Expiry::At(at) => Some(at),
-                Expiry::Keep | Expiry::None => None,
-            };
-            return self.insert_new(key, value, at);
+            return self.insert_new(key, value, new_expire_at);
         };
         let before = entry.expire_at();
         let live = mode == Mode::Apply || before.is_none_or(|at| now <= at);
+        if !live && mode == Mode::Primary {
+            // With an effect of its own: else KEEPTTL would keep the old expiry on a replica.
+            self.expire_if_due(key);
+            return self.insert_new(key, value, new_expire_at);
+        }
         entry.set_value(value);
         let after = match expiry {
             Expiry::Keep if live => before,
@@ -496,6 +506,7 @@ impl<'a> Keys<'a> {
         let state = self.state_mut(&key);
         state.table_mut(db).insert_new(hash, entry);
         state.count_expiry(db, None, expire_at);
+        self.notify(EventClass::New, "new", &key);
     }
 
     /// Deletes a key, expired or not. The caller emits the effect.
@@ -595,6 +606,8 @@ impl<'a> Keys<'a> {
         if !self.logging {
             return;
         }
+        // What the command saw as expired must not be there either when its effect is applied.
+        self.finish();
         let slot = self.slot_of(key);
         match args.raw() {
             Some(raw) => self.effects.push(Some(slot), self.db, raw),
@@ -611,6 +624,7 @@ impl<'a> Keys<'a> {
         if !self.logging {
             return;
         }
+        self.finish();
         let slot = self.slot_of(key);
         self.encoded.clear();
         write_command(&mut self.encoded, command);

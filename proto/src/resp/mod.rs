@@ -5,9 +5,11 @@
 //! - [`number`]: integers and doubles as Valkey reads and writes them; `grisu`: the digits of a double
 
 mod grisu;
+pub mod long_double;
 pub mod number;
 pub mod reply;
 pub mod request;
 
+pub use long_double::LongDouble;
 pub use reply::{ReplyWriter, Version};
 pub use request::{Args, Batch, Limits, ProtocolError, RequestReader};
