@@ -10,7 +10,8 @@ set -eu
 fail() { echo "get-valkey.sh: $*" >&2; exit 1; }
 
 [ $# -eq 1 ] || fail "usage: get-valkey.sh FOLDER"
-mkdir -p "$1" && folder=$(cd "$1" && pwd) || fail "cannot make $1"
+mkdir -p "$1" || fail "cannot make $1"
+folder=$(cd "$1" && pwd)
 [ -e "$folder/complete" ] && exit 0
 for tool in apt-get apt-cache dpkg-deb; do
   command -v "$tool" >/dev/null || fail "no $tool on this machine"

@@ -1,0 +1,53 @@
+"""The README's examples: code blocks whose first line names a language and a server, as in "```python cluster".
+
+The server is node, cluster, sentinel, or any. In Python, `print(...)  # text` shows what is printed; in a console
+block the lines after "$ command" do.
+"""
+
+import pathlib
+import re
+from dataclasses import dataclass
+
+README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
+
+
+@dataclass
+class Example:
+    language: str
+    server: str
+    text: str
+    line: int
+
+    def expected_output(self):
+        """What a Python example says that it prints."""
+        return re.findall(r"^\s*print\(.*\)  # (.*)$", self.text, re.MULTILINE)
+
+    def steps(self):
+        """Commands of a console example, each with its output."""
+        steps = []
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                steps.append((line[2:], []))
+            else:
+                steps[-1][1].append(line)
+        return steps
+
+
+def examples(language, *servers):
+    text = README.read_text()
+    found = []
+    for match in re.finditer(r"^```(python|console) (\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, match.start()) + 1
+        example = Example(match[1], match[2], match[3], line)
+        if example.language == language and example.server in servers:
+            found.append(example)
+    return found
+
+
+def on_ports(text, port, sentinel_port=None):
+    """The text with the ports of the README's servers replaced by a test's."""
+    for index in range(3):
+        if sentinel_port is not None:
+            text = re.sub(rf"\b{26379 + index}\b", str(sentinel_port + index), text)
+        text = re.sub(rf"\b{6379 + index}\b", str(port + index), text)
+    return text

@@ -1,0 +1,159 @@
+"""The servers that the tests in this folder talk to: a node alone, and clusters made by local/cluster.sh.
+
+Each kind is started once, on free ports, when a test first asks for it, and ended with the test program.
+KEYWARD_BIN_DIR names the folder of the programs (target/debug if unset). KEYWARD_LONE_SERVER may name another
+program in place of the lone node, such as a real valkey-server, to see that a test is right.
+"""
+
+import atexit
+import functools
+import os
+import pathlib
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BIN_DIR = pathlib.Path(os.environ.get("KEYWARD_BIN_DIR", REPOSITORY / "target" / "debug"))
+CLUSTER_SH = REPOSITORY / "local" / "cluster.sh"
+HOST = "127.0.0.1"
+PASSWORD = "dev-valkey-password"
+# As in local/cluster.sh: each process also listens on its port + BUS.
+BUS = 10_000
+
+
+def wait_until(condition, seconds=30.0, what="the condition"):
+    """Waits for what `condition` returns to be true, and returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if end <= time.monotonic():
+            raise TimeoutError(f"{what} did not come true in {seconds} seconds")
+        time.sleep(0.02)
+
+
+def free_ports(count):
+    """The first of `count` free ports in a row, whose bus ports are free as well."""
+    # Below the range from which the kernel takes ports for outgoing connections.
+    for _ in range(1000):
+        first = random.randrange(20_000, 22_600)
+        if all(is_free(port) and is_free(port + BUS) for port in range(first, first + count)):
+            return first
+    raise RuntimeError("no free ports on the loopback address")
+
+
+def is_free(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+class LoneNode:
+    """A node without sentinels and without a password."""
+
+    def __init__(self):
+        self.port = free_ports(1)
+        self.dir = tempfile.mkdtemp(prefix="keyward-node-")
+        program = os.environ.get("KEYWARD_LONE_SERVER", BIN_DIR / "keyward-node")
+        flags = ["--port", str(self.port), "--dir", self.dir, "--save", "", "--appendonly", "no"]
+        with open(os.path.join(self.dir, "log"), "wb") as log:
+            self.process = subprocess.Popen(
+                [program, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        atexit.register(self.close)
+        wait_until(self.answers, what="PONG from the node")
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the node has ended: {pathlib.Path(self.dir, 'log').read_text()}")
+        try:
+            with socket.create_connection((HOST, self.port), timeout=1) as s:
+                s.sendall(b"PING\r\n")
+                return s.recv(7) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class LocalCluster:
+    """A cluster made by local/cluster.sh, on ports and in a folder of its own."""
+
+    def __init__(self, *options):
+        self.port = free_ports(12)
+        self.sentinel_port = self.port + 9
+        self.data = tempfile.mkdtemp(prefix="keyward-cluster-")
+        self.environment = {
+            **os.environ,
+            "KEYWARD_BIN_DIR": str(BIN_DIR),
+            "KEYWARD_LOCAL_DATA": self.data,
+            "KEYWARD_LOCAL_PORT": str(self.port),
+            "KEYWARD_LOCAL_SENTINEL_PORT": str(self.sentinel_port),
+        }
+        self.environment.pop("VALKEY_PASSWORD", None)
+        atexit.register(self.close)
+        self.run("start", *options)
+
+    def run(self, *arguments, expect=0):
+        """Runs cluster.sh; its output, after a look at its exit code."""
+        done = subprocess.run(
+            [CLUSTER_SH, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+        )
+        if done.returncode != expect:
+            logs = "\n".join(
+                f"--- {log.name}\n{log.read_text()[-3000:]}" for log in sorted(pathlib.Path(self.data).glob("*.log"))
+            )
+            raise AssertionError(f"cluster.sh {arguments} ended with {done.returncode}:\n{done.stdout}\n{logs}")
+        return done.stdout
+
+    def pids(self):
+        """PIDs by name, from the script's own files."""
+        files = pathlib.Path(self.data).glob("*.pid")
+        return {file.stem: int(file.read_text()) for file in files}
+
+    def close(self):
+        if os.path.isdir(self.data):
+            subprocess.run(
+                [CLUSTER_SH, "destroy"], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=90
+            )
+            shutil.rmtree(self.data, ignore_errors=True)
+
+
+@functools.cache
+def lone_node():
+    return LoneNode()
+
+
+@functools.cache
+def cluster():
+    """One shard of three nodes in cluster mode."""
+    return LocalCluster()
+
+
+@functools.cache
+def replicated():
+    """One shard of three nodes in sentinel mode."""
+    return LocalCluster("--mode", "sentinel")

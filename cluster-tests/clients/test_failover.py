@@ -1,0 +1,189 @@
+"""local/cluster.sh through a cluster's life, with clients that go on while primaries die."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import unittest
+
+from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+import servers
+import test_cluster
+import test_sentinel
+
+
+class Writer(threading.Thread):
+    """Counts up in a list, and remembers which numbers were acknowledged."""
+
+    def __init__(self, client):
+        super().__init__()
+        self.client = client
+        self.acknowledged = []
+        self.longest_gap = 0.0
+        self.ending = threading.Event()
+
+    def run(self):
+        number, last = 0, time.monotonic()
+        while not self.ending.is_set():
+            number += 1
+            try:
+                self.client.rpush("{log}", number)
+            except RedisError:
+                continue
+            now = time.monotonic()
+            self.acknowledged.append(number)
+            self.longest_gap = max(self.longest_gap, now - last)
+            last = now
+
+    def wait_for(self, count):
+        target = len(self.acknowledged) + count
+        servers.wait_until(lambda: target <= len(self.acknowledged), what=f"{count} more acknowledged writes")
+
+
+class Life(unittest.TestCase):
+    def life(self, mode, connect):
+        cluster = servers.LocalCluster("--mode", mode)
+        self.addCleanup(cluster.close)
+        writer = Writer(connect(cluster))
+        writer.start()
+        self.addCleanup(writer.join, 60)
+        self.addCleanup(writer.ending.set)
+        writer.wait_for(200)
+        primary = self.primary(cluster)
+        cluster.run("kill", primary)
+        writer.wait_for(200)
+        self.assertIn("not running", cluster.run("status", expect=1))
+        self.assertNotEqual(self.primary(cluster), primary)
+        cluster.run("restart", primary)
+        writer.wait_for(200)
+        # In order: the primary hands over.
+        cluster.run("restart", self.primary(cluster))
+        writer.wait_for(200)
+        writer.ending.set()
+        writer.join(60)
+        there = {int(number) for number in connect(cluster).lrange("{log}", 0, -1)}
+        lost = [number for number in writer.acknowledged if number not in there]
+        self.assertEqual(lost, [])
+        print(
+            f"\n{mode} mode, redis-py: {len(writer.acknowledged)} writes acknowledged, none lost; "
+            f"longest time without one: {writer.longest_gap * 1000:.0f} ms"
+        )
+
+    def primary(self, cluster):
+        """The name of the node that says it is the primary."""
+
+        def find():
+            for name, pid in cluster.pids().items():
+                if name.startswith("n") and cluster.run("cli", name, "ROLE").startswith("master"):
+                    return name
+            return None
+
+        return servers.wait_until(find, what="a primary")
+
+    def test_cluster_mode(self):
+        retry = Retry(ConstantBackoff(0.02), 100)
+        self.life("cluster", lambda cluster: test_cluster.connect(cluster, retry=retry))
+
+    def test_sentinel_mode(self):
+        self.life(
+            "sentinel",
+            lambda cluster: test_sentinel.sentinel_client(cluster).master_for(
+                "mymaster", password=servers.PASSWORD, decode_responses=True
+            ),
+        )
+
+
+class Script(unittest.TestCase):
+    """What local/cluster.sh says and does beside starting."""
+
+    def test_start_again_stop_start_destroy(self):
+        cluster = servers.LocalCluster("--replicas", "1")
+        self.addCleanup(cluster.close)
+        pids = cluster.pids()
+        self.assertEqual(sorted(pids), ["n1", "n2", "s1", "s2", "s3"])
+        self.assertIn("already running", cluster.run("start"))
+        self.assertEqual(cluster.pids(), pids)
+        self.assertIn("has mode cluster, not sentinel", cluster.run("start", "--mode", "sentinel", expect=1))
+        self.assertEqual(cluster.run("cli", "SET", "k", "v"), "OK\n")
+        self.assertIn("PONG", cluster.run("cli", "s2", "PING"))
+        self.assertIn("==> ", cluster.run("logs"))
+        # Another program's PID in a file of ours is not ours to end.
+        with subprocess.Popen(["sleep", "60"]) as sleep:
+            try:
+                os.kill(pids["n2"], signal.SIGKILL)
+                with open(os.path.join(cluster.data, "n2.pid"), "w") as file:
+                    print(sleep.pid, file=file)
+                self.assertIn("n2 is not running", cluster.run("kill", "n2", expect=1))
+                cluster.run("start")
+                self.assertIsNone(sleep.poll())
+            finally:
+                sleep.kill()
+        pids = cluster.pids()
+        self.assertIn("stopped", cluster.run("stop"))
+        self.assertIn("not running", cluster.run("stop"))
+        self.assertFalse(any(is_running(pid) for pid in pids.values()))
+        cluster.run("start")
+        self.assertEqual(cluster.run("cli", "SET", "k", "v"), "OK\n")
+        pids = cluster.pids()
+        cluster.run("destroy", "--keep-data")
+        self.assertTrue(os.path.isdir(os.path.join(cluster.data, "s1")))
+        cluster.run("destroy")
+        self.assertFalse(os.path.exists(cluster.data))
+        self.assertFalse(any(is_running(pid) for pid in pids.values()))
+
+    def test_two_shards(self):
+        cluster = servers.LocalCluster("--shards", "2", "--replicas", "1")
+        self.addCleanup(cluster.close)
+        client = test_cluster.connect(cluster)
+        self.addCleanup(client.close)
+        self.assertEqual(len(client.get_primaries()), 2)
+        for number in range(200):
+            self.assertTrue(client.set(f"key:{number}", number))
+        self.assertEqual(client.dbsize(), 200)
+        for node in client.get_primaries():
+            self.assertTrue(0 < client.dbsize(target_nodes=node) < 200)
+
+    def test_a_taken_port_is_one_clear_line(self):
+        node = servers.lone_node()
+        environment = {
+            **os.environ,
+            "KEYWARD_BIN_DIR": str(servers.BIN_DIR),
+            "KEYWARD_LOCAL_DATA": node.dir + "/data",
+            "KEYWARD_LOCAL_PORT": str(node.port - 1),
+            "KEYWARD_LOCAL_SENTINEL_PORT": str(servers.free_ports(3)),
+        }
+        start = [servers.CLUSTER_SH, "start"]
+        done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=60)
+        subprocess.run([servers.CLUSTER_SH, "destroy"], env=environment, check=True, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(
+            done.stderr, f"cluster.sh: port {node.port}, needed by n2, is taken by another program\n"
+        )
+
+    def test_wrong_options(self):
+        for arguments, said in (
+            (["start", "--nodes", "3"], "start has no option '--nodes'"),
+            (["start", "--mode", "single"], "--mode is cluster or sentinel"),
+            (["start", "--shards", "x"], "'x' is not a number"),
+            (["start", "--mode", "sentinel", "--shards", "2"], "one shard"),
+            (["kill", "n9"], "kill needs one of s1 s2 s3 n1 n2 n3"),
+        ):
+            environment = {**os.environ, "KEYWARD_LOCAL_DATA": "/nonexistent/keyward"}
+            done = subprocess.run(
+                [servers.CLUSTER_SH, *arguments], env=environment, capture_output=True, text=True, timeout=60
+            )
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1), done.stderr)
+            self.assertIn(said, done.stderr)
+
+
+def is_running(pid):
+    """Whether the process is there and not only waiting to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

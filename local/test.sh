@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# All tests of Keyward; CI runs the same command. On Debian and Ubuntu it installs what they need, by package name.
+# The last line says how many tests passed and failed; the exit code is not 0 if one failed.
+usage() {
+  cat <<'USAGE'
+usage: local/test.sh [PART ...]        all parts, if none is named
+
+  checks    format and lints, warnings as errors
+  rust      unit tests, the comparison with a real Valkey, failovers of real processes
+  clients   real clients: redis-cli and redis-py, with the README's examples
+USAGE
+}
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+# For each part, so that nothing hangs for ever.
+checks_limit=30m
+rust_limit=45m
+clients_limit=15m
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+passed=0 failed=0 skipped=0
+output=$(mktemp) || exit 1
+trap 'rm -f "$output"' EXIT
+
+step() { printf '\n=== %s (%s)\n' "$*" "$(date +%T)"; }
+
+fail() {
+  echo "FAILED: $*"
+  failed=$((failed + 1))
+}
+
+# as_root COMMAND ...: as this user, if that is root, else by sudo if it asks nothing.
+as_root() {
+  if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
+}
+
+# need PROGRAM PACKAGE ...: installs the packages if the program is missing.
+need() {
+  local program=$1
+  shift
+  command -v "$program" >/dev/null && return
+  if command -v apt-get >/dev/null; then
+    if [[ -z ${apt_updated:-} ]]; then
+      as_root apt-get update -qq && apt_updated=1
+    fi
+    DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  fi
+  command -v "$program" >/dev/null || echo "test.sh: $program is missing; install it (Debian: $*)" >&2
+}
+
+# check NAME COMMAND ...: counts as one test.
+check() {
+  local name=$1
+  shift
+  step "$name"
+  if timeout --kill-after=30s "$checks_limit" "$@" </dev/null; then passed=$((passed + 1)); else fail "$name"; fi
+}
+
+checks() {
+  need shellcheck shellcheck
+  check "format" cargo fmt --all --check
+  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh .ci/run
+  check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+}
+
+# Adds up the closing lines of the test programs: "test result: ok. 3 passed; 0 failed; 1 ignored; ...".
+count_cargo() {
+  local p f i
+  read -r p f i < <(awk '/^test result: / { p += $4; f += $6; i += $8 } END { print p + 0, f + 0, i + 0 }' "$output")
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + i))
+  # It did not compile, or ended in another way than by a failed test.
+  if (($1 != 0 && f == 0)); then fail "cargo test ended with $1"; fi
+  if ((p + f == 0)); then fail "no test has run"; fi
+}
+
+build() {
+  step "build"
+  timeout --kill-after=30s "$rust_limit" cargo build --workspace --bins --locked </dev/null ||
+    fail "the build"
+  # So that the tests build nothing again with other features.
+  export KEYWARD_BIN_DIR=$target/debug
+}
+
+rust() {
+  need flock util-linux
+  build
+  step "tests in Rust"
+  # --show-output prints what was measured.
+  timeout --kill-after=30s "$rust_limit" cargo test --workspace --locked --no-fail-fast -- --show-output \
+    </dev/null 2>&1 | tee "$output"
+  count_cargo "${PIPESTATUS[0]}"
+}
+
+# A Python with redis-py, in a folder of its own. The version is fixed so that a new one does not break old tests.
+python_with_redis() {
+  local package=redis==8.1.0
+  if ! .venv/bin/python -c "import redis, sys; sys.exit('redis==' + redis.__version__ != '$package')" 2>/dev/null; then
+    rm -rf .venv
+    need python3 python3 python3-venv
+    if ! python3 -m venv .venv >/dev/null 2>&1; then
+      as_root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+      python3 -m venv .venv || return 1
+    fi
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$package" || return 1
+  fi
+}
+
+clients() {
+  local p f s status
+  need redis-cli redis-tools
+  build
+  step "real clients"
+  if ! python_with_redis </dev/null; then
+    fail "redis-py cannot be installed"
+    return
+  fi
+  timeout --kill-after=60s "$clients_limit" .venv/bin/python -u cluster-tests/clients/run.py </dev/null 2>&1 |
+    tee "$output"
+  status=${PIPESTATUS[0]}
+  read -r p f s < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$output" | tail -n 1) ||
+    p=0 f=0 s=0
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  if ((status != 0 && f == 0)); then fail "the tests with real clients ended with $status"; fi
+}
+
+for part in "$@"; do
+  case $part in
+    checks | rust | clients) ;;
+    *)
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
+command -v cargo >/dev/null || {
+  echo "test.sh: cargo is missing; install Rust from https://rustup.rs" >&2
+  exit 1
+}
+if (($# == 0)); then set -- checks rust clients; fi
+for part in "$@"; do "$part"; done
+
+echo
+if ((skipped)); then
+  echo "$passed passed, $failed failed, $skipped skipped"
+else
+  echo "$passed passed, $failed failed"
+fi
+((failed == 0))
