@@ -51,3 +51,9 @@ def on_ports(text, port, sentinel_port=None):
             text = re.sub(rf"\b{26379 + index}\b", str(sentinel_port + index), text)
         text = re.sub(rf"\b{6379 + index}\b", str(port + index), text)
     return text
+
+
+def directives():
+    """Rows of the configuration table: name, default, whether it is live."""
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\S.*?) \| (live)? ?\|", README.read_text(), re.MULTILINE)
+    return [(name, "" if default == "none" else default.strip("`"), bool(live)) for name, default, live in rows]

@@ -6,6 +6,8 @@ import os
 import subprocess
 import unittest
 
+import redis
+
 import readme
 import servers
 
@@ -76,3 +78,25 @@ class ConsoleExamples(unittest.TestCase):
 
     def test_sentinel(self):
         self.run_all("sentinel", servers.replicated().port, servers.replicated().sentinel_port)
+
+
+class ConfigurationTable(unittest.TestCase):
+    def test_names_defaults_and_what_is_live(self):
+        port = servers.lone_node().port
+        r = redis.Redis(servers.HOST, port, decode_responses=True)
+        self.addCleanup(r.close)
+        rows = readme.directives()
+        self.assertGreater(len(rows), 30)
+        for name, default, live in rows:
+            with self.subTest(name):
+                found = r.config_get(name)
+                self.assertIn(name, found)
+                value = found[name]
+                if name in ("port", "dir"):
+                    continue
+                self.assertTrue(value.startswith(default.removesuffix("...")) if "..." in default else value == default, value)
+                if live:
+                    self.assertTrue(r.config_set(name, value))
+                else:
+                    with self.assertRaisesRegex(redis.exceptions.ResponseError, "can't set immutable config"):
+                        r.config_set(name, value)
