@@ -1,1 +1,6 @@
-//! To be written.
+//! Keyward's control plane.
+
+pub mod channel;
+pub mod failover;
+pub mod raft;
+pub mod topology;

@@ -1,0 +1,180 @@
+//! The closed list of ways in which the topology changes: what a Raft entry carries.
+//!
+//! New fields need a serde default: entries written by an older program must still be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::topology::{SentinelAddress, Shape, SlotRange};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopologyCommand {
+    /// A node process started, or repeats itself.
+    RegisterNode(Registration),
+    /// The first shards, all at once.
+    FormShards {
+        shards: Vec<NewShard>,
+    },
+    /// A spare node becomes a member of a shard (not yet in sync).
+    AssignNode {
+        node: NodeId,
+        shard: ShardId,
+    },
+    /// A primary changes its in-sync set.
+    ChangeInSync {
+        shard: ShardId,
+        primary: NodeId,
+        term: Term,
+        in_sync_version: u64,
+        change: InSyncChange,
+    },
+    /// Failovers and hand-offs: shards that fail together change in one entry, each compared for itself.
+    ReplacePrimary {
+        changes: Vec<PrimaryChange>,
+    },
+    ForgetNode {
+        node: NodeId,
+    },
+    /// A sentinel tells where clients reach it.
+    AnnounceSentinel {
+        id: u64,
+        address: SentinelAddress,
+    },
+    /// The sentinels that are left after one was replaced.
+    SetSentinels {
+        sentinels: BTreeMap<u64, SentinelAddress>,
+    },
+    SetShape {
+        shape: Shape,
+    },
+}
+
+/// What a node says of itself when it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub id: NodeId,
+    /// Tells two starts apart; a repeated registration of one start keeps its incarnation.
+    pub start_nonce: u64,
+    pub host: String,
+    pub port: u16,
+    pub bus_port: u16,
+    #[serde(default)]
+    pub hostname: String,
+    #[serde(default)]
+    pub zone: String,
+    pub replica_priority: u32,
+    pub cluster_enabled: bool,
+    #[serde(default)]
+    pub program_version: String,
+    /// What it still holds.
+    pub last: Position,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewShard {
+    pub id: ShardId,
+    pub slots: Vec<SlotRange>,
+    pub primary: NodeId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InSyncChange {
+    Remove(BTreeSet<NodeId>),
+    /// A node that has caught up in this incarnation.
+    Add {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+}
+
+/// One shard's next primary; compared with the shard's term when it is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimaryChange {
+    pub shard: ShardId,
+    pub expected_term: Term,
+    pub node: NodeId,
+    /// A subset of the present set that contains `node`.
+    pub in_sync: BTreeSet<NodeId>,
+    /// The old primary cannot serve any more: its leases need not be waited for.
+    pub previous_primary_gone: bool,
+    /// Where the old primary stopped, at a hand-off.
+    #[serde(default)]
+    pub handoff_position: Position,
+    /// The operator accepts that writes may be lost: `node` need not be in sync.
+    #[serde(default)]
+    pub takeover: bool,
+}
+
+/// What an applied command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Changed,
+    Unchanged,
+    Registered {
+        incarnation: Incarnation,
+    },
+    /// One result per change of `ReplacePrimary`, in its order.
+    Replaced(Vec<Result<(), Refusal>>),
+}
+
+/// Why a command was not carried out; the topology is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    UnknownNode(NodeId),
+    UnknownShard(ShardId),
+    ShardsExist,
+    AlreadyAssigned(NodeId),
+    NotAMember(NodeId),
+    NotThePrimary(NodeId),
+    StaleTerm { current: Term },
+    StaleInSync { current: u64 },
+    EmptyChange,
+    PrimaryCannotLeave,
+    NotInSync(NodeId),
+    AlreadyInSync(NodeId),
+    Restarted(NodeId),
+    StaleIncarnation { current: Incarnation },
+    NotASubset,
+    AlreadyPrimary(NodeId),
+    NotTheFurthest(NodeId),
+    StillPrimary(NodeId),
+    LastCandidate(NodeId),
+    Invalid(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::UnknownNode(node) => write!(f, "node {node} is not registered"),
+            Refusal::UnknownShard(shard) => write!(f, "there is no shard {shard}"),
+            Refusal::ShardsExist => f.write_str("the shards are formed already"),
+            Refusal::AlreadyAssigned(node) => write!(f, "node {node} belongs to a shard already"),
+            Refusal::NotAMember(node) => write!(f, "node {node} is not a member of the shard"),
+            Refusal::NotThePrimary(node) => write!(f, "node {node} is not the primary of the shard"),
+            Refusal::StaleTerm { current } => write!(f, "the shard is at term {current}"),
+            Refusal::StaleInSync { current } => write!(f, "the in-sync set is at version {current}"),
+            Refusal::EmptyChange => f.write_str("nothing to change"),
+            Refusal::PrimaryCannotLeave => f.write_str("a primary cannot leave its own in-sync set"),
+            Refusal::NotInSync(node) => write!(f, "node {node} is not in the in-sync set"),
+            Refusal::AlreadyInSync(node) => write!(f, "node {node} is in the in-sync set already"),
+            Refusal::Restarted(node) => write!(f, "node {node} has restarted and has not caught up"),
+            Refusal::StaleIncarnation { current } => write!(f, "the node is at incarnation {current}"),
+            Refusal::NotASubset => {
+                f.write_str("the new in-sync set is not a subset that contains the primary")
+            }
+            Refusal::AlreadyPrimary(node) => write!(f, "node {node} is the primary already"),
+            Refusal::NotTheFurthest(node) => {
+                write!(f, "another restarted member holds more than node {node}")
+            }
+            Refusal::StillPrimary(node) => write!(f, "node {node} is a primary: fail over first"),
+            Refusal::LastCandidate(node) => {
+                write!(f, "node {node} may hold the only copy of a shard that has no primary")
+            }
+            Refusal::Invalid(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
