@@ -1,6 +1,32 @@
-//! Keyward's control plane.
+//! Keyward's control plane. Sentinels form one Raft group that holds the topology: nodes, shards, primaries.
+//!
+//! Pure rules:
+//! - [`topology`]: the state machine: which command changes what, and what is refused
+//! - [`failover`]: who becomes primary, given what the nodes answer
+//! - [`health`], [`events`]: what is known of the nodes, and what subscribers are told
+//!
+//! Shells:
+//! - [`raft`]: openraft, its durable store and its messages
+//! - [`bootstrap`]: who this sentinel is in the group
+//! - [`control`]: the gRPC service for nodes and operators, the failover, the watchdog
+//! - [`resp`]: the Sentinel API for clients
+//! - [`probe`], [`channel`], [`clock`]: connections and time
+//! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
+//!
+//! Architecture invariant: steady replication needs none of this; nodes ask only when something changes.
 
+pub mod bootstrap;
 pub mod channel;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod events;
 pub mod failover;
+pub mod health;
+pub mod probe;
 pub mod raft;
+pub mod resp;
+pub mod runtime;
+pub mod sentinel;
 pub mod topology;

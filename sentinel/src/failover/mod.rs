@@ -31,6 +31,8 @@ pub enum Trigger {
     Takeover { reporter: NodeId },
     /// The shard has no primary, or the watchdog found nobody listening at its address.
     Watchdog,
+    /// An operator wants it, and the primary could not be asked to hand over.
+    Operator { target: Option<NodeId> },
 }
 
 impl Trigger {
@@ -39,7 +41,7 @@ impl Trigger {
             Trigger::Complaint { reporter }
             | Trigger::Force { reporter }
             | Trigger::Takeover { reporter } => Some(reporter),
-            Trigger::Watchdog => None,
+            Trigger::Watchdog | Trigger::Operator { .. } => None,
         }
     }
 }
@@ -171,7 +173,7 @@ impl<'a> Case<'a> {
                 let change = self.change(reporter, BTreeSet::from([reporter.clone()]), answers);
                 return Decision::Replace(PrimaryChange { takeover: true, ..change });
             }
-            Trigger::Force { .. } => {}
+            Trigger::Force { .. } | Trigger::Operator { .. } => {}
             Trigger::Complaint { reporter } => {
                 if let Some(reason) = self.primary_is_heard(Some(reporter), answers) {
                     return Decision::Keep { reason };
@@ -234,11 +236,13 @@ impl<'a> Case<'a> {
         if let Trigger::Force { reporter } = self.trigger {
             return self.shard.in_sync.get(reporter);
         }
+        let wanted = if let Trigger::Operator { target } = self.trigger { target.as_ref() } else { None };
         let zone = self.shard.primary.as_ref().and_then(|id| self.topology.nodes.get(id)).map(|n| &n.zone);
         self.shard
             .in_sync
             .iter()
             .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
+            .filter(|id| wanted.is_none_or(|wanted| wanted == *id))
             .filter_map(|id| {
                 let node = self.topology.nodes.get(id)?;
                 let Some(Answer::Status(state)) = answers.get(id) else { return None };

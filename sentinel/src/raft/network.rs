@@ -36,7 +36,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: RaftId, node: &BasicNode) -> Peer {
         let address = self.addresses.get(&target).unwrap_or(&node.addr).clone();
-        Peer { target, client: channel::lazy(&address).map(|c| client(c)), address }
+        Peer { target, client: channel::lazy(&address).map(client), address }
     }
 }
 

@@ -1,0 +1,338 @@
+//! Options: flags on the command line, or the same names in a conf file, one `name value` per line.
+//!
+//! Flags win over the file. Anything unknown or wrong is one line that names the file, the line and the reason.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
+use keyward_proto::resp::request::split_words;
+
+use crate::raft::RaftId;
+
+/// Keyward's control plane: sentinels agree on which node serves which slots, and replace primaries that fail.
+///
+/// Sentinels form one group; start three with the same --initial list. Nodes need the bus address of any of them.
+/// Clients find the primary through the Sentinel API on --port.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "keyward-sentinel",
+    version,
+    args_override_self = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example, one of three:\n  keyward-sentinel --dir /var/lib/keyward --name s1 \\\n    --initial s1=10.0.0.1:36379,s2=10.0.0.2:36379,s3=10.0.0.3:36379"
+)]
+pub struct Options {
+    /// File with `name value` lines; the names are those of the flags below
+    #[arg(value_name = "CONF-FILE")]
+    pub conf_file: Option<PathBuf>,
+
+    /// Directory of the durable state
+    #[arg(long, default_value = "sentinel-data")]
+    pub dir: PathBuf,
+
+    /// Port of the Sentinel API
+    #[arg(long, default_value_t = 26379)]
+    pub port: u16,
+
+    /// Port for nodes and other sentinels [default: port + 10000]
+    #[arg(long)]
+    pub bus_port: Option<u16>,
+
+    /// Name of this sentinel, as in --initial
+    #[arg(long, default_value = "s1")]
+    pub name: String,
+
+    /// All sentinels of the group: name=host:bus-port, separated by commas [default: this one alone]
+    #[arg(long, value_name = "LIST")]
+    pub initial: Option<String>,
+
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub bind: String,
+
+    /// Host that clients and other sentinels are told [default: the host in --initial]
+    #[arg(long, value_name = "HOST")]
+    pub announce_host: Option<String>,
+
+    /// Wanted number of shards
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub shards: u32,
+
+    /// Wanted replicas of each shard
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub replicas: u32,
+
+    /// Name of the first shard in the Sentinel API; the others are NAME-2, NAME-3 ...
+    #[arg(long, default_value = "mymaster", value_name = "NAME")]
+    pub primary_name: String,
+
+    /// Password that clients of the Sentinel API must give
+    #[arg(long, value_name = "PASSWORD")]
+    pub requirepass: Option<String>,
+
+    /// Password of the nodes, shown to nobody: kept so that a conf file written for Sentinel can be used
+    #[arg(long, value_name = "PASSWORD")]
+    pub auth_pass: Option<String>,
+
+    /// A node that has been silent for so long is reported as +sdown
+    #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS")]
+    pub down_after_milliseconds: u64,
+
+    /// Tell clients the nodes' host names instead of addresses (yes or no)
+    #[arg(long, default_value = "no", value_parser = yes_or_no, action = clap::ArgAction::Set)]
+    pub announce_hostnames: bool,
+
+    /// debug, verbose, notice or warning
+    #[arg(long, default_value = "notice", value_parser = ["debug", "verbose", "notice", "warning"])]
+    pub loglevel: String,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What an operator can ask of a running group.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Show shards, roles, in-sync sets, terms, lag and the sentinels
+    Status {
+        #[command(flatten)]
+        target: Target,
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand a shard's primary role over to a replica, without losing a write
+    Failover {
+        /// Name (mymaster) or ID of the shard, or the beginning of its ID
+        shard: String,
+        /// The replica that should become primary: its ID, the beginning of it, or host:port
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Forget a node that will not come back
+    RemoveNode {
+        /// Its ID, the beginning of it, or host:port
+        node: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Target {
+    /// Bus address of any sentinel
+    #[arg(long, default_value = "127.0.0.1:36379", value_name = "HOST:BUS-PORT")]
+    pub sentinel: String,
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("it must be yes or no".into()),
+    }
+}
+
+/// A sentinel of the first group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    pub id: RaftId,
+    pub name: String,
+    pub host: String,
+    pub bus_port: u16,
+}
+
+/// Checked options.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub options: Options,
+    pub bus_port: u16,
+    pub founders: Vec<Founder>,
+    pub announce_host: String,
+}
+
+/// One line for the operator.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Config {
+    /// Checks what the types of the single options cannot.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub fn new(options: Options) -> Result<Config, ConfigError> {
+        let bus_port = match options.bus_port {
+            Some(port) => port,
+            None => options
+                .port
+                .checked_add(10000)
+                .ok_or_else(|| ConfigError("port + 10000 is beyond 65535: give --bus-port".into()))?,
+        };
+        let founders = match &options.initial {
+            Some(list) => parse_initial(list)?,
+            None => vec![Founder { id: 1, name: options.name.clone(), host: "127.0.0.1".into(), bus_port }],
+        };
+        let me = founders.iter().find(|f| f.name == options.name);
+        let me = me
+            .ok_or_else(|| ConfigError(format!("--initial does not list this sentinel, {}", options.name)))?;
+        let announce_host = options.announce_host.clone().unwrap_or_else(|| me.host.clone());
+        Ok(Config { bus_port, announce_host, founders, options })
+    }
+
+    pub fn initial_addresses(&self) -> BTreeMap<RaftId, String> {
+        let address = |f: &Founder| crate::channel::join_host_port(&f.host, f.bus_port);
+        self.founders.iter().map(|f| (f.id, address(f))).collect()
+    }
+}
+
+fn parse_initial(list: &str) -> Result<Vec<Founder>, ConfigError> {
+    let mut founders: Vec<Founder> = Vec::new();
+    for (item, id) in list.split(',').map(str::trim).filter(|item| !item.is_empty()).zip(1..) {
+        let wrong = || ConfigError(format!("--initial: `{item}` is not name=host:bus-port"));
+        let (name, address) = item.split_once('=').ok_or_else(wrong)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+        let bus_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if name.is_empty() || host.is_empty() {
+            return Err(wrong());
+        }
+        if founders.iter().any(|f| f.name == name) {
+            return Err(ConfigError(format!("--initial lists {name} twice")));
+        }
+        founders.push(Founder { id, name: name.into(), host: host.into(), bus_port });
+    }
+    if founders.is_empty() {
+        return Err(ConfigError("--initial is empty".into()));
+    }
+    Ok(founders)
+}
+
+/// Reads flags, and the conf file that they name.
+///
+/// # Errors
+/// clap's own error for `--help` and flags; for the file one line.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, ParseError> {
+    let args: Vec<String> = args.into_iter().collect();
+    let options = Options::try_parse_from(&args)?;
+    let Some(file) = options.conf_file.clone() else { return Ok(options) };
+    let text =
+        std::fs::read(&file).map_err(|e| ConfigError(format!("cannot read {}: {e}", file.display())))?;
+    let mut all: Vec<String> = args.first().cloned().into_iter().collect();
+    all.extend(file_to_flags(&file, &text)?);
+    all.extend(args.into_iter().skip(1));
+    Ok(Options::try_parse_from(all)?)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    #[error(transparent)]
+    File(#[from] ConfigError),
+}
+
+fn file_to_flags(file: &Path, text: &[u8]) -> Result<Vec<String>, ConfigError> {
+    let mut flags = Vec::new();
+    for (number, line) in (1..).zip(text.split(|b| *b == b'\n')) {
+        let wrong = |reason: &str| ConfigError(format!("{}, line {number}: {reason}", file.display()));
+        let trimmed = line.trim_ascii();
+        if trimmed.is_empty() || trimmed.starts_with(b"#") {
+            continue;
+        }
+        let words = split_words(trimmed).map_err(|_| wrong("unbalanced quotes"))?;
+        let words: Result<Vec<String>, _> = words.into_iter().map(String::from_utf8).collect();
+        let words = words.map_err(|_| wrong("not UTF-8"))?;
+        let [name, value] = words.as_slice() else {
+            return Err(wrong("expected a name and a value"));
+        };
+        let flag = format!("--{}", name.trim_start_matches("--"));
+        let one = Options::command().try_get_matches_from(["keyward-sentinel", &flag, value]);
+        match one {
+            Ok(_) => flags.extend([flag, value.clone()]),
+            Err(e) => return Err(wrong(&reason(&e, name, value))),
+        }
+    }
+    Ok(flags)
+}
+
+/// What clap found wrong with one option, on one line.
+fn reason(error: &clap::Error, name: &str, value: &str) -> String {
+    match error.kind() {
+        clap::error::ErrorKind::UnknownArgument => format!("unknown option `{name}`"),
+        clap::error::ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+                format!("`{value}` is no value for `{name}`: it must be one of {}", valid.join(", "))
+            }
+            _ => format!("`{value}` is no value for `{name}`"),
+        },
+        _ => {
+            let source = std::error::Error::source(error).map(|e| format!(": {e}")).unwrap_or_default();
+            format!("`{value}` is no value for `{name}`{source}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(args: &[&str]) -> Result<Options, ParseError> {
+        parse(std::iter::once("keyward-sentinel").chain(args.iter().copied()).map(String::from))
+    }
+
+    #[test]
+    fn the_position_in_the_list_is_the_raft_id() {
+        let config =
+            Config::new(options(&["--name", "b", "--initial", "a=h1:1,b=[::1]:2"]).unwrap()).unwrap();
+        assert_eq!(config.founders[1], Founder { id: 2, name: "b".into(), host: "::1".into(), bus_port: 2 });
+        assert_eq!(config.initial_addresses()[&2], "[::1]:2");
+        assert_eq!((config.announce_host.as_str(), config.bus_port), ("::1", 36379));
+        for list in ["a=h1", "a", "=h:1", "a=h:0", "a=h:1,a=h:2", ""] {
+            let config = Config::new(options(&["--name", "a", "--initial", list]).unwrap());
+            assert!(config.is_err(), "{list}");
+        }
+        let stranger = Config::new(options(&["--name", "c", "--initial", "a=h1:1"]).unwrap());
+        assert_eq!(stranger.unwrap_err().0, "--initial does not list this sentinel, c");
+    }
+
+    #[test]
+    fn a_file_is_overridden_by_flags_and_its_errors_name_the_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sentinel.conf");
+        let name = path.to_str().unwrap();
+        let check = |text: &str, error: &str| {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(options(&[name]).unwrap_err().to_string(), format!("{name}, {error}"));
+        };
+        check("# comment\n\nprot 1\n", "line 3: unknown option `prot`");
+        check("port 99999\n", "line 1: `99999` is no value for `port`: 99999 is not in 0..=65535");
+        check(
+            "loglevel loud\n",
+            "line 1: `loud` is no value for `loglevel`: it must be one of debug, verbose, notice, warning",
+        );
+        check(
+            "announce-hostnames maybe\n",
+            "line 1: `maybe` is no value for `announce-hostnames`: it must be yes or no",
+        );
+        check("port\n", "line 1: expected a name and a value");
+        std::fs::write(&path, "port 1000\nname \"x y\"\n").unwrap();
+        let read = options(&[name, "--port", "2000"]).unwrap();
+        assert_eq!((read.port, read.name.as_str()), (2000, "x y"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(options(&[name]).unwrap_err().to_string().starts_with("cannot read "));
+    }
+
+    #[test]
+    fn subcommands_need_no_other_option() {
+        let read = options(&["status", "--json", "--sentinel", "h:1"]).unwrap();
+        assert!(matches!(read.command, Some(Command::Status { json: true, .. })));
+        let read = options(&["failover", "mymaster", "--to", "abc"]).unwrap();
+        assert!(matches!(read.command, Some(Command::Failover { to: Some(_), .. })));
+    }
+}

@@ -1,0 +1,294 @@
+//! The shell of a failover: asks a shard's nodes, has [`crate::failover`] decide, commits, and logs the story.
+//!
+//! Failovers of one shard run one after another; those of different shards at once, and what they decide is
+//! committed in one Raft entry as far as it is ready at the same time.
+#![allow(clippy::disallowed_methods, reason = "shell: asks nodes and measures phases")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use keyward_proto::ids::{NodeId, Position, ShardId, Term};
+use keyward_proto::rpc;
+use keyward_proto::topology::{Node, Shard, Topology};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::clock::now;
+use crate::failover::{self, Answer, Answers, Case, Decision, Trigger};
+use crate::probe;
+use crate::sentinel::Sentinel;
+use crate::topology::{Outcome, PrimaryChange, Refusal, TopologyCommand, all_restarted};
+
+/// How long a node may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_millis(150);
+/// Once a safe choice is there, how long to wait for a better one.
+const STRAGGLER_LIMIT: Duration = Duration::from_millis(15);
+/// A member may restart between its answer and the commit; then everybody is asked again.
+const ATTEMPTS_MAX: usize = 3;
+/// How long a primary may take to hand its role over.
+const HANDOFF_LIMIT: Duration = Duration::from_secs(10);
+
+/// A decided change on its way into a Raft entry.
+#[derive(Debug)]
+pub struct Replacement {
+    change: PrimaryChange,
+    reply: oneshot::Sender<Result<Result<(), Refusal>, Status>>,
+}
+
+/// A stopped primary's wish.
+#[derive(Debug)]
+pub struct Handoff {
+    pub shard: ShardId,
+    pub primary: NodeId,
+    pub term: Term,
+    pub target: NodeId,
+    pub last: Position,
+}
+
+/// Collects the changes that are ready and commits them in one entry.
+pub async fn commit_replacements(sentinel: Arc<Sentinel>, mut queue: mpsc::Receiver<Replacement>) {
+    while let Some(first) = queue.recv().await {
+        let mut batch = vec![first];
+        while let Ok(next) = queue.try_recv() {
+            batch.push(next);
+        }
+        let changes = batch.iter().map(|r| r.change.clone()).collect();
+        let outcome = sentinel.propose(TopologyCommand::ReplacePrimary { changes }).await;
+        let mut results = match outcome {
+            Ok(Ok(Outcome::Replaced(results))) => Ok(results.into_iter()),
+            Ok(Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Registered { .. })) => {
+                Err(Status::internal("a replacement was answered as something else"))
+            }
+            Ok(Err(refusal)) => Err(Status::internal(refusal.to_string())),
+            Err(status) => Err(status),
+        };
+        for replacement in batch {
+            let result = match &mut results {
+                Ok(results) => results.next().ok_or_else(|| Status::internal("a replacement got no answer")),
+                Err(status) => Err(status.clone()),
+            };
+            // The request may have been given up meanwhile.
+            drop(replacement.reply.send(result));
+        }
+    }
+}
+
+async fn commit(sentinel: &Sentinel, change: PrimaryChange) -> Result<Result<(), Refusal>, Status> {
+    let (reply, answer) = oneshot::channel();
+    let sent = sentinel.replacements.send(Replacement { change, reply }).await;
+    sent.map_err(|_| Status::unavailable("this sentinel is stopping"))?;
+    answer.await.map_err(|_| Status::unavailable("this sentinel is stopping"))?
+}
+
+fn shard_lock(sentinel: &Sentinel, shard: &ShardId) -> Arc<tokio::sync::Mutex<()>> {
+    sentinel.failovers.lock().entry(shard.clone()).or_default().clone()
+}
+
+/// Held while a failover of the shard is under way; `None` if one is already.
+pub fn try_begin(sentinel: &Sentinel, shard: &ShardId) -> Option<OwnedMutexGuard<()>> {
+    shard_lock(sentinel, shard).try_lock_owned().ok()
+}
+
+/// Handles one request. The inner error is the reason why the primary stays.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn fail_over(
+    sentinel: &Sentinel,
+    shard: &ShardId,
+    term: Term,
+    trigger: Trigger,
+) -> Result<Result<(), String>, Status> {
+    let _one_at_a_time = shard_lock(sentinel, shard).lock_owned().await;
+    fail_over_locked(sentinel, shard, term, trigger).await
+}
+
+/// As [`fail_over`], for a caller that holds the guard of [`try_begin`].
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn fail_over_locked(
+    sentinel: &Sentinel,
+    shard: &ShardId,
+    term: Term,
+    trigger: Trigger,
+) -> Result<Result<(), String>, Status> {
+    for _ in 0..ATTEMPTS_MAX {
+        let started = Instant::now();
+        let topology = sentinel.current();
+        let settled = match topology.shards.get(shard) {
+            Some(shard) => sentinel.health.lock().is_settled(now(), shard),
+            None => false,
+        };
+        let case = match Case::open(&topology, shard, term, &trigger, settled) {
+            Ok(case) => case,
+            Err(refusal) => return Ok(Err(refusal.to_string())),
+        };
+        let answers = ask_members(&case).await;
+        let asked = started.elapsed();
+        let change = match case.decide(&answers) {
+            Decision::Replace(change) => change,
+            Decision::Keep { reason } => {
+                info!(%shard, %term, %reason, ?asked, "the primary stays");
+                return Ok(Err(reason));
+            }
+            Decision::Wait { reason } => return Ok(Err(reason)),
+        };
+        tell_answers(&topology, case.shard, &answers);
+        warn_of_losses(&topology, case.shard, &change);
+        let (node, gone) = (change.node.clone(), change.previous_primary_gone);
+        let in_sync = change.in_sync.clone();
+        match commit(sentinel, change).await? {
+            Ok(()) => {
+                let total = started.elapsed();
+                info!(
+                    %shard, term = %term.next(), primary = %node, ?in_sync, previous_primary_gone = gone,
+                    ?trigger, ?asked, committed = ?total.saturating_sub(asked), ?total, "primary replaced"
+                );
+                return Ok(Ok(()));
+            }
+            Err(refusal @ Refusal::StaleTerm { .. }) => return Ok(Err(refusal.to_string())),
+            Err(refusal) => info!(%shard, %term, %refusal, "the shard changed meanwhile: asking again"),
+        }
+    }
+    Ok(Err("the shard keeps changing: try again".into()))
+}
+
+/// Asks all members at once and stops waiting as soon as the rules allow.
+async fn ask_members(case: &Case<'_>) -> Answers {
+    let mut pending: FuturesUnordered<_> =
+        case.questions()
+            .map(|node| async move {
+                (node.id.clone(), probe::ask(case.topology, node, ANSWER_LIMIT).await.answer)
+            })
+            .collect();
+    let mut answers = Answers::new();
+    let mut deadline = Instant::now() + ANSWER_LIMIT * 2;
+    let mut decidable = false;
+    while let Ok(Some((id, answer))) = timeout_at(deadline, pending.next()).await {
+        answers.insert(id, answer);
+        if !decidable && case.is_decidable(&answers) {
+            decidable = true;
+            deadline = deadline.min(Instant::now() + STRAGGLER_LIMIT);
+        }
+    }
+    answers
+}
+
+fn tell_answers(topology: &Topology, shard: &Shard, answers: &Answers) {
+    for id in &shard.in_sync {
+        let role = if shard.primary.as_ref() == Some(id) { "primary" } else { "replica" };
+        let address = topology.nodes.get(id).map(|n| format!("{}:{}", n.host, n.port)).unwrap_or_default();
+        match answers.get(id) {
+            Some(Answer::Status(state)) => {
+                info!(shard = %shard.id, node = %id, %address, role, last = %state.last, incarnation = %state.incarnation,
+                    leases = ?state.leases, "asked: it answers");
+            }
+            Some(Answer::Refused) => {
+                info!(shard = %shard.id, node = %id, %address, role, "asked: nobody listens there")
+            }
+            Some(Answer::Silent) => {
+                info!(shard = %shard.id, node = %id, %address, role, "asked: no answer in time")
+            }
+            None => info!(shard = %shard.id, node = %id, %address, role, "asked: not waited for"),
+        }
+    }
+}
+
+fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
+    let held = topology.nodes.get(&change.node).map(|n| n.registered_last).unwrap_or_default();
+    if change.takeover {
+        warn!(shard = %shard.id, node = %change.node, "TAKEOVER by the operator: acknowledged writes may be lost");
+    } else if all_restarted(shard) && held == Position::ZERO {
+        warn!(shard = %shard.id, node = %change.node,
+            "EVERY member of the in-sync set has restarted and came back with nothing: the shard continues EMPTY");
+    } else if all_restarted(shard) {
+        warn!(shard = %shard.id, node = %change.node, %held,
+            "every member of the in-sync set has restarted: the one that holds most continues");
+    }
+}
+
+/// Commits what a stopped primary and its target have agreed on.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
+    let started = Instant::now();
+    let Handoff { shard, primary, term, target, last } = handoff;
+    let _one_at_a_time = shard_lock(sentinel, &shard).lock_owned().await;
+    let topology = sentinel.current();
+    if let Some(known) = topology.shards.get(&shard)
+        && known.term == term.next()
+        && known.primary.as_ref() == Some(&target)
+        && known.handoff_position == last
+    {
+        return Ok(Ok(()));
+    }
+    let settled = match topology.shards.get(&shard) {
+        Some(shard) => sentinel.health.lock().is_settled(now(), shard),
+        None => false,
+    };
+    let change = match failover::hand_off(&topology, &shard, &primary, term, &target, last, settled) {
+        Ok(change) => change,
+        Err(refusal) => return Ok(Err(refusal.to_string())),
+    };
+    let result = commit(sentinel, change).await?;
+    match &result {
+        Ok(()) => info!(%shard, term = %term.next(), from = %primary, to = %target, %last,
+            committed = ?started.elapsed(), "primary handed over"),
+        Err(refusal) => info!(%shard, %term, from = %primary, to = %target, %refusal, "hand-off refused"),
+    }
+    Ok(result.map_err(|refusal| refusal.to_string()))
+}
+
+/// An operator's failover: asks the primary to hand over; if it cannot be reached, replaces it.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn planned(
+    sentinel: &Sentinel,
+    shard: &Shard,
+    target: Option<&NodeId>,
+) -> Result<Result<(), String>, Status> {
+    let topology = sentinel.current();
+    let Some(primary) = shard.primary.as_ref().and_then(|id| topology.nodes.get(id)) else {
+        return fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() })
+            .await;
+    };
+    info!(shard = %shard.id, term = %shard.term, primary = %primary.id, ?target, "an operator asks for a hand-off");
+    match start_handoff(primary, shard, target).await {
+        Ok(reply) if reply.accepted => Ok(Ok(())),
+        Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),
+        Err(reason) => {
+            info!(shard = %shard.id, primary = %primary.id, reason, "the primary cannot be reached: replacing it");
+            fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() }).await
+        }
+    }
+}
+
+async fn start_handoff(
+    primary: &Node,
+    shard: &Shard,
+    target: Option<&NodeId>,
+) -> Result<rpc::ChangeReply, &'static str> {
+    let request = rpc::StartHandoffRequest {
+        shard_id: shard.id.as_str().into(),
+        term: shard.term.get(),
+        target: target.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+    };
+    let connected = timeout(ANSWER_LIMIT * 2, probe::connect(primary)).await;
+    let mut client = match connected {
+        Ok(Ok(client)) => client,
+        Ok(Err(Answer::Refused)) => return Err("nobody listens there"),
+        Ok(Err(Answer::Silent | Answer::Status(_))) | Err(_) => return Err("no answer in time"),
+    };
+    match timeout(HANDOFF_LIMIT, client.start_handoff(request)).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(_)) => Err("it failed during the hand-off"),
+        Err(_) => Err("it did not finish the hand-off in time"),
+    }
+}

@@ -1,0 +1,246 @@
+//! What a sentinel does without being asked: it looks after the nodes and the other sentinels, tells subscribers,
+//! and, if it leads, replaces primaries whose process is gone and places new nodes.
+//!
+//! Replicas complain about their primary long before the watchdog looks; it is there for what nobody complains
+//! about: every replica down too, a restarted shard, a lost member.
+#![allow(clippy::disallowed_methods, reason = "shell: looks at the clock and asks over the network")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use keyward_proto::ids::{NodeId, ShardId};
+use keyward_proto::rpc;
+use keyward_proto::topology::{Shape, Shard, Topology};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{info, warn};
+
+use super::{admin, failover};
+use crate::clock::now;
+use crate::events::Storyteller;
+use crate::failover::{Answer, Trigger};
+use crate::health::SentinelHealth;
+use crate::probe;
+use crate::raft::RaftId;
+use crate::sentinel::Sentinel;
+use crate::topology::{TopologyCommand, placement};
+
+const PERIOD: Duration = Duration::from_millis(500);
+const ANSWER_LIMIT: Duration = Duration::from_millis(400);
+/// How often a shard without a primary is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// Steps of placement in a row: every node is assigned at most once.
+const PLACEMENT_STEPS_MAX: usize = 1000;
+
+/// Asks all nodes and sentinels, again and again.
+pub async fn probe_all(sentinel: Arc<Sentinel>) {
+    let mut tick = interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let down_after = Duration::from_millis(sentinel.config.options.down_after_milliseconds);
+    loop {
+        tick.tick().await;
+        let topology = sentinel.current();
+        let nodes = topology.nodes.values().map(|node| async {
+            let (report, address) =
+                tokio::join!(probe::ask(&topology, node, ANSWER_LIMIT), resolve(&node.host, node.port));
+            (node.id.clone(), report, address)
+        });
+        let sentinels =
+            topology.sentinels.keys().map(|id| async { (*id, sentinel_answers(&sentinel, *id).await) });
+        let (nodes, sentinels) = tokio::join!(join_all(nodes), join_all(sentinels));
+        let mut changes = Vec::new();
+        {
+            let mut health = sentinel.health.lock();
+            for (id, report, address) in nodes {
+                if let Some(is_down) = health.note_node(now(), down_after, &id, report.answer, report.status)
+                {
+                    changes.push((id.clone(), is_down));
+                }
+                if let Some(node) = health.nodes.get_mut(&id)
+                    && address.is_some()
+                {
+                    node.address = address;
+                }
+            }
+            for (id, answers) in sentinels {
+                let known = health.sentinels.get(&id).map(|s| s.answered_at);
+                let answered_at = if answers { now() } else { known.unwrap_or_else(now) };
+                health.sentinels.insert(id, SentinelHealth { answers, answered_at });
+            }
+            health.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
+            health.note_topology(now(), &topology);
+        }
+        tell_down(&sentinel, &topology, changes);
+        sentinel.probed.notify_one();
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> Option<std::net::IpAddr> {
+    if let Ok(ip) = host.parse() {
+        return Some(ip);
+    }
+    let found = timeout(ANSWER_LIMIT, tokio::net::lookup_host((host, port))).await.ok()?.ok()?;
+    let mut addresses: Vec<_> = found.map(|a| a.ip().to_canonical()).collect();
+    addresses.sort_by_key(|ip| ip.is_ipv6());
+    addresses.first().copied()
+}
+
+async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
+    if id == sentinel.id() {
+        return true;
+    }
+    let Some(mut client) = sentinel.address_of(id).and_then(|a| sentinel.control_client(&a)) else {
+        return false;
+    };
+    let request = rpc::AdminRequest { command: admin::IDENTITY.into(), arguments: Vec::new() };
+    matches!(timeout(ANSWER_LIMIT, client.admin(request)).await, Ok(Ok(_)))
+}
+
+fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, bool)>) {
+    if changes.is_empty() {
+        return;
+    }
+    let health = sentinel.health.lock().clone();
+    let mut storyteller = Storyteller::new(sentinel.config.options.announce_hostnames);
+    storyteller.step(topology, &health);
+    for (id, is_down) in changes {
+        if is_down {
+            info!(node = %id, "node is down");
+        } else {
+            info!(node = %id, "node is up");
+        }
+        for event in storyteller.node_down_changed(topology, &health, &id, is_down) {
+            // Nobody may be listening.
+            drop(sentinel.events.send(event));
+        }
+    }
+}
+
+/// Tells subscribers of each change of the topology.
+pub async fn tell_changes(sentinel: Arc<Sentinel>) {
+    let mut topology = sentinel.topology.clone();
+    let mut storyteller = Storyteller::new(sentinel.config.options.announce_hostnames);
+    loop {
+        let current = topology.borrow_and_update().clone();
+        sentinel.health.lock().note_topology(now(), &current);
+        let health = sentinel.health.lock().clone();
+        for event in storyteller.step(&current, &health) {
+            // Nobody may be listening.
+            drop(sentinel.events.send(event));
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the leader does about what was found, and about every change of the topology.
+pub async fn react(sentinel: Arc<Sentinel>) {
+    let mut topology = sentinel.topology.clone();
+    let mut waiting: BTreeMap<ShardId, String> = BTreeMap::new();
+    let (results, mut reasons) = tokio::sync::mpsc::channel::<(ShardId, Option<String>)>(64);
+    loop {
+        let current = topology.borrow_and_update().clone();
+        announce(&sentinel, &current).await;
+        if sentinel.is_leader() {
+            for shard in current.shards.values().filter(|s| needs_primary(&sentinel, &current, s)) {
+                let Some(guard) = failover::try_begin(&sentinel, &shard.id) else { continue };
+                let (sentinel, id, term, results) =
+                    (sentinel.clone(), shard.id.clone(), shard.term, results.clone());
+                tokio::spawn(async move {
+                    let result = failover::fail_over_locked(&sentinel, &id, term, Trigger::Watchdog).await;
+                    drop(guard);
+                    let reason = match result {
+                        Ok(Ok(())) => None,
+                        Ok(Err(reason)) => Some(reason),
+                        Err(status) => Some(status.message().to_owned()),
+                    };
+                    // The receiver lives as long as this sentinel; a full queue loses a log line.
+                    drop(results.try_send((id, reason)));
+                });
+            }
+            place(&sentinel).await;
+        }
+        while let Ok((shard, reason)) = reasons.try_recv() {
+            note_waiting(&mut waiting, shard, reason);
+        }
+        let is_waiting = current.shards.values().any(|s| s.primary.is_none());
+        tokio::select! {
+            changed = topology.changed() => if changed.is_err() { return },
+            () = sentinel.probed.notified() => {}
+            () = sleep(RETRY), if is_waiting => {}
+        }
+    }
+}
+
+fn note_waiting(waiting: &mut BTreeMap<ShardId, String>, shard: ShardId, reason: Option<String>) {
+    let Some(reason) = reason else {
+        waiting.remove(&shard);
+        return;
+    };
+    if waiting.get(&shard) != Some(&reason) {
+        warn!(%shard, %reason, "no failover");
+        waiting.insert(shard, reason);
+    }
+}
+
+/// No primary, or nobody listens at its address any more.
+fn needs_primary(sentinel: &Sentinel, topology: &Topology, shard: &Shard) -> bool {
+    let Some(primary) = &shard.primary else { return true };
+    let health = sentinel.health.lock();
+    let Some(node) = topology.nodes.get(primary) else { return false };
+    match health.nodes.get(primary).map(|n| &n.answer) {
+        Some(Answer::Refused) => true,
+        Some(Answer::Status(state)) => node.incarnation < state.incarnation,
+        Some(Answer::Silent) | None => false,
+    }
+}
+
+/// Tells the group where clients reach this sentinel, if it does not know.
+async fn announce(sentinel: &Sentinel, topology: &Topology) {
+    let own = sentinel.own_address();
+    if sentinel.raft.get().is_none() || topology.sentinels.get(&sentinel.id()) == Some(&own) {
+        return;
+    }
+    if let Err(status) = admin::announce(sentinel, own).await {
+        info!(reason = status.message(), "cannot announce this sentinel yet");
+    }
+}
+
+/// Before there are shards, the leader's options are the wanted shape.
+async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
+    let options = &sentinel.config.options;
+    let shape = Shape {
+        shards: options.shards,
+        replicas_per_shard: options.replicas,
+        primary_name: options.primary_name.clone(),
+    };
+    if !topology.shards.is_empty() || topology.shape == shape {
+        return;
+    }
+    match sentinel.propose(TopologyCommand::SetShape { shape }).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(refusal)) => warn!(%refusal, "the wanted shape is refused"),
+        Err(status) => info!(reason = status.message(), "cannot settle the shape yet"),
+    }
+}
+
+/// Forms shards and assigns spare nodes until nothing is left to do.
+pub async fn place(sentinel: &Sentinel) {
+    let _one_at_a_time = sentinel.placement.lock().await;
+    settle_shape(sentinel, &sentinel.current()).await;
+    for _ in 0..PLACEMENT_STEPS_MAX {
+        let lost = sentinel.health.lock().lost(now());
+        let new_shard_id = || ShardId::from_random(rand::random());
+        let Some(command) = placement::next(&sentinel.current(), &lost, new_shard_id) else { return };
+        match sentinel.propose(command.clone()).await {
+            Ok(Ok(_)) => info!(?command, "placed"),
+            Ok(Err(refusal)) => {
+                info!(?command, %refusal, "placement refused");
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+}

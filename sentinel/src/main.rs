@@ -1,0 +1,67 @@
+//! `keyward-sentinel`: reads options, then runs a sentinel or asks a running one.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the command line's own output")]
+
+use std::process::ExitCode;
+
+use keyward_sentinel::cli;
+use keyward_sentinel::config::{Config, Options, ParseError, parse};
+use keyward_sentinel::runtime::run;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args()) {
+        Ok(options) => options,
+        Err(ParseError::Flags(e)) => e.exit(),
+        Err(ParseError::File(e)) => return fail(&e),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&e),
+    };
+    match options.command.clone() {
+        Some(command) => match runtime.block_on(cli::execute(command)) {
+            Ok(text) => {
+                println!("{}", text.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(e) => fail(&e),
+        },
+        None => serve(&runtime, options),
+    }
+}
+
+fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
+    let level = match options.loglevel.as_str() {
+        "debug" => "debug,h2=info,hyper=info,tower=info",
+        "verbose" => "info",
+        "warning" => "warn",
+        _ => "info,openraft=warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = match Config::new(options) {
+        Ok(config) => config,
+        Err(e) => return fail(&e),
+    };
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        run(config, shutdown).await.map_err(|e| e.to_string())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&e),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("keyward-sentinel: {error}");
+    ExitCode::FAILURE
+}

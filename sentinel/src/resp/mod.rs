@@ -1,0 +1,2 @@
+//! The Sentinel API.
+pub mod server;
