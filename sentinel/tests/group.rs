@@ -100,6 +100,7 @@ async fn a_restarted_primary_is_replaced_and_a_hand_off_keeps_everybody() {
         term: 2,
         target: id(3).to_string(),
         last: Some(rpc::Position { term: 2, index: 5 }),
+        in_sync_version: shard.in_sync_version,
     };
     for attempt in ["first", "repeated, as if the answer had been lost"] {
         let reply = group.control(0).handoff(request.clone()).await.unwrap().into_inner();

@@ -18,7 +18,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::clock::now;
-use crate::failover::{self, Answer, Answers, Case, Decision, Trigger};
+use crate::failover::{self, Answer, Answers, Case, Decision, Handoff, Trigger};
 use crate::probe;
 use crate::sentinel::Sentinel;
 use crate::topology::{Outcome, PrimaryChange, Refusal, TopologyCommand, all_restarted};
@@ -37,16 +37,6 @@ const HANDOFF_LIMIT: Duration = Duration::from_secs(10);
 pub struct Replacement {
     change: PrimaryChange,
     reply: oneshot::Sender<Result<Result<(), Refusal>, Status>>,
-}
-
-/// A stopped primary's wish.
-#[derive(Debug)]
-pub struct Handoff {
-    pub shard: ShardId,
-    pub primary: NodeId,
-    pub term: Term,
-    pub target: NodeId,
-    pub last: Position,
 }
 
 /// Collects the changes that are ready and commits them in one entry.
@@ -218,7 +208,7 @@ fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
 /// `Unavailable` when the change could not be committed here.
 pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
     let started = Instant::now();
-    let Handoff { shard, primary, term, target, last } = handoff;
+    let Handoff { shard, primary, term, target, last, .. } = handoff.clone();
     let _one_at_a_time = shard_lock(sentinel, &shard).lock_owned().await;
     let topology = sentinel.current();
     if let Some(known) = topology.shards.get(&shard)
@@ -232,7 +222,7 @@ pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<()
         Some(shard) => sentinel.health.lock().is_settled(now(), shard),
         None => false,
     };
-    let change = match failover::hand_off(&topology, &shard, &primary, term, &target, last, settled) {
+    let change = match failover::hand_off(&topology, &handoff, settled) {
         Ok(change) => change,
         Err(refusal) => return Ok(Err(refusal.to_string())),
     };

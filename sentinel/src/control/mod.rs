@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use crate::clock::now;
-use crate::failover::Trigger;
+use crate::failover::{Handoff, Trigger};
 use crate::sentinel::{REQUEST_LIMIT, Sentinel};
 use crate::topology::{InSyncChange, Outcome, Registration, TopologyCommand};
 
@@ -176,12 +176,13 @@ impl ControlService {
     }
 
     async fn handoff_here(&self, request: &rpc::HandoffRequest) -> Result<rpc::ChangeReply, Status> {
-        let handoff = failover::Handoff {
+        let handoff = Handoff {
             shard: shard_id(&request.shard_id)?,
             primary: node_id(&request.primary)?,
             term: Term::new(request.term),
             target: node_id(&request.target)?,
             last: request.last.unwrap_or_default().into(),
+            in_sync_version: request.in_sync_version,
         };
         let result = failover::hand_off(&self.sentinel, handoff).await?;
         Ok(self.reply(result))

@@ -282,6 +282,7 @@ impl<'a> Case<'a> {
             in_sync,
             previous_primary_gone: gone && self.earlier_leases_are_over(),
             handoff_position: Position::ZERO,
+            expected_in_sync_version: None,
             takeover: false,
         }
     }
@@ -324,22 +325,30 @@ impl<'a> Case<'a> {
     }
 }
 
+/// A stopped primary's wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handoff {
+    pub shard: ShardId,
+    pub primary: NodeId,
+    pub term: Term,
+    pub target: NodeId,
+    /// The primary's last position, which the target holds.
+    pub last: Position,
+    pub in_sync_version: u64,
+}
+
 /// A stopped primary gives its role to a replica that holds everything.
 ///
 /// # Errors
 /// A [`Refusal`] when the sender is not the primary of this term, or the target not in sync.
-pub fn hand_off(
-    topology: &Topology,
-    shard: &ShardId,
-    primary: &NodeId,
-    term: Term,
-    target: &NodeId,
-    last: Position,
-    settled: bool,
-) -> Result<PrimaryChange, Refusal> {
+pub fn hand_off(topology: &Topology, handoff: &Handoff, settled: bool) -> Result<PrimaryChange, Refusal> {
+    let Handoff { shard, primary, term, target, last, in_sync_version } = handoff;
     let shard = topology.shards.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
-    if shard.term != term {
+    if shard.term != *term {
         return Err(Refusal::StaleTerm { current: shard.term });
+    }
+    if shard.in_sync_version != *in_sync_version {
+        return Err(Refusal::StaleInSync { current: shard.in_sync_version });
     }
     if shard.primary.as_ref() != Some(primary) {
         return Err(Refusal::NotThePrimary(primary.clone()));
@@ -352,11 +361,12 @@ pub fn hand_off(
     }
     Ok(PrimaryChange {
         shard: shard.id.clone(),
-        expected_term: term,
+        expected_term: *term,
         node: target.clone(),
         in_sync: shard.in_sync.difference(&shard.restarted).cloned().collect(),
         previous_primary_gone: settled || shard.previous_primary_gone,
-        handoff_position: last,
+        handoff_position: *last,
+        expected_in_sync_version: Some(*in_sync_version),
         takeover: false,
     })
 }

@@ -219,8 +219,17 @@ fn a_hand_off_keeps_the_whole_set() {
     let t = topology();
     let shard = t.shards.keys().next().unwrap();
     let last = Position::new(1, 20);
-    let change = hand_off(&t, shard, &id(1), Term::new(1), &id(3), last, true).unwrap();
+    let from = |n: u8| Handoff {
+        shard: shard.clone(),
+        primary: id(n),
+        term: Term::new(1),
+        target: id(3),
+        last,
+        in_sync_version: t.shards[shard].in_sync_version,
+    };
+    let change = hand_off(&t, &from(1), true).unwrap();
     assert_eq!((change.node, change.in_sync, change.handoff_position), (id(3), set(&[1, 2, 3]), last));
-    let from_2 = hand_off(&t, shard, &id(2), Term::new(1), &id(3), last, true);
-    assert_eq!(from_2, Err(Refusal::NotThePrimary(id(2))));
+    assert_eq!(hand_off(&t, &from(2), true), Err(Refusal::NotThePrimary(id(2))));
+    let given_up = Handoff { in_sync_version: 1, ..from(1) };
+    assert!(matches!(hand_off(&t, &given_up, true), Err(Refusal::StaleInSync { .. })));
 }

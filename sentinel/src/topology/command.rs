@@ -102,6 +102,10 @@ pub struct PrimaryChange {
     /// Where the old primary stopped, at a hand-off.
     #[serde(default)]
     pub handoff_position: Position,
+    /// At a hand-off, compared with the shard's: a primary that gives up waiting for the outcome has its set
+    /// changed first, and then the hand-off can never take effect.
+    #[serde(default)]
+    pub expected_in_sync_version: Option<u64>,
     /// The operator accepts that writes may be lost: `node` need not be in sync.
     #[serde(default)]
     pub takeover: bool,

@@ -254,6 +254,9 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
     if shard.term != change.expected_term {
         return Err(Refusal::StaleTerm { current: shard.term });
     }
+    if change.expected_in_sync_version.is_some_and(|expected| expected != shard.in_sync_version) {
+        return Err(Refusal::StaleInSync { current: shard.in_sync_version });
+    }
     if candidate.shard.as_ref() != Some(&change.shard) {
         return Err(Refusal::NotAMember(change.node.clone()));
     }

@@ -105,6 +105,7 @@ impl Group {
             in_sync: set(in_sync),
             previous_primary_gone: false,
             handoff_position: Position::ZERO,
+            expected_in_sync_version: None,
             takeover: false,
         }
     }
