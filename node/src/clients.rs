@@ -79,6 +79,35 @@ pub struct Client {
 }
 
 impl Client {
+    fn new(id: u64, address: String, local_address: String, now: i64) -> Arc<Client> {
+        Arc::new(Client {
+            id,
+            address,
+            local_address,
+            created_at: now,
+            last_interaction: AtomicI64::new(now),
+            description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
+            last_command: AtomicPtr::new(std::ptr::null_mut()),
+            pushes: Mutex::default(),
+            has_pushes: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            close_after_reply: AtomicBool::new(false),
+            unblock: AtomicU8::new(0),
+            waiter: Mutex::default(),
+            query_buffer_len: AtomicUsize::new(0),
+            output_buffer_len: AtomicUsize::new(0),
+            net_in_bytes: AtomicU64::new(0),
+            net_out_bytes: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            wake: Arc::new(Notify::new()),
+        })
+    }
+
+    /// In whose name effects of the log are applied: it is connected to nothing.
+    pub fn detached() -> Arc<Client> {
+        Client::new(0, String::new(), String::new(), 0)
+    }
+
     /// Queues a message; a client that does not read is closed when more than `limit_bytes` wait (0: no limit).
     pub fn push(&self, message: Bytes, limit_bytes: usize) {
         let mut pushes = self.pushes.lock();
@@ -169,27 +198,8 @@ pub struct Clients {
 
 impl Clients {
     pub fn add(&self, address: String, local_address: String, now: i64) -> Arc<Client> {
-        let client = Arc::new(Client {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
-            address,
-            local_address,
-            created_at: now,
-            last_interaction: AtomicI64::new(now),
-            description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
-            last_command: AtomicPtr::new(std::ptr::null_mut()),
-            pushes: Mutex::default(),
-            has_pushes: AtomicBool::new(false),
-            killed: AtomicBool::new(false),
-            close_after_reply: AtomicBool::new(false),
-            unblock: AtomicU8::new(0),
-            waiter: Mutex::default(),
-            query_buffer_len: AtomicUsize::new(0),
-            output_buffer_len: AtomicUsize::new(0),
-            net_in_bytes: AtomicU64::new(0),
-            net_out_bytes: AtomicU64::new(0),
-            commands: AtomicU64::new(0),
-            wake: Arc::new(Notify::new()),
-        });
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Client::new(id, address, local_address, now);
         self.clients.lock().insert(client.id, Arc::clone(&client));
         self.count.fetch_add(1, Ordering::Relaxed);
         client

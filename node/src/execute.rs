@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, ReplyWriter, Version};
 use keyward_proto::slot::Slot;
 use parking_lot::RawMutex;
@@ -774,36 +775,35 @@ impl Executor {
 
     // ------------------------------------------------------------------ the log's effects
 
-    /// Applies one effect of the log: no checks, no expiry, no effects of its own.
+    /// Applies effects of the log: no checks, no expiry, no effects of their own. `run` is called once with all
+    /// locks held (those of all slots for `None`) and calls what it is given for each effect.
     ///
-    /// # Errors
-    /// The effect is not a command that this version knows: the log is damaged or from a later version.
-    pub fn apply_effect(
+    /// Panics on an effect that this version does not know: going on would make this node differ from its primary.
+    pub fn apply_locked(
         &mut self,
         session: &mut Session,
-        slot: Option<Slot>,
-        db: u16,
-        args: Args<'_>,
-    ) -> Result<(), CommandError> {
+        slots: Option<Vec<Slot>>,
+        index: LogIndex,
+        run: impl FnOnce(&mut dyn FnMut(u16, Args<'_>)),
+    ) {
         let server = Arc::clone(&self.server);
-        let (_, row) = self.find(args)?;
         let mut keys =
             Keys::new(&server.keyspace, Mode::Apply, false, 0, crate::notify::EventClasses::default());
-        keys.db = db;
-        session.db = db;
-        match slot {
-            Some(slot) => keys.lock_one(slot),
+        match slots {
+            Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),
         }
         let mut out = BytesMut::new();
-        let result = self.call(session, row, args, &mut keys, &mut out);
+        run(&mut |db, args| {
+            (keys.db, session.db) = (db, db);
+            out.clear();
+            let (_, row) = self.find(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
+            if let Err(e) = self.call(session, row, args, &mut keys, &mut out) {
+                panic!("an effect failed: {args:?}: {e}");
+            }
+        });
+        keys.set_last_write(index.get());
         keys.unlock();
-        result.map(|_| ())
-    }
-
-    /// The gate of this thread, held while effects are applied.
-    pub fn world_gate(&self) -> world::Gate {
-        Arc::clone(&self.gate)
     }
 }
 

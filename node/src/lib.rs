@@ -5,6 +5,7 @@
 //! - [`command`]: the commands, a row of [`command::table`] for each
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
+//! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`config`], [`routing`], [`server`]: what all threads share
@@ -13,12 +14,14 @@
 //! [`replication`]) read a clock, spawn a task or touch a socket.
 
 pub mod blocking;
+pub mod bus;
 pub mod clients;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod connection;
 pub mod cron;
+pub mod engine;
 pub mod execute;
 pub mod gate;
 pub mod glob;

@@ -1,10 +1,11 @@
 //! What all threads of a node share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::bus::Bus;
 use crate::clients::Clients;
 use crate::config::{Config, Settings};
 use crate::gate::Gate;
@@ -40,6 +41,8 @@ pub struct Server {
     pub run_id: String,
     /// Asks the program to end.
     pub shutdown: crate::shutdown::Shutdown,
+    /// Carries messages to other nodes; set once when the node runs with sentinels.
+    pub bus: OnceLock<Bus>,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
 }
@@ -94,6 +97,7 @@ impl Server {
             started_at: now,
             run_id,
             shutdown: crate::shutdown::Shutdown::default(),
+            bus: OnceLock::new(),
             active_expire: AtomicBool::new(true),
         }))
     }
@@ -131,6 +135,14 @@ impl Server {
     /// Reads the configuration.
     pub fn with_config<R>(&self, read: impl FnOnce(&Config) -> R) -> R {
         read(&self.config.lock())
+    }
+
+    /// PUBLISH and SPUBLISH: to the subscribers of this node, whose number is returned, and of the other nodes.
+    pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
+        if let Some(bus) = self.bus.get() {
+            bus.publish(channel, payload, sharded);
+        }
+        self.pubsub.publish(channel, payload, sharded, self.settings().output_limit_pubsub)
     }
 
     /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for.

@@ -120,7 +120,7 @@ impl TestNode {
         let mut replica = TestNode::new();
         let TestNode { executor, session, .. } = &mut replica;
         self.visit_effects(&mut |(slot, db), args| {
-            executor.apply_effect(session, slot, db, args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+            executor.apply_locked(session, slot.map(|s| vec![s]), LogIndex::ZERO, |apply| apply(db, args));
         });
         replica.session.db = 0;
         replica

@@ -199,6 +199,15 @@ impl<'a> Keys<'a> {
         held.max(self.walked)
     }
 
+    /// Marks the locked slots as written at this index.
+    pub fn set_last_write(&mut self, index: u64) {
+        match &mut self.held {
+            Held::None => {}
+            Held::One(_, state) => state.last_write = index,
+            Held::Many(states) => states.iter_mut().for_each(|(_, s)| s.last_write = index),
+        }
+    }
+
     /// Keys on which clients wait and that received data.
     pub fn take_ready(&mut self) -> Vec<DbKey> {
         std::mem::take(&mut self.ready)
