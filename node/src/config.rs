@@ -313,7 +313,7 @@ impl Config {
         let pattern = pattern.to_ascii_lowercase();
         self.values
             .iter()
-            .filter(move |(name, _)| crate::glob::matches(&pattern, name.as_bytes()))
+            .filter(move |(name, _)| keyward_proto::glob::matches(&pattern, name.as_bytes()))
             .map(|(n, v)| (*n, v.as_str()))
     }
 

@@ -24,7 +24,6 @@ pub mod cron;
 pub mod engine;
 pub mod execute;
 pub mod gate;
-pub mod glob;
 pub mod io;
 pub mod keyspace;
 pub mod log;

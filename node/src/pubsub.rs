@@ -124,7 +124,7 @@ impl PubSub {
             return receivers;
         }
         for (pattern, subscribers) in self.patterns.read().iter() {
-            if !crate::glob::matches(pattern, channel) {
+            if !keyward_proto::glob::matches(pattern, channel) {
                 continue;
             }
             let mut encoded = Encoded::default();
@@ -154,7 +154,7 @@ impl PubSub {
     /// Channels (or shard channels) that have subscribers and match.
     pub fn active(&self, sharded: bool, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let parts = if sharded { &self.sharded } else { &self.channels };
-        let matches = |c: &[u8]| pattern.is_none_or(|p| crate::glob::matches(p, c));
+        let matches = |c: &[u8]| pattern.is_none_or(|p| keyward_proto::glob::matches(p, c));
         parts
             .iter()
             .flat_map(|p| p.lock().keys().filter(|c| matches(c)).cloned().collect::<Vec<_>>())

@@ -1,6 +1,7 @@
 //! What `keyward-node` and `keyward-sentinel` must agree on.
 //!
 //! - [`slot`]: hash slots and hash tags
+//! - [`glob`]: patterns of channel and key names
 //! - [`ids`]: identifiers and log positions
 //! - [`time`]: the two kinds of time
 //! - [`topology`]: who serves a slot, at which version
@@ -9,6 +10,7 @@
 //!
 //! Architecture invariant: nothing in here reads a clock, opens a socket or spawns a task.
 
+pub mod glob;
 pub mod ids;
 pub mod resp;
 pub mod slot;

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use super::{CommandError, ascii_eq, parse_i64_arg};
-use crate::glob;
+use keyward_proto::glob;
 
 /// What a scan returns of what it visits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
