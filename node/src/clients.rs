@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering,
+};
 
 use bytes::Bytes;
 use keyward_proto::resp::Version;
@@ -27,6 +29,8 @@ pub struct Description {
     pub sharded: usize,
     /// Commands queued by MULTI.
     pub multi: Option<usize>,
+    /// Bytes of their arguments.
+    pub multi_len_bytes: usize,
     pub watched: usize,
     pub readonly: bool,
     pub no_evict: bool,
@@ -56,6 +60,7 @@ pub struct Client {
     pub id: u64,
     pub address: String,
     pub local_address: String,
+    pub fd: AtomicI32,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
     /// Milliseconds since the Unix epoch.
@@ -84,6 +89,7 @@ impl Client {
             id,
             address,
             local_address,
+            fd: AtomicI32::new(-1),
             created_at: now,
             last_interaction: AtomicI64::new(now),
             description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
@@ -186,6 +192,12 @@ impl Client {
         let found = all().find(is_it).or_else(|| all().flat_map(|r| r.subcommands.iter()).find(is_it));
         found.map_or("NULL", |r| r.name)
     }
+}
+
+/// Whether an address, as in [`Client::address`], is this host's own.
+pub fn is_loopback(address: &str) -> bool {
+    let ip = address.parse().map(|a: std::net::SocketAddr| a.ip().to_canonical());
+    ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// All connected clients, in order of their IDs.

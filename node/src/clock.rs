@@ -19,6 +19,12 @@ pub fn unix_millis() -> UnixMillis {
     UnixMillis(time.tv_sec * 1000 + time.tv_nsec / 1_000_000)
 }
 
+/// The wall clock, in microseconds.
+pub fn unix_micros() -> i64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
 /// How long until `deadline`; zero if it has passed.
 pub fn until(deadline: Monotonic) -> Duration {
     deadline.since(monotonic())

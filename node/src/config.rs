@@ -69,6 +69,7 @@ static DIRECTIVES: &[Directive] = &[
     row("timeout", int(0, INT), "0", Runtime),
     row("maxclients", int(1, 4294967295), "10000", Runtime),
     row("io-threads", int(1, 256), "0", StartOnly),
+    row("enable-debug-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
     // Access
     row("requirepass", Kind::Text, "", Runtime),
     row("masterauth", Kind::Text, "", Runtime),

@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,6 +106,7 @@ struct Woken {
 
 /// Serves a client until it leaves, is killed, or breaks the protocol.
 pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>, authenticated: bool) {
+    client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(Arc::clone(&client), authenticated);
     let mut connection = Connection {
         stream,

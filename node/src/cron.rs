@@ -16,6 +16,7 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// Runs until the program ends.
 pub async fn run(server: Arc<Server>) {
     let mut executor = Executor::new(Arc::clone(&server));
+    server.memory_startup.store(crate::process::allocated(), Ordering::Relaxed);
     let mut interval = tokio::time::interval(EXPIRE_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -24,6 +25,8 @@ pub async fn run(server: Arc<Server>) {
             executor.expire_cycle();
         }
         close_idle_clients(&server);
+        server.rates.sample(clock::unix_millis().0, &server.stats);
+        server.memory_peak.fetch_max(crate::process::allocated(), Ordering::Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@
 //! 4. unlock; serve clients that waited for what it pushed; publish keyspace events.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -143,7 +144,7 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let mut guard: GateGuard = Some(self.gate.lock_arc());
         let now = clock::unix_millis().0;
-        session.client.last_interaction.store(now, std::sync::atomic::Ordering::Relaxed);
+        session.client.last_interaction.store(now, Ordering::Relaxed);
         let mode = mode_of(server.shared.gate.state());
         let mut keys = Keys::new(
             &server.keyspace,
@@ -170,6 +171,7 @@ impl Executor {
         }
         let (hits, misses, expired) = keys.take_counts();
         self.stats.commands.add((next - first) as u64);
+        session.client.commands.fetch_add((next - first) as u64, Ordering::Relaxed);
         if hits + misses + expired > 0 {
             self.stats.keyspace_hits.add(hits);
             self.stats.keyspace_misses.add(misses);
@@ -196,12 +198,12 @@ impl Executor {
             session.reply_mode = ReplyMode::Skip;
         }
         let result = match self.find(args) {
-            Ok((top, row)) => {
+            Ok((_, row)) => {
                 session.client.set_last_command(row);
                 match self.admit(session, row, args, waited, keys.now, progress) {
                     Ok(Admission::Execute) => {
                         let result = self.execute(session, row, args, keys, out, guard, progress);
-                        if let Some(counters) = self.stats.command(top) {
+                        if let Some(counters) = self.stats.command(row) {
                             counters.calls.add(1);
                             if result.is_err() {
                                 counters.failed.add(1);
@@ -212,7 +214,7 @@ impl Executor {
                     Ok(Admission::Queue) => queue(session, row, args, out),
                     Ok(Admission::Stop(stop)) => return Some(stop),
                     Err(e) => {
-                        if let Some(counters) = self.stats.command(top) {
+                        if let Some(counters) = self.stats.command(row) {
                             counters.rejected.add(1);
                         }
                         abort_transaction(session);
@@ -241,9 +243,10 @@ impl Executor {
                 waiter.map(|waiter| Stop::Blocked { waiter, timeout, on_timeout: block.on_timeout })
             }
             Err(e) => {
-                self.stats.error_replies.add(1);
+                let text = e.to_string();
+                self.stats.count_error(&text);
                 out.truncate(start);
-                ReplyWriter::new(out, session.version).error(&e.to_string());
+                ReplyWriter::new(out, session.version).error(&text);
                 None
             }
         };
@@ -652,9 +655,10 @@ impl Executor {
                 }
                 Ok(other) => end = other,
                 Err(e) => {
-                    self.stats.error_replies.add(1);
+                    let text = e.to_string();
+                    self.stats.count_error(&text);
                     out.truncate(start);
-                    ReplyWriter::new(out, session.version).error(&e.to_string());
+                    ReplyWriter::new(out, session.version).error(&text);
                 }
             }
         }
@@ -881,7 +885,7 @@ pub fn unwatch(session: &mut Session, keys: &mut Keys<'_>) {
     for watched in std::mem::take(&mut session.watched) {
         keys.with_slot(Slot::of(&watched.key.1), |state| state.unwatch(&watched.key, &session.watch_flag));
     }
-    session.watch_flag.store(false, std::sync::atomic::Ordering::Release);
+    session.watch_flag.store(false, Ordering::Release);
 }
 
 /// Puts the client into the queues of the keys, under the locks under which nothing was found.

@@ -10,7 +10,7 @@
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`config`], [`routing`], [`server`]: what all threads share
 //!
-//! Architecture invariant: only the shells ([`clock`], [`io`], [`connection`], [`shutdown`], and those of
+//! Architecture invariant: only the shells ([`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`], and those of
 //! [`replication`]) read a clock, spawn a task or touch a socket.
 
 pub mod blocking;
@@ -28,7 +28,9 @@ pub mod io;
 pub mod keyspace;
 pub mod log;
 pub mod notify;
+pub mod process;
 pub mod pubsub;
+pub mod reclaim;
 pub mod replication;
 pub mod routing;
 pub mod run;

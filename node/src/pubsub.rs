@@ -136,6 +136,21 @@ impl PubSub {
         receivers
     }
 
+    /// HELLO changed the protocol of a session that has subscriptions.
+    pub fn set_version(&self, session: &Session) {
+        let subscriptions = &session.subscriptions;
+        let all = [
+            (Kind::Channel, &subscriptions.channels),
+            (Kind::Pattern, &subscriptions.patterns),
+            (Kind::Sharded, &subscriptions.sharded),
+        ];
+        for (kind, names) in all {
+            for name in names {
+                self.subscribe(kind, name, &session.client, session.version);
+            }
+        }
+    }
+
     /// Removes all subscriptions of a session that ends.
     pub fn end(&self, session: &mut Session) {
         let subscriptions = std::mem::take(&mut session.subscriptions);

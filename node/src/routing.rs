@@ -85,6 +85,15 @@ impl Routing {
     }
 }
 
+/// The address of a node in INFO and ROLE.
+pub fn host(node: &Node, settings: &Settings) -> String {
+    if settings.prefer_hostname && !node.hostname.is_empty() {
+        node.hostname.clone()
+    } else {
+        node.host.clone()
+    }
+}
+
 /// `host:port` of a node in redirections, by `cluster-preferred-endpoint-type`.
 pub fn endpoint(node: &Node, settings: &Settings) -> String {
     if settings.unknown_endpoint {

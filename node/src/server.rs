@@ -1,9 +1,11 @@
 //! What all threads of a node share.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use keyward_proto::topology::Node;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::bus::Bus;
 use crate::clients::Clients;
@@ -16,7 +18,11 @@ use crate::notify::Event;
 use crate::pubsub::PubSub;
 use crate::replication::Shared;
 use crate::routing::Routing;
-use crate::stats::Stats;
+use crate::stats::{Rates, Stats};
+
+/// The versions whose behaviour clients may expect; `redis_version` is the last one of Redis that Valkey names.
+pub const REDIS_VERSION: &str = "7.2.4";
+pub const VALKEY_VERSION: &str = "9.1.2";
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -28,6 +34,10 @@ pub struct Server {
     pub clients: Clients,
     pub pubsub: PubSub,
     pub stats: Stats,
+    pub rates: Rates,
+    /// Bytes allocated once the server was set up, and at most since.
+    pub memory_startup: AtomicUsize,
+    pub memory_peak: AtomicUsize,
     /// Changed by CONFIG SET only; threads read [`Server::settings`] when the version has moved.
     config: Mutex<Config>,
     settings: RwLock<Arc<Settings>>,
@@ -43,8 +53,17 @@ pub struct Server {
     pub shutdown: crate::shutdown::Shutdown,
     /// Carries messages to other nodes; set once when the node runs with sentinels.
     pub bus: OnceLock<Bus>,
+    /// AUTH and HELLO with a wrong password.
+    pub auth_failures: AtomicU64,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
+}
+
+/// Another node of the shard, as the topology has it.
+#[derive(Debug)]
+pub struct Replica<'a> {
+    pub node: &'a Node,
+    pub in_sync: bool,
 }
 
 /// CLIENT PAUSE: until when which commands wait.
@@ -53,12 +72,39 @@ pub struct Pause {
     /// Milliseconds since the Unix epoch; zero: no pause.
     until: AtomicI64,
     writes_only: AtomicBool,
+    /// Wakes the paused connections when the pause ends early.
+    waiting: Mutex<Vec<Arc<Notify>>>,
 }
 
 impl Pause {
-    pub fn set(&self, until: i64, writes_only: bool) {
-        self.writes_only.store(writes_only, Ordering::Release);
-        self.until.store(until, Ordering::Release);
+    /// A pause that is there is neither shortened nor made weaker.
+    pub fn extend(&self, now: i64, until: i64, writes_only: bool) {
+        let _one_at_a_time = self.waiting.lock();
+        let (current, current_writes_only) = self.state();
+        let active = now < current;
+        self.writes_only.store(writes_only && (!active || current_writes_only), Ordering::Release);
+        self.until.store(if active { until.max(current) } else { until }, Ordering::Release);
+    }
+
+    pub fn end(&self) {
+        let waiting = {
+            let mut waiting = self.waiting.lock();
+            self.until.store(0, Ordering::Release);
+            std::mem::take(&mut *waiting)
+        };
+        for connection in waiting {
+            connection.notify_one();
+        }
+    }
+
+    /// Wakes this connection if the pause ends early.
+    pub fn add_waiting(&self, connection: Arc<Notify>) {
+        let mut waiting = self.waiting.lock();
+        if self.until.load(Ordering::Acquire) == 0 {
+            connection.notify_one();
+        } else {
+            waiting.push(connection);
+        }
     }
 
     /// Until when a command has to wait, if it has.
@@ -89,6 +135,9 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             stats: Stats::default(),
+            rates: Rates::default(),
+            memory_startup: AtomicUsize::new(0),
+            memory_peak: AtomicUsize::new(0),
             config: Mutex::new(config),
             settings: RwLock::new(Arc::new(settings)),
             routing: RwLock::default(),
@@ -98,6 +147,7 @@ impl Server {
             run_id,
             shutdown: crate::shutdown::Shutdown::default(),
             bus: OnceLock::new(),
+            auth_failures: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
         }))
     }
@@ -156,6 +206,19 @@ impl Server {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
             self.pubsub.publish(channel.as_bytes(), &event.key, false, limit);
         }
+    }
+
+    /// The other nodes of this node's shard.
+    pub fn replicas<'a>(&self, routing: &'a Routing) -> Vec<Replica<'a>> {
+        let Some(shard) = routing.my_shard() else { return Vec::new() };
+        let others = routing.topology.members(&shard.id).filter(|n| Some(&n.id) != routing.me.as_ref());
+        others.map(|node| Replica { node, in_sync: shard.in_sync.contains(&node.id) }).collect()
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&self) {
+        self.stats.reset();
+        self.auth_failures.store(0, Ordering::Relaxed);
     }
 
     /// Replicas that hold the log up to this index: WAIT.

@@ -120,6 +120,7 @@ impl Session {
         d.patterns = self.subscriptions.patterns.len();
         d.sharded = self.subscriptions.sharded.len();
         d.multi = self.transaction.as_ref().map(|t| t.commands.len());
+        d.multi_len_bytes = self.transaction.as_ref().map_or(0, |t| t.len_bytes);
         d.watched = self.watched.len();
         d.readonly = self.readonly;
         d.no_touch = self.no_touch;

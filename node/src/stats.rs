@@ -1,7 +1,8 @@
 //! Counters for INFO. Each executing thread has its own, so that counting shares no cache line; readers add them up.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 
@@ -33,16 +34,22 @@ pub struct ThreadStats {
     pub commands: Counter,
     pub connections: Counter,
     pub rejected_connections: Counter,
+    pub reads: Counter,
+    pub writes: Counter,
     pub net_in_bytes: Counter,
     pub net_out_bytes: Counter,
     pub keyspace_hits: Counter,
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
     pub error_replies: Counter,
+    pub query_buffer_disconnections: Counter,
+    pub output_buffer_disconnections: Counter,
     /// Modifications of keys, for `rdb_changes_since_last_save`.
     pub changes: Counter,
-    /// Calls, rejected calls and failed calls of each command of the table; subcommands count for their container.
+    /// Calls, rejected calls and failed calls of each command and subcommand: see [`position`].
     per_command: Box<[CommandCounters]>,
+    /// Error replies by their code. Uncontended: one thread writes, INFO reads.
+    errors: Mutex<BTreeMap<Box<str>, u64>>,
 }
 
 /// Counters of one command.
@@ -51,20 +58,47 @@ pub struct CommandCounters {
     pub calls: Counter,
     pub rejected: Counter,
     pub failed: Counter,
+    /// A batch of commands is timed as a whole; each of its commands gets the same share.
+    pub nanos: Counter,
+}
+
+/// Subcommands, behind the commands of the table.
+static SUBCOMMANDS: LazyLock<Vec<&'static Row>> =
+    LazyLock::new(|| ROWS.iter().flat_map(|r| r.subcommands.iter()).collect());
+
+/// Where a command's counters are.
+#[inline]
+fn position(row: &'static Row) -> Option<usize> {
+    let index = std::ptr::from_ref(row).addr().wrapping_sub(ROWS.as_ptr().addr()) / size_of::<Row>();
+    if index < ROWS.len() {
+        return Some(index);
+    }
+    SUBCOMMANDS.iter().position(|r| std::ptr::eq(*r, row)).map(|at| ROWS.len() + at)
 }
 
 impl ThreadStats {
     fn new() -> Self {
-        let per_command = ROWS.iter().map(|_| CommandCounters::default()).collect();
+        let per_command = (0..ROWS.len() + SUBCOMMANDS.len()).map(|_| CommandCounters::default()).collect();
         ThreadStats { per_command, ..ThreadStats::default() }
     }
 
-    /// Counters of a command (not of a subcommand).
+    /// Counters of a command or subcommand.
     #[inline]
     pub fn command(&self, row: &'static Row) -> Option<&CommandCounters> {
-        let start = ROWS.as_ptr().addr();
-        let index = std::ptr::from_ref(row).addr().wrapping_sub(start) / size_of::<Row>();
-        self.per_command.get(index)
+        self.per_command.get(position(row)?)
+    }
+
+    /// An error reply with this text.
+    pub fn count_error(&self, text: &str) {
+        self.error_replies.add(1);
+        let code = text.split(' ').next().unwrap_or_default();
+        let mut errors = self.errors.lock();
+        match errors.get_mut(code) {
+            Some(count) => *count += 1,
+            None => {
+                errors.insert(code.into(), 1);
+            }
+        }
     }
 
     fn reset(&self) {
@@ -72,12 +106,16 @@ impl ThreadStats {
             &self.commands,
             &self.connections,
             &self.rejected_connections,
+            &self.reads,
+            &self.writes,
             &self.net_in_bytes,
             &self.net_out_bytes,
             &self.keyspace_hits,
             &self.keyspace_misses,
             &self.expired_keys,
             &self.error_replies,
+            &self.query_buffer_disconnections,
+            &self.output_buffer_disconnections,
         ] {
             counter.reset();
         }
@@ -85,13 +123,25 @@ impl ThreadStats {
             c.calls.reset();
             c.rejected.reset();
             c.failed.reset();
+            c.nanos.reset();
         }
+        self.errors.lock().clear();
     }
 }
 
 /// The counters of all threads.
 #[derive(Debug, Default)]
 pub struct Stats(Mutex<Vec<Arc<ThreadStats>>>);
+
+/// What is known of one command.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandTotals {
+    pub name: &'static str,
+    pub calls: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub nanos: u64,
+}
 
 impl Stats {
     pub fn add_thread(&self) -> Arc<ThreadStats> {
@@ -104,16 +154,34 @@ impl Stats {
         self.0.lock().iter().map(|t| counter(t).get()).sum()
     }
 
-    /// Name, calls, rejected and failed calls of each command that was called.
-    pub fn per_command(&self) -> Vec<(&'static str, u64, u64, u64)> {
+    /// The commands and subcommands that were called.
+    pub fn per_command(&self) -> Vec<CommandTotals> {
         let threads = self.0.lock();
         let sum = |row: &'static Row, f: fn(&CommandCounters) -> &Counter| -> u64 {
             threads.iter().filter_map(|t| t.command(row)).map(|c| f(c).get()).sum()
         };
         ROWS.iter()
-            .map(|r| (r.name, sum(r, |c| &c.calls), sum(r, |c| &c.rejected), sum(r, |c| &c.failed)))
-            .filter(|(_, calls, rejected, failed)| calls + rejected + failed > 0)
+            .chain(SUBCOMMANDS.iter().copied())
+            .map(|r| CommandTotals {
+                name: r.name,
+                calls: sum(r, |c| &c.calls),
+                rejected: sum(r, |c| &c.rejected),
+                failed: sum(r, |c| &c.failed),
+                nanos: sum(r, |c| &c.nanos),
+            })
+            .filter(|c| 0 < c.calls + c.rejected + c.failed)
             .collect()
+    }
+
+    /// Error replies by code, in alphabetical order.
+    pub fn errors(&self) -> BTreeMap<Box<str>, u64> {
+        let mut sum = BTreeMap::new();
+        for thread in self.0.lock().iter() {
+            for (code, count) in thread.errors.lock().iter() {
+                *sum.entry(code.clone()).or_default() += count;
+            }
+        }
+        sum
     }
 
     /// CONFIG RESETSTAT. A count that happens at the same moment may survive.
@@ -121,5 +189,73 @@ impl Stats {
         for thread in self.0.lock().iter() {
             thread.reset();
         }
+    }
+}
+
+/// Samples over which a rate is averaged.
+const RATE_SAMPLES: usize = 16;
+
+/// `instantaneous_...`: commands and bytes per second, from samples that are taken regularly.
+#[derive(Debug, Default)]
+pub struct Rates(Mutex<RateSamples>);
+
+#[derive(Debug, Default)]
+struct RateSamples {
+    /// Time in milliseconds, and commands, bytes in and bytes out until then.
+    last: Option<(i64, [u64; 3])>,
+    per_second: [[u64; 3]; RATE_SAMPLES],
+    next: usize,
+}
+
+impl Rates {
+    pub fn sample(&self, now: i64, stats: &Stats) {
+        let totals =
+            [stats.sum(|t| &t.commands), stats.sum(|t| &t.net_in_bytes), stats.sum(|t| &t.net_out_bytes)];
+        let mut samples = self.0.lock();
+        if let Some((then, before)) = samples.last.replace((now, totals)) {
+            let elapsed = u64::try_from(now - then).unwrap_or(0).max(1);
+            let at = samples.next;
+            for i in 0..totals.len() {
+                samples.per_second[at][i] = totals[i].saturating_sub(before[i]) * 1000 / elapsed;
+            }
+            samples.next = (at + 1) % RATE_SAMPLES;
+        }
+    }
+
+    /// Commands, bytes in and bytes out per second.
+    pub fn per_second(&self) -> [u64; 3] {
+        let samples = self.0.lock();
+        let average = |i: usize| samples.per_second.iter().map(|s| s[i]).sum::<u64>() / RATE_SAMPLES as u64;
+        [average(0), average(1), average(2)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::table;
+
+    #[test]
+    fn subcommands_are_counted_by_themselves() {
+        let stats = Stats::default();
+        let thread = stats.add_thread();
+        let config = table::find(b"config").unwrap();
+        let get = table::find_subcommand(config, b"get").unwrap();
+        thread.command(get).unwrap().calls.add(2);
+        thread.command(table::find(b"zscore").unwrap()).unwrap().failed.add(1);
+        let totals = stats.per_command();
+        let names: Vec<_> = totals.iter().map(|t| (t.name, t.calls, t.failed)).collect();
+        assert_eq!(names, [("zscore", 0, 1), ("config|get", 2, 0)]);
+    }
+
+    #[test]
+    fn a_rate_is_the_average_of_its_samples() {
+        let (stats, rates) = (Stats::default(), Rates::default());
+        let thread = stats.add_thread();
+        for now in 0..=16 {
+            thread.commands.add(5);
+            rates.sample(now * 100, &stats);
+        }
+        assert_eq!(rates.per_second()[0], 50);
     }
 }

@@ -50,3 +50,14 @@ pub fn parse_timeout(argument: &[u8], now: i64) -> Result<u64, CommandError> {
         ms => Ok(ms.unsigned_abs()),
     }
 }
+
+/// An integer of 32 bits.
+///
+/// # Errors
+/// As for [`parse_i64_arg`], and a text of its own for a larger one.
+pub fn parse_i32_arg(argument: &[u8]) -> Result<i32, CommandError> {
+    let range = |_| {
+        CommandError::err(format!("value is out of range, value must between {} and {}", i32::MIN, i32::MAX))
+    };
+    i32::try_from(parse_i64_arg(argument)?).map_err(range)
+}

@@ -21,7 +21,7 @@ mod string;
 pub mod table;
 mod transactions;
 
-pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i64_arg, parse_timeout};
+pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i32_arg, parse_i64_arg, parse_timeout};
 pub use error::CommandError;
 
 use keyward_proto::resp::{Args, ReplyWriter};
@@ -89,3 +89,16 @@ pub type CommandResult = Result<Outcome, CommandError>;
 
 /// A command's function.
 pub type Handler = fn(&mut Ctx<'_, '_>, Args<'_>) -> CommandResult;
+
+/// The reply of a container's HELP: usage lines, each followed by its explanation.
+fn help(ctx: &mut Ctx<'_, '_>, lines: &[&str]) -> CommandResult {
+    let container = ctx.row.name.split('|').next().unwrap_or_default().to_uppercase();
+    ctx.out.array(lines.len() + 3);
+    ctx.out.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for line in lines {
+        ctx.out.simple(line);
+    }
+    ctx.out.simple("HELP");
+    ctx.out.simple("    Print this help.");
+    Ok(Outcome::Reply)
+}

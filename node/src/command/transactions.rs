@@ -1,25 +1,59 @@
-//! Commands of the group transactions.
+//! Transactions: MULTI, DISCARD, WATCH, UNWATCH. EXEC itself is in [`crate::execute`].
+
+use std::sync::Arc;
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx};
+use super::{CommandError, CommandResult, Ctx, Outcome};
+use crate::execute;
+use crate::session::{Transaction, WatchedKey};
 
-pub(super) fn discard(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `MULTI`
+pub(super) fn multi(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.session.transaction = Some(Transaction::default());
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }
 
+/// `EXEC`: the executor calls this outside of a transaction only.
 pub(super) fn exec(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+    Err(CommandError::err("EXEC without MULTI"))
 }
 
-pub(super) fn multi(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `DISCARD`
+pub(super) fn discard(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    if ctx.session.transaction.take().is_none() {
+        return Err(CommandError::err("DISCARD without MULTI"));
+    }
+    execute::unwatch(ctx.session, ctx.keys);
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn unwatch(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `WATCH key [key ...]`: a key that has expired already counts as missing.
+pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    for key in args.iter().skip(1) {
+        let db_key = (ctx.session.db, key.into());
+        if ctx.session.watched.iter().any(|w| w.key == db_key) {
+            continue;
+        }
+        let existed = ctx.keys.exists(key);
+        let flag = Arc::clone(&ctx.session.watch_flag);
+        let slot = keyward_proto::slot::Slot::of(key);
+        ctx.keys.with_slot(slot, |state| state.watch(db_key.clone(), flag));
+        ctx.session.watched.push(WatchedKey { key: db_key, existed });
+    }
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn watch(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `UNWATCH`
+pub(super) fn unwatch(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    execute::unwatch(ctx.session, ctx.keys);
+    ctx.session.describe();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
 }

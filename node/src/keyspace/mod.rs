@@ -165,6 +165,23 @@ impl SlotState {
         }
     }
 
+    /// Transactions that watch a key that exists, in a database of which `affected` is true, will fail: the database
+    /// is about to be emptied or swapped.
+    pub fn mark_watchers_of_existing(&self, affected: impl Fn(DbIndex) -> bool) {
+        let Some(rare) = &self.rare else { return };
+        for ((db, key), flags) in &rare.watched {
+            let exists = self.table(*db).is_some_and(|t| t.get(table::hash_of(key), key).is_some());
+            if affected(*db) && exists {
+                flags.iter().for_each(|flag| flag.store(true, std::sync::atomic::Ordering::Release));
+            }
+        }
+    }
+
+    /// Keys of this slot for which clients wait.
+    pub fn waiting_keys(&self) -> impl Iterator<Item = &DbKey> {
+        self.rare.iter().flat_map(|r| r.waiters.keys())
+    }
+
     /// Whether somebody watches a key of this slot.
     pub fn is_watched(&self) -> bool {
         self.rare.as_ref().is_some_and(|r| !r.watched.is_empty())

@@ -33,6 +33,11 @@ impl<'a> ReplyWriter<'a> {
         self.version
     }
 
+    /// HELLO: its own reply is in the new version already.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
     pub fn is_resp3(&self) -> bool {
         self.version == Version::Resp3
     }

@@ -1,0 +1,56 @@
+//! CONFIG: reading and changing directives at run time.
+
+use keyward_proto::resp::Args;
+
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, help};
+
+/// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once.
+pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let server = ctx.server;
+    server.with_config(|config| {
+        let mut found: Vec<(&str, &str)> =
+            args.iter().skip(2).flat_map(|pattern| config.matching(pattern)).collect();
+        found.sort_unstable();
+        found.dedup();
+        ctx.out.map(found.len());
+        for (name, value) in found {
+            ctx.out.bulk_str(name);
+            ctx.out.bulk_str(value);
+        }
+    });
+    Ok(Outcome::Reply)
+}
+
+/// `CONFIG SET parameter value [parameter value ...]`: all of them, or none.
+pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    if args.len() % 2 != 0 {
+        return Err(CommandError::WrongArity("config|set".into()));
+    }
+    let words: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    let pairs: Vec<(String, String)> = words.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect();
+    ctx.server.configure(&pairs).map_err(CommandError::err)?;
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `CONFIG RESETSTAT`
+pub(in crate::command) fn config_resetstat(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.server.reset_stats();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `CONFIG HELP`
+pub(in crate::command) fn config_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    help(
+        ctx,
+        &[
+            "GET <pattern> [<pattern> ...]",
+            "    Return the directives that match, with their values.",
+            "RESETSTAT",
+            "    Set the counters of INFO to zero.",
+            "SET <directive> <value> [<directive> <value> ...]",
+            "    Change directives: all of them, or none.",
+        ],
+    )
+}

@@ -1,0 +1,115 @@
+//! DEBUG: the few subcommands that tests and tools of Valkey need.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::{parse_f64, parse_i64};
+
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, help};
+
+const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
+                           run it from a local connection, otherwise you need to set this option in the \
+                           configuration file, and then restart the server.";
+
+/// `DEBUG <SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
+///
+/// Differs from Valkey: SLEEP stops the client's own connection, not the server.
+pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let allowed = ctx.server.with_config(|config| match config.text("enable-debug-command") {
+        "yes" => true,
+        "local" => crate::clients::is_loopback(&ctx.session.client.address),
+        _ => false,
+    });
+    if !allowed {
+        return Err(CommandError::err(NOT_ALLOWED));
+    }
+    let name = args.at(1).to_ascii_uppercase();
+    match (name.as_slice(), args.len()) {
+        (b"SLEEP", 3) => {
+            let seconds = parse_f64(args.at(2)).filter(|s| 0.0 < *s).unwrap_or(0.0);
+            let time = Duration::try_from_secs_f64(seconds)
+                .map_err(|_| CommandError::err("value is out of range"))?;
+            Ok(Outcome::Sleep(time))
+        }
+        (b"SET-ACTIVE-EXPIRE", 3) => {
+            let on = parse_i64(args.at(2)).unwrap_or(0) != 0;
+            ctx.server.active_expire.store(on, Ordering::Relaxed);
+            ctx.out.ok();
+            Ok(Outcome::Reply)
+        }
+        (b"ERROR", 3) => Err(CommandError::coded(String::from_utf8_lossy(args.at(2)).into_owned())),
+        (b"LOG", 3) => {
+            tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(args.at(2)));
+            ctx.out.ok();
+            Ok(Outcome::Reply)
+        }
+        (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
+        (b"HELP", 2) => debug_help(ctx),
+        _ => {
+            let name = String::from_utf8_lossy(args.at(1));
+            Err(CommandError::err(format!(
+                "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
+            )))
+        }
+    }
+}
+
+/// A reply of each type, for client libraries.
+fn protocol(ctx: &mut Ctx<'_, '_>, kind: &[u8]) -> CommandResult {
+    let out = &mut ctx.out;
+    match kind.to_ascii_lowercase().as_slice() {
+        b"string" => out.bulk_str("Hello World"),
+        b"integer" => out.integer(12345),
+        b"double" => out.double(3.141),
+        b"null" => out.null(),
+        b"array" => {
+            out.array(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        b"set" => {
+            out.set(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        b"map" => {
+            out.map(3);
+            for n in 0..3 {
+                out.integer(n);
+                out.boolean(n == 1);
+            }
+        }
+        b"push" => {
+            out.push(2);
+            out.bulk_str("server-cpu-usage");
+            out.integer(42);
+        }
+        b"true" => out.boolean(true),
+        b"false" => out.boolean(false),
+        b"verbatim" => out.verbatim("txt", b"This is a verbatim\nstring"),
+        _ => {
+            return Err(CommandError::err(
+                "Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|null|array|set|map|push|verbatim|true|false",
+            ));
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+fn debug_help(ctx: &mut Ctx<'_, '_>) -> CommandResult {
+    help(
+        ctx,
+        &[
+            "ERROR <string>",
+            "    Return <string> as an error.",
+            "LOG <message>",
+            "    Write a message to the server's log.",
+            "PROTOCOL <type>",
+            "    Return a value of a type: string, integer, double, null, array, set, map, push, verbatim, true, false.",
+            "SET-ACTIVE-EXPIRE <0|1>",
+            "    Whether expired keys are deleted before somebody accesses them.",
+            "SLEEP <seconds>",
+            "    Let this connection wait. Decimals allowed.",
+        ],
+    )
+}

@@ -1,0 +1,107 @@
+//! INFO: sections of `field:value` lines, with Valkey's names so that exporters and dashboards find them.
+//!
+//! Fields of features that do not exist here are there with the value that they have while nothing happens.
+
+mod activity;
+mod memory;
+mod replication;
+mod server;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use keyward_proto::resp::Args;
+
+use crate::command::{CommandResult, Ctx, Outcome};
+
+/// Writes lines of a section.
+struct Lines(String);
+
+impl Lines {
+    fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+        let written = write!(self.0, "{name}:{value}\r\n");
+        debug_assert!(written.is_ok(), "writing to a string does not fail");
+    }
+
+    fn fields(&mut self, fields: &[(&str, &dyn std::fmt::Display)]) {
+        for (name, value) in fields {
+            self.field(name, value);
+        }
+    }
+
+    /// Fields whose value is zero as long as this server has no such thing.
+    fn zeros(&mut self, names: &[&str]) {
+        for name in names {
+            self.field(name, 0);
+        }
+    }
+}
+
+struct Section {
+    title: &'static str,
+    /// Shown without arguments.
+    is_default: bool,
+    write: fn(&mut Ctx<'_, '_>, &mut Lines),
+}
+
+const fn section(title: &'static str, is_default: bool, write: fn(&mut Ctx<'_, '_>, &mut Lines)) -> Section {
+    Section { title, is_default, write }
+}
+
+static SECTIONS: &[Section] = &[
+    section("Server", true, server::server),
+    section("TLS", false, server::tls),
+    section("Clients", true, activity::clients),
+    section("Memory", true, memory::memory),
+    section("Persistence", true, memory::persistence),
+    section("Stats", true, activity::stats),
+    section("Replication", true, replication::replication),
+    section("CPU", true, server::cpu),
+    section("Modules", true, server::nothing),
+    section("Commandstats", false, activity::commandstats),
+    section("Errorstats", true, activity::errorstats),
+    section("Latencystats", false, server::nothing),
+    section("Cluster", true, replication::cluster),
+    section("Keyspace", true, activity::keyspace),
+];
+
+/// `INFO [section [section ...]]`
+pub(in crate::command) fn info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let wanted: BTreeSet<Vec<u8>> = args.iter().skip(1).map(<[u8]>::to_ascii_lowercase).collect();
+    let has = |word: &str| wanted.contains(word.as_bytes());
+    let all = has("all") || has("everything");
+    let default = wanted.is_empty() || has("default");
+    let mut lines = Lines(String::new());
+    for section in SECTIONS {
+        if !(all || (default && section.is_default) || has(&section.title.to_ascii_lowercase())) {
+            continue;
+        }
+        if !lines.0.is_empty() {
+            lines.0.push_str("\r\n");
+        }
+        lines.0.push_str(&format!("# {}\r\n", section.title));
+        (section.write)(ctx, &mut lines);
+    }
+    ctx.out.verbatim("txt", lines.0.as_bytes());
+    Ok(Outcome::Reply)
+}
+
+/// Bytes as people read them: `1.50M`.
+fn human(bytes: usize) -> String {
+    let units = ["B", "K", "M", "G", "T", "P"];
+    let mut unit = 0;
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let mut value = bytes as f64;
+    while 1024.0 <= value && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes}B") } else { format!("{value:.2}{}", units[unit]) }
+}
+
+/// Two digits behind the point; zero if there is nothing to divide by.
+fn ratio(part: usize, whole: usize) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let ratio = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    format!("{ratio:.2}")
+}

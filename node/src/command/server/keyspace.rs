@@ -1,0 +1,91 @@
+//! The keyspace as a whole: DBSIZE, FLUSHDB, FLUSHALL, SWAPDB.
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
+use keyward_proto::slot::Slot;
+
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::keyspace::{DbIndex, DbKey};
+use crate::reclaim;
+
+/// `DBSIZE`
+pub(in crate::command) fn dbsize(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let len = ctx.keys.len(ctx.session.db);
+    ctx.out.len(len);
+    Ok(Outcome::Reply)
+}
+
+/// `FLUSHALL [ASYNC | SYNC]`
+pub(in crate::command) fn flushall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    check_flush_options(args)?;
+    flush(ctx, None);
+    ctx.keys.propagate_whole(&[b"FLUSHALL"]);
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `FLUSHDB [ASYNC | SYNC]`
+pub(in crate::command) fn flushdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    check_flush_options(args)?;
+    flush(ctx, Some(ctx.session.db));
+    ctx.keys.propagate_whole(&[b"FLUSHDB"]);
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// Differs from Valkey: memory is always freed in the background, so that the world is stopped for a moment only.
+fn check_flush_options(args: Args<'_>) -> Result<(), CommandError> {
+    match args.get(1) {
+        None => Ok(()),
+        Some(word) if args.len() == 2 && (ascii_eq(word, "SYNC") || ascii_eq(word, "ASYNC")) => Ok(()),
+        Some(_) => Err(CommandError::Syntax),
+    }
+}
+
+fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
+    let mut tables = Vec::new();
+    for slot in Slot::all() {
+        let taken = ctx.keys.with_slot(slot, |state| {
+            state.mark_watchers_of_existing(|watched| db.is_none_or(|db| db == watched));
+            state.take_tables(db)
+        });
+        tables.extend(taken);
+    }
+    reclaim::drop_in_background(tables);
+}
+
+/// `SWAPDB index1 index2`
+pub(in crate::command) fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let parse = |at: usize, text: &'static str| {
+        let index = parse_i64(args.at(at)).and_then(|n| i32::try_from(n).ok());
+        index.ok_or_else(|| CommandError::err(text))
+    };
+    let (a, b) = (parse(1, "invalid first DB index")?, parse(2, "invalid second DB index")?);
+    let databases = ctx.server.settings().databases;
+    let in_range = |n: i32| {
+        let db = DbIndex::try_from(n).ok().filter(|db| *db < databases);
+        db.ok_or_else(|| CommandError::err("DB index is out of range"))
+    };
+    let (a, b) = (in_range(a)?, in_range(b)?);
+    if a != b {
+        let mut waited_for: Vec<DbKey> = Vec::new();
+        for slot in Slot::all() {
+            ctx.keys.with_slot(slot, |state| {
+                state.mark_watchers_of_existing(|db| db == a || db == b);
+                state.swap_dbs(a, b);
+                state.mark_watchers_of_existing(|db| db == a || db == b);
+                waited_for.extend(state.waiting_keys().filter(|(db, _)| *db == a || *db == b).cloned());
+            });
+        }
+        for (db, key) in waited_for {
+            ctx.keys.db = db;
+            if ctx.keys.exists(&key) {
+                ctx.keys.signal_ready(&key);
+            }
+        }
+        ctx.keys.db = ctx.session.db;
+        ctx.keys.propagate_whole(&[b"SWAPDB", args.at(1), args.at(2)]);
+    }
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}

@@ -1,0 +1,23 @@
+//! Commands of the group server: the keyspace as a whole ([`keyspace`]), INFO ([`info`]), COMMAND ([`commands`],
+//! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), and small ones ([`process`]).
+
+mod commands;
+mod config;
+mod debug;
+mod docs;
+mod info;
+mod keyspace;
+mod memory;
+mod process;
+
+pub(super) use commands::{
+    command, command_count, command_getkeys, command_getkeysandflags, command_help, command_info,
+    command_list,
+};
+pub(super) use config::{config_get, config_help, config_resetstat, config_set};
+pub(super) use debug::debug;
+pub(super) use docs::command_docs;
+pub(super) use info::info;
+pub(super) use keyspace::{dbsize, flushall, flushdb, swapdb};
+pub(super) use memory::{memory_help, memory_usage};
+pub(super) use process::{lolwut, role, shutdown, time};

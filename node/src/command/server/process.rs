@@ -1,0 +1,120 @@
+//! The process: TIME, ROLE, SHUTDOWN, LOLWUT.
+
+use keyward_proto::resp::{Args, ReplyWriter};
+
+use crate::clock;
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq, parse_i32_arg};
+use crate::gate::GateState;
+use crate::server::VALKEY_VERSION;
+
+/// `TIME`
+pub(in crate::command) fn time(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let now = clock::unix_micros();
+    ctx.out.array(2);
+    ctx.out.bulk_integer(now / 1_000_000);
+    ctx.out.bulk_integer(now % 1_000_000);
+    Ok(Outcome::Reply)
+}
+
+/// `ROLE`
+pub(in crate::command) fn role(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let server = ctx.server;
+    let (settings, routing) = (server.settings(), server.routing());
+    let offset = i64::try_from(server.shared.log.lock().last().index.get()).unwrap_or(i64::MAX);
+    let out = &mut ctx.out;
+    let state = server.shared.gate.state();
+    match state {
+        GateState::Primary | GateState::Holding => {
+            let replicas = server.replicas(&routing);
+            out.array(3);
+            out.bulk_str("master");
+            out.integer(offset);
+            out.array(replicas.len());
+            for replica in replicas {
+                out.array(3);
+                out.bulk_str(&crate::routing::host(replica.node, &settings));
+                out.bulk_integer(replica.node.port.into());
+                out.bulk_integer(offset);
+            }
+        }
+        GateState::Replica | GateState::NoPrimary | GateState::Loading => {
+            let primary = routing.my_primary();
+            out.array(5);
+            out.bulk_str("slave");
+            out.bulk_str(&primary.map_or_else(String::new, |n| crate::routing::host(n, &settings)));
+            out.integer(primary.map_or(0, |n| n.port.into()));
+            out.bulk_str(link_state(state));
+            out.integer(offset);
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+fn link_state(state: GateState) -> &'static str {
+    match state {
+        GateState::Loading => "sync",
+        GateState::NoPrimary => "connect",
+        GateState::Replica | GateState::Primary | GateState::Holding => "connected",
+    }
+}
+
+/// `SHUTDOWN [[NOSAVE | SAVE] [NOW] [FORCE] [SAFE] [FAILOVER] | ABORT]`: hands the primary role over, if there is a
+/// replica to take it, and ends the process; there is no reply.
+pub(in crate::command) fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let (mut save, mut nosave, mut now, mut force, mut abort) = (false, false, false, false, false);
+    for word in args.iter().skip(1) {
+        match word.to_ascii_uppercase().as_slice() {
+            b"SAVE" => save = true,
+            b"NOSAVE" => nosave = true,
+            b"NOW" => now = true,
+            b"FORCE" => force = true,
+            b"SAFE" | b"FAILOVER" => {}
+            b"ABORT" => abort = true,
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    if (abort && 2 < args.len()) || (save && nosave) {
+        return Err(CommandError::Syntax);
+    }
+    if abort {
+        return Err(CommandError::err("No shutdown in progress."));
+    }
+    tracing::info!(client = ctx.session.client.id, "SHUTDOWN");
+    Ok(Outcome::Await(Request::Shutdown { save, now, force }))
+}
+
+/// `LOLWUT [VERSION version] [columns] [rows]`: a tower of wards, as wide and high as asked.
+pub(in crate::command) fn lolwut(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let mut rest: Vec<&[u8]> = args.iter().skip(1).collect();
+    if let [word, version, ..] = rest[..]
+        && ascii_eq(word, "VERSION")
+    {
+        parse_i32_arg(version)?;
+        rest.drain(..2);
+    }
+    let numbers: Vec<i32> = rest.iter().take(2).map(|w| parse_i32_arg(w)).collect::<Result<_, _>>()?;
+    let bounded = |at: usize, default: usize, max: i32| {
+        numbers.get(at).map_or(default, |n| usize::try_from((*n).clamp(1, max)).unwrap_or(default))
+    };
+    let picture = tower(bounded(0, 48, 160), bounded(1, 12, 80));
+    let text = format!("{picture}\nKeyward, at your service. Valkey ver. {VALKEY_VERSION}\n");
+    verbatim(&mut ctx.out, &text);
+    Ok(Outcome::Reply)
+}
+
+fn verbatim(out: &mut ReplyWriter<'_>, text: &str) {
+    out.verbatim("txt", text.as_bytes());
+}
+
+/// Rows of battlements that grow narrower towards the top.
+fn tower(columns: usize, rows: usize) -> String {
+    let mut picture = String::new();
+    for row in 0..rows {
+        let width = (columns * (row + 1) / rows).max(1);
+        let brick = if row % 2 == 0 { "|__" } else { "_|_" };
+        picture.extend(std::iter::repeat_n(' ', (columns - width) / 2));
+        picture.extend(brick.chars().cycle().take(width));
+        picture.push('\n');
+    }
+    picture
+}
