@@ -34,6 +34,7 @@ pub mod reclaim;
 pub mod replication;
 pub mod routing;
 pub mod run;
+pub mod sentinels;
 pub mod server;
 pub mod session;
 pub mod shutdown;

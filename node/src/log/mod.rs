@@ -18,7 +18,7 @@ mod effect;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use keyward_proto::ids::{LogIndex, Position, Term};
@@ -33,6 +33,8 @@ const OFFSET_STRIDE: u64 = 64;
 const GATHER_BYTES: usize = 16 << 10;
 /// Bytes that a segment costs beside its entries.
 const SEGMENT_OVERHEAD: usize = 128;
+/// Beyond its capacity the ring keeps so much for readers that lag; then they have to start afresh.
+const PINNED_BYTES_MAX: usize = 256 << 20;
 /// Bytes of an entry's length field.
 const LENGTH_BYTES: usize = 4;
 
@@ -147,6 +149,8 @@ pub struct WriteLog {
     segment_bytes: usize,
     /// Entries up to here may be dropped.
     released: LogIndex,
+    /// Readers that still need what follows an index; see [`WriteLog::pin`].
+    pins: BTreeMap<u64, LogIndex>,
 }
 
 impl WriteLog {
@@ -162,6 +166,7 @@ impl WriteLog {
             open: OpenChunk::default(),
             segment_bytes: 0,
             released: LogIndex::ZERO,
+            pins: BTreeMap::new(),
         }
     }
 
@@ -214,6 +219,17 @@ impl WriteLog {
     /// Entries up to `index` are committed and applied: they may be dropped.
     pub fn release(&mut self, index: LogIndex) {
         self.released = index.min(self.last.index);
+        self.trim();
+    }
+
+    /// `reader` has read up to `index`: what follows is kept for it, within a limit, even if the ring is full. Used by
+    /// a full sync, which needs the log from its begin, and by whoever writes the log to disk.
+    pub fn pin(&mut self, reader: u64, index: LogIndex) {
+        self.pins.insert(reader, index);
+    }
+
+    pub fn unpin(&mut self, reader: u64) {
+        self.pins.remove(&reader);
         self.trim();
     }
 
@@ -413,9 +429,12 @@ impl WriteLog {
 
     /// Drops the oldest whole segments while the ring is too large and they are released.
     fn trim(&mut self) {
+        let unread = self.pins.values().min().copied().unwrap_or(self.released);
         while self.bytes() > self.capacity_bytes {
+            let pinned = self.bytes() <= self.capacity_bytes.saturating_add(PINNED_BYTES_MAX);
+            let limit = if pinned { self.released.min(unread) } else { self.released };
             match self.segments.front() {
-                Some(segment) if segment.last() <= self.released.get() => {
+                Some(segment) if segment.last() <= limit.get() => {
                     self.base = LogIndex::new(segment.last());
                     self.segment_bytes -= segment.bytes.len() + SEGMENT_OVERHEAD;
                     self.segments.pop_front();

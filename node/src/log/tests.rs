@@ -80,6 +80,21 @@ fn the_ring_drops_only_released_entries() {
 }
 
 #[test]
+fn what_a_reader_has_pinned_stays() {
+    let mut log = WriteLog::new(1000);
+    log.pin(7, index(20));
+    for i in 1..=100 {
+        log.append(Term::new(1), &[0; 100]);
+        log.read_from(index(i), 1).expect("held");
+        log.release(index(i));
+    }
+    assert_eq!(log.first_index(), index(21));
+    log.unpin(7);
+    assert!(log.first_index() > index(90));
+    log.check_invariants();
+}
+
+#[test]
 fn without_readers_only_the_index_advances() {
     let mut log = WriteLog::new(1 << 20);
     log.set_keeps_entries(false);

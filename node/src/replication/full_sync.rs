@@ -36,6 +36,10 @@ impl SnapshotSender {
         SnapshotSender { term, from, next: Slot::new(0), pending: VecDeque::new(), ended: false }
     }
 
+    pub(crate) fn term(&self) -> Term {
+        self.term
+    }
+
     /// Where the log goes on after the snapshot.
     pub(crate) fn from(&self) -> Position {
         self.from

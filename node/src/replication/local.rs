@@ -29,8 +29,8 @@ impl Keyspace {
     /// Entries up to `index` are to be applied.
     pub(crate) fn apply_up_to(&mut self, index: LogIndex, out: &mut Vec<Action>) {
         if index > self.target {
-            self.target = index;
-            out.push(Action::ApplyUpTo(index));
+            let after = std::mem::replace(&mut self.target, index);
+            out.push(Action::ApplyUpTo { after, index });
         }
     }
 

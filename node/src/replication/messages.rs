@@ -177,8 +177,8 @@ pub(crate) enum Event {
     StartReceived(UplinkId, Start),
     AppendReceived(UplinkId, Append),
     ChunkReceived(UplinkId, Chunk),
-    /// The other side is no primary of this term; it knows of this one.
-    RejectReceived(UplinkId, Term),
+    /// The other side is no primary of this term. A later one reaches this node through the topology.
+    RejectReceived(UplinkId),
     UplinkClosed(UplinkId, Closed),
 }
 
@@ -186,8 +186,12 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Make sure that no I/O thread is inside a command that saw the gate open; answered by [`Event::Quiesced`].
     Quiesce,
-    /// Apply entries of the log in order up to here; answered by [`Event::Applied`].
-    ApplyUpTo(LogIndex),
+    /// Apply entries of the log in order; answered by [`Event::Applied`]. Up to `after` the keyspace contains them, or
+    /// was told to.
+    ApplyUpTo {
+        after: LogIndex,
+        index: LogIndex,
+    },
     /// Drop everything that is not yet applied, then the keyspace.
     ClearKeyspace {
         epoch: u64,

@@ -1,31 +1,46 @@
 //! Replication: PacificA with the sentinels as its configuration manager. DESIGN section 6.
 //!
-//! Pure, tested alone and in a seeded simulation (`simulation.rs`):
-//! - [`node_core`]: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and
-//!   `handoff.rs`, `replica.rs`
+//! Pure, tested alone and in a seeded simulation (`simulation/`):
+//! - `node_core.rs`: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and
+//!   `handoff.rs`; `replica.rs`; `local.rs`, what both share
 //! - `lease.rs`, `progress.rs` (the commit tracker), `wakefulness.rs`
 //! - `stream.rs` and `full_sync.rs`: what a primary sends to one replica
 //! - `messages.rs`: events, actions and the messages between nodes
 //!
+//! Shells:
+//! - `task.rs`: the task that owns the core; `handle.rs`: what the rest of the node sees of it
+//! - `link.rs`: gRPC streams; `wire.rs`: their messages; `sender.rs`: a task per replica
+//! - `applier.rs`: the thread that applies committed entries
+//!
 //! Architecture invariant: the cores know neither gRPC nor a clock nor a task. The shells know no rule about terms
 //! or indexes.
 
+mod applier;
 mod full_sync;
+#[cfg(test)]
+mod grpc_tests;
+mod handle;
 mod handoff;
 mod lease;
+mod link;
 mod local;
 mod membership;
-mod messages;
+pub(crate) mod messages;
 mod node_core;
 mod primary;
 mod progress;
 mod replica;
+mod sender;
 mod shared;
 #[cfg(test)]
 mod simulation;
 mod stream;
+pub(crate) mod task;
 mod wakefulness;
+pub(crate) mod wire;
 
+pub use handle::{Demand, Options, Replication};
+pub use link::Deliver;
 pub use messages::{HandoffError, SnapshotPart};
 pub use node_core::{LinkStatus, RoleStatus, Status};
 pub use shared::{Config, ConfigError, Engine, ReplicationAck, Shared, SlotSnapshot};

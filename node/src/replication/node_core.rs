@@ -100,6 +100,7 @@ impl NodeCore {
         if let Role::Primary(primary) = &mut self.role {
             primary.absorb_auto_commits(&self.local, log);
         }
+        let is_tick = matches!(event, Event::Tick);
         self.handle(now, event, log, out);
         match &mut self.role {
             Role::Idle => {}
@@ -107,6 +108,9 @@ impl NodeCore {
             Role::Replica(replica) => replica.settle(now, &mut self.local, log, out),
         }
         log.release(self.local.commit.min(self.applied(log)));
+        if is_tick {
+            self.check_invariants(log);
+        }
     }
 
     fn handle(&mut self, now: Monotonic, event: Event, log: &mut WriteLog, out: &mut Vec<Action>) {
@@ -179,8 +183,7 @@ impl NodeCore {
                     replica.on_chunk(now, &mut self.local, log, id, chunk, out);
                 }
             }
-            Event::RejectReceived(id, _) => {
-                // A later term there reaches this node through the topology.
+            Event::RejectReceived(id) => {
                 if let Role::Replica(replica) = &mut self.role {
                     replica.on_reject(now, id, out);
                 }
@@ -400,10 +403,6 @@ impl NodeCore {
         &self.local.topology
     }
 
-    pub(crate) fn keyspace_epoch(&self) -> u64 {
-        self.local.keyspace.epoch
-    }
-
     pub(crate) fn status(&self, now: Monotonic, log: &WriteLog) -> Status {
         let role = match &self.role {
             Role::Idle => RoleStatus::None,
@@ -443,9 +442,9 @@ impl NodeCore {
         links.into_iter().flatten().map(|(id, l)| (*id, l.held))
     }
 
-    /// Panics if the node contradicts itself; called after every step in the simulation.
+    /// Panics if the node contradicts itself: better a failover than a wrong primary. Called at every tick, and after
+    /// every step in the simulation.
     pub(crate) fn check_invariants(&self, log: &WriteLog) {
-        log.check_invariants();
         let local = &self.local;
         match &self.role {
             Role::Idle => {}

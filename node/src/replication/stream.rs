@@ -12,6 +12,8 @@ use keyward_proto::time::Monotonic;
 use super::messages::Append;
 use crate::log::{Trimmed, WriteLog};
 
+/// A commit index travels alone only if nothing was sent for so long: under load it leaves with the next entries.
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
 /// Entries of one message, about.
 const APPEND_BYTES: usize = 256 << 10;
 
@@ -38,7 +40,7 @@ impl LogStream {
         commit: LogIndex,
     ) -> Result<Option<Append>, Trimmed> {
         let slice = log.read_from(self.next, APPEND_BYTES)?;
-        if slice.count == 0 && commit <= self.commit_sent && now < self.beacon_at() {
+        if slice.count == 0 && now < self.wake_at(commit) {
             return Ok(None);
         }
         let last = slice.last();
@@ -57,8 +59,13 @@ impl LogStream {
         }))
     }
 
-    /// When a beacon is due if nothing else is sent.
-    pub(crate) fn beacon_at(&self) -> Monotonic {
-        self.sent_at + self.beacon
+    /// Everything up to here has been sent.
+    pub(crate) fn sent(&self) -> LogIndex {
+        LogIndex::new(self.next.get() - 1)
+    }
+
+    /// When a message is due though there are no entries.
+    pub(crate) fn wake_at(&self, commit: LogIndex) -> Monotonic {
+        self.sent_at + if commit > self.commit_sent { COMMIT_DELAY } else { self.beacon }
     }
 }

@@ -140,7 +140,7 @@ enum Wire {
     Start(Start),
     Append(Append),
     Chunk(Chunk),
-    Reject(Term),
+    Reject,
     /// The other side has closed, or its kernel says that it is gone.
     End,
 }
@@ -369,6 +369,7 @@ impl World {
         process.gate.set_auto_commit(view.auto_commit);
         process.gate.publish(&view, clock);
         process.core.check_invariants(&process.log);
+        process.log.check_invariants();
         let deadline = process.core.next_deadline(clock);
         if is_tick {
             let delay = u64::try_from(deadline.since(clock).as_nanos()).unwrap().max(ms(1));
@@ -376,7 +377,7 @@ impl World {
         }
         self.watch_log(n);
         for action in actions {
-            if self.trace && !matches!(action, Action::SendAck(..) | Action::ApplyUpTo(_)) {
+            if self.trace && !matches!(action, Action::SendAck(..) | Action::ApplyUpTo { .. }) {
                 eprintln!(
                     "{:.3} node {n}.{incarnation}   -> {:.300}",
                     now as f64 / 1e6,
@@ -402,7 +403,7 @@ impl World {
                 let delay = self.rng.random_range(0..ms(3));
                 self.at(delay, Happening::Step(n, incarnation, Event::Quiesced));
             }
-            Action::ApplyUpTo(index) => {
+            Action::ApplyUpTo { index, .. } => {
                 let epoch = process.epoch;
                 let delay = self.latency();
                 self.at(delay, Happening::ApplySome(n, incarnation, epoch, index));
@@ -460,9 +461,9 @@ impl World {
                 let conn = process.links[&link];
                 self.transmit(conn, false, Wire::Start(start));
             }
-            Action::Reject { link, term, .. } => {
+            Action::Reject { link, .. } => {
                 if let Some(conn) = process.links.remove(&link) {
-                    self.transmit(conn, false, Wire::Reject(term));
+                    self.transmit(conn, false, Wire::Reject);
                 }
             }
             Action::CloseLink(link) => {
@@ -636,7 +637,7 @@ impl World {
             Wire::Start(start) => Event::StartReceived(uplink, start),
             Wire::Append(append) => Event::AppendReceived(uplink, append),
             Wire::Chunk(chunk) => Event::ChunkReceived(uplink, chunk),
-            Wire::Reject(term) => Event::RejectReceived(uplink, term),
+            Wire::Reject => Event::RejectReceived(uplink),
             Wire::End if to_primary => {
                 process.links.remove(&link);
                 process.senders.remove(&link);

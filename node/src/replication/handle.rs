@@ -1,0 +1,244 @@
+//! Starting replication, and what the rest of the node asks of it.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::rpc;
+use keyward_proto::rpc::node_control_client::NodeControlClient;
+use keyward_proto::topology::Topology;
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::link::{self, Deliver};
+use super::messages::{Event, HandoffError, Outcome};
+use super::node_core::{RoleStatus, Status};
+use super::shared::{Config, ConfigError, Engine, Shared};
+use super::task::{Input, Parts, Shown, Task, send};
+use super::wire::ControlRequest;
+use crate::sentinels::{Announce, Sentinels};
+
+/// Events that may wait for the task; a full queue stops the streams that fill it.
+const INPUTS_LEN: usize = 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What replication needs to know at its start.
+#[derive(Debug)]
+pub struct Options {
+    pub config: Config,
+    pub announce: Announce,
+    /// `host:bus_port` of the sentinels.
+    pub sentinels: Vec<String>,
+}
+
+/// A failover that an operator demands of a replica (CLUSTER FAILOVER).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// The primary hands over; nothing is lost.
+    Handoff,
+    /// The sentinels replace the primary without asking it (FORCE).
+    Force,
+    /// Even if an acknowledged write may be lost (TAKEOVER).
+    Takeover,
+}
+
+/// The handle: cheap to share, answers from what the task shows.
+#[derive(Debug)]
+pub struct Replication {
+    me: NodeId,
+    incarnation: Arc<OnceLock<Incarnation>>,
+    inputs: mpsc::Sender<Input>,
+    shown: Arc<Shown>,
+    sentinels: Arc<Sentinels>,
+}
+
+impl Replication {
+    /// Serves the bus port, registers with the sentinels (for as long as that takes) and replicates from then on.
+    /// Call it on the control runtime. `deliver` gets the messages that other nodes publish.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub fn start(
+        options: Options,
+        listener: TcpListener,
+        shared: Arc<Shared>,
+        engine: Arc<dyn Engine>,
+        deliver: Deliver,
+    ) -> Result<Arc<Replication>, ConfigError> {
+        let Options { config, announce, sentinels } = options;
+        config.check()?;
+        assert!(!shared.gate.is_alone(), "a node with sentinels has a gate that they control");
+        let sentinels = Sentinels::new(sentinels);
+        let (inputs, receiver) = mpsc::channel(INPUTS_LEN);
+        let initial = Status {
+            role: RoleStatus::None,
+            term: Term::ZERO,
+            last: shared.log.lock().last(),
+            commit: LogIndex::ZERO,
+            applied: LogIndex::ZERO,
+            consistent: false,
+            topology_version: 0,
+        };
+        let shown = Arc::new(Shown {
+            topology: watch::Sender::new(Arc::new(Topology::default())),
+            status: watch::Sender::new(Arc::new(initial)),
+            held: Mutex::new(Vec::new()),
+            acks: watch::Sender::new(0),
+        });
+        let replication = Arc::new(Replication {
+            me: announce.node_id.clone(),
+            incarnation: Arc::new(OnceLock::new()),
+            inputs: inputs.clone(),
+            shown: Arc::clone(&shown),
+            sentinels: Arc::clone(&sentinels),
+        });
+        let bus = inputs.clone();
+        tokio::spawn(async move {
+            if let Err(error) = link::serve(listener, bus, deliver).await {
+                tracing::error!(%error, "the bus port is not served any more");
+            }
+        });
+        let registered = Arc::clone(&replication.incarnation);
+        tokio::spawn(async move {
+            let last = last_position(&shared);
+            let nonce = rand::rng().random();
+            let (incarnation, topology) = sentinels.register(&announce, last, nonce).await;
+            registered.get_or_init(|| incarnation);
+            let me = announce.node_id.clone();
+            let parts = Parts {
+                config,
+                me: me.clone(),
+                incarnation,
+                shared,
+                engine,
+                sentinels: Arc::clone(&sentinels),
+                inputs: inputs.clone(),
+                shown,
+            };
+            let task = match Task::new(parts) {
+                Ok(task) => task,
+                Err(error) => {
+                    tracing::error!(%error, "can't start the thread that applies entries");
+                    return;
+                }
+            };
+            tokio::spawn(task.run(receiver));
+            send(&inputs, Event::TopologyChanged(topology)).await;
+            let (watching, reporting) = (Arc::clone(&sentinels), inputs.clone());
+            tokio::spawn(async move { watching.watch(me, incarnation, inputs).await });
+            sentinels.report(reporting).await;
+        });
+        Ok(replication)
+    }
+
+    pub fn my_id(&self) -> &NodeId {
+        &self.me
+    }
+
+    /// `None` until the node has registered.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation.get().copied()
+    }
+
+    /// The newest topology; version 0 until the first is known.
+    pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
+        self.shown.topology.subscribe()
+    }
+
+    /// As of the last tick (a tenth of a lease) or change of the topology.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.shown.status.borrow())
+    }
+
+    /// How many replicas hold everything up to `index`.
+    pub fn acked_replicas(&self, index: LogIndex) -> usize {
+        self.shown.held.lock().iter().filter(|held| index <= **held).count()
+    }
+
+    /// Changes whenever a replica has acknowledged something: for WAIT.
+    pub fn acks(&self) -> watch::Receiver<u64> {
+        self.shown.acks.subscribe()
+    }
+
+    /// More of the log is on this node's disk: [`Shared::set_durable`] has been called.
+    pub async fn durable_advanced(&self, index: LogIndex) {
+        send(&self.inputs, Event::DurableAdvanced(index)).await;
+    }
+
+    /// Gives the role of the primary away, to `target` or whoever is fit best.
+    ///
+    /// # Errors
+    /// Why this node is still what it was, or that another node became primary than was wanted.
+    pub async fn handoff(&self, target: Option<NodeId>) -> Result<(), HandoffError> {
+        let (answer, result) = oneshot::channel();
+        let input = Input::Handoff { term: None, target, answer };
+        self.inputs.send(input).await.map_err(|_| HandoffError::Stopped)?;
+        result.await.unwrap_or(Err(HandoffError::Stopped))
+    }
+
+    /// CLUSTER FAILOVER on a replica.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub async fn request_failover(&self, demand: Demand) -> Result<(), String> {
+        let topology = Arc::clone(&self.shown.topology.borrow());
+        let shard = topology.shard_of(&self.me).ok_or("this node belongs to no shard")?;
+        if shard.primary.as_ref() == Some(&self.me) {
+            return Err("You should send CLUSTER FAILOVER to a replica".into());
+        }
+        if demand == Demand::Handoff {
+            let primary = shard.primary.as_ref().and_then(|id| topology.nodes.get(id));
+            let primary = primary.ok_or("the shard has no primary")?;
+            let request = rpc::StartHandoffRequest {
+                shard_id: shard.id.to_string(),
+                term: shard.term.get(),
+                target: self.me.to_string(),
+            };
+            return ask_primary(&primary.host, primary.bus_port, request).await;
+        }
+        let request = rpc::FailoverRequest {
+            shard_id: shard.id.to_string(),
+            term: shard.term.get(),
+            reporter: self.me.to_string(),
+            primary_dead: false,
+            force: true,
+            takeover: demand == Demand::Takeover,
+        };
+        let (outcome, changed) = self.sentinels.ask(ControlRequest::Failover(request)).await;
+        if let Some(changed) = changed {
+            send(&self.inputs, Event::TopologyChanged(changed)).await;
+        }
+        match outcome {
+            Outcome::Accepted => Ok(()),
+            Outcome::Refused(reason) => Err(reason),
+            Outcome::Unknown => Err("no sentinel answered".into()),
+        }
+    }
+
+    /// The sentinels' answer to an operator's command.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub async fn admin(&self, command: &str, arguments: Vec<String>) -> Result<bytes::Bytes, String> {
+        let request = rpc::AdminRequest { command: command.to_owned(), arguments };
+        let reply = self.sentinels.admin(request).await.map_err(|status| status.message().to_owned())?;
+        if reply.ok { Ok(reply.body) } else { Err(String::from_utf8_lossy(&reply.body).into_owned()) }
+    }
+}
+
+async fn ask_primary(host: &str, port: u16, request: rpc::StartHandoffRequest) -> Result<(), String> {
+    let unreachable = |e: tonic::transport::Error| format!("can't reach the primary: {e}");
+    let endpoint = link::endpoint(host, port, CONNECT_TIMEOUT).map_err(unreachable)?;
+    let mut client = NodeControlClient::new(endpoint.connect().await.map_err(unreachable)?);
+    let reply = client.start_handoff(request).await.map_err(|s| s.message().to_owned())?.into_inner();
+    if reply.accepted { Ok(()) } else { Err(reply.reason) }
+}
+
+fn last_position(shared: &Shared) -> Position {
+    shared.log.lock().last()
+}

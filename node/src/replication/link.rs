@@ -1,0 +1,295 @@
+//! The streams between nodes over gRPC: the server on the bus port, and a replica's connection to its primary.
+//!
+//! A shell: messages become events, events are queued in order, and the queue's bound is the streams' back-pressure.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::rpc;
+use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
+use keyward_proto::rpc::replication_client::ReplicationClient;
+use keyward_proto::rpc::replication_server::{Replication, ReplicationServer};
+use keyward_proto::rpc::{follow_request, follow_response};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::applier::Applier;
+use super::messages::{Ack, Append, Chunk, Closed, Event, Hello, LinkId, Start, UplinkId};
+use super::sender::Outbox;
+use super::task::Input;
+use super::wire;
+
+/// Messages towards one replica that may wait; each holds up to about 256 KiB.
+const OUTBOX_LEN: usize = 16;
+/// What may be on its way without the receiver having read it: enough for a fast network with a high latency.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// An entry may be as large as a value (512 MiB), a transaction larger.
+const MESSAGE_BYTES_MAX: usize = 2 << 30;
+const FRAME_BYTES: u32 = 1 << 20;
+
+/// Where messages that other nodes publish go: channel, payload, and whether the channel is sharded.
+pub type Deliver = Arc<dyn Fn(Bytes, Bytes, bool) + Send + Sync>;
+
+/// The services of the bus port.
+#[derive(Clone)]
+struct Bus {
+    inputs: mpsc::Sender<Input>,
+    deliver: Deliver,
+    next_link: Arc<AtomicU64>,
+}
+
+/// Serves the bus port until `inputs` has no receiver or the task is dropped.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    inputs: mpsc::Sender<Input>,
+    deliver: Deliver,
+) -> Result<(), tonic::transport::Error> {
+    let ended = inputs.clone();
+    let bus = Bus { inputs, deliver, next_link: Arc::new(AtomicU64::new(1)) };
+    let replication = ReplicationServer::new(bus.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .add_service(replication)
+        .add_service(NodeControlServer::new(bus))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            ended.closed().await;
+        })
+        .await
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the node is ending")
+}
+
+#[tonic::async_trait]
+impl Replication for Bus {
+    type FollowStream = ReceiverStream<Result<rpc::FollowResponse, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<rpc::FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let (outbox, responses) = mpsc::channel(OUTBOX_LEN);
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        tokio::spawn(read_link(link, request.into_inner(), outbox, self.inputs.clone()));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+/// Turns a replica's messages into events until its stream ends, or this side closes it.
+async fn read_link(
+    link: LinkId,
+    mut requests: Streaming<rpc::FollowRequest>,
+    outbox: Outbox,
+    inputs: mpsc::Sender<Input>,
+) {
+    let first = requests.message().await.ok().flatten().and_then(|m| m.message);
+    let Some(follow_request::Message::Hello(hello)) = first else { return };
+    let hello = match Hello::try_from(hello) {
+        Ok(hello) => hello,
+        Err(error) => {
+            tracing::warn!(%error, "refused a replica");
+            return;
+        }
+    };
+    let node = hello.node.clone();
+    let closed = outbox.downgrade();
+    if inputs.send(Input::LinkOpened(link, Box::new(hello), outbox)).await.is_err() {
+        return;
+    }
+    loop {
+        let message = match requests.message().await {
+            Ok(Some(message)) => message.message,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%node, %error, "a replica's stream broke");
+                break;
+            }
+        };
+        let Some(follow_request::Message::Ack(ack)) = message else { break };
+        if closed.upgrade().is_none()
+            || inputs.send(Input::Core(Event::AckReceived(link, Ack::from(ack)))).await.is_err()
+        {
+            return;
+        }
+    }
+    report(&inputs, Event::LinkClosed(link)).await;
+}
+
+async fn report(inputs: &mpsc::Sender<Input>, event: Event) {
+    if inputs.send(Input::Core(event)).await.is_err() {
+        tracing::debug!("the replication task has ended");
+    }
+}
+
+#[tonic::async_trait]
+impl NodeControl for Bus {
+    async fn status(&self, _: Request<rpc::StatusRequest>) -> Result<Response<rpc::NodeStatus>, Status> {
+        let (answer, status) = oneshot::channel();
+        self.inputs.send(Input::NodeStatus(answer)).await.map_err(|_| stopping())?;
+        status.await.map(Response::new).map_err(|_| stopping())
+    }
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<rpc::PublishRequest>>,
+    ) -> Result<Response<rpc::PublishReply>, Status> {
+        let mut messages = request.into_inner();
+        while let Some(message) = messages.message().await? {
+            (self.deliver)(message.channel, message.payload, message.sharded);
+        }
+        Ok(Response::new(rpc::PublishReply {}))
+    }
+
+    async fn start_handoff(
+        &self,
+        request: Request<rpc::StartHandoffRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        let request = request.into_inner();
+        let target = match request.target.as_str() {
+            "" => None,
+            id => Some(NodeId::parse(id).ok_or_else(|| Status::invalid_argument("malformed node ID"))?),
+        };
+        let (answer, result) = oneshot::channel();
+        let term = Term::new(request.term);
+        self.inputs
+            .send(Input::Handoff { term: Some(term), target, answer })
+            .await
+            .map_err(|_| stopping())?;
+        let result = result.await.map_err(|_| stopping())?;
+        let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        Ok(Response::new(rpc::ChangeReply { accepted: result.is_ok(), reason, topology: Bytes::new() }))
+    }
+}
+
+/// The address for a connection; a bare IPv6 address gets its brackets.
+pub(crate) fn endpoint(
+    host: &str,
+    port: u16,
+    connect_timeout: Duration,
+) -> Result<Endpoint, tonic::transport::Error> {
+    let uri = if host.contains(':') && !host.starts_with('[') {
+        format!("http://[{host}]:{port}")
+    } else {
+        format!("http://{host}:{port}")
+    };
+    Ok(Endpoint::from_shared(uri)?
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+/// Whether the kernel at the other end said that nobody listens there.
+fn is_refused(error: &tonic::transport::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// A replica's side of one stream: where to, and what to say first.
+pub(crate) struct Uplink {
+    pub(crate) id: UplinkId,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) hello: Hello,
+    pub(crate) connect_timeout: Duration,
+    /// The hello is put in front of them.
+    pub(crate) requests: (mpsc::Sender<rpc::FollowRequest>, mpsc::Receiver<rpc::FollowRequest>),
+}
+
+/// Connects, says hello, and turns the primary's messages into events until the stream ends.
+pub(crate) async fn run_uplink(uplink: Uplink, inputs: mpsc::Sender<Input>, applier: Arc<Applier>) {
+    let id = uplink.id;
+    let closed = follow(uplink, &inputs, &applier).await;
+    report(&inputs, Event::UplinkClosed(id, closed)).await;
+}
+
+async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier) -> Closed {
+    let Uplink { id, host, port, hello, connect_timeout, requests: (sender, receiver) } = uplink;
+    let connected = match endpoint(&host, port, connect_timeout) {
+        Ok(endpoint) => endpoint.connect().await,
+        Err(error) => Err(error),
+    };
+    let channel = match connected {
+        Ok(channel) => channel,
+        Err(error) => {
+            let refused = is_refused(&error);
+            tracing::debug!(host, port, refused, %error, "can't connect to the primary");
+            return if refused { Closed::Refused } else { Closed::Broken };
+        }
+    };
+    if sender.try_send(wire::follow_hello(hello)).is_err() {
+        return Closed::Broken;
+    }
+    drop(sender);
+    let mut client = ReplicationClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut responses = match client.follow(ReceiverStream::new(receiver)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => {
+            tracing::debug!(host, port, %status, "the primary does not answer");
+            return Closed::Broken;
+        }
+    };
+    loop {
+        let message = match responses.message().await {
+            Ok(Some(message)) => message.message,
+            Ok(None) => return Closed::Broken,
+            Err(status) => {
+                tracing::debug!(host, port, %status, "the stream from the primary broke");
+                return Closed::Broken;
+            }
+        };
+        let event = match message {
+            Some(follow_response::Message::Start(start)) => Event::StartReceived(id, Start::from(start)),
+            Some(follow_response::Message::Append(append)) => Event::AppendReceived(id, Append::from(append)),
+            Some(follow_response::Message::Snapshot(chunk)) => {
+                applier.room().await;
+                match Chunk::try_from(chunk) {
+                    Ok(chunk) => Event::ChunkReceived(id, chunk),
+                    Err(error) => {
+                        tracing::warn!(%error, "the full sync ends");
+                        return Closed::Broken;
+                    }
+                }
+            }
+            Some(follow_response::Message::Rejected(rejected)) => {
+                tracing::debug!(
+                    host,
+                    port,
+                    term = rejected.term,
+                    reason = rejected.reason,
+                    "rejected by the primary"
+                );
+                Event::RejectReceived(id)
+            }
+            None => return Closed::Broken,
+        };
+        if inputs.send(Input::Core(event)).await.is_err() {
+            return Closed::Broken;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The task that feeds one replica's stream: a snapshot if one is due, then the log, for ever.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_proto::ids::Term;
+use keyward_proto::rpc::follow_response::Message;
+use keyward_proto::rpc::{FollowResponse, StreamStart};
+use tokio::sync::{Notify, mpsc};
+use tonic::Status;
+
+use super::full_sync::SnapshotSender;
+use super::messages::{LinkId, Start, SyncKind};
+use super::shared::{Engine, Shared};
+use super::stream::LogStream;
+use super::wire;
+use crate::clock;
+
+/// Where a stream's messages go; bounded, so that a slow replica stops its sender.
+pub(crate) type Outbox = mpsc::Sender<Result<FollowResponse, Status>>;
+
+/// Woken for new entries, which are kept for it, as long as this lives.
+struct Reader<'a> {
+    shared: &'a Shared,
+    wake: Arc<Notify>,
+    id: u64,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.shared.remove_reader(&self.wake);
+        self.shared.log.lock().unpin(self.id);
+    }
+}
+
+/// Runs until the replica is gone, the term is over, or the log has been trimmed beyond what the replica needs.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    engine: Arc<dyn Engine>,
+    link: LinkId,
+    start: Start,
+    beacon: Duration,
+    out: Outbox,
+    wake: Arc<Notify>,
+) {
+    shared.add_reader(Arc::clone(&wake));
+    let reader = Reader { shared: &shared, wake, id: link.0 };
+    let begin = {
+        let mut log = shared.log.lock();
+        let begin = log.last();
+        log.pin(link.0, begin.index);
+        begin
+    };
+    if out.send(Ok(wire::response(Message::Start(StreamStart::from(start))))).await.is_err() {
+        return;
+    }
+    let after = match start.sync {
+        SyncKind::Partial(from) => from.index,
+        SyncKind::Full => {
+            let snapshot = SnapshotSender::new(start.term, begin);
+            match send_snapshot(&shared, &engine, snapshot, &out).await {
+                Some(snapshot) => snapshot.from().index,
+                None => return,
+            }
+        }
+    };
+    send_log(&reader, LogStream::new(start.term, after, beacon), start.term, &out).await;
+}
+
+/// `None` if the replica is gone or the term is over.
+async fn send_snapshot(
+    shared: &Arc<Shared>,
+    engine: &Arc<dyn Engine>,
+    mut snapshot: SnapshotSender,
+    out: &Outbox,
+) -> Option<SnapshotSender> {
+    let term = snapshot.term();
+    loop {
+        let (shared_there, engine) = (Arc::clone(shared), Arc::clone(engine));
+        // Reading a large slot takes its time; beacons to the others must not wait for it.
+        let read = tokio::task::spawn_blocking(move || {
+            let chunk = snapshot.next_chunk(
+                clock::monotonic(),
+                |slot| engine.snapshot_slot(slot, &shared_there),
+                || shared_there.log.lock().last().index,
+            );
+            (chunk, snapshot)
+        });
+        let (chunk, back) = read.await.ok()?;
+        snapshot = back;
+        if shared.sending_term() != term {
+            return None;
+        }
+        let Some(chunk) = chunk else { return Some(snapshot) };
+        out.send(Ok(wire::response(Message::Snapshot(chunk.into())))).await.ok()?;
+    }
+}
+
+async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &Outbox) {
+    let shared = reader.shared;
+    loop {
+        let now = clock::monotonic();
+        let (next, wake_at) = {
+            let mut log = shared.log.lock();
+            // Under this lock a term that is over cannot be mistaken for the one that goes on.
+            if shared.sending_term() != term {
+                return;
+            }
+            let commit = shared.gate.commit_index();
+            let next = stream.next_append(now, &mut log, commit);
+            log.pin(reader.id, stream.sent());
+            (next, stream.wake_at(commit))
+        };
+        match next {
+            Ok(Some(append)) => {
+                if out.send(Ok(wire::response(Message::Append(append.into())))).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => {
+                tokio::select! {
+                    () = reader.wake.notified() => {}
+                    () = tokio::time::sleep(clock::until(wake_at)) => {}
+                    () = out.closed() => return,
+                }
+            }
+            Err(trimmed) => {
+                tracing::warn!(%trimmed, "a replica is too far behind: its stream ends, a full sync follows");
+                return;
+            }
+        }
+    }
+}

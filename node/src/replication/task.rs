@@ -1,0 +1,387 @@
+//! The task that owns the node core: one queue of inputs in, one step each, its actions out.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
+use keyward_proto::rpc;
+use keyward_proto::topology::Topology;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::applier::{Applier, Order};
+use super::link::{self, Uplink};
+use super::messages::{Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, UplinkId};
+use super::node_core::{NodeCore, RoleStatus, Status};
+use super::sender::{self, Outbox};
+use super::shared::{Config, Engine, Shared};
+use super::wire;
+use crate::clock;
+use crate::gate::GateState;
+use crate::sentinels::Sentinels;
+
+/// Acknowledgements that may wait for their stream; later ones contain what earlier ones say.
+const ACKS_LEN: usize = 256;
+/// Inputs handled before the task lets others run.
+const BATCH_LEN: usize = 64;
+
+/// Who waits for the end of a hand-off.
+pub(crate) type HandoffAnswer = oneshot::Sender<Result<(), HandoffError>>;
+
+pub(crate) enum Input {
+    Core(Event),
+    LinkOpened(LinkId, Box<Hello>, Outbox),
+    NodeStatus(oneshot::Sender<rpc::NodeStatus>),
+    /// `term`: the one that the asker knows.
+    Handoff {
+        term: Option<Term>,
+        target: Option<NodeId>,
+        answer: HandoffAnswer,
+    },
+}
+
+/// What the task shows to others.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) topology: watch::Sender<Arc<Topology>>,
+    pub(crate) status: watch::Sender<Arc<Status>>,
+    /// What each replica holds. Held for an instant, by the task and by WAIT.
+    pub(crate) held: Mutex<Vec<LogIndex>>,
+    /// Grows with each acknowledgement while anybody listens.
+    pub(crate) acks: watch::Sender<u64>,
+}
+
+struct LinkHandle {
+    outbox: Outbox,
+    sender: Option<(AbortHandle, Arc<Notify>)>,
+}
+
+struct UplinkHandle {
+    acks: mpsc::Sender<rpc::FollowRequest>,
+    task: AbortHandle,
+}
+
+pub(crate) struct Task {
+    pub(crate) core: NodeCore,
+    pub(crate) config: Config,
+    pub(crate) me: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) sentinels: Arc<Sentinels>,
+    pub(crate) applier: Arc<Applier>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) shown: Arc<Shown>,
+    links: BTreeMap<LinkId, LinkHandle>,
+    uplinks: BTreeMap<UplinkId, UplinkHandle>,
+    handoffs: BTreeMap<u64, HandoffAnswer>,
+    next_token: u64,
+    /// Last logged.
+    role: (RoleStatus, Term),
+}
+
+/// What a task is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) me: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) sentinels: Arc<Sentinels>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) shown: Arc<Shown>,
+}
+
+impl Task {
+    pub(crate) fn new(parts: Parts) -> std::io::Result<Task> {
+        let Parts { config, me, incarnation, shared, engine, sentinels, inputs, shown } = parts;
+        let (core, applied) = {
+            let log = shared.log.lock();
+            let core = NodeCore::new(config.clone(), me.clone(), incarnation, &log, clock::monotonic());
+            (core, log.last().index)
+        };
+        let applier = Applier::start(Arc::clone(&shared), Arc::clone(&engine), applied)?;
+        Ok(Task {
+            core,
+            config,
+            me,
+            incarnation,
+            shared,
+            engine,
+            sentinels,
+            applier,
+            inputs,
+            shown,
+            links: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            handoffs: BTreeMap::new(),
+            next_token: 0,
+            role: (RoleStatus::None, Term::ZERO),
+        })
+    }
+
+    /// Runs until every sender of inputs but its own is gone, or the node is superseded.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let progress = Arc::clone(&self.applier.progress);
+        loop {
+            let pause = clock::until(self.core.next_deadline(clock::monotonic()));
+            tokio::select! {
+                input = inputs.recv() => {
+                    let Some(input) = input else { break };
+                    self.handle(input);
+                    for _ in 1..BATCH_LEN {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.handle(input);
+                    }
+                }
+                () = progress.notified() => {
+                    let applied = self.applier.applied();
+                    self.step(Event::Applied { epoch: applied.epoch, index: applied.index });
+                }
+                () = tokio::time::sleep(pause) => self.tick(),
+            }
+        }
+        self.applier.stop();
+    }
+
+    fn tick(&mut self) {
+        self.step(Event::Tick);
+        self.show_status();
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Core(event) => {
+                let opens = matches!(event, Event::TopologyChanged(_));
+                let closed = match &event {
+                    Event::LinkClosed(link) => Some(*link),
+                    _ => None,
+                };
+                self.step(event);
+                if let Some(link) = closed {
+                    self.close_link(link);
+                }
+                if opens {
+                    self.show_status();
+                }
+            }
+            Input::LinkOpened(link, hello, outbox) => {
+                tracing::info!(node = %hello.node, last = %hello.last, "a replica connects");
+                self.links.insert(link, LinkHandle { outbox, sender: None });
+                self.step(Event::HelloReceived(link, *hello));
+            }
+            Input::NodeStatus(answer) => {
+                if answer.send(self.node_status()).is_err() {
+                    tracing::debug!("nobody waits for the status any more");
+                }
+            }
+            Input::Handoff { term, target, answer } => {
+                if term.is_some_and(|t| t != self.shared.sending_term()) {
+                    if answer.send(Err(HandoffError::NotPrimary)).is_err() {
+                        tracing::debug!("nobody waits for the hand-off any more");
+                    }
+                    return;
+                }
+                self.next_token += 1;
+                self.handoffs.insert(self.next_token, answer);
+                self.step(Event::HandoffRequested(HandoffToken(self.next_token), target));
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let is_ack = matches!(event, Event::AckReceived(..));
+        let mut actions = Vec::new();
+        let now = clock::monotonic();
+        let committed = self.shared.gate.commit_index();
+        let topology_version = self.core.topology().version;
+        let view = {
+            let mut log = self.shared.log.lock();
+            self.core.step(now, event, &mut log, &mut actions);
+            let view = self.core.view(&log);
+            // Under the lock: see the fields' documentation.
+            self.shared.gate.set_auto_commit(view.auto_commit);
+            self.shared.set_sending_term(view.sending_term);
+            view
+        };
+        self.shared.gate.publish(&view, now);
+        if committed < view.commit && view.state != GateState::Replica {
+            self.wake_senders();
+        }
+        if is_ack {
+            self.show_acks();
+        }
+        if topology_version < self.core.topology().version {
+            self.shown.topology.send_replace(Arc::clone(self.core.topology()));
+        }
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    /// The commit index is news for the replicas, too.
+    fn wake_senders(&self) {
+        for (_, wake) in self.links.values().filter_map(|l| l.sender.as_ref()) {
+            wake.notify_one();
+        }
+    }
+
+    fn show_acks(&self) {
+        {
+            let mut held = self.shown.held.lock();
+            held.clear();
+            held.extend(self.core.held_by_replicas().map(|(_, index)| index));
+        }
+        if self.shown.acks.receiver_count() > 0 {
+            self.shown.acks.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Quiesce => {
+                let (engine, inputs) = (Arc::clone(&self.engine), self.inputs.clone());
+                tokio::spawn(async move {
+                    if tokio::task::spawn_blocking(move || engine.quiesce()).await.is_ok() {
+                        send(&inputs, Event::Quiesced).await;
+                    }
+                });
+            }
+            Action::ApplyUpTo { after, index } => self.applier.apply_up_to(after, index),
+            Action::ClearKeyspace { epoch } => {
+                tracing::info!("a full sync begins: the keyspace is emptied");
+                self.applier.order(Order::Clear { epoch });
+            }
+            Action::ApplySnapshot(parts) => self.applier.order(Order::Snapshot(parts)),
+            Action::FinishSnapshot { from, indexes } => self.applier.order(Order::Finish { from, indexes }),
+            Action::ForgetSlotIndexes => {
+                tracing::info!("the full sync is complete");
+                self.applier.order(Order::ForgetSlotIndexes);
+            }
+            Action::Connect { uplink, host, port, hello } => self.connect(uplink, host, port, *hello),
+            Action::SendAck(uplink, ack) => self.send_ack(uplink, ack),
+            Action::Disconnect(uplink) => {
+                if let Some(handle) = self.uplinks.remove(&uplink) {
+                    handle.task.abort();
+                }
+            }
+            Action::StartLink(link, start) => self.start_link(link, start),
+            Action::Reject { link, term, reason } => self.reject(link, term, reason),
+            Action::CloseLink(link) => self.close_link(link),
+            Action::Ask(id, request) => {
+                tracing::info!(?request, "asking the sentinels");
+                let request = wire::control_request(&self.me, request);
+                let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
+                tokio::spawn(async move {
+                    let (outcome, topology) = sentinels.ask(request).await;
+                    tracing::info!(?outcome, "the sentinels answered");
+                    if let Some(topology) = topology {
+                        send(&inputs, Event::TopologyChanged(topology)).await;
+                    }
+                    send(&inputs, Event::RequestAnswered(id, outcome)).await;
+                });
+            }
+            Action::HandoffEnded(HandoffToken(token), result) => {
+                tracing::info!(?result, "hand-off ended");
+                if let Some(answer) = self.handoffs.remove(&token)
+                    && answer.send(result).is_err()
+                {
+                    tracing::debug!("nobody waits for the hand-off any more");
+                }
+            }
+            Action::Superseded => {
+                tracing::error!("another process runs with this node's identity: this one serves no more");
+            }
+        }
+    }
+
+    fn connect(&mut self, id: UplinkId, host: String, port: u16, hello: Hello) {
+        self.uplinks.retain(|_, u| !u.task.is_finished());
+        let (acks, receiver) = mpsc::channel(ACKS_LEN);
+        let connect_timeout = self.config.lease;
+        let uplink = Uplink { id, host, port, hello, connect_timeout, requests: (acks.clone(), receiver) };
+        let run = link::run_uplink(uplink, self.inputs.clone(), Arc::clone(&self.applier));
+        let task = tokio::spawn(run).abort_handle();
+        self.uplinks.insert(id, UplinkHandle { acks, task });
+    }
+
+    fn send_ack(&self, uplink: UplinkId, ack: Ack) {
+        // A full queue is as good as a lost acknowledgement: the next one says more.
+        if let Some(handle) = self.uplinks.get(&uplink)
+            && handle.acks.try_send(wire::follow_ack(ack)).is_err()
+        {
+            tracing::debug!("an acknowledgement is dropped");
+        }
+    }
+
+    fn start_link(&mut self, link: LinkId, start: Start) {
+        let Some(handle) = self.links.get_mut(&link) else { return };
+        let wake = Arc::new(Notify::new());
+        let outbox = handle.outbox.clone();
+        let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
+        let beacon = self.config.beacon_interval();
+        let inputs = self.inputs.clone();
+        let run = sender::run(shared, engine, link, start, beacon, outbox, Arc::clone(&wake));
+        let task = tokio::spawn(async move {
+            run.await;
+            send(&inputs, Event::LinkClosed(link)).await;
+        });
+        handle.sender = Some((task.abort_handle(), wake));
+    }
+
+    fn reject(&mut self, link: LinkId, term: Term, reason: &'static str) {
+        if let Some(handle) = self.links.remove(&link)
+            && handle.outbox.try_send(Ok(wire::rejection(term, reason))).is_err()
+        {
+            tracing::debug!("a rejected replica is gone already");
+        }
+    }
+
+    /// The stream ends when the last holder of its outbox is gone.
+    fn close_link(&mut self, link: LinkId) {
+        if let Some((task, _)) = self.links.remove(&link).and_then(|l| l.sender) {
+            task.abort();
+        }
+    }
+
+    fn status(&self) -> Status {
+        let log = self.shared.log.lock();
+        self.core.status(clock::monotonic(), &log)
+    }
+
+    fn node_status(&self) -> rpc::NodeStatus {
+        let status = self.status();
+        let shard = self.core.topology().nodes.get(&self.me).and_then(|n| n.shard.as_ref());
+        wire::node_status(&status, &self.me, self.incarnation, shard, self.engine.key_count())
+    }
+
+    fn show_status(&mut self) {
+        let status = self.status();
+        let role = (outline(&status.role), status.term);
+        if role != self.role {
+            tracing::info!(role = ?role.0, term = %role.1, last = %status.last, commit = %status.commit, "role");
+            self.role = role;
+        }
+        self.shown.status.send_replace(Arc::new(status));
+    }
+}
+
+/// A role without what changes all the time.
+fn outline(role: &RoleStatus) -> RoleStatus {
+    match role.clone() {
+        RoleStatus::None => RoleStatus::None,
+        RoleStatus::Primary { .. } => RoleStatus::Primary { links: Vec::new(), leases: Vec::new() },
+        RoleStatus::Replica { primary, linked, full_sync, .. } => {
+            RoleStatus::Replica { primary, linked, full_sync, silence: std::time::Duration::ZERO }
+        }
+    }
+}
+
+pub(crate) async fn send(inputs: &mpsc::Sender<Input>, event: Event) {
+    if inputs.send(Input::Core(event)).await.is_err() {
+        tracing::debug!("the replication task has ended");
+    }
+}

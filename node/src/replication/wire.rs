@@ -1,0 +1,291 @@
+//! Conversions between the cores' messages and those of gRPC. What a peer sends is checked here: an identifier that
+//! does not parse or a slot that does not exist ends the stream.
+
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+use keyward_proto::rpc;
+use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
+
+use super::messages::{Ack, Append, Chunk, ChunkEnd, Hello, Request, SnapshotPart, Start, SyncKind};
+use super::node_core::{RoleStatus, Status};
+use crate::log::TermStart;
+
+/// A peer's message makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {0}")]
+pub(crate) struct Malformed(&'static str);
+
+fn position(p: Option<rpc::Position>) -> Position {
+    p.map_or(Position::ZERO, Position::from)
+}
+
+impl TryFrom<rpc::FollowHello> for Hello {
+    type Error = Malformed;
+
+    fn try_from(m: rpc::FollowHello) -> Result<Self, Malformed> {
+        let terms: Vec<TermStart> = m
+            .terms
+            .iter()
+            .map(|t| TermStart { term: Term::new(t.term), first_index: LogIndex::new(t.first_index) })
+            .collect();
+        let ascending =
+            terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index);
+        let last = position(m.last);
+        if !ascending || terms.last().is_some_and(|t| t.term != last.term || t.first_index > last.index) {
+            return Err(Malformed("list of terms"));
+        }
+        Ok(Hello {
+            node: NodeId::parse(&m.node_id).ok_or(Malformed("node ID"))?,
+            incarnation: Incarnation::new(m.incarnation),
+            shard: ShardId::parse(&m.shard_id).ok_or(Malformed("shard ID"))?,
+            term: Term::new(m.term),
+            last,
+            applied: LogIndex::new(m.applied_index),
+            terms,
+            needs_full_sync: m.needs_full_sync,
+        })
+    }
+}
+
+impl From<Hello> for rpc::FollowHello {
+    fn from(h: Hello) -> Self {
+        rpc::FollowHello {
+            node_id: h.node.to_string(),
+            incarnation: h.incarnation.get(),
+            shard_id: h.shard.to_string(),
+            term: h.term.get(),
+            last: Some(h.last.into()),
+            applied_index: h.applied.get(),
+            terms: h
+                .terms
+                .iter()
+                .map(|t| rpc::TermStart { term: t.term.get(), first_index: t.first_index.get() })
+                .collect(),
+            needs_full_sync: h.needs_full_sync,
+        }
+    }
+}
+
+impl From<rpc::AppendAck> for Ack {
+    fn from(m: rpc::AppendAck) -> Self {
+        Ack {
+            term: Term::new(m.term),
+            held: LogIndex::new(m.held_index),
+            sent_at: Monotonic::from_nanos(m.sent_at),
+            applied: LogIndex::new(m.applied_index),
+            consistent: m.consistent,
+        }
+    }
+}
+
+impl From<Ack> for rpc::AppendAck {
+    fn from(a: Ack) -> Self {
+        rpc::AppendAck {
+            term: a.term.get(),
+            held_index: a.held.get(),
+            sent_at: a.sent_at.as_nanos(),
+            applied_index: a.applied.get(),
+            consistent: a.consistent,
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl From<Start> for rpc::StreamStart {
+    fn from(s: Start) -> Self {
+        let (from, full_sync) = match s.sync {
+            SyncKind::Partial(from) => (from, false),
+            SyncKind::Full => (Position::ZERO, true),
+        };
+        rpc::StreamStart {
+            term: s.term.get(),
+            from: Some(from.into()),
+            full_sync,
+            lease_nanos: nanos(s.lease),
+            grace_nanos: nanos(s.grace),
+        }
+    }
+}
+
+impl From<rpc::StreamStart> for Start {
+    fn from(m: rpc::StreamStart) -> Self {
+        Start {
+            term: Term::new(m.term),
+            sync: if m.full_sync { SyncKind::Full } else { SyncKind::Partial(position(m.from)) },
+            lease: Duration::from_nanos(m.lease_nanos),
+            grace: Duration::from_nanos(m.grace_nanos),
+        }
+    }
+}
+
+impl From<rpc::Append> for Append {
+    fn from(m: rpc::Append) -> Self {
+        Append {
+            term: Term::new(m.term),
+            previous: position(m.previous),
+            entries_term: Term::new(m.entries_term),
+            count: m.count,
+            entries: m.entries,
+            commit: LogIndex::new(m.commit_index),
+            sent_at: Monotonic::from_nanos(m.sent_at),
+        }
+    }
+}
+
+impl From<Append> for rpc::Append {
+    fn from(a: Append) -> Self {
+        rpc::Append {
+            term: a.term.get(),
+            previous: Some(a.previous.into()),
+            entries_term: a.entries_term.get(),
+            count: a.count,
+            entries: a.entries,
+            commit_index: a.commit.get(),
+            sent_at: a.sent_at.as_nanos(),
+        }
+    }
+}
+
+impl TryFrom<rpc::SnapshotChunk> for Chunk {
+    type Error = Malformed;
+
+    fn try_from(m: rpc::SnapshotChunk) -> Result<Self, Malformed> {
+        let part = |p: rpc::SnapshotPart| {
+            let slot = u16::try_from(p.slot).ok().and_then(Slot::new)?;
+            Some(SnapshotPart { slot, index: LogIndex::new(p.index), effects: p.effects })
+        };
+        let parts: Option<Vec<SnapshotPart>> = m.parts.into_iter().map(part).collect();
+        let end = ChunkEnd { from: position(m.from), consistent: LogIndex::new(m.consistent_index) };
+        if m.last && end.consistent < end.from.index {
+            return Err(Malformed("end of a snapshot"));
+        }
+        Ok(Chunk {
+            term: Term::new(m.term),
+            sent_at: Monotonic::from_nanos(m.sent_at),
+            parts: parts.ok_or(Malformed("slot"))?,
+            end: m.last.then_some(end),
+        })
+    }
+}
+
+impl From<Chunk> for rpc::SnapshotChunk {
+    fn from(c: Chunk) -> Self {
+        let slots_done = c.parts.last().map_or(0, |p| u32::from(p.slot.number()) + 1);
+        let part = |p: SnapshotPart| rpc::SnapshotPart {
+            slot: u32::from(p.slot.number()),
+            index: p.index.get(),
+            effects: p.effects,
+        };
+        rpc::SnapshotChunk {
+            term: c.term.get(),
+            sent_at: c.sent_at.as_nanos(),
+            parts: c.parts.into_iter().map(part).collect(),
+            slots_done,
+            last: c.end.is_some(),
+            from: c.end.map(|e| e.from.into()),
+            consistent_index: c.end.map_or(0, |e| e.consistent.get()),
+        }
+    }
+}
+
+pub(crate) fn follow_hello(hello: Hello) -> rpc::FollowRequest {
+    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Hello(hello.into())) }
+}
+
+pub(crate) fn follow_ack(ack: Ack) -> rpc::FollowRequest {
+    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Ack(ack.into())) }
+}
+
+pub(crate) fn response(message: rpc::follow_response::Message) -> rpc::FollowResponse {
+    rpc::FollowResponse { message: Some(message) }
+}
+
+pub(crate) fn rejection(term: Term, reason: &str) -> rpc::FollowResponse {
+    let rejected = rpc::FollowRejected { term: term.get(), reason: reason.to_owned() };
+    response(rpc::follow_response::Message::Rejected(rejected))
+}
+
+/// A request to the sentinels as one of the three messages.
+#[derive(Debug, Clone)]
+pub(crate) enum ControlRequest {
+    ChangeInSync(rpc::ChangeInSyncRequest),
+    Failover(rpc::FailoverRequest),
+    Handoff(rpc::HandoffRequest),
+}
+
+pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
+    let change = |shard: ShardId, term: Term, version: u64| rpc::ChangeInSyncRequest {
+        shard_id: shard.to_string(),
+        primary: me.to_string(),
+        term: term.get(),
+        in_sync_version: version,
+        ..Default::default()
+    };
+    match request {
+        Request::Remove { shard, term, version, nodes } => {
+            let remove = nodes.iter().map(NodeId::to_string).collect();
+            ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { remove, ..change(shard, term, version) })
+        }
+        Request::Add { shard, term, version, node, incarnation } => {
+            ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest {
+                add: node.to_string(),
+                add_incarnation: incarnation.get(),
+                ..change(shard, term, version)
+            })
+        }
+        Request::Failover { shard, term, primary_dead } => ControlRequest::Failover(rpc::FailoverRequest {
+            shard_id: shard.to_string(),
+            term: term.get(),
+            reporter: me.to_string(),
+            primary_dead,
+            force: false,
+            takeover: false,
+        }),
+        Request::Handoff { shard, term, version, target, last } => {
+            ControlRequest::Handoff(rpc::HandoffRequest {
+                shard_id: shard.to_string(),
+                primary: me.to_string(),
+                term: term.get(),
+                target: target.to_string(),
+                last: Some(last.into()),
+                in_sync_version: version,
+            })
+        }
+    }
+}
+
+/// What a sentinel asks for before it decides.
+pub(crate) fn node_status(
+    status: &Status,
+    me: &NodeId,
+    incarnation: Incarnation,
+    shard: Option<&ShardId>,
+    keys: u64,
+) -> rpc::NodeStatus {
+    let (role, silent_nanos, leases) = match &status.role {
+        RoleStatus::None => ("none", 0, Vec::new()),
+        RoleStatus::Primary { leases, .. } => ("primary", 0, leases.iter().map(NodeId::to_string).collect()),
+        RoleStatus::Replica { silence, .. } => ("replica", nanos(*silence), Vec::new()),
+    };
+    rpc::NodeStatus {
+        node_id: me.to_string(),
+        incarnation: incarnation.get(),
+        shard_id: shard.map(ShardId::to_string).unwrap_or_default(),
+        role: role.to_owned(),
+        term: status.term.get(),
+        last: Some(status.last.into()),
+        commit_index: status.commit.get(),
+        applied_index: status.applied.get(),
+        consistent: status.consistent,
+        silent_nanos,
+        leases,
+        topology_version: status.topology_version,
+        keys,
+        loading: !status.consistent,
+    }
+}

@@ -1,0 +1,277 @@
+//! A node's connection to the sentinels: registration, the topology as it changes, and requests for changes.
+//!
+//! Any one address suffices; names are resolved at each connection. While no sentinel answers, the node goes on with
+//! what it knows: only changes have to wait.
+//!
+//! A request is one attempt with one sentinel. Whether it is safe to repeat it is the core's decision, because an
+//! attempt without an answer may still take effect.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, NodeId, Position};
+use keyward_proto::rpc;
+use keyward_proto::rpc::control_client::ControlClient;
+use keyward_proto::topology::Topology;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::replication::messages::{Event, Outcome};
+use crate::replication::task::{Input, send};
+use crate::replication::wire::ControlRequest;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A sentinel may have to ask the shard's nodes before it answers.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
+const RETRY: Duration = Duration::from_millis(200);
+/// Without news for so long another sentinel is watched: this one may be cut off from the others.
+const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
+
+/// How this node presents itself.
+#[derive(Debug, Clone)]
+pub struct Announce {
+    pub node_id: NodeId,
+    /// Empty: the address that the sentinel sees.
+    pub host: String,
+    pub port: u16,
+    pub bus_port: u16,
+    pub hostname: String,
+    pub zone: String,
+    pub replica_priority: u32,
+    pub cluster_enabled: bool,
+    pub version: String,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Sentinels {
+    /// `host:bus_port`
+    addresses: Vec<String>,
+    /// The one that answered last.
+    current: AtomicUsize,
+    /// Open connections. Held only to look one up.
+    channels: Mutex<BTreeMap<usize, Channel>>,
+}
+
+impl Sentinels {
+    /// Addresses as `host:bus_port`.
+    pub fn new(addresses: Vec<String>) -> Arc<Sentinels> {
+        assert!(!addresses.is_empty(), "a node without sentinels runs alone");
+        Arc::new(Sentinels { addresses, current: AtomicUsize::new(0), channels: Mutex::default() })
+    }
+
+    fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % self.addresses.len()
+    }
+
+    /// Sentinel `at` does not answer; the next one is asked from now on.
+    fn leave(&self, at: usize) {
+        self.channels.lock().remove(&at);
+        if self.current() == at {
+            self.current.store((at + 1) % self.addresses.len(), Ordering::Relaxed);
+        }
+    }
+
+    async fn client(&self, at: usize) -> Result<ControlClient<Channel>, tonic::Status> {
+        let known = self.channels.lock().get(&at).cloned();
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let channel =
+                    self.connect(at).await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+                self.channels.lock().insert(at, channel.clone());
+                channel
+            }
+        };
+        Ok(ControlClient::new(channel)
+            .max_decoding_message_size(TOPOLOGY_BYTES_MAX)
+            .max_encoding_message_size(TOPOLOGY_BYTES_MAX))
+    }
+
+    async fn connect(&self, at: usize) -> Result<Channel, tonic::transport::Error> {
+        tonic::transport::Endpoint::from_shared(format!("http://{}", self.addresses[at]))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+    }
+
+    /// Asks once. The topology that came with the answer is at least as new as the outcome.
+    pub(crate) async fn ask(&self, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
+        let at = self.current();
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.ask_one(at, request)).await;
+        let reply = match answer {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(status)) => {
+                tracing::warn!(sentinel = self.addresses[at], %status, "a sentinel did not answer");
+                self.leave(at);
+                return (Outcome::Unknown, None);
+            }
+            Err(_) => {
+                tracing::warn!(sentinel = self.addresses[at], "a sentinel did not answer in time");
+                self.leave(at);
+                return (Outcome::Unknown, None);
+            }
+        };
+        let outcome = if reply.accepted { Outcome::Accepted } else { Outcome::Refused(reply.reason) };
+        (outcome, parse_topology(&reply.topology))
+    }
+
+    async fn ask_one(&self, at: usize, request: ControlRequest) -> Result<rpc::ChangeReply, tonic::Status> {
+        let mut client = self.client(at).await?;
+        let reply = match request {
+            ControlRequest::ChangeInSync(request) => client.change_in_sync(request).await,
+            ControlRequest::Failover(request) => client.request_failover(request).await,
+            ControlRequest::Handoff(request) => client.handoff(request).await,
+        };
+        Ok(reply?.into_inner())
+    }
+
+    /// An operator's command, passed on.
+    pub(crate) async fn admin(&self, request: rpc::AdminRequest) -> Result<rpc::AdminReply, tonic::Status> {
+        let at = self.current();
+        let attempt = async { self.client(at).await?.admin(request).await };
+        let reply = match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
+            Ok(Ok(reply)) => return Ok(reply.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) => tonic::Status::deadline_exceeded("the sentinel did not answer in time"),
+        };
+        self.leave(at);
+        Err(reply)
+    }
+
+    /// Registers this process; tries for ever.
+    pub(crate) async fn register(
+        &self,
+        announce: &Announce,
+        last: Position,
+        start_nonce: u64,
+    ) -> (Incarnation, Arc<Topology>) {
+        let request = rpc::RegisterRequest {
+            node_id: announce.node_id.to_string(),
+            host: announce.host.clone(),
+            port: u32::from(announce.port),
+            bus_port: u32::from(announce.bus_port),
+            hostname: announce.hostname.clone(),
+            zone: announce.zone.clone(),
+            replica_priority: announce.replica_priority,
+            last: Some(last.into()),
+            cluster_enabled: announce.cluster_enabled,
+            version: announce.version.clone(),
+            start_nonce,
+        };
+        loop {
+            let at = self.current();
+            let attempt =
+                async { Ok::<_, tonic::Status>(self.client(at).await?.register(request.clone()).await?) };
+            match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
+                Ok(Ok(reply)) => {
+                    let reply = reply.into_inner();
+                    if let Some(topology) = parse_topology(&reply.topology) {
+                        tracing::info!(
+                            incarnation = reply.incarnation,
+                            version = topology.version,
+                            "registered"
+                        );
+                        return (Incarnation::new(reply.incarnation), topology);
+                    }
+                }
+                Ok(Err(status)) => {
+                    tracing::warn!(sentinel = self.addresses[at], %status, "can't register; trying again");
+                }
+                Err(_) => {
+                    tracing::warn!(sentinel = self.addresses[at], "registration timed out; trying again")
+                }
+            }
+            self.leave(at);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Feeds every topology that the sentinels announce to the replication task, for ever.
+    pub(crate) async fn watch(&self, me: NodeId, incarnation: Incarnation, inputs: mpsc::Sender<Input>) {
+        while !inputs.is_closed() {
+            let at = self.current();
+            if let Err(status) = self.watch_one(at, &me, incarnation, &inputs).await {
+                tracing::warn!(sentinel = self.addresses[at], %status, "lost the sentinel");
+            }
+            self.leave(at);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn watch_one(
+        &self,
+        at: usize,
+        me: &NodeId,
+        incarnation: Incarnation,
+        inputs: &mpsc::Sender<Input>,
+    ) -> Result<(), tonic::Status> {
+        let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get() };
+        let open = async { Ok::<_, tonic::Status>(self.client(at).await?.watch_topology(request).await?) };
+        let silent = |_| tonic::Status::deadline_exceeded("silent");
+        let mut updates = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(silent)??.into_inner();
+        loop {
+            let update =
+                tokio::time::timeout(WATCH_SILENCE_MAX, updates.message()).await.map_err(silent)??;
+            let Some(update) = update else { return Ok(()) };
+            if let Some(topology) = parse_topology(&update.topology) {
+                send(inputs, Event::TopologyChanged(topology)).await;
+            }
+        }
+    }
+
+    /// Reports this node's state about every second, for what the sentinels show to others.
+    pub(crate) async fn report(&self, inputs: mpsc::Sender<Input>) {
+        while !inputs.is_closed() {
+            let (statuses, receiver) = mpsc::channel(1);
+            let at = self.current();
+            let call = async {
+                let mut client = self.client(at).await?;
+                client.report_status(ReceiverStream::new(receiver)).await
+            };
+            tokio::select! {
+                result = call => if let Err(status) = result {
+                    tracing::debug!(sentinel = self.addresses[at], %status, "status reports end");
+                },
+                () = feed(statuses, &inputs) => {}
+            }
+            tokio::time::sleep(REPORT_INTERVAL).await;
+        }
+    }
+}
+
+async fn feed(statuses: mpsc::Sender<rpc::NodeStatus>, inputs: &mpsc::Sender<Input>) {
+    loop {
+        let (answer, status) = oneshot::channel();
+        if inputs.send(Input::NodeStatus(answer)).await.is_err() {
+            return;
+        }
+        let Ok(status) = status.await else { return };
+        if statuses.send(status).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(REPORT_INTERVAL).await;
+    }
+}
+
+fn parse_topology(bytes: &[u8]) -> Option<Arc<Topology>> {
+    if bytes.is_empty() {
+        return None;
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(topology) => Some(Arc::new(topology)),
+        Err(error) => {
+            tracing::error!(%error, "a sentinel sent a topology that this program does not understand");
+            None
+        }
+    }
+}
