@@ -24,7 +24,7 @@ impl Slot {
     /// The slot that a key belongs to.
     #[inline]
     pub fn of(key: &[u8]) -> Slot {
-        Slot(crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOT_COUNT)
+        Slot(crc16(hash_tag(key)) % SLOT_COUNT)
     }
 
     #[inline]
@@ -60,9 +60,72 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// `CRC_TABLES[n][b]`: the CRC16 of byte `b` with `n` zero bytes behind it.
+static CRC_TABLES: [[u16; 256]; 8] = crc_tables();
+
+const fn crc_tables() -> [[u16; 256]; 8] {
+    let mut tables = [[0u16; 256]; 8];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        tables[0][byte] = crc;
+        byte += 1;
+    }
+    let mut n = 1;
+    while n < 8 {
+        let mut byte = 0;
+        while byte < 256 {
+            let crc = tables[n - 1][byte];
+            tables[n][byte] = crc << 8 ^ tables[0][(crc >> 8) as usize];
+            byte += 1;
+        }
+        n += 1;
+    }
+    tables
+}
+
+/// CRC16 (XMODEM), eight bytes at a step: their table lookups do not wait for one another. Every command computes it.
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    let (steps, rest) = bytes.as_chunks::<8>();
+    let mut crc = 0u16;
+    for step in steps {
+        let [high, low] = crc.to_be_bytes();
+        crc = CRC_TABLES[7][usize::from(step[0] ^ high)]
+            ^ CRC_TABLES[6][usize::from(step[1] ^ low)]
+            ^ CRC_TABLES[5][usize::from(step[2])]
+            ^ CRC_TABLES[4][usize::from(step[3])]
+            ^ CRC_TABLES[3][usize::from(step[4])]
+            ^ CRC_TABLES[2][usize::from(step[5])]
+            ^ CRC_TABLES[1][usize::from(step[6])]
+            ^ CRC_TABLES[0][usize::from(step[7])];
+    }
+    for byte in rest {
+        let [high, low] = crc.to_be_bytes();
+        crc = u16::from(low) << 8 ^ CRC_TABLES[0][usize::from(byte ^ high)];
+    }
+    crc
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crc_by_steps_is_crc_by_bits() {
+        let bytes: Vec<u8> = (0..100u32).map(|i| (i * i * 37 + i) as u8).collect();
+        for len in 0..bytes.len() {
+            let by_bits = bytes[..len].iter().fold(0u16, |crc, byte| {
+                (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| crc << 1 ^ (crc >> 15) * 0x1021)
+            });
+            assert_eq!(crc16(&bytes[..len]), by_bits);
+        }
+    }
 
     #[test]
     fn slots_of_the_specification() {

@@ -241,9 +241,63 @@ fn container(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
 static BY_NAME: LazyLock<HashMap<&'static [u8], &'static Row, foldhash::fast::FixedState>> =
     LazyLock::new(|| ROWS.iter().map(|r| (r.name.as_bytes(), r)).collect());
 
+/// A short name, in lower case and packed into a number, and its length. Exact because these names are all letters:
+/// no other byte becomes a letter by setting the bit of lower case.
+type Packed = (u64, usize);
+
+const SHORT_NAME_LEN: usize = 8;
+const SHORT_NAMES_BITS: u32 = 10;
+
+/// The commands with short names, found without hashing and comparing bytes: open addressing, mostly empty.
+static BY_SHORT_NAME: LazyLock<Box<[Option<(Packed, &'static Row)>]>> = LazyLock::new(|| {
+    let mut table = vec![None; 1 << SHORT_NAMES_BITS];
+    for row in ROWS.iter().filter(|r| r.name.bytes().all(|b| b.is_ascii_lowercase())) {
+        let Some(packed) = pack(row.name.as_bytes()) else { continue };
+        let mut at = short_name_index(packed);
+        while table[at].is_some() {
+            at = (at + 1) % table.len();
+        }
+        table[at] = Some((packed, row));
+    }
+    table.into()
+});
+
+#[inline]
+fn pack(name: &[u8]) -> Option<Packed> {
+    let word = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes) | 0x2020_2020);
+    let packed = match (name, name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        ([_, _, _, _, ..], Some(first), Some(last)) if name.len() <= SHORT_NAME_LEN => {
+            word(first) | word(last) << (8 * (name.len() - 4))
+        }
+        ([a, b, c], ..) => word(&[*a, *b, *c, 0]),
+        ([a, b], ..) => word(&[*a, *b, 0, 0]),
+        _ => return None,
+    };
+    Some((packed, name.len()))
+}
+
+#[inline]
+fn short_name_index((packed, len): Packed) -> usize {
+    ((packed.wrapping_add(len as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SHORT_NAMES_BITS))
+        as usize
+}
+
 /// The row of a command, by its name in any case.
 #[inline]
 pub fn find(name: &[u8]) -> Option<&'static Row> {
+    let Some(packed) = pack(name) else { return find_long(name) };
+    let table = &**BY_SHORT_NAME;
+    let mut at = short_name_index(packed);
+    while let Some((found, row)) = table[at] {
+        if found == packed {
+            return Some(row);
+        }
+        at = (at + 1) % table.len();
+    }
+    find_long(name)
+}
+
+fn find_long(name: &[u8]) -> Option<&'static Row> {
     let mut lower = [0u8; 32];
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name);

@@ -8,7 +8,7 @@
 //! A large table is resized step by step: elements below a boundary in hash order live in the new buckets, the
 //! others still in the old ones, and each insertion moves the boundary on.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use foldhash::quality::RandomState;
@@ -23,7 +23,10 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// The hash of a key, seeded per process.
 #[inline]
 pub fn hash_of(key: &[u8]) -> u64 {
-    HASHER.hash_one(key)
+    // Keys are hashed alone: they need no length prefix to keep them apart from a neighbour.
+    let mut hasher = HASHER.build_hasher();
+    hasher.write(key);
+    hasher.finish()
 }
 
 const BUCKET_LEN: usize = 6;

@@ -91,7 +91,13 @@ impl<'a> ReplyWriter<'a> {
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(bytes.len() + 24);
-        self.length(b'$', bytes.len());
+        // Headers of a fixed size are written without a call.
+        let digit = |n: usize| b'0' + (n % 10) as u8;
+        match bytes.len() {
+            len @ 0..10 => self.out.extend_from_slice(&[b'$', digit(len), b'\r', b'\n']),
+            len @ 10..100 => self.out.extend_from_slice(&[b'$', digit(len / 10), digit(len), b'\r', b'\n']),
+            len => self.length(b'$', len),
+        }
         self.line(bytes);
     }
 
