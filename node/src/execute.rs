@@ -159,6 +159,7 @@ impl Executor {
         while next < batch.len() {
             let args = batch.args(buffer, next);
             keys.db = session.db;
+            keys.no_touch = session.no_touch;
             stop =
                 self.run(session, args, waited && next == first, &mut keys, out, &mut guard, &mut progress);
             if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {

@@ -20,6 +20,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::types::{Hash, List, Set, SortedSet};
 
@@ -116,8 +117,8 @@ pub enum ValueMut<'a> {
 #[repr(C)]
 struct Header {
     value: Value,
-    /// Seconds of the access clock, or LFU state.
-    access: u32,
+    /// Seconds of the access clock, or LFU state. Atomic because reads share the entry.
+    access: AtomicU32,
     key_len: u32,
     inline_len: u32,
     flags: u32,
@@ -159,7 +160,7 @@ impl Entry {
         unsafe {
             let pointer = alloc(layout);
             let Some(header) = NonNull::new(pointer.cast::<Header>()) else { handle_alloc_error(layout) };
-            header.write(Header { value, access, key_len, inline_len, flags });
+            header.write(Header { value, access: AtomicU32::new(access), key_len, inline_len, flags });
             let mut at = pointer.add(HEADER_LEN);
             if let Some(expire_at) = expire_at {
                 at.cast::<i64>().write_unaligned(expire_at);
@@ -233,11 +234,16 @@ impl Entry {
 
     #[inline]
     pub fn access(&self) -> u32 {
-        self.header().access
+        self.header().access.load(Ordering::Relaxed)
     }
 
-    pub fn set_access(&mut self, access: u32) {
-        self.header_mut().access = access;
+    /// Notes an access. Within one second only the first one writes to memory.
+    #[inline]
+    pub fn set_access(&self, access: u32) {
+        let cell = &self.header().access;
+        if cell.load(Ordering::Relaxed) != access {
+            cell.store(access, Ordering::Relaxed);
+        }
     }
 
     /// Milliseconds since the Unix epoch.

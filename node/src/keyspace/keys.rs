@@ -14,6 +14,7 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::MutexGuard;
+use rand::Rng;
 
 use super::entry::{Entry, NewValue, Value, ValueMut, ValueRef};
 use super::table::{ScanPosition, hash_of};
@@ -63,6 +64,8 @@ pub struct Keys<'a> {
     pub now: i64,
     /// Seconds, for the access clock.
     pub access: u32,
+    /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
+    pub no_touch: bool,
     mode: Mode,
     /// Whether somebody reads the write log.
     logging: bool,
@@ -73,7 +76,7 @@ pub struct Keys<'a> {
     expired: RefCell<Vec<DbKey>>,
     ready: Vec<DbKey>,
     notify: EventClasses,
-    events: Vec<Event>,
+    events: RefCell<Vec<Event>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
     expired_count: u64,
@@ -89,6 +92,7 @@ impl<'a> Keys<'a> {
             db: 0,
             now,
             access: u32::try_from((now / 1000) & 0xff_ffff).unwrap_or(0),
+            no_touch: false,
             mode,
             logging,
             effects: EffectBuffer::default(),
@@ -97,7 +101,7 @@ impl<'a> Keys<'a> {
             expired: RefCell::default(),
             ready: Vec::new(),
             notify,
-            events: Vec::new(),
+            events: RefCell::default(),
             hits: Cell::new(0),
             misses: Cell::new(0),
             expired_count: 0,
@@ -219,7 +223,7 @@ impl<'a> Keys<'a> {
 
     /// Keyspace events of the finished command.
     pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+        std::mem::take(self.events.get_mut())
     }
 
     pub fn take_dirty(&mut self) -> u64 {
@@ -273,6 +277,11 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Whether all keys of the command are in one slot, so that the request may be its own effect.
+    pub fn is_one_slot(&self) -> bool {
+        matches!(self.held, Held::One(..))
+    }
+
     /// Whether two keys share a slot, so that one effect may touch both.
     pub fn same_slot(&self, a: &[u8], b: &[u8]) -> bool {
         matches!(self.held, Held::One(..)) || Slot::of(a) == Slot::of(b)
@@ -323,9 +332,23 @@ impl<'a> Keys<'a> {
     /// As [`Keys::get`], counted in `keyspace_hits` and `keyspace_misses`: for commands that only read.
     #[inline]
     pub fn read(&self, key: &[u8]) -> Option<&Entry> {
+        let entry = self.peek(key)?;
+        if !self.no_touch {
+            entry.set_access(self.access);
+        }
+        Some(entry)
+    }
+
+    /// As [`Keys::read`], for commands that look at a key without using it: its access clock stays.
+    #[inline]
+    pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
         let entry = self.get(key);
         let counter = if entry.is_some() { &self.hits } else { &self.misses };
         counter.set(counter.get() + 1);
+        if entry.is_none() && self.notify.contains(EventClass::KeyMiss) {
+            let (class, event) = (EventClass::KeyMiss, "keymiss");
+            self.events.borrow_mut().push(Event { class, event, db: self.db, key: key.into() });
+        }
         entry
     }
 
@@ -386,11 +409,23 @@ impl<'a> Keys<'a> {
         let due =
             self.state(key).table(self.db).and_then(|t| t.get(hash, key)).is_some_and(|e| self.is_expired(e));
         if due {
-            self.remove(key);
+            self.expire_now(key);
+        }
+    }
+
+    /// Deletes a key because its time has passed, with its effect.
+    pub fn expire_now(&mut self, key: &[u8]) {
+        if self.remove(key).is_some() {
             self.expired_count += 1;
             self.propagate_as(key, &[b"DEL", key]);
             self.notify(EventClass::Expired, "expired", key);
         }
+    }
+
+    /// Whether an expiry that is about to be set has passed already, so that the key is deleted instead. Never
+    /// where effects are applied: the primary has decided.
+    pub fn is_past(&self, expire_at: i64) -> bool {
+        self.mode == Mode::Primary && expire_at <= self.now
     }
 
     /// The entry of a key for changing it, unless it has expired.
@@ -403,6 +438,7 @@ impl<'a> Keys<'a> {
             self.expire_if_due(key);
             return None;
         }
+        entry.set_access(self.access);
         self.state_mut(key).table_mut(db).get_mut(hash, key)
     }
 
@@ -478,29 +514,26 @@ impl<'a> Keys<'a> {
 
     /// Sets a key to a value of any type, whatever it held before.
     pub fn insert(&mut self, key: &[u8], value: NewValue<'_>, expiry: Expiry) {
-        let (db, now, mode) = (self.db, self.now, self.mode);
-        let hash = hash_of(key);
-        let state = self.state_mut(key);
-        let new_expire_at = match expiry {
+        let (db, now, mode, access) = (self.db, self.now, self.mode, self.access);
+        let new_expiry = match expiry {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::None => None,
         };
+        let hash = hash_of(key);
+        let state = self.state_mut(key);
         let Some(entry) = state.table_mut(db).get_mut(hash, key) else {
-            return self.insert_new(key, value, new_expire_at);
+            return self.insert_new(key, value, new_expiry);
         };
         let before = entry.expire_at();
         let live = mode == Mode::Apply || before.is_none_or(|at| now <= at);
         if !live && mode == Mode::Primary {
             // With an effect of its own: else KEEPTTL would keep the old expiry on a replica.
-            self.expire_if_due(key);
-            return self.insert_new(key, value, new_expire_at);
+            self.expire_now(key);
+            return self.insert_new(key, value, new_expiry);
         }
         entry.set_value(value);
-        let after = match expiry {
-            Expiry::Keep if live => before,
-            Expiry::Keep | Expiry::None => None,
-            Expiry::At(at) => Some(at),
-        };
+        entry.set_access(access);
+        let after = if expiry == Expiry::Keep && live { before } else { new_expiry };
         if before != after {
             entry.set_expire_at(after);
             state.count_expiry(db, before, after);
@@ -654,7 +687,7 @@ impl<'a> Keys<'a> {
     #[inline]
     pub fn notify(&mut self, class: EventClass, event: &'static str, key: &[u8]) {
         if self.mode != Mode::Apply && self.notify.contains(class) {
-            self.events.push(Event { class, event, db: self.db, key: key.into() });
+            self.events.get_mut().push(Event { class, event, db: self.db, key: key.into() });
         }
     }
 
@@ -667,6 +700,51 @@ impl<'a> Keys<'a> {
 
     pub fn is_empty(&mut self, db: DbIndex) -> bool {
         self.len(db) == 0
+    }
+
+    /// A key of the database that has not expired, nearly every one as likely as any other: slots are drawn, and one
+    /// of them by its number of keys. Where that finds too few keys, all slots take part.
+    pub fn random_key(&mut self, rng: &mut impl Rng) -> Option<Box<[u8]>> {
+        const DRAWN: usize = 32;
+        const ATTEMPTS: usize = 100;
+        let db = self.db;
+        let drawn: Vec<Slot> =
+            (0..DRAWN).filter_map(|_| Slot::new(rng.random_range(0..SLOT_COUNT))).collect();
+        let mut counts = self.counts(drawn.into_iter());
+        if counts.len() < DRAWN / 2 {
+            counts = self.counts(Slot::all());
+        }
+        let total: usize = counts.iter().map(|(_, n)| n).sum();
+        if total == 0 {
+            return None;
+        }
+        let (now, mode) = (self.now, self.mode);
+        let live = |e: &&Entry| mode == Mode::Apply || e.expire_at().is_none_or(|at| now <= at);
+        for _ in 0..ATTEMPTS {
+            let mut place = rng.random_range(0..total);
+            let (slot, _) = counts.iter().find(|(_, n)| {
+                let here = place < *n;
+                place = place.saturating_sub(*n);
+                here
+            })?;
+            let key = self.with_slot(*slot, |state| {
+                let entry = state.table(db)?.random(|| rng.random())?;
+                live(&entry).then(|| Box::from(entry.key()))
+            });
+            if key.is_some() {
+                return key;
+            }
+        }
+        // Most keys have expired: the first live one will do.
+        Slot::all().find_map(|slot| {
+            self.with_slot(slot, |state| state.table(db)?.iter().find(live).map(|e| e.key().into()))
+        })
+    }
+
+    /// The slots among these that hold keys, and how many.
+    fn counts(&mut self, slots: impl Iterator<Item = Slot>) -> Vec<(Slot, usize)> {
+        let db = self.db;
+        slots.map(|s| (s, self.with_slot(s, |state| state.key_count(db)))).filter(|(_, n)| *n > 0).collect()
     }
 
     /// One step of a SCAN of a database: visits a bucket, or passes over empty slots. `None` at the end.

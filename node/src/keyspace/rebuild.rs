@@ -7,7 +7,8 @@
 
 use keyward_proto::resp::number::format_double;
 
-use super::entry::{Entry, ValueRef};
+use super::entry::{Entry, NewValue, Value, ValueRef};
+use super::types::{Hash, List, Set, SortedSet};
 
 /// Elements (fields, members) of one command.
 pub const PIECE_LEN_MAX: usize = 128;
@@ -58,6 +59,40 @@ pub fn rebuild_as(key: &[u8], value: ValueRef<'_>, expire_at: Option<i64>, emit:
     }
 }
 
+/// A copy of a value, to be put under another key.
+pub fn copied(value: ValueRef<'_>) -> NewValue<'_> {
+    let value: Value = match value {
+        ValueRef::String(bytes) => return NewValue::Bytes(bytes),
+        ValueRef::List(list) => {
+            let mut copy = List::default();
+            list.iter().for_each(|element| copy.push_back(element));
+            copy.into()
+        }
+        ValueRef::Set(set) => {
+            let mut copy = Set::default();
+            for member in set.iter() {
+                copy.insert(member);
+            }
+            copy.into()
+        }
+        ValueRef::Hash(hash) => {
+            let mut copy = Hash::default();
+            for (name, value) in hash.iter() {
+                copy.set(name, value);
+            }
+            copy.into()
+        }
+        ValueRef::SortedSet(set) => {
+            let mut copy = SortedSet::default();
+            for (member, score) in set.iter() {
+                copy.insert(member, score);
+            }
+            copy.into()
+        }
+    };
+    NewValue::Value(value)
+}
+
 fn fits(len: usize, bytes: usize, more: usize) -> bool {
     len == 0 || len < PIECE_LEN_MAX && bytes + more <= PIECE_BYTES_MAX
 }
@@ -100,8 +135,6 @@ fn write_pieces<'a, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::entry::NewValue;
-    use crate::keyspace::types::{Hash, List, Set, SortedSet};
 
     fn commands(entry: &Entry) -> Vec<String> {
         let mut commands = Vec::new();
