@@ -2240,6 +2240,23 @@ pub static ROWS: &[Row] = &[
                 subcommands: &[],
             },
             Row {
+                name: "object|freq",
+                handler: generic::object_freq,
+                arity: 3,
+                flags: READONLY,
+                categories: &["keyspace", "read", "slow"],
+                group: "generic",
+                since: "4.0.0",
+                tips: &["nondeterministic_output"],
+                scope: Scope::Keys,
+                keys: &[KeySpec {
+                    flags: &["RO"],
+                    begin: Begin::Index(2),
+                    find: Find::Range { last: 0, step: 1, limit: 0 },
+                }],
+                subcommands: &[],
+            },
+            Row {
                 name: "object|help",
                 handler: generic::object_help,
                 arity: 2,

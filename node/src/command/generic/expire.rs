@@ -1,0 +1,141 @@
+//! Setting and reading expiries. The effect is always an absolute time, without conditions.
+
+use keyward_proto::resp::Args;
+
+use crate::command::expiry::{Base, TimeArgument, Unit};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::notify::EventClass;
+
+/// When an expiry is set: all that are true must hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conditions {
+    /// NX: the key has none.
+    absent: bool,
+    /// XX: it has one.
+    present: bool,
+    /// GT: the new one is later; a key without one lives for ever.
+    later: bool,
+    /// LT: the new one is earlier.
+    earlier: bool,
+}
+
+impl Conditions {
+    fn parse(args: Args<'_>, first: usize) -> Result<Self, CommandError> {
+        let mut conditions = Conditions::default();
+        for word in args.iter().skip(first) {
+            match word {
+                _ if ascii_eq(word, "nx") => conditions.absent = true,
+                _ if ascii_eq(word, "xx") => conditions.present = true,
+                _ if ascii_eq(word, "gt") => conditions.later = true,
+                _ if ascii_eq(word, "lt") => conditions.earlier = true,
+                _ => {
+                    let word = String::from_utf8_lossy(word);
+                    return Err(CommandError::err(format!("Unsupported option {word}")));
+                }
+            }
+        }
+        let Conditions { absent, present, later, earlier } = conditions;
+        if absent && (present || later || earlier) {
+            let text = "NX and XX, GT or LT options at the same time are not compatible";
+            return Err(CommandError::err(text));
+        }
+        if later && earlier {
+            return Err(CommandError::err("GT and LT options at the same time are not compatible"));
+        }
+        Ok(conditions)
+    }
+
+    fn hold(self, old: Option<i64>, new: i64) -> bool {
+        let later = !self.later || old.is_some_and(|old| old < new);
+        let earlier = !self.earlier || old.is_none_or(|old| new < old);
+        (!self.absent || old.is_none()) && (!self.present || old.is_some()) && later && earlier
+    }
+}
+
+/// `EXPIRE key seconds [NX | XX | GT | LT]`
+pub(in crate::command) fn expire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Seconds, Base::Now)
+}
+
+/// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
+pub(in crate::command) fn pexpire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Milliseconds, Base::Now)
+}
+
+/// `EXPIREAT key unix-time-seconds [NX | XX | GT | LT]`
+pub(in crate::command) fn expireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Seconds, Base::Epoch)
+}
+
+/// `PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]`
+pub(in crate::command) fn pexpireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Milliseconds, Base::Epoch)
+}
+
+/// A time that has passed deletes the key.
+fn set_expiry(ctx: &mut Ctx<'_, '_>, args: Args<'_>, unit: Unit, base: Base) -> CommandResult {
+    let key = args.at(1);
+    let conditions = Conditions::parse(args, 3)?;
+    let at = TimeArgument { unit, base, text: args.at(2) }.any_millis(ctx.keys.now, ctx.row.name)?;
+    let keys = &mut *ctx.keys;
+    let set = keys.get_mut(key).is_some_and(|entry| conditions.hold(entry.expire_at(), at));
+    if set && keys.is_past(at) {
+        keys.expire_now(key);
+    } else if set {
+        keys.set_expire_at(key, Some(at));
+        keys.modified(key);
+        keys.propagate_as(key, &[b"PEXPIREAT", key, itoa::Buffer::new().format(at).as_bytes()]);
+        keys.notify(EventClass::Generic, "expire", key);
+    }
+    ctx.out.integer(i64::from(set));
+    Ok(Outcome::Reply)
+}
+
+/// `PERSIST key`
+pub(in crate::command) fn persist(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let had = ctx.keys.get_mut(key).is_some_and(|entry| entry.expire_at().is_some());
+    if had {
+        ctx.keys.set_expire_at(key, None);
+        ctx.keys.modified(key);
+        ctx.keys.propagate(key, args);
+        ctx.keys.notify(EventClass::Generic, "persist", key);
+    }
+    ctx.out.integer(i64::from(had));
+    Ok(Outcome::Reply)
+}
+
+/// `TTL key`
+pub(in crate::command) fn ttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let now = ctx.keys.now;
+    read_expiry(ctx, args, |at| rounded_seconds(at - now))
+}
+
+/// `PTTL key`
+pub(in crate::command) fn pttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let now = ctx.keys.now;
+    read_expiry(ctx, args, |at| at - now)
+}
+
+/// `EXPIRETIME key`
+pub(in crate::command) fn expiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    read_expiry(ctx, args, rounded_seconds)
+}
+
+/// `PEXPIRETIME key`
+pub(in crate::command) fn pexpiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    read_expiry(ctx, args, |at| at)
+}
+
+fn rounded_seconds(millis: i64) -> i64 {
+    millis.saturating_add(500) / 1000
+}
+
+/// -2: there is no such key; -1: it has no expiry.
+fn read_expiry(ctx: &mut Ctx<'_, '_>, args: Args<'_>, value: impl Fn(i64) -> i64) -> CommandResult {
+    ctx.out.integer(match ctx.keys.peek(args.at(1)) {
+        None => -2,
+        Some(entry) => entry.expire_at().map_or(-1, |at| value(at).max(0)),
+    });
+    Ok(Outcome::Reply)
+}

@@ -1,0 +1,129 @@
+//! Which keys there are, what they are, and deleting them.
+
+use bytes::BytesMut;
+use keyward_proto::resp::{Args, ReplyWriter};
+
+use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::glob;
+use crate::keyspace::entry::Entry;
+use crate::notify::EventClass;
+
+/// Types that SCAN knows, as TYPE reports them.
+const TYPE_NAMES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
+
+/// `DEL key [key ...]`
+pub(in crate::command) fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let one_slot = ctx.keys.is_one_slot();
+    let mut count = 0;
+    for key in args.iter().skip(1) {
+        if ctx.keys.remove_live(key).is_none() {
+            continue;
+        }
+        count += 1;
+        if !one_slot {
+            ctx.keys.propagate_as(key, &[b"DEL", key]);
+        }
+        ctx.keys.notify(EventClass::Generic, "del", key);
+    }
+    if one_slot && count > 0 {
+        ctx.keys.propagate(args.at(1), args);
+    }
+    ctx.out.len(count);
+    Ok(Outcome::Reply)
+}
+
+/// `UNLINK key [key ...]`
+pub(in crate::command) fn unlink(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    del(ctx, args)
+}
+
+/// `EXISTS key [key ...]`: a key that is named twice counts twice.
+pub(in crate::command) fn exists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let count = args.iter().skip(1).filter(|key| ctx.keys.peek(key).is_some()).count();
+    ctx.out.len(count);
+    Ok(Outcome::Reply)
+}
+
+/// `TOUCH key [key ...]`: works for clients with NO-TOUCH too.
+pub(in crate::command) fn touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let access = ctx.keys.access;
+    let touched = |key: &&[u8]| ctx.keys.peek(key).map(|entry| entry.set_access(access)).is_some();
+    let count = args.iter().skip(1).filter(touched).count();
+    ctx.out.len(count);
+    Ok(Outcome::Reply)
+}
+
+/// `TYPE key`
+pub(in crate::command) fn type_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let name = ctx.keys.peek(args.at(1)).map_or("none", |entry| entry.value().type_name());
+    ctx.out.simple(name);
+    Ok(Outcome::Reply)
+}
+
+/// `RANDOMKEY`
+pub(in crate::command) fn randomkey(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let key = ctx.keys.random_key(ctx.rng);
+    ctx.out.optional_bulk(key.as_deref());
+    Ok(Outcome::Reply)
+}
+
+/// `KEYS pattern`
+pub(in crate::command) fn keys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let pattern = args.at(1);
+    let now = ctx.keys.now;
+    let start = ctx.out.deferred();
+    let (mut count, mut cursor) = (0, Some(0));
+    while let Some(at) = cursor {
+        cursor = ctx.keys.scan(at, &mut |entry| {
+            if is_live(entry, now) && (pattern == b"*" || glob::matches(pattern, entry.key())) {
+                ctx.out.bulk(entry.key());
+                count += 1;
+            }
+        });
+    }
+    ctx.out.finish_array(start, count);
+    Ok(Outcome::Reply)
+}
+
+fn is_live(entry: &Entry, now: i64) -> bool {
+    entry.expire_at().is_none_or(|at| now <= at)
+}
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+///
+/// Differs from Valkey: the cursor's numbers mean a slot and a position in it, whatever the number of slots is.
+pub(in crate::command) fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let cursor = parse_cursor(args.at(1))?;
+    let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
+    let type_name = match options.type_name {
+        None => None,
+        Some(name) => {
+            let known = TYPE_NAMES.iter().find(|known| ascii_eq(name, known));
+            let unknown = || format!("unknown type name '{}'", String::from_utf8_lossy(name));
+            Some(*known.ok_or_else(|| CommandError::err(unknown()))?)
+        }
+    };
+    let now = ctx.keys.now;
+    let mut found = BytesMut::new();
+    let mut elements = ReplyWriter::new(&mut found, ctx.out.version());
+    let (mut visited, mut count) = (0, 0);
+    let mut next = Some(cursor);
+    while let Some(at) = next
+        && visited < options.count
+    {
+        next = ctx.keys.scan(at, &mut |entry| {
+            visited += 1;
+            let wanted = type_name.is_none_or(|name| entry.value().type_name() == name);
+            if wanted && is_live(entry, now) && options.matches(entry.key()) {
+                elements.bulk(entry.key());
+                count += 1;
+            }
+        });
+    }
+    ctx.out.array(2);
+    ctx.out.bulk_str(itoa::Buffer::new().format(next.unwrap_or(0)));
+    ctx.out.array(count);
+    ctx.out.raw(&found);
+    Ok(Outcome::Reply)
+}

@@ -1,0 +1,77 @@
+//! Numbers in strings: INCR, DECR, INCRBY, DECRBY, INCRBYFLOAT.
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
+
+use super::get_set::propagate_set;
+use crate::command::long_double::LongDouble;
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
+use crate::keyspace::entry::{NewValue, ValueRef};
+use crate::keyspace::keys::Expiry;
+use crate::notify::EventClass;
+
+/// `INCR key`
+pub(in crate::command) fn incr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    increment(ctx, args, 1)
+}
+
+/// `DECR key`
+pub(in crate::command) fn decr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    increment(ctx, args, -1)
+}
+
+/// `INCRBY key increment`
+pub(in crate::command) fn incrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let by = parse_i64_arg(args.at(2))?;
+    increment(ctx, args, by)
+}
+
+/// `DECRBY key decrement`
+pub(in crate::command) fn decrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let by = parse_i64_arg(args.at(2))?;
+    let by = by.checked_neg().ok_or_else(|| CommandError::err("decrement would overflow"))?;
+    increment(ctx, args, by)
+}
+
+fn increment(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: i64) -> CommandResult {
+    let key = args.at(1);
+    let mut text = itoa::Buffer::new();
+    let new = match ctx.keys.get_mut(key) {
+        None => {
+            ctx.keys.insert(key, NewValue::Bytes(text.format(by).as_bytes()), Expiry::None);
+            by
+        }
+        Some(entry) => {
+            let ValueRef::String(old) = entry.value() else { return Err(CommandError::WrongType) };
+            let old = parse_i64(old).ok_or(CommandError::NotInteger)?;
+            let new = old.checked_add(by);
+            let new = new.ok_or_else(|| CommandError::err("increment or decrement would overflow"))?;
+            entry.set_bytes(text.format(new).as_bytes());
+            new
+        }
+    };
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::String, "incrby", key);
+    ctx.out.integer(new);
+    Ok(Outcome::Reply)
+}
+
+/// `INCRBYFLOAT key increment`: the effect is the sum.
+pub(in crate::command) fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let old = match ctx.keys.get_mut(key).map(|e| e.value()) {
+        None => LongDouble::ZERO,
+        Some(ValueRef::String(old)) => LongDouble::parse(old).ok_or(CommandError::NotFloat)?,
+        Some(_) => return Err(CommandError::WrongType),
+    };
+    let by = LongDouble::parse(args.at(2)).ok_or(CommandError::NotFloat)?;
+    let sum = old.plus(by).to_text();
+    let sum = sum.ok_or_else(|| CommandError::err("increment would produce NaN or Infinity"))?;
+    ctx.keys.insert(key, NewValue::Bytes(sum.as_bytes()), Expiry::Keep);
+    ctx.keys.modified(key);
+    propagate_set(ctx.keys, key, sum.as_bytes(), Expiry::Keep);
+    ctx.keys.notify(EventClass::String, "incrbyfloat", key);
+    ctx.out.bulk_str(&sum);
+    Ok(Outcome::Reply)
+}

@@ -1,0 +1,124 @@
+//! Strings under several keys: MGET, MSET, MSETNX, MSETEX.
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
+
+use super::get_set::propagate_set;
+use super::options::{Condition, ExpiryOption, Optioned, Options};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::keyspace::entry::{Entry, NewValue, ValueRef};
+use crate::keyspace::keys::{Expiry, Keys};
+use crate::notify::EventClass;
+
+/// `MGET key [key ...]`: a key of another type counts as missing.
+pub(in crate::command) fn mget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.array(args.len() - 1);
+    for key in args.iter().skip(1) {
+        match ctx.keys.read(key).map(Entry::value) {
+            Some(ValueRef::String(value)) => ctx.out.bulk(value),
+            Some(_) | None => ctx.out.null(),
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+/// Keys and values that follow one another.
+#[derive(Clone, Copy)]
+struct Pairs<'a> {
+    args: Args<'a>,
+    first: usize,
+    end: usize,
+}
+
+impl<'a> Pairs<'a> {
+    /// All arguments behind the command's name.
+    fn all(args: Args<'a>, command: &'static str) -> Result<Self, CommandError> {
+        if args.len().is_multiple_of(2) {
+            return Err(CommandError::WrongArity(command.into()));
+        }
+        Ok(Pairs { args, first: 1, end: args.len() })
+    }
+
+    fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        (self.first..self.end).step_by(2).map(move |at| (self.args.at(at), self.args.at(at + 1)))
+    }
+
+    /// How many of the keys exist: no more than the first one that differs from `expected` is looked at.
+    fn all_exist(self, keys: &mut Keys<'_>, expected: bool) -> bool {
+        self.iter().all(|(key, _)| keys.get_mut(key).is_some() == expected)
+    }
+}
+
+/// `MSET key value [key value ...]`
+pub(in crate::command) fn mset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let pairs = Pairs::all(args, ctx.row.name)?;
+    store_all(ctx.keys, pairs);
+    if ctx.keys.is_one_slot() {
+        ctx.keys.propagate(args.at(1), args);
+    } else {
+        propagate_each(ctx.keys, pairs, Expiry::None);
+    }
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `MSETNX key value [key value ...]`: all or nothing.
+pub(in crate::command) fn msetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let pairs = Pairs::all(args, ctx.row.name)?;
+    let stored = pairs.all_exist(ctx.keys, false);
+    if stored {
+        store_all(ctx.keys, pairs);
+        propagate_each(ctx.keys, pairs, Expiry::None);
+    }
+    ctx.out.integer(i64::from(stored));
+    Ok(Outcome::Reply)
+}
+
+fn store_all(keys: &mut Keys<'_>, pairs: Pairs<'_>) {
+    for (key, value) in pairs.iter() {
+        keys.insert(key, NewValue::Bytes(value), Expiry::None);
+        keys.modified(key);
+        keys.notify(EventClass::String, "set", key);
+    }
+}
+
+/// An effect of its own for each key: their slots may differ.
+fn propagate_each(keys: &mut Keys<'_>, pairs: Pairs<'_>, expiry: Expiry) {
+    pairs.iter().for_each(|(key, value)| propagate_set(keys, key, value, expiry));
+}
+
+/// `MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | EXAT seconds | PXAT
+/// milliseconds | KEEPTTL]`: all or nothing. A time that has passed stores values that have expired.
+pub(in crate::command) fn msetex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let count = parse_i64(args.at(1)).and_then(|n| i32::try_from(n).ok()).filter(|n| 0 < *n);
+    let count = count.ok_or_else(|| CommandError::err("invalid numkeys value or out of range"))?;
+    let end = 2 + count.unsigned_abs() as usize * 2;
+    if args.len() < end {
+        return Err(CommandError::Syntax);
+    }
+    let pairs = Pairs { args, first: 2, end };
+    let options = Options::parse(args, end, Optioned::MSetEx)?;
+    let expiry = match options.expiry {
+        ExpiryOption::Time(time) => Expiry::At(time.positive_millis(ctx.keys.now, ctx.row.name)?),
+        ExpiryOption::Keep => Expiry::Keep,
+        ExpiryOption::Unspecified | ExpiryOption::Persist => Expiry::None,
+    };
+    let stored = match options.condition {
+        Condition::Missing => pairs.all_exist(ctx.keys, false),
+        Condition::Present => pairs.all_exist(ctx.keys, true),
+        Condition::Always | Condition::Equal(_) => true,
+    };
+    if stored {
+        for (key, value) in pairs.iter() {
+            ctx.keys.insert(key, NewValue::Bytes(value), expiry);
+            ctx.keys.modified(key);
+            propagate_set(ctx.keys, key, value, expiry);
+            ctx.keys.notify(EventClass::String, "set", key);
+            if matches!(expiry, Expiry::At(_)) {
+                ctx.keys.notify(EventClass::Generic, "expire", key);
+            }
+        }
+    }
+    ctx.out.integer(i64::from(stored));
+    Ok(Outcome::Reply)
+}
