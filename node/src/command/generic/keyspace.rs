@@ -1,11 +1,12 @@
 //! Which keys there are, what they are, and deleting them.
 
 use bytes::BytesMut;
+use keyward_proto::glob;
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
-use crate::glob;
+
 use crate::keyspace::entry::Entry;
 use crate::notify::EventClass;
 
