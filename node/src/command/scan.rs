@@ -16,6 +16,8 @@ pub(super) struct ScanOptions<'a> {
     pub type_name: Option<&'a [u8]>,
     /// HSCAN ... NOVALUES.
     pub no_values: bool,
+    /// ZSCAN ... NOSCORES.
+    pub no_scores: bool,
 }
 
 /// Which command scans: they share all options but these.
@@ -24,12 +26,14 @@ pub(super) enum Scanned {
     Keys,
     Hash,
     Other,
+    SortedSet,
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Reads `[MATCH pattern] [COUNT count] [TYPE type] [NOVALUES]` from argument `first` on.
+    /// Reads `[MATCH pattern] [COUNT count] [TYPE type] [NOVALUES] [NOSCORES]` from argument `first` on.
     pub(super) fn parse(args: Args<'a>, first: usize, scanned: Scanned) -> Result<Self, CommandError> {
-        let mut options = ScanOptions { pattern: None, count: 10, type_name: None, no_values: false };
+        let mut options =
+            ScanOptions { pattern: None, count: 10, type_name: None, no_values: false, no_scores: false };
         let mut at = first;
         while let Some(word) = args.get(at) {
             match args.get(at + 1) {
@@ -54,6 +58,13 @@ impl<'a> ScanOptions<'a> {
                         return Err(CommandError::err("NOVALUES option can only be used in HSCAN"));
                     }
                     options.no_values = true;
+                    at += 1;
+                }
+                Some(_) | None if ascii_eq(word, "noscores") => {
+                    if scanned != Scanned::SortedSet {
+                        return Err(CommandError::err("NOSCORES option can only be used in ZSCAN"));
+                    }
+                    options.no_scores = true;
                     at += 1;
                 }
                 Some(_) | None => return Err(CommandError::Syntax),

@@ -1,145 +1,227 @@
-//! Commands of the group sorted set.
+//! Commands of the group sorted set (<https://valkey.io/commands/?group=sorted-set>): adding, removing and asking for
+//! single members. The other families: `pop`, `random`, `range`, `combine` (unions and their like).
 
-use keyward_proto::resp::Args;
+mod add;
+mod combine;
+mod pop;
+mod random;
+mod range;
 
-use super::{CommandError, CommandResult, Ctx};
+pub(super) use add::{zadd, zincrby};
+pub(super) use combine::{zdiff, zdiffstore, zinter, zintercard, zinterstore, zunion, zunionstore};
+pub(super) use pop::{bzmpop, bzpopmax, bzpopmin, zmpop, zpopmax, zpopmin};
+pub(super) use random::zrandmember;
+pub(super) use range::{
+    zcount, zlexcount, zrange, zrangebylex, zrangebyscore, zrangestore, zremrangebylex, zremrangebyrank,
+    zremrangebyscore, zrevrange, zrevrangebylex, zrevrangebyscore,
+};
 
-pub(super) fn bzmpop(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+use bytes::BytesMut;
+use keyward_proto::resp::number::{format_double, format_double_17};
+use keyward_proto::resp::{Args, ReplyWriter};
+
+use super::scan::{ScanOptions, Scanned, parse_cursor};
+use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::keyspace::entry::NewValue;
+use crate::keyspace::keys::Expiry;
+use crate::keyspace::types::SortedSet;
+use crate::notify::EventClass;
+
+/// `ZCARD key`
+pub(super) fn zcard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.len(ctx.keys.sorted_set(args.at(1))?.map_or(0, SortedSet::len));
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn bzpopmax(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZSCORE key member`
+pub(super) fn zscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    match ctx.keys.sorted_set(args.at(1))?.and_then(|set| set.score(args.at(2))) {
+        Some(score) => ctx.out.double(score),
+        None => ctx.out.null(),
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn bzpopmin(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZMSCORE key member [member ...]`
+pub(super) fn zmscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let set = ctx.keys.sorted_set(args.at(1))?;
+    ctx.out.array(args.len() - 2);
+    for member in args.iter().skip(2) {
+        match set.and_then(|set| set.score(member)) {
+            Some(score) => ctx.out.double(score),
+            None => ctx.out.null(),
+        }
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn zadd(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZRANK key member [WITHSCORE]`
+pub(super) fn zrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    rank(ctx, args, |rank, _| rank)
 }
 
-pub(super) fn zcard(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZREVRANK key member [WITHSCORE]`
+pub(super) fn zrevrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    rank(ctx, args, |rank, len| len - 1 - rank)
 }
 
-pub(super) fn zcount(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+fn rank(ctx: &mut Ctx<'_, '_>, args: Args<'_>, counted: fn(usize, usize) -> usize) -> CommandResult {
+    if args.len() > 4 {
+        return Err(CommandError::WrongArity(ctx.row.name.into()));
+    }
+    let with_score = args.get(3).is_some();
+    if args.get(3).is_some_and(|word| !ascii_eq(word, "withscore")) {
+        return Err(CommandError::Syntax);
+    }
+    let set = ctx.keys.sorted_set(args.at(1))?;
+    match set.and_then(|set| Some((set.rank(args.at(2))?, set.len()))) {
+        Some(((rank, score), len)) => {
+            if with_score {
+                ctx.out.array(2);
+            }
+            ctx.out.len(counted(rank, len));
+            if with_score {
+                ctx.out.double(score);
+            }
+        }
+        None if with_score => ctx.out.null_array(),
+        None => ctx.out.null(),
+    }
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn zdiff(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZREM key member [member ...]`
+pub(super) fn zrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let set = ctx.keys.sorted_set_mut(key)?;
+    let removed = set.map_or(0, |set| args.iter().skip(2).filter(|m| set.remove(m).is_some()).count());
+    if removed > 0 {
+        after_removal(ctx, key, "zrem");
+        ctx.keys.propagate(key, args);
+    }
+    ctx.out.len(removed);
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn zdiffstore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Members were removed: says so, and deletes the key if none is left.
+fn after_removal(ctx: &mut Ctx<'_, '_>, key: &[u8], event: &'static str) {
+    ctx.keys.modified(key);
+    ctx.keys.notify(EventClass::SortedSet, event, key);
+    ctx.keys.remove_if_empty(key);
 }
 
-pub(super) fn zincrby(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// `ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]`
+///
+/// As in Valkey the scores of a large set are written with 17 digits, and a small set is returned in one step.
+pub(super) fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let cursor = parse_cursor(args.at(2))?;
+    let Some(set) = ctx.keys.sorted_set(args.at(1))? else {
+        ctx.out.array(2);
+        ctx.out.bulk(b"0");
+        ctx.out.array(0);
+        return Ok(Outcome::Reply);
+    };
+    let options = ScanOptions::parse(args, 3, Scanned::SortedSet)?;
+    let format = if set.is_packed() { format_double } else { format_double_17 };
+
+    let mut found = BytesMut::new();
+    let mut writer = ReplyWriter::new(&mut found, ctx.out.version());
+    let (mut visited, mut written) = (0, 0);
+    let mut position = u32::try_from(cursor).ok();
+    while let Some(at) = position {
+        position = set.scan(at, &mut |member, score| {
+            visited += 1;
+            if !options.matches(member) {
+                return;
+            }
+            writer.bulk(member);
+            written += 1;
+            if !options.no_scores {
+                writer.bulk(format(score).as_bytes());
+                written += 1;
+            }
+        });
+        if options.count <= visited {
+            break;
+        }
+    }
+    ctx.out.array(2);
+    ctx.out.bulk_integer(position.map_or(0, i64::from));
+    ctx.out.array(written);
+    ctx.out.raw(&found);
+    Ok(Outcome::Reply)
 }
 
-pub(super) fn zinter(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Whether a reply has the scores beside the members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scores {
+    With,
+    Without,
 }
 
-pub(super) fn zintercard(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+impl Scores {
+    /// The header of `len` members: with scores, pairs in RESP3 and a flat array in RESP2.
+    fn write_header(self, out: &mut ReplyWriter<'_>, len: usize) {
+        out.array(if self == Scores::With && !out.is_resp3() { len * 2 } else { len });
+    }
+
+    #[inline]
+    fn write(self, out: &mut ReplyWriter<'_>, (member, score): (&[u8], f64)) {
+        if self == Scores::With && out.is_resp3() {
+            out.array(2);
+        }
+        out.bulk(member);
+        if self == Scores::With {
+            out.double(score);
+        }
+    }
 }
 
-pub(super) fn zinterstore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Members in an effect that builds a set up again.
+const REBUILD_LEN_MAX: usize = 512;
+
+/// Stores the result of ZRANGESTORE, ZUNIONSTORE and their like, and writes the reply. `sources` are the keys that
+/// it was computed from: if all are in the slot of `destination`, the request itself is the effect.
+fn store<'a>(
+    ctx: &mut Ctx<'_, '_>,
+    args: Args<'_>,
+    destination: &[u8],
+    mut sources: impl Iterator<Item = &'a [u8]>,
+    result: SortedSet,
+    event: &'static str,
+) {
+    let len = result.len();
+    if len == 0 {
+        if ctx.keys.remove_live(destination).is_some() {
+            ctx.keys.propagate_as(destination, &[b"DEL", destination]);
+            ctx.keys.notify(EventClass::Generic, "del", destination);
+        }
+    } else {
+        if sources.all(|source| ctx.keys.same_slot(source, destination)) {
+            ctx.keys.propagate(destination, args);
+        } else {
+            propagate_rebuild(ctx, destination, &result);
+        }
+        ctx.keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
+        ctx.keys.modified(destination);
+        ctx.keys.signal_ready(destination);
+        ctx.keys.notify(EventClass::SortedSet, event, destination);
+    }
+    ctx.out.len(len);
 }
 
-pub(super) fn zlexcount(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zmpop(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zmscore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zpopmax(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zpopmin(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrandmember(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrange(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrangebylex(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrangebyscore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrangestore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrank(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrem(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zremrangebylex(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zremrangebyrank(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zremrangebyscore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrevrange(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrevrangebylex(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrevrangebyscore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zrevrank(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zscan(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zscore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zunion(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
-}
-
-pub(super) fn zunionstore(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    Err(CommandError::err("not available yet"))
+/// Effects that make `key` this set, whatever it was before.
+fn propagate_rebuild(ctx: &mut Ctx<'_, '_>, key: &[u8], set: &SortedSet) {
+    ctx.keys.propagate_as(key, &[b"DEL", key]);
+    let mut members = set.iter();
+    while members.len() > 0 {
+        let part: Vec<(String, &[u8])> = members
+            .by_ref()
+            .take(REBUILD_LEN_MAX)
+            .map(|(member, score)| (format_double(score), member))
+            .collect();
+        let mut command: Vec<&[u8]> = vec![b"ZADD", key];
+        command.extend(part.iter().flat_map(|(score, member)| [score.as_bytes(), member]));
+        ctx.keys.propagate_as(key, &command);
+    }
 }

@@ -1,0 +1,70 @@
+//! `ZRANDMEMBER key [count [WITHSCORES]]`
+
+use keyward_proto::resp::Args;
+use rand::Rng;
+use rand::seq::index;
+
+use super::Scores;
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+
+/// So many members are returned at most with a negative count, which repeats members and so has no natural bound.
+/// Differs from Valkey: it answers until its memory is used up.
+const REPEATED_LEN_MAX: u64 = 1 << 24;
+
+/// See the module documentation.
+pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let Some(count) = args.get(2) else {
+        let set = ctx.keys.sorted_set(args.at(1))?;
+        let random = set.and_then(|set| set.get(ctx.rng.random_range(0..set.len())));
+        ctx.out.optional_bulk(random.map(|(member, _)| member));
+        return Ok(Outcome::Reply);
+    };
+    let (count, scores) = parse(args, count)?;
+    let Some(set) = ctx.keys.sorted_set(args.at(1))? else {
+        ctx.out.array(0);
+        return Ok(Outcome::Reply);
+    };
+    let out = &mut ctx.out;
+    let len = set.len();
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    if count < 0 {
+        scores.write_header(out, wanted);
+        for _ in 0..wanted {
+            if let Some(member) = set.get(ctx.rng.random_range(0..len)) {
+                scores.write(out, member);
+            }
+        }
+    } else if len <= wanted {
+        scores.write_header(out, len);
+        set.iter().rev().for_each(|member| scores.write(out, member));
+    } else {
+        scores.write_header(out, wanted);
+        for at in index::sample(ctx.rng, len, wanted) {
+            if let Some(member) = set.get(at) {
+                scores.write(out, member);
+            }
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+fn parse(args: Args<'_>, count: &[u8]) -> Result<(i64, Scores), CommandError> {
+    let count = parse_i64_arg(count)?;
+    if count == i64::MIN {
+        return Err(CommandError::err(format!(
+            "value is out of range, value must between {} and {}",
+            -i64::MAX,
+            i64::MAX
+        )));
+    }
+    let scores = match args.get(3) {
+        None => Scores::Without,
+        Some(word) if args.len() == 4 && ascii_eq(word, "withscores") => Scores::With,
+        Some(_) => return Err(CommandError::Syntax),
+    };
+    let doubled_overflows = scores == Scores::With && (i64::MAX / 2) as u64 <= count.unsigned_abs() - 1;
+    if doubled_overflows || count < 0 && REPEATED_LEN_MAX < count.unsigned_abs() {
+        return Err(CommandError::err("value is out of range"));
+    }
+    Ok((count, scores))
+}

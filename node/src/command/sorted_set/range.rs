@@ -1,0 +1,284 @@
+//! Ranges by rank, score and name: ZRANGE with its older forms, ZRANGESTORE, ZCOUNT, ZLEXCOUNT, ZREMRANGEBY*.
+
+use std::ops::{Bound, Range};
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_f64_unbounded;
+
+use super::{Scores, after_removal, store};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::keyspace::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet};
+
+/// What the two ends of a range mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Rank,
+    Score,
+    Lex,
+}
+
+/// The ends of a range.
+#[derive(Debug, Clone, Copy)]
+enum Ends<'a> {
+    Rank { start: i64, stop: i64 },
+    Score(ScoreRange),
+    Lex(LexRange<'a>),
+}
+
+impl<'a> Ends<'a> {
+    fn parse(by: By, min: &'a [u8], max: &'a [u8]) -> Result<Self, CommandError> {
+        match by {
+            By::Rank => Ok(Ends::Rank { start: parse_i64_arg(min)?, stop: parse_i64_arg(max)? }),
+            By::Score => {
+                let range = score_bound(min).zip(score_bound(max)).map(|(min, max)| ScoreRange { min, max });
+                range.map(Ends::Score).ok_or_else(|| CommandError::err("min or max is not a float"))
+            }
+            By::Lex => {
+                let range = lex_bound(min).zip(lex_bound(max)).map(|(min, max)| LexRange { min, max });
+                range
+                    .map(Ends::Lex)
+                    .ok_or_else(|| CommandError::err("min or max not valid string range item"))
+            }
+        }
+    }
+
+    /// The indexes in ascending order.
+    fn indexes(&self, set: &SortedSet, direction: Direction) -> Range<usize> {
+        match self {
+            Ends::Score(range) => set.score_range(range),
+            Ends::Lex(range) => set.lex_range(range, direction),
+            Ends::Rank { start, stop } => {
+                let len = set.len();
+                let range = rank_range(*start, *stop, len);
+                match direction {
+                    Direction::Forward => range,
+                    Direction::Reverse => len - range.end..len - range.start,
+                }
+            }
+        }
+    }
+}
+
+/// `1.5`, `(1.5`, `-inf`. As in Valkey, which reads a C string: what follows a zero byte is ignored, and nothing
+/// is zero.
+fn score_bound(text: &[u8]) -> Option<Bound<f64>> {
+    let number = |text: &[u8]| {
+        let text = text.split(|b| *b == 0).next().unwrap_or_default();
+        if text.is_empty() { Some(0.0) } else { parse_f64_unbounded(text) }
+    };
+    match text {
+        [b'(', rest @ ..] => number(rest).map(Bound::Excluded),
+        _ => number(text).map(Bound::Included),
+    }
+}
+
+/// `[name`, `(name`, `-`, `+`
+fn lex_bound(text: &[u8]) -> Option<LexBound<'_>> {
+    match text {
+        [b'-'] | [b'-', 0, ..] => Some(LexBound::Lowest),
+        [b'+'] | [b'+', 0, ..] => Some(LexBound::Highest),
+        [b'[', name @ ..] => Some(LexBound::Included(name)),
+        [b'(', name @ ..] => Some(LexBound::Excluded(name)),
+        _ => None,
+    }
+}
+
+/// The indexes from `start` to `stop`, both counted from the end if negative.
+fn rank_range(start: i64, stop: i64, len: usize) -> Range<usize> {
+    let len_signed = i64::try_from(len).unwrap_or(i64::MAX);
+    let from_end = |index: i64| if index < 0 { index + len_signed } else { index };
+    let (start, stop) = (from_end(start).max(0), from_end(stop).min(len_signed - 1));
+    match (usize::try_from(start), usize::try_from(stop)) {
+        (Ok(start), Ok(stop)) if start <= stop => start..stop + 1,
+        _ => 0..0,
+    }
+}
+
+/// A range with the options of ZRANGE and its older forms.
+#[derive(Debug)]
+struct Query<'a> {
+    ends: Ends<'a>,
+    direction: Direction,
+    scores: Scores,
+    /// LIMIT: members to skip, and the most to return (all if negative).
+    offset: i64,
+    limit: i64,
+}
+
+/// What the command's name says already.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    by: Option<By>,
+    direction: Option<Direction>,
+}
+
+impl<'a> Query<'a> {
+    /// Reads `min max` at `first` and the options behind them.
+    fn parse(args: Args<'a>, first: usize, form: Form, stores: bool) -> Result<Self, CommandError> {
+        let Form { mut by, mut direction } = form;
+        let mut scores = Scores::Without;
+        let (mut offset, mut limit) = (0, -1);
+        let mut at = first + 2;
+        while let Some(word) = args.get(at) {
+            match (args.get(at + 1), args.get(at + 2)) {
+                _ if !stores && ascii_eq(word, "withscores") => scores = Scores::With,
+                (Some(o), Some(l)) if ascii_eq(word, "limit") => {
+                    (offset, limit) = (parse_i64_arg(o)?, parse_i64_arg(l)?);
+                    at += 2;
+                }
+                _ if direction.is_none() && ascii_eq(word, "rev") => direction = Some(Direction::Reverse),
+                _ if by.is_none() && ascii_eq(word, "bylex") => by = Some(By::Lex),
+                _ if by.is_none() && ascii_eq(word, "byscore") => by = Some(By::Score),
+                _ => return Err(CommandError::Syntax),
+            }
+            at += 1;
+        }
+        let (by, direction) = (by.unwrap_or(By::Rank), direction.unwrap_or(Direction::Forward));
+        if by == By::Rank && limit != -1 {
+            return Err(CommandError::err(
+                "syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+            ));
+        }
+        if by == By::Lex && scores == Scores::With {
+            return Err(CommandError::err(
+                "syntax error, WITHSCORES not supported in combination with BYLEX",
+            ));
+        }
+        let (min, max) = match (by, direction) {
+            (By::Score | By::Lex, Direction::Reverse) => (first + 1, first),
+            _ => (first, first + 1),
+        };
+        let ends = Ends::parse(by, args.at(min), args.at(max))?;
+        Ok(Query { ends, direction, scores, offset, limit })
+    }
+
+    /// The indexes in ascending order of what is returned.
+    fn indexes(&self, set: &SortedSet) -> Range<usize> {
+        let range = self.ends.indexes(set, self.direction);
+        if matches!(self.ends, Ends::Rank { .. }) {
+            return range;
+        }
+        let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX).min(range.len());
+        let left = range.len() - skipped;
+        let count = usize::try_from(self.limit).map_or(left, |limit| limit.min(left));
+        match self.direction {
+            Direction::Forward => range.start + skipped..range.start + skipped + count,
+            Direction::Reverse => range.end - skipped - count..range.end - skipped,
+        }
+    }
+}
+
+const RANGE: Form = Form { by: None, direction: None };
+
+/// `ZRANGE key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]`
+pub(in crate::command) fn zrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, RANGE)
+}
+
+/// `ZREVRANGE key start stop [WITHSCORES]`
+pub(in crate::command) fn zrevrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, Form { by: Some(By::Rank), direction: Some(Direction::Reverse) })
+}
+
+/// `ZRANGEBYSCORE key min max [WITHSCORES] [LIMIT offset count]`
+pub(in crate::command) fn zrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, Form { by: Some(By::Score), direction: Some(Direction::Forward) })
+}
+
+/// `ZREVRANGEBYSCORE key max min [WITHSCORES] [LIMIT offset count]`
+pub(in crate::command) fn zrevrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, Form { by: Some(By::Score), direction: Some(Direction::Reverse) })
+}
+
+/// `ZRANGEBYLEX key min max [LIMIT offset count]`
+pub(in crate::command) fn zrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, Form { by: Some(By::Lex), direction: Some(Direction::Forward) })
+}
+
+/// `ZREVRANGEBYLEX key max min [LIMIT offset count]`
+pub(in crate::command) fn zrevrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply_range(ctx, args, Form { by: Some(By::Lex), direction: Some(Direction::Reverse) })
+}
+
+fn reply_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, form: Form) -> CommandResult {
+    let query = Query::parse(args, 2, form, false)?;
+    let Some(set) = ctx.keys.sorted_set(args.at(1))? else {
+        ctx.out.array(0);
+        return Ok(Outcome::Reply);
+    };
+    let range = query.indexes(set);
+    let (scores, out) = (query.scores, &mut ctx.out);
+    scores.write_header(out, range.len());
+    let members = set.range(range);
+    match query.direction {
+        Direction::Forward => members.for_each(|member| scores.write(out, member)),
+        Direction::Reverse => members.rev().for_each(|member| scores.write(out, member)),
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `ZRANGESTORE dst src min max [BYSCORE | BYLEX] [REV] [LIMIT offset count]`
+pub(in crate::command) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let query = Query::parse(args, 3, RANGE, true)?;
+    let (destination, source) = (args.at(1), args.at(2));
+    let mut result = SortedSet::default();
+    if let Some(set) = ctx.keys.sorted_set(source)? {
+        for (member, score) in set.range(query.indexes(set)) {
+            result.insert(member, score);
+        }
+    }
+    store(ctx, args, destination, std::iter::once(source), result, "zrangestore");
+    Ok(Outcome::Reply)
+}
+
+/// `ZCOUNT key min max`
+pub(in crate::command) fn zcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    count(ctx, args, By::Score)
+}
+
+/// `ZLEXCOUNT key min max`
+pub(in crate::command) fn zlexcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    count(ctx, args, By::Lex)
+}
+
+fn count(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By) -> CommandResult {
+    let ends = Ends::parse(by, args.at(2), args.at(3))?;
+    let set = ctx.keys.sorted_set(args.at(1))?;
+    ctx.out.len(set.map_or(0, |set| ends.indexes(set, Direction::Forward).len()));
+    Ok(Outcome::Reply)
+}
+
+/// `ZREMRANGEBYRANK key start stop`
+pub(in crate::command) fn zremrangebyrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    remove_range(ctx, args, By::Rank, "zremrangebyrank")
+}
+
+/// `ZREMRANGEBYSCORE key min max`
+pub(in crate::command) fn zremrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    remove_range(ctx, args, By::Score, "zremrangebyscore")
+}
+
+/// `ZREMRANGEBYLEX key min max`
+pub(in crate::command) fn zremrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    remove_range(ctx, args, By::Lex, "zremrangebylex")
+}
+
+fn remove_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By, event: &'static str) -> CommandResult {
+    let key = args.at(1);
+    let ends = Ends::parse(by, args.at(2), args.at(3))?;
+    let removed = match ctx.keys.sorted_set_mut(key)? {
+        Some(set) => {
+            let range = ends.indexes(set, Direction::Forward);
+            let removed = range.len();
+            set.remove_range(range);
+            removed
+        }
+        None => 0,
+    };
+    if removed > 0 {
+        ctx.keys.propagate(key, args);
+        after_removal(ctx, key, event);
+    }
+    ctx.out.len(removed);
+    Ok(Outcome::Reply)
+}
