@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Batch, Limits, ReplyWriter, RequestReader, Version};
+use keyward_proto::time::Monotonic;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -46,6 +47,8 @@ const BATCH_MAX: usize = 128;
 const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 /// How much a stalled client may send ahead.
 const STALLED_INPUT_BYTES: usize = 1 << 20;
+/// How often WAIT looks at what the replicas hold.
+const WAIT_POLL: Duration = Duration::from_millis(1);
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
@@ -444,11 +447,12 @@ impl Connection {
             }
             Stop::Blocked { waiter, timeout, on_timeout } => {
                 self.client.description.lock().blocked = true;
+                self.thread.add_blocked(&self.client);
                 (Stall::Blocked { waiter, on_timeout }, timeout)
             }
             Stop::WaitReplicas { index, replicas, timeout } => {
-                self.thread.add_holder(&self.client);
-                (Stall::WaitReplicas { index, replicas }, timeout)
+                let deadline = timeout.map(|t| clock::monotonic() + t);
+                (Stall::WaitReplicas { index, replicas, deadline }, Some(WAIT_POLL))
             }
             Stop::Sleep(time) => (Stall::Sleep, Some(time)),
             Stop::Await(request) => {
@@ -478,15 +482,15 @@ impl Connection {
                 let (waiter, on_timeout) = (Arc::clone(waiter), *on_timeout);
                 return self.check_blocked(&waiter, on_timeout, timer, unblocked);
             }
-            Stall::WaitReplicas { index, replicas } => {
+            Stall::WaitReplicas { index, replicas, deadline } => {
                 let holding = self.thread.server().replicas_holding(*index) as u64;
-                let over = timer || *replicas <= holding;
+                let over = *replicas <= holding || deadline.is_some_and(|d| d <= clock::monotonic());
                 if over {
                     let mut out = BytesMut::new();
                     ReplyWriter::new(&mut out, self.session.version).integer(holding as i64);
                     self.send_after_held(&out);
-                } else {
-                    self.thread.add_holder(&self.client);
+                } else if timer {
+                    self.timer = Some(Box::pin(tokio::time::sleep(WAIT_POLL)));
                 }
                 over
             }
@@ -535,7 +539,7 @@ impl Connection {
                     self.send_after_held(&timeout_reply(on_timeout, version));
                 }
             }
-            None if !self.thread.may_execute() => {
+            None if self.thread.is_demoted() => {
                 // The node is not the primary any more: the client has to ask the new one.
                 waiter.give_up();
                 self.thread.executor.borrow().forget_waiter(waiter);

@@ -82,6 +82,10 @@ pub struct Executor {
     settings: Arc<Settings>,
     routing: Arc<Routing>,
     version: u64,
+    /// The gate's state when the batch began. Whoever changes it waits for the batch to end before relying on it.
+    state: GateState,
+    /// The gate was given back in the middle of the batch.
+    reopened: bool,
     rng: SmallRng,
 }
 
@@ -104,6 +108,8 @@ impl Executor {
             settings: server.settings(),
             routing: server.routing(),
             version: 0,
+            state: GateState::Loading,
+            reopened: false,
             rng: SmallRng::from_os_rng(),
             server,
         }
@@ -145,7 +151,8 @@ impl Executor {
         let mut guard: GateGuard = Some(self.gate.lock_arc());
         let now = clock::unix_millis().0;
         session.client.last_interaction.store(now, Ordering::Relaxed);
-        let mode = mode_of(server.shared.gate.state());
+        self.state = server.shared.gate.state();
+        let mode = mode_of(self.state);
         let mut keys = Keys::new(
             &server.keyspace,
             mode,
@@ -166,7 +173,8 @@ impl Executor {
                 break;
             }
             next += 1;
-            if stop.is_some() {
+            // Stopping the world opened this thread's gate: the node's role may have changed.
+            if stop.is_some() || std::mem::take(&mut self.reopened) {
                 break;
             }
         }
@@ -345,12 +353,12 @@ impl Executor {
         }
         if session.transaction.is_some() && !executes {
             // Queued now; the role is checked when it executes, writes also now, as in Valkey.
-            if is_write && gate.state() == GateState::Replica {
+            if is_write && self.state == GateState::Replica {
                 return Err(CommandError::ReadOnly);
             }
             return Ok(None);
         }
-        match gate.state() {
+        match self.state {
             GateState::Primary => {
                 if !gate.lease_valid(clock::monotonic()) {
                     return not_now(waited);
@@ -363,7 +371,7 @@ impl Executor {
             }
             GateState::Holding => not_now(waited),
             GateState::Replica => {
-                if is_write && self.settings.replica_read_only {
+                if is_write {
                     return Err(CommandError::ReadOnly);
                 }
                 Ok(None)
@@ -426,7 +434,7 @@ impl Executor {
             {
                 Err(CommandError::ClusterDown)
             }
-            Owner::Mine => match self.server.shared.gate.state() {
+            Owner::Mine => match self.state {
                 GateState::Primary | GateState::Holding => Ok(()),
                 GateState::Loading => Ok(()),
                 GateState::Replica | GateState::NoPrimary => {
@@ -475,6 +483,7 @@ impl Executor {
                 self.call_locked(session, row, args, keys, out, progress)
             }
             Scope::World => self.with_world_stopped(guard, |this| {
+                this.require_same_state()?;
                 keys.lock_all();
                 this.call_locked(session, row, args, keys, out, progress)
             }),
@@ -579,7 +588,13 @@ impl Executor {
         let result = f(self);
         drop(stopped);
         *guard = Some(self.gate.lock_arc());
+        self.reopened = true;
         result
+    }
+
+    /// While the world was being stopped this thread's gate was open, so the node's role may have changed.
+    fn require_same_state(&self) -> Result<(), CommandError> {
+        if self.server.shared.gate.state() == self.state { Ok(()) } else { Err(CommandError::ClusterDown) }
     }
 
     // ------------------------------------------------------------------ transactions
@@ -603,6 +618,7 @@ impl Executor {
         let whole = transaction.commands.iter().any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk));
         if whole {
             return self.with_world_stopped(guard, |this| {
+                this.require_same_state()?;
                 keys.lock_all();
                 this.run_transaction(session, &transaction, keys, out, progress)
             });

@@ -5,9 +5,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use keyward_proto::resp::Batch;
@@ -50,6 +50,9 @@ pub struct IoThread {
     settings: RefCell<(u64, Arc<Settings>)>,
     /// Clients to wake when the gate changes.
     holders: RefCell<Vec<Arc<Client>>>,
+    /// Blocked clients, to wake when the node stops being a primary; may hold some that are not blocked any more.
+    blocked: RefCell<Vec<Weak<Client>>>,
+    generation: Cell<u64>,
     control: mpsc::Sender<ControlRequest>,
 }
 
@@ -86,6 +89,23 @@ impl IoThread {
         }
     }
 
+    /// Whether clients that wait for keys wait in vain: another node is the primary.
+    pub fn is_demoted(&self) -> bool {
+        !matches!(self.server.shared.gate.state(), GateState::Primary | GateState::Holding)
+    }
+
+    /// Wakes this client when the node stops being a primary.
+    pub fn add_blocked(&self, client: &Arc<Client>) {
+        if self.server.shared.gate.is_alone() {
+            return;
+        }
+        let mut blocked = self.blocked.borrow_mut();
+        if blocked.len() == blocked.capacity() {
+            blocked.retain(|c| c.upgrade().is_some_and(|c| c.waiter.lock().is_some()));
+        }
+        blocked.push(Arc::downgrade(client));
+    }
+
     /// Asks the control runtime.
     pub fn request(&self, request: Request, wake: Arc<Notify>) -> oneshot::Receiver<Bytes> {
         let (answer, receiver) = oneshot::channel();
@@ -98,6 +118,12 @@ impl IoThread {
     fn wake_holders(&self) {
         for client in self.holders.take() {
             client.wake.notify_one();
+        }
+        let generation = self.server.shared.gate.generation();
+        if self.generation.replace(generation) != generation {
+            for client in self.blocked.take().iter().filter_map(Weak::upgrade) {
+                client.wake.notify_one();
+            }
         }
     }
 }
@@ -160,6 +186,8 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
         batch: RefCell::default(),
         settings: RefCell::new((0, server.settings())),
         holders: RefCell::default(),
+        blocked: RefCell::default(),
+        generation: Cell::new(0),
         control,
         server,
     });

@@ -6,6 +6,7 @@
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
+//! - [`member`]: joining a shard, handing over, leaving
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`config`], [`routing`], [`server`]: what all threads share
@@ -27,6 +28,7 @@ pub mod gate;
 pub mod io;
 pub mod keyspace;
 pub mod log;
+pub mod member;
 pub mod notify;
 pub mod process;
 pub mod pubsub;

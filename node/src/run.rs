@@ -48,6 +48,9 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
         tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
     }
     tokio::spawn(crate::cron::run(Arc::clone(&server)));
+    if !settings.sentinels.is_empty() {
+        crate::member::join(&server, &settings, bus_listener(&settings)?)?;
+    }
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
@@ -57,12 +60,21 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             _ = interrupt.recv() => break,
             () = server.shutdown.requested() => break,
             Some(request) = requests.recv() => {
-                tracing::debug!(?request, "request");
+                tokio::spawn(crate::member::answer(Arc::clone(&server), request));
             }
         }
     }
     tracing::info!("ending");
+    crate::member::leave(&server).await;
     Ok(())
+}
+
+/// gRPC listens on the first of the `bind` addresses.
+fn bus_listener(settings: &Settings) -> Result<TcpListener, String> {
+    let address = settings.bind.first().map_or("*", |a| a.trim_start_matches('-'));
+    let ip = if address == "*" { "0.0.0.0" } else { address };
+    bind(ip, settings.bus_port, settings.tcp_backlog)
+        .map_err(|e| format!("can't listen on {address}:{} (bus-port): {e}", settings.bus_port))
 }
 
 /// Listens on one `bind` word; one with a leading `-` may be missing on this host.

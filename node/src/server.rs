@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use keyward_proto::ids::LogIndex;
 use keyward_proto::topology::Node;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -16,7 +17,7 @@ use crate::keyspace::world::World;
 use crate::log::WriteLog;
 use crate::notify::Event;
 use crate::pubsub::PubSub;
-use crate::replication::Shared;
+use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
 use crate::stats::{Rates, Stats};
 
@@ -51,6 +52,8 @@ pub struct Server {
     pub run_id: String,
     /// Asks the program to end.
     pub shutdown: crate::shutdown::Shutdown,
+    /// Set once when the node runs with sentinels.
+    pub replication: OnceLock<Arc<Replication>>,
     /// Carries messages to other nodes; set once when the node runs with sentinels.
     pub bus: OnceLock<Bus>,
     /// AUTH and HELLO with a wrong password.
@@ -146,6 +149,7 @@ impl Server {
             started_at: now,
             run_id,
             shutdown: crate::shutdown::Shutdown::default(),
+            replication: OnceLock::new(),
             bus: OnceLock::new(),
             auth_failures: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
@@ -222,7 +226,7 @@ impl Server {
     }
 
     /// Replicas that hold the log up to this index: WAIT.
-    pub fn replicas_holding(&self, _index: u64) -> usize {
-        0
+    pub fn replicas_holding(&self, index: u64) -> usize {
+        self.replication.get().map_or(0, |r| r.acked_replicas(LogIndex::new(index)))
     }
 }

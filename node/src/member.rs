@@ -1,0 +1,177 @@
+//! A node's life as a member of a shard: it joins with its ID, hands its role over when asked, and leaves in order.
+//!
+//! The ID lives in the file `node-id` of the data directory, which one process at a time may use. A node without its
+//! directory is a new node (DESIGN section 6).
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use keyward_proto::ids::NodeId;
+use keyward_proto::resp::{ReplyWriter, Version};
+use rand::Rng;
+use tokio::net::TcpListener;
+
+use crate::bus::Bus;
+use crate::command::Request;
+use crate::config::Settings;
+use crate::engine::KeyspaceEngine;
+use crate::gate::GateState;
+use crate::io::ControlRequest;
+use crate::replication::{Config, Demand, Options, Replication, ReplicationAck, RoleStatus};
+use crate::routing::Routing;
+use crate::sentinels::Announce;
+use crate::server::Server;
+
+const ID_FILE: &str = "node-id";
+/// A demanded failover is over, or has failed, within this.
+const FAILOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node that has handed over goes on redirecting its clients.
+const LINGER: Duration = Duration::from_millis(300);
+/// How long an ending primary tries to hand over.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Registers with the sentinels and replicates from then on.
+///
+/// # Errors
+/// One line for the operator.
+pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) -> Result<(), String> {
+    let (node_id, lock) = identity()?;
+    tracing::info!(node = %node_id, sentinels = settings.sentinels.join(","), "joining");
+    let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
+    let announce = Announce {
+        node_id: node_id.clone(),
+        host: settings.announce_ip.clone(),
+        port: or(settings.announce_port, settings.port),
+        bus_port: or(settings.announce_bus_port, settings.bus_port),
+        hostname: settings.announce_hostname.clone(),
+        zone: settings.zone.clone(),
+        replica_priority: settings.replica_priority,
+        cluster_enabled: settings.cluster_enabled,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let config = Config {
+        lease: settings.lease,
+        grace: settings.grace,
+        replication_ack: if settings.ack_in_sync { ReplicationAck::InSync } else { ReplicationAck::Async },
+        min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
+        fast_failover: settings.fast_failover,
+        ..Config::default()
+    };
+    let options = Options { config, announce, sentinels: settings.sentinels.clone() };
+    let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server)));
+    let subscribers = Arc::clone(server);
+    let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
+        let limit = subscribers.settings().output_limit_pubsub;
+        subscribers.pubsub.publish(&channel, &payload, sharded, limit);
+    });
+    let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
+        .map_err(|e| e.to_string())?;
+    let mut topology = replication.topology();
+    if server.replication.set(replication).is_err() || server.bus.set(Bus::start(Arc::clone(server))).is_err()
+    {
+        return Err("a node joins once".into());
+    }
+    let server = Arc::clone(server);
+    tokio::spawn(async move {
+        // The lock on the data directory lives as long as the node is a member.
+        let _lock = lock;
+        loop {
+            let newest = Arc::clone(&topology.borrow_and_update());
+            server.set_routing(Routing::new(newest, node_id.clone()));
+            if topology.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Reads the node's ID, or makes one; the open file keeps other processes out.
+fn identity() -> Result<(NodeId, File), String> {
+    let here = std::env::current_dir().map_or_else(|_| ".".into(), |d| d.display().to_string());
+    let failed = |what: &str, e: std::io::Error| format!("can't {what} '{here}/{ID_FILE}': {e}");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(ID_FILE)
+        .map_err(|e| failed("open", e))?;
+    file.try_lock().map_err(|_| format!("another keyward-node uses the directory '{here}'"))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|e| failed("read", e))?;
+    if text.trim().is_empty() {
+        let id = NodeId::from_random(rand::rng().random());
+        writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(|e| failed("write", e))?;
+        return Ok((id, file));
+    }
+    match NodeId::parse(text.trim()) {
+        Some(id) => Ok((id, file)),
+        None => Err(format!(
+            "'{here}/{ID_FILE}' holds no node ID: restore it, or remove it to join as a new node"
+        )),
+    }
+}
+
+/// Does what a client asked for and answers it.
+pub async fn answer(server: Arc<Server>, request: ControlRequest) {
+    let result = match request.request {
+        Request::Failover { force, takeover } => {
+            let demand = match (force, takeover) {
+                (_, true) => Demand::Takeover,
+                (true, false) => Demand::Force,
+                (false, false) => Demand::Handoff,
+            };
+            match tokio::time::timeout(FAILOVER_PATIENCE, failover(&server, demand)).await {
+                Ok(result) => result,
+                Err(_) => Err("the failover did not end in time".into()),
+            }
+        }
+        Request::Shutdown { .. } => {
+            server.shutdown.request();
+            // No reply: the connection ends with the process.
+            return std::future::pending().await;
+        }
+    };
+    let mut out = BytesMut::new();
+    let mut writer = ReplyWriter::new(&mut out, Version::Resp2);
+    match result {
+        Ok(()) => writer.ok(),
+        Err(text) => writer.error(&format!("ERR {text}")),
+    }
+    if request.answer.send(out.freeze()).is_ok() {
+        request.wake.notify_one();
+    }
+}
+
+/// Returns once this node serves as the primary.
+async fn failover(server: &Server, demand: Demand) -> Result<(), String> {
+    let replication = server.replication.get().ok_or("this node has no sentinels")?;
+    replication.request_failover(demand).await?;
+    while server.shared.gate.state() != GateState::Primary {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Hands the role of the primary over before the process ends.
+pub async fn leave(server: &Server) {
+    let Some(replication) = server.replication.get() else { return };
+    if !matches!(replication.status().role, RoleStatus::Primary { .. }) {
+        return;
+    }
+    match tokio::time::timeout(LEAVE_PATIENCE, replication.handoff(None)).await {
+        Ok(Ok(())) => {
+            tracing::info!("handed over");
+            // Held replies and redirections leave.
+            tokio::time::sleep(LINGER).await;
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "ends as primary, without a hand-off"),
+        Err(_) => tracing::warn!("ends as primary: the hand-off did not end in time"),
+    }
+}
