@@ -70,9 +70,11 @@ enum Stall {
         waiter: Arc<Waiter>,
         on_timeout: OnTimeout,
     },
+    /// Looked at again and again: acknowledgements do not wake connections.
     WaitReplicas {
         index: u64,
         replicas: u64,
+        deadline: Option<Monotonic>,
     },
     Sleep,
     Await(oneshot::Receiver<Bytes>),
