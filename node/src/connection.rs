@@ -63,8 +63,10 @@ struct HeldReply {
 
 /// Why nothing is executed at the moment.
 enum Stall {
-    /// No lease, hand-off, change of term.
-    NotNow,
+    /// No lease, hand-off, change of term: tried again after each event of the thread beyond this one.
+    NotNow {
+        seen: u64,
+    },
     Paused,
     Blocked {
         waiter: Arc<Waiter>,
@@ -95,7 +97,9 @@ struct Connection {
     stall: Option<Stall>,
     /// End of the stall's patience.
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// The first request in `input` has waited as long as it may.
+    /// Until when the first request in `input` may wait for the gate.
+    patience: Option<Monotonic>,
+    /// It has waited as long as it may.
     waited: bool,
     /// Close when all replies have left.
     closing: bool,
@@ -125,6 +129,7 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
         held_len_bytes: 0,
         stall: None,
         timer: None,
+        patience: None,
         waited: false,
         closing: false,
     };
@@ -291,6 +296,9 @@ impl Connection {
             thread.server().shared.notify_appended();
         }
         self.emit(&mut out, &end, generation)?;
+        if !matches!(end.stop, Some(Stop::NotNow)) || end.next > 0 {
+            self.patience = None;
+        }
         let Some(stop) = end.stop else { return Ok((parsed, false)) };
         // What follows in the buffer is parsed again when the stall is over.
         self.reader = RequestReader::default();
@@ -440,7 +448,9 @@ impl Connection {
             }
             Stop::NotNow => {
                 self.thread.add_holder(&self.client);
-                (Stall::NotNow, Some(grace))
+                let now = clock::monotonic();
+                let until = *self.patience.get_or_insert(now + grace);
+                (Stall::NotNow { seen: self.thread.gate_events() }, Some(until.since(now)))
             }
             Stop::Paused(until) => {
                 let left = until.saturating_sub(clock::unix_millis().0).max(0);
@@ -471,12 +481,9 @@ impl Connection {
     fn check_stall(&mut self, timer: bool) -> io::Result<()> {
         let Some(stall) = &mut self.stall else { return Ok(()) };
         let over = match stall {
-            Stall::NotNow => {
+            Stall::NotNow { seen } => {
                 self.waited |= timer;
-                if !timer {
-                    self.thread.add_holder(&self.client);
-                }
-                timer || self.thread.may_execute()
+                timer || *seen != self.thread.gate_events()
             }
             Stall::Paused | Stall::Sleep => timer,
             Stall::Blocked { waiter, on_timeout } => {

@@ -349,7 +349,10 @@ impl Executor {
         }
         let is_write = is_write(session, row);
         if self.settings.cluster_enabled {
-            self.check_slots(session, row, args, is_write)?;
+            let known = self.check_slots(session, row, args, is_write)?;
+            if !known {
+                return not_now(waited);
+            }
         }
         if session.transaction.is_some() && !executes {
             // Queued now; the role is checked when it executes, writes also now, as in Valkey.
@@ -377,9 +380,6 @@ impl Executor {
                 Ok(None)
             }
             GateState::NoPrimary => {
-                if self.settings.cluster_enabled {
-                    return Err(CommandError::ClusterDown);
-                }
                 if is_write {
                     return Err(CommandError::ReadOnly);
                 }
@@ -397,14 +397,14 @@ impl Executor {
         }
     }
 
-    /// Cluster mode: one slot per command, and this node serves it.
+    /// Cluster mode: one slot per command, and this node serves it. False: who serves it is about to be known.
     fn check_slots(
         &self,
         session: &Session,
         row: &Row,
         args: Args<'_>,
         is_write: bool,
-    ) -> Result<(), CommandError> {
+    ) -> Result<bool, CommandError> {
         let mut slot: Option<Slot> = None;
         let mut crossed = false;
         let mut visit = |this: Slot| {
@@ -417,7 +417,7 @@ impl Executor {
             }
             Some(_) | None => visit_slots(row, args, &mut visit),
         }
-        let Some(slot) = slot else { return Ok(()) };
+        let Some(slot) = slot else { return Ok(true) };
         if crossed {
             return Err(CommandError::CrossSlot);
         }
@@ -435,16 +435,16 @@ impl Executor {
                 Err(CommandError::ClusterDown)
             }
             Owner::Mine => match self.state {
-                GateState::Primary | GateState::Holding => Ok(()),
-                GateState::Loading => Ok(()),
+                GateState::Primary | GateState::Holding => Ok(true),
+                GateState::Loading => Ok(true),
                 GateState::Replica | GateState::NoPrimary => {
                     if session.readonly && !is_write {
-                        return Ok(());
+                        return Ok(true);
                     }
                     match self.routing.my_primary() {
                         Some(node) if Some(&node.id) != self.routing.me.as_ref() => Err(moved(node)),
-                        // This node is about to serve: the topology says so, the gate follows.
-                        Some(_) | None => Err(CommandError::ClusterDown),
+                        // This node has ceased to serve or is about to: the topology or the gate follows.
+                        Some(_) | None => Ok(false),
                     }
                 }
             },

@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clients::Client;
-use crate::clock;
 use crate::command::Request;
 use crate::config::Settings;
 use crate::connection;
@@ -53,6 +52,7 @@ pub struct IoThread {
     /// Blocked clients, to wake when the node stops being a primary; may hold some that are not blocked any more.
     blocked: RefCell<Vec<Weak<Client>>>,
     generation: Cell<u64>,
+    gate_events: Cell<u64>,
     control: mpsc::Sender<ControlRequest>,
 }
 
@@ -78,15 +78,9 @@ impl IoThread {
         }
     }
 
-    /// Whether commands on the keyspace may run now.
-    pub fn may_execute(&self) -> bool {
-        let gate = &self.server.shared.gate;
-        match gate.state() {
-            GateState::Primary => gate.lease_valid(clock::monotonic()),
-            GateState::Holding => false,
-            // The request is admitted or refused by its own checks.
-            GateState::Replica | GateState::NoPrimary | GateState::Loading => true,
-        }
+    /// How often the gate or the routing has changed: a request that was not admitted is tried again after that.
+    pub fn gate_events(&self) -> u64 {
+        self.gate_events.get()
     }
 
     /// Whether clients that wait for keys wait in vain: another node is the primary.
@@ -116,6 +110,7 @@ impl IoThread {
     }
 
     fn wake_holders(&self) {
+        self.gate_events.set(self.gate_events.get() + 1);
         for client in self.holders.take() {
             client.wake.notify_one();
         }
@@ -188,6 +183,7 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
         holders: RefCell::default(),
         blocked: RefCell::default(),
         generation: Cell::new(0),
+        gate_events: Cell::new(0),
         control,
         server,
     });

@@ -172,6 +172,7 @@ impl Server {
     pub fn set_routing(&self, routing: Routing) {
         *self.routing.write() = Arc::new(routing);
         self.version.fetch_add(1, Ordering::AcqRel);
+        self.shared.gate.notify();
     }
 
     /// CONFIG SET.
