@@ -69,15 +69,15 @@ class Cluster(Applications, unittest.TestCase):
 
     def test_the_cluster_as_clients_see_it(self):
         node = self.node(0)
-        info = node.execute_command("CLUSTER", "INFO")
+        info = node.execute_command("CLUSTER INFO")
         self.assertEqual((info["cluster_state"], info["cluster_known_nodes"]), ("ok", "3"))
         self.assertEqual(info["cluster_slots_assigned"], "16384")
         self.assertEqual(len(self.r.get_primaries()), 1)
         self.assertEqual(len(self.r.get_replicas()), 2)
-        self.assertEqual(node.execute_command("CLUSTER", "KEYSLOT", "user:1000"), 1649)
+        self.assertEqual(node.execute_command("CLUSTER KEYSLOT", "user:1000"), 1649)
 
     def test_wrong_and_missing_password(self):
         with self.assertRaises(RedisError):
             redis.Redis(servers.HOST, servers.cluster().port, password="wrong").ping()
         with self.assertRaisesRegex(RedisError, "Authentication required"):
-            redis.Redis(servers.HOST, servers.cluster().port).ping()
+            redis.Redis(servers.HOST, servers.cluster().port, protocol=2).ping()
