@@ -42,7 +42,8 @@ class Replicated(Applications, unittest.TestCase):
         self.assertNotIn(primary, replicas)
         state = self.sentinel().sentinel_master("mymaster")
         self.assertEqual((state["num-slaves"], state["num-other-sentinels"], state["is_odown"]), (2, 2, False))
-        self.assertTrue(self.sentinel().sentinel_ckquorum("mymaster"))
+        quorum = self.sentinel().execute_command("SENTINEL", "CKQUORUM", "mymaster")
+        self.assertRegex(quorum, "^OK 3 usable Sentinels")
         self.assertEqual(len(self.sentinel().sentinel_sentinels("mymaster")), 2)
 
     def test_replicas_read_but_do_not_write(self):
