@@ -99,7 +99,7 @@ impl ValueRef<'_> {
             ValueRef::List(_) => "list",
             ValueRef::Set(_) => "set",
             ValueRef::Hash(_) => "hash",
-            ValueRef::SortedSet(_) => "sorted_set",
+            ValueRef::SortedSet(_) => "sorted-set",
         }
     }
 }

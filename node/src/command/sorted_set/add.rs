@@ -94,7 +94,7 @@ fn add(ctx: &mut Ctx<'_, '_>, args: Args<'_>, mut options: Options) -> CommandRe
     let key = args.at(1);
     let first = options.parse(args);
     let rest = args.len() - first;
-    if rest == 0 || rest % 2 != 0 {
+    if rest == 0 || !rest.is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     options.check(rest / 2)?;

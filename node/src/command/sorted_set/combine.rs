@@ -229,7 +229,7 @@ fn key_count(command: &str, args: Args<'_>, number: usize) -> Result<usize, Comm
     if args.len() - number - 1 < count { Err(CommandError::Syntax) } else { Ok(count) }
 }
 
-fn sorted<'a>(mut members: Vec<(&'a [u8], f64)>) -> Vec<(&'a [u8], f64)> {
+fn sorted(mut members: Vec<(&[u8], f64)>) -> Vec<(&[u8], f64)> {
     members.sort_unstable_by(|a, b| {
         a.1.partial_cmp(&b.1).expect("scores are not NaN").then_with(|| a.0.cmp(b.0))
     });

@@ -6,6 +6,8 @@ mod combine;
 mod pop;
 mod random;
 mod range;
+#[cfg(test)]
+mod tests;
 
 pub(super) use add::{zadd, zincrby};
 pub(super) use combine::{zdiff, zdiffstore, zinter, zintercard, zinterstore, zunion, zunionstore};

@@ -62,7 +62,7 @@ fn parse(args: Args<'_>, count: &[u8]) -> Result<(i64, Scores), CommandError> {
         Some(word) if args.len() == 4 && ascii_eq(word, "withscores") => Scores::With,
         Some(_) => return Err(CommandError::Syntax),
     };
-    let doubled_overflows = scores == Scores::With && (i64::MAX / 2) as u64 <= count.unsigned_abs() - 1;
+    let doubled_overflows = scores == Scores::With && !(-i64::MAX / 2..=i64::MAX / 2).contains(&count);
     if doubled_overflows || count < 0 && REPEATED_LEN_MAX < count.unsigned_abs() {
         return Err(CommandError::err("value is out of range"));
     }

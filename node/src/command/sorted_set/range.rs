@@ -42,11 +42,18 @@ impl<'a> Ends<'a> {
         }
     }
 
-    /// The indexes in ascending order.
-    fn indexes(&self, set: &SortedSet, direction: Direction) -> Range<usize> {
+    /// The indexes in ascending order, without the first `skipped` of a range of scores or names in this direction.
+    fn indexes(&self, set: &SortedSet, direction: Direction, skipped: usize) -> Range<usize> {
         match self {
-            Ends::Score(range) => set.score_range(range),
-            Ends::Lex(range) => set.lex_range(range, direction),
+            Ends::Score(range) => {
+                let range = set.score_range(range);
+                let skipped = skipped.min(range.len());
+                match direction {
+                    Direction::Forward => range.start + skipped..range.end,
+                    Direction::Reverse => range.start..range.end - skipped,
+                }
+            }
+            Ends::Lex(range) => set.lex_range(range, direction, skipped),
             Ends::Rank { start, stop } => {
                 let len = set.len();
                 let range = rank_range(*start, *stop, len);
@@ -154,16 +161,12 @@ impl<'a> Query<'a> {
 
     /// The indexes in ascending order of what is returned.
     fn indexes(&self, set: &SortedSet) -> Range<usize> {
-        let range = self.ends.indexes(set, self.direction);
-        if matches!(self.ends, Ends::Rank { .. }) {
-            return range;
-        }
-        let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX).min(range.len());
-        let left = range.len() - skipped;
-        let count = usize::try_from(self.limit).map_or(left, |limit| limit.min(left));
+        let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let range = self.ends.indexes(set, self.direction, skipped);
+        let count = usize::try_from(self.limit).map_or(range.len(), |limit| limit.min(range.len()));
         match self.direction {
-            Direction::Forward => range.start + skipped..range.start + skipped + count,
-            Direction::Reverse => range.end - skipped - count..range.end - skipped,
+            Direction::Forward => range.start..range.start + count,
+            Direction::Reverse => range.end - count..range.end,
         }
     }
 }
@@ -244,7 +247,7 @@ pub(in crate::command) fn zlexcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Co
 fn count(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By) -> CommandResult {
     let ends = Ends::parse(by, args.at(2), args.at(3))?;
     let set = ctx.keys.sorted_set(args.at(1))?;
-    ctx.out.len(set.map_or(0, |set| ends.indexes(set, Direction::Forward).len()));
+    ctx.out.len(set.map_or(0, |set| ends.indexes(set, Direction::Forward, 0).len()));
     Ok(Outcome::Reply)
 }
 
@@ -268,7 +271,7 @@ fn remove_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By, event: &'static s
     let ends = Ends::parse(by, args.at(2), args.at(3))?;
     let removed = match ctx.keys.sorted_set_mut(key)? {
         Some(set) => {
-            let range = ends.indexes(set, Direction::Forward);
+            let range = ends.indexes(set, Direction::Forward, 0);
             let removed = range.len();
             set.remove_range(range);
             removed

@@ -204,18 +204,23 @@ impl SortedSet {
         start..end.max(start)
     }
 
-    /// The indexes of the members whose names are in a range; all scores should be the same.
-    pub fn lex_range(&self, range: &LexRange<'_>, direction: Direction) -> Range<usize> {
+    /// The indexes of the members whose names are in a range, without the first `skipped` of them in this direction.
+    /// All scores should be the same.
+    pub fn lex_range(&self, range: &LexRange<'_>, direction: Direction, skipped: usize) -> Range<usize> {
         if range.is_empty() {
             return 0..0;
         }
         match &self.0 {
-            Representation::Packed(packed) => packed_lex_range(packed, range, direction),
+            Representation::Packed(packed) => packed_lex_range(packed, range, direction, skipped),
             Representation::Large(large) => {
                 let tree = &large.in_order;
                 let start = tree.partition_point(|item| !range.is_above_min(item.member.name()));
                 let end = tree.partition_point(|item| range.is_below_max(item.member.name()));
-                start..end.max(start)
+                let skipped = skipped.min(end.saturating_sub(start));
+                match direction {
+                    Direction::Forward => start + skipped..end.max(start),
+                    Direction::Reverse => start..end.max(start) - skipped,
+                }
             }
         }
     }
@@ -232,27 +237,40 @@ impl SortedSet {
     }
 }
 
-/// Walks from one end to the first member in the range, then on to the last: what a walk over Valkey's listpack
-/// gives where scores differ.
-fn packed_lex_range(packed: &Packed, range: &LexRange<'_>, direction: Direction) -> Range<usize> {
+/// Walks from one end to the first member in the range, over those to be skipped, then on to the last: what a walk
+/// over Valkey's listpack gives where scores differ.
+fn packed_lex_range(
+    packed: &Packed,
+    range: &LexRange<'_>,
+    direction: Direction,
+    skipped: usize,
+) -> Range<usize> {
     let (Some((first, _)), Some((last, _))) = (packed.iter().next(), packed.iter().next_back()) else {
         return 0..0;
     };
     if !range.is_above_min(last) || !range.is_below_max(first) {
         return 0..0;
     }
+    let len = packed.len();
     match direction {
         Direction::Forward => {
-            let start = packed.iter().take_while(|(name, _)| !range.is_above_min(name)).count();
+            let before = packed.iter().take_while(|(name, _)| !range.is_above_min(name)).count();
+            if !packed.iter().nth(before).is_some_and(|(name, _)| range.is_below_max(name)) {
+                return 0..0;
+            }
+            let start = before.saturating_add(skipped).min(len);
             let count = packed.iter().skip(start).take_while(|(name, _)| range.is_below_max(name)).count();
             start..start + count
         }
         Direction::Reverse => {
             let behind = packed.iter().rev().take_while(|(name, _)| !range.is_below_max(name)).count();
-            let count =
-                packed.iter().rev().skip(behind).take_while(|(name, _)| range.is_above_min(name)).count();
-            let end = packed.len() - behind;
-            end - count..end
+            if !packed.iter().nth_back(behind).is_some_and(|(name, _)| range.is_above_min(name)) {
+                return 0..0;
+            }
+            let behind = behind.saturating_add(skipped).min(len);
+            let inside = packed.iter().rev().skip(behind);
+            let count = inside.take_while(|(name, _)| range.is_above_min(name)).count();
+            len - behind - count..len - behind
         }
     }
 }

@@ -37,7 +37,7 @@ fn run(seed: u64, names: u32, scores: i32, operations: usize) {
     let score = |rng: &mut SmallRng| f64::from(rng.random_range(-scores..=scores)) / 2.0;
     for operation in 0..operations {
         // Phases of growing and of shrinking.
-        let growing = (operation / (operations / 6 + 1)) % 2 == 0;
+        let growing = (operation / (operations / 6 + 1)).is_multiple_of(2);
         match rng.random_range(0..10) {
             0..4 if growing => {
                 let (n, s) = (name(&mut rng), score(&mut rng));
@@ -82,8 +82,15 @@ fn run(seed: u64, names: u32, scores: i32, operations: usize) {
                     .copied()
                     .collect();
                 for direction in [Direction::Forward, Direction::Reverse] {
-                    let found = set.lex_range(&range, direction);
+                    let found = set.lex_range(&range, direction, 0);
                     assert_eq!(set.range(found).collect::<Vec<_>>(), expect);
+                    let skipped = expect.len() / 2;
+                    let found = set.lex_range(&range, direction, skipped);
+                    let rest = match direction {
+                        Direction::Forward => &expect[skipped..],
+                        Direction::Reverse => &expect[..expect.len() - skipped],
+                    };
+                    assert_eq!(set.range(found).collect::<Vec<_>>(), rest);
                 }
             }
             6 | 7 if !set.is_empty() => {
