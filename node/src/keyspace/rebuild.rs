@@ -59,9 +59,10 @@ pub fn rebuild_as(key: &[u8], value: ValueRef<'_>, expire_at: Option<i64>, emit:
     }
 }
 
-/// A copy of a value, to be put under another key.
-pub fn copied(value: ValueRef<'_>) -> NewValue<'_> {
-    let value: Value = match value {
+/// A copy of an entry's value, to be put under another key.
+pub fn copied(entry: &Entry) -> NewValue<'_> {
+    let value: Value = match entry.value() {
+        ValueRef::String(bytes) if entry.is_raw() => Value::Raw(Box::new(bytes.to_vec())),
         ValueRef::String(bytes) => return NewValue::Bytes(bytes),
         ValueRef::List(list) => {
             let mut copy = List::default();

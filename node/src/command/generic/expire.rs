@@ -108,7 +108,7 @@ pub(in crate::command) fn persist(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
 /// `TTL key`
 pub(in crate::command) fn ttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let now = ctx.keys.now;
-    read_expiry(ctx, args, |at| rounded_seconds(at - now))
+    read_expiry(ctx, args, |at| rounded_seconds((at - now).max(0)))
 }
 
 /// `PTTL key`
@@ -128,7 +128,7 @@ pub(in crate::command) fn pexpiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 }
 
 fn rounded_seconds(millis: i64) -> i64 {
-    millis.saturating_add(500) / 1000
+    millis / 1000 + i64::from(500 <= millis % 1000)
 }
 
 /// -2: there is no such key; -1: it has no expiry.

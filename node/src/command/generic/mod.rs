@@ -17,3 +17,6 @@ pub(super) use keyspace::{del, exists, keys, randomkey, scan, touch, type_, unli
 pub(super) use object::{object_encoding, object_freq, object_help, object_idletime, object_refcount};
 pub(super) use relocate::{copy, move_, rename, renamenx};
 pub(super) use wait::{wait, waitaof};
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub(in crate::command) fn object_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) ->
 
 /// `OBJECT REFCOUNT key`
 pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    match ctx.keys.peek(args.at(2)) {
+    match ctx.keys.get(args.at(2)) {
         Some(_) => ctx.out.integer(1),
         None => ctx.out.null(),
     }
@@ -47,7 +47,7 @@ pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 /// `OBJECT IDLETIME key`
 pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let clock = ctx.keys.access;
-    match ctx.keys.peek(args.at(2)) {
+    match ctx.keys.get(args.at(2)) {
         Some(entry) => ctx.out.integer(i64::from(clock.wrapping_sub(entry.access()) & 0xff_ffff)),
         None => ctx.out.null(),
     }
@@ -56,7 +56,7 @@ pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 
 /// `OBJECT FREQ key`: access frequencies are not tracked.
 pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    if ctx.keys.peek(args.at(2)).is_some() {
+    if ctx.keys.get(args.at(2)).is_some() {
         return Err(CommandError::err(
             "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
              switching between policies at runtime LRU and LFU data will take some time to adjust.",
@@ -68,7 +68,7 @@ pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 
 /// `OBJECT ENCODING key`
 pub(in crate::command) fn object_encoding(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    match ctx.keys.peek(args.at(2)) {
+    match ctx.keys.get(args.at(2)) {
         Some(entry) => ctx.out.bulk_str(encoding(entry, ctx.server)),
         None => ctx.out.null(),
     }

@@ -4,9 +4,8 @@
 //! in pieces, each effect on its own slot.
 
 use keyward_proto::resp::Args;
-use keyward_proto::resp::number::parse_i64;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i32_arg};
 use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::Keys;
@@ -71,7 +70,7 @@ fn put(keys: &mut Keys<'_>, entry: Entry) {
 }
 
 fn parse_db(ctx: &Ctx<'_, '_>, argument: &[u8]) -> Result<DbIndex, CommandError> {
-    let number = parse_i64(argument).and_then(|n| i32::try_from(n).ok()).ok_or(CommandError::NotInteger)?;
+    let number = parse_i32_arg(argument)?;
     let db = DbIndex::try_from(number).ok().filter(|db| *db < ctx.server.settings().databases);
     db.ok_or_else(|| CommandError::err("DB index is out of range"))
 }
@@ -139,7 +138,7 @@ fn copy_to(keys: &mut Keys<'_>, source: &[u8], target: &[u8], db: DbIndex, repla
         return false;
     }
     let access = keys.access;
-    let copy_of = |source: &Entry| Entry::new(target, copied(source.value()), source.expire_at(), access);
+    let copy_of = |source: &Entry| Entry::new(target, copied(source), source.expire_at(), access);
     let entry = keys.get(source).map(copy_of).expect("it was found under the same lock");
     if keys.same_slot(source, target) {
         let mut number = itoa::Buffer::new();

@@ -18,3 +18,6 @@ pub(super) use increment::{decr, decrby, incr, incrby, incrbyfloat};
 pub(super) use lcs::lcs;
 pub(super) use multiple::{mget, mset, msetex, msetnx};
 pub(super) use range::{append, getrange, setrange, strlen, substr};
+
+#[cfg(test)]
+mod tests;

@@ -102,9 +102,9 @@ impl<'a> Options<'a> {
         Ok(2)
     }
 
-    /// The same condition may be repeated, another one may not.
+    /// NX and XX may be repeated; no two conditions go together.
     fn set_condition(&mut self, new: Condition<'a>) -> Result<(), CommandError> {
-        let repeated = std::mem::discriminant(&new) == std::mem::discriminant(&self.condition);
+        let repeated = new == self.condition && !matches!(new, Condition::Equal(_));
         if self.condition != Condition::Always && !repeated {
             return Err(CommandError::Syntax);
         }
