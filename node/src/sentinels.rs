@@ -170,8 +170,7 @@ impl Sentinels {
         };
         loop {
             let at = self.current();
-            let attempt =
-                async { Ok::<_, tonic::Status>(self.client(at).await?.register(request.clone()).await?) };
+            let attempt = async { self.client(at).await?.register(request.clone()).await };
             match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
@@ -216,7 +215,7 @@ impl Sentinels {
         inputs: &mpsc::Sender<Input>,
     ) -> Result<(), tonic::Status> {
         let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get() };
-        let open = async { Ok::<_, tonic::Status>(self.client(at).await?.watch_topology(request).await?) };
+        let open = async { self.client(at).await?.watch_topology(request).await };
         let silent = |_| tonic::Status::deadline_exceeded("silent");
         let mut updates = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(silent)??.into_inner();
         loop {

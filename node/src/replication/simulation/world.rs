@@ -105,7 +105,7 @@ struct Process {
 enum Power {
     On(Box<Process>),
     /// What the disk kept.
-    Off(Option<(WriteLog, Keyspace)>),
+    Off(Option<Box<(WriteLog, Keyspace)>>),
 }
 
 #[derive(Debug)]
@@ -893,7 +893,7 @@ impl World {
             // At its start a node replays its whole log.
             let last = process.log.last().index;
             apply_log(&mut process, last);
-            machine.power = Power::Off(Some((process.log, process.keyspace)));
+            machine.power = Power::Off(Some(Box::new((process.log, process.keyspace))));
         }
         for (conn, to_primary) in open {
             self.transmit(conn, to_primary, Wire::End);
@@ -909,7 +909,7 @@ impl World {
         }
         let machine = &mut self.machines[n];
         let Power::Off(disk) = &mut machine.power else { return };
-        let disk = disk.take();
+        let disk = disk.take().map(|disk| *disk);
         let incarnation = self.register.register(&self.machines[n].id.clone());
         self.start(n, incarnation, disk);
     }
