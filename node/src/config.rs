@@ -212,6 +212,12 @@ pub struct Settings {
     pub fast_failover: bool,
     pub zone: String,
     pub loglevel: String,
+    // Up to these sizes a collection counts as small, and a scan returns it whole.
+    pub hash_max_listpack_entries: usize,
+    pub hash_max_listpack_value: usize,
+    pub set_max_intset_entries: usize,
+    pub set_max_listpack_entries: usize,
+    pub set_max_listpack_value: usize,
 }
 
 impl Default for Config {
@@ -396,6 +402,11 @@ impl Config {
             fast_failover: self.yes("fast-failover"),
             zone: self.text("zone").to_owned(),
             loglevel: self.text("loglevel").to_owned(),
+            hash_max_listpack_entries: self.unsigned("hash-max-listpack-entries")?,
+            hash_max_listpack_value: self.unsigned("hash-max-listpack-value")?,
+            set_max_intset_entries: self.unsigned("set-max-intset-entries")?,
+            set_max_listpack_entries: self.unsigned("set-max-listpack-entries")?,
+            set_max_listpack_value: self.unsigned("set-max-listpack-value")?,
         };
         if settings.grace <= settings.lease {
             return Err("grace-ms must be larger than lease-ms".into());

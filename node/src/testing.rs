@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Args, Batch, RequestReader, Version, request::Limits};
+use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 
 use crate::config::Config;
@@ -90,14 +91,14 @@ impl TestNode {
     /// The effects since the last call, words joined by spaces.
     pub(crate) fn effects(&mut self) -> Vec<String> {
         let mut found = Vec::new();
-        self.visit_effects(&mut |_, args| {
+        self.visit_effects(&mut |_, _, args| {
             let words: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
             found.push(words.join(" "));
         });
         found
     }
 
-    fn visit_effects(&mut self, visit: &mut dyn FnMut((Option<keyward_proto::slot::Slot>, u16), Args<'_>)) {
+    fn visit_effects(&mut self, visit: &mut dyn FnMut(Option<Slot>, u16, Args<'_>)) {
         let shared = Arc::clone(&self.executor.server().shared);
         let mut log = shared.log.lock();
         loop {
@@ -110,7 +111,7 @@ impl TestNode {
                 let mut batch = Batch::default();
                 let limits = Limits::default();
                 RequestReader::default().parse(effect.command, &limits, 1, &mut batch).1.unwrap();
-                visit((effect.slot, effect.db), batch.args(effect.command, 0));
+                visit(effect.slot, effect.db, batch.args(effect.command, 0));
             }
         }
     }
@@ -119,7 +120,7 @@ impl TestNode {
     pub(crate) fn replica(&mut self) -> TestNode {
         let mut replica = TestNode::new();
         let TestNode { executor, session, .. } = &mut replica;
-        self.visit_effects(&mut |(slot, db), args| {
+        self.visit_effects(&mut |slot, db, args| {
             executor.apply_locked(session, slot.map(|s| vec![s]), LogIndex::ZERO, |apply| apply(db, args));
         });
         replica.session.db = 0;

@@ -1,5 +1,7 @@
 //! Reading arguments: the checks and errors that many commands share.
 
+use std::ops::Range;
+
 use keyward_proto::resp::number::{parse_f64, parse_i64};
 
 use super::CommandError;
@@ -60,4 +62,62 @@ pub fn parse_i32_arg(argument: &[u8]) -> Result<i32, CommandError> {
         CommandError::err(format!("value is out of range, value must between {} and {}", i32::MIN, i32::MAX))
     };
     i32::try_from(parse_i64_arg(argument)?).map_err(range)
+}
+
+/// A count whose sign has a meaning of its own, so that its absolute value must be a count too.
+///
+/// # Errors
+/// `ERR value is not an integer or out of range`, or the range in words.
+pub fn parse_signed_count(argument: &[u8]) -> Result<i64, CommandError> {
+    match parse_i64_arg(argument)? {
+        i64::MIN => Err(CommandError::err(
+            "value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        )),
+        count => Ok(count),
+    }
+}
+
+/// A count of at least one.
+///
+/// # Errors
+/// `ERR` and `text`.
+pub fn parse_positive(argument: &[u8], text: &'static str) -> Result<usize, CommandError> {
+    let value = parse_i64(argument).and_then(|v| usize::try_from(v).ok()).filter(|v| *v > 0);
+    value.ok_or_else(|| CommandError::err(text))
+}
+
+/// The elements from index `start` to `end` inclusive, negative ones counted from the end, in a sequence of `len`.
+pub fn index_range(start: i64, end: i64, len: usize) -> Range<usize> {
+    let resolve = |index: i64| {
+        let distance = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
+        if index < 0 { len.checked_sub(distance) } else { Some(distance) }
+    };
+    let start = resolve(start).unwrap_or(0);
+    match resolve(end) {
+        Some(end) if start <= end && start < len => start..end.min(len - 1) + 1,
+        Some(_) | None => 0..0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_indexes() {
+        for (start, end, expect) in [
+            (0, -1, 0..5),
+            (1, 3, 1..4),
+            (-3, -2, 2..4),
+            (-100, 100, 0..5),
+            (3, 1, 0..0),
+            (5, 9, 0..0),
+            (0, -6, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MIN, 0..0),
+        ] {
+            assert_eq!(index_range(start, end, 5), expect, "{start} {end}");
+        }
+        assert_eq!(index_range(0, -1, 0), 0..0);
+    }
 }

@@ -23,7 +23,10 @@ mod string;
 pub mod table;
 mod transactions;
 
-pub use arguments::{ascii_eq, parse_count, parse_f64_arg, parse_i32_arg, parse_i64_arg, parse_timeout};
+pub use arguments::{
+    ascii_eq, index_range, parse_count, parse_f64_arg, parse_i32_arg, parse_i64_arg, parse_positive,
+    parse_signed_count, parse_timeout,
+};
 pub use error::CommandError;
 
 use keyward_proto::resp::{Args, ReplyWriter};

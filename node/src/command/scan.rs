@@ -1,9 +1,16 @@
-//! Cursor and options of SCAN, HSCAN, SSCAN and ZSCAN.
+//! What SCAN, HSCAN, SSCAN and ZSCAN share, and the bound of random choices with repetition.
 
-use keyward_proto::resp::Args;
+use keyward_proto::glob;
+use keyward_proto::resp::{Args, ReplyWriter};
 
 use super::{CommandError, ascii_eq, parse_i64_arg};
-use keyward_proto::glob;
+use crate::keyspace::table::ScanPosition;
+
+/// Most elements in the reply to a request for random elements that may repeat: the collection sets no bound.
+/// Differs from Valkey, which goes on until memory is full.
+const REPEATED_LEN_MAX: usize = 16 << 20;
+/// Longest such reply.
+const REPEATED_BYTES_MAX: usize = 256 << 20;
 
 /// What a scan returns of what it visits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +102,66 @@ pub(super) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
         .iter()
         .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(*digit - b'0')));
     value.ok_or_else(invalid)
+}
+
+/// Walks over a collection from `cursor` on, until about COUNT elements are visited; returns the next cursor, zero at
+/// the end. A small collection is visited whole, whatever the cursor is: so it is in Valkey, and it may have been
+/// larger when the scan began.
+pub(super) fn walk(
+    cursor: u64,
+    options: &ScanOptions<'_>,
+    small: bool,
+    mut scan: impl FnMut(ScanPosition, &mut usize) -> Option<ScanPosition>,
+) -> u64 {
+    let (start, count) = if small { (0, usize::MAX) } else { (cursor, options.count) };
+    let mut visited = 0;
+    let mut next = ScanPosition::try_from(start).ok();
+    while let Some(position) = next {
+        next = scan(position, &mut visited);
+        if count <= visited {
+            break;
+        }
+    }
+    next.map_or(0, u64::from)
+}
+
+/// The reply of a scan: the next cursor, and what was found.
+pub(super) fn reply(out: &mut ReplyWriter<'_>, next: u64, found: &[&[u8]]) {
+    out.array(2);
+    out.bulk_str(&next.to_string());
+    out.array(found.len());
+    found.iter().for_each(|element| out.bulk(element));
+}
+
+/// Checks a number of random elements that may repeat.
+///
+/// # Errors
+/// The reply would be longer than any sensible one.
+pub(super) fn check_repeated_len(count: usize) -> Result<(), CommandError> {
+    if REPEATED_LEN_MAX < count { Err(too_large()) } else { Ok(()) }
+}
+
+/// Writes random elements that may repeat, after their header.
+///
+/// # Errors
+/// The reply would be longer than any sensible one; what was written has to be dropped.
+pub(super) fn write_repeated<T>(
+    out: &mut ReplyWriter<'_>,
+    elements: impl Iterator<Item = T>,
+    mut write: impl FnMut(&mut ReplyWriter<'_>, T),
+) -> Result<(), CommandError> {
+    let start = out.position();
+    for element in elements {
+        write(out, element);
+        if REPEATED_BYTES_MAX < out.position() - start {
+            return Err(too_large());
+        }
+    }
+    Ok(())
+}
+
+fn too_large() -> CommandError {
+    CommandError::err("value is out of range, the reply would be too large")
 }
 
 #[cfg(test)]

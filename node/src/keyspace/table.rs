@@ -224,7 +224,7 @@ impl<T: Keyed> Table<T> {
     }
 
     /// Visits the elements of at least one bucket from `position` on; returns where to go on, `None` at the end.
-    pub fn scan(&self, position: ScanPosition, visit: &mut dyn FnMut(&T)) -> Option<ScanPosition> {
+    pub fn scan<'a>(&'a self, position: ScanPosition, visit: &mut dyn FnMut(&'a T)) -> Option<ScanPosition> {
         if self.buckets.is_empty() {
             return None;
         }

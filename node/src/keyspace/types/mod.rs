@@ -2,10 +2,11 @@
 
 mod hash;
 mod list;
+mod random;
 mod set;
 mod sorted_set;
 
-pub use hash::Hash;
-pub use list::List;
+pub use hash::{Hash, Pair};
+pub use list::{End, List};
 pub use set::Set;
 pub use sorted_set::{Direction, LexBound, LexRange, ScoreRange, SortedSet};

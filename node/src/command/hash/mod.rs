@@ -1,0 +1,180 @@
+//! Commands of the group hash: reading and writing fields.
+//!
+//! - [`increment`]: HINCRBY and HINCRBYFLOAT
+//! - [`walk`]: HSCAN and HRANDFIELD
+
+mod increment;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub(super) use increment::{hincrby, hincrbyfloat};
+pub(super) use walk::{hrandfield, hscan};
+
+use keyward_proto::resp::Args;
+
+use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::keyspace::types::Hash;
+use crate::notify::EventClass;
+
+/// `HSET key field value [field value ...]`
+pub(super) fn hset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let created = set_fields(ctx, args)?;
+    ctx.out.len(created);
+    Ok(Outcome::Reply)
+}
+
+/// `HMSET key field value [field value ...]`
+pub(super) fn hmset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_fields(ctx, args)?;
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// Returns how many fields are new.
+fn set_fields(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Result<usize, CommandError> {
+    if !args.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity(ctx.row.name.into()));
+    }
+    let key = args.at(1);
+    let hash = ctx.keys.hash_or_new(key)?;
+    let pairs = (2..args.len()).step_by(2);
+    let created = pairs.filter(|at| hash.set(args.at(*at), args.at(at + 1))).count();
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::Hash, "hset", key);
+    Ok(created)
+}
+
+/// `HSETNX key field value`
+pub(super) fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let (key, field) = (args.at(1), args.at(2));
+    let hash = ctx.keys.hash_or_new(key)?;
+    if hash.contains(field) {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    }
+    hash.set(field, args.at(3));
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::Hash, "hset", key);
+    ctx.out.integer(1);
+    Ok(Outcome::Reply)
+}
+
+/// `HGET key field`
+pub(super) fn hget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.optional_bulk(ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2))));
+    Ok(Outcome::Reply)
+}
+
+/// `HMGET key field [field ...]`
+pub(super) fn hmget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let hash = ctx.keys.hash(args.at(1))?;
+    ctx.out.array(args.len() - 2);
+    args.iter().skip(2).for_each(|field| ctx.out.optional_bulk(hash.and_then(|hash| hash.get(field))));
+    Ok(Outcome::Reply)
+}
+
+/// `HEXISTS key field`
+pub(super) fn hexists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let found = ctx.keys.hash(args.at(1))?.is_some_and(|hash| hash.contains(args.at(2)));
+    ctx.out.integer(i64::from(found));
+    Ok(Outcome::Reply)
+}
+
+/// `HLEN key`
+pub(super) fn hlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.len(ctx.keys.hash(args.at(1))?.map_or(0, Hash::len));
+    Ok(Outcome::Reply)
+}
+
+/// `HSTRLEN key field`
+pub(super) fn hstrlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let value = ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
+    ctx.out.len(value.map_or(0, <[u8]>::len));
+    Ok(Outcome::Reply)
+}
+
+/// `HKEYS key`
+pub(super) fn hkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let hash = ctx.keys.hash(args.at(1))?;
+    ctx.out.array(hash.map_or(0, Hash::len));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(name, _)| ctx.out.bulk(name));
+    Ok(Outcome::Reply)
+}
+
+/// `HVALS key`
+pub(super) fn hvals(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let hash = ctx.keys.hash(args.at(1))?;
+    ctx.out.array(hash.map_or(0, Hash::len));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| ctx.out.bulk(value));
+    Ok(Outcome::Reply)
+}
+
+/// `HGETALL key`
+pub(super) fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let hash = ctx.keys.hash(args.at(1))?;
+    ctx.out.map(hash.map_or(0, Hash::len));
+    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
+        ctx.out.bulk(name);
+        ctx.out.bulk(value);
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `HDEL key field [field ...]`
+pub(super) fn hdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let Some(hash) = ctx.keys.hash_mut(key)? else {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    };
+    let removed = args.iter().skip(2).filter(|field| hash.remove(field).is_some()).count();
+    if removed > 0 {
+        ctx.keys.propagate(key, args);
+        fields_removed(ctx, key);
+    }
+    ctx.out.len(removed);
+    Ok(Outcome::Reply)
+}
+
+/// `HGETDEL key FIELDS numfields field [field ...]`
+pub(super) fn hgetdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    const FIRST_FIELD: usize = 4;
+    let key = args.at(1);
+    if !ascii_eq(args.at(2), "fields") {
+        return Err(CommandError::Syntax);
+    }
+    let count = args.len() - FIRST_FIELD;
+    let stated = parse_i64_arg(args.at(3))?;
+    if usize::try_from(stated) != Ok(count) {
+        return Err(CommandError::err(
+            "numfields should be greater than 0 and match the provided number of fields",
+        ));
+    }
+    let fields = args.iter().skip(FIRST_FIELD);
+    let mut removed: Vec<&[u8]> = vec![b"HDEL", key];
+    let mut hash = ctx.keys.hash_mut(key)?;
+    ctx.out.array(count);
+    for field in fields {
+        let value = hash.as_mut().and_then(|hash| hash.remove(field));
+        ctx.out.optional_bulk(value.as_deref());
+        if value.is_some() {
+            removed.push(field);
+        }
+    }
+    if removed.len() > 2 {
+        ctx.keys.propagate_as(key, &removed);
+        fields_removed(ctx, key);
+    }
+    Ok(Outcome::Reply)
+}
+
+/// What follows the removal of fields, but the effect: an empty hash is deleted.
+fn fields_removed(ctx: &mut Ctx<'_, '_>, key: &[u8]) {
+    ctx.keys.notify(EventClass::Hash, "hdel", key);
+    if !ctx.keys.remove_if_empty(key) {
+        ctx.keys.modified(key);
+    }
+}

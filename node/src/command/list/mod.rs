@@ -1,0 +1,213 @@
+//! Commands of the group list: adding, reading and changing elements in place.
+//!
+//! - [`pop`]: taking elements off an end, also waiting for them
+//! - [`transfer`]: from one list to another, also waiting
+//! - [`position`]: where elements are (LPOS)
+
+mod pop;
+mod position;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+pub(super) use pop::{blmpop, blpop, brpop, lmpop, lpop, rpop};
+pub(super) use position::lpos;
+pub(super) use transfer::{blmove, brpoplpush, lmove, rpoplpush};
+
+use keyward_proto::resp::Args;
+
+use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, index_range};
+use super::{parse_i64_arg, parse_signed_count};
+use crate::keyspace::keys::Keys;
+use crate::keyspace::types::{End, List};
+use crate::notify::EventClass;
+
+/// `LPUSH key element [element ...]`
+pub(super) fn lpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    push(ctx, args, End::Left)
+}
+
+/// `RPUSH key element [element ...]`
+pub(super) fn rpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    push(ctx, args, End::Right)
+}
+
+/// `LPUSHX key element [element ...]`
+pub(super) fn lpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    push_existing(ctx, args, End::Left)
+}
+
+/// `RPUSHX key element [element ...]`
+pub(super) fn rpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    push_existing(ctx, args, End::Right)
+}
+
+fn push_existing(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
+    if ctx.keys.list_mut(args.at(1))?.is_none() {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    }
+    push(ctx, args, end)
+}
+
+fn push(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
+    let key = args.at(1);
+    let list = ctx.keys.list_or_new(key)?;
+    args.iter().skip(2).for_each(|element| list.push(end, element));
+    let len = list.len();
+    ctx.keys.modified(key);
+    ctx.keys.signal_ready(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::List, pushed_event(end), key);
+    ctx.out.len(len);
+    Ok(Outcome::Reply)
+}
+
+/// `LINSERT key BEFORE|AFTER pivot element`
+pub(super) fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let (key, pivot) = (args.at(1), args.at(3));
+    let offset = match args.at(2) {
+        word if ascii_eq(word, "before") => 0,
+        word if ascii_eq(word, "after") => 1,
+        _ => return Err(CommandError::Syntax),
+    };
+    let Some(list) = ctx.keys.list_mut(key)? else {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    };
+    let Some(index) = list.iter().position(|e| e == pivot) else {
+        ctx.out.integer(-1);
+        return Ok(Outcome::Reply);
+    };
+    list.insert(index + offset, args.at(4));
+    let len = list.len();
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::List, "linsert", key);
+    ctx.out.len(len);
+    Ok(Outcome::Reply)
+}
+
+/// `LLEN key`
+pub(super) fn llen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.len(ctx.keys.list(args.at(1))?.map_or(0, List::len));
+    Ok(Outcome::Reply)
+}
+
+/// `LINDEX key index`
+pub(super) fn lindex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let element = match ctx.keys.list(args.at(1))? {
+        None => None,
+        Some(list) => element_index(parse_i64_arg(args.at(2))?, list.len()).and_then(|i| list.get(i)),
+    };
+    ctx.out.optional_bulk(element);
+    Ok(Outcome::Reply)
+}
+
+/// `LSET key index element`
+pub(super) fn lset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let list = ctx.keys.list_mut(key)?.ok_or(CommandError::NoSuchKey)?;
+    let index = element_index(parse_i64_arg(args.at(2))?, list.len());
+    if !index.is_some_and(|i| list.set(i, args.at(3))) {
+        return Err(CommandError::IndexOutOfRange);
+    }
+    ctx.keys.modified(key);
+    ctx.keys.propagate(key, args);
+    ctx.keys.notify(EventClass::List, "lset", key);
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// The place that an index means, negative ones counted from the end. It may lie beyond the end.
+fn element_index(index: i64, len: usize) -> Option<usize> {
+    let distance = usize::try_from(index.unsigned_abs()).ok()?;
+    if index < 0 { len.checked_sub(distance) } else { Some(distance) }
+}
+
+/// `LRANGE key start stop`
+pub(super) fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
+    let Some(list) = ctx.keys.list(args.at(1))? else {
+        ctx.out.array(0);
+        return Ok(Outcome::Reply);
+    };
+    let range = index_range(start, end, list.len());
+    ctx.out.array(range.len());
+    list.range(range.start, range.end).for_each(|element| ctx.out.bulk(element));
+    Ok(Outcome::Reply)
+}
+
+/// `LTRIM key start stop`
+pub(super) fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
+    let Some(list) = ctx.keys.list_mut(key)? else {
+        ctx.out.ok();
+        return Ok(Outcome::Reply);
+    };
+    let len = list.len();
+    let range = index_range(start, end, len);
+    let changed = range.len() < len;
+    list.drop_at_end(End::Right, len - range.end);
+    list.drop_at_end(End::Left, range.start);
+    if changed {
+        ctx.keys.propagate(key, args);
+    }
+    elements_removed(ctx.keys, key, "ltrim");
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `LREM key count element`
+pub(super) fn lrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let count = parse_signed_count(args.at(2))?;
+    let Some(list) = ctx.keys.list_mut(key)? else {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    };
+    let end = if count < 0 { End::Right } else { End::Left };
+    let count_max = match count {
+        0 => usize::MAX,
+        _ => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+    };
+    let removed = list.remove_equal(end, args.at(3), count_max);
+    if removed > 0 {
+        ctx.keys.propagate(key, args);
+        elements_removed(ctx.keys, key, "lrem");
+    }
+    ctx.out.len(removed);
+    Ok(Outcome::Reply)
+}
+
+/// What follows the removal of elements, but the effect: an empty list is deleted.
+fn elements_removed(keys: &mut Keys<'_>, key: &[u8], event: &'static str) {
+    keys.notify(EventClass::List, event, key);
+    if !keys.remove_if_empty(key) {
+        keys.modified(key);
+    }
+}
+
+fn pushed_event(end: End) -> &'static str {
+    match end {
+        End::Left => "lpush",
+        End::Right => "rpush",
+    }
+}
+
+fn popped_event(end: End) -> &'static str {
+    match end {
+        End::Left => "lpop",
+        End::Right => "rpop",
+    }
+}
+
+/// `LEFT|RIGHT`
+fn parse_end(argument: &[u8]) -> Result<End, CommandError> {
+    match argument {
+        word if ascii_eq(word, "left") => Ok(End::Left),
+        word if ascii_eq(word, "right") => Ok(End::Right),
+        _ => Err(CommandError::Syntax),
+    }
+}

@@ -1,0 +1,161 @@
+//! Intersection, union and difference of sets: as a reply, as a number, or stored under another key.
+
+use std::collections::HashSet;
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
+
+use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_positive};
+use crate::keyspace::entry::{NewValue, ValueRef};
+use crate::keyspace::keys::{Expiry, Keys};
+use crate::keyspace::rebuild::rebuild_as;
+use crate::keyspace::types::Set;
+use crate::notify::EventClass;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Intersection,
+    Union,
+    Difference,
+}
+
+/// `SINTER key [key ...]`
+pub(in crate::command) fn sinter(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply(ctx, args, Operation::Intersection)
+}
+
+/// `SUNION key [key ...]`
+pub(in crate::command) fn sunion(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply(ctx, args, Operation::Union)
+}
+
+/// `SDIFF key [key ...]`
+pub(in crate::command) fn sdiff(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    reply(ctx, args, Operation::Difference)
+}
+
+/// `SINTERSTORE destination key [key ...]`
+pub(in crate::command) fn sinterstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    store(ctx, args, Operation::Intersection, "sinterstore")
+}
+
+/// `SUNIONSTORE destination key [key ...]`
+pub(in crate::command) fn sunionstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    store(ctx, args, Operation::Union, "sunionstore")
+}
+
+/// `SDIFFSTORE destination key [key ...]`
+pub(in crate::command) fn sdiffstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    store(ctx, args, Operation::Difference, "sdiffstore")
+}
+
+/// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
+pub(in crate::command) fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key_count = parse_positive(args.at(1), "numkeys should be greater than 0")?;
+    if args.len() - 2 < key_count {
+        return Err(CommandError::err("Number of keys can't be greater than number of args"));
+    }
+    let mut limit = 0;
+    let mut at = 2 + key_count;
+    while let Some(word) = args.get(at) {
+        match args.get(at + 1) {
+            Some(value) if ascii_eq(word, "limit") => {
+                let value = parse_i64(value).and_then(|v| usize::try_from(v).ok());
+                limit = value.ok_or_else(|| CommandError::err("LIMIT can't be negative"))?;
+            }
+            Some(_) | None => return Err(CommandError::Syntax),
+        }
+        at += 2;
+    }
+    let sets = read(ctx.keys, args.iter().skip(2).take(key_count))?;
+    let mut count = 0;
+    combine(Operation::Intersection, &sets, &mut |_| {
+        count += 1;
+        count != limit
+    });
+    ctx.out.len(count);
+    Ok(Outcome::Reply)
+}
+
+fn reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation) -> CommandResult {
+    let sets = read(ctx.keys, args.iter().skip(1))?;
+    let start = ctx.out.deferred();
+    let mut count = 0;
+    combine(operation, &sets, &mut |member| {
+        ctx.out.bulk(member);
+        count += 1;
+        true
+    });
+    ctx.out.finish_set(start, count);
+    Ok(Outcome::Reply)
+}
+
+fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'static str) -> CommandResult {
+    let destination = args.at(1);
+    let keys = &mut *ctx.keys;
+    let sets = read(keys, args.iter().skip(2))?;
+    let mut result = Set::default();
+    combine(operation, &sets, &mut |member| {
+        result.insert(member);
+        true
+    });
+    let len = result.len();
+    ctx.out.len(len);
+    if len == 0 {
+        if keys.remove_live(destination).is_some() {
+            keys.propagate_as(destination, &[b"DEL", destination]);
+            keys.notify(EventClass::Generic, "del", destination);
+        }
+        return Ok(Outcome::Reply);
+    }
+    if args.iter().skip(2).all(|key| keys.same_slot(destination, key)) {
+        keys.propagate(destination, args);
+    } else {
+        keys.propagate_as(destination, &[b"DEL", destination]);
+        rebuild_as(destination, ValueRef::Set(&result), None, &mut |command| {
+            keys.propagate_as(destination, command);
+        });
+    }
+    keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
+    keys.modified(destination);
+    keys.notify(EventClass::Set, event, destination);
+    Ok(Outcome::Reply)
+}
+
+/// All types are checked, also where another set is missing and the result is known.
+fn read<'k, 'a>(
+    keys: &'k Keys<'_>,
+    names: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<Option<&'k Set>>, CommandError> {
+    names.map(|name| keys.set(name)).collect()
+}
+
+/// Visits each member of the result once, as long as `visit` asks for more; whether it saw them all.
+fn combine<'a>(
+    operation: Operation,
+    sets: &[Option<&'a Set>],
+    visit: &mut dyn FnMut(&'a [u8]) -> bool,
+) -> bool {
+    let present = || sets.iter().copied().flatten();
+    match operation {
+        Operation::Intersection if sets.iter().any(Option::is_none) => true,
+        Operation::Intersection => {
+            let mut sets: Vec<&Set> = present().collect();
+            sets.sort_by_key(|set| set.len());
+            let Some((smallest, others)) = sets.split_first() else { return true };
+            smallest.iter().filter(|m| others.iter().all(|set| set.contains(m))).all(visit)
+        }
+        Operation::Union => {
+            let mut seen: HashSet<&[u8], foldhash::fast::RandomState> = HashSet::default();
+            let single = present().count() == 1;
+            present().flat_map(Set::iter).filter(|m| single || seen.insert(m)).all(visit)
+        }
+        Operation::Difference => {
+            let Some((Some(first), others)) = sets.split_first() else { return true };
+            let mut others: Vec<&Set> = others.iter().copied().flatten().collect();
+            // The largest excludes most.
+            others.sort_by_key(|set| std::cmp::Reverse(set.len()));
+            first.iter().filter(|m| !others.iter().any(|set| set.contains(m))).all(visit)
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Commands of the group set: members one by one.
+//!
+//! - [`algebra`]: intersection, union and difference
+//! - [`random`]: SPOP and SRANDMEMBER
+
+mod algebra;
+mod random;
+#[cfg(test)]
+mod tests;
+
+pub(super) use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
+pub(super) use random::{spop, srandmember};
+
+use keyward_proto::resp::Args;
+
+use super::scan::{self, ScanOptions, Scanned};
+use super::{CommandResult, Ctx, Outcome};
+use crate::keyspace::keys::Keys;
+use crate::keyspace::types::Set;
+use crate::notify::EventClass;
+
+/// `SADD key member [member ...]`
+pub(super) fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let set = ctx.keys.set_or_new(key)?;
+    let added = args.iter().skip(2).filter(|member| set.insert(member)).count();
+    if added > 0 {
+        ctx.keys.modified(key);
+        ctx.keys.propagate(key, args);
+        ctx.keys.notify(EventClass::Set, "sadd", key);
+    }
+    ctx.out.len(added);
+    Ok(Outcome::Reply)
+}
+
+/// `SREM key member [member ...]`
+pub(super) fn srem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let Some(set) = ctx.keys.set_mut(key)? else {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    };
+    let removed = args.iter().skip(2).filter(|member| set.remove(member)).count();
+    if removed > 0 {
+        ctx.keys.propagate(key, args);
+        members_removed(ctx.keys, key, "srem");
+    }
+    ctx.out.len(removed);
+    Ok(Outcome::Reply)
+}
+
+/// `SMOVE source destination member`
+pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
+    let keys = &mut *ctx.keys;
+    // Without a source the type of the destination does not matter.
+    let Some(set) = keys.set_mut(source)? else {
+        ctx.out.integer(0);
+        return Ok(Outcome::Reply);
+    };
+    let found = set.contains(member);
+    keys.set_mut(destination)?;
+    ctx.out.integer(i64::from(found));
+    if !found || source == destination {
+        return Ok(Outcome::Reply);
+    }
+    if let Some(set) = keys.set_mut(source)? {
+        set.remove(member);
+    }
+    let added = keys.set_or_new(destination)?.insert(member);
+    if keys.same_slot(source, destination) {
+        keys.propagate(source, args);
+    } else {
+        keys.propagate_as(source, &[b"SREM", source, member]);
+        if added {
+            keys.propagate_as(destination, &[b"SADD", destination, member]);
+        }
+    }
+    members_removed(keys, source, "srem");
+    if added {
+        keys.modified(destination);
+        keys.notify(EventClass::Set, "sadd", destination);
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `SISMEMBER key member`
+pub(super) fn sismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let found = ctx.keys.set(args.at(1))?.is_some_and(|set| set.contains(args.at(2)));
+    ctx.out.integer(i64::from(found));
+    Ok(Outcome::Reply)
+}
+
+/// `SMISMEMBER key member [member ...]`
+pub(super) fn smismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let set = ctx.keys.set(args.at(1))?;
+    ctx.out.array(args.len() - 2);
+    for member in args.iter().skip(2) {
+        ctx.out.integer(i64::from(set.is_some_and(|set| set.contains(member))));
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `SCARD key`
+pub(super) fn scard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    ctx.out.len(ctx.keys.set(args.at(1))?.map_or(0, Set::len));
+    Ok(Outcome::Reply)
+}
+
+/// `SMEMBERS key`
+pub(super) fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let set = ctx.keys.set(args.at(1))?;
+    ctx.out.set(set.map_or(0, Set::len));
+    set.into_iter().flat_map(Set::iter).for_each(|member| ctx.out.bulk(member));
+    Ok(Outcome::Reply)
+}
+
+/// `SSCAN key cursor [MATCH pattern] [COUNT count]`
+pub(super) fn sscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let cursor = scan::parse_cursor(args.at(2))?;
+    let Some(set) = ctx.keys.set(args.at(1))? else {
+        scan::reply(&mut ctx.out, 0, &[]);
+        return Ok(Outcome::Reply);
+    };
+    let options = ScanOptions::parse(args, 3, Scanned::Other)?;
+    let mut found: Vec<&[u8]> = Vec::new();
+    let settings = ctx.server.settings();
+    let small = set.is_within(settings.set_max_listpack_entries, settings.set_max_listpack_value)
+        || set.is_integers_within(settings.set_max_intset_entries);
+    let next = scan::walk(cursor, &options, small, |position, visited| {
+        set.scan(position, &mut |member| {
+            *visited += 1;
+            if options.matches(member) {
+                found.push(member);
+            }
+        })
+    });
+    scan::reply(&mut ctx.out, next, &found);
+    Ok(Outcome::Reply)
+}
+
+/// What follows the removal of members, but the effect: an empty set is deleted.
+fn members_removed(keys: &mut Keys<'_>, key: &[u8], event: &'static str) {
+    keys.notify(EventClass::Set, event, key);
+    if !keys.remove_if_empty(key) {
+        keys.modified(key);
+    }
+}

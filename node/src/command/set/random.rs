@@ -1,0 +1,89 @@
+//! Random members: SPOP and SRANDMEMBER.
+//!
+//! SPOP's effect names the members, as SREM; DEL if it took them all.
+
+use keyward_proto::resp::Args;
+use rand::RngCore;
+
+use super::super::scan;
+use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_count, parse_signed_count};
+use super::members_removed;
+use crate::keyspace::rebuild::PIECE_LEN_MAX;
+
+/// `SPOP key [count]`
+pub(in crate::command) fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    match args.get(2) {
+        None => pop_one(ctx, args.at(1)),
+        Some(count) if args.len() == 3 => pop_many(ctx, args.at(1), parse_count(count)?),
+        Some(_) => Err(CommandError::Syntax),
+    }
+}
+
+fn pop_one(ctx: &mut Ctx<'_, '_>, key: &[u8]) -> CommandResult {
+    let rng = &mut *ctx.rng;
+    let set = ctx.keys.set_mut(key)?;
+    let Some(member) = set.and_then(|set| set.take_random(|| rng.next_u64())) else {
+        ctx.out.null();
+        return Ok(Outcome::Reply);
+    };
+    ctx.keys.propagate_as(key, &[b"SREM", key, &member]);
+    members_removed(ctx.keys, key, "spop");
+    ctx.out.bulk(&member);
+    Ok(Outcome::Reply)
+}
+
+fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
+    let rng = &mut *ctx.rng;
+    let Some(set) = ctx.keys.set_mut(key)?.filter(|_| count > 0) else {
+        ctx.out.set(0);
+        return Ok(Outcome::Reply);
+    };
+    let popped: Vec<Box<[u8]>> = set.sample(count, || rng.next_u64()).into_iter().map(Into::into).collect();
+    ctx.out.set(popped.len());
+    for member in &popped {
+        set.remove(member);
+        ctx.out.bulk(member);
+    }
+    if set.is_empty() {
+        ctx.keys.propagate_as(key, &[b"DEL", key]);
+    } else {
+        for members in popped.chunks(PIECE_LEN_MAX) {
+            let mut effect: Vec<&[u8]> = vec![b"SREM", key];
+            effect.extend(members.iter().map(|m| &**m));
+            ctx.keys.propagate_as(key, &effect);
+        }
+    }
+    members_removed(ctx.keys, key, "spop");
+    Ok(Outcome::Reply)
+}
+
+/// `SRANDMEMBER key [count]`
+pub(in crate::command) fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let rng = &mut *ctx.rng;
+    let count = match args.get(2) {
+        None => {
+            let set = ctx.keys.set(key)?;
+            ctx.out.optional_bulk(set.and_then(|set| set.random(|| rng.next_u64())));
+            return Ok(Outcome::Reply);
+        }
+        Some(count) if args.len() == 3 => parse_signed_count(count)?,
+        Some(_) => return Err(CommandError::Syntax),
+    };
+    let Some(set) = ctx.keys.set(key)? else {
+        ctx.out.array(0);
+        return Ok(Outcome::Reply);
+    };
+    let distance = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    if 0 <= count {
+        let members = set.sample(distance, || rng.next_u64());
+        ctx.out.array(members.len());
+        members.into_iter().for_each(|member| ctx.out.bulk(member));
+        return Ok(Outcome::Reply);
+    }
+    scan::check_repeated_len(distance)?;
+    ctx.out.array(distance);
+    let members = set.repeated(distance, || rng.next_u64());
+    scan::write_repeated(&mut ctx.out, members, |out, member| out.bulk(member))?;
+    Ok(Outcome::Reply)
+}
