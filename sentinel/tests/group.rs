@@ -3,20 +3,8 @@
 
 mod harness;
 
-use harness::{Group, TestNode, eventually, id};
+use harness::{Group, eventually, id, three_in_sync};
 use keyward_proto::rpc;
-
-/// Three nodes registered, all in sync, node 1 primary.
-async fn three_in_sync(group: &Group) -> [TestNode; 3] {
-    let nodes = [TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await];
-    for node in &nodes {
-        node.register(group).await;
-    }
-    for replica in [1, 2] {
-        nodes[0].add_in_sync(group, &nodes[replica]).await;
-    }
-    nodes
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_elects_registers_watches_and_fails_over() {

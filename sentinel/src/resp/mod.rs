@@ -1,2 +1,16 @@
-//! The Sentinel API.
+//! The Sentinel API on the client port, in the reply shapes of Valkey 9.1's Sentinel
+//! (<https://valkey.io/topics/sentinel/>).
+//!
+//! - [`request`]: finds commands in what a client sent
+//! - [`command`]: a session and what each command does to it (pure)
+//! - [`instances`]: the field lists that describe primaries, replicas and sentinels (pure)
+//! - [`server`]: accepts clients, sends events to subscribers
+//!
+//! Differs from Valkey: what Sentinel is configured with at run time (MONITOR, REMOVE, SET) comes from the topology
+//! here and is refused; QUIT and RESET are understood.
+
+pub mod command;
+pub mod glob;
+pub mod instances;
+pub mod request;
 pub mod server;

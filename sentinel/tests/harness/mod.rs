@@ -312,3 +312,15 @@ impl TestNode {
         group.control(group.alive()).change_in_sync(request).await.unwrap().into_inner()
     }
 }
+
+/// Three nodes registered, all in sync, node 1 primary.
+pub async fn three_in_sync(group: &Group) -> [TestNode; 3] {
+    let nodes = [TestNode::start(1).await, TestNode::start(2).await, TestNode::start(3).await];
+    for node in &nodes {
+        node.register(group).await;
+    }
+    for replica in [1, 2] {
+        nodes[0].add_in_sync(group, &nodes[replica]).await;
+    }
+    nodes
+}
