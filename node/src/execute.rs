@@ -29,6 +29,7 @@ use crate::config::Settings;
 use crate::gate::GateState;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::keyspace::{DbKey, world};
+use crate::lookahead::{Lookahead, Planned};
 use crate::routing::{Owner, Routing, endpoint};
 use crate::server::Server;
 use crate::session::{ReplyMode, Session, Transaction};
@@ -87,6 +88,7 @@ pub struct Executor {
     /// The gate was given back in the middle of the batch.
     reopened: bool,
     rng: SmallRng,
+    lookahead: Lookahead,
 }
 
 /// The thread's gate while it executes a batch; given back while the world is stopped.
@@ -111,6 +113,7 @@ impl Executor {
             state: GateState::Loading,
             reopened: false,
             rng: SmallRng::from_os_rng(),
+            lookahead: Lookahead::default(),
             server,
         }
     }
@@ -163,12 +166,14 @@ impl Executor {
         let mut progress = Progress::default();
         let mut stop = None;
         let mut next = first;
+        self.lookahead.clear();
         while next < batch.len() {
             let args = batch.args(buffer, next);
             keys.db = session.db;
             keys.no_touch = session.no_touch;
-            stop =
-                self.run(session, args, waited && next == first, &mut keys, out, &mut guard, &mut progress);
+            let planned = self.lookahead.get(&server.keyspace, session.db, batch, buffer, next);
+            let waited = waited && next == first;
+            stop = self.run(session, args, planned, waited, &mut keys, out, &mut guard, &mut progress);
             if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {
                 break;
             }
@@ -196,6 +201,7 @@ impl Executor {
         &mut self,
         session: &mut Session,
         args: Args<'_>,
+        planned: Planned,
         waited: bool,
         keys: &mut Keys<'k>,
         out: &mut BytesMut,
@@ -206,12 +212,16 @@ impl Executor {
         if session.reply_mode == ReplyMode::SkipNext {
             session.reply_mode = ReplyMode::Skip;
         }
-        let result = match self.find(args) {
+        let found = match planned.row {
+            Some(row) if row.accepts(args.len()) => Ok((row, row)),
+            Some(_) | None => self.find(args),
+        };
+        let result = match found {
             Ok((_, row)) => {
                 session.client.set_last_command(row);
                 match self.admit(session, row, args, waited, keys.now, progress) {
                     Ok(Admission::Execute) => {
-                        let result = self.execute(session, row, args, keys, out, guard, progress);
+                        let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         if let Some(counters) = self.stats.command(row) {
                             counters.calls.add(1);
                             if result.is_err() {
@@ -466,6 +476,7 @@ impl Executor {
         session: &mut Session,
         row: &'static Row,
         args: Args<'_>,
+        planned: Planned,
         keys: &mut Keys<'k>,
         out: &mut BytesMut,
         guard: &mut GateGuard,
@@ -475,8 +486,9 @@ impl Executor {
             Scope::None => return self.call(session, row, args, keys, out),
             Scope::Walk => self.call_locked(session, row, args, keys, out, progress),
             Scope::Keys => {
-                if let Some(at) = row.single_key() {
-                    keys.lock_one(Slot::of(args.at(at)));
+                if let Some(key) = planned.key {
+                    keys.set_known_hash(args.at(key.at), key.hash);
+                    keys.lock_one(key.slot);
                 } else {
                     keys.lock_many(slots_of(row, args));
                 }

@@ -1,7 +1,7 @@
 //! Keyward's data server. A code map, in the order in which a request passes:
 //!
 //! - [`io`]: the I/O threads; [`connection`]: one client's bytes in and out; [`session`]: its state
-//! - [`execute`]: checks, locks, calls a command, appends its effects
+//! - [`execute`]: checks, locks, calls a command, appends its effects; [`lookahead`]: prefetches for the next ones
 //! - [`command`]: the commands, a row of [`command::table`] for each
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
@@ -28,6 +28,7 @@ pub mod gate;
 pub mod io;
 pub mod keyspace;
 pub mod log;
+pub mod lookahead;
 pub mod member;
 pub mod notify;
 pub mod process;

@@ -82,6 +82,9 @@ pub struct Keys<'a> {
     expired_count: u64,
     /// Largest index of the last writes to slots that the running command walked over.
     walked: u64,
+    /// Address, length and hash of the running command's key, computed before. The key lies in the receive buffer,
+    /// which outlives this: no other key has its address.
+    known: (usize, usize, u64),
 }
 
 impl<'a> Keys<'a> {
@@ -106,6 +109,7 @@ impl<'a> Keys<'a> {
             misses: Cell::new(0),
             expired_count: 0,
             walked: 0,
+            known: (0, 0, 0),
         }
     }
 
@@ -240,6 +244,19 @@ impl<'a> Keys<'a> {
 
     // ------------------------------------------------------------------ slots
 
+    /// Tells the hash of a key of the batch's receive buffer, so that it is not computed again.
+    #[inline]
+    pub fn set_known_hash(&mut self, key: &[u8], hash: u64) {
+        debug_assert_eq!(hash, hash_of(key));
+        self.known = (key.as_ptr().addr(), key.len(), hash);
+    }
+
+    #[inline]
+    fn key_hash(&self, key: &[u8]) -> u64 {
+        let (address, len, hash) = self.known;
+        if key.as_ptr().addr() == address && key.len() == len { hash } else { hash_of(key) }
+    }
+
     fn slot_of(&self, key: &[u8]) -> Slot {
         match &self.held {
             Held::One(slot, _) => {
@@ -319,7 +336,7 @@ impl<'a> Keys<'a> {
     /// The entry of a key, unless it has expired. Several may be borrowed at once.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        let entry = self.state(key).table(self.db)?.get(hash_of(key), key)?;
+        let entry = self.state(key).table(self.db)?.get(self.key_hash(key), key)?;
         if entry.expire_at().is_some() && self.is_expired(entry) {
             if self.mode == Mode::Primary {
                 self.expired.borrow_mut().push((self.db, key.into()));
@@ -405,7 +422,7 @@ impl<'a> Keys<'a> {
         if self.mode != Mode::Primary {
             return;
         }
-        let hash = hash_of(key);
+        let hash = self.key_hash(key);
         let due =
             self.state(key).table(self.db).and_then(|t| t.get(hash, key)).is_some_and(|e| self.is_expired(e));
         if due {
@@ -431,7 +448,7 @@ impl<'a> Keys<'a> {
     /// The entry of a key for changing it, unless it has expired.
     #[inline]
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let hash = hash_of(key);
+        let hash = self.key_hash(key);
         let (mode, now, db) = (self.mode, self.now, self.db);
         let entry = self.state(key).table(db)?.get(hash, key)?;
         if mode != Mode::Apply && entry.expire_at().is_some_and(|at| at < now) {
@@ -504,8 +521,9 @@ impl<'a> Keys<'a> {
     fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
         let (db, access) = (self.db, self.access);
         let entry = Entry::new(key, value, expire_at, access);
+        let hash = self.key_hash(key);
         let state = self.state_mut(key);
-        state.table_mut(db).insert_new(hash_of(key), entry);
+        state.table_mut(db).insert_new(hash, entry);
         if expire_at.is_some() {
             state.count_expiry(db, None, expire_at);
         }
@@ -519,7 +537,7 @@ impl<'a> Keys<'a> {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::None => None,
         };
-        let hash = hash_of(key);
+        let hash = self.key_hash(key);
         let state = self.state_mut(key);
         let Some(entry) = state.table_mut(db).get_mut(hash, key) else {
             return self.insert_new(key, value, new_expiry);
@@ -554,8 +572,9 @@ impl<'a> Keys<'a> {
     /// Deletes a key, expired or not. The caller emits the effect.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let db = self.db;
+        let hash = self.key_hash(key);
         let state = self.state_mut(key);
-        let entry = state.table_mut(db).remove(hash_of(key), key)?;
+        let entry = state.table_mut(db).remove(hash, key)?;
         if entry.expire_at().is_some() {
             state.count_expiry(db, entry.expire_at(), None);
         }
@@ -589,8 +608,9 @@ impl<'a> Keys<'a> {
     /// Sets or removes the expiry of an existing key.
     pub fn set_expire_at(&mut self, key: &[u8], expire_at: Option<i64>) {
         let db = self.db;
+        let hash = self.key_hash(key);
         let state = self.state_mut(key);
-        let Some(entry) = state.table_mut(db).get_mut(hash_of(key), key) else { return };
+        let Some(entry) = state.table_mut(db).get_mut(hash, key) else { return };
         let before = entry.expire_at();
         entry.set_expire_at(expire_at);
         state.count_expiry(db, before, expire_at);

@@ -1,9 +1,10 @@
 //! The keyspace: 16384 slot tables, each behind a small lock of its own.
 //!
-//! - [`entry`]: a key with its value in one allocation (the only module with `unsafe`)
+//! - [`entry`]: a key with its value in one allocation
 //! - [`table`]: the hash table of a slot
 //! - [`types`]: the value types
 //! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
+//! - [`prefetch`]: loads cache lines ahead of their use (with `entry` the only modules with `unsafe`)
 //! - [`rebuild`]: a value as the commands that build it anew
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
@@ -11,6 +12,7 @@
 
 pub mod entry;
 pub mod keys;
+pub mod prefetch;
 pub mod rebuild;
 pub mod table;
 pub mod types;
@@ -18,7 +20,7 @@ pub mod world;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
@@ -221,11 +223,42 @@ struct SlotCell(Mutex<SlotState>);
 #[derive(Debug)]
 pub struct Keyspace {
     slots: Box<[SlotCell]>,
+    /// Where the buckets of each slot's first database probably are, to prefetch them without the slot's lock. Brought
+    /// up to date by whoever holds the lock and finds the hint wrong.
+    hints: Box<[BucketsHint]>,
+}
+
+/// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
+/// left, and 22 for the number. Zero: not known, or too many.
+#[derive(Debug, Default)]
+struct BucketsHint(AtomicU64);
+
+impl BucketsHint {
+    const LEN_BITS: u32 = 22;
+
+    fn store(&self, address: usize, buckets: usize) {
+        let fits = buckets >> Self::LEN_BITS == 0 && address >> 48 == 0;
+        let hint = if fits { (address as u64 >> 6) << Self::LEN_BITS | buckets as u64 } else { 0 };
+        if self.0.load(Ordering::Relaxed) != hint {
+            self.0.store(hint, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn load(&self) -> (usize, usize) {
+        let hint = self.0.load(Ordering::Relaxed);
+        let address = (hint >> Self::LEN_BITS) << 6;
+        (address as usize, (hint & ((1 << Self::LEN_BITS) - 1)) as usize)
+    }
 }
 
 impl Default for Keyspace {
     fn default() -> Self {
-        Keyspace { slots: std::iter::repeat_with(SlotCell::default).take(usize::from(SLOT_COUNT)).collect() }
+        let len = usize::from(SLOT_COUNT);
+        Keyspace {
+            slots: std::iter::repeat_with(SlotCell::default).take(len).collect(),
+            hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
+        }
     }
 }
 
@@ -235,10 +268,26 @@ impl Keyspace {
         self.slots[slot.index()].0.lock()
     }
 
-    /// Address of a slot's state, for a prefetch hint.
+    /// Has the slot's state and, in the first database, the bucket of this hash loaded.
     #[inline]
-    pub fn slot_address(&self, slot: Slot) -> *const u8 {
-        std::ptr::from_ref(&self.slots[slot.index()]).cast()
+    pub fn prefetch_bucket(&self, slot: Slot, hash: u64) {
+        prefetch::prefetch(std::ptr::from_ref(&self.slots[slot.index()]).cast());
+        let (address, buckets) = self.hints[slot.index()].load();
+        let bucket = address + table::bucket_offset(hash, buckets);
+        prefetch::prefetch(std::ptr::without_provenance(bucket));
+    }
+
+    /// Has the entry loaded that probably has this hash, unless another thread is working in the slot.
+    #[inline]
+    pub fn prefetch_entry(&self, slot: Slot, db: DbIndex, hash: u64) {
+        let Some(state) = self.slots[slot.index()].0.try_lock() else { return };
+        let (address, buckets) = state.db0.buckets();
+        self.hints[slot.index()].store(address, buckets);
+        if let Some(entry) = state.table(db).and_then(|table| table.candidate(hash)) {
+            // A small entry has two lines.
+            prefetch::prefetch(entry.address());
+            prefetch::prefetch(entry.address().wrapping_add(64));
+        }
     }
 }
 
@@ -249,5 +298,19 @@ mod tests {
     #[test]
     fn a_slot_is_one_cache_line() {
         assert_eq!(size_of::<SlotCell>(), 64);
+    }
+
+    #[test]
+    fn a_hint_keeps_address_and_number() {
+        let hint = BucketsHint::default();
+        for (address, buckets, found) in [
+            (0x7f12_3456_7fc0, 19, (0x7f12_3456_7fc0, 19)),
+            (0x7f12_3456_7fc0, 1 << 22, (0, 0)),
+            (1 << 48, 1, (0, 0)),
+            (0xffff_ffff_ffc0, (1 << 22) - 1, (0xffff_ffff_ffc0, (1 << 22) - 1)),
+        ] {
+            hint.store(address, buckets);
+            assert_eq!(hint.load(), found);
+        }
     }
 }

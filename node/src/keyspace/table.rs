@@ -134,6 +134,12 @@ fn index_of(hash: u64, buckets: usize) -> usize {
     (((hash >> 32) * buckets as u64) >> 32) as usize
 }
 
+/// How far behind the first of so many buckets the bucket of a hash lies, in bytes.
+#[inline]
+pub fn bucket_offset(hash: u64, buckets: usize) -> usize {
+    index_of(hash, buckets) * size_of::<Bucket<Box<u8>>>()
+}
+
 /// The first hash position of bucket `index`, 2^32 behind the last.
 fn bucket_start(index: usize, buckets: usize) -> u64 {
     ((index as u64) << 32).div_ceil(buckets as u64)
@@ -267,10 +273,10 @@ impl<T: Keyed> Table<T> {
         self.iter().nth((random() >> 33) as usize % self.len)
     }
 
-    /// Address of the bucket of a hash, for a prefetch hint.
+    /// Address and number of the buckets, for a prefetch hint.
     #[inline]
-    pub fn bucket_address(&self, hash: u64) -> *const u8 {
-        self.bucket(hash).map_or(std::ptr::null(), |b| std::ptr::from_ref(b).cast())
+    pub fn buckets(&self) -> (usize, usize) {
+        (self.buckets.as_ptr().addr(), self.buckets.len())
     }
 
     /// The first element whose tag matches, for a prefetch hint.
