@@ -186,7 +186,7 @@ impl Connection {
         if !self.output.is_empty() {
             while let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 let written = written?;
-                self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+                self.thread.count_written(&self.client, written);
                 self.output.advance(written);
                 if self.output.is_empty() {
                     ready = true;
@@ -204,22 +204,28 @@ impl Connection {
                 woken.received = received;
                 woken.end_of_stream = received == 0;
                 ready = true;
-                self.client.net_in_bytes.fetch_add(received as u64, Ordering::Relaxed);
+                self.thread.count_read(&self.client, received);
                 if self.input.is_empty() && self.stall.is_none() && !self.closing {
                     let received = buffer.filled();
                     let consumed = self.execute_buffer(received)?;
                     self.input.extend_from_slice(&received[consumed..]);
                 } else {
                     self.input.extend_from_slice(buffer.filled());
-                    let limit = self.thread.settings().query_buffer_limit;
-                    if limit < self.input.len() {
-                        tracing::warn!(client = self.client.id, "closed: query buffer limit reached");
-                        self.client.kill();
-                    }
                 }
+                self.check_query_buffer_limit();
             }
         }
         if ready { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+    }
+
+    /// What a client has sent, and what it has queued in a transaction, is bounded.
+    fn check_query_buffer_limit(&self) {
+        let queued = self.session.transaction.as_ref().map_or(0, |t| t.len_bytes);
+        if self.thread.settings().query_buffer_limit < self.input.len() + queued {
+            tracing::warn!(client = self.client.id, "closed: query buffer limit reached");
+            self.thread.stats.query_buffer_disconnections.add(1);
+            self.client.kill();
+        }
     }
 
     fn reads(&self) -> bool {
@@ -325,7 +331,7 @@ impl Connection {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(e) => return Err(e),
             };
-            self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+            self.thread.count_written(&self.client, written);
             if written == out.len() {
                 return Ok(());
             }
@@ -353,6 +359,7 @@ impl Connection {
         let limit = self.thread.settings().output_limit_normal;
         if limit != 0 && limit < self.output.len() + self.held_len_bytes {
             tracing::warn!(client = self.client.id, "closed: output buffer limit reached");
+            self.thread.stats.output_buffer_disconnections.add(1);
             self.client.kill();
         }
     }
@@ -413,7 +420,7 @@ impl Connection {
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
                 Ok(written) => {
-                    self.client.net_out_bytes.fetch_add(written as u64, Ordering::Relaxed);
+                    self.thread.count_written(&self.client, written);
                     self.output.advance(written);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -424,6 +431,7 @@ impl Connection {
             self.output = BytesMut::new();
         }
         self.client.output_buffer_len.store(self.output.len() + self.held_len_bytes, Ordering::Relaxed);
+        self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
         if self.client.closes_after_reply() {
             self.closing = true;
         }
@@ -454,8 +462,8 @@ impl Connection {
             }
             Stop::Paused(until) => {
                 let left = until.saturating_sub(clock::unix_millis().0).max(0);
-                // An unpause is noticed within this time.
-                (Stall::Paused, Some(Duration::from_millis(left.unsigned_abs().clamp(1, 20))))
+                self.thread.server().pause.add_waiting(Arc::clone(&self.client.wake));
+                (Stall::Paused, Some(Duration::from_millis(left.unsigned_abs().max(1))))
             }
             Stop::Blocked { waiter, timeout, on_timeout } => {
                 self.client.description.lock().blocked = true;
@@ -485,7 +493,13 @@ impl Connection {
                 self.waited |= timer;
                 timer || *seen != self.thread.gate_events()
             }
-            Stall::Paused | Stall::Sleep => timer,
+            Stall::Paused => timer || self.thread.server().pause.is_over(clock::unix_millis().0),
+            Stall::Sleep => {
+                if timer {
+                    self.answer_stall(b"+OK\r\n");
+                }
+                timer
+            }
             Stall::Blocked { waiter, on_timeout } => {
                 let unblocked = self.client.take_unblock();
                 let (waiter, on_timeout) = (Arc::clone(waiter), *on_timeout);
@@ -497,7 +511,7 @@ impl Connection {
                 if over {
                     let mut out = BytesMut::new();
                     ReplyWriter::new(&mut out, self.session.version).integer(holding as i64);
-                    self.send_after_held(&out);
+                    self.answer_stall(&out);
                 } else if timer {
                     self.timer = Some(Box::pin(tokio::time::sleep(WAIT_POLL)));
                 }
@@ -505,7 +519,7 @@ impl Connection {
             }
             Stall::Await(answer) => match answer.try_recv() {
                 Ok(reply) => {
-                    self.send_after_held(&reply);
+                    self.answer_stall(&reply);
                     true
                 }
                 Err(oneshot::error::TryRecvError::Empty) => false,
@@ -535,7 +549,9 @@ impl Connection {
                 let generation = self.thread.server().shared.gate.generation();
                 let needs_lease = !self.thread.server().shared.gate.is_alone();
                 self.session.last_write = self.session.last_write.max(served.depends_on);
-                self.hold(BytesMut::from(&served.reply[..]), served.depends_on, needs_lease, generation);
+                if !self.session.stall_is_muted {
+                    self.hold(BytesMut::from(&served.reply[..]), served.depends_on, needs_lease, generation);
+                }
             }
             None if gives_up => {
                 self.thread.executor.borrow().forget_waiter(waiter);
@@ -543,9 +559,9 @@ impl Connection {
                     let mut out = BytesMut::new();
                     ReplyWriter::new(&mut out, version)
                         .error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-                    self.send_after_held(&out);
+                    self.answer_stall(&out);
                 } else {
-                    self.send_after_held(&timeout_reply(on_timeout, version));
+                    self.answer_stall(&timeout_reply(on_timeout, version));
                 }
             }
             None if self.thread.is_demoted() => {
@@ -556,7 +572,7 @@ impl Connection {
                 ReplyWriter::new(&mut out, version).error(
                     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
                 );
-                self.send_after_held(&out);
+                self.answer_stall(&out);
                 self.closing = true;
             }
             None => return Ok(()),
@@ -565,6 +581,13 @@ impl Connection {
         self.client.description.lock().blocked = false;
         self.end_stall();
         Ok(())
+    }
+
+    /// The reply that ends a stall, unless CLIENT REPLY leaves it out.
+    fn answer_stall(&mut self, reply: &[u8]) {
+        if !self.session.stall_is_muted {
+            self.send_after_held(reply);
+        }
     }
 
     fn end_stall(&mut self) {

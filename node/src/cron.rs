@@ -21,7 +21,8 @@ pub async fn run(server: Arc<Server>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        if server.active_expire.load(Ordering::Relaxed) {
+        let paused = !server.pause.is_over(clock::unix_millis().0);
+        if !paused && server.active_expire.load(Ordering::Relaxed) {
             executor.expire_cycle();
         }
         close_idle_clients(&server);

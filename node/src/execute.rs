@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, ReplyWriter, Version};
 use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
 use parking_lot::RawMutex;
 use parking_lot::lock_api::ArcMutexGuard;
 use rand::SeedableRng;
@@ -89,6 +90,8 @@ pub struct Executor {
     reopened: bool,
     rng: SmallRng,
     lookahead: Lookahead,
+    /// The commands that the running batch has called, to share its time among them.
+    called: Vec<&'static Row>,
 }
 
 /// The thread's gate while it executes a batch; given back while the world is stopped.
@@ -114,6 +117,7 @@ impl Executor {
             reopened: false,
             rng: SmallRng::from_os_rng(),
             lookahead: Lookahead::default(),
+            called: Vec::new(),
             server,
         }
     }
@@ -152,7 +156,7 @@ impl Executor {
         self.refresh();
         let server = Arc::clone(&self.server);
         let mut guard: GateGuard = Some(self.gate.lock_arc());
-        let now = clock::unix_millis().0;
+        let (now, start) = (clock::unix_millis().0, clock::monotonic());
         session.client.last_interaction.store(now, Ordering::Relaxed);
         self.state = server.shared.gate.state();
         let mode = mode_of(self.state);
@@ -183,6 +187,7 @@ impl Executor {
                 break;
             }
         }
+        self.count_time(start);
         let (hits, misses, expired) = keys.take_counts();
         self.stats.commands.add((next - first) as u64);
         session.client.commands.fetch_add((next - first) as u64, Ordering::Relaxed);
@@ -212,22 +217,21 @@ impl Executor {
         if session.reply_mode == ReplyMode::SkipNext {
             session.reply_mode = ReplyMode::Skip;
         }
+        let mut confirms = false;
         let found = match planned.row {
-            Some(row) if row.accepts(args.len()) => Ok((row, row)),
-            Some(_) | None => self.find(args),
+            Some(row) if row.accepts(args.len()) && (session.authenticated || row.has(table::NO_AUTH)) => {
+                Ok(row)
+            }
+            Some(_) | None => self.find(session, args),
         };
         let result = match found {
-            Ok((_, row)) => {
+            Ok(row) => {
                 session.client.set_last_command(row);
+                confirms = row.has(table::PUBSUB) && row.name.ends_with("subscribe");
                 match self.admit(session, row, args, waited, keys.now, progress) {
                     Ok(Admission::Execute) => {
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
-                        if let Some(counters) = self.stats.command(row) {
-                            counters.calls.add(1);
-                            if result.is_err() {
-                                counters.failed.add(1);
-                            }
-                        }
+                        self.count_call(row, result.is_err());
                         result
                     }
                     Ok(Admission::Queue) => queue(session, row, args, out),
@@ -236,15 +240,11 @@ impl Executor {
                         if let Some(counters) = self.stats.command(row) {
                             counters.rejected.add(1);
                         }
-                        abort_transaction(session);
-                        Err(e)
+                        Err(rejected(session, args, keys, e))
                     }
                 }
             }
-            Err(e) => {
-                abort_transaction(session);
-                Err(e)
-            }
+            Err(e) => Err(rejected(session, args, keys, e)),
         };
         let stop = match result {
             Ok(Outcome::Reply) => None,
@@ -269,34 +269,61 @@ impl Executor {
                 None
             }
         };
-        match session.reply_mode {
-            ReplyMode::On | ReplyMode::SkipNext => {}
-            ReplyMode::Off => out.truncate(start),
-            ReplyMode::Skip => {
-                out.truncate(start);
-                session.reply_mode = ReplyMode::On;
+        session.stall_is_muted = matches!(session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
+        if session.stall_is_muted && !confirms {
+            out.truncate(start);
+        }
+        if session.reply_mode == ReplyMode::Skip {
+            session.reply_mode = ReplyMode::On;
+        }
+        if !session.subscriptions.is_empty() {
+            // What the command published to its own client comes right behind its reply.
+            for message in session.client.take_pushes() {
+                out.extend_from_slice(&message);
             }
         }
         stop
     }
 
-    /// The row of a command and of its subcommand (the same if it has none), with the arity checked.
+    /// A call for `commandstats`; its time is added at the end of the batch.
     #[inline]
-    fn find(&self, args: Args<'_>) -> Result<(&'static Row, &'static Row), CommandError> {
-        let top = table::find(args.at(0)).ok_or_else(|| unknown_command(args))?;
-        let mut row = top;
-        if !row.subcommands.is_empty()
-            && let Some(name) = args.get(1)
-        {
-            row = match table::find_subcommand(row, name) {
-                Some(sub) => sub,
-                None => return Err(unknown_subcommand(row, name)),
-            };
+    fn count_call(&mut self, row: &'static Row, failed: bool) {
+        if let Some(counters) = self.stats.command(row) {
+            counters.calls.add(1);
+            if failed {
+                counters.failed.add(1);
+            }
         }
+        self.called.push(row);
+    }
+
+    /// Shares the time of a batch among the commands that were called in it.
+    fn count_time(&mut self, start: Monotonic) {
+        let count = self.called.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let elapsed = clock::monotonic().since(start).as_nanos();
+        let share = u64::try_from(elapsed).unwrap_or(u64::MAX) / count;
+        for row in self.called.drain(..) {
+            if let Some(counters) = self.stats.command(row) {
+                counters.nanos.add(share);
+            }
+        }
+    }
+
+    /// The row of a command or of its subcommand, with the arity checked. Who has to authenticate learns nothing else.
+    #[inline]
+    fn find(&self, session: &Session, args: Args<'_>) -> Result<&'static Row, CommandError> {
+        let found = lookup(args);
+        if !session.authenticated && !found.as_ref().is_ok_and(|row| row.has(table::NO_AUTH)) {
+            return Err(CommandError::coded("NOAUTH Authentication required."));
+        }
+        let row = found?;
         if !row.accepts(args.len()) {
             return Err(CommandError::WrongArity(row.name.into()));
         }
-        Ok((top, row))
+        Ok(row)
     }
 
     /// Whether a command may run here and now.
@@ -310,12 +337,12 @@ impl Executor {
         now: i64,
         progress: &mut Progress,
     ) -> Result<Admission, CommandError> {
-        if !session.authenticated && !row.has(table::NO_AUTH) {
-            return Err(CommandError::coded("NOAUTH Authentication required."));
-        }
         let in_transaction = session.transaction.is_some();
         if in_transaction && row.has(table::NO_MULTI) {
-            return Err(CommandError::err("Command not allowed inside a transaction"));
+            return Err(CommandError::err(format!(
+                "Command '{}' not allowed inside a transaction",
+                row.name
+            )));
         }
         if session.only_subscription_commands() && !is_subscription_command(row) {
             return Err(CommandError::err(format!(
@@ -329,10 +356,7 @@ impl Executor {
         {
             return Ok(admission);
         }
-        if let Some(until) = self.server.pause.applies(now, is_write(session, row))
-            && !row.has(table::LOADING)
-            && !in_transaction
-        {
+        if let Some(until) = self.server.pause.applies(now, may_replicate(session, row)) {
             return Ok(Admission::Stop(Stop::Paused(until)));
         }
         session.asking = false;
@@ -623,8 +647,10 @@ impl Executor {
         let Some(transaction) = session.transaction.take() else {
             return Err(CommandError::err("EXEC without MULTI"));
         };
+        session.describe();
         if transaction.aborted {
             unwatch(session, keys);
+            session.describe();
             return Err(CommandError::coded("EXECABORT Transaction discarded because of previous errors."));
         }
         let whole = transaction.commands.iter().any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk));
@@ -658,6 +684,7 @@ impl Executor {
         });
         let failed = session.watch_failed() || expired;
         unwatch(session, keys);
+        session.describe();
         if failed {
             self.commit(session, keys, progress);
             ReplyWriter::new(out, session.version).null_array();
@@ -676,8 +703,11 @@ impl Executor {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
             };
+            self.count_call(row, result.is_err());
             match result {
                 Ok(Outcome::Reply) => {}
+                // A transaction does not wait.
+                Ok(Outcome::Sleep(_)) => ReplyWriter::new(out, session.version).ok(),
                 Ok(Outcome::WaitReplicas { .. }) => {
                     let count = self.server.replicas_holding(session.last_write);
                     ReplyWriter::new(out, session.version).len(count);
@@ -830,7 +860,7 @@ impl Executor {
         run(&mut |db, args| {
             (keys.db, session.db) = (db, db);
             out.clear();
-            let (_, row) = self.find(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
+            let row = lookup(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
             if let Err(e) = self.call(session, row, args, &mut keys, &mut out) {
                 panic!("an effect failed: {args:?}: {e}");
             }
@@ -888,14 +918,44 @@ fn is_write(session: &Session, row: &Row) -> bool {
     row.has(table::WRITE)
 }
 
+/// What CLIENT PAUSE WRITE holds back.
+fn may_replicate(session: &Session, row: &Row) -> bool {
+    const FLAGS: u32 = table::WRITE | table::MAY_REPLICATE;
+    if row.scope == Scope::Transaction {
+        return session.transaction.as_ref().is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(FLAGS)));
+    }
+    row.has(FLAGS)
+}
+
 fn is_subscription_command(row: &Row) -> bool {
     row.group == "pubsub" && row.name.ends_with("subscribe") || matches!(row.name, "ping" | "quit" | "reset")
 }
 
-fn abort_transaction(session: &mut Session) {
-    if let Some(transaction) = &mut session.transaction {
-        transaction.aborted = true;
+/// A command was refused before it ran: its transaction will fail. A refused EXEC fails it at once, and says so.
+fn rejected(session: &mut Session, args: Args<'_>, keys: &mut Keys<'_>, error: CommandError) -> CommandError {
+    if !args.at(0).eq_ignore_ascii_case(b"exec") {
+        if let Some(transaction) = &mut session.transaction {
+            transaction.aborted = true;
+        }
+        return error;
     }
+    if session.transaction.take().is_some() {
+        unwatch(session, keys);
+        session.describe();
+    }
+    match error {
+        CommandError::Moved { .. }
+        | CommandError::CrossSlot
+        | CommandError::SlotNotServed
+        | CommandError::ClusterDown => error,
+        CommandError::Err(text) => exec_aborted(&text),
+        CommandError::WrongArity(_) => exec_aborted(error.to_string().trim_start_matches("ERR ")),
+        other => exec_aborted(&other.to_string()),
+    }
+}
+
+fn exec_aborted(reason: &str) -> CommandError {
+    CommandError::coded(format!("EXECABORT Transaction discarded because of: {reason}"))
 }
 
 fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut BytesMut) -> CommandResult {
@@ -905,6 +965,7 @@ fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Byt
     let args = args.to_owned();
     transaction.len_bytes += args.bytes_len();
     transaction.commands.push((row, args));
+    session.describe();
     ReplyWriter::new(out, session.version).simple("QUEUED");
     Ok(Outcome::Reply)
 }
@@ -929,30 +990,44 @@ fn register_waiter(session: &Session, row: &'static Row, args: Args<'_>, block: 
     *client.waiter.lock() = Some(waiter);
 }
 
+/// The row of a command or of its subcommand.
+#[inline]
+fn lookup(args: Args<'_>) -> Result<&'static Row, CommandError> {
+    let row = table::find(args.at(0)).ok_or_else(|| unknown_command(args))?;
+    match args.get(1) {
+        Some(name) if !row.subcommands.is_empty() => {
+            table::find_subcommand(row, name).ok_or_else(|| unknown_subcommand(row, name))
+        }
+        Some(_) | None => Ok(row),
+    }
+}
+
+/// Arguments are shown up to 128 bytes in all.
 fn unknown_command(args: Args<'_>) -> CommandError {
-    let mut text = String::from("unknown command '");
-    push_printable(&mut text, args.at(0), 128);
-    text.push_str("', with args beginning with: ");
+    let mut shown = Vec::new();
     for arg in args.iter().skip(1) {
-        if 128 <= text.len().saturating_sub(args.at(0).len().min(128)) {
+        if 128 <= shown.len() {
             break;
         }
-        text.push('\'');
-        push_printable(&mut text, arg, 128);
-        text.push_str("' ");
+        let len_max = 128 - shown.len();
+        shown.push(b'\'');
+        shown.extend_from_slice(c_string(arg, len_max));
+        shown.extend_from_slice(b"' ");
     }
-    CommandError::err(text)
+    let name = String::from_utf8_lossy(c_string(args.at(0), 128));
+    let shown = String::from_utf8_lossy(&shown);
+    CommandError::err(format!("unknown command '{name}', with args beginning with: {shown}"))
 }
 
 fn unknown_subcommand(row: &Row, name: &[u8]) -> CommandError {
-    let mut text = String::from("unknown subcommand '");
-    push_printable(&mut text, name, 128);
-    text.push_str(&format!("'. Try {} HELP.", row.name.to_uppercase()));
-    CommandError::err(text)
+    let name = String::from_utf8_lossy(c_string(name, 128));
+    CommandError::err(format!("unknown subcommand '{name}'. Try {} HELP.", row.name.to_uppercase()))
 }
 
-fn push_printable(text: &mut String, bytes: &[u8], len_max: usize) {
-    text.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(len_max)]));
+/// What C prints: up to a NUL, and no more than `len_max` bytes.
+fn c_string(bytes: &[u8], len_max: usize) -> &[u8] {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    &bytes[..end.min(len_max)]
 }
 
 /// The reply of a command whose wait is over without a result.

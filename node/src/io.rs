@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,7 @@ use crate::connection;
 use crate::execute::Executor;
 use crate::gate::GateState;
 use crate::server::Server;
+use crate::stats::ThreadStats;
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 << 10;
@@ -43,6 +45,7 @@ pub struct ControlRequest {
 pub struct IoThread {
     server: Arc<Server>,
     pub executor: RefCell<Executor>,
+    pub stats: Arc<ThreadStats>,
     pub input: RefCell<Box<[u8]>>,
     pub output: RefCell<BytesMut>,
     pub batch: RefCell<Batch>,
@@ -68,6 +71,18 @@ impl IoThread {
             *settings = (version, self.server.settings());
         }
         Arc::clone(&settings.1)
+    }
+
+    pub fn count_read(&self, client: &Client, bytes: usize) {
+        client.net_in_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.stats.net_in_bytes.add(bytes as u64);
+        self.stats.reads.add(1);
+    }
+
+    pub fn count_written(&self, client: &Client, bytes: usize) {
+        client.net_out_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.stats.net_out_bytes.add(bytes as u64);
+        self.stats.writes.add(1);
     }
 
     /// Wakes this client when the gate changes.
@@ -174,8 +189,10 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
         .enable_all()
         .build()
         .expect("the system has resources for an I/O thread");
+    let executor = Executor::new(Arc::clone(&server));
     let thread = Rc::new(IoThread {
-        executor: RefCell::new(Executor::new(Arc::clone(&server))),
+        stats: Arc::clone(&executor.stats),
+        executor: RefCell::new(executor),
         input: RefCell::new(vec![0; READ_BYTES].into()),
         output: RefCell::default(),
         batch: RefCell::default(),

@@ -60,23 +60,17 @@ impl EventClasses {
         Some(EventClasses(bits))
     }
 
-    /// As CONFIG GET shows it: `A` for all classes, then the rest.
+    /// As CONFIG GET shows it: the classes, or `A` for all of them, then where to, then `m`. Differs from what was set:
+    /// beside `A`, `n` is not shown.
     pub fn to_text(self) -> String {
-        let mut text = String::new();
+        let has = |bit: u32| self.0 & bit != 0;
         let all = self.0 & ALL == ALL;
-        if all {
-            text.push('A');
-        }
-        for (letter, bit) in LETTERS.iter().skip(2).filter(|(_, bit)| !all || bit & ALL == 0) {
-            if self.0 & bit != 0 {
-                text.push(*letter);
-            }
-        }
-        for (letter, bit) in &LETTERS[..2] {
-            if self.0 & bit != 0 {
-                text.push(*letter);
-            }
-        }
+        let key_miss = EventClass::KeyMiss as u32;
+        let classes = LETTERS[2..].iter().filter(|(_, bit)| !all && *bit != key_miss && has(*bit));
+        let rest =
+            LETTERS.iter().filter(|(_, bit)| [KEYSPACE, KEYEVENT, key_miss].contains(bit) && has(*bit));
+        let mut text = String::from(if all { "A" } else { "" });
+        text.extend(classes.chain(rest).map(|(letter, _)| *letter));
         text
     }
 
@@ -112,7 +106,15 @@ mod tests {
 
     #[test]
     fn letters_round_trip() {
-        for (input, output) in [("KEA", "AKE"), ("Kg$", "g$K"), ("", ""), ("Elx", "lxE"), ("AKEm", "AmKE")] {
+        for (input, output) in [
+            ("KEA", "AKE"),
+            ("Kg$", "g$K"),
+            ("", ""),
+            ("Elx", "lxE"),
+            ("AKEm", "AKEm"),
+            ("AKEmn", "AKEm"),
+            ("KEgmnt", "gtnKEm"),
+        ] {
             assert_eq!(EventClasses::parse(input).unwrap().to_text(), output);
         }
         assert!(EventClasses::parse("q").is_none());

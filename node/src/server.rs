@@ -82,9 +82,13 @@ pub struct Pause {
 impl Pause {
     /// A pause that is there is neither shortened nor made weaker.
     pub fn extend(&self, now: i64, until: i64, writes_only: bool) {
-        let _one_at_a_time = self.waiting.lock();
+        let mut one_at_a_time = self.waiting.lock();
         let (current, current_writes_only) = self.state();
         let active = now < current;
+        if !active {
+            // Those that waited for an earlier pause have noticed its end by themselves.
+            one_at_a_time.clear();
+        }
         self.writes_only.store(writes_only && (!active || current_writes_only), Ordering::Release);
         self.until.store(if active { until.max(current) } else { until }, Ordering::Release);
     }
@@ -115,6 +119,10 @@ impl Pause {
     pub fn applies(&self, now: i64, is_write: bool) -> Option<i64> {
         let until = self.until.load(Ordering::Acquire);
         (now < until && (is_write || !self.writes_only.load(Ordering::Acquire))).then_some(until)
+    }
+
+    pub fn is_over(&self, now: i64) -> bool {
+        self.until.load(Ordering::Acquire) <= now
     }
 
     /// Until when commands of some kind wait, and whether only writes do.

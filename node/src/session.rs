@@ -71,6 +71,8 @@ pub struct Session {
     pub watch_flag: Arc<AtomicBool>,
     pub subscriptions: Subscriptions,
     pub reply_mode: ReplyMode,
+    /// The reply that a stall ends with is left out.
+    pub stall_is_muted: bool,
     /// READONLY: reads may be served by a replica.
     pub readonly: bool,
     pub asking: bool,
@@ -93,6 +95,7 @@ impl Session {
             watch_flag: Arc::default(),
             subscriptions: Subscriptions::default(),
             reply_mode: ReplyMode::On,
+            stall_is_muted: false,
             readonly: false,
             asking: false,
             no_touch: false,

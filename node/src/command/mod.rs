@@ -58,7 +58,7 @@ pub enum Outcome {
     Block(Block),
     /// WAIT: answer with the number of replicas that have the client's last write.
     WaitReplicas { replicas: u64, timeout_ms: u64 },
-    /// DEBUG SLEEP and its like: go on after this time; the reply is written.
+    /// DEBUG SLEEP: `OK` after this time.
     Sleep(std::time::Duration),
     /// CLUSTER FAILOVER, SHUTDOWN: the connection awaits the answer of another part of the server.
     Await(Request),

@@ -58,8 +58,10 @@ fn count(subscriptions: &Subscriptions, kind: Kind) -> usize {
 }
 
 fn confirm(ctx: &mut Ctx<'_, '_>, kind: Kind, word: &str, name: Option<&[u8]>) {
-    for message in ctx.session.client.take_pushes() {
-        ctx.out.raw(&message);
+    if !ctx.session.in_exec {
+        for message in ctx.session.client.take_pushes() {
+            ctx.out.raw(&message);
+        }
     }
     ctx.out.push(3);
     ctx.out.bulk_str(word);
@@ -111,8 +113,12 @@ pub(super) fn spublish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 fn publish_to(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandResult {
+    let (channel, message) = (args.at(1), args.at(2));
     let limit = ctx.server.settings().output_limit_pubsub;
-    ctx.out.len(ctx.server.pubsub.publish(args.at(1), args.at(2), sharded, limit));
+    ctx.out.len(ctx.server.pubsub.publish(channel, message, sharded, limit));
+    if let Some(bus) = ctx.server.bus.get() {
+        bus.publish(channel, message, sharded);
+    }
     Ok(Outcome::Reply)
 }
 
@@ -128,7 +134,10 @@ pub(super) fn pubsub_shardchannels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 
 fn active(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandResult {
     if 3 < args.len() {
-        return Err(CommandError::WrongArity(ctx.row.name.into()));
+        let name = String::from_utf8_lossy(args.at(1));
+        return Err(CommandError::err(format!(
+            "unknown subcommand or wrong number of arguments for '{name}'. Try PUBSUB HELP."
+        )));
     }
     let channels = ctx.server.pubsub.active(sharded, args.get(2));
     ctx.out.array(channels.len());

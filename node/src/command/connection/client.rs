@@ -97,9 +97,6 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 
 /// `CLIENT PAUSE timeout [WRITE | ALL]`: a pause that is there is neither shortened nor made weaker.
 pub(in crate::command) fn client_pause(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    if 4 < args.len() {
-        return Err(CommandError::WrongArity("client|pause".into()));
-    }
     let writes_only = match args.get(3) {
         None => false,
         Some(mode) if ascii_eq(mode, "ALL") => false,

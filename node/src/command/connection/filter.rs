@@ -161,7 +161,7 @@ impl Condition {
                 let host = client.address.rsplit_once(':').map_or("", |(host, _)| host);
                 host.trim_matches(['[', ']']).as_bytes() == ip
             }
-            Condition::Name(name) => *d.name == **name,
+            Condition::Name(name) => !name.is_empty() && *d.name == **name,
             Condition::Flags(flags) => {
                 let own = flags_of(&d, client);
                 flags.iter().all(|f| own.as_bytes().contains(f))

@@ -98,7 +98,7 @@ pub(in crate::command) fn command_info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
     for name in args.iter().skip(2) {
         match find_full_name(name) {
             Some(row) => describe(&mut ctx.out, row),
-            None => ctx.out.null_array(),
+            None => ctx.out.null(),
         }
     }
     Ok(Outcome::Reply)
@@ -273,21 +273,43 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
     let request: Vec<&[u8]> = args.iter().skip(2).collect();
     let invalid = || CommandError::err("Invalid command specified");
     let mut row = table::find(request[0]).ok_or_else(invalid)?;
-    if !row.subcommands.is_empty() {
-        row = request.get(1).and_then(|name| table::find_subcommand(row, name)).ok_or_else(invalid)?;
+    if let Some(name) = request.get(1).filter(|_| !row.subcommands.is_empty()) {
+        row = table::find_subcommand(row, name).ok_or_else(invalid)?;
     }
-    if row.keys.is_empty() {
+    let is_key = |flags: &[&str]| !flags.contains(&"NOT_KEY");
+    if !row.keys.iter().any(|spec| is_key(spec.flags)) {
         return Err(CommandError::err("The command has no key arguments"));
     }
     if !row.accepts(request.len()) {
         return Err(CommandError::err("Invalid number of arguments specified for command"));
     }
-    let mut found = Vec::new();
-    row.visit_keys(Args::from_slices(&request), &mut |at, flags| found.push((at, flags)))?;
+    let mut found: Vec<FoundKey<'_>> = Vec::new();
+    let no_keys_counted = row.keys.iter().any(|spec| match (spec.begin, spec.find) {
+        (Begin::Index(at), Find::KeyNum { number, .. }) => {
+            request.get(at + number).is_some_and(|n| *n == b"0")
+        }
+        _ => false,
+    });
+    if !no_keys_counted {
+        row.visit_keys(Args::from_slices(&request), &mut |at, flags| {
+            if is_key(flags) {
+                found.push((args.at(at + 2), actual_flags(flags, &request)));
+            }
+        })?;
+    }
     if found.is_empty() && !row.has(table::NO_MANDATORY_KEYS) {
         return Err(CommandError::err("Invalid arguments specified for command"));
     }
-    Ok(found.into_iter().map(|(at, flags)| (args.at(at + 2), flags)).collect())
+    Ok(found)
+}
+
+/// Where a command's options decide what happens to the key (SET), what this request does.
+fn actual_flags(flags: &'static [&'static str], request: &[&[u8]]) -> &'static [&'static str] {
+    if !flags.contains(&"VARIABLE_FLAGS") {
+        return flags;
+    }
+    let reads = request[3.min(request.len())..].iter().any(|word| ascii_eq(word, "GET"));
+    if reads { &["RW", "ACCESS", "UPDATE"] } else { &["OW", "UPDATE"] }
 }
 
 /// `COMMAND HELP`

@@ -16,11 +16,7 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
 ///
 /// Differs from Valkey: SLEEP stops the client's own connection, not the server.
 pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let allowed = ctx.server.with_config(|config| match config.text("enable-debug-command") {
-        "yes" => true,
-        "local" => crate::clients::is_loopback(&ctx.session.client.address),
-        _ => false,
-    });
+    let allowed = ctx.server.with_config(|config| config.allows_debug(&ctx.session.client.address));
     if !allowed {
         return Err(CommandError::err(NOT_ALLOWED));
     }
@@ -62,6 +58,8 @@ fn protocol(ctx: &mut Ctx<'_, '_>, kind: &[u8]) -> CommandResult {
         b"string" => out.bulk_str("Hello World"),
         b"integer" => out.integer(12345),
         b"double" => out.double(3.141),
+        b"bignum" if out.is_resp3() => out.raw(b"(1234567999999999999999999999999999999\r\n"),
+        b"bignum" => out.bulk_str("1234567999999999999999999999999999999"),
         b"null" => out.null(),
         b"array" => {
             out.array(3);
@@ -78,6 +76,12 @@ fn protocol(ctx: &mut Ctx<'_, '_>, kind: &[u8]) -> CommandResult {
                 out.boolean(n == 1);
             }
         }
+        b"attrib" => {
+            if out.is_resp3() {
+                out.raw(b"|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n");
+            }
+            out.bulk_str("Some real reply following the attribute");
+        }
         b"push" => {
             out.push(2);
             out.bulk_str("server-cpu-usage");
@@ -89,7 +93,7 @@ fn protocol(ctx: &mut Ctx<'_, '_>, kind: &[u8]) -> CommandResult {
         _ => {
             return Err(CommandError::err(
                 "Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }
@@ -105,7 +109,8 @@ fn debug_help(ctx: &mut Ctx<'_, '_>) -> CommandResult {
             "LOG <message>",
             "    Write a message to the server's log.",
             "PROTOCOL <type>",
-            "    Return a value of a type: string, integer, double, null, array, set, map, push, verbatim, true, false.",
+            "    Return a value of a type: string, integer, double, bignum, null, array, set, map, attrib, push,",
+            "    verbatim, true, false.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether expired keys are deleted before somebody accesses them.",
             "SLEEP <seconds>",

@@ -1,8 +1,11 @@
 //! Configuration: directives in valkey.conf's syntax, from a file, from `--directive value`, and from CONFIG SET.
 //!
-//! A directive is one row of [`DIRECTIVES`]: its name, its type with limits, its default, and whether it may change
-//! at run time. Values are kept as normalized text, which is what CONFIG GET shows; the rest of the program reads
-//! the typed [`Settings`], which are derived from all values at once.
+//! A directive is one row of [`directives`]: its name, its type with limits, its default, and whether it may change
+//! at run time. Values are kept as normalized text ([`value`]), which is what CONFIG GET shows; the rest of the
+//! program reads the typed [`Settings`], which are derived from all values at once.
+
+mod directives;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,152 +14,8 @@ use std::time::Duration;
 use keyward_proto::resp::request::split_words;
 
 use crate::notify::EventClasses;
-
-/// The type of a directive.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Integer {
-        min: i64,
-        max: i64,
-    },
-    /// An amount of memory: `1gb`, `64mb`, `100`.
-    Memory {
-        max: i64,
-    },
-    YesNo,
-    Text,
-    Choice(&'static [&'static str]),
-    /// Letters of `notify-keyspace-events`.
-    Events,
-    /// `save`: accepted as text; snapshots are not taken by rule yet.
-    Words,
-}
-
-/// When a directive may be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Runtime,
-    StartOnly,
-}
-use Change::{Runtime, StartOnly};
-
-struct Directive {
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    change: Change,
-}
-
-const fn row(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
-    Directive { name, kind, default, change }
-}
-
-const fn int(min: i64, max: i64) -> Kind {
-    Kind::Integer { min, max }
-}
-
-const INT: i64 = i32::MAX as i64;
-const MEMORY: Kind = Kind::Memory { max: i64::MAX };
-
-static DIRECTIVES: &[Directive] = &[
-    // Network
-    row("port", int(0, 65535), "6379", StartOnly),
-    row("bind", Kind::Words, "* -::*", StartOnly),
-    row("bus-port", int(0, 65535), "0", StartOnly),
-    row("protected-mode", Kind::YesNo, "yes", Runtime),
-    row("tcp-backlog", int(0, INT), "511", StartOnly),
-    row("tcp-keepalive", int(0, INT), "300", Runtime),
-    row("timeout", int(0, INT), "0", Runtime),
-    row("maxclients", int(1, 4294967295), "10000", Runtime),
-    row("io-threads", int(1, 256), "0", StartOnly),
-    row("enable-debug-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    // Access
-    row("requirepass", Kind::Text, "", Runtime),
-    row("masterauth", Kind::Text, "", Runtime),
-    row("primaryauth", Kind::Text, "", Runtime),
-    // General
-    row("dir", Kind::Text, ".", StartOnly),
-    row("databases", int(1, 65535), "16", StartOnly),
-    row("cluster-databases", int(1, 65535), "1", StartOnly),
-    row("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", Runtime),
-    row("hz", int(1, 500), "10", Runtime),
-    row("lfu-log-factor", int(0, INT), "10", Runtime),
-    row("lfu-decay-time", int(0, INT), "1", Runtime),
-    row("notify-keyspace-events", Kind::Events, "", Runtime),
-    row("slowlog-log-slower-than", int(-1, i64::MAX), "10000", Runtime),
-    row("slowlog-max-len", int(0, i64::MAX), "128", Runtime),
-    row("latency-monitor-threshold", int(0, i64::MAX), "0", Runtime),
-    // Limits
-    row("proto-max-bulk-len", Kind::Memory { max: i64::MAX }, "536870912", Runtime),
-    row("client-query-buffer-limit", MEMORY, "1073741824", Runtime),
-    row(
-        "client-output-buffer-limit",
-        Kind::Words,
-        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
-        Runtime,
-    ),
-    row("maxmemory", MEMORY, "0", Runtime),
-    row(
-        "maxmemory-policy",
-        Kind::Choice(&[
-            "volatile-lru",
-            "volatile-lfu",
-            "volatile-random",
-            "volatile-ttl",
-            "allkeys-lru",
-            "allkeys-lfu",
-            "allkeys-random",
-            "noeviction",
-        ]),
-        "noeviction",
-        Runtime,
-    ),
-    row("maxmemory-samples", int(1, 64), "5", Runtime),
-    // Encodings
-    row("hash-max-listpack-entries", int(0, i64::MAX), "512", Runtime),
-    row("hash-max-listpack-value", int(0, i64::MAX), "64", Runtime),
-    row("list-max-listpack-size", int(-INT, INT), "-2", Runtime),
-    row("list-compress-depth", int(0, INT), "0", Runtime),
-    row("set-max-intset-entries", int(0, i64::MAX), "512", Runtime),
-    row("set-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("set-max-listpack-value", int(0, i64::MAX), "64", Runtime),
-    row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("zset-max-listpack-value", int(0, i64::MAX), "64", Runtime),
-    // Persistence
-    row("save", Kind::Words, "", Runtime),
-    row("appendonly", Kind::YesNo, "no", StartOnly),
-    row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
-    row("appendfilename", Kind::Text, "appendonly.aof", StartOnly),
-    row("appenddirname", Kind::Text, "appendonlydir", StartOnly),
-    row("dbfilename", Kind::Text, "dump.rdb", StartOnly),
-    // Replication and cluster
-    row("replica-read-only", Kind::YesNo, "yes", Runtime),
-    row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
-    row("replica-priority", int(0, INT), "100", StartOnly),
-    row("repl-backlog-size", MEMORY, "268435456", StartOnly),
-    row("cluster-enabled", Kind::YesNo, "no", StartOnly),
-    row("cluster-announce-ip", Kind::Text, "", StartOnly),
-    row("cluster-announce-port", int(0, 65535), "0", StartOnly),
-    row("cluster-announce-bus-port", int(0, 65535), "0", StartOnly),
-    row("cluster-announce-hostname", Kind::Text, "", StartOnly),
-    row(
-        "cluster-preferred-endpoint-type",
-        Kind::Choice(&["ip", "hostname", "unknown-endpoint"]),
-        "ip",
-        Runtime,
-    ),
-    row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
-    row("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
-    row("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
-    // Keyward's own
-    row("sentinels", Kind::Words, "", StartOnly),
-    row("replication-ack", Kind::Choice(&["in-sync", "async"]), "in-sync", StartOnly),
-    row("min-in-sync", int(0, 1000), "0", StartOnly),
-    row("lease-ms", int(10, 60_000), "400", StartOnly),
-    row("grace-ms", int(11, 120_000), "500", StartOnly),
-    row("fast-failover", Kind::YesNo, "yes", StartOnly),
-    row("zone", Kind::Text, "", StartOnly),
-];
+use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
+use value::normalize;
 
 /// What is configured, and where it came from.
 #[derive(Debug, Clone)]
@@ -275,12 +134,16 @@ impl Config {
         if values.is_empty() {
             return Err(format!("directive '{name}' needs a value"));
         }
-        let words = matches!(directive.kind, Kind::Words | Kind::Text);
+        let words =
+            matches!(directive.kind, Kind::Words | Kind::Text | Kind::SavePoints | Kind::OutputLimits);
         if values.len() > 1 && !words {
             return Err(format!("directive '{name}' takes one value"));
         }
-        let value =
-            normalize(directive, &values.join(" ")).map_err(|e| format!("bad value for '{name}': {e}"))?;
+        let value = normalize(directive, &values.join(" "), self.text(directive.name))
+            .map_err(|e| format!("bad value for '{name}': {e}"))?;
+        if directive.change == Change::Unavailable && value != directive.default {
+            return Err(format!("'{name}' is not available in this version"));
+        }
         if directive.name == "appendonly" && value == "yes" {
             return Err("'appendonly yes': persistence is not available in this version".into());
         }
@@ -301,13 +164,18 @@ impl Config {
             let Some(directive) = find(&name.to_ascii_lowercase()) else {
                 return Err(format!("Unknown option or number of arguments for CONFIG SET - '{name}'"));
             };
-            if directive.change == StartOnly {
-                return Err(failed(name, "can't set immutable config"));
+            match directive.change {
+                Change::Runtime => {}
+                Change::StartOnly | Change::Unavailable => {
+                    return Err(failed(name, "can't set immutable config"));
+                }
+                Change::Protected => return Err(failed(name, "can't set protected config")),
             }
             if pairs[..i].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
                 return Err(failed(name, "duplicate parameter"));
             }
-            let value = normalize(directive, value).map_err(|why| failed(name, &why))?;
+            let value =
+                normalize(directive, value, next.text(directive.name)).map_err(|why| failed(name, &why))?;
             next.values.insert(directive.name, value);
         }
         next.settings()?;
@@ -315,13 +183,12 @@ impl Config {
         Ok(())
     }
 
-    /// Directives whose name matches a glob pattern, in alphabetical order.
+    /// Directives, by all their names, that match a glob pattern.
     pub fn matching<'a>(&'a self, pattern: &'a [u8]) -> impl Iterator<Item = (&'static str, &'a str)> {
         let pattern = pattern.to_ascii_lowercase();
-        self.values
-            .iter()
-            .filter(move |(name, _)| keyward_proto::glob::matches(&pattern, name.as_bytes()))
-            .map(|(n, v)| (*n, v.as_str()))
+        let names = self.values.iter().map(|(name, value)| (*name, value.as_str()));
+        let aliases = ALIASES.iter().map(|(alias, name)| (*alias, self.text(name)));
+        names.chain(aliases).filter(move |(name, _)| keyward_proto::glob::matches(&pattern, name.as_bytes()))
     }
 
     pub fn text(&self, name: &str) -> &str {
@@ -334,6 +201,15 @@ impl Config {
 
     fn unsigned<T: TryFrom<i64>>(&self, name: &str) -> Result<T, String> {
         T::try_from(self.integer(name)).map_err(|_| format!("'{name}' is out of range"))
+    }
+
+    /// Whether `enable-debug-command` lets a client at this address use DEBUG.
+    pub fn allows_debug(&self, address: &str) -> bool {
+        match self.text("enable-debug-command") {
+            "yes" => true,
+            "local" => crate::clients::is_loopback(address),
+            _ => false,
+        }
     }
 
     fn yes(&self, name: &str) -> bool {
@@ -419,62 +295,8 @@ impl Config {
 }
 
 fn find(name: &str) -> Option<&'static Directive> {
-    DIRECTIVES.iter().find(|d| d.name == name)
-}
-
-/// The text that CONFIG GET shows for a value, or why it is refused.
-fn normalize(directive: &Directive, value: &str) -> Result<String, String> {
-    match directive.kind {
-        Kind::Integer { min, max } => {
-            let number: i64 =
-                value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
-            if !(min..=max).contains(&number) {
-                return Err(format!("argument must be between {min} and {max} inclusive"));
-            }
-            Ok(number.to_string())
-        }
-        Kind::Memory { max } => {
-            let bytes = parse_memory(value).ok_or("argument must be a memory value")?;
-            if max < bytes {
-                return Err(format!("argument must be between 0 and {max} inclusive"));
-            }
-            Ok(bytes.to_string())
-        }
-        Kind::YesNo => match value.to_ascii_lowercase().as_str() {
-            "yes" => Ok("yes".into()),
-            "no" => Ok("no".into()),
-            _ => Err("argument must be 'yes' or 'no'".into()),
-        },
-        Kind::Text => Ok(value.to_owned()),
-        Kind::Words => Ok(value.split_whitespace().collect::<Vec<_>>().join(" ")),
-        Kind::Choice(choices) => {
-            let value = value.to_ascii_lowercase();
-            if choices.contains(&value.as_str()) {
-                return Ok(value);
-            }
-            Err(format!("argument(s) must be one of the following: {}", choices.join(", ")))
-        }
-        Kind::Events => match EventClasses::parse(value) {
-            Some(classes) => Ok(classes.to_text()),
-            None => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into()),
-        },
-    }
-}
-
-/// Bytes: `1k` is 1000, `1kb` 1024, and so on.
-fn parse_memory(text: &str) -> Option<i64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: i64 = match text[digits..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    text[..digits].parse::<i64>().ok()?.checked_mul(unit)
+    let canonical = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, canonical)| canonical);
+    DIRECTIVES.iter().find(|d| d.name == canonical)
 }
 
 #[cfg(test)]
