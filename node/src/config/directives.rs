@@ -268,7 +268,6 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("maxmemory-clients", Kind::MemoryOrPercent, "0", Runtime),
     row("maxmemory-eviction-tenacity", int(0, INT), "10", Runtime),
     row("min-replicas-max-lag", int(0, INT), "10", Runtime),
-    row("min-replicas-to-write", int(0, INT), "0", Runtime),
     row("no-appendfsync-on-rewrite", Kind::YesNo, "no", Runtime),
     row("oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Runtime),
     row("oom-score-adj-values", Kind::Text, "0 200 800", Runtime),
@@ -364,4 +363,5 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("tls-session-cache-timeout", int(0, INT), "300", Unavailable),
     row("tls-session-caching", Kind::YesNo, "yes", Unavailable),
     row("unixsocket", Kind::Text, "", Unavailable),
+    row("min-replicas-to-write", int(0, INT), "0", Unavailable),
 ];
