@@ -1,6 +1,7 @@
 //! `keyward-sentinel`: reads options, then runs a sentinel or asks a running one.
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the command line's own output")]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use keyward_sentinel::cli;
@@ -36,10 +37,15 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
         "debug" => "debug,h2=info,hyper=info,tower=info",
         "verbose" => "info",
         "warning" => "warn",
-        _ => "info,openraft=warn",
+        _ => "info,openraft=error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .init();
     let config = match Config::new(options) {
         Ok(config) => config,
         Err(e) => return fail(&e),
