@@ -1,4 +1,5 @@
 //! Three sentinels and fake nodes in one process, over real sockets: election, registration, failover, hand-off.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the test spawns servers and waits with deadlines")]
 
 mod harness;

@@ -1,4 +1,5 @@
 //! The Sentinel API as clients see it: replies in Valkey's shapes, events, passwords.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the test talks over sockets with deadlines")]
 
 mod harness;

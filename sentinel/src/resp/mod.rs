@@ -3,6 +3,7 @@
 //!
 //! - [`request`]: finds commands in what a client sent
 //! - [`command`]: a session and what each command does to it (pure)
+//! - [`subcommand`], [`info`]: SENTINEL and INFO (pure)
 //! - [`instances`]: the field lists that describe primaries, replicas and sentinels (pure)
 //! - [`server`]: accepts clients, sends events to subscribers
 //!
@@ -11,6 +12,8 @@
 
 pub mod command;
 pub mod glob;
+pub mod info;
 pub mod instances;
 pub mod request;
 pub mod server;
+pub mod subcommand;

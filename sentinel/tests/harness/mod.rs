@@ -1,6 +1,11 @@
 //! Sentinels on free loopback ports, and nodes that only answer questions.
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test may panic, and exports nothing"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
