@@ -44,6 +44,10 @@ pub struct Served {
     pub reply: Bytes,
     /// The reply leaves when this index is committed.
     pub depends_on: u64,
+    /// The lease was not seen to be valid after the execution.
+    pub needs_lease: bool,
+    /// Of the gate, when the command was executed.
+    pub generation: u64,
 }
 
 impl Waiter {

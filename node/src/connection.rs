@@ -32,7 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::blocking::Waiter;
+use crate::blocking::{Served, Waiter};
 use crate::clients::{Client, Unblock};
 use crate::clock;
 use crate::command::OnTimeout;
@@ -318,10 +318,14 @@ impl Connection {
     fn emit(&mut self, out: &mut BytesMut, end: &BatchEnd, generation: u64) -> io::Result<()> {
         let gate = &self.thread.server().shared.gate;
         if !gate.is_alone() && !out.is_empty() {
+            // In this order: a generation that is still the current one vouches for what was read before it.
             let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
-            let lease = !end.needs_lease || gate.lease_valid(clock::monotonic());
-            if !self.held.is_empty() || !committed || !lease || gate.generation() != generation {
-                self.hold(out.split(), end.depends_on, end.needs_lease, generation);
+            let lease = gate.lease_valid(clock::monotonic());
+            let current = gate.generation() == generation;
+            // The lease was valid after the execution: what was read was true then, whenever the reply leaves.
+            let needs_lease = end.needs_lease && !(lease && current);
+            if !self.held.is_empty() || !committed || needs_lease || !current {
+                self.hold(out.split(), end.depends_on, needs_lease, generation);
                 return Ok(());
             }
         }
@@ -377,8 +381,8 @@ impl Connection {
                         break;
                     }
                 }
-                // A reply of an ended term is true only if its entries were committed, and a read of that term
-                // cannot be vouched for any more.
+                // A reply of an ended term is true only if what it depends on was committed, and if the lease was
+                // seen to be valid after its execution.
                 Released::Ended(index) => {
                     if first.needs_lease || index < first.depends_on {
                         return Err(ended());
@@ -546,11 +550,10 @@ impl Connection {
         let version = self.session.version;
         match served {
             Some(served) => {
-                let generation = self.thread.server().shared.gate.generation();
-                let needs_lease = !self.thread.server().shared.gate.is_alone();
                 self.session.last_write = self.session.last_write.max(served.depends_on);
                 if !self.session.stall_is_muted {
-                    self.hold(BytesMut::from(&served.reply[..]), served.depends_on, needs_lease, generation);
+                    let Served { reply, depends_on, needs_lease, generation } = served;
+                    self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
                 }
             }
             None if gives_up => {

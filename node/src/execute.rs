@@ -607,6 +607,10 @@ impl Executor {
         if dirty > 0 {
             self.stats.changes.add(dirty);
         }
+        if self.reopened && self.require_same_state().is_err() {
+            // The node is not what it was when the command ran: clients that wait are sent away by their connections.
+            drop(keys.take_ready());
+        }
         while keys.has_ready() {
             for key in keys.take_ready() {
                 self.serve_waiters(&key, keys, progress);
@@ -771,15 +775,23 @@ impl Executor {
         keys.db = db;
         progress.appended |= own.appended;
         match result {
-            Ok(Outcome::Reply) if ready => Some(Served { reply: out.freeze(), depends_on: own.depends_on }),
+            Ok(Outcome::Reply) if ready => {}
             // Still nothing for it.
-            Ok(_) => None,
+            Ok(_) => return None,
             Err(e) => {
                 out.clear();
                 ReplyWriter::new(&mut out, waiter.version).error(&e.to_string());
-                Some(Served { reply: out.freeze(), depends_on: own.depends_on })
             }
         }
+        // The thread's gate is closed, so the generation is that of the execution.
+        let gate = &self.server.shared.gate;
+        let needs_lease = !gate.lease_valid(clock::monotonic());
+        Some(Served {
+            reply: out.freeze(),
+            depends_on: own.depends_on,
+            needs_lease,
+            generation: gate.generation(),
+        })
     }
 
     /// A client that waited gave up: it leaves all queues.
