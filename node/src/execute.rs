@@ -514,7 +514,7 @@ impl Executor {
                     keys.set_known_hash(args.at(key.at), key.hash);
                     keys.lock_one(key.slot);
                 } else {
-                    keys.lock_many(slots_of(row, args));
+                    keys.lock_visited(|visit| visit_slots(row, args, visit));
                 }
                 self.call_locked(session, row, args, keys, out, progress)
             }

@@ -59,6 +59,9 @@ pub enum Expiry {
 pub struct Keys<'a> {
     space: &'a Keyspace,
     held: Held<'a>,
+    /// Empty; their memory serves the next command with several slots.
+    spare_slots: Vec<Slot>,
+    spare_states: Vec<(Slot, MutexGuard<'a, SlotState>)>,
     pub db: DbIndex,
     /// Milliseconds since the Unix epoch, the same throughout a command.
     pub now: i64,
@@ -92,6 +95,8 @@ impl<'a> Keys<'a> {
         Keys {
             space,
             held: Held::None,
+            spare_slots: Vec::new(),
+            spare_states: Vec::new(),
             db: 0,
             now,
             access: u32::try_from((now / 1000) & 0xff_ffff).unwrap_or(0),
@@ -123,14 +128,27 @@ impl<'a> Keys<'a> {
     }
 
     /// Locks several slots, in ascending order whatever the order of `slots` is.
-    pub fn lock_many(&mut self, mut slots: Vec<Slot>) {
+    pub fn lock_many(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.lock_visited(|visit| slots.into_iter().for_each(visit));
+    }
+
+    /// Locks the slots that `visit_all` names. What this needs is kept for the next command of the batch.
+    pub fn lock_visited(&mut self, visit_all: impl FnOnce(&mut dyn FnMut(Slot))) {
         debug_assert!(matches!(self.held, Held::None));
+        let mut slots = std::mem::take(&mut self.spare_slots);
+        visit_all(&mut |slot| slots.push(slot));
         slots.sort_unstable();
         slots.dedup();
         self.held = match slots[..] {
             [slot] => Held::One(slot, self.space.lock(slot)),
-            _ => Held::Many(slots.into_iter().map(|s| (s, self.space.lock(s))).collect()),
+            _ => {
+                let mut states = std::mem::take(&mut self.spare_states);
+                states.extend(slots.iter().map(|s| (*s, self.space.lock(*s))));
+                Held::Many(states)
+            }
         };
+        slots.clear();
+        self.spare_slots = slots;
     }
 
     /// Locks all slots; the world is stopped.
@@ -140,7 +158,10 @@ impl<'a> Keys<'a> {
     }
 
     pub fn unlock(&mut self) {
-        self.held = Held::None;
+        if let Held::Many(mut states) = std::mem::take(&mut self.held) {
+            states.clear();
+            self.spare_states = states;
+        }
         self.walked = 0;
     }
 
