@@ -78,7 +78,8 @@ enum Stall {
         replicas: u64,
         deadline: Option<Monotonic>,
     },
-    Sleep,
+    /// With the reply that ends it.
+    Sleep(&'static [u8]),
     Await(oneshot::Receiver<Bytes>),
 }
 
@@ -478,7 +479,7 @@ impl Connection {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
                 (Stall::WaitReplicas { index, replicas, deadline }, Some(WAIT_POLL))
             }
-            Stop::Sleep(time) => (Stall::Sleep, Some(time)),
+            Stop::Sleep(time, reply) => (Stall::Sleep(reply), Some(time)),
             Stop::Await(request) => {
                 (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
             }
@@ -498,9 +499,10 @@ impl Connection {
                 timer || *seen != self.thread.gate_events()
             }
             Stall::Paused => timer || self.thread.server().pause.is_over(clock::unix_millis().0),
-            Stall::Sleep => {
+            Stall::Sleep(reply) => {
+                let reply = *reply;
                 if timer {
-                    self.answer_stall(b"+OK\r\n");
+                    self.answer_stall(reply);
                 }
                 timer
             }

@@ -56,7 +56,8 @@ pub enum Stop {
         replicas: u64,
         timeout: Option<Duration>,
     },
-    Sleep(Duration),
+    /// This reply after this time.
+    Sleep(Duration, &'static [u8]),
     Await(Request),
     Close,
 }
@@ -249,7 +250,7 @@ impl Executor {
         let stop = match result {
             Ok(Outcome::Reply) => None,
             Ok(Outcome::Close) => Some(Stop::Close),
-            Ok(Outcome::Sleep(time)) => Some(Stop::Sleep(time)),
+            Ok(Outcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
             Ok(Outcome::Await(request)) => Some(Stop::Await(request)),
             Ok(Outcome::WaitReplicas { replicas, timeout_ms }) => {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
@@ -711,7 +712,7 @@ impl Executor {
             match result {
                 Ok(Outcome::Reply) => {}
                 // A transaction does not wait.
-                Ok(Outcome::Sleep(_)) => ReplyWriter::new(out, session.version).ok(),
+                Ok(Outcome::Sleep(_, reply)) => ReplyWriter::new(out, session.version).raw(reply),
                 Ok(Outcome::WaitReplicas { .. }) => {
                     let count = self.server.replicas_holding(session.last_write);
                     ReplyWriter::new(out, session.version).len(count);

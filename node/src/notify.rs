@@ -60,13 +60,14 @@ impl EventClasses {
         Some(EventClasses(bits))
     }
 
-    /// As CONFIG GET shows it: the classes, or `A` for all of them, then where to, then `m`. Differs from what was set:
-    /// beside `A`, `n` is not shown.
+    /// As CONFIG GET shows it: the classes, or `A` for all of them, then where to, then `m`.
+    /// Differs from Valkey: `n` is shown beside `A` too, because the configuration keeps this text.
     pub fn to_text(self) -> String {
         let has = |bit: u32| self.0 & bit != 0;
         let all = self.0 & ALL == ALL;
         let key_miss = EventClass::KeyMiss as u32;
-        let classes = LETTERS[2..].iter().filter(|(_, bit)| !all && *bit != key_miss && has(*bit));
+        let classes =
+            LETTERS[2..].iter().filter(|(_, bit)| !(all && bit & ALL != 0) && *bit != key_miss && has(*bit));
         let rest =
             LETTERS.iter().filter(|(_, bit)| [KEYSPACE, KEYEVENT, key_miss].contains(bit) && has(*bit));
         let mut text = String::from(if all { "A" } else { "" });
@@ -112,7 +113,7 @@ mod tests {
             ("", ""),
             ("Elx", "lxE"),
             ("AKEm", "AKEm"),
-            ("AKEmn", "AKEm"),
+            ("AKEmn", "AnKEm"),
             ("KEgmnt", "gtnKEm"),
         ] {
             assert_eq!(EventClasses::parse(input).unwrap().to_text(), output);

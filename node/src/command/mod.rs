@@ -58,8 +58,8 @@ pub enum Outcome {
     Block(Block),
     /// WAIT: answer with the number of replicas that have the client's last write.
     WaitReplicas { replicas: u64, timeout_ms: u64 },
-    /// DEBUG SLEEP: `OK` after this time.
-    Sleep(std::time::Duration),
+    /// DEBUG SLEEP and its like: this reply after this time.
+    Sleep(std::time::Duration, &'static [u8]),
     /// CLUSTER FAILOVER, SHUTDOWN: the connection awaits the answer of another part of the server.
     Await(Request),
     /// The reply is written; close the connection after it.

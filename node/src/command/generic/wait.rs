@@ -14,6 +14,9 @@ use crate::gate::GateState;
 /// What "for ever" means to a timer.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Neither this node nor a replica has fsynced anything.
+const NOTHING_CONFIRMED: &[u8] = b"*2\r\n:0\r\n:0\r\n";
+
 fn refuse_on_replica(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
     if ctx.server.shared.gate.state() != GateState::Replica {
         return Ok(());
@@ -65,12 +68,10 @@ pub(in crate::command) fn waitaof(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
             "WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
     }
-    ctx.out.array(2);
-    ctx.out.integer(0);
-    ctx.out.integer(0);
-    if replicas == 0 || ctx.session.in_exec {
+    if replicas == 0 {
+        ctx.out.raw(NOTHING_CONFIRMED);
         return Ok(Outcome::Reply);
     }
     let time = if timeout_ms == 0 { FOR_EVER } else { Duration::from_millis(timeout_ms).min(FOR_EVER) };
-    Ok(Outcome::Sleep(time))
+    Ok(Outcome::Sleep(time, NOTHING_CONFIRMED))
 }

@@ -26,7 +26,7 @@ pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
             let seconds = parse_f64(args.at(2)).filter(|s| 0.0 < *s).unwrap_or(0.0);
             let time = Duration::try_from_secs_f64(seconds)
                 .map_err(|_| CommandError::err("value is out of range"))?;
-            Ok(Outcome::Sleep(time))
+            Ok(Outcome::Sleep(time, b"+OK\r\n"))
         }
         (b"SET-ACTIVE-EXPIRE", 3) => {
             let on = parse_i64(args.at(2)).unwrap_or(0) != 0;
