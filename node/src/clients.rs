@@ -47,10 +47,18 @@ pub enum Unblock {
     Error = 2,
 }
 
+/// A message from another thread.
+#[derive(Debug)]
+pub struct Push {
+    pub message: Bytes,
+    /// It leaves when this index is committed: a keyspace event tells of a write.
+    pub depends_on: u64,
+}
+
 /// Messages from other threads for one client, bounded by `client-output-buffer-limit pubsub`.
 #[derive(Debug, Default)]
 struct Pushes {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Push>,
     len_bytes: usize,
 }
 
@@ -115,16 +123,16 @@ impl Client {
     }
 
     /// Queues a message; a client that does not read is closed when more than `limit_bytes` wait (0: no limit).
-    pub fn push(&self, message: Bytes, limit_bytes: usize) {
+    pub fn push(&self, push: Push, limit_bytes: usize) {
         let mut pushes = self.pushes.lock();
-        pushes.len_bytes += message.len();
+        pushes.len_bytes += push.message.len();
         if limit_bytes != 0 && limit_bytes < pushes.len_bytes {
             pushes.queue.clear();
             drop(pushes);
             tracing::warn!(client = self.id, "closed: it does not read its messages fast enough");
             return self.kill();
         }
-        pushes.queue.push_back(message);
+        pushes.queue.push_back(push);
         self.has_pushes.store(true, Ordering::Release);
         drop(pushes);
         self.wake.notify_one();
@@ -132,7 +140,7 @@ impl Client {
 
     /// Messages that wait, oldest first.
     #[inline]
-    pub fn take_pushes(&self) -> VecDeque<Bytes> {
+    pub fn take_pushes(&self) -> VecDeque<Push> {
         if !self.has_pushes.load(Ordering::Acquire) {
             return VecDeque::new();
         }

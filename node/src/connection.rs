@@ -154,6 +154,7 @@ impl Connection {
             }
             self.check_stall(woken.timer)?;
             self.take_pushes();
+            self.drop_lost_shard_channels();
             self.execute()?;
             self.release()?;
             self.flush()?;
@@ -404,9 +405,31 @@ impl Connection {
         Ok(())
     }
 
+    /// Messages for the client; one that tells of a write is held until the write is committed.
     fn take_pushes(&mut self) {
-        for message in self.client.take_pushes() {
-            self.send_after_held(&message);
+        for push in self.client.take_pushes() {
+            let gate = &self.thread.server().shared.gate;
+            if push.depends_on == 0
+                || gate.is_alone()
+                || LogIndex::new(push.depends_on) <= gate.commit_index()
+            {
+                self.send_after_held(&push.message);
+            } else {
+                let generation = gate.generation();
+                self.hold(BytesMut::from(&push.message[..]), push.depends_on, false, generation);
+            }
+        }
+    }
+
+    /// The slot of a shard channel has moved to another shard: its subscribers are told.
+    fn drop_lost_shard_channels(&mut self) {
+        if self.session.subscriptions.sharded.is_empty() {
+            return;
+        }
+        let mut out = BytesMut::new();
+        self.thread.executor.borrow_mut().drop_lost_shard_channels(&mut self.session, &mut out);
+        if !out.is_empty() {
+            self.send_after_held(&out);
         }
     }
 

@@ -31,6 +31,7 @@ use crate::gate::GateState;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::keyspace::{DbKey, world};
 use crate::lookahead::{Lookahead, Planned};
+use crate::pubsub::Kind;
 use crate::routing::{Owner, Routing, endpoint};
 use crate::server::Server;
 use crate::session::{ReplyMode, Session, Transaction};
@@ -279,10 +280,12 @@ impl Executor {
         }
         if !session.subscriptions.is_empty() {
             // What the command published to its own client comes right behind its reply.
-            for message in session.client.take_pushes() {
-                out.extend_from_slice(&message);
+            for push in session.client.take_pushes() {
+                session.pushed = push.depends_on.max(session.pushed);
+                out.extend_from_slice(&push.message);
             }
         }
+        progress.depends_on = progress.depends_on.max(session.pushed);
         stop
     }
 
@@ -380,6 +383,11 @@ impl Executor {
         let executes =
             row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
         if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
+            // Shard channels belong to slots; a replica serves their subscribers too.
+            if self.settings.cluster_enabled && row.has(table::PUBSUB) && !row.keys.is_empty() {
+                let known = self.check_slots(session, row, args, row.has(table::MAY_REPLICATE))?;
+                return if known { Ok(None) } else { not_now(waited) };
+            }
             return Ok(None);
         }
         let is_write = is_write(session, row);
@@ -473,7 +481,7 @@ impl Executor {
                 GateState::Primary | GateState::Holding => Ok(true),
                 GateState::Loading => Ok(true),
                 GateState::Replica | GateState::NoPrimary => {
-                    if session.readonly && !is_write {
+                    if (session.readonly || row.has(table::PUBSUB)) && !is_write {
                         return Ok(true);
                     }
                     match self.routing.my_primary() {
@@ -618,7 +626,7 @@ impl Executor {
             }
         }
         for event in keys.take_events() {
-            self.server.publish_event(&event, &self.settings);
+            self.server.publish_event(&event, progress.depends_on, &self.settings);
         }
     }
 
@@ -802,6 +810,28 @@ impl Executor {
         }
     }
 
+    /// Ends the subscriptions to shard channels whose slots this shard does not have any more; writes what the client
+    /// is told.
+    pub fn drop_lost_shard_channels(&mut self, session: &mut Session, out: &mut BytesMut) {
+        self.refresh();
+        if !self.settings.cluster_enabled {
+            return;
+        }
+        let lost = |channel: &[u8]| self.routing.owner(Slot::of(channel)) != Owner::Mine;
+        let channels: Vec<Box<[u8]>> =
+            session.subscriptions.sharded.iter().filter(|c| lost(c)).cloned().collect();
+        for channel in channels {
+            session.subscriptions.sharded.remove(&channel);
+            self.server.pubsub.unsubscribe(Kind::Sharded, &channel, session.client.id);
+            let mut writer = ReplyWriter::new(out, session.version);
+            writer.push(3);
+            writer.bulk_str("sunsubscribe");
+            writer.bulk(&channel);
+            writer.len(session.subscriptions.sharded.len());
+        }
+        session.describe();
+    }
+
     /// Ends a session: its watches and subscriptions are removed.
     pub fn end_session(&self, session: &mut Session) {
         for watched in std::mem::take(&mut session.watched) {
@@ -844,7 +874,7 @@ impl Executor {
                 server.shared.notify_appended();
             }
             for event in keys.take_events() {
-                server.publish_event(&event, &self.settings);
+                server.publish_event(&event, index.unwrap_or(0), &self.settings);
             }
         }
     }

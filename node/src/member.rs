@@ -67,7 +67,7 @@ pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) ->
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
         let limit = subscribers.settings().output_limit_pubsub;
-        subscribers.pubsub.publish(&channel, &payload, sharded, limit);
+        subscribers.pubsub.publish(&channel, &payload, sharded, 0, limit);
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;

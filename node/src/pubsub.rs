@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use keyward_proto::resp::{ReplyWriter, Version};
 use parking_lot::{Mutex, RwLock};
 
-use crate::clients::Client;
+use crate::clients::{Client, Push};
 use crate::keyspace::table::hash_of;
 use crate::session::Session;
 
@@ -108,15 +108,23 @@ impl PubSub {
     }
 
     /// Queues a message for the subscribers of a channel and, unless it is a shard channel, of matching patterns.
-    /// Returns how many received it.
-    pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool, limit_bytes: usize) -> usize {
+    /// Returns how many received it. It leaves when the index `depends_on` is committed.
+    pub fn publish(
+        &self,
+        channel: &[u8],
+        payload: &[u8],
+        sharded: bool,
+        depends_on: u64,
+        limit_bytes: usize,
+    ) -> usize {
         let mut receivers = 0;
         let kind: &[u8] = if sharded { b"smessage" } else { b"message" };
         let parts = if sharded { &self.sharded } else { &self.channels };
         if let Some(subscribers) = self.part(parts, channel).lock().get(channel) {
             let mut encoded = Encoded::default();
             for s in subscribers.values() {
-                s.client.push(encoded.get(s.version, &[kind, channel, payload]), limit_bytes);
+                let message = encoded.get(s.version, &[kind, channel, payload]);
+                s.client.push(Push { message, depends_on }, limit_bytes);
                 receivers += 1;
             }
         }
@@ -129,7 +137,8 @@ impl PubSub {
             }
             let mut encoded = Encoded::default();
             for s in subscribers.values() {
-                s.client.push(encoded.get(s.version, &[b"pmessage", pattern, channel, payload]), limit_bytes);
+                let message = encoded.get(s.version, &[b"pmessage", pattern, channel, payload]);
+                s.client.push(Push { message, depends_on }, limit_bytes);
                 receivers += 1;
             }
         }
@@ -162,6 +171,15 @@ impl PubSub {
         for (kind, names) in all {
             for name in names {
                 self.unsubscribe(kind, &name, session.client.id);
+            }
+        }
+    }
+
+    /// Wakes all subscribers of shard channels: slots have moved.
+    pub fn wake_sharded(&self) {
+        for part in &self.sharded {
+            for subscriber in part.lock().values().flat_map(BTreeMap::values) {
+                subscriber.client.wake.notify_one();
             }
         }
     }

@@ -180,6 +180,7 @@ impl Server {
     pub fn set_routing(&self, routing: Routing) {
         *self.routing.write() = Arc::new(routing);
         self.version.fetch_add(1, Ordering::AcqRel);
+        self.pubsub.wake_sharded();
         self.shared.gate.notify();
     }
 
@@ -205,19 +206,20 @@ impl Server {
         if let Some(bus) = self.bus.get() {
             bus.publish(channel, payload, sharded);
         }
-        self.pubsub.publish(channel, payload, sharded, self.settings().output_limit_pubsub)
+        self.pubsub.publish(channel, payload, sharded, 0, self.settings().output_limit_pubsub)
     }
 
-    /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for.
-    pub fn publish_event(&self, event: &Event, settings: &Settings) {
+    /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for, once `depends_on`, the index
+    /// of the write that it tells of, is committed.
+    pub fn publish_event(&self, event: &Event, depends_on: u64, settings: &Settings) {
         let limit = settings.output_limit_pubsub;
         if settings.notify_keyspace_events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
-            self.pubsub.publish(&channel, event.event.as_bytes(), false, limit);
+            self.pubsub.publish(&channel, event.event.as_bytes(), false, depends_on, limit);
         }
         if settings.notify_keyspace_events.keyevent() {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
-            self.pubsub.publish(channel.as_bytes(), &event.key, false, limit);
+            self.pubsub.publish(channel.as_bytes(), &event.key, false, depends_on, limit);
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Session {
     pub readonly: bool,
     pub asking: bool,
     pub no_touch: bool,
+    /// Largest index that a message among the replies of the running batch depends on.
+    pub pushed: u64,
     /// Inside EXEC a command never blocks.
     pub in_exec: bool,
     /// Index of the client's last write: what WAIT waits for.
@@ -99,6 +101,7 @@ impl Session {
             readonly: false,
             asking: false,
             no_touch: false,
+            pushed: 0,
             in_exec: false,
             last_write: 0,
         }

@@ -59,8 +59,10 @@ fn count(subscriptions: &Subscriptions, kind: Kind) -> usize {
 
 fn confirm(ctx: &mut Ctx<'_, '_>, kind: Kind, word: &str, name: Option<&[u8]>) {
     if !ctx.session.in_exec {
-        for message in ctx.session.client.take_pushes() {
-            ctx.out.raw(&message);
+        let session = &mut *ctx.session;
+        for push in session.client.take_pushes() {
+            session.pushed = push.depends_on.max(session.pushed);
+            ctx.out.raw(&push.message);
         }
     }
     ctx.out.push(3);
@@ -114,11 +116,7 @@ pub(super) fn spublish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 
 fn publish_to(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandResult {
     let (channel, message) = (args.at(1), args.at(2));
-    let limit = ctx.server.settings().output_limit_pubsub;
-    ctx.out.len(ctx.server.pubsub.publish(channel, message, sharded, limit));
-    if let Some(bus) = ctx.server.bus.get() {
-        bus.publish(channel, message, sharded);
-    }
+    ctx.out.len(ctx.server.publish(channel, message, sharded));
     Ok(Outcome::Reply)
 }
 

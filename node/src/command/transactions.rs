@@ -39,6 +39,8 @@ pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
         if ctx.session.watched.iter().any(|w| w.key == db_key) {
             continue;
         }
+        // Its deletion is no change that the transaction has to fear.
+        ctx.keys.expire_if_due(key);
         let existed = ctx.keys.exists(key);
         let flag = Arc::clone(&ctx.session.watch_flag);
         let slot = keyward_proto::slot::Slot::of(key);

@@ -439,7 +439,7 @@ impl<'a> Keys<'a> {
     // ------------------------------------------------------------------ writing
 
     /// Deletes the key if it has expired, with its effect.
-    fn expire_if_due(&mut self, key: &[u8]) {
+    pub fn expire_if_due(&mut self, key: &[u8]) {
         if self.mode != Mode::Primary {
             return;
         }

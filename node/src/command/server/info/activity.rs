@@ -118,13 +118,29 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("total_writes_processed", &sum(|t| &t.writes)),
         ("io_threaded_reads_processed", &sum(|t| &t.reads)),
         ("io_threaded_writes_processed", &sum(|t| &t.writes)),
+        ("io_threaded_freed_objects", &0),
+        ("io_threaded_accept_processed", &0),
+        ("io_threaded_poll_processed", &0),
+        ("io_threaded_total_prefetch_batches", &0),
+        ("io_threaded_total_prefetch_entries", &0),
         ("client_query_buffer_limit_disconnections", &sum(|t| &t.query_buffer_disconnections)),
         ("client_output_buffer_limit_disconnections", &sum(|t| &t.output_buffer_disconnections)),
         ("reply_buffer_shrinks", &0),
         ("reply_buffer_expands", &0),
+        ("eventloop_cycles", &0),
+        ("eventloop_duration_sum", &0),
+        ("eventloop_duration_cmd_sum", &0),
+        ("instantaneous_eventloop_cycles_per_sec", &0),
+        ("instantaneous_eventloop_duration_usec", &0),
         ("acl_access_denied_auth", &server.auth_failures.load(Ordering::Relaxed)),
     ]);
-    lines.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    lines.zeros(&[
+        "acl_access_denied_cmd",
+        "acl_access_denied_key",
+        "acl_access_denied_channel",
+        "acl_access_denied_tls_cert",
+        "acl_access_denied_db",
+    ]);
 }
 
 pub(super) fn commandstats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {

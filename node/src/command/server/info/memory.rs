@@ -51,16 +51,17 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("allocator_muzzy", &0),
     ]);
     with_human(lines, "total_system_memory", memory.total_system);
-    with_human(lines, "used_memory_lua", 0);
+    lines.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
+    lines.field("used_memory_lua_human", human(0));
     lines.zeros(&[
         "used_memory_scripts_eval",
         "number_of_cached_scripts",
         "number_of_functions",
         "number_of_libraries",
         "used_memory_vm_functions",
-        "used_memory_vm_total",
-        "used_memory_functions",
     ]);
+    with_human(lines, "used_memory_vm_total", 0);
+    lines.field("used_memory_functions", 0);
     with_human(lines, "used_memory_scripts", 0);
     with_human(lines, "maxmemory", maxmemory);
     let difference = |a: usize, b: usize| a.abs_diff(b);
@@ -81,6 +82,8 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("mem_clients_slaves", &0),
         ("mem_clients_normal", &clients),
         ("mem_cluster_links", &0),
+        ("mem_cluster_slot_import", &0),
+        ("mem_cluster_slot_export", &0),
         ("mem_aof_buffer", &0),
         ("mem_allocator", &"jemalloc-5.3.0"),
         ("mem_overhead_db_hashtable_rehashing", &0),
@@ -124,5 +127,6 @@ pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("aof_last_cow_size", &0),
         ("module_fork_in_progress", &0),
         ("module_fork_last_cow_size", &0),
+        ("slot_migration_fork_in_progress", &0),
     ]);
 }

@@ -38,31 +38,40 @@ impl Lines {
 }
 
 struct Section {
+    /// As an argument: in lower case.
+    name: &'static str,
     title: &'static str,
     /// Shown without arguments.
     is_default: bool,
     write: fn(&mut Ctx<'_, '_>, &mut Lines),
 }
 
-const fn section(title: &'static str, is_default: bool, write: fn(&mut Ctx<'_, '_>, &mut Lines)) -> Section {
-    Section { title, is_default, write }
+const fn section(
+    name: &'static str,
+    title: &'static str,
+    is_default: bool,
+    write: fn(&mut Ctx<'_, '_>, &mut Lines),
+) -> Section {
+    Section { name, title, is_default, write }
 }
 
 static SECTIONS: &[Section] = &[
-    section("Server", true, server::server),
-    section("TLS", false, server::tls),
-    section("Clients", true, activity::clients),
-    section("Memory", true, memory::memory),
-    section("Persistence", true, memory::persistence),
-    section("Stats", true, activity::stats),
-    section("Replication", true, replication::replication),
-    section("CPU", true, server::cpu),
-    section("Modules", true, server::nothing),
-    section("Commandstats", false, activity::commandstats),
-    section("Errorstats", true, activity::errorstats),
-    section("Latencystats", false, server::nothing),
-    section("Cluster", true, replication::cluster),
-    section("Keyspace", true, activity::keyspace),
+    section("server", "Server", true, server::server),
+    section("tls", "TLS", false, server::tls),
+    section("clients", "Clients", true, activity::clients),
+    section("memory", "Memory", true, memory::memory),
+    section("persistence", "Persistence", true, memory::persistence),
+    section("stats", "Stats", true, activity::stats),
+    section("replication", "Replication", true, replication::replication),
+    section("cpu", "CPU", true, server::cpu),
+    section("modules", "Modules", true, server::nothing),
+    section("commandstats", "Commandstats", false, activity::commandstats),
+    section("errorstats", "Errorstats", true, activity::errorstats),
+    section("latencystats", "Latencystats", false, server::nothing),
+    section("cluster", "Cluster", true, replication::cluster),
+    section("cluster_info", "Cluster Info", false, server::nothing),
+    section("scriptingengines", "Scripting Engines", false, server::scripting_engines),
+    section("keyspace", "Keyspace", true, activity::keyspace),
 ];
 
 /// `INFO [section [section ...]]`
@@ -73,7 +82,7 @@ pub(in crate::command) fn info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
     let default = wanted.is_empty() || has("default");
     let mut lines = Lines(String::new());
     for section in SECTIONS {
-        if !(all || (default && section.is_default) || has(&section.title.to_ascii_lowercase())) {
+        if !(all || (default && section.is_default) || has(section.name)) {
             continue;
         }
         if !lines.0.is_empty() {

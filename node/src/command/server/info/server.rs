@@ -28,6 +28,7 @@ pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("arch_bits", &usize::BITS),
         ("monotonic_clock", &"POSIX clock_gettime"),
         ("multiplexing_api", &"epoll"),
+        ("gcc_version", &"0.0.0"),
         ("process_id", &std::process::id()),
         ("process_supervised", &"no"),
         ("run_id", &server.run_id),
@@ -37,6 +38,7 @@ pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("uptime_in_days", &(uptime / 86400)),
         ("hz", &hz),
         ("configured_hz", &hz),
+        ("clients_hz", &hz),
         ("lru_clock", &((ctx.keys.now / 1000) & 0xff_ffff)),
         ("executable", &process::executable()),
         ("config_file", &file),
@@ -59,6 +61,12 @@ pub(super) fn cpu(_ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     lines.field("used_cpu_user", format_args!("{:.6}", cpu.user));
     lines.field("used_cpu_sys_children", "0.000000");
     lines.field("used_cpu_user_children", "0.000000");
+    lines.field("used_cpu_sys_main_thread", format_args!("{:.6}", cpu.system));
+    lines.field("used_cpu_user_main_thread", format_args!("{:.6}", cpu.user));
+}
+
+pub(super) fn scripting_engines(_ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
+    lines.zeros(&["engines_count", "engines_total_used_memory", "engines_total_memory_overhead"]);
 }
 
 /// A section without lines.
