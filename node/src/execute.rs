@@ -849,19 +849,21 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let gate = &server.shared.gate;
         let client_free = || gate.state() == GateState::Primary && gate.lease_valid(clock::monotonic());
+        if !client_free() {
+            return;
+        }
+        let started = clock::unix_millis().0;
         for slot in Slot::all() {
+            // Most slots have nothing to expire: for them, no more than this look.
+            let next = server.keyspace.lock(slot).next_expiry;
+            if next == 0 || started <= next {
+                continue;
+            }
             let _batch = self.gate.lock_arc();
             if !client_free() {
                 return;
             }
             let now = clock::unix_millis().0;
-            let due = {
-                let state = server.keyspace.lock(slot);
-                state.next_expiry != 0 && state.next_expiry < now
-            };
-            if !due {
-                continue;
-            }
             let notify = self.settings.notify_keyspace_events;
             let mut keys = Keys::new(&server.keyspace, Mode::Primary, !gate.is_alone(), now, notify);
             keys.lock_one(slot);
