@@ -143,9 +143,10 @@ class Script(unittest.TestCase):
         self.assertEqual(len(client.get_primaries()), 2)
         for number in range(200):
             self.assertTrue(client.set(f"key:{number}", number))
-        self.assertEqual(client.dbsize(), 200)
-        for node in client.get_primaries():
-            self.assertTrue(0 < client.dbsize(target_nodes=node) < 200)
+        sizes = [client.dbsize(target_nodes=node) for node in client.get_primaries()]
+        self.assertEqual(sum(sizes), 200)
+        self.assertTrue(all(0 < size < 200 for size in sizes), sizes)
+        self.assertEqual({client.get(f"key:{number}") for number in range(200)}, {str(n) for n in range(200)})
 
     def test_a_taken_port_is_one_clear_line(self):
         node = servers.lone_node()
