@@ -23,6 +23,8 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 passed=0 failed=0 skipped=0
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
+# timeout hands the signal on to all that it has started.
+trap '[[ -z ${child:-} ]] || kill -TERM "$child"; exit 130' INT TERM HUP
 
 step() { printf '\n=== %s (%s)\n' "$*" "$(date +%T)"; }
 
@@ -50,12 +52,26 @@ need() {
   command -v "$program" >/dev/null || echo "test.sh: $program is missing; install it (Debian: $*)" >&2
 }
 
+# limited TIME COMMAND ...: shows the output and keeps it in $output. In the background, as a trap waits for what
+# runs in the foreground.
+limited() {
+  local status
+  timeout --kill-after=60s "$@" </dev/null >"$output" 2>&1 &
+  child=$!
+  tail -n +1 -s 0.3 -f --pid="$child" "$output" &
+  wait "$child"
+  status=$?
+  child=
+  wait $!
+  return "$status"
+}
+
 # check NAME COMMAND ...: counts as one test.
 check() {
   local name=$1
   shift
   step "$name"
-  if timeout --kill-after=30s "$build_limit" "$@" </dev/null; then passed=$((passed + 1)); else fail "$name"; fi
+  if limited "$build_limit" "$@"; then passed=$((passed + 1)); else fail "$name"; fi
 }
 
 checks() {
@@ -88,9 +104,8 @@ rust() {
   build
   step "tests in Rust"
   # --show-output prints what was measured.
-  timeout --kill-after=30s "$rust_limit" cargo test --workspace --locked --no-fail-fast -- --show-output \
-    </dev/null 2>&1 | tee "$output"
-  count_cargo "${PIPESTATUS[0]}"
+  limited "$rust_limit" cargo test --workspace --locked --no-fail-fast -- --show-output
+  count_cargo $?
 }
 
 # A Python with redis-py, in a folder of its own. The version is fixed so that a new one does not break old tests.
@@ -123,9 +138,8 @@ clients() {
     return
   fi
   javascript_clients </dev/null || fail "the JavaScript clients cannot be installed"
-  timeout --kill-after=60s "$clients_limit" .venv/bin/python -u cluster-tests/clients/run.py </dev/null 2>&1 |
-    tee "$output"
-  status=${PIPESTATUS[0]}
+  limited "$clients_limit" .venv/bin/python -u cluster-tests/clients/run.py
+  status=$?
   read -r p f s < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$output" | tail -n 1) ||
     p=0 f=0 s=0
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
