@@ -137,7 +137,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "LRANGE $l $d $d",
             "LRANGE $l 0 -1",
             "LREM $l $d $e",
-            "LSET $l $d $e",
+            "LSET $l $near $e",
             "LTRIM $l $d $d",
             "LPOS $l $e < RANK $d | COUNT $c | MAXLEN $c >",
             "LMOVE $l $l ( LEFT | RIGHT | left | foo ) ( LEFT | RIGHT )",

@@ -128,6 +128,10 @@ const SCORES: &[&str] = &[
 const INDEXES: &[&str] =
     &["0", "1", "2", "-1", "-2", "3", "5", "-5", "100", "-100", "0", "1", "-1", "abc", "9223372036854775807"];
 
+/// Where Valkey cuts a larger index to 32 bits and so changes an element that nobody meant (LSET): Keyward does not.
+const NEAR_INDEXES: &[&str] =
+    &["0", "1", "2", "-1", "-2", "3", "5", "-5", "100", "-100", "0", "1", "-1", "abc"];
+
 const COUNTS: &[&str] = &["0", "1", "2", "3", "10", "1000", "-1", "1", "2", "abc", "", "9223372036854775807"];
 
 const SCORE_BOUNDS: &[&str] = &[
@@ -376,6 +380,7 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
             }
         }
         "d" => one(INDEXES, rng),
+        "near" => one(NEAR_INDEXES, rng),
         "c" => one(COUNTS, rng),
         "rc" => one(&["0", "1", "2", "3", "-1", "-3", "1000", "-9223372036854775808", "abc", ""], rng),
         "min" | "max" => one(SCORE_BOUNDS, rng),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use keyward_proto::resp::LongDouble;
 use keyward_proto::resp::number::{parse_f64, parse_i64};
 
 use super::CommandError;
@@ -39,9 +40,9 @@ pub fn parse_count(argument: &[u8]) -> Result<usize, CommandError> {
 /// # Errors
 /// `ERR timeout is not a float or out of range`, `is negative`, `is out of range` (the end lies beyond 2^63 ms).
 pub fn parse_timeout(argument: &[u8], now: i64) -> Result<u64, CommandError> {
-    let seconds =
-        parse_f64(argument).ok_or_else(|| CommandError::err("timeout is not a float or out of range"))?;
-    let milliseconds = (seconds * 1000.0).ceil();
+    let seconds = LongDouble::parse(argument)
+        .ok_or_else(|| CommandError::err("timeout is not a float or out of range"))?;
+    let milliseconds = (seconds.to_f64() * 1000.0).ceil();
     if 9_223_372_036_854_775_807.0 < milliseconds {
         return Err(CommandError::err("timeout is out of range"));
     }

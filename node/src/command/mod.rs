@@ -13,7 +13,6 @@ mod expiry;
 mod generic;
 mod hash;
 mod list;
-mod long_double;
 mod pubsub;
 mod scan;
 mod server;

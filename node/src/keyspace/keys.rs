@@ -814,3 +814,46 @@ impl<'a> Keys<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::effects;
+
+    /// Effects and value of a command that runs on a key which has expired but was not deleted yet.
+    fn run(command: impl FnOnce(&mut Keys<'_>)) -> Vec<String> {
+        let space = Keyspace::default();
+        let mut keys = Keys::new(&space, Mode::Primary, true, 100, EventClasses::default());
+        keys.lock_one(Slot::of(b"k"));
+        keys.insert(b"k", NewValue::Bytes(b"old"), Expiry::At(50));
+        command(&mut keys);
+        keys.finish();
+        let mut found = Vec::new();
+        keys.commit_effects(|payload| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", " ");
+            found.extend(effects(payload).map(|e| text(e.command)));
+            1
+        });
+        found
+    }
+
+    #[test]
+    fn what_a_command_saw_as_expired_is_deleted_before_its_effect() {
+        let effects = run(|keys| {
+            assert!(!keys.exists(b"k"));
+            keys.propagate_as(b"{k}2", &[b"X"]);
+        });
+        assert_eq!(effects, ["*2 $3 DEL $1 k ", "*1 $1 X "]);
+        assert_eq!(run(|keys| assert!(keys.read(b"k").is_none())), ["*2 $3 DEL $1 k "]);
+    }
+
+    #[test]
+    fn an_expired_value_leaves_no_expiry_to_keep() {
+        let effects = run(|keys| {
+            keys.insert(b"k", NewValue::Bytes(b"new"), Expiry::Keep);
+            keys.propagate_as(b"k", &[b"X"]);
+            assert_eq!(keys.get(b"k").and_then(Entry::expire_at), None);
+        });
+        assert_eq!(effects, ["*2 $3 DEL $1 k ", "*1 $1 X "]);
+    }
+}

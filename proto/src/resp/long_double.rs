@@ -61,6 +61,21 @@ impl LongDouble {
         self.magnitude == Magnitude::Infinite
     }
 
+    /// About the same number.
+    pub fn to_f64(self) -> f64 {
+        let magnitude = match self.magnitude {
+            Magnitude::Zero => 0.0,
+            Magnitude::Infinite => f64::INFINITY,
+            Magnitude::Finite { mantissa, exponent } => {
+                // In two steps, each of which is within the range of a double where the result is.
+                let exponent = i32::try_from(exponent).expect("within BITS_MIN and BITS_MAX");
+                let half = exponent / 2;
+                mantissa as f64 * 2f64.powi(half) * 2f64.powi(exponent - half)
+            }
+        };
+        if self.negative { -magnitude } else { magnitude }
+    }
+
     /// The sum; `None` if it is infinite or not a number.
     pub fn checked_add(self, other: LongDouble) -> Option<LongDouble> {
         let (m1, e1, m2, e2) = match (self.magnitude, other.magnitude) {
@@ -356,6 +371,12 @@ mod tests {
             ("1", "0x1p-1", "1.5"),
             ("10.5", "-0.5", "10"),
             ("-3", "1.25", "-1.75"),
+            ("0", "0x1.8p3", "12"),
+            ("-1e-30", "0", "0"),
+            ("9223372036854775807", "1", "9223372036854775808"),
+            ("-9223372036854775805", "0.1", "-9223372036854775805"),
+            ("18446744073709551615", "1", "18446744073709551616"),
+            ("1e30", "-1e30", "0"),
         ] {
             let (a, b) = (parse(a).unwrap(), parse(b).unwrap());
             assert_eq!(a.checked_add(b).unwrap().to_string(), sum, "{a} + {b}");
@@ -374,6 +395,17 @@ mod tests {
         let max = parse("1.18973149535723176502e4932").unwrap();
         assert_eq!(max.checked_add(max), None);
         assert_eq!(parse("inf").unwrap().checked_add(max), None);
+    }
+
+    #[test]
+    fn doubles_survive() {
+        for value in
+            [0.1f64, 1.0 / 3.0, 123_456_789.123_456_79, 1e-5, 2f64.powi(62), 0.0, -1.5, 1e300, 1e-300]
+        {
+            assert_eq!(parse(&format!("{value:e}")).unwrap().to_f64(), value);
+        }
+        assert_eq!(parse("1e400").unwrap().to_f64(), f64::INFINITY);
+        assert_eq!(parse("-1e-400").unwrap().to_f64(), 0.0);
     }
 
     #[test]

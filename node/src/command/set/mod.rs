@@ -67,6 +67,7 @@ pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if let Some(set) = keys.set_mut(source)? {
         set.remove(member);
     }
+    members_removed(keys, source, "srem");
     let added = keys.set_or_new(destination)?.insert(member);
     if keys.same_slot(source, destination) {
         keys.propagate(source, args);
@@ -76,7 +77,6 @@ pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
             keys.propagate_as(destination, &[b"SADD", destination, member]);
         }
     }
-    members_removed(keys, source, "srem");
     if added {
         keys.modified(destination);
         keys.notify(EventClass::Set, "sadd", destination);

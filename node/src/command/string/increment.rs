@@ -1,10 +1,9 @@
 //! Numbers in strings: INCR, DECR, INCRBY, DECRBY, INCRBYFLOAT.
 
-use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
+use keyward_proto::resp::{Args, LongDouble};
 
 use super::get_set::propagate_set;
-use crate::command::long_double::LongDouble;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::Expiry;
@@ -66,8 +65,10 @@ pub(in crate::command) fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
         Some(_) => return Err(CommandError::WrongType),
     };
     let by = LongDouble::parse(args.at(2)).ok_or(CommandError::NotFloat)?;
-    let sum = old.plus(by).to_text();
-    let sum = sum.ok_or_else(|| CommandError::err("increment would produce NaN or Infinity"))?;
+    let sum = old
+        .checked_add(by)
+        .ok_or_else(|| CommandError::err("increment would produce NaN or Infinity"))?
+        .to_string();
     ctx.keys.insert(key, NewValue::Bytes(sum.as_bytes()), Expiry::Keep);
     ctx.keys.modified(key);
     propagate_set(ctx.keys, key, sum.as_bytes(), Expiry::Keep);
