@@ -58,10 +58,10 @@ fn integer(value: &str, min: i64, max: i64) -> Result<i64, String> {
 fn save_points(value: &str) -> Result<String, String> {
     let words: Vec<&str> = value.split_whitespace().collect();
     let valid = |(i, word): (usize, &&str)| {
-        let least = i32::from(i % 2 == 0);
+        let least = i32::from(i.is_multiple_of(2));
         word.parse::<i32>().is_ok_and(|n| least <= n)
     };
-    if words.len() % 2 == 0 && words.iter().enumerate().all(valid) {
+    if words.len().is_multiple_of(2) && words.iter().enumerate().all(valid) {
         return Ok(words.join(" "));
     }
     Err("Invalid save parameters".into())
@@ -73,7 +73,7 @@ pub(super) fn merge_output_limits(current: &str, value: &str) -> Result<String, 
         ["normal", "slave", "pubsub"].map(|class| (class, String::new())).into();
     for text in [current, value] {
         let words: Vec<&str> = text.split_whitespace().collect();
-        if words.len() % 4 != 0 {
+        if !words.len().is_multiple_of(4) {
             return Err("Wrong number of arguments in buffer limit configuration.".into());
         }
         for group in words.chunks(4) {

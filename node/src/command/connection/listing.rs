@@ -82,12 +82,12 @@ fn push_line(text: &mut Vec<u8>, client: &Client, now: i64) {
         Version::Resp3 => 3,
     };
     let mut head = String::new();
-    let written = write!(
+    let written = writeln!(
         head,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} \
          multi={multi} watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} \
          omem={output} tot-mem={} events={} cmd={} user={} redir=-1 resp={resp} lib-name={} lib-ver={} \
-         tot-net-in={} tot-net-out={} tot-cmds={}\n",
+         tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
         client.address,
         client.local_address,

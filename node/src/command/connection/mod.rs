@@ -1,6 +1,9 @@
 //! Commands of the group connection: who the client is ([`hello`]), what it does with its session ([`session`]), and
 //! CLIENT ([`client`], [`listing`] with the filters of LIST and KILL in [`filter`]).
 
+#[cfg(test)]
+mod tests;
+
 mod client;
 mod filter;
 mod hello;

@@ -23,7 +23,7 @@ pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 
 /// `CONFIG SET parameter value [parameter value ...]`: all of them, or none.
 pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity("config|set".into()));
     }
     let words: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).into_owned()).collect();

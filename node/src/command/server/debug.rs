@@ -57,6 +57,7 @@ fn protocol(ctx: &mut Ctx<'_, '_>, kind: &[u8]) -> CommandResult {
     match kind.to_ascii_lowercase().as_slice() {
         b"string" => out.bulk_str("Hello World"),
         b"integer" => out.integer(12345),
+        #[allow(clippy::approx_constant, reason = "the value that clients expect")]
         b"double" => out.double(3.141),
         b"bignum" if out.is_resp3() => out.raw(b"(1234567999999999999999999999999999999\r\n"),
         b"bignum" => out.bulk_str("1234567999999999999999999999999999999"),

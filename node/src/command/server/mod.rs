@@ -1,6 +1,9 @@
 //! Commands of the group server: the keyspace as a whole ([`keyspace`]), INFO ([`info`]), COMMAND ([`commands`],
 //! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), and small ones ([`process`]).
 
+#[cfg(test)]
+mod tests;
+
 mod commands;
 mod config;
 mod debug;

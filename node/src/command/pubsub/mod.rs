@@ -3,6 +3,9 @@
 //! A confirmation leaves in order with the messages: what was published before an unsubscription is sent before its
 //! confirmation, and nothing after it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use keyward_proto::resp::Args;

@@ -1,5 +1,8 @@
 //! Transactions: MULTI, DISCARD, WATCH, UNWATCH. EXEC itself is in [`crate::execute`].
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use keyward_proto::resp::Args;

@@ -1,0 +1,69 @@
+//! Confirmations, messages and their order.
+
+use crate::testing::{TestNode, check};
+
+#[test]
+fn confirmations_count_subscriptions() {
+    check(&[
+        (
+            "SUBSCRIBE a b",
+            "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n",
+        ),
+        ("SSUBSCRIBE s", "*3\r\n$10\r\nssubscribe\r\n$1\r\ns\r\n:1\r\n"),
+        ("PING", "*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
+        (
+            "GET a",
+            "-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+             this context\r\n",
+        ),
+        ("UNSUBSCRIBE a", "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:1\r\n"),
+        ("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:0\r\n"),
+        ("SUNSUBSCRIBE", "*3\r\n$12\r\nsunsubscribe\r\n$1\r\ns\r\n:0\r\n"),
+        ("PUNSUBSCRIBE", "*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n"),
+        ("PING", "+PONG\r\n"),
+    ]);
+}
+
+#[test]
+fn a_message_to_oneself_follows_the_reply() {
+    let mut node = TestNode::new().resp3();
+    node.run("SUBSCRIBE a");
+    let message = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n";
+    assert_eq!(node.run("PUBLISH a x"), format!(":1\r\n{message}"));
+    node.run("MULTI");
+    node.run("PUBLISH a x");
+    assert_eq!(node.run("EXEC"), format!("*1\r\n:1\r\n{message}"));
+}
+
+#[test]
+fn a_message_precedes_the_end_of_its_subscription() {
+    let mut node = TestNode::new();
+    let mut publisher = node.another_client();
+    node.run("PSUBSCRIBE a*");
+    assert_eq!(publisher.run("PUBLISH ab x"), ":1\r\n");
+    assert_eq!(
+        node.run("PUNSUBSCRIBE"),
+        "*4\r\n$8\r\npmessage\r\n$2\r\na*\r\n$2\r\nab\r\n$1\r\nx\r\n*3\r\n$12\r\npunsubscribe\r\n$2\r\na*\r\n:0\r\n"
+    );
+    assert_eq!(publisher.run("PUBLISH ab x"), ":0\r\n");
+}
+
+#[test]
+fn confirmations_are_sent_even_without_replies() {
+    let mut node = TestNode::new();
+    assert_eq!(node.run("CLIENT REPLY OFF"), "");
+    assert_eq!(node.run("PING"), "");
+    assert_eq!(node.run("SUBSCRIBE a"), "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+}
+
+#[test]
+fn reset_ends_all_subscriptions() {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    node.run("SUBSCRIBE a");
+    node.run("PSUBSCRIBE b*");
+    assert_eq!(other.run("PUBSUB NUMSUB a"), "*2\r\n$1\r\na\r\n:1\r\n");
+    assert_eq!(node.run("RESET"), "+RESET\r\n");
+    assert_eq!(other.run("PUBSUB NUMSUB a"), "*2\r\n$1\r\na\r\n:0\r\n");
+    assert_eq!(other.run("PUBSUB NUMPAT"), ":0\r\n");
+}

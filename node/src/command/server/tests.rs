@@ -1,0 +1,57 @@
+//! The keyspace as a whole, CONFIG, COMMAND.
+
+use crate::testing::{TestNode, check};
+
+#[test]
+fn a_flush_reaches_replicas() {
+    let mut node = TestNode::replicated();
+    for request in ["SET a 1", "SELECT 1", "SET b 1", "FLUSHDB", "SET c 1"] {
+        node.run(request);
+    }
+    let mut replica = node.replica();
+    assert_eq!(replica.run("DBSIZE"), ":1\r\n");
+    replica.run("SELECT 1");
+    assert_eq!((replica.run("DBSIZE"), replica.run("EXISTS c")), (":1\r\n".into(), ":1\r\n".into()));
+    node.effects();
+    node.run("FLUSHALL ASYNC");
+    assert_eq!(node.effects(), ["FLUSHALL"]);
+    node.run("SWAPDB 0 1");
+    assert_eq!(node.effects(), ["SWAPDB 0 1"]);
+}
+
+#[test]
+fn swapdb_exchanges_keys_and_expiries() {
+    let mut node = TestNode::new();
+    node.run("SET a 1 PX 100000");
+    node.run("SWAPDB 0 1");
+    assert_eq!(node.run("DBSIZE"), ":0\r\n");
+    assert!(node.run("INFO keyspace").contains("db1:keys=1,expires=1,"));
+}
+
+#[test]
+fn config_set_is_seen_by_config_get() {
+    check(&[
+        ("CONFIG SET maxmemory 1mb timeout 7", "+OK\r\n"),
+        (
+            "CONFIG GET maxmemory TIMEOUT",
+            "*4\r\n$9\r\nmaxmemory\r\n$7\r\n1048576\r\n$7\r\ntimeout\r\n$1\r\n7\r\n",
+        ),
+        ("CONFIG SET slowlog-max-len 5", "+OK\r\n"),
+        (
+            "CONFIG GET *slow*len",
+            "*4\r\n$33\r\ncommandlog-slow-execution-max-len\r\n$1\r\n5\r\n$15\r\nslowlog-max-len\r\n$1\r\n5\r\n",
+        ),
+    ]);
+}
+
+#[test]
+fn command_finds_the_keys_of_a_request() {
+    check(&[
+        ("COMMAND GETKEYS MSET a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        ("COMMAND GETKEYSANDFLAGS SET a 1", "*1\r\n*2\r\n$1\r\na\r\n*2\r\n+OW\r\n+update\r\n"),
+        ("COMMAND GETKEYSANDFLAGS SET a 1 GET", "*1\r\n*2\r\n$1\r\na\r\n*3\r\n+RW\r\n+access\r\n+update\r\n"),
+        ("COMMAND GETKEYS PING", "-ERR The command has no key arguments\r\n"),
+        ("COMMAND GETKEYS ZUNIONSTORE d 0 a", "-ERR Invalid arguments specified for command\r\n"),
+        ("COMMAND INFO nosuch", "*1\r\n$-1\r\n"),
+    ]);
+}

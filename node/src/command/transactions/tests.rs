@@ -1,0 +1,82 @@
+//! Replies of MULTI, EXEC, WATCH, and what fails a transaction.
+
+use crate::testing::{TestNode, check};
+
+const QUEUED: &str = "+QUEUED\r\n";
+
+#[test]
+fn a_transaction_replies_with_all_its_replies() {
+    check(&[
+        ("MULTI", "+OK\r\n"),
+        ("SET a 1", QUEUED),
+        ("INCR a", QUEUED),
+        ("LPUSH a x", QUEUED),
+        ("EXEC", "*3\r\n+OK\r\n:2\r\n-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
+        ("EXEC", "-ERR EXEC without MULTI\r\n"),
+        ("DISCARD", "-ERR DISCARD without MULTI\r\n"),
+    ]);
+}
+
+#[test]
+fn an_error_while_queueing_aborts() {
+    for wrong in ["NOSUCH", "GET", "MULTI", "WATCH a", "CLIENT REPLY OFF"] {
+        let mut node = TestNode::new();
+        node.run("MULTI");
+        assert!(node.run(wrong).starts_with("-ERR "), "{wrong}");
+        assert_eq!(node.run("SET a 1"), QUEUED);
+        let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        assert_eq!(node.run("EXEC"), aborted, "{wrong}");
+        assert_eq!(node.run("GET a"), "$-1\r\n");
+    }
+    check(&[
+        ("MULTI", "+OK\r\n"),
+        (
+            "EXEC a",
+            "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n",
+        ),
+        ("EXEC", "-ERR EXEC without MULTI\r\n"),
+    ]);
+}
+
+/// Whether a transaction fails after `change` by another client.
+fn fails_after(before: &str, change: &str) -> bool {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    node.run(before);
+    node.run("WATCH a");
+    other.run(change);
+    node.run("MULTI");
+    node.run("PING");
+    match node.run("EXEC").as_str() {
+        "*-1\r\n" => true,
+        "*1\r\n+PONG\r\n" => false,
+        reply => panic!("{reply}"),
+    }
+}
+
+#[test]
+fn a_watched_key_that_changes_fails_the_transaction() {
+    assert!(fails_after("PING", "SET a 1"));
+    assert!(fails_after("SET a 1", "DEL a"));
+    assert!(fails_after("SET a 1", "FLUSHALL"));
+    assert!(fails_after("SET a 1", "SWAPDB 0 1"));
+    assert!(!fails_after("SET a 1", "SET b 1"));
+    assert!(!fails_after("PING", "FLUSHALL"), "the key did not exist before either");
+    assert!(!fails_after("PING", "DEL a"));
+}
+
+#[test]
+fn unwatch_forgets() {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    for forget in ["UNWATCH", "DISCARD", "EXEC"] {
+        node.run("WATCH a");
+        if forget != "UNWATCH" {
+            node.run("MULTI");
+        }
+        node.run(forget);
+        other.run("SET a 1");
+        node.run("MULTI");
+        assert_eq!(node.run("EXEC"), "*0\r\n", "{forget}");
+    }
+}
