@@ -19,6 +19,12 @@ pub mod topology;
 
 /// Generated from `proto/keyward.proto`.
 pub mod rpc {
-    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
+    #![allow(
+        missing_debug_implementations,
+        unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
     tonic::include_proto!("keyward.v1");
 }
