@@ -606,7 +606,13 @@ impl Executor {
             rng: &mut self.rng,
             row,
         };
-        (row.handler)(&mut ctx, args)
+        let result = (row.handler)(&mut ctx, args);
+        if row.scope == Scope::None && self.server.version() != self.version {
+            // CONFIG SET: what follows in the batch is executed under the new settings.
+            self.refresh();
+            keys.set_event_classes(self.settings.notify_keyspace_events);
+        }
+        result
     }
 
     /// What follows a command once its locks are free.
@@ -984,10 +990,9 @@ fn rejected(session: &mut Session, args: Args<'_>, keys: &mut Keys<'_>, error: C
         }
         return error;
     }
-    if session.transaction.take().is_some() {
-        unwatch(session, keys);
-        session.describe();
-    }
+    session.transaction = None;
+    unwatch(session, keys);
+    session.describe();
     match error {
         CommandError::Moved { .. }
         | CommandError::CrossSlot

@@ -1,7 +1,12 @@
 //! Glob patterns of KEYS, SCAN, PSUBSCRIBE and CONFIG GET: `*`, `?`, `[a-c]`, `[^a]`, `\` escapes.
 
 /// Whether the whole text matches the pattern. Takes time proportional to pattern times text at worst.
+///
+/// As in Valkey, nothing but the empty pattern matches the empty text, not even `*`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    if text.is_empty() {
+        return pattern.is_empty();
+    }
     let (mut p, mut t) = (0, 0);
     // Where to go on when the text behind the last star does not match: one more byte goes to the star.
     let mut star: Option<(usize, usize)> = None;
@@ -72,7 +77,9 @@ mod tests {
     #[test]
     fn patterns() {
         for (pattern, text, expect) in [
-            ("*", "", true),
+            ("*", "", false),
+            ("", "", true),
+            ("a*", "a", true),
             ("h?llo", "hello", true),
             ("h*llo", "heeeello", true),
             ("h[ae]llo", "hallo", true),

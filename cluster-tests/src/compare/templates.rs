@@ -309,7 +309,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "COMMAND GETKEYSANDFLAGS ( SET $s $v | MGET $s $s | COPY $k $k | LMOVE $l $l LEFT LEFT )",
             "COMMAND LIST FILTERBY ( PATTERN ( get* | z* | nosuch* ) | ACLCAT ( hash | list | nosuch ) | MODULE none | foo bar )",
             "COMMAND nosuch",
-            "NOSUCHCOMMAND $v $v",
+            "NOSUCHCOMMAND $name $name",
         ],
     ),
     (

@@ -415,9 +415,10 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
         "radius" => one(RADII, rng),
         "unit" => one(&["m", "km", "ft", "mi", "KM", "foo"], rng),
         "place" => one(&["Palermo", "Catania", "London", "Paris", "nowhere"], rng),
-        "cmd" => {
-            one(&["get", "set", "SET", "zadd", "nosuch", "mget", "lmove", "object", "hset", "ping"], rng)
-        }
+        "cmd" => one(
+            &["get", "append", "APPEND", "zadd", "nosuch", "mget", "lmove", "object", "hset", "ping"],
+            rng,
+        ),
         "conf" => one(CONFIG_NAMES, rng),
         "name" => one(&["alice", "bob", "", "with space", "\u{e9}", "tab\t", "x-y_z"], rng),
         _ => panic!("no words for ${name}"),
@@ -426,7 +427,6 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
 
 /// Directives with the same defaults in both servers.
 const CONFIG_NAMES: &[&str] = &[
-    "maxmemory",
     "maxmemory-policy",
     "maxmemory-samples",
     "hash-max-listpack-entries",
@@ -449,5 +449,5 @@ const CONFIG_NAMES: &[&str] = &[
     "lazyfree-lazy-user-del",
     "timeout",
     "nosuchdirective",
-    "MAXMEMORY",
+    "TIMEOUT",
 ];

@@ -83,7 +83,7 @@ impl<'a> ScanOptions<'a> {
     /// Whether a key, field or member passes MATCH.
     #[inline]
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
+        self.pattern.is_none_or(|pattern| pattern == b"*" || glob::matches(pattern, name))
     }
 }
 
@@ -91,9 +91,11 @@ impl<'a> ScanOptions<'a> {
 pub(super) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     let invalid = || CommandError::err("invalid cursor");
     let text = argument.trim_ascii_start();
-    let digits = match text {
-        [b'+', digits @ ..] => digits,
-        _ => text,
+    // As strtoul, which reads a negative number as its complement.
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        _ => (false, text),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(invalid());
@@ -101,7 +103,7 @@ pub(super) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     let value = digits
         .iter()
         .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(*digit - b'0')));
-    value.ok_or_else(invalid)
+    value.map(|v| if negative { v.wrapping_neg() } else { v }).ok_or_else(invalid)
 }
 
 /// Walks over a collection from `cursor` on, until about COUNT elements are visited; returns the next cursor, zero at

@@ -130,7 +130,7 @@ pub(super) static DIRECTIVES: &[Directive] = &[
         "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
         Runtime,
     ),
-    row("maxmemory", MEMORY, "0", Runtime),
+    row("maxmemory", MEMORY, "0", Unavailable),
     row(
         "maxmemory-policy",
         Kind::Choice(&[
@@ -149,14 +149,14 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("maxmemory-samples", int(1, 64), "5", Runtime),
     // Encodings
     row("hash-max-listpack-entries", int(0, i64::MAX), "512", Runtime),
-    row("hash-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    row("hash-max-listpack-value", MEMORY, "64", Runtime),
     row("list-max-listpack-size", int(-INT, INT), "-2", Runtime),
     row("list-compress-depth", int(0, INT), "0", Runtime),
     row("set-max-intset-entries", int(0, i64::MAX), "512", Runtime),
     row("set-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("set-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    row("set-max-listpack-value", MEMORY, "64", Runtime),
     row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("zset-max-listpack-value", int(0, i64::MAX), "64", Runtime),
+    row("zset-max-listpack-value", MEMORY, "64", Runtime),
     // Persistence
     row("save", Kind::SavePoints, "", Runtime),
     row("appendonly", Kind::YesNo, "no", StartOnly),

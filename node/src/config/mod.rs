@@ -309,11 +309,11 @@ mod tests {
 
     #[test]
     fn arguments_like_valkeys() {
-        let config = arguments("--port 7000 --maxmemory 1gb --bind 127.0.0.1 ::1 --save ").unwrap();
+        let config = arguments("--port 7000 --repl-backlog-size 1gb --bind 127.0.0.1 ::1 --save ").unwrap();
         let settings = config.settings().unwrap();
         assert_eq!((settings.port, settings.bus_port), (7000, 17000));
         assert_eq!(settings.bind, ["127.0.0.1", "::1"]);
-        assert_eq!(config.text("maxmemory"), "1073741824");
+        assert_eq!(config.text("repl-backlog-size"), "1073741824");
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
         assert!(config.set(&[pair("timeout", "5"), pair("port", "1")]).is_err());
         assert_eq!(config.text("timeout"), "0");
         assert!(config.set(&[pair("timeout", "5"), pair("TIMEOUT", "6")]).is_err());
-        config.set(&[pair("timeout", "5"), pair("maxmemory", "1k")]).unwrap();
-        assert_eq!((config.text("timeout"), config.text("maxmemory")), ("5", "1000"));
+        config.set(&[pair("timeout", "5"), pair("client-query-buffer-limit", "2mb")]).unwrap();
+        assert_eq!((config.text("timeout"), config.text("client-query-buffer-limit")), ("5", "2097152"));
     }
 }

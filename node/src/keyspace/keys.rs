@@ -246,6 +246,11 @@ impl<'a> Keys<'a> {
         !self.ready.is_empty()
     }
 
+    /// Which events are wanted from now on.
+    pub fn set_event_classes(&mut self, classes: EventClasses) {
+        self.notify = classes;
+    }
+
     /// Keyspace events of the finished command.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(self.events.get_mut())

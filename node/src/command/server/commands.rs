@@ -240,7 +240,12 @@ pub(in crate::command) fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
         }
         _ => return Err(CommandError::Syntax),
     };
-    ctx.out.set(names.len());
+    // A filtered list is an array in both protocols.
+    if args.len() == 2 {
+        ctx.out.set(names.len());
+    } else {
+        ctx.out.array(names.len());
+    }
     names.iter().for_each(|name| ctx.out.bulk_str(name));
     Ok(Outcome::Reply)
 }
