@@ -272,7 +272,6 @@ const CONFIG_DEFAULTS: &[(&str, &str)] = &[
     ("zset-max-listpack-entries", "128"),
     ("zset-max-listpack-value", "64"),
     ("hll-sparse-max-bytes", "3000"),
-    ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("maxmemory-samples", "5"),
     ("appendfsync", "everysec"),
@@ -292,7 +291,7 @@ fn reset_commands(steps: &[Step]) -> Vec<Args> {
     if steps.iter().any(|step| step.actions.iter().any(changes)) {
         commands.extend(CONFIG_DEFAULTS.iter().map(|(name, value)| args(&["CONFIG", "SET", name, value])));
     } else {
-        commands.push(args(&["CONFIG", "SET", "notify-keyspace-events", "", "maxmemory", "0"]));
+        commands.push(args(&["CONFIG", "SET", "notify-keyspace-events", ""]));
     }
     commands
 }

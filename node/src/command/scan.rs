@@ -36,6 +36,9 @@ pub(super) enum Scanned {
     SortedSet,
 }
 
+/// What TYPE may name; the types that are not there yet match no key.
+const TYPE_NAMES: &[&str] = &["string", "list", "set", "zset", "hash", "stream"];
+
 impl<'a> ScanOptions<'a> {
     /// Reads `[MATCH pattern] [COUNT count] [TYPE type] [NOVALUES] [NOSCORES]` from argument `first` on.
     pub(super) fn parse(args: Args<'a>, first: usize, scanned: Scanned) -> Result<Self, CommandError> {
@@ -57,6 +60,10 @@ impl<'a> ScanOptions<'a> {
                     at += 2;
                 }
                 Some(value) if ascii_eq(word, "type") && scanned == Scanned::Keys => {
+                    if !TYPE_NAMES.iter().any(|name| ascii_eq(value, name)) {
+                        let name = String::from_utf8_lossy(value);
+                        return Err(CommandError::err(format!("unknown type name '{name}'")));
+                    }
                     options.type_name = Some(value);
                     at += 2;
                 }
@@ -103,7 +110,13 @@ pub(super) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     let value = digits
         .iter()
         .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(*digit - b'0')));
-    value.map(|v| if negative { v.wrapping_neg() } else { v }).ok_or_else(invalid)
+    match value {
+        // A negative number that fits 64 bits is one, and refused; a smaller one is read as its complement.
+        Some(v) if negative && v <= 1 << 63 => Err(invalid()),
+        Some(v) if negative => Ok(v.wrapping_neg()),
+        Some(v) => Ok(v),
+        None => Err(invalid()),
+    }
 }
 
 /// Walks over a collection from `cursor` on, until about COUNT elements are visited; returns the next cursor, zero at

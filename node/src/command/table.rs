@@ -245,11 +245,13 @@ static BY_NAME: LazyLock<HashMap<&'static [u8], &'static Row, foldhash::fast::Fi
 /// no other byte becomes a letter by setting the bit of lower case.
 type Packed = (u64, usize);
 
+type ShortNames = Box<[Option<(Packed, &'static Row)>]>;
+
 const SHORT_NAME_LEN: usize = 8;
 const SHORT_NAMES_BITS: u32 = 10;
 
 /// The commands with short names, found without hashing and comparing bytes: open addressing, mostly empty.
-static BY_SHORT_NAME: LazyLock<Box<[Option<(Packed, &'static Row)>]>> = LazyLock::new(|| {
+static BY_SHORT_NAME: LazyLock<ShortNames> = LazyLock::new(|| {
     let mut table = vec![None; 1 << SHORT_NAMES_BITS];
     for row in ROWS.iter().filter(|r| r.name.bytes().all(|b| b.is_ascii_lowercase())) {
         let Some(packed) = pack(row.name.as_bytes()) else { continue };

@@ -73,13 +73,13 @@ pub(in crate::command) fn getex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
             propagate_expire_at(keys, key, at);
             keys.notify(EventClass::Generic, "expire", key);
         }
-        None if options.expiry == ExpiryOption::Persist => {
-            if keys.get(key).is_some_and(|e| e.expire_at().is_some()) {
-                keys.set_expire_at(key, None);
-                keys.modified(key);
-                keys.propagate_as(key, &[b"PERSIST", key]);
-                keys.notify(EventClass::Generic, "persist", key);
-            }
+        None if options.expiry == ExpiryOption::Persist
+            && keys.get(key).is_some_and(|e| e.expire_at().is_some()) =>
+        {
+            keys.set_expire_at(key, None);
+            keys.modified(key);
+            keys.propagate_as(key, &[b"PERSIST", key]);
+            keys.notify(EventClass::Generic, "persist", key);
         }
         None => {}
     }
