@@ -121,7 +121,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100u32).map(|i| (i * i * 37 + i) as u8).collect();
         for len in 0..bytes.len() {
             let by_bits = bytes[..len].iter().fold(0u16, |crc, byte| {
-                (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| crc << 1 ^ (crc >> 15) * 0x1021)
+                (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| (crc << 1) ^ ((crc >> 15) * 0x1021))
             });
             assert_eq!(crc16(&bytes[..len]), by_bits);
         }
