@@ -20,7 +20,7 @@ pub(super) struct ScanOptions<'a> {
     /// About how many elements to visit.
     pub count: usize,
     /// SCAN ... TYPE.
-    pub type_name: Option<&'a [u8]>,
+    pub type_name: Option<&'static str>,
     /// HSCAN ... NOVALUES.
     pub no_values: bool,
     /// ZSCAN ... NOSCORES.
@@ -60,11 +60,9 @@ impl<'a> ScanOptions<'a> {
                     at += 2;
                 }
                 Some(value) if ascii_eq(word, "type") && scanned == Scanned::Keys => {
-                    if !TYPE_NAMES.iter().any(|name| ascii_eq(value, name)) {
-                        let name = String::from_utf8_lossy(value);
-                        return Err(CommandError::err(format!("unknown type name '{name}'")));
-                    }
-                    options.type_name = Some(value);
+                    let known = TYPE_NAMES.iter().copied().find(|name| ascii_eq(value, name));
+                    let unknown = || format!("unknown type name '{}'", String::from_utf8_lossy(value));
+                    options.type_name = Some(known.ok_or_else(|| CommandError::err(unknown()))?);
                     at += 2;
                 }
                 Some(_) | None if ascii_eq(word, "novalues") => {

@@ -97,14 +97,7 @@ fn is_live(entry: &Entry, now: i64) -> bool {
 pub(in crate::command) fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = parse_cursor(args.at(1))?;
     let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
-    let type_name = match options.type_name {
-        None => None,
-        Some(name) => {
-            let known = TYPE_NAMES.iter().find(|known| ascii_eq(name, known));
-            let unknown = || format!("unknown type name '{}'", String::from_utf8_lossy(name));
-            Some(*known.ok_or_else(|| CommandError::err(unknown()))?)
-        }
-    };
+    let type_name = options.type_name;
     let now = ctx.keys.now;
     let mut found = BytesMut::new();
     let mut elements = ReplyWriter::new(&mut found, ctx.out.version());
