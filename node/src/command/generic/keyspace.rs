@@ -5,13 +5,10 @@ use keyward_proto::glob;
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::{CommandResult, Ctx, Outcome};
 
 use crate::keyspace::entry::Entry;
 use crate::notify::EventClass;
-
-/// Types that SCAN knows, as TYPE reports them.
-const TYPE_NAMES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
 
 /// `DEL key [key ...]`
 pub(in crate::command) fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
