@@ -38,9 +38,9 @@ impl Equality {
             ("KEYS" | "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS", _) => Self::Unordered,
             ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") => Self::Unordered,
             // Help is in each program's own words; the lists tell which commands a program has.
-            (_, "HELP") | ("COMMAND", "COUNT" | "LIST") => Self::Kind,
+            (_, "HELP") | ("COMMAND", "" | "COUNT" | "LIST") => Self::Kind,
             ("HGETALL", _) | ("CONFIG", "GET") => Self::UnorderedPairs,
-            ("COMMAND", "" | "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") => Self::UnorderedDeep,
+            ("COMMAND", "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") => Self::UnorderedDeep,
             // All of a set; fewer are followed by a DEL of what is left.
             ("SPOP", _) if args.get(2).is_some_and(|count| count == b"1000") => Self::Unordered,
             ("SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "RANDOMKEY" | "TIME", _) => Self::Shape,
@@ -60,6 +60,10 @@ impl Equality {
     pub fn holds(self, ours: &Frame, theirs: &Frame) -> bool {
         if ours.raw == theirs.raw {
             return true;
+        }
+        if ours.is_error() && theirs.is_error() {
+            // Keyward replaces bytes that are no UTF-8 in the arguments that an error quotes.
+            return String::from_utf8_lossy(&ours.raw) == String::from_utf8_lossy(&theirs.raw);
         }
         if ours.is_error()
             || theirs.is_error()

@@ -440,7 +440,6 @@ const CONFIG_NAMES: &[&str] = &[
     "list-compress-depth",
     "hll-sparse-max-bytes",
     "notify-keyspace-events",
-    "appendonly",
     "appendfsync",
     "save",
     "databases",
