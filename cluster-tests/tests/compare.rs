@@ -26,12 +26,13 @@ fn replies_equal_valkeys_on_random_sequences() {
     let Some(dir) = programs::valkey_or_skip("comparison with Valkey") else { return };
     let valkey = Server::valkey(&dir, &[]).unwrap();
     let keyward = Server::keyward(&[]).unwrap();
-    for seed in [1, 2, 3, rand::random_range(1_000..1_000_000)] {
+    // A bounded number of sequences, so that every machine compares the same; fresh seeds are one command away.
+    for seed in [1, 2, 3, 4] {
         let campaign = Campaign {
             seed,
-            sequences: 400,
+            sequences: 120,
             only: CORE_GROUPS.iter().map(|group| (*group).to_owned()).collect(),
-            time_limit: Some(Duration::from_secs(12)),
+            time_limit: Some(Duration::from_secs(60)),
             ..Campaign::default()
         };
         assert_equal(&run(&keyward, &valkey, &campaign));

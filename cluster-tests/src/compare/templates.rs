@@ -288,7 +288,6 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "SWAPDB $db $db",
             "TIME",
             "ROLE",
-            "LOLWUT",
             "INFO ( server | keyspace | nosuch )",
             "MEMORY USAGE $k",
             "MEMORY USAGE $k SAMPLES $c",

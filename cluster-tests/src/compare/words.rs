@@ -441,12 +441,10 @@ const CONFIG_NAMES: &[&str] = &[
     "hll-sparse-max-bytes",
     "notify-keyspace-events",
     "appendfsync",
-    "save",
     "databases",
     "proto-max-bulk-len",
     "stream-node-max-*",
     "lazyfree-lazy-user-del",
     "timeout",
     "nosuchdirective",
-    "TIMEOUT",
 ];
