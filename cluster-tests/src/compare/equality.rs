@@ -40,6 +40,7 @@ impl Equality {
             // Help is in each program's own words; the lists tell which commands a program has.
             (_, "HELP") | ("COMMAND", "" | "COUNT" | "LIST") => Self::Kind,
             ("HGETALL", _) | ("CONFIG", "GET") => Self::UnorderedPairs,
+            ("COMMAND", "INFO") if args.get(2).is_none() => Self::Kind,
             ("COMMAND", "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") => Self::UnorderedDeep,
             // All of a set; fewer are followed by a DEL of what is left.
             ("SPOP", _) if args.get(2).is_some_and(|count| count == b"1000") => Self::Unordered,

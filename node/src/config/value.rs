@@ -47,7 +47,8 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
 }
 
 fn integer(value: &str, min: i64, max: i64) -> Result<i64, String> {
-    let number: i64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+    let number: i64 = keyward_proto::resp::number::parse_i64(value.as_bytes())
+        .ok_or("argument couldn't be parsed into an integer".to_owned())?;
     if (min..=max).contains(&number) {
         return Ok(number);
     }
