@@ -18,7 +18,7 @@ pub use range::{LexBound, LexRange, ScoreRange};
 use crate::keyspace::table::{ScanPosition, Table, hash_of};
 use member::Member;
 use packed::Packed;
-use tree::Tree;
+use tree::{Target, Tree};
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ impl SortedSet {
         if old != score {
             *found = Member::new(member, score);
             let new = found.clone();
-            large.in_order.remove_at(large.in_order.index_of(old, member));
+            large.in_order.remove(Target::Member(old, member));
             large.in_order.insert(new);
         }
         false
@@ -169,7 +169,7 @@ impl SortedSet {
             }
             Representation::Large(large) => {
                 let score = large.by_name.remove(hash_of(member), member)?.score();
-                large.in_order.remove_at(large.in_order.index_of(score, member));
+                large.in_order.remove(Target::Member(score, member));
                 Some(score)
             }
         }
@@ -182,7 +182,7 @@ impl SortedSet {
             // One after the other from the end: the tree levels itself on the way.
             Representation::Large(large) => {
                 for index in range.rev() {
-                    let member = large.in_order.remove_at(index);
+                    let member = large.in_order.remove(Target::At(index));
                     large.by_name.remove(hash_of(member.name()), member.name());
                 }
             }

@@ -29,6 +29,11 @@ impl Item {
     }
 
     #[inline]
+    fn is_after(&self, score: f64, name: &[u8]) -> bool {
+        if self.score == score { name < self.member.name() } else { score < self.score }
+    }
+
+    #[inline]
     fn is_before_item(&self, other: &Item) -> bool {
         self.score < other.score || self.is_before(other.score, other.member.name())
     }
@@ -47,6 +52,13 @@ struct Child {
     /// Number of members below.
     len: usize,
     node: Box<Node>,
+}
+
+/// Which member to remove.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    At(usize),
+    Member(f64, &'a [u8]),
 }
 
 /// See the module documentation.
@@ -81,11 +93,10 @@ impl Tree {
         }
     }
 
-    /// Removes the member at an index below `len`.
-    pub(super) fn remove_at(&mut self, index: usize) -> Member {
-        debug_assert!(index < self.len);
+    /// Removes a member that is in the tree.
+    pub(super) fn remove(&mut self, target: Target<'_>) -> Member {
         self.len -= 1;
-        let item = self.root.remove_at(index);
+        let item = self.root.remove(target);
         if let Node::Inner(children) = &mut self.root
             && children.len() == 1
             && let Some(only) = children.pop()
@@ -212,14 +223,26 @@ impl Node {
         }
     }
 
-    fn remove_at(&mut self, mut index: usize) -> Item {
+    fn remove(&mut self, target: Target<'_>) -> Item {
         match self {
-            Node::Leaf(items) => items.remove(index),
+            Node::Leaf(items) => {
+                let at = match target {
+                    Target::At(index) => index,
+                    Target::Member(score, name) => items.partition_point(|i| i.is_before(score, name)),
+                };
+                items.remove(at)
+            }
             Node::Inner(children) => {
-                let at = child_at(children, &mut index);
+                let (at, target) = match target {
+                    Target::At(mut index) => (child_at(children, &mut index), Target::At(index)),
+                    Target::Member(score, name) => {
+                        let behind = children.partition_point(|c| !c.first.is_after(score, name));
+                        (behind.saturating_sub(1), target)
+                    }
+                };
                 let child = &mut children[at];
                 child.len -= 1;
-                let item = child.node.remove_at(index);
+                let item = child.node.remove(target);
                 if child.node.is_sparse() {
                     level(children, at);
                 }
