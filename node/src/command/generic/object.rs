@@ -102,7 +102,8 @@ fn encoding(entry: &Entry, server: &Server) -> &'static str {
         }
         ValueRef::SortedSet(set) => {
             let longest = limit("zset-max-listpack-value");
-            let compact = set.len() <= limit("zset-max-listpack-entries")
+            let compact = !set.has_shrunk()
+                && set.len() <= limit("zset-max-listpack-entries")
                 && set.iter().all(|(m, _)| m.len() <= longest);
             if compact { "listpack" } else { "skiplist" }
         }

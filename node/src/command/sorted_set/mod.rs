@@ -24,8 +24,9 @@ use keyward_proto::resp::{Args, ReplyWriter};
 
 use super::scan::{ScanOptions, Scanned, parse_cursor};
 use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
-use crate::keyspace::entry::NewValue;
+use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::Expiry;
+use crate::keyspace::rebuild::rebuild_as;
 use crate::keyspace::types::SortedSet;
 use crate::notify::EventClass;
 
@@ -179,11 +180,8 @@ impl Scores {
     }
 }
 
-/// Members in an effect that builds a set up again.
-const REBUILD_LEN_MAX: usize = 512;
-
 /// Stores the result of ZRANGESTORE, ZUNIONSTORE and their like, and writes the reply. `sources` are the keys that
-/// it was computed from: if all are in the slot of `destination`, the request itself is the effect.
+/// it was computed from: if all are in the slot of `destination`, `args` are the effect.
 fn store<'a>(
     ctx: &mut Ctx<'_, '_>,
     args: Args<'_>,
@@ -202,7 +200,10 @@ fn store<'a>(
         if sources.all(|source| ctx.keys.same_slot(source, destination)) {
             ctx.keys.propagate(destination, args);
         } else {
-            propagate_rebuild(ctx, destination, &result);
+            ctx.keys.propagate_as(destination, &[b"DEL", destination]);
+            rebuild_as(destination, ValueRef::SortedSet(&result), None, &mut |command| {
+                ctx.keys.propagate_as(destination, command);
+            });
         }
         ctx.keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
         ctx.keys.modified(destination);
@@ -210,20 +211,4 @@ fn store<'a>(
         ctx.keys.notify(EventClass::SortedSet, event, destination);
     }
     ctx.out.len(len);
-}
-
-/// Effects that make `key` this set, whatever it was before.
-fn propagate_rebuild(ctx: &mut Ctx<'_, '_>, key: &[u8], set: &SortedSet) {
-    ctx.keys.propagate_as(key, &[b"DEL", key]);
-    let mut members = set.iter();
-    while members.len() > 0 {
-        let part: Vec<(String, &[u8])> = members
-            .by_ref()
-            .take(REBUILD_LEN_MAX)
-            .map(|(member, score)| (format_double(score), member))
-            .collect();
-        let mut command: Vec<&[u8]> = vec![b"ZADD", key];
-        command.extend(part.iter().flat_map(|(score, member)| [score.as_bytes(), member]));
-        ctx.keys.propagate_as(key, &command);
-    }
 }

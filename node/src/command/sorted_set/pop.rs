@@ -1,9 +1,9 @@
 //! Taking the lowest or highest members: ZPOPMIN, ZPOPMAX, ZMPOP and their blocking forms.
 
 use keyward_proto::resp::Args;
-use keyward_proto::resp::number::parse_i64;
 
 use super::after_removal;
+use crate::command::arguments::parse_positive;
 use crate::command::{
     Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, ascii_eq, parse_count, parse_timeout,
 };
@@ -136,11 +136,7 @@ impl<'a> MultiPop<'a, ()> {
         args: Args<'a>,
         number: usize,
     ) -> Result<MultiPop<'a, impl Iterator<Item = &'a [u8]> + Clone>, CommandError> {
-        let positive = |text: &[u8], error: &'static str| {
-            let value = parse_i64(text).filter(|v| 0 < *v).and_then(|v| usize::try_from(v).ok());
-            value.ok_or_else(|| CommandError::err(error))
-        };
-        let key_count = positive(args.at(number), "numkeys should be greater than 0")?;
+        let key_count = parse_positive(args.at(number), "numkeys should be greater than 0")?;
         let end_at = key_count.checked_add(number + 1).filter(|at| *at < args.len());
         let end_at = end_at.ok_or(CommandError::Syntax)?;
         let end = match args.at(end_at) {
@@ -153,7 +149,7 @@ impl<'a> MultiPop<'a, ()> {
             (Some(word), Some(count)) if ascii_eq(word, "count") => count,
             (Some(_), _) => return Err(CommandError::Syntax),
         };
-        let count = positive(count_text, "count should be greater than 0")?;
+        let count = parse_positive(count_text, "count should be greater than 0")?;
         if end_at + 3 < args.len() {
             return Err(CommandError::Syntax);
         }

@@ -5,11 +5,9 @@ use rand::Rng;
 use rand::seq::index;
 
 use super::Scores;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
-
-/// So many members are returned at most with a negative count, which repeats members and so has no natural bound.
-/// Differs from Valkey: it answers until its memory is used up.
-const REPEATED_LEN_MAX: u64 = 1 << 24;
+use crate::command::arguments::parse_signed_count;
+use crate::command::scan::{check_repeated_len, write_repeated};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
 
 /// See the module documentation.
 pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -28,12 +26,10 @@ pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     let len = set.len();
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if count < 0 {
+        check_repeated_len(wanted)?;
         scores.write_header(out, wanted);
-        for _ in 0..wanted {
-            if let Some(member) = set.get(ctx.rng.random_range(0..len)) {
-                scores.write(out, member);
-            }
-        }
+        let members = (0..wanted).filter_map(|_| set.get(ctx.rng.random_range(0..len)));
+        write_repeated(out, members, |out, member| scores.write(out, member))?;
     } else if len <= wanted {
         scores.write_header(out, len);
         set.iter().rev().for_each(|member| scores.write(out, member));
@@ -49,21 +45,14 @@ pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 }
 
 fn parse(args: Args<'_>, count: &[u8]) -> Result<(i64, Scores), CommandError> {
-    let count = parse_i64_arg(count)?;
-    if count == i64::MIN {
-        return Err(CommandError::err(format!(
-            "value is out of range, value must between {} and {}",
-            -i64::MAX,
-            i64::MAX
-        )));
-    }
+    let count = parse_signed_count(count)?;
     let scores = match args.get(3) {
         None => Scores::Without,
         Some(word) if args.len() == 4 && ascii_eq(word, "withscores") => Scores::With,
         Some(_) => return Err(CommandError::Syntax),
     };
     let doubled_overflows = scores == Scores::With && !(-i64::MAX / 2..=i64::MAX / 2).contains(&count);
-    if doubled_overflows || count < 0 && REPEATED_LEN_MAX < count.unsigned_abs() {
+    if doubled_overflows {
         return Err(CommandError::err("value is out of range"));
     }
     Ok((count, scores))

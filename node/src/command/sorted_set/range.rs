@@ -6,6 +6,7 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_f64_unbounded;
 
 use super::{Scores, after_removal, store};
+use crate::command::arguments::index_range;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
 use crate::keyspace::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet};
 
@@ -56,7 +57,7 @@ impl<'a> Ends<'a> {
             Ends::Lex(range) => set.lex_range(range, direction, skipped),
             Ends::Rank { start, stop } => {
                 let len = set.len();
-                let range = rank_range(*start, *stop, len);
+                let range = index_range(*start, *stop, len);
                 match direction {
                     Direction::Forward => range,
                     Direction::Reverse => len - range.end..len - range.start,
@@ -87,17 +88,6 @@ fn lex_bound(text: &[u8]) -> Option<LexBound<'_>> {
         [b'[', name @ ..] => Some(LexBound::Included(name)),
         [b'(', name @ ..] => Some(LexBound::Excluded(name)),
         _ => None,
-    }
-}
-
-/// The indexes from `start` to `stop`, both counted from the end if negative.
-fn rank_range(start: i64, stop: i64, len: usize) -> Range<usize> {
-    let len_signed = i64::try_from(len).unwrap_or(i64::MAX);
-    let from_end = |index: i64| if index < 0 { index + len_signed } else { index };
-    let (start, stop) = (from_end(start).max(0), from_end(stop).min(len_signed - 1));
-    match (usize::try_from(start), usize::try_from(stop)) {
-        (Ok(start), Ok(stop)) if start <= stop => start..stop + 1,
-        _ => 0..0,
     }
 }
 
@@ -225,13 +215,33 @@ pub(in crate::command) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     let query = Query::parse(args, 3, RANGE, true)?;
     let (destination, source) = (args.at(1), args.at(2));
     let mut result = SortedSet::default();
+    let mut range = 0..0;
     if let Some(set) = ctx.keys.sorted_set(source)? {
-        for (member, score) in set.range(query.indexes(set)) {
+        range = query.indexes(set);
+        for (member, score) in set.range(range.clone()) {
             result.insert(member, score);
         }
     }
-    store(ctx, args, destination, std::iter::once(source), result, "zrangestore");
+    let sources = std::iter::once(source);
+    if by_rank_is_safer(&query.ends) && !range.is_empty() {
+        let (start, stop) = rank_texts(&range);
+        let effect: [&[u8]; 5] = [b"ZRANGESTORE", destination, source, start.as_bytes(), stop.as_bytes()];
+        store(ctx, Args::from_slices(&effect), destination, sources, result, "zrangestore");
+    } else {
+        store(ctx, args, destination, sources, result, "zrangestore");
+    }
     Ok(Outcome::Reply)
+}
+
+/// Whether an effect should name ranks instead of the ends of the range. What a range of names means for members of
+/// different scores depends on the representation, which a replica need not have in common with its primary.
+fn by_rank_is_safer(ends: &Ends<'_>) -> bool {
+    matches!(ends, Ends::Lex(_))
+}
+
+/// The first and the last index of a range that is not empty.
+fn rank_texts(range: &Range<usize>) -> (String, String) {
+    (range.start.to_string(), (range.end - 1).to_string())
 }
 
 /// `ZCOUNT key min max`
@@ -269,19 +279,23 @@ pub(in crate::command) fn zremrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) 
 fn remove_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By, event: &'static str) -> CommandResult {
     let key = args.at(1);
     let ends = Ends::parse(by, args.at(2), args.at(3))?;
-    let removed = match ctx.keys.sorted_set_mut(key)? {
+    let range = match ctx.keys.sorted_set_mut(key)? {
         Some(set) => {
             let range = ends.indexes(set, Direction::Forward, 0);
-            let removed = range.len();
-            set.remove_range(range);
-            removed
+            set.remove_range(range.clone());
+            range
         }
-        None => 0,
+        None => 0..0,
     };
-    if removed > 0 {
-        ctx.keys.propagate(key, args);
+    if !range.is_empty() {
+        if by_rank_is_safer(&ends) {
+            let (start, stop) = rank_texts(&range);
+            ctx.keys.propagate_as(key, &[b"ZREMRANGEBYRANK", key, start.as_bytes(), stop.as_bytes()]);
+        } else {
+            ctx.keys.propagate(key, args);
+        }
         after_removal(ctx, key, event);
     }
-    ctx.out.len(removed);
+    ctx.out.len(range.len());
     Ok(Outcome::Reply)
 }

@@ -159,6 +159,10 @@ fn effects_are_deterministic_and_on_one_slot() {
         ("ZRANGESTORE other {s}z 5 9", &[]),
         ("ZREMRANGEBYSCORE {s}z 0 2", &["ZREMRANGEBYSCORE {s}z 0 2"]),
         ("ZREMRANGEBYLEX {s}z [x +", &[]),
+        ("ZADD {s}l 0 a 0 b 0 c 0 d", &["ZADD {s}l 0 a 0 b 0 c 0 d"]),
+        ("ZRANGESTORE {s}d {s}l + (a BYLEX REV LIMIT 1 2", &["ZRANGESTORE {s}d {s}l 1 2"]),
+        ("ZRANGESTORE {s}d {s}l [x + BYLEX", &["DEL {s}d"]),
+        ("ZREMRANGEBYLEX {s}l (a (d", &["ZREMRANGEBYRANK {s}l 1 2"]),
     ]);
 }
 

@@ -69,9 +69,16 @@ impl SortedSet {
         self.len() == 0
     }
 
-    /// Whether this is the small representation, which OBJECT ENCODING calls `listpack`.
+    /// Whether this is the small representation.
     pub fn is_packed(&self) -> bool {
         matches!(self.0, Representation::Packed(_))
+    }
+
+    /// Whether the set is large only because it once was: OBJECT ENCODING goes on calling it `skiplist`.
+    pub fn has_shrunk(&self) -> bool {
+        !self.is_packed()
+            && self.len() <= packed::LEN_MAX
+            && self.iter().all(|(member, _)| member.len() <= packed::NAME_BYTES_MAX)
     }
 
     /// All members with their scores, in ascending order.
