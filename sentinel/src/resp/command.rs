@@ -9,11 +9,11 @@ use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{ReplyWriter, Version};
 use keyward_proto::time::Monotonic;
 
-use super::glob;
 use super::info::info;
 use super::instances::View;
 use super::subcommand::sentinel;
 use crate::events::Event;
+use keyward_proto::glob;
 
 /// Valkey's version that the API imitates, and the one that old clients look for.
 pub(super) const VALKEY_VERSION: &str = "9.1.0";

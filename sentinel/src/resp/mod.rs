@@ -11,7 +11,6 @@
 //! here and is refused; QUIT and RESET are understood.
 
 pub mod command;
-pub mod glob;
 pub mod info;
 pub mod instances;
 pub mod request;

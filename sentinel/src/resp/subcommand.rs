@@ -5,9 +5,9 @@ use keyward_proto::resp::ReplyWriter;
 use keyward_proto::resp::number::parse_i64;
 
 use super::command::{Wish, lower, unknown_subcommand};
-use super::glob;
 use super::instances::{Monitored, View};
 use crate::events::sentinel_run_id;
+use keyward_proto::glob;
 
 const NO_SUCH_PRIMARY: &str = "ERR No such master with that name";
 
