@@ -2,7 +2,7 @@
 //!
 //! Each writer owns its keys and writes growing numbers to them, one command at a time. Then a key must hold at
 //! least the last acknowledged number and at most the last one that was tried: an answer that never came leaves
-//! the outcome open, an acknowledgement does not.
+//! the outcome open, an acknowledgement does not. Errors are counted by what they say.
 //!
 //! [`Probe`] asks every node directly, without a client library between, and tells how long none of them took
 //! a write.
@@ -35,12 +35,24 @@ struct Written {
 
 type Ledger = BTreeMap<String, Written>;
 
+/// What a writer's client library does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// Hands it to the writer at once, redirections too: a write is sent once, so its outcome is known or it is not.
+    Report,
+    /// Follows redirections and tries again, as it does for any application.
+    Retry,
+}
+
+/// Errors that writers have seen, by their first words.
+pub type Errors = BTreeMap<String, u64>;
+
 /// Running writers.
 #[derive(Debug)]
 pub struct Writers {
     runtime: Runtime,
     stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<Ledger>>,
+    tasks: Vec<tokio::task::JoinHandle<(Ledger, Errors)>>,
     acknowledged_at: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -49,13 +61,14 @@ pub struct Writers {
 pub struct History {
     ledger: Ledger,
     pub acknowledged: u64,
-    /// Writes without an answer.
+    /// Keys whose last write got no acknowledgement.
     pub unknown: u64,
+    pub errors: Errors,
 }
 
 impl Writers {
     /// Starts `count` writers, each with a cluster client of its own.
-    pub fn start(urls: &[String], count: usize) -> Result<Self, String> {
+    pub fn start(urls: &[String], count: usize, on_error: OnError) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -65,12 +78,14 @@ impl Writers {
         let acknowledged_at = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for writer in 0..count {
-            let client = ClusterClientBuilder::new(urls.to_vec())
+            let builder = ClusterClientBuilder::new(urls.to_vec())
                 .connection_timeout(RESPONSE_DEADLINE)
-                .response_timeout(RESPONSE_DEADLINE)
-                .retries(0)
-                .build()
-                .map_err(text)?;
+                .response_timeout(RESPONSE_DEADLINE);
+            let client = match on_error {
+                OnError::Report => builder.retries(0),
+                OnError::Retry => builder,
+            };
+            let client = client.build().map_err(text)?;
             let connection = runtime.block_on(client.get_async_connection()).map_err(text)?;
             tasks.push(runtime.spawn(write(writer, connection, stop.clone(), acknowledged_at.clone())));
         }
@@ -90,16 +105,20 @@ impl Writers {
     /// Stops all writers.
     pub fn stop(self) -> Result<History, String> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut ledger = Ledger::new();
+        let (mut ledger, mut errors) = (Ledger::new(), Errors::new());
         let mut unknown = 0;
         for task in self.tasks {
-            ledger.append(&mut self.runtime.block_on(task).map_err(text)?);
+            let (mut of_writer, seen) = self.runtime.block_on(task).map_err(text)?;
+            ledger.append(&mut of_writer);
+            for (error, times) in seen {
+                *errors.entry(error).or_default() += times;
+            }
         }
         for written in ledger.values() {
             unknown += u64::from(written.acknowledged < written.tried);
         }
         let acknowledged = self.acknowledged_at.lock().expect("no writer panics").len() as u64;
-        Ok(History { ledger, acknowledged, unknown })
+        Ok(History { ledger, acknowledged, unknown, errors })
     }
 }
 
@@ -136,8 +155,8 @@ async fn write(
     mut connection: ClusterConnection,
     stop: Arc<AtomicBool>,
     acknowledged_at: Arc<Mutex<Vec<Instant>>>,
-) -> Ledger {
-    let mut ledger = Ledger::new();
+) -> (Ledger, Errors) {
+    let (mut ledger, mut errors) = (Ledger::new(), Errors::new());
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
@@ -146,15 +165,24 @@ async fn write(
         written.tried = number;
         let reply: redis::RedisResult<String> =
             redis::cmd("SET").arg(&key).arg(number).query_async(&mut connection).await;
-        if reply.is_ok_and(|reply| reply == "OK") {
-            written.acknowledged = number;
-            acknowledged_at.lock().expect("no writer panics").push(Instant::now());
-        } else {
-            // A refused connection fails at once: leave the processor to the servers.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        match reply {
+            Ok(_) => {
+                written.acknowledged = number;
+                acknowledged_at.lock().expect("no writer panics").push(Instant::now());
+            }
+            Err(error) => {
+                *errors.entry(summary(&error)).or_default() += 1;
+                // A refused connection fails at once: leave the processor to the servers.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
     }
-    ledger
+    (ledger, errors)
+}
+
+/// An error's code, or its kind if the server sent none.
+fn summary(error: &redis::RedisError) -> String {
+    error.code().map_or_else(|| format!("{:?}", error.kind()), str::to_owned)
 }
 
 /// One thread per node that writes to it all the time.
@@ -238,7 +266,7 @@ mod tests {
     fn a_lost_acknowledged_write_is_named_and_an_unknown_one_is_not() {
         let key = |acknowledged, tried| Written { acknowledged, tried };
         let ledger = BTreeMap::from([("a".to_owned(), key(5, 5)), ("b".to_owned(), key(5, 7))]);
-        let history = History { ledger, acknowledged: 2, unknown: 1 };
+        let history = History { ledger, acknowledged: 2, unknown: 1, errors: Errors::new() };
         let strings = |a: &str, b: &str| [(b"a".to_vec(), a.into()), (b"b".to_vec(), b.into())];
         assert_eq!(history.check(&strings("5", "6")), Ok(()));
         assert!(history.check(&strings("4", "5")).unwrap_err().contains("a is 4"));

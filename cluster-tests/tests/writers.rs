@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::processes::{Server, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
-use cluster_tests::writers::{Probe, Writers};
+use cluster_tests::writers::{OnError, Probe, Writers};
 use rustix::process::Signal;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ fn acknowledged_writes_are_found_and_a_missing_one_is_missed() {
     assert_eq!(assigned.text(), b"OK");
     assert!(wait_until(DEADLINE, || connection.call(&["SET", "k", "v"]).unwrap().text() == b"OK"));
 
-    let writers = Writers::start(&[format!("redis://{}", valkey.addr())], 2).unwrap();
+    let writers = Writers::start(&[format!("redis://{}", valkey.addr())], 2, OnError::Report).unwrap();
     let probe = Probe::start(vec![valkey.addr()]);
     assert!(wait_until(DEADLINE, || 500 < writers.acknowledged()));
 
