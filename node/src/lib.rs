@@ -4,18 +4,20 @@
 //! - [`execute`]: checks, locks, calls a command, appends its effects; [`lookahead`]: prefetches for the next ones
 //! - [`command`]: the commands, a row of [`command::table`] for each
 //! - [`keyspace`]: slots, tables, entries and value types
+//! - [`rdb`]: values and keyspaces as files and payloads
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
 //! - [`member`]: joining a shard, handing over, leaving
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
-//! - [`config`], [`routing`], [`server`]: what all threads share
+//! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //!
-//! Architecture invariant: only the shells ([`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`], and those of
+//! Architecture invariant: only the shells ([`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`], and those of
 //! [`replication`]) read a clock, spawn a task or touch a socket.
 
 pub mod blocking;
 pub mod bus;
+pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod command;
@@ -33,6 +35,7 @@ pub mod member;
 pub mod notify;
 pub mod process;
 pub mod pubsub;
+pub mod rdb;
 pub mod reclaim;
 pub mod replication;
 pub mod routing;

@@ -9,6 +9,7 @@ const HELP: &str = "\
 keyward-node: a Valkey-compatible, replicated in-memory store
 
 usage: keyward-node [keyward.conf] [--directive value ...]
+       keyward-node check-rdb FILE    says what an RDB file holds and where it is damaged
 
 Directives are those of valkey.conf, in a file (one per line) or as flags:
   --port 6379 --bind 127.0.0.1 --requirepass SECRET --dir DIR --io-threads 2 ...
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         Some("--help" | "-h") => return say(HELP),
         Some("--version" | "-v") => return say(concat!("keyward-node ", env!("CARGO_PKG_VERSION"))),
         Some(_) | None => {}
+    }
+    if let Some(code) = keyward_node::cli::subcommand(&arguments) {
+        return code;
     }
     let result = keyward_node::config::Config::from_arguments(&arguments).and_then(|config| {
         start_logging(config.text("loglevel"));

@@ -14,6 +14,7 @@ use std::time::Duration;
 use keyward_proto::resp::request::split_words;
 
 use crate::notify::EventClasses;
+use crate::rdb::Compression;
 use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
 use value::normalize;
 
@@ -71,6 +72,10 @@ pub struct Settings {
     pub fast_failover: bool,
     pub zone: String,
     pub loglevel: String,
+    pub dbfilename: String,
+    pub rdb_compression: Compression,
+    /// Whether checksums of RDB files are written and compared.
+    pub rdb_checksum: bool,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
     pub hash_max_listpack_entries: usize,
     pub hash_max_listpack_value: usize,
@@ -278,6 +283,9 @@ impl Config {
             fast_failover: self.yes("fast-failover"),
             zone: self.text("zone").to_owned(),
             loglevel: self.text("loglevel").to_owned(),
+            dbfilename: self.text("dbfilename").to_owned(),
+            rdb_compression: if self.yes("rdbcompression") { Compression::Lzf } else { Compression::None },
+            rdb_checksum: self.yes("rdbchecksum"),
             hash_max_listpack_entries: self.unsigned("hash-max-listpack-entries")?,
             hash_max_listpack_value: self.unsigned("hash-max-listpack-value")?,
             set_max_intset_entries: self.unsigned("set-max-intset-entries")?,

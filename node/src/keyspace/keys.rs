@@ -23,6 +23,10 @@ use super::{DbIndex, DbKey, Keyspace, SlotState};
 use crate::command::CommandError;
 use crate::log::EffectBuffer;
 use crate::notify::{Event, EventClass, EventClasses};
+use crate::rdb::record::Access;
+
+/// The access clock counts seconds up to here, then from zero.
+const ACCESS_MAX: u32 = 0xff_ffff;
 
 /// On whose behalf the keyspace is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +103,7 @@ impl<'a> Keys<'a> {
             spare_states: Vec::new(),
             db: 0,
             now,
-            access: u32::try_from((now / 1000) & 0xff_ffff).unwrap_or(0),
+            access: u32::try_from((now / 1000) & i64::from(ACCESS_MAX)).unwrap_or(0),
             no_touch: false,
             mode,
             logging,
@@ -541,6 +545,18 @@ impl<'a> Keys<'a> {
     fn create_if_missing(&mut self, key: &[u8], new: impl FnOnce() -> Value) {
         if self.get_mut(key).is_none() {
             self.insert_new(key, NewValue::Value(new()), None);
+        }
+    }
+
+    /// The access clock of a key that comes from elsewhere; that of a key used now if nothing is known.
+    pub fn access_of(&self, access: Option<Access>) -> u32 {
+        match access {
+            Some(Access::IdleSeconds(seconds)) => {
+                self.access.wrapping_sub(u32::try_from(seconds).unwrap_or(ACCESS_MAX).min(ACCESS_MAX))
+                    & ACCESS_MAX
+            }
+            // Access frequencies are not tracked.
+            Some(Access::Frequency(_)) | None => self.access,
         }
     }
 

@@ -1,0 +1,39 @@
+//! What the program does beside serving: subcommands that look at files and end.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::rdb::check::check;
+
+const CHECK_RDB_USAGE: &str = "usage: keyward-node check-rdb FILE";
+
+/// Runs the subcommand that the program's arguments name; `None` if they are those of a server.
+pub fn subcommand(arguments: &[String]) -> Option<ExitCode> {
+    let (name, rest) = arguments.split_first()?;
+    match name.as_str() {
+        "check-rdb" => Some(check_rdb(rest)),
+        _ => None,
+    }
+}
+
+/// Prints what a file holds and its first error. Fails if it has one.
+fn check_rdb(arguments: &[String]) -> ExitCode {
+    let [path] = arguments else { return fail(CHECK_RDB_USAGE) };
+    let file = match File::open(Path::new(path)) {
+        Ok(file) => file,
+        Err(error) => return fail(&format!("can't open '{path}': {error}")),
+    };
+    let total = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+    let report = check(file, total);
+    match (writeln!(std::io::stdout(), "{report}"), report.error) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    // Without standard error there is nobody to tell.
+    writeln!(std::io::stderr(), "keyward-node: {text}").map_or(ExitCode::from(2), |()| ExitCode::FAILURE)
+}

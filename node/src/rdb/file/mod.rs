@@ -1,0 +1,16 @@
+//! RDB files over `std::io`: magic and version, pieces, checksum.
+
+mod reader;
+mod writer;
+
+pub use reader::{Chunk, Facts, FileError, FileErrorKind, Reader, RecordName, Span, Trust};
+pub use writer::Writer;
+
+/// Before four digits of the version, up to version 11.
+const MAGIC_REDIS: &[u8; 5] = b"REDIS";
+/// Before three digits of the version, from version 80 on.
+const MAGIC_VALKEY: &[u8; 6] = b"VALKEY";
+/// Both with their version.
+const MAGIC_LEN: usize = 9;
+/// Files of older versions end without a checksum.
+const CHECKSUM_SINCE: u32 = 5;
