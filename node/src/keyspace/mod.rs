@@ -6,6 +6,7 @@
 //! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
 //! - [`prefetch`]: loads cache lines ahead of their use (with `entry` the only modules with `unsafe`)
 //! - [`rebuild`]: a value as the commands that build it anew
+//! - [`size_class`]: the sizes in which the allocator gives memory
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
 //! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
@@ -14,6 +15,7 @@ pub mod entry;
 pub mod keys;
 pub mod prefetch;
 pub mod rebuild;
+pub mod size_class;
 pub mod table;
 pub mod types;
 pub mod world;
