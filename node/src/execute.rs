@@ -264,10 +264,9 @@ impl Executor {
                 waiter.map(|waiter| Stop::Blocked { waiter, timeout, on_timeout: block.on_timeout })
             }
             Err(e) => {
-                let text = e.to_string();
-                self.stats.count_error(&text);
+                self.stats.count_error(&e.to_string());
                 out.truncate(start);
-                ReplyWriter::new(out, session.version).error(&text);
+                ReplyWriter::new(out, session.version).error(e.to_bytes());
                 None
             }
         };
@@ -733,10 +732,9 @@ impl Executor {
                 }
                 Ok(other) => end = other,
                 Err(e) => {
-                    let text = e.to_string();
-                    self.stats.count_error(&text);
+                    self.stats.count_error(&e.to_string());
                     out.truncate(start);
-                    ReplyWriter::new(out, session.version).error(&text);
+                    ReplyWriter::new(out, session.version).error(e.to_bytes());
                 }
             }
         }
@@ -795,7 +793,7 @@ impl Executor {
             Ok(_) => return None,
             Err(e) => {
                 out.clear();
-                ReplyWriter::new(&mut out, waiter.version).error(&e.to_string());
+                ReplyWriter::new(&mut out, waiter.version).error(e.to_bytes());
             }
         }
         // The thread's gate is closed, so the generation is that of the execution.
@@ -1054,24 +1052,25 @@ fn lookup(args: Args<'_>) -> Result<&'static Row, CommandError> {
 
 /// Arguments are shown up to 128 bytes in all.
 fn unknown_command(args: Args<'_>) -> CommandError {
-    let mut shown = Vec::new();
+    let mut shown = c_string(args.at(0), 128).to_vec();
+    shown.extend_from_slice(b"', with args beginning with: ");
+    let begin = shown.len();
     for arg in args.iter().skip(1) {
-        if 128 <= shown.len() {
+        let len = shown.len() - begin;
+        if 128 <= len {
             break;
         }
-        let len_max = 128 - shown.len();
+        let len_max = 128 - len;
         shown.push(b'\'');
         shown.extend_from_slice(c_string(arg, len_max));
         shown.extend_from_slice(b"' ");
     }
-    let name = String::from_utf8_lossy(c_string(args.at(0), 128));
-    let shown = String::from_utf8_lossy(&shown);
-    CommandError::err(format!("unknown command '{name}', with args beginning with: {shown}"))
+    CommandError::quoting("unknown command '", &shown, "")
 }
 
 fn unknown_subcommand(row: &Row, name: &[u8]) -> CommandError {
-    let name = String::from_utf8_lossy(c_string(name, 128));
-    CommandError::err(format!("unknown subcommand '{name}'. Try {} HELP.", row.name.to_uppercase()))
+    let after = format!("'. Try {} HELP.", row.name.to_uppercase());
+    CommandError::quoting("unknown subcommand '", c_string(name, 128), after)
 }
 
 /// What C prints: up to a NUL, and no more than `len_max` bytes.

@@ -62,10 +62,6 @@ impl Equality {
         if ours.raw == theirs.raw {
             return true;
         }
-        if ours.is_error() && theirs.is_error() {
-            // Keyward replaces bytes that are no UTF-8 in the arguments that an error quotes.
-            return String::from_utf8_lossy(&ours.raw) == String::from_utf8_lossy(&theirs.raw);
-        }
         if ours.is_error()
             || theirs.is_error()
             || ours.kind() != theirs.kind()

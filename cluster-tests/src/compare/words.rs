@@ -446,5 +446,6 @@ const CONFIG_NAMES: &[&str] = &[
     "stream-node-max-*",
     "lazyfree-lazy-user-del",
     "timeout",
+    "TIMEOUT",
     "nosuchdirective",
 ];

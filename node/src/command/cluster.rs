@@ -301,7 +301,7 @@ pub(super) fn cluster_links(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRe
 fn known_node<'a>(routing: &'a Routing, argument: &[u8]) -> Result<&'a Node, CommandError> {
     let text = String::from_utf8_lossy(argument);
     let node = NodeId::parse(&text).and_then(|id| routing.topology.nodes.get(&id));
-    node.ok_or_else(|| CommandError::err(format!("Unknown node {text}")))
+    node.ok_or_else(|| CommandError::quoting("Unknown node ", argument, ""))
 }
 
 /// `CLUSTER REPLICAS node-id`

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A command's error reply. `Display` gives the text on the wire, without the leading `-`.
+/// A command's error reply: see [`CommandError::to_bytes`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandError {
     WrongType,
@@ -16,6 +16,12 @@ pub enum CommandError {
     Err(Cow<'static, str>),
     /// A text with its own code: `NOAUTH Authentication required.`
     Coded(Cow<'static, str>),
+    /// `ERR` and a text that quotes bytes of the request, which need not be UTF-8.
+    Quoting {
+        before: Cow<'static, str>,
+        quoted: Box<[u8]>,
+        after: Cow<'static, str>,
+    },
     /// The full name of the command, e.g. `client|kill`.
     WrongArity(Cow<'static, str>),
     Moved {
@@ -34,6 +40,25 @@ impl CommandError {
     /// `ERR` and this text.
     pub fn err(text: impl Into<Cow<'static, str>>) -> Self {
         CommandError::Err(text.into())
+    }
+
+    /// `ERR`, a text, bytes of the request, and the rest of the text.
+    pub fn quoting(
+        before: impl Into<Cow<'static, str>>,
+        quoted: &[u8],
+        after: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        CommandError::Quoting { before: before.into(), quoted: quoted.into(), after: after.into() }
+    }
+
+    /// The text on the wire, without the leading `-`: unlike `Display`, with the very bytes that it quotes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            CommandError::Quoting { before, quoted, after } => {
+                [b"ERR ", before.as_bytes(), quoted, after.as_bytes()].concat()
+            }
+            other => other.to_string().into_bytes(),
+        }
     }
 
     /// The whole text, its code included.
@@ -60,6 +85,9 @@ impl fmt::Display for CommandError {
             CommandError::IndexOutOfRange => f.write_str("ERR index out of range"),
             CommandError::Err(text) => write!(f, "ERR {text}"),
             CommandError::Coded(text) => f.write_str(text),
+            CommandError::Quoting { before, quoted, after } => {
+                write!(f, "ERR {before}{}{after}", String::from_utf8_lossy(quoted))
+            }
             CommandError::WrongArity(name) => write!(f, "ERR wrong number of arguments for '{name}' command"),
             CommandError::Moved { slot, address } => write!(f, "MOVED {slot} {address}"),
             CommandError::CrossSlot => f.write_str("CROSSSLOT Keys in request don't hash to the same slot"),

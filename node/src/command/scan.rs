@@ -61,8 +61,8 @@ impl<'a> ScanOptions<'a> {
                 }
                 Some(value) if ascii_eq(word, "type") && scanned == Scanned::Keys => {
                     let known = TYPE_NAMES.iter().copied().find(|name| ascii_eq(value, name));
-                    let unknown = || format!("unknown type name '{}'", String::from_utf8_lossy(value));
-                    options.type_name = Some(known.ok_or_else(|| CommandError::err(unknown()))?);
+                    let unknown = || CommandError::quoting("unknown type name '", value, "'");
+                    options.type_name = Some(known.ok_or_else(unknown)?);
                     at += 2;
                 }
                 Some(_) | None if ascii_eq(word, "novalues") => {

@@ -179,8 +179,10 @@ impl Config {
             if pairs[..i].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
                 return Err(failed(name, "duplicate parameter"));
             }
+            // A refused value is told with the directive's own spelling, all else with the client's.
+            let own = name.to_ascii_lowercase();
             let value =
-                normalize(directive, value, next.text(directive.name)).map_err(|why| failed(name, &why))?;
+                normalize(directive, value, next.text(directive.name)).map_err(|why| failed(&own, &why))?;
             next.values.insert(directive.name, value);
         }
         next.settings()?;

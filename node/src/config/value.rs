@@ -55,17 +55,16 @@ fn integer(value: &str, min: i64, max: i64) -> Result<i64, String> {
     Err(format!("argument must be between {min} and {max} inclusive"))
 }
 
-/// Pairs of seconds and changes.
+/// Pairs of seconds and changes, parted by single spaces; what is between two of them, if nothing is, counts as zero.
 fn save_points(value: &str) -> Result<String, String> {
-    let words: Vec<&str> = value.split_whitespace().collect();
-    let valid = |(i, word): (usize, &&str)| {
-        let least = i32::from(i.is_multiple_of(2));
-        word.parse::<i32>().is_ok_and(|n| least <= n)
-    };
-    if words.len().is_multiple_of(2) && words.iter().enumerate().all(valid) {
-        return Ok(words.join(" "));
+    if value.is_empty() {
+        return Ok(String::new());
     }
-    Err("Invalid save parameters".into())
+    let number = |word: &str| if word.is_empty() { Some(0) } else { word.parse::<i32>().ok() };
+    let numbers: Option<Vec<i32>> = value.split(' ').map(number).collect();
+    let valid = |pair: &[i32]| pair.len() == 2 && 1 <= pair[0] && 0 <= pair[1];
+    let points = numbers.filter(|n| n.chunks(2).all(valid)).ok_or("Invalid save parameters")?;
+    Ok(points.iter().map(i32::to_string).collect::<Vec<_>>().join(" "))
 }
 
 /// Groups of class, hard limit, soft limit, seconds; classes that are not named keep their limits.
@@ -130,9 +129,12 @@ mod tests {
 
     #[test]
     fn save_points_are_pairs() {
-        assert_eq!(save_points(" 900  1 300 10").unwrap(), "900 1 300 10");
-        assert_eq!(save_points("").unwrap(), "");
-        for bad in ["900", "0 1", "x 1", "900 -1"] {
+        for (value, points) in
+            [("900 1 300 10", "900 1 300 10"), ("", ""), ("1 ", "1 0"), ("1  3 ", "1 0 3 0")]
+        {
+            assert_eq!(save_points(value).unwrap(), points);
+        }
+        for bad in ["900", "0 1", "x 1", "900 -1", " 1 2", " ", "1\t2", "1 2 3"] {
             assert!(save_points(bad).is_err(), "{bad}");
         }
     }

@@ -64,9 +64,9 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// An error with its code, e.g. `ERR no such key`. Line breaks become spaces.
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.out.put_u8(b'-');
-        for b in text.bytes() {
+        for &b in text.as_ref() {
             self.out.put_u8(if b == b'\r' || b == b'\n' { b' ' } else { b });
         }
         self.out.extend_from_slice(b"\r\n");

@@ -35,7 +35,7 @@ pub(in crate::command) fn client_setinfo(ctx: &mut Ctx<'_, '_>, args: Args<'_>) 
     let what = String::from_utf8_lossy(attribute);
     let is_name = ascii_eq(attribute, "lib-name");
     if !is_name && !ascii_eq(attribute, "lib-ver") {
-        return Err(CommandError::err(format!("Unrecognized option '{what}'")));
+        return Err(CommandError::quoting("Unrecognized option '", attribute, "'"));
     }
     let value = checked_name(value, &what)?;
     let mut description = ctx.session.client.description.lock();

@@ -115,15 +115,14 @@ impl Filter {
 
 impl Condition {
     fn parse(server: &Server, name: &[u8], value: &[u8]) -> Result<Self, CommandError> {
-        let text = || String::from_utf8_lossy(value);
         let owned = value.to_vec();
         Ok(match name {
             b"TYPE" => {
-                let unknown = || CommandError::err(format!("Unknown client type '{}'", text()));
+                let unknown = || CommandError::quoting("Unknown client type '", value, "'");
                 Condition::Type(ClientType::parse(value).ok_or_else(unknown)?)
             }
             b"USER" if value == b"default" => Condition::User(owned),
-            b"USER" => return Err(CommandError::err(format!("No such user '{}'", text()))),
+            b"USER" => return Err(CommandError::quoting("No such user '", value, "'")),
             b"ADDR" => Condition::Address(owned),
             b"LADDR" => Condition::LocalAddress(owned),
             b"IP" => Condition::Ip(owned),
@@ -192,8 +191,7 @@ fn known_letters(value: &[u8], known: &[u8], what: &str) -> Result<Vec<u8>, Comm
     if value.iter().all(|letter| known.contains(letter)) {
         return Ok(value.to_vec());
     }
-    let value = String::from_utf8_lossy(value);
-    Err(CommandError::err(format!("Unknown {what} found in the provided filter: {value}")))
+    Err(CommandError::quoting(format!("Unknown {what} found in the provided filter: "), value, ""))
 }
 
 fn parse_id(word: &[u8]) -> Result<u64, CommandError> {

@@ -73,8 +73,7 @@ pub(in crate::command) fn hello(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
             name = Some(checked_name(args.at(at + 1), "Client names")?);
             at += 2;
         } else {
-            let option = String::from_utf8_lossy(option);
-            return Err(CommandError::err(format!("Syntax error in HELLO option '{option}'")));
+            return Err(CommandError::quoting("Syntax error in HELLO option '", option, "'"));
         }
     }
     if let Some((user, password)) = credentials {

@@ -28,10 +28,7 @@ impl Conditions {
                 _ if ascii_eq(word, "xx") => conditions.present = true,
                 _ if ascii_eq(word, "gt") => conditions.later = true,
                 _ if ascii_eq(word, "lt") => conditions.earlier = true,
-                _ => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(CommandError::err(format!("Unsupported option {word}")));
-                }
+                _ => return Err(CommandError::quoting("Unsupported option ", word, "")),
             }
         }
         let Conditions { absent, present, later, earlier } = conditions;

@@ -135,10 +135,8 @@ pub(super) fn pubsub_shardchannels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 
 fn active(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandResult {
     if 3 < args.len() {
-        let name = String::from_utf8_lossy(args.at(1));
-        return Err(CommandError::err(format!(
-            "unknown subcommand or wrong number of arguments for '{name}'. Try PUBSUB HELP."
-        )));
+        let before = "unknown subcommand or wrong number of arguments for '";
+        return Err(CommandError::quoting(before, args.at(1), "'. Try PUBSUB HELP."));
     }
     let channels = ctx.server.pubsub.active(sharded, args.get(2));
     ctx.out.array(channels.len());

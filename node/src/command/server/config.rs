@@ -1,20 +1,25 @@
 //! CONFIG: reading and changing directives at run time.
 
+use std::collections::BTreeMap;
+
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, help};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
 
-/// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once.
+/// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once, an exact name as the client wrote it.
 pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let server = ctx.server;
     server.with_config(|config| {
-        let mut found: Vec<(&str, &str)> =
-            args.iter().skip(2).flat_map(|pattern| config.matching(pattern)).collect();
-        found.sort_unstable();
-        found.dedup();
+        let mut found: BTreeMap<&str, (&[u8], &str)> = BTreeMap::new();
+        for pattern in args.iter().skip(2) {
+            for (name, value) in config.matching(pattern) {
+                let shown = if ascii_eq(pattern, name) { pattern } else { name.as_bytes() };
+                found.entry(name).or_insert((shown, value));
+            }
+        }
         ctx.out.map(found.len());
-        for (name, value) in found {
-            ctx.out.bulk_str(name);
+        for (name, value) in found.values() {
+            ctx.out.bulk(name);
             ctx.out.bulk_str(value);
         }
     });
@@ -25,6 +30,10 @@ pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if !args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity("config|set".into()));
+    }
+    if let Some(name) = args.iter().skip(2).step_by(2).find(|name| std::str::from_utf8(name).is_err()) {
+        let before = "Unknown option or number of arguments for CONFIG SET - '";
+        return Err(CommandError::quoting(before, name, "'"));
     }
     let words: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     let pairs: Vec<(String, String)> = words.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect();

@@ -43,10 +43,8 @@ pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
         (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
         (b"HELP", 2) => debug_help(ctx),
         _ => {
-            let name = String::from_utf8_lossy(args.at(1));
-            Err(CommandError::err(format!(
-                "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
-            )))
+            let before = "unknown subcommand or wrong number of arguments for '";
+            Err(CommandError::quoting(before, args.at(1), "'. Try DEBUG HELP."))
         }
     }
 }

@@ -3,7 +3,9 @@
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::clock;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq, parse_i32_arg};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq, parse_f64_arg, parse_i64_arg,
+};
 use crate::gate::GateState;
 use crate::server::VALKEY_VERSION;
 
@@ -83,17 +85,33 @@ pub(in crate::command) fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
     Ok(Outcome::Await(Request::Shutdown { save, now, force }))
 }
 
-/// `LOLWUT [VERSION version] [columns] [rows]`: a tower of wards, as wide and high as asked.
+/// `LOLWUT [VERSION version] [columns rows [real imaginary]]`: a tower of wards, as wide and high as asked. What the
+/// pictures of Valkey's versions take as arguments is checked as there.
 pub(in crate::command) fn lolwut(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let mut rest: Vec<&[u8]> = args.iter().skip(1).collect();
-    if let [word, version, ..] = rest[..]
+    let mut words: Vec<&[u8]> = args.iter().skip(1).collect();
+    let mut version = LOLWUT_VERSION;
+    if let [word, number, ..] = words[..]
         && ascii_eq(word, "VERSION")
     {
-        parse_i32_arg(version)?;
-        rest.drain(..2);
+        version = parse_i64_arg(number)?;
+        words.drain(..2);
     }
-    let numbers: Vec<i32> = rest.iter().take(2).map(|w| parse_i32_arg(w)).collect::<Result<_, _>>()?;
-    let bounded = |at: usize, default: usize, max: i32| {
+    words.truncate(match version {
+        5 => 3,
+        6 => 2,
+        LOLWUT_VERSION => words.len(),
+        _ => 0,
+    });
+    let is_size_and_point = matches!(words.len(), 0 | 2 | 4);
+    if version == LOLWUT_VERSION && !is_size_and_point {
+        return Err(CommandError::err("Syntax error. Use: LOLWUT [columns rows] [real imaginary]"));
+    }
+    let point = if version == LOLWUT_VERSION { words.split_off(words.len().min(2)) } else { Vec::new() };
+    let numbers: Vec<i64> = words.iter().map(|w| parse_i64_arg(w)).collect::<Result<_, _>>()?;
+    for number in point {
+        parse_f64_arg(number)?;
+    }
+    let bounded = |at: usize, default: usize, max: i64| {
         numbers.get(at).map_or(default, |n| usize::try_from((*n).clamp(1, max)).unwrap_or(default))
     };
     let picture = tower(bounded(0, 48, 160), bounded(1, 12, 80));
@@ -101,6 +119,9 @@ pub(in crate::command) fn lolwut(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
     verbatim(&mut ctx.out, &text);
     Ok(Outcome::Reply)
 }
+
+/// The version of Valkey whose picture is shown if none is named.
+const LOLWUT_VERSION: i64 = 9;
 
 fn verbatim(out: &mut ReplyWriter<'_>, text: &str) {
     out.verbatim("txt", text.as_bytes());
