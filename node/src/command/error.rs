@@ -42,12 +42,13 @@ impl CommandError {
         CommandError::Err(text.into())
     }
 
-    /// `ERR`, a text, bytes of the request, and the rest of the text.
+    /// `ERR`, a text, bytes of the request up to the first NUL, and the rest of the text.
     pub fn quoting(
         before: impl Into<Cow<'static, str>>,
         quoted: &[u8],
         after: impl Into<Cow<'static, str>>,
     ) -> Self {
+        let quoted = quoted.split(|byte| *byte == 0).next().unwrap_or_default();
         CommandError::Quoting { before: before.into(), quoted: quoted.into(), after: after.into() }
     }
 

@@ -10,7 +10,7 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
         Kind::Clamped { min, max } => Ok(integer(value, 0, i64::from(i32::MAX))?.clamp(min, max).to_string()),
         Kind::Memory { min, max } => {
             let bytes = parse_memory(value).ok_or("argument must be a memory value")?;
-            if !(min..=max).contains(&bytes) {
+            if !i64::try_from(bytes).is_ok_and(|bytes| (min..=max).contains(&bytes)) {
                 return Err(format!("argument must be between {min} and {max} inclusive"));
             }
             Ok(bytes.to_string())
@@ -95,10 +95,10 @@ pub(super) fn merge_output_limits(current: &str, value: &str) -> Result<String, 
     Ok(merged.iter().map(|(class, limits)| format!("{class} {limits}")).collect::<Vec<_>>().join(" "))
 }
 
-/// Bytes: `1k` is 1000, `1kb` 1024, and so on.
-pub(super) fn parse_memory(text: &str) -> Option<i64> {
+/// Bytes: `1k` is 1000, `1kb` 1024, and so on. A number beyond 64 bits counts as the largest.
+pub(super) fn parse_memory(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: i64 = match text[digits..].to_ascii_lowercase().as_str() {
+    let unit: u64 = match text[digits..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" => 1000,
         "kb" => 1 << 10,
@@ -108,7 +108,10 @@ pub(super) fn parse_memory(text: &str) -> Option<i64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    text[..digits].parse::<i64>().ok()?.checked_mul(unit)
+    if digits == 0 {
+        return None;
+    }
+    Some(text[..digits].parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit))
 }
 
 #[cfg(test)]
