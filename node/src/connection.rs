@@ -362,7 +362,10 @@ impl Connection {
     }
 
     fn check_output_limit(&mut self) {
-        let limit = self.thread.settings().output_limit_normal;
+        let settings = self.thread.settings();
+        let subscribes = !self.session.subscriptions.is_empty();
+        let limits = if subscribes { settings.output_limit_pubsub } else { settings.output_limit_normal };
+        let limit = limits.hard_bytes;
         if limit != 0 && limit < self.output.len() + self.held_len_bytes {
             tracing::warn!(client = self.client.id, "closed: output buffer limit reached");
             self.thread.stats.output_buffer_disconnections.add(1);

@@ -1,7 +1,8 @@
-//! What happens by itself: keys expire, idle clients are closed.
+//! What happens by itself: keys expire, clients are closed that idle or do not read what they are sent.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub async fn run(server: Arc<Server>) {
     server.memory_startup.store(crate::process::allocated(), Ordering::Relaxed);
     let mut interval = tokio::time::interval(EXPIRE_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut over_soft_limit = OverSoftLimit::default();
     loop {
         interval.tick().await;
         let paused = !server.pause.is_over(clock::unix_millis().0);
@@ -26,6 +28,8 @@ pub async fn run(server: Arc<Server>) {
             executor.expire_cycle();
         }
         close_idle_clients(&server);
+        let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
+        executor.stats.output_buffer_disconnections.add(closed);
         server.rates.sample(clock::unix_millis().0, &server.stats);
         server.memory_peak.fetch_max(crate::process::allocated(), Ordering::Relaxed);
     }
@@ -40,5 +44,85 @@ fn close_idle_clients(server: &Server) {
         if !waits && client.last_interaction.load(Ordering::Relaxed) < oldest {
             client.kill();
         }
+    }
+}
+
+/// Since when clients have been over the soft limit of their output, by their IDs.
+type OverSoftLimit = HashMap<u64, i64>;
+
+/// Closes clients that have been over the soft limit of `client-output-buffer-limit` for too long; `now` in
+/// milliseconds. Returns how many.
+fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: i64) -> u64 {
+    let settings = server.settings();
+    let (normal, pubsub) = (settings.output_limit_normal, settings.output_limit_pubsub);
+    if normal.soft_bytes == 0 && pubsub.soft_bytes == 0 {
+        over_since.clear();
+        return 0;
+    }
+    let mut closed = 0;
+    let mut over_still = OverSoftLimit::new();
+    for client in server.clients.all() {
+        let waiting = client.output_buffer_len.load(Ordering::Relaxed);
+        if waiting <= normal.soft_bytes.min(pubsub.soft_bytes) {
+            continue;
+        }
+        let subscribes = {
+            let d = client.description.lock();
+            0 < d.channels + d.patterns + d.sharded
+        };
+        let limit = if subscribes { pubsub } else { normal };
+        if limit.soft_bytes == 0 || waiting <= limit.soft_bytes {
+            continue;
+        }
+        let since = over_since.get(&client.id).copied().unwrap_or(now);
+        over_still.insert(client.id, since);
+        if limit.soft_seconds.saturating_mul(1000) <= now.abs_diff(since) && since < now {
+            tracing::warn!(
+                client = client.id,
+                "closed: over the soft limit of its output buffer for too long"
+            );
+            client.kill();
+            closed += 1;
+        }
+    }
+    *over_since = over_still;
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNode;
+
+    #[test]
+    fn a_client_is_closed_after_its_time_over_the_soft_limit() {
+        let mut node = TestNode::with_arguments(&["--client-output-buffer-limit", "pubsub 0 1kb 2"]);
+        node.run("SUBSCRIBE a");
+        let client = Arc::clone(&node.session.client);
+        let server = Arc::clone(node.executor.server());
+        let mut over_since = OverSoftLimit::default();
+        // (milliseconds, bytes that wait, whether it is closed now)
+        for (now, waiting, closed) in [
+            (1000, 2000, 0),
+            (2999, 2000, 0),
+            (3000, 1024, 0),
+            (4000, 2000, 0),
+            (5999, 2000, 0),
+            (6000, 2000, 1),
+        ] {
+            client.output_buffer_len.store(waiting, Ordering::Relaxed);
+            assert_eq!(close_slow_readers(&server, &mut over_since, now), closed, "at {now}");
+        }
+        assert!(client.is_killed());
+    }
+
+    #[test]
+    fn without_a_soft_limit_nobody_is_closed() {
+        let node = TestNode::with_arguments(&["--client-output-buffer-limit", "pubsub 0 1kb 0"]);
+        let server = Arc::clone(node.executor.server());
+        node.session.client.output_buffer_len.store(1 << 30, Ordering::Relaxed);
+        let mut over_since = OverSoftLimit::default();
+        assert_eq!(close_slow_readers(&server, &mut over_since, 1), 0);
+        assert_eq!(close_slow_readers(&server, &mut over_since, 9_999_999), 0);
     }
 }

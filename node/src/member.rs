@@ -66,7 +66,7 @@ pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) ->
     let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server)));
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
-        let limit = subscribers.settings().output_limit_pubsub;
+        let limit = subscribers.settings().output_limit_pubsub.hard_bytes;
         subscribers.pubsub.publish(&channel, &payload, sharded, 0, limit);
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)

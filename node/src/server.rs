@@ -206,13 +206,13 @@ impl Server {
         if let Some(bus) = self.bus.get() {
             bus.publish(channel, payload, sharded);
         }
-        self.pubsub.publish(channel, payload, sharded, 0, self.settings().output_limit_pubsub)
+        self.pubsub.publish(channel, payload, sharded, 0, self.settings().output_limit_pubsub.hard_bytes)
     }
 
     /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for, once `depends_on`, the index
     /// of the write that it tells of, is committed.
     pub fn publish_event(&self, event: &Event, depends_on: u64, settings: &Settings) {
-        let limit = settings.output_limit_pubsub;
+        let limit = settings.output_limit_pubsub.hard_bytes;
         if settings.notify_keyspace_events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
             self.pubsub.publish(&channel, event.event.as_bytes(), false, depends_on, limit);

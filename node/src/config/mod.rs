@@ -46,9 +46,8 @@ pub struct Settings {
     pub notify_keyspace_events: EventClasses,
     pub proto_max_bulk_len: usize,
     pub query_buffer_limit: usize,
-    /// Hard limits of the output buffer; zero: none.
-    pub output_limit_normal: usize,
-    pub output_limit_pubsub: usize,
+    pub output_limit_normal: OutputLimit,
+    pub output_limit_pubsub: OutputLimit,
     pub cluster_enabled: bool,
     pub announce_ip: String,
     pub announce_port: u16,
@@ -82,6 +81,16 @@ pub struct Settings {
     pub set_max_intset_entries: usize,
     pub set_max_listpack_entries: usize,
     pub set_max_listpack_value: usize,
+}
+
+/// When a client that does not read what it is sent is closed. Zero bytes: never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputLimit {
+    /// More than this closes it at once.
+    pub hard_bytes: usize,
+    /// More than this all the time for `soft_seconds` closes it.
+    pub soft_bytes: usize,
+    pub soft_seconds: u64,
 }
 
 impl Default for Config {
@@ -233,7 +242,9 @@ impl Config {
         };
         let output_limit = |class: &str| {
             let words: Vec<&str> = self.text("client-output-buffer-limit").split(' ').collect();
-            words.chunks(4).find(|c| c[0] == class).and_then(|c| c.get(1)?.parse().ok()).unwrap_or(0)
+            let group = words.chunks(4).find(|c| c[0] == class).unwrap_or_default();
+            let number = |at: usize| group.get(at).and_then(|n| n.parse().ok()).unwrap_or(0);
+            OutputLimit { hard_bytes: number(1), soft_bytes: number(2), soft_seconds: number(3) as u64 }
         };
         let cluster_enabled = self.yes("cluster-enabled");
         let port: u16 = self.unsigned("port")?;
