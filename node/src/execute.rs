@@ -169,6 +169,7 @@ impl Executor {
             now,
             self.settings.notify_keyspace_events,
         );
+        keys.limits = self.settings.limits;
         let mut progress = Progress::default();
         let mut stop = None;
         let mut next = first;
@@ -901,6 +902,7 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let mut keys =
             Keys::new(&server.keyspace, Mode::Apply, false, 0, crate::notify::EventClasses::default());
+        keys.limits = self.settings.limits;
         match slots {
             Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),

@@ -139,11 +139,11 @@ pub(super) fn walk(
 }
 
 /// The reply of a scan: the next cursor, and what was found.
-pub(super) fn reply(out: &mut ReplyWriter<'_>, next: u64, found: &[&[u8]]) {
+pub(super) fn reply<T: AsRef<[u8]>>(out: &mut ReplyWriter<'_>, next: u64, found: &[T]) {
     out.array(2);
     out.bulk_str(&next.to_string());
     out.array(found.len());
-    found.iter().for_each(|element| out.bulk(element));
+    found.iter().for_each(|element| out.bulk(element.as_ref()));
 }
 
 /// Checks a number of random elements that may repeat.

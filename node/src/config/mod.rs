@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use keyward_proto::resp::request::split_words;
 
+use crate::keyspace::types::quicklist::Fill;
+use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
 use crate::notify::EventClasses;
 use crate::rdb::Compression;
 use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
@@ -76,11 +78,8 @@ pub struct Settings {
     /// Whether checksums of RDB files are written and compared.
     pub rdb_checksum: bool,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
-    pub hash_max_listpack_entries: usize,
-    pub hash_max_listpack_value: usize,
-    pub set_max_intset_entries: usize,
-    pub set_max_listpack_entries: usize,
-    pub set_max_listpack_value: usize,
+    /// `*-max-listpack-*` and their like.
+    pub limits: Limits,
 }
 
 /// When a client that does not read what it is sent is closed. Zero bytes: never.
@@ -232,6 +231,25 @@ impl Config {
         self.text(name) == "yes"
     }
 
+    fn limits(&self) -> Result<Limits, String> {
+        Ok(Limits {
+            hash: HashLimits {
+                entries: self.unsigned("hash-max-listpack-entries")?,
+                value: self.unsigned("hash-max-listpack-value")?,
+            },
+            list: Fill::new(self.integer("list-max-listpack-size")),
+            set: SetLimits {
+                intset_entries: self.unsigned("set-max-intset-entries")?,
+                listpack_entries: self.unsigned("set-max-listpack-entries")?,
+                listpack_value: self.unsigned("set-max-listpack-value")?,
+            },
+            sorted_set: SortedSetLimits {
+                entries: self.unsigned("zset-max-listpack-entries")?,
+                value: self.unsigned("zset-max-listpack-value")?,
+            },
+        })
+    }
+
     /// # Errors
     /// Values that contradict each other.
     pub fn settings(&self) -> Result<Settings, String> {
@@ -299,11 +317,7 @@ impl Config {
             dbfilename: self.text("dbfilename").to_owned(),
             rdb_compression: if self.yes("rdbcompression") { Compression::Lzf } else { Compression::None },
             rdb_checksum: self.yes("rdbchecksum"),
-            hash_max_listpack_entries: self.unsigned("hash-max-listpack-entries")?,
-            hash_max_listpack_value: self.unsigned("hash-max-listpack-value")?,
-            set_max_intset_entries: self.unsigned("set-max-intset-entries")?,
-            set_max_listpack_entries: self.unsigned("set-max-listpack-entries")?,
-            set_max_listpack_value: self.unsigned("set-max-listpack-value")?,
+            limits: self.limits()?,
         };
         if settings.grace <= settings.lease {
             return Err("grace-ms must be larger than lease-ms".into());

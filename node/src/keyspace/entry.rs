@@ -1,47 +1,168 @@
-//! A key with its value, expiry and access clock in one allocation: the only module with `unsafe` for layout.
+//! A key with its value, expiry and access clock in one allocation: with [`thin`] the only place with `unsafe` for
+//! layout.
 //!
 //! A lookup of a small string then touches the bucket and this allocation, nothing else, which is what decides the
-//! speed of a store that is larger than the processor's caches. Layout, from the pointer on:
+//! speed of a store that is larger than the processor's caches. Small collections (listpacks, intsets) lie in the
+//! entry too, which saves an allocation with its rounding. Layout, from the pointer on:
 //!
 //! ```text
-//! Header { access, key_len, inline_len, kind, flags }   12 bytes
-//! address of the boxed value                             8 bytes, unless the kind is INLINE
-//! expire_at (i64)                                        8 bytes, only with HAS_EXPIRE
-//! key bytes                                              key_len
-//! string bytes                                           inline_len, only of the kind INLINE
+//! Header { access, key_len, tail_len, flags }   12 bytes
+//! address of the boxed value                     8 bytes, unless the kind has a tail
+//! expire_at (i64)                                8 bytes, only with HAS_EXPIRE
+//! key bytes                                      key_len
+//! tail: string, listpack or intset               tail_len, only of a kind with a tail
 //! ```
+//!
+//! The size of the allocation is rounded up to the allocator's next size class, so that small changes of length need
+//! no new allocation.
 //!
 //! Invariants, which every `unsafe` block here relies on:
 //! 1. `self.0` points to a live allocation of exactly `header.layout()` made by the global allocator, with an
 //!    initialized `Header`; nobody else points to it.
-//! 2. Lengths, `HAS_EXPIRE` and whether the kind is `INLINE` describe that allocation; they change only where it is
-//!    reallocated.
-//! 3. All bytes behind the header are initialized before an `Entry` is handed out.
+//! 2. Lengths, `HAS_EXPIRE` and whether the kind has a tail describe that allocation; they change only where its
+//!    content is moved accordingly, and it is reallocated if its size class changes.
+//! 3. All bytes behind the header up to `header.len()` are initialized before an `Entry` is handed out.
 //! 4. The address of a boxed value comes from `Box::into_raw` for the type that the kind names, and the entry owns
 //!    that box. Of the kind `MOVED_OUT` it is owned no more; such an entry is only dropped.
 
 #![allow(unsafe_code, reason = "the one module that lays out entries in memory")]
 
+pub mod thin;
+
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::types::{Hash, List, Set, SortedSet};
+use super::size_class::size_class;
+use super::types::buffer::Buffer;
+use super::types::hash::FieldTable;
+use super::types::intset::{self, IntsetRef};
+use super::types::listpack::{self, ListpackRef};
+use super::types::quicklist::Quicklist;
+use super::types::set::MemberTable;
+use super::types::sorted_set::Skiplist;
+use super::types::{HashRef, ListRef, SetRef, SortedSetRef};
 
 /// Strings up to this length live in the entry; longer ones in a buffer of their own.
 pub const INLINE_LEN_MAX: usize = 1024;
+/// The longest tail that the header can describe. Collections leave their compact form long before.
+const TAIL_LEN_MAX: usize = (1 << 24) - 1;
 
-const HAS_EXPIRE: u8 = 1;
+/// The lower half of the header's flags is the kind.
+const KIND: u8 = 0x0f;
+const HAS_EXPIRE: u8 = 1 << 4;
+/// The string reads as an integer but is not one for OBJECT ENCODING.
+const NOT_INTEGER: u8 = 1 << 5;
 
-/// A value that is not an inline string.
+// Kinds with a tail.
+const STRING: u8 = 0;
+const LIST_LISTPACK: u8 = 1;
+const SET_LISTPACK: u8 = 2;
+const SET_INTSET: u8 = 3;
+const HASH_LISTPACK: u8 = 4;
+const SORTED_SET_LISTPACK: u8 = 5;
+// Kinds with a boxed value.
+const RAW: u8 = 6;
+const QUICKLIST: u8 = 7;
+const SET_TABLE: u8 = 8;
+const HASH_TABLE: u8 = 9;
+const SKIPLIST: u8 = 10;
+const MOVED_OUT: u8 = 11;
+
+/// Whether values of a kind lie in the entry.
+#[inline]
+fn has_tail(kind: u8) -> bool {
+    kind < RAW
+}
+
+/// The type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    String,
+    List,
+    Set,
+    Hash,
+    SortedSet,
+}
+
+/// A compact form of a collection, kept in the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compact {
+    /// A list's listpack.
+    List,
+    /// A set's listpack.
+    Set,
+    Intset,
+    /// A hash's listpack.
+    Hash,
+    /// A sorted set's listpack.
+    SortedSet,
+}
+
+impl Compact {
+    fn kind(self) -> u8 {
+        match self {
+            Compact::List => LIST_LISTPACK,
+            Compact::Set => SET_LISTPACK,
+            Compact::Intset => SET_INTSET,
+            Compact::Hash => HASH_LISTPACK,
+            Compact::SortedSet => SORTED_SET_LISTPACK,
+        }
+    }
+
+    fn empty(self) -> &'static [u8] {
+        if self == Compact::Intset { &intset::EMPTY } else { &listpack::EMPTY }
+    }
+}
+
+/// What an entry can own in a box, each type under a kind of its own.
+pub trait Boxable {
+    #[doc(hidden)]
+    const KIND: u8;
+}
+impl Boxable for Vec<u8> {
+    const KIND: u8 = RAW;
+}
+impl Boxable for Quicklist {
+    const KIND: u8 = QUICKLIST;
+}
+impl Boxable for MemberTable {
+    const KIND: u8 = SET_TABLE;
+}
+impl Boxable for FieldTable {
+    const KIND: u8 = HASH_TABLE;
+}
+impl Boxable for Skiplist {
+    const KIND: u8 = SKIPLIST;
+}
+
+/// A value that has no key yet: an entry whose key is empty.
 #[derive(Debug)]
-pub enum Value {
-    /// A long or growing string.
-    Raw(Box<Vec<u8>>),
-    List(Box<List>),
-    Set(Box<Set>),
-    Hash(Box<Hash>),
-    SortedSet(Box<SortedSet>),
+pub struct Value(Entry);
+
+impl Value {
+    /// A string in a buffer of its own, however short it is.
+    pub fn raw(bytes: Vec<u8>) -> Value {
+        Value::boxed(Box::new(bytes))
+    }
+
+    pub fn boxed<T: Boxable>(value: Box<T>) -> Value {
+        Value(Entry::build(b"", Content::Boxed(T::KIND, Box::into_raw(value).cast()), None, 0))
+    }
+
+    /// The bytes are a well-formed listpack or intset with the elements that the form asks for, far shorter than
+    /// 16 MiB.
+    pub(super) fn compact(form: Compact, bytes: &[u8]) -> Value {
+        Value(Entry::build(b"", Content::Tail(form.kind(), bytes), None, 0))
+    }
+
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        self.0.value()
+    }
+
+    pub(super) fn entry(&mut self) -> &mut Entry {
+        &mut self.0
+    }
 }
 
 /// What a key is created with.
@@ -49,37 +170,18 @@ pub enum Value {
 pub enum NewValue<'a> {
     Bytes(&'a [u8]),
     Value(Value),
-}
-
-impl From<List> for Value {
-    fn from(v: List) -> Self {
-        Value::List(Box::new(v))
-    }
-}
-impl From<Set> for Value {
-    fn from(v: Set) -> Self {
-        Value::Set(Box::new(v))
-    }
-}
-impl From<Hash> for Value {
-    fn from(v: Hash) -> Self {
-        Value::Hash(Box::new(v))
-    }
-}
-impl From<SortedSet> for Value {
-    fn from(v: SortedSet) -> Self {
-        Value::SortedSet(Box::new(v))
-    }
+    /// An empty collection.
+    Empty(Compact),
 }
 
 /// A borrowed value.
 #[derive(Debug, Clone, Copy)]
 pub enum ValueRef<'a> {
     String(&'a [u8]),
-    List(&'a List),
-    Set(&'a Set),
-    Hash(&'a Hash),
-    SortedSet(&'a SortedSet),
+    List(ListRef<'a>),
+    Set(SetRef<'a>),
+    Hash(HashRef<'a>),
+    SortedSet(SortedSetRef<'a>),
 }
 
 impl ValueRef<'_> {
@@ -106,32 +208,12 @@ impl ValueRef<'_> {
     }
 }
 
-/// A mutably borrowed value; strings are changed through [`Entry::set_bytes`] and [`Entry::raw_mut`].
-#[derive(Debug)]
-pub enum ValueMut<'a> {
-    String,
-    List(&'a mut List),
-    Set(&'a mut Set),
-    Hash(&'a mut Hash),
-    SortedSet(&'a mut SortedSet),
-}
-
-/// The string follows the key.
-const INLINE: u8 = 0;
-const RAW: u8 = 1;
-const LIST: u8 = 2;
-const SET: u8 = 3;
-const HASH: u8 = 4;
-const SORTED_SET: u8 = 5;
-const MOVED_OUT: u8 = 6;
-
 #[repr(C)]
 struct Header {
     /// Seconds of the access clock, or LFU state. Atomic because reads share the entry.
     access: AtomicU32,
     key_len: u32,
-    inline_len: u16,
-    kind: u8,
+    tail_len: [u8; 3],
     flags: u8,
 }
 
@@ -140,8 +222,13 @@ const ADDRESS_LEN: usize = size_of::<*mut u8>();
 
 impl Header {
     #[inline]
+    fn kind(&self) -> u8 {
+        self.flags & KIND
+    }
+
+    #[inline]
     fn expire_offset(&self) -> usize {
-        HEADER_LEN + if self.kind == INLINE { 0 } else { ADDRESS_LEN }
+        HEADER_LEN + if has_tail(self.kind()) { 0 } else { ADDRESS_LEN }
     }
 
     #[inline]
@@ -150,15 +237,46 @@ impl Header {
     }
 
     #[inline]
-    fn inline_offset(&self) -> usize {
+    fn tail_offset(&self) -> usize {
         self.key_offset() + self.key_len as usize
     }
 
-    fn layout(&self) -> Layout {
-        let len = self.inline_offset() + usize::from(self.inline_len);
-        Layout::from_size_align(len, align_of::<u64>())
-            .expect("keys and inline strings are far below the address space")
+    #[inline]
+    fn tail_len(&self) -> usize {
+        let [a, b, c] = self.tail_len;
+        u32::from_le_bytes([a, b, c, 0]) as usize
     }
+
+    #[inline]
+    fn set_tail_len(&mut self, len: usize) {
+        assert!(len <= TAIL_LEN_MAX, "collections leave their compact form long before");
+        let [a, b, c, _] = (len as u32).to_le_bytes();
+        self.tail_len = [a, b, c];
+    }
+
+    /// Bytes in use.
+    #[inline]
+    fn len(&self) -> usize {
+        self.tail_offset() + self.tail_len()
+    }
+
+    #[inline]
+    fn layout(&self) -> Layout {
+        layout_for(self.len())
+    }
+}
+
+#[inline]
+fn layout_for(len: usize) -> Layout {
+    Layout::from_size_align(size_class(len), align_of::<u64>())
+        .expect("keys and tails are far below the address space")
+}
+
+/// What an entry is built with.
+enum Content<'a> {
+    Tail(u8, &'a [u8]),
+    /// The address comes from `Box::into_raw` for the type of the kind; the new entry owns it.
+    Boxed(u8, *mut u8),
 }
 
 /// See the module documentation. As large as a pointer; `Option<Entry>` too.
@@ -170,45 +288,48 @@ unsafe impl Send for Entry {}
 // SAFETY: as above; shared access only reads.
 unsafe impl Sync for Entry {}
 
-impl Value {
-    fn into_raw(self) -> (u8, *mut u8) {
-        match self {
-            Value::Raw(v) => (RAW, Box::into_raw(v).cast()),
-            Value::List(v) => (LIST, Box::into_raw(v).cast()),
-            Value::Set(v) => (SET, Box::into_raw(v).cast()),
-            Value::Hash(v) => (HASH, Box::into_raw(v).cast()),
-            Value::SortedSet(v) => (SORTED_SET, Box::into_raw(v).cast()),
-        }
-    }
-}
-
 impl Entry {
     /// Panics if the key is longer than `u32::MAX`: requests are limited far below.
     pub fn new(key: &[u8], value: NewValue<'_>, expire_at: Option<i64>, access: u32) -> Entry {
-        let (inline, boxed): (&[u8], _) = match value {
-            NewValue::Bytes(bytes) if bytes.len() <= INLINE_LEN_MAX => (bytes, None),
-            NewValue::Bytes(bytes) => (&[], Some(Value::Raw(Box::new(bytes.to_vec())))),
-            NewValue::Value(value) => (&[], Some(value)),
+        match value {
+            NewValue::Bytes(bytes) if bytes.len() <= INLINE_LEN_MAX => {
+                Entry::build(key, Content::Tail(STRING, bytes), expire_at, access)
+            }
+            NewValue::Bytes(bytes) => {
+                let address = Box::into_raw(Box::new(bytes.to_vec()));
+                Entry::build(key, Content::Boxed(RAW, address.cast()), expire_at, access)
+            }
+            NewValue::Value(Value(entry)) => entry.with(key, expire_at, access),
+            NewValue::Empty(form) => {
+                Entry::build(key, Content::Tail(form.kind(), form.empty()), expire_at, access)
+            }
+        }
+    }
+
+    fn build(key: &[u8], content: Content<'_>, expire_at: Option<i64>, access: u32) -> Entry {
+        let (kind, tail, address): (_, &[u8], _) = match content {
+            Content::Tail(kind, tail) => (kind, tail, None),
+            Content::Boxed(kind, address) => (kind, &[], Some(address)),
         };
+        debug_assert_eq!(has_tail(kind), address.is_none());
         let key_len = u32::try_from(key.len()).expect("a key is shorter than 4 GiB");
-        let inline_len = u16::try_from(inline.len()).expect("at most INLINE_LEN_MAX");
-        let flags = if expire_at.is_some() { HAS_EXPIRE } else { 0 };
-        let (kind, address) = boxed.map_or((INLINE, std::ptr::null_mut()), Value::into_raw);
-        let header = Header { access: AtomicU32::new(access), key_len, inline_len, kind, flags };
+        let flags = kind | if expire_at.is_some() { HAS_EXPIRE } else { 0 };
+        let mut header = Header { access: AtomicU32::new(access), key_len, tail_len: [0; 3], flags };
+        header.set_tail_len(tail.len());
         let layout = header.layout();
         // SAFETY: the layout is not empty; the pointer is checked; the header and all bytes behind it are
         // written before the Entry exists (invariants 1 to 4), each within the layout's size.
         unsafe {
             let pointer = alloc(layout);
             let Some(target) = NonNull::new(pointer.cast::<Header>()) else { handle_alloc_error(layout) };
-            if kind != INLINE {
+            if let Some(address) = address {
                 pointer.add(HEADER_LEN).cast::<*mut u8>().write_unaligned(address);
             }
             if let Some(expire_at) = expire_at {
                 pointer.add(header.expire_offset()).cast::<i64>().write_unaligned(expire_at);
             }
             std::ptr::copy_nonoverlapping(key.as_ptr(), pointer.add(header.key_offset()), key.len());
-            std::ptr::copy_nonoverlapping(inline.as_ptr(), pointer.add(header.inline_offset()), inline.len());
+            std::ptr::copy_nonoverlapping(tail.as_ptr(), pointer.add(header.tail_offset()), tail.len());
             target.write(header);
             Entry(target)
         }
@@ -227,7 +348,12 @@ impl Entry {
     }
 
     #[inline]
-    fn tail(&self, offset: usize, len: usize) -> &[u8] {
+    fn kind(&self) -> u8 {
+        self.header().kind()
+    }
+
+    #[inline]
+    fn part(&self, offset: usize, len: usize) -> &[u8] {
         // SAFETY: callers pass ranges inside the allocation (invariant 2), initialized (invariant 3).
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(offset), len) }
     }
@@ -235,74 +361,102 @@ impl Entry {
     #[inline]
     pub fn key(&self) -> &[u8] {
         let header = self.header();
-        self.tail(header.key_offset(), header.key_len as usize)
+        self.part(header.key_offset(), header.key_len as usize)
     }
 
     #[inline]
-    fn inline(&self) -> &[u8] {
+    fn tail(&self) -> &[u8] {
         let header = self.header();
-        self.tail(header.inline_offset(), usize::from(header.inline_len))
+        self.part(header.tail_offset(), header.tail_len())
     }
 
-    /// Address of the boxed value. Not of the kind INLINE.
+    fn tail_mut(&mut self) -> &mut [u8] {
+        let header = self.header();
+        let (offset, len) = (header.tail_offset(), header.tail_len());
+        // SAFETY: as in `part`, and `&mut self` is the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().cast::<u8>().add(offset), len) }
+    }
+
+    /// Address of the boxed value. Only of kinds without a tail.
     #[inline]
-    fn boxed(&self) -> *mut u8 {
-        debug_assert_ne!(self.header().kind, INLINE);
-        // SAFETY: of every other kind the address follows the header (invariants 2 and 3).
+    fn boxed_address(&self) -> *mut u8 {
+        debug_assert!(!has_tail(self.kind()));
+        // SAFETY: of these kinds the address follows the header (invariants 2 and 3).
         unsafe { self.0.as_ptr().cast::<u8>().add(HEADER_LEN).cast::<*mut u8>().read_unaligned() }
+    }
+
+    /// The boxed value, if it is of this type.
+    #[inline]
+    pub(super) fn boxed<T: Boxable>(&self) -> Option<&T> {
+        // SAFETY: the kind names the type of the box that the entry owns (invariant 4); it lives as long as `&self`.
+        (self.kind() == T::KIND).then(|| unsafe { &*self.boxed_address().cast::<T>() })
+    }
+
+    /// As [`Entry::boxed`], for changing it.
+    #[inline]
+    pub(super) fn boxed_mut<T: Boxable>(&mut self) -> Option<&mut T> {
+        // SAFETY: as in `boxed`, and `&mut self` is the only reference.
+        (self.kind() == T::KIND).then(|| unsafe { &mut *self.boxed_address().cast::<T>() })
+    }
+
+    /// Gives up the boxed value; afterwards the entry may only be dropped or replaced.
+    fn move_out(&mut self) -> *mut u8 {
+        let address = self.boxed_address();
+        let header = self.header_mut();
+        header.flags = header.flags & !KIND | MOVED_OUT;
+        address
     }
 
     #[inline]
     pub fn value(&self) -> ValueRef<'_> {
-        // SAFETY: the kind names the type of the box that the entry owns (invariant 4); it lives as long as `&self`.
-        unsafe {
-            match self.header().kind {
-                RAW => ValueRef::String(&*self.boxed().cast::<Vec<u8>>()),
-                LIST => ValueRef::List(&*self.boxed().cast()),
-                SET => ValueRef::Set(&*self.boxed().cast()),
-                HASH => ValueRef::Hash(&*self.boxed().cast()),
-                SORTED_SET => ValueRef::SortedSet(&*self.boxed().cast()),
-                _ => ValueRef::String(self.inline()),
+        fn boxed<T: Boxable>(entry: &Entry) -> &T {
+            entry.boxed().expect("the kind was just compared")
+        }
+        match self.kind() {
+            LIST_LISTPACK => ValueRef::List(ListRef::Listpack(ListpackRef::trusted(self.tail()))),
+            SET_LISTPACK => ValueRef::Set(SetRef::Listpack(ListpackRef::trusted(self.tail()))),
+            SET_INTSET => ValueRef::Set(SetRef::Intset(IntsetRef::trusted(self.tail()))),
+            HASH_LISTPACK => ValueRef::Hash(HashRef::Listpack(ListpackRef::trusted(self.tail()))),
+            SORTED_SET_LISTPACK => {
+                ValueRef::SortedSet(SortedSetRef::Listpack(ListpackRef::trusted(self.tail())))
             }
+            RAW => ValueRef::String(boxed::<Vec<u8>>(self)),
+            QUICKLIST => ValueRef::List(ListRef::Quicklist(boxed(self))),
+            SET_TABLE => ValueRef::Set(SetRef::Table(boxed(self))),
+            HASH_TABLE => ValueRef::Hash(HashRef::Table(boxed(self))),
+            SKIPLIST => ValueRef::SortedSet(SortedSetRef::Skiplist(boxed(self))),
+            _ => ValueRef::String(self.tail()),
         }
     }
 
-    pub fn value_mut(&mut self) -> ValueMut<'_> {
-        // SAFETY: as in `value`, and `&mut self` is the only reference.
-        unsafe {
-            match self.header().kind {
-                LIST => ValueMut::List(&mut *self.boxed().cast()),
-                SET => ValueMut::Set(&mut *self.boxed().cast()),
-                HASH => ValueMut::Hash(&mut *self.boxed().cast()),
-                SORTED_SET => ValueMut::SortedSet(&mut *self.boxed().cast()),
-                _ => ValueMut::String,
-            }
+    pub fn value_type(&self) -> ValueType {
+        match self.kind() {
+            LIST_LISTPACK | QUICKLIST => ValueType::List,
+            SET_LISTPACK | SET_INTSET | SET_TABLE => ValueType::Set,
+            HASH_LISTPACK | HASH_TABLE => ValueType::Hash,
+            SORTED_SET_LISTPACK | SKIPLIST => ValueType::SortedSet,
+            _ => ValueType::String,
         }
     }
 
-    /// The boxed value, owned; `None` of the kind INLINE. Afterwards the entry may only be dropped or replaced.
-    fn move_out(&mut self) -> Option<Value> {
-        let kind = self.header().kind;
-        if kind == INLINE || kind == MOVED_OUT {
-            return None;
-        }
-        let address = self.boxed();
-        self.header_mut().kind = MOVED_OUT;
-        // SAFETY: the kind named the type of the box (invariant 4), which nobody owns now.
-        unsafe {
-            Some(match kind {
-                RAW => Value::Raw(Box::from_raw(address.cast())),
-                LIST => Value::List(Box::from_raw(address.cast())),
-                SET => Value::Set(Box::from_raw(address.cast())),
-                HASH => Value::Hash(Box::from_raw(address.cast())),
-                _ => Value::SortedSet(Box::from_raw(address.cast())),
-            })
-        }
+    /// The compact collection in this form, for changing it.
+    #[inline]
+    pub(super) fn compact_mut(&mut self, form: Compact) -> Option<Tail<'_>> {
+        (self.kind() == form.kind()).then_some(Tail(self))
     }
 
-    /// Whether the string has a buffer of its own: it was long, or it was changed in place.
+    /// Whether the value is a string with a buffer of its own: it was long, or it was changed in place.
     pub fn is_raw(&self) -> bool {
-        self.header().kind == RAW
+        self.kind() == RAW
+    }
+
+    /// Whether the string was not written as an integer, although it may read as one.
+    pub fn is_not_integer(&self) -> bool {
+        self.header().flags & NOT_INTEGER != 0
+    }
+
+    pub fn set_not_integer(&mut self) {
+        self.header_mut().flags |= NOT_INTEGER;
     }
 
     #[inline]
@@ -342,60 +496,103 @@ impl Entry {
             }
             return;
         }
-        let access = self.access();
-        *self = match self.move_out() {
-            None => Entry::new(self.key(), NewValue::Bytes(self.inline()), expire_at, access),
-            Some(value) => Entry::new(self.key(), NewValue::Value(value), expire_at, access),
+        let (key, access): (Box<[u8]>, _) = (self.key().into(), self.access());
+        let value = self.take();
+        *self = value.with(&key, expire_at, access);
+    }
+
+    /// The value with its flags, under an empty key; this entry may only be dropped or replaced afterwards.
+    fn take(&mut self) -> Entry {
+        let kept = self.header().flags & NOT_INTEGER;
+        let (kind, access) = (self.kind(), self.access());
+        let mut taken = if has_tail(kind) {
+            Entry::build(b"", Content::Tail(kind, self.tail()), None, access)
+        } else {
+            Entry::build(b"", Content::Boxed(kind, self.move_out()), None, access)
         };
+        taken.header_mut().flags |= kept;
+        taken
+    }
+
+    /// The value moves to an entry with this key.
+    fn with(mut self, key: &[u8], expire_at: Option<i64>, access: u32) -> Entry {
+        let kept = self.header().flags & NOT_INTEGER;
+        let kind = self.kind();
+        let mut entry = if has_tail(kind) {
+            Entry::build(key, Content::Tail(kind, self.tail()), expire_at, access)
+        } else {
+            Entry::build(key, Content::Boxed(kind, self.move_out()), expire_at, access)
+        };
+        entry.header_mut().flags |= kept;
+        entry
     }
 
     /// Makes the value this string; the expiry stays.
     #[inline]
     pub fn set_bytes(&mut self, bytes: &[u8]) {
-        let header = self.header();
-        if header.kind != INLINE || bytes.len() > INLINE_LEN_MAX {
-            *self = Entry::new(self.key(), NewValue::Bytes(bytes), self.expire_at(), self.access());
-            return;
+        if self.kind() != STRING || bytes.len() > INLINE_LEN_MAX {
+            return self.replace(NewValue::Bytes(bytes));
         }
-        if usize::from(header.inline_len) != bytes.len() {
-            self.resize_inline(bytes.len());
+        if self.header().tail_len() != bytes.len() {
+            self.edit_tail(0, self.header().tail_len(), bytes.len());
         }
-        let offset = self.header().inline_offset();
-        // SAFETY: the inline part is exactly this long (invariant 2); `bytes` cannot overlap an allocation that
-        // `&mut self` owns.
-        unsafe {
-            let at = self.0.as_ptr().cast::<u8>().add(offset);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
-        }
+        self.header_mut().flags &= !NOT_INTEGER;
+        self.tail_mut().copy_from_slice(bytes);
     }
 
     /// The string as a buffer that may grow; it moves out of the entry. Panics if the value is no string.
     pub fn raw_mut(&mut self) -> &mut Vec<u8> {
-        if self.header().kind == INLINE {
-            let bytes = self.inline().to_vec();
-            self.set_value(NewValue::Value(Value::Raw(Box::new(bytes))));
+        if self.kind() == STRING {
+            let bytes = self.tail().to_vec();
+            self.set_value(NewValue::Value(Value::raw(bytes)));
         }
-        assert_eq!(self.header().kind, RAW, "raw_mut on {self:?}");
-        // SAFETY: the box of this kind is a `Vec<u8>` (invariant 4), and `&mut self` is the only reference.
-        unsafe { &mut *self.boxed().cast() }
+        self.boxed_mut().expect("the value is a string")
     }
 
     /// Replaces the value; the expiry stays.
     pub fn set_value(&mut self, value: NewValue<'_>) {
         match value {
             NewValue::Bytes(bytes) => self.set_bytes(bytes),
-            value @ NewValue::Value(_) => {
-                *self = Entry::new(self.key(), value, self.expire_at(), self.access());
-            }
+            NewValue::Value(_) | NewValue::Empty(_) => self.replace(value),
         }
     }
 
+    /// Makes the value this compact collection; see [`Value::compact`].
+    pub(super) fn set_compact(&mut self, form: Compact, bytes: &[u8]) {
+        self.replace(NewValue::Value(Value::compact(form, bytes)));
+    }
+
+    pub(super) fn set_boxed<T: Boxable>(&mut self, value: Box<T>) {
+        self.replace(NewValue::Value(Value::boxed(value)));
+    }
+
+    /// Makes a new allocation with this value; all else stays.
+    fn replace(&mut self, value: NewValue<'_>) {
+        *self = Entry::new(self.key(), value, self.expire_at(), self.access());
+    }
+
     /// The same key and expiry are dropped, the value is moved out to live under another key.
-    pub fn renamed(mut self, key: &[u8]) -> Entry {
+    pub fn renamed(self, key: &[u8]) -> Entry {
         let (expire_at, access) = (self.expire_at(), self.access());
-        match self.move_out() {
-            None => Entry::new(key, NewValue::Bytes(self.inline()), expire_at, access),
-            Some(value) => Entry::new(key, NewValue::Value(value), expire_at, access),
+        self.with(key, expire_at, access)
+    }
+
+    /// A copy of the value in the same representation.
+    pub fn copied_value(&self) -> Value {
+        fn copy<T: Boxable + Clone>(entry: &Entry) -> Value {
+            Value::boxed(Box::new(entry.boxed::<T>().expect("the kind was just compared").clone()))
+        }
+        match self.kind() {
+            RAW => copy::<Vec<u8>>(self),
+            QUICKLIST => copy::<Quicklist>(self),
+            SET_TABLE => copy::<MemberTable>(self),
+            HASH_TABLE => copy::<FieldTable>(self),
+            SKIPLIST => copy::<Skiplist>(self),
+            kind => {
+                let mut entry = Entry::build(b"", Content::Tail(kind, self.tail()), None, 0);
+                entry.header_mut().flags |= self.header().flags & NOT_INTEGER;
+                Value(entry)
+            }
         }
     }
 
@@ -409,33 +606,75 @@ impl Entry {
         self.0.as_ptr().cast()
     }
 
-    /// Reallocates so that the inline part has exactly `len` bytes (zeroed where it grew), at most INLINE_LEN_MAX.
-    /// The kind is INLINE.
-    fn resize_inline(&mut self, len: usize) {
-        debug_assert!(self.header().kind == INLINE && len <= INLINE_LEN_MAX);
-        let (old, old_len) = (self.header().layout(), usize::from(self.header().inline_len));
-        let new = Layout::from_size_align(old.size() - old_len + len, old.align())
-            .expect("keys and inline strings are far below the address space");
-        // SAFETY: invariant 1 gives pointer and old layout; the new size is not zero; the grown part is zeroed,
-        // and inline_len is set at once, so invariants 2 and 3 hold again.
+    /// Replaces `removed` bytes of the tail at `at` by `added` bytes; what they are is left to chance, but they are
+    /// initialized. The kind has a tail.
+    fn edit_tail(&mut self, at: usize, removed: usize, added: usize) {
+        let header = self.header();
+        let (tail_offset, old_tail) = (header.tail_offset(), header.tail_len());
+        assert!(has_tail(header.kind()) && at + removed <= old_tail);
+        let new_tail = old_tail - removed + added;
+        let (old, new) = (header.layout(), layout_for(tail_offset + new_tail));
+        // SAFETY: invariant 1 gives pointer and old layout. The moves stay within the larger of the two layouts,
+        // which the allocation has while they happen: it grows before and shrinks after them. What is new is zeroed,
+        // and tail_len is set at once, so invariants 2 and 3 hold again.
         unsafe {
-            let pointer = realloc(self.0.as_ptr().cast(), old, new.size());
-            let Some(header) = NonNull::new(pointer.cast::<Header>()) else { handle_alloc_error(new) };
-            self.0 = header;
-            if len > old_len {
-                std::ptr::write_bytes(pointer.add(old.size()), 0, len - old_len);
+            if old.size() < new.size() {
+                self.reallocate(old, new);
+            }
+            let tail = self.0.as_ptr().cast::<u8>().add(tail_offset);
+            std::ptr::copy(tail.add(at + removed), tail.add(at + added), old_tail - at - removed);
+            std::ptr::write_bytes(tail.add(at), 0, added);
+            if new.size() < old.size() {
+                self.reallocate(old, new);
             }
         }
-        self.header_mut().inline_len = u16::try_from(len).expect("at most INLINE_LEN_MAX");
+        self.header_mut().set_tail_len(new_tail);
+    }
+
+    /// # Safety
+    /// The allocation has the layout `old`; what is in use fits both. The caller restores invariant 1.
+    unsafe fn reallocate(&mut self, old: Layout, new: Layout) {
+        // SAFETY: as the caller promises; the new size is not zero.
+        let pointer = unsafe { realloc(self.0.as_ptr().cast(), old, new.size()) };
+        let Some(header) = NonNull::new(pointer.cast::<Header>()) else { handle_alloc_error(new) };
+        self.0 = header;
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let layout = self.header().layout();
-        drop(self.move_out());
-        // SAFETY: invariant 1; nothing in the header needs dropping, and becoming MOVED_OUT does not change the layout.
+        let (layout, kind) = (self.header().layout(), self.kind());
+        if !has_tail(kind) {
+            let address = self.boxed_address();
+            // SAFETY: the kind names the type of the box (invariant 4), which nobody uses any more.
+            unsafe {
+                match kind {
+                    RAW => drop(Box::from_raw(address.cast::<Vec<u8>>())),
+                    QUICKLIST => drop(Box::from_raw(address.cast::<Quicklist>())),
+                    SET_TABLE => drop(Box::from_raw(address.cast::<MemberTable>())),
+                    HASH_TABLE => drop(Box::from_raw(address.cast::<FieldTable>())),
+                    SKIPLIST => drop(Box::from_raw(address.cast::<Skiplist>())),
+                    _ => debug_assert_eq!(kind, MOVED_OUT),
+                }
+            }
+        }
+        // SAFETY: invariant 1; nothing in the header needs dropping.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) };
+    }
+}
+
+/// The tail of an entry, edited in place.
+#[derive(Debug)]
+pub struct Tail<'a>(&'a mut Entry);
+
+impl Buffer for Tail<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.0.tail()
+    }
+
+    fn replace_range(&mut self, at: usize, removed: usize, added: usize) -> &mut [u8] {
+        self.0.edit_tail(at, removed, added);
+        self.0.tail_mut()
     }
 }
 
@@ -453,66 +692,4 @@ impl std::fmt::Debug for Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn string(entry: &Entry) -> &[u8] {
-        match entry.value() {
-            ValueRef::String(s) => s,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_string_survives_every_change_of_layout() {
-        let mut e = Entry::new(b"key", NewValue::Bytes(b"value"), None, 7);
-        for (bytes, expire) in
-            [(5, None), (5, Some(1)), (900, Some(2)), (0, None), (5000, Some(3)), (3, Some(3)), (1025, None)]
-        {
-            let bytes = vec![b'x'; bytes];
-            e.set_bytes(&bytes);
-            e.set_expire_at(expire);
-            assert_eq!(
-                (e.key(), string(&e), e.expire_at(), e.access()),
-                (&b"key"[..], &bytes[..], expire, 7)
-            );
-        }
-        e.set_bytes(b"abc");
-        e.raw_mut().extend_from_slice(b"def");
-        e.set_expire_at(Some(9));
-        assert_eq!(string(&e), b"abcdef");
-        let e = e.renamed(b"another key");
-        assert_eq!((e.key(), string(&e), e.expire_at()), (&b"another key"[..], &b"abcdef"[..], Some(9)));
-    }
-
-    #[test]
-    fn values_of_every_type_replace_one_another() {
-        let new: [fn() -> NewValue<'static>; 7] = [
-            || NewValue::Bytes(b"short"),
-            || NewValue::Bytes(&[b'x'; 2000]),
-            || NewValue::Value(List::default().into()),
-            || NewValue::Value(Set::default().into()),
-            || NewValue::Value(Hash::default().into()),
-            || NewValue::Value(SortedSet::default().into()),
-            || NewValue::Value(Value::Raw(Box::new(b"raw".to_vec()))),
-        ];
-        for (from, to) in (0..49).map(|i| (i / 7, i % 7)) {
-            let mut e = Entry::new(b"key", new[from](), Some(1), 7);
-            e.set_expire_at(None);
-            e.set_value(new[to]());
-            let expected = Entry::new(b"key", new[to](), None, 7);
-            assert_eq!(format!("{:?}", e.value()), format!("{:?}", expected.value()));
-            e.set_expire_at(Some(5));
-            let e = e.renamed(b"k");
-            assert_eq!(format!("{:?}", e.value()), format!("{:?}", expected.value()));
-            assert_eq!((e.key(), e.expire_at(), e.access()), (&b"k"[..], Some(5), 7));
-            assert_eq!(e.is_raw(), expected.is_raw());
-        }
-    }
-
-    #[test]
-    fn an_entry_is_a_pointer() {
-        assert_eq!(size_of::<Option<Entry>>(), 8);
-        assert_eq!(HEADER_LEN, 12);
-    }
-}
+mod tests;

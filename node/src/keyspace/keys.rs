@@ -16,9 +16,9 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::MutexGuard;
 use rand::Rng;
 
-use super::entry::{Entry, NewValue, Value, ValueMut, ValueRef};
+use super::entry::{Compact, Entry, NewValue, ValueRef, ValueType};
 use super::table::{ScanPosition, hash_of};
-use super::types::{Hash, List, Set, SortedSet};
+use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
 use crate::command::CommandError;
 use crate::log::EffectBuffer;
@@ -73,6 +73,8 @@ pub struct Keys<'a> {
     pub access: u32,
     /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
     pub no_touch: bool,
+    /// Up to where collections are compact.
+    pub limits: Limits,
     mode: Mode,
     /// Whether somebody reads the write log.
     logging: bool,
@@ -105,6 +107,7 @@ impl<'a> Keys<'a> {
             now,
             access: u32::try_from((now / 1000) & i64::from(ACCESS_MAX)).unwrap_or(0),
             no_touch: false,
+            limits: Limits::default(),
             mode,
             logging,
             effects: EffectBuffer::default(),
@@ -413,7 +416,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub fn list(&self, key: &[u8]) -> Result<Option<&List>, CommandError> {
+    pub fn list(&self, key: &[u8]) -> Result<Option<ListRef<'_>>, CommandError> {
         match self.read(key).map(Entry::value) {
             None => Ok(None),
             Some(ValueRef::List(v)) => Ok(Some(v)),
@@ -421,7 +424,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub fn set(&self, key: &[u8]) -> Result<Option<&Set>, CommandError> {
+    pub fn set(&self, key: &[u8]) -> Result<Option<SetRef<'_>>, CommandError> {
         match self.read(key).map(Entry::value) {
             None => Ok(None),
             Some(ValueRef::Set(v)) => Ok(Some(v)),
@@ -429,7 +432,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, CommandError> {
+    pub fn hash(&self, key: &[u8]) -> Result<Option<HashRef<'_>>, CommandError> {
         match self.read(key).map(Entry::value) {
             None => Ok(None),
             Some(ValueRef::Hash(v)) => Ok(Some(v)),
@@ -437,7 +440,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub fn sorted_set(&self, key: &[u8]) -> Result<Option<&SortedSet>, CommandError> {
+    pub fn sorted_set(&self, key: &[u8]) -> Result<Option<SortedSetRef<'_>>, CommandError> {
         match self.read(key).map(Entry::value) {
             None => Ok(None),
             Some(ValueRef::SortedSet(v)) => Ok(Some(v)),
@@ -489,62 +492,68 @@ impl<'a> Keys<'a> {
         self.state_mut(key).table_mut(db).get_mut(hash, key)
     }
 
-    pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<&mut List>, CommandError> {
-        match self.get_mut(key).map(Entry::value_mut) {
+    pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<ListMut<'_>>, CommandError> {
+        let limits = self.limits.list;
+        match self.get_mut(key) {
             None => Ok(None),
-            Some(ValueMut::List(v)) => Ok(Some(v)),
+            Some(entry) if entry.value_type() == ValueType::List => Ok(Some(ListMut::new(entry, limits))),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
-    pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<&mut Set>, CommandError> {
-        match self.get_mut(key).map(Entry::value_mut) {
+    pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<SetMut<'_>>, CommandError> {
+        let limits = self.limits.set;
+        match self.get_mut(key) {
             None => Ok(None),
-            Some(ValueMut::Set(v)) => Ok(Some(v)),
+            Some(entry) if entry.value_type() == ValueType::Set => Ok(Some(SetMut::new(entry, limits))),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
-    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, CommandError> {
-        match self.get_mut(key).map(Entry::value_mut) {
+    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<HashMut<'_>>, CommandError> {
+        let limits = self.limits.hash;
+        match self.get_mut(key) {
             None => Ok(None),
-            Some(ValueMut::Hash(v)) => Ok(Some(v)),
+            Some(entry) if entry.value_type() == ValueType::Hash => Ok(Some(HashMut::new(entry, limits))),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
-    pub fn sorted_set_mut(&mut self, key: &[u8]) -> Result<Option<&mut SortedSet>, CommandError> {
-        match self.get_mut(key).map(Entry::value_mut) {
+    pub fn sorted_set_mut(&mut self, key: &[u8]) -> Result<Option<SortedSetMut<'_>>, CommandError> {
+        let limits = self.limits.sorted_set;
+        match self.get_mut(key) {
             None => Ok(None),
-            Some(ValueMut::SortedSet(v)) => Ok(Some(v)),
+            Some(entry) if entry.value_type() == ValueType::SortedSet => {
+                Ok(Some(SortedSetMut::new(entry, limits)))
+            }
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
     /// The list at a key; an empty one is created. An empty one must not stay: see [`Keys::remove_if_empty`].
-    pub fn list_or_new(&mut self, key: &[u8]) -> Result<&mut List, CommandError> {
-        self.create_if_missing(key, || List::default().into());
+    pub fn list_or_new(&mut self, key: &[u8]) -> Result<ListMut<'_>, CommandError> {
+        self.create_if_missing(key, Compact::List);
         Ok(self.list_mut(key)?.expect("it was just created"))
     }
 
-    pub fn set_or_new(&mut self, key: &[u8]) -> Result<&mut Set, CommandError> {
-        self.create_if_missing(key, || Set::default().into());
+    pub fn set_or_new(&mut self, key: &[u8]) -> Result<SetMut<'_>, CommandError> {
+        self.create_if_missing(key, Compact::Intset);
         Ok(self.set_mut(key)?.expect("it was just created"))
     }
 
-    pub fn hash_or_new(&mut self, key: &[u8]) -> Result<&mut Hash, CommandError> {
-        self.create_if_missing(key, || Hash::default().into());
+    pub fn hash_or_new(&mut self, key: &[u8]) -> Result<HashMut<'_>, CommandError> {
+        self.create_if_missing(key, Compact::Hash);
         Ok(self.hash_mut(key)?.expect("it was just created"))
     }
 
-    pub fn sorted_set_or_new(&mut self, key: &[u8]) -> Result<&mut SortedSet, CommandError> {
-        self.create_if_missing(key, || SortedSet::default().into());
+    pub fn sorted_set_or_new(&mut self, key: &[u8]) -> Result<SortedSetMut<'_>, CommandError> {
+        self.create_if_missing(key, Compact::SortedSet);
         Ok(self.sorted_set_mut(key)?.expect("it was just created"))
     }
 
-    fn create_if_missing(&mut self, key: &[u8], new: impl FnOnce() -> Value) {
+    fn create_if_missing(&mut self, key: &[u8], form: Compact) {
         if self.get_mut(key).is_none() {
-            self.insert_new(key, NewValue::Value(new()), None);
+            self.insert_new(key, NewValue::Empty(form), None);
         }
     }
 

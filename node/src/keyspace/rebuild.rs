@@ -7,8 +7,8 @@
 
 use keyward_proto::resp::number::format_double;
 
-use super::entry::{Entry, NewValue, Value, ValueRef};
-use super::types::{Hash, List, Set, SortedSet};
+use super::entry::{Entry, NewValue, ValueRef};
+use super::types::Element;
 
 /// Elements (fields, members) of one command.
 pub const PIECE_LEN_MAX: usize = 128;
@@ -49,7 +49,7 @@ pub fn rebuild_as(key: &[u8], value: ValueRef<'_>, expire_at: Option<i64>, emit:
                     bytes += member.len() + score.len();
                     piece.push((score, member));
                 }
-                let pairs = piece.iter().map(|(score, member)| (score.as_bytes(), *member));
+                let pairs = piece.iter().map(|(score, member)| (score.as_bytes().into(), *member));
                 pairs_in_pieces(b"ZADD", key, pairs, emit);
             }
         }
@@ -61,51 +61,24 @@ pub fn rebuild_as(key: &[u8], value: ValueRef<'_>, expire_at: Option<i64>, emit:
 
 /// A copy of an entry's value, to be put under another key.
 pub fn copied(entry: &Entry) -> NewValue<'_> {
-    let value: Value = match entry.value() {
-        ValueRef::String(bytes) if entry.is_raw() => Value::Raw(Box::new(bytes.to_vec())),
-        ValueRef::String(bytes) => return NewValue::Bytes(bytes),
-        ValueRef::List(list) => {
-            let mut copy = List::default();
-            list.iter().for_each(|element| copy.push_back(element));
-            copy.into()
-        }
-        ValueRef::Set(set) => {
-            let mut copy = Set::default();
-            for member in set.iter() {
-                copy.insert(member);
-            }
-            copy.into()
-        }
-        ValueRef::Hash(hash) => {
-            let mut copy = Hash::default();
-            for (name, value) in hash.iter() {
-                copy.set(name, value);
-            }
-            copy.into()
-        }
-        ValueRef::SortedSet(set) => {
-            let mut copy = SortedSet::default();
-            for (member, score) in set.iter() {
-                copy.insert(member, score);
-            }
-            copy.into()
-        }
-    };
-    NewValue::Value(value)
+    match entry.value() {
+        ValueRef::String(bytes) if !entry.is_raw() && !entry.is_not_integer() => NewValue::Bytes(bytes),
+        _ => NewValue::Value(entry.copied_value()),
+    }
 }
 
 fn fits(len: usize, bytes: usize, more: usize) -> bool {
     len == 0 || len < PIECE_LEN_MAX && bytes + more <= PIECE_BYTES_MAX
 }
 
-fn in_pieces<'a>(name: &[u8], key: &[u8], elements: impl Iterator<Item = &'a [u8]>, emit: &mut Emit<'_>) {
+fn in_pieces<'a>(name: &[u8], key: &[u8], elements: impl Iterator<Item = Element<'a>>, emit: &mut Emit<'_>) {
     write_pieces(name, key, elements.map(|e| [e]), emit);
 }
 
 fn pairs_in_pieces<'a>(
     name: &[u8],
     key: &[u8],
-    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    pairs: impl Iterator<Item = (Element<'a>, Element<'a>)>,
     emit: &mut Emit<'_>,
 ) {
     write_pieces(name, key, pairs.map(|(a, b)| [a, b]), emit);
@@ -114,21 +87,21 @@ fn pairs_in_pieces<'a>(
 fn write_pieces<'a, const N: usize>(
     name: &[u8],
     key: &[u8],
-    elements: impl Iterator<Item = [&'a [u8]; N]>,
+    elements: impl Iterator<Item = [Element<'a>; N]>,
     emit: &mut Emit<'_>,
 ) {
     let mut elements = elements.peekable();
-    let mut command: Vec<&[u8]> = Vec::new();
+    let mut piece: Vec<Element<'_>> = Vec::new();
+    let size = |element: &[Element<'_>; N]| element.iter().map(|part| part.len()).sum::<usize>();
     while elements.peek().is_some() {
-        command.clear();
-        command.extend([name, key]);
+        piece.clear();
         let (mut len, mut bytes) = (0, 0);
-        let size = |element: &[&[u8]; N]| element.iter().map(|part| part.len()).sum::<usize>();
         while let Some(element) = elements.next_if(|e| fits(len, bytes, size(e))) {
             len += 1;
             bytes += size(&element);
-            command.extend(element);
+            piece.extend(element);
         }
+        let command: Vec<&[u8]> = [name, key].into_iter().chain(piece.iter().map(|e| &**e)).collect();
         emit(&command);
     }
 }
@@ -136,6 +109,7 @@ fn write_pieces<'a, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::types::{Hash, List, Set, SortedSet};
 
     fn commands(entry: &Entry) -> Vec<String> {
         let mut commands = Vec::new();

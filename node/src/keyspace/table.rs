@@ -120,6 +120,14 @@ impl<T> Default for Table<T> {
     }
 }
 
+impl<T: Keyed + Clone> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Table::default();
+        self.iter().for_each(|element| copy.insert_new(hash_of(element.key()), element.clone()));
+        copy
+    }
+}
+
 impl<T> std::fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Table of {} in {} buckets", self.len, self.buckets.len())
@@ -357,6 +365,12 @@ impl<T: Keyed> Table<T> {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    impl Keyed for Box<[u8]> {
+        fn key(&self) -> &[u8] {
+            self
+        }
+    }
 
     fn key(i: u32) -> Box<[u8]> {
         format!("key:{i}").into_bytes().into()

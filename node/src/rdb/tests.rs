@@ -16,10 +16,10 @@ fn text(value: ValueRef<'_>) -> String {
     let escape = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let mut parts: Vec<String> = match value {
         ValueRef::String(bytes) => vec![escape(bytes)],
-        ValueRef::List(list) => list.iter().map(escape).collect(),
-        ValueRef::Set(set) => set.iter().map(escape).collect(),
-        ValueRef::Hash(hash) => hash.iter().map(|(f, v)| format!("{}={}", escape(f), escape(v))).collect(),
-        ValueRef::SortedSet(set) => set.iter().map(|(m, s)| format!("{}={s}", escape(m))).collect(),
+        ValueRef::List(list) => list.iter().map(|e| escape(&e)).collect(),
+        ValueRef::Set(set) => set.iter().map(|e| escape(&e)).collect(),
+        ValueRef::Hash(hash) => hash.iter().map(|(f, v)| format!("{}={}", escape(&f), escape(&v))).collect(),
+        ValueRef::SortedSet(set) => set.iter().map(|(m, s)| format!("{}={s}", escape(&m))).collect(),
     };
     if matches!(value, ValueRef::Set(_) | ValueRef::Hash(_)) {
         parts.sort();

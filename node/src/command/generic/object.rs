@@ -1,14 +1,13 @@
 //! OBJECT: how a value is represented.
 //!
-//! Values have representations of their own here; OBJECT ENCODING names the one that Valkey would choose for a value
-//! of this size, with Valkey's limits. Differs from Valkey: a collection that has shrunk gets its compact name back.
+//! OBJECT ENCODING uses Valkey's names also where something else serves in the same place: `skiplist` is a tree.
 
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome};
 use crate::keyspace::entry::{Entry, ValueRef};
-use crate::server::Server;
+use crate::keyspace::types::{HashRef, ListRef, SetRef, SortedSetRef};
 
 const HELP: &[&str] = &[
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -69,44 +68,23 @@ pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 /// `OBJECT ENCODING key`
 pub(in crate::command) fn object_encoding(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     match ctx.keys.get(args.at(2)) {
-        Some(entry) => ctx.out.bulk_str(encoding(entry, ctx.server)),
+        Some(entry) => ctx.out.bulk_str(encoding(entry)),
         None => ctx.out.null(),
     }
     Ok(Outcome::Reply)
 }
 
-fn encoding(entry: &Entry, server: &Server) -> &'static str {
-    let limit =
-        |name: &str| server.with_config(|config| config.text(name).parse::<usize>()).unwrap_or(usize::MAX);
+fn encoding(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::String(value) => string_encoding(entry, value),
-        ValueRef::List(list) => {
-            let fill = server.with_config(|config| config.text("list-max-listpack-size").parse());
-            let bytes = list.iter().map(listpack_element_len);
-            if fits_one_listpack(bytes, list.len(), fill.unwrap_or(-2)) { "listpack" } else { "quicklist" }
-        }
-        ValueRef::Set(set) => {
-            if set.len() <= limit("set-max-intset-entries") && set.iter().all(|m| parse_i64(m).is_some()) {
-                return "intset";
-            }
-            let longest = limit("set-max-listpack-value");
-            let compact =
-                set.len() <= limit("set-max-listpack-entries") && set.iter().all(|m| m.len() <= longest);
-            if compact { "listpack" } else { "hashtable" }
-        }
-        ValueRef::Hash(hash) => {
-            let longest = limit("hash-max-listpack-value");
-            let compact = hash.len() <= limit("hash-max-listpack-entries")
-                && hash.iter().all(|(name, value)| name.len() <= longest && value.len() <= longest);
-            if compact { "listpack" } else { "hashtable" }
-        }
-        ValueRef::SortedSet(set) => {
-            let longest = limit("zset-max-listpack-value");
-            let compact = !set.has_shrunk()
-                && set.len() <= limit("zset-max-listpack-entries")
-                && set.iter().all(|(m, _)| m.len() <= longest);
-            if compact { "listpack" } else { "skiplist" }
-        }
+        ValueRef::List(ListRef::Listpack(_))
+        | ValueRef::Set(SetRef::Listpack(_))
+        | ValueRef::Hash(HashRef::Listpack(_))
+        | ValueRef::SortedSet(SortedSetRef::Listpack(_)) => "listpack",
+        ValueRef::Set(SetRef::Intset(_)) => "intset",
+        ValueRef::List(ListRef::Quicklist(_)) => "quicklist",
+        ValueRef::Set(SetRef::Table(_)) | ValueRef::Hash(HashRef::Table(_)) => "hashtable",
+        ValueRef::SortedSet(SortedSetRef::Skiplist(_)) => "skiplist",
     }
 }
 
@@ -117,57 +95,11 @@ fn string_encoding(entry: &Entry, value: &[u8]) -> &'static str {
     if entry.is_raw() {
         return "raw";
     }
-    if parse_i64(value).is_some() {
+    if !entry.is_not_integer() && parse_i64(value).is_some() {
         return "int";
     }
     let key_len = entry.key().len();
     let key_header = if key_len < 32 { 0 } else { 2 };
     let expiry = if entry.expire_at().is_some() { 8 } else { 0 };
     if key_len + key_header + expiry + value.len() <= EMBEDDED_LEN_MAX { "embstr" } else { "raw" }
-}
-
-/// Bytes that an element takes in a listpack.
-fn listpack_element_len(element: &[u8]) -> usize {
-    let len = match parse_i64(element) {
-        Some(0..=127) => 1,
-        Some(-4096..=4095) => 2,
-        Some(-32_768..=32_767) => 3,
-        Some(-8_388_608..=8_388_607) => 4,
-        Some(-2_147_483_648..=2_147_483_647) => 5,
-        Some(_) => 9,
-        None => {
-            let header = match element.len() {
-                ..64 => 1,
-                64..4096 => 2,
-                _ => 5,
-            };
-            header + element.len()
-        }
-    };
-    // The length once more, for walking backwards, seven bits to a byte.
-    let back = match len {
-        ..128 => 1,
-        128..16_383 => 2,
-        16_383..2_097_151 => 3,
-        2_097_151..268_435_455 => 4,
-        _ => 5,
-    };
-    len + back
-}
-
-/// `fill` as in `list-max-listpack-size`: a number of elements, or a class of sizes if negative.
-fn fits_one_listpack(elements: impl Iterator<Item = usize>, len: usize, fill: i64) -> bool {
-    const HEADER_LEN: usize = 7;
-    const SAFE_LEN_MAX: usize = 8192;
-    let (len_max, bytes_max) = match fill {
-        0.. => (usize::try_from(fill).unwrap_or(usize::MAX).max(1), SAFE_LEN_MAX),
-        -4..0 => (usize::MAX, 2048 << fill.unsigned_abs()),
-        _ => (usize::MAX, 65_536),
-    };
-    let mut bytes = HEADER_LEN;
-    len <= len_max
-        && elements.into_iter().all(|element| {
-            bytes += element;
-            bytes <= bytes_max
-        })
 }

@@ -10,9 +10,9 @@ use crate::notify::EventClass;
 pub(in crate::command) fn hincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
     let increment = parse_i64_arg(args.at(3))?;
-    let old = match ctx.keys.hash_mut(key)?.and_then(|hash| hash.get(field)) {
+    let old = match ctx.keys.hash_mut(key)?.as_ref().and_then(|hash| hash.get(field)) {
         None => 0,
-        Some(text) => parse_i64(text).ok_or_else(|| CommandError::err("hash value is not an integer"))?,
+        Some(text) => parse_i64(&text).ok_or_else(|| CommandError::err("hash value is not an integer"))?,
     };
     let new = old
         .checked_add(increment)
@@ -34,10 +34,10 @@ pub(in crate::command) fn hincrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
     if increment.is_infinite() {
         return Err(CommandError::err("value is NaN or Infinity"));
     }
-    let old = match ctx.keys.hash_mut(key)?.and_then(|hash| hash.get(field)) {
+    let old = match ctx.keys.hash_mut(key)?.as_ref().and_then(|hash| hash.get(field)) {
         None => LongDouble::ZERO,
         Some(text) => {
-            LongDouble::parse(text).ok_or_else(|| CommandError::err("hash value is not a float"))?
+            LongDouble::parse(&text).ok_or_else(|| CommandError::err("hash value is not a float"))?
         }
     };
     let new = old

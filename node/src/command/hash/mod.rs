@@ -14,7 +14,7 @@ pub(super) use walk::{hrandfield, hscan};
 use keyward_proto::resp::Args;
 
 use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
-use crate::keyspace::types::Hash;
+use crate::keyspace::types::HashRef;
 use crate::notify::EventClass;
 
 /// `HSET key field value [field value ...]`
@@ -37,7 +37,8 @@ fn set_fields(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Result<usize, CommandErr
         return Err(CommandError::WrongArity(ctx.row.name.into()));
     }
     let key = args.at(1);
-    let hash = ctx.keys.hash_or_new(key)?;
+    let mut hash = ctx.keys.hash_or_new(key)?;
+    hash.prepare(args.iter().skip(2));
     let pairs = (2..args.len()).step_by(2);
     let created = pairs.filter(|at| hash.set(args.at(*at), args.at(at + 1))).count();
     ctx.keys.modified(key);
@@ -49,11 +50,12 @@ fn set_fields(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Result<usize, CommandErr
 /// `HSETNX key field value`
 pub(super) fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
-    let hash = ctx.keys.hash_or_new(key)?;
+    let mut hash = ctx.keys.hash_or_new(key)?;
     if hash.contains(field) {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     }
+    hash.prepare(args.iter().skip(2));
     hash.set(field, args.at(3));
     ctx.keys.modified(key);
     ctx.keys.propagate(key, args);
@@ -64,7 +66,8 @@ pub(super) fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 
 /// `HGET key field`
 pub(super) fn hget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    ctx.out.optional_bulk(ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2))));
+    let value = ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
+    ctx.out.optional_bulk(value.as_deref());
     Ok(Outcome::Reply)
 }
 
@@ -72,7 +75,9 @@ pub(super) fn hget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) fn hmget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
     ctx.out.array(args.len() - 2);
-    args.iter().skip(2).for_each(|field| ctx.out.optional_bulk(hash.and_then(|hash| hash.get(field))));
+    for field in args.iter().skip(2) {
+        ctx.out.optional_bulk(hash.and_then(|hash| hash.get(field)).as_deref());
+    }
     Ok(Outcome::Reply)
 }
 
@@ -85,40 +90,40 @@ pub(super) fn hexists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 
 /// `HLEN key`
 pub(super) fn hlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    ctx.out.len(ctx.keys.hash(args.at(1))?.map_or(0, Hash::len));
+    ctx.out.len(ctx.keys.hash(args.at(1))?.map_or(0, HashRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `HSTRLEN key field`
 pub(super) fn hstrlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let value = ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
-    ctx.out.len(value.map_or(0, <[u8]>::len));
+    ctx.out.len(value.map_or(0, |value| value.len()));
     Ok(Outcome::Reply)
 }
 
 /// `HKEYS key`
 pub(super) fn hkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(name, _)| ctx.out.bulk(name));
+    ctx.out.array(hash.map_or(0, HashRef::len));
+    hash.into_iter().flat_map(HashRef::iter).for_each(|(name, _)| ctx.out.bulk(&name));
     Ok(Outcome::Reply)
 }
 
 /// `HVALS key`
 pub(super) fn hvals(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| ctx.out.bulk(value));
+    ctx.out.array(hash.map_or(0, HashRef::len));
+    hash.into_iter().flat_map(HashRef::iter).for_each(|(_, value)| ctx.out.bulk(&value));
     Ok(Outcome::Reply)
 }
 
 /// `HGETALL key`
 pub(super) fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.map(hash.map_or(0, Hash::len));
-    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
-        ctx.out.bulk(name);
-        ctx.out.bulk(value);
+    ctx.out.map(hash.map_or(0, HashRef::len));
+    for (name, value) in hash.into_iter().flat_map(HashRef::iter) {
+        ctx.out.bulk(&name);
+        ctx.out.bulk(&value);
     }
     Ok(Outcome::Reply)
 }
@@ -126,7 +131,7 @@ pub(super) fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 /// `HDEL key field [field ...]`
 pub(super) fn hdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
-    let Some(hash) = ctx.keys.hash_mut(key)? else {
+    let Some(mut hash) = ctx.keys.hash_mut(key)? else {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     };

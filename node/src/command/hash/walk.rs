@@ -11,17 +11,15 @@ use crate::keyspace::types::Pair;
 pub(in crate::command) fn hscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = scan::parse_cursor(args.at(2))?;
     let Some(hash) = ctx.keys.hash(args.at(1))? else {
-        scan::reply(&mut ctx.out, 0, &[]);
+        scan::reply::<&[u8]>(&mut ctx.out, 0, &[]);
         return Ok(Outcome::Reply);
     };
     let options = ScanOptions::parse(args, 3, Scanned::Hash)?;
-    let mut found: Vec<&[u8]> = Vec::new();
-    let settings = ctx.server.settings();
-    let small = hash.is_within(settings.hash_max_listpack_entries, settings.hash_max_listpack_value);
-    let next = scan::walk(cursor, &options, small, |position, visited| {
+    let mut found = Vec::new();
+    let next = scan::walk(cursor, &options, hash.is_compact(), |position, visited| {
         hash.scan(position, &mut |(name, value)| {
             *visited += 1;
-            if options.matches(name) {
+            if options.matches(&name) {
                 found.push(name);
                 if !options.no_values {
                     found.push(value);
@@ -38,7 +36,7 @@ pub(in crate::command) fn hrandfield(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
     let key = args.at(1);
     let Some(count) = args.get(2) else {
         let field = ctx.keys.hash(key)?.and_then(|hash| hash.random(|| ctx.rng.next_u64()));
-        ctx.out.optional_bulk(field.map(|(name, _)| name));
+        ctx.out.optional_bulk(field.as_ref().map(|(name, _)| &**name));
         return Ok(Outcome::Reply);
     };
     let count = parse_signed_count(count)?;
@@ -78,8 +76,8 @@ fn reply_field(out: &mut ReplyWriter<'_>, (name, value): Pair<'_>, with_values: 
     if with_values && out.is_resp3() {
         out.array(2);
     }
-    out.bulk(name);
+    out.bulk(&name);
     if with_values {
-        out.bulk(value);
+        out.bulk(&value);
     }
 }

@@ -19,7 +19,7 @@ use keyward_proto::resp::Args;
 use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, index_range};
 use super::{parse_i64_arg, parse_signed_count};
 use crate::keyspace::keys::Keys;
-use crate::keyspace::types::{End, List};
+use crate::keyspace::types::{End, ListRef};
 use crate::notify::EventClass;
 
 /// `LPUSH key element [element ...]`
@@ -52,7 +52,8 @@ fn push_existing(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResu
 
 fn push(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
     let key = args.at(1);
-    let list = ctx.keys.list_or_new(key)?;
+    let mut list = ctx.keys.list_or_new(key)?;
+    list.prepare(args.iter().skip(2));
     args.iter().skip(2).for_each(|element| list.push(end, element));
     let len = list.len();
     ctx.keys.modified(key);
@@ -66,20 +67,22 @@ fn push(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
 /// `LINSERT key BEFORE|AFTER pivot element`
 pub(super) fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, pivot) = (args.at(1), args.at(3));
-    let offset = match args.at(2) {
-        word if ascii_eq(word, "before") => 0,
-        word if ascii_eq(word, "after") => 1,
+    let after = match args.at(2) {
+        word if ascii_eq(word, "before") => false,
+        word if ascii_eq(word, "after") => true,
         _ => return Err(CommandError::Syntax),
     };
-    let Some(list) = ctx.keys.list_mut(key)? else {
+    let Some(mut list) = ctx.keys.list_mut(key)? else {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     };
-    let Some(index) = list.iter().position(|e| e == pivot) else {
+    // As in Valkey, even if there is no pivot.
+    list.prepare(std::iter::once(args.at(4)));
+    let Some(index) = list.as_ref().iter().position(|e| *e == *pivot) else {
         ctx.out.integer(-1);
         return Ok(Outcome::Reply);
     };
-    list.insert(index + offset, args.at(4));
+    list.insert(index, after, args.at(4));
     let len = list.len();
     ctx.keys.modified(key);
     ctx.keys.propagate(key, args);
@@ -90,7 +93,7 @@ pub(super) fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 
 /// `LLEN key`
 pub(super) fn llen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    ctx.out.len(ctx.keys.list(args.at(1))?.map_or(0, List::len));
+    ctx.out.len(ctx.keys.list(args.at(1))?.map_or(0, ListRef::len));
     Ok(Outcome::Reply)
 }
 
@@ -100,18 +103,17 @@ pub(super) fn lindex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
         None => None,
         Some(list) => element_index(parse_i64_arg(args.at(2))?, list.len()).and_then(|i| list.get(i)),
     };
-    ctx.out.optional_bulk(element);
+    ctx.out.optional_bulk(element.as_deref());
     Ok(Outcome::Reply)
 }
 
 /// `LSET key index element`
 pub(super) fn lset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
-    let list = ctx.keys.list_mut(key)?.ok_or(CommandError::NoSuchKey)?;
+    let mut list = ctx.keys.list_mut(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = element_index(parse_i64_arg(args.at(2))?, list.len());
-    if !index.is_some_and(|i| list.set(i, args.at(3))) {
-        return Err(CommandError::IndexOutOfRange);
-    }
+    let index = index.filter(|i| *i < list.len()).ok_or(CommandError::IndexOutOfRange)?;
+    list.set(index, args.at(3));
     ctx.keys.modified(key);
     ctx.keys.propagate(key, args);
     ctx.keys.notify(EventClass::List, "lset", key);
@@ -134,7 +136,7 @@ pub(super) fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     };
     let range = index_range(start, end, list.len());
     ctx.out.array(range.len());
-    list.range(range.start, range.end).for_each(|element| ctx.out.bulk(element));
+    list.range(range.start, range.end).for_each(|element| ctx.out.bulk(&element));
     Ok(Outcome::Reply)
 }
 
@@ -142,7 +144,7 @@ pub(super) fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
-    let Some(list) = ctx.keys.list_mut(key)? else {
+    let Some(mut list) = ctx.keys.list_mut(key)? else {
         ctx.out.ok();
         return Ok(Outcome::Reply);
     };
@@ -163,7 +165,7 @@ pub(super) fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) fn lrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let count = parse_signed_count(args.at(2))?;
-    let Some(list) = ctx.keys.list_mut(key)? else {
+    let Some(mut list) = ctx.keys.list_mut(key)? else {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     };
@@ -181,12 +183,16 @@ pub(super) fn lrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
-/// What follows the removal of elements, but the effect: an empty list is deleted.
+/// What follows the removal of elements, but the effect: an empty list is deleted, a short one becomes compact.
 fn elements_removed(keys: &mut Keys<'_>, key: &[u8], event: &'static str) {
     keys.notify(EventClass::List, event, key);
-    if !keys.remove_if_empty(key) {
-        keys.modified(key);
+    if keys.remove_if_empty(key) {
+        return;
     }
+    if let Ok(Some(mut list)) = keys.list_mut(key) {
+        list.shrink();
+    }
+    keys.modified(key);
 }
 
 fn pushed_event(end: End) -> &'static str {

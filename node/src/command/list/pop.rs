@@ -27,7 +27,7 @@ fn pop(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
     }
     let key = args.at(1);
     let count = args.get(2).map(parse_count).transpose()?;
-    let Some(list) = ctx.keys.list_mut(key)? else {
+    let Some(mut list) = ctx.keys.list_mut(key)? else {
         match count {
             Some(_) => ctx.out.null_array(),
             None => ctx.out.null(),
@@ -38,12 +38,12 @@ fn pop(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
         ctx.out.array(0);
         return Ok(Outcome::Reply);
     }
-    let elements = list.at_end(end, count.unwrap_or(1));
+    let elements = list.as_ref().at_end(end, count.unwrap_or(1));
     let popped = elements.len();
     if count.is_some() {
         ctx.out.array(popped);
     }
-    elements.for_each(|element| ctx.out.bulk(element));
+    elements.for_each(|element| ctx.out.bulk(&element));
     list.drop_at_end(end, popped);
     ctx.keys.propagate(key, args);
     elements_removed(ctx.keys, key, popped_event(end));
@@ -107,13 +107,13 @@ impl<'a> MultiPop<'a> {
     /// Pops from the first list that is there; whether there was one.
     fn run(&self, ctx: &mut Ctx<'_, '_>) -> Result<bool, CommandError> {
         for key in self.keys() {
-            let Some(list) = ctx.keys.list_mut(key)? else { continue };
-            let elements = list.at_end(self.end, self.count);
+            let Some(mut list) = ctx.keys.list_mut(key)? else { continue };
+            let elements = list.as_ref().at_end(self.end, self.count);
             let popped = elements.len();
             ctx.out.array(2);
             ctx.out.bulk(key);
             ctx.out.array(popped);
-            elements.for_each(|element| ctx.out.bulk(element));
+            elements.for_each(|element| ctx.out.bulk(&element));
             list.drop_at_end(self.end, popped);
             ctx.keys.propagate_as(key, &[pop_command(self.end), key, popped.to_string().as_bytes()]);
             elements_removed(ctx.keys, key, popped_event(self.end));
@@ -138,7 +138,7 @@ fn blocking_pop(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResul
     let timeout_ms = parse_timeout(args.at(timeout_at), ctx.keys.now)?;
     let keys = || args.iter().take(timeout_at).skip(1);
     for key in keys() {
-        let Some(element) = ctx.keys.list_mut(key)?.and_then(|list| list.pop(end)) else { continue };
+        let Some(element) = ctx.keys.list_mut(key)?.and_then(|mut list| list.pop(end)) else { continue };
         ctx.out.array(2);
         ctx.out.bulk(key);
         ctx.out.bulk(&element);

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_count, parse_signed_count};
-use crate::keyspace::types::List;
+use crate::keyspace::types::{Element, ListRef};
 
 /// `LPOS key element [RANK rank] [COUNT count] [MAXLEN len]`
 pub(in crate::command) fn lpos(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -66,13 +66,13 @@ impl Search {
     }
 
     /// Indexes of matches, in the order in which they are found.
-    fn run(&self, list: &List, element: &[u8]) -> Vec<usize> {
+    fn run(&self, list: ListRef<'_>, element: &[u8]) -> Vec<usize> {
         let count = match self.count {
             None => 1,
             Some(0) => usize::MAX,
             Some(count) => count,
         };
-        let matching = |(_, candidate): &(usize, &[u8])| *candidate == element;
+        let matching = |(_, candidate): &(usize, Element<'_>)| **candidate == *element;
         let indexed = list.iter().enumerate();
         if self.from_end {
             let matches = indexed.rev().take(self.len_max).filter(matching);

@@ -80,9 +80,13 @@ impl<'a> Transfer<'a> {
         }
         // The type of the destination is checked before anything is taken.
         keys.list_mut(destination)?;
-        let Some(element) = keys.list_mut(source)?.and_then(|list| list.pop(from)) else { return Ok(false) };
+        let Some(element) = keys.list_mut(source)?.and_then(|mut list| list.pop(from)) else {
+            return Ok(false);
+        };
         // The same list if both keys are one, even if it has just become empty.
-        keys.list_or_new(destination)?.push(to, &element);
+        let mut list = keys.list_or_new(destination)?;
+        list.prepare(std::iter::once(&*element));
+        list.push(to, &element);
         ctx.out.bulk(&element);
         if keys.same_slot(source, destination) {
             keys.propagate_as(source, &[b"LMOVE", source, destination, end_word(from), end_word(to)]);

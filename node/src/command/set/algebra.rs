@@ -9,7 +9,7 @@ use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_po
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::{Expiry, Keys};
 use crate::keyspace::rebuild::rebuild_as;
-use crate::keyspace::types::Set;
+use crate::keyspace::types::{Element, Set, SetLimits, SetRef};
 use crate::notify::EventClass;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,18 @@ pub(in crate::command) fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 
 fn reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation) -> CommandResult {
     let sets = read(ctx.keys, args.iter().skip(1))?;
+    let integers = |set: &Option<SetRef<'_>>| matches!(set, None | Some(SetRef::Intset(_)));
+    if operation == Operation::Union && sets.iter().all(integers) {
+        // In ascending order, as in Valkey.
+        let mut result = Set::new(SetLimits { intset_entries: usize::MAX, ..SetLimits::default() });
+        combine(operation, &sets, &mut |member| {
+            result.insert(member);
+            true
+        });
+        ctx.out.set(result.len());
+        result.as_ref().iter().for_each(|member| ctx.out.bulk(&member));
+        return Ok(Outcome::Reply);
+    }
     let start = ctx.out.deferred();
     let mut count = 0;
     combine(operation, &sets, &mut |member| {
@@ -90,15 +102,25 @@ fn reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation) -> Command
     Ok(Outcome::Reply)
 }
 
+/// The result in the form that Valkey gives it.
+fn result_of(operation: Operation, sets: &[Option<SetRef<'_>>], limits: SetLimits) -> Set {
+    let smallest = sets.iter().flatten().min_by_key(|set| set.len());
+    let mut result = match (operation, smallest) {
+        (Operation::Intersection, Some(SetRef::Listpack(_) | SetRef::Table(_))) => Set::new_listpack(limits),
+        _ => Set::new(limits),
+    };
+    combine(operation, sets, &mut |member| {
+        result.insert(member);
+        true
+    });
+    if operation == Operation::Intersection { result.into_intset_if_possible() } else { result }
+}
+
 fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'static str) -> CommandResult {
     let destination = args.at(1);
     let keys = &mut *ctx.keys;
     let sets = read(keys, args.iter().skip(2))?;
-    let mut result = Set::default();
-    combine(operation, &sets, &mut |member| {
-        result.insert(member);
-        true
-    });
+    let result = result_of(operation, &sets, keys.limits.set);
     let len = result.len();
     ctx.out.len(len);
     if len == 0 {
@@ -112,7 +134,7 @@ fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'s
         keys.propagate(destination, args);
     } else {
         keys.propagate_as(destination, &[b"DEL", destination]);
-        rebuild_as(destination, ValueRef::Set(&result), None, &mut |command| {
+        rebuild_as(destination, ValueRef::Set(result.as_ref()), None, &mut |command| {
             keys.propagate_as(destination, command);
         });
     }
@@ -126,36 +148,32 @@ fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'s
 fn read<'k, 'a>(
     keys: &'k Keys<'_>,
     names: impl Iterator<Item = &'a [u8]>,
-) -> Result<Vec<Option<&'k Set>>, CommandError> {
+) -> Result<Vec<Option<SetRef<'k>>>, CommandError> {
     names.map(|name| keys.set(name)).collect()
 }
 
 /// Visits each member of the result once, as long as `visit` asks for more; whether it saw them all.
-fn combine<'a>(
-    operation: Operation,
-    sets: &[Option<&'a Set>],
-    visit: &mut dyn FnMut(&'a [u8]) -> bool,
-) -> bool {
+fn combine(operation: Operation, sets: &[Option<SetRef<'_>>], visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     let present = || sets.iter().copied().flatten();
     match operation {
         Operation::Intersection if sets.iter().any(Option::is_none) => true,
         Operation::Intersection => {
-            let mut sets: Vec<&Set> = present().collect();
+            let mut sets: Vec<SetRef<'_>> = present().collect();
             sets.sort_by_key(|set| set.len());
             let Some((smallest, others)) = sets.split_first() else { return true };
-            smallest.iter().filter(|m| others.iter().all(|set| set.contains(m))).all(visit)
+            smallest.iter().filter(|m| others.iter().all(|set| set.contains(m))).all(|m| visit(&m))
         }
         Operation::Union => {
-            let mut seen: HashSet<&[u8], foldhash::fast::RandomState> = HashSet::default();
+            let mut seen: HashSet<Element<'_>, foldhash::fast::RandomState> = HashSet::default();
             let single = present().count() == 1;
-            present().flat_map(Set::iter).filter(|m| single || seen.insert(m)).all(visit)
+            present().flat_map(SetRef::iter).filter(|m| single || seen.insert(*m)).all(|m| visit(&m))
         }
         Operation::Difference => {
             let Some((Some(first), others)) = sets.split_first() else { return true };
-            let mut others: Vec<&Set> = others.iter().copied().flatten().collect();
+            let mut others: Vec<SetRef<'_>> = others.iter().copied().flatten().collect();
             // The largest excludes most.
             others.sort_by_key(|set| std::cmp::Reverse(set.len()));
-            first.iter().filter(|m| !others.iter().any(|set| set.contains(m))).all(visit)
+            first.iter().filter(|m| !others.iter().any(|set| set.contains(m))).all(|m| visit(&m))
         }
     }
 }

@@ -16,13 +16,14 @@ use keyward_proto::resp::Args;
 use super::scan::{self, ScanOptions, Scanned};
 use super::{CommandResult, Ctx, Outcome};
 use crate::keyspace::keys::Keys;
-use crate::keyspace::types::Set;
+use crate::keyspace::types::SetRef;
 use crate::notify::EventClass;
 
 /// `SADD key member [member ...]`
 pub(super) fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
-    let set = ctx.keys.set_or_new(key)?;
+    let mut set = ctx.keys.set_or_new(key)?;
+    set.prepare(args.at(2), args.len() - 2);
     let added = args.iter().skip(2).filter(|member| set.insert(member)).count();
     if added > 0 {
         ctx.keys.modified(key);
@@ -36,7 +37,7 @@ pub(super) fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 /// `SREM key member [member ...]`
 pub(super) fn srem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
-    let Some(set) = ctx.keys.set_mut(key)? else {
+    let Some(mut set) = ctx.keys.set_mut(key)? else {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     };
@@ -64,11 +65,15 @@ pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if !found || source == destination {
         return Ok(Outcome::Reply);
     }
-    if let Some(set) = keys.set_mut(source)? {
+    if let Some(mut set) = keys.set_mut(source)? {
         set.remove(member);
     }
     members_removed(keys, source, "srem");
-    let added = keys.set_or_new(destination)?.insert(member);
+    let mut set = keys.set_or_new(destination)?;
+    if set.is_empty() {
+        set.prepare(member, 1);
+    }
+    let added = set.insert(member);
     if keys.same_slot(source, destination) {
         keys.propagate(source, args);
     } else {
@@ -103,15 +108,15 @@ pub(super) fn smismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult
 
 /// `SCARD key`
 pub(super) fn scard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    ctx.out.len(ctx.keys.set(args.at(1))?.map_or(0, Set::len));
+    ctx.out.len(ctx.keys.set(args.at(1))?.map_or(0, SetRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `SMEMBERS key`
 pub(super) fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keys.set(args.at(1))?;
-    ctx.out.set(set.map_or(0, Set::len));
-    set.into_iter().flat_map(Set::iter).for_each(|member| ctx.out.bulk(member));
+    ctx.out.set(set.map_or(0, SetRef::len));
+    set.into_iter().flat_map(SetRef::iter).for_each(|member| ctx.out.bulk(&member));
     Ok(Outcome::Reply)
 }
 
@@ -119,18 +124,15 @@ pub(super) fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) fn sscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = scan::parse_cursor(args.at(2))?;
     let Some(set) = ctx.keys.set(args.at(1))? else {
-        scan::reply(&mut ctx.out, 0, &[]);
+        scan::reply::<&[u8]>(&mut ctx.out, 0, &[]);
         return Ok(Outcome::Reply);
     };
     let options = ScanOptions::parse(args, 3, Scanned::Other)?;
-    let mut found: Vec<&[u8]> = Vec::new();
-    let settings = ctx.server.settings();
-    let small = set.is_within(settings.set_max_listpack_entries, settings.set_max_listpack_value)
-        || set.is_integers_within(settings.set_max_intset_entries);
-    let next = scan::walk(cursor, &options, small, |position, visited| {
+    let mut found = Vec::new();
+    let next = scan::walk(cursor, &options, set.is_compact(), |position, visited| {
         set.scan(position, &mut |member| {
             *visited += 1;
-            if options.matches(member) {
+            if options.matches(&member) {
                 found.push(member);
             }
         })

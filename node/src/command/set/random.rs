@@ -2,6 +2,8 @@
 //!
 //! SPOP's effect names the members, as SREM; DEL if it took them all.
 
+use std::collections::HashSet;
+
 use keyward_proto::resp::Args;
 use rand::RngCore;
 
@@ -9,6 +11,7 @@ use super::super::scan;
 use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_count, parse_signed_count};
 use super::members_removed;
 use crate::keyspace::rebuild::PIECE_LEN_MAX;
+use crate::keyspace::types::SetMut;
 
 /// `SPOP key [count]`
 pub(in crate::command) fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -22,7 +25,7 @@ pub(in crate::command) fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 fn pop_one(ctx: &mut Ctx<'_, '_>, key: &[u8]) -> CommandResult {
     let rng = &mut *ctx.rng;
     let set = ctx.keys.set_mut(key)?;
-    let Some(member) = set.and_then(|set| set.take_random(|| rng.next_u64())) else {
+    let Some(member) = set.and_then(|mut set| set.take_random(|| rng.next_u64())) else {
         ctx.out.null();
         return Ok(Outcome::Reply);
     };
@@ -34,16 +37,23 @@ fn pop_one(ctx: &mut Ctx<'_, '_>, key: &[u8]) -> CommandResult {
 
 fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
     let rng = &mut *ctx.rng;
-    let Some(set) = ctx.keys.set_mut(key)?.filter(|_| count > 0) else {
+    let Some(mut set) = ctx.keys.set_mut(key)?.filter(|_| count > 0) else {
         ctx.out.set(0);
         return Ok(Outcome::Reply);
     };
-    let popped: Vec<Box<[u8]>> = set.sample(count, || rng.next_u64()).into_iter().map(Into::into).collect();
+    let left = set.len().saturating_sub(count);
+    let popped = if left * KEEP_FACTOR <= count && left > 0 {
+        take_all_but(&mut set, left, || rng.next_u64())
+    } else {
+        let sample = set.as_ref().sample(count, || rng.next_u64());
+        let popped: Vec<Box<[u8]>> = sample.into_iter().map(Into::into).collect();
+        for member in &popped {
+            set.remove(member);
+        }
+        popped
+    };
     ctx.out.set(popped.len());
-    for member in &popped {
-        set.remove(member);
-        ctx.out.bulk(member);
-    }
+    popped.iter().for_each(|member| ctx.out.bulk(member));
     if set.is_empty() {
         ctx.keys.propagate_as(key, &[b"DEL", key]);
     } else {
@@ -57,6 +67,20 @@ fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
+/// Where the members that go are this many times those that stay, the set is built anew from those.
+const KEEP_FACTOR: usize = 5;
+
+/// Takes all but `left` random members.
+fn take_all_but(set: &mut SetMut<'_>, left: usize, random: impl FnMut() -> u64) -> Vec<Box<[u8]>> {
+    let sample = set.as_ref().sample(left, random);
+    let kept: HashSet<&[u8], foldhash::fast::RandomState> = sample.iter().map(|member| &**member).collect();
+    let all = set.as_ref().iter();
+    let popped = all.filter(|member| !kept.contains(&**member)).map(Into::into).collect();
+    let kept: Vec<Box<[u8]>> = sample.into_iter().map(Into::into).collect();
+    set.retain_only(&kept);
+    popped
+}
+
 /// `SRANDMEMBER key [count]`
 pub(in crate::command) fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
@@ -64,7 +88,8 @@ pub(in crate::command) fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     let count = match args.get(2) {
         None => {
             let set = ctx.keys.set(key)?;
-            ctx.out.optional_bulk(set.and_then(|set| set.random(|| rng.next_u64())));
+            let member = set.and_then(|set| set.random(|| rng.next_u64()));
+            ctx.out.optional_bulk(member.as_deref());
             return Ok(Outcome::Reply);
         }
         Some(count) if args.len() == 3 => parse_signed_count(count)?,
@@ -78,12 +103,12 @@ pub(in crate::command) fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     if 0 <= count {
         let members = set.sample(distance, || rng.next_u64());
         ctx.out.array(members.len());
-        members.into_iter().for_each(|member| ctx.out.bulk(member));
+        members.into_iter().for_each(|member| ctx.out.bulk(&member));
         return Ok(Outcome::Reply);
     }
     scan::check_repeated_len(distance)?;
     ctx.out.array(distance);
     let members = set.repeated(distance, || rng.next_u64());
-    scan::write_repeated(&mut ctx.out, members, |out, member| out.bulk(member))?;
+    scan::write_repeated(&mut ctx.out, members, |out, member| out.bulk(&member))?;
     Ok(Outcome::Reply)
 }

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_f64_arg};
-use crate::keyspace::types::SortedSet;
+use crate::keyspace::types::SortedSetMut;
 use crate::notify::EventClass;
 
 /// See the module documentation.
@@ -107,7 +107,11 @@ fn add(ctx: &mut Ctx<'_, '_>, args: Args<'_>, mut options: Options) -> CommandRe
         Some(ctx.keys.sorted_set_or_new(key)?)
     };
     let done = match set {
-        Some(set) => apply(set, &options, scores, args, first)?,
+        Some(mut set) => {
+            let longest = (first + 1..args.len()).step_by(2).map(|at| args.at(at).len()).max();
+            set.prepare(rest / 2, longest.unwrap_or_default());
+            apply(set, &options, scores, args, first)?
+        }
         None => Done::default(),
     };
     if done.added + done.changed > 0 {
@@ -129,7 +133,7 @@ fn add(ctx: &mut Ctx<'_, '_>, args: Args<'_>, mut options: Options) -> CommandRe
 
 /// Fails only for INCR, which has one member: nothing is changed then.
 fn apply(
-    set: &mut SortedSet,
+    mut set: SortedSetMut<'_>,
     options: &Options,
     scores: Vec<f64>,
     args: Args<'_>,
@@ -138,7 +142,7 @@ fn apply(
     let mut done = Done::default();
     for (i, given) in scores.into_iter().enumerate() {
         let member = args.at(first + 2 * i + 1);
-        let old = set.score(member);
+        let old = set.as_ref().score(member);
         let Some(new) = options.score(old, given)? else { continue };
         done.score = Some(new);
         match old {

@@ -12,7 +12,7 @@ use super::{Scores, store};
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_count, parse_i64_arg};
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::keys::Keys;
-use crate::keyspace::types::{Set, SortedSet};
+use crate::keyspace::types::{Element, SetRef, SortedSet, SortedSetRef};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -70,8 +70,8 @@ fn nan_as_zero(value: f64) -> f64 {
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
     Missing,
-    Set(&'a Set),
-    SortedSet(&'a SortedSet),
+    Set(SetRef<'a>),
+    SortedSet(SortedSetRef<'a>),
 }
 
 impl<'a> Source<'a> {
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn iter(&self) -> Box<dyn Iterator<Item = (&'a [u8], f64)> + 'a> {
+    fn iter(&self) -> Box<dyn Iterator<Item = (Element<'a>, f64)> + 'a> {
         match self {
             Source::Missing => Box::new(std::iter::empty()),
             Source::Set(set) => Box::new(set.iter().map(|member| (member, 1.0))),
@@ -171,7 +171,7 @@ impl<'a> Combination<'a> {
     }
 
     /// The members of the result, each once, in no order.
-    fn members(mut self) -> Vec<(&'a [u8], f64)> {
+    fn members(mut self) -> Vec<(Element<'a>, f64)> {
         if self.operation != Operation::Difference {
             // From the smallest on: this is also the order in which scores are added.
             self.sources.sort_by_key(|(source, _)| source.len());
@@ -183,9 +183,9 @@ impl<'a> Combination<'a> {
         }
     }
 
-    fn union(&self) -> Vec<(&'a [u8], f64)> {
-        let mut members: Vec<(&[u8], f64)> = Vec::new();
-        let mut found: HashMap<&[u8], usize, foldhash::fast::RandomState> = HashMap::default();
+    fn union(&self) -> Vec<(Element<'a>, f64)> {
+        let mut members: Vec<(Element<'_>, f64)> = Vec::new();
+        let mut found: HashMap<Element<'_>, usize, foldhash::fast::RandomState> = HashMap::default();
         for (source, weight) in &self.sources {
             for (member, score) in source.iter() {
                 let score = nan_as_zero(weight * score);
@@ -200,20 +200,20 @@ impl<'a> Combination<'a> {
     }
 
     /// The sources are sorted by length.
-    fn intersection(&self) -> impl Iterator<Item = (&'a [u8], f64)> {
+    fn intersection(&self) -> impl Iterator<Item = (Element<'a>, f64)> {
         let (first, others) = self.sources.split_first().expect("numkeys is at least 1");
         let (source, weight) = *first;
         source.iter().filter_map(move |(member, score)| {
             others
                 .iter()
                 .try_fold(nan_as_zero(weight * score), |sum, (other, weight)| {
-                    Some(self.aggregate.apply(sum, other.score(member)? * weight))
+                    Some(self.aggregate.apply(sum, other.score(&member)? * weight))
                 })
                 .map(|score| (member, score))
         })
     }
 
-    fn difference(&self) -> Vec<(&'a [u8], f64)> {
+    fn difference(&self) -> Vec<(Element<'a>, f64)> {
         let (first, others) = self.sources.split_first().expect("numkeys is at least 1");
         let is_elsewhere = |member: &[u8]| others.iter().any(|(other, _)| other.score(member).is_some());
         first.0.iter().filter(|(member, _)| !is_elsewhere(member)).collect()
@@ -229,9 +229,9 @@ fn key_count(command: &str, args: Args<'_>, number: usize) -> Result<usize, Comm
     if args.len() - number - 1 < count { Err(CommandError::Syntax) } else { Ok(count) }
 }
 
-fn sorted(mut members: Vec<(&[u8], f64)>) -> Vec<(&[u8], f64)> {
+fn sorted(mut members: Vec<(Element<'_>, f64)>) -> Vec<(Element<'_>, f64)> {
     members.sort_unstable_by(|a, b| {
-        a.1.partial_cmp(&b.1).expect("scores are not NaN").then_with(|| a.0.cmp(b.0))
+        a.1.partial_cmp(&b.1).expect("scores are not NaN").then_with(|| a.0.cmp(&b.0))
     });
     members
 }
@@ -253,9 +253,12 @@ fn store_result(
 ) -> CommandResult {
     let combination = Combination::parse(ctx.keys, ctx.row.name, args, 2, operation, Use::Store)?;
     let count = combination.sources.len();
-    let mut result = SortedSet::default();
-    for (member, score) in sorted(combination.members()) {
-        result.insert(member, score);
+    let members = sorted(combination.members());
+    let mut result = SortedSet::new(ctx.keys.limits.sorted_set);
+    let longest = members.iter().map(|(member, _)| member.len()).max();
+    result.as_mut().prepare(members.len(), longest.unwrap_or_default());
+    for (member, score) in members {
+        result.insert(&member, score);
     }
     store(ctx, args, args.at(1), args.iter().skip(3).take(count), result, event);
     Ok(Outcome::Reply)

@@ -27,12 +27,12 @@ use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::Expiry;
 use crate::keyspace::rebuild::rebuild_as;
-use crate::keyspace::types::SortedSet;
+use crate::keyspace::types::{Element, SortedSet, SortedSetRef};
 use crate::notify::EventClass;
 
 /// `ZCARD key`
 pub(super) fn zcard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    ctx.out.len(ctx.keys.sorted_set(args.at(1))?.map_or(0, SortedSet::len));
+    ctx.out.len(ctx.keys.sorted_set(args.at(1))?.map_or(0, SortedSetRef::len));
     Ok(Outcome::Reply)
 }
 
@@ -97,7 +97,7 @@ fn rank(ctx: &mut Ctx<'_, '_>, args: Args<'_>, counted: fn(usize, usize) -> usiz
 pub(super) fn zrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let set = ctx.keys.sorted_set_mut(key)?;
-    let removed = set.map_or(0, |set| args.iter().skip(2).filter(|m| set.remove(m).is_some()).count());
+    let removed = set.map_or(0, |mut set| args.iter().skip(2).filter(|m| set.remove(m).is_some()).count());
     if removed > 0 {
         after_removal(ctx, key, "zrem");
         ctx.keys.propagate(key, args);
@@ -125,7 +125,7 @@ pub(super) fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
         return Ok(Outcome::Reply);
     };
     let options = ScanOptions::parse(args, 3, Scanned::SortedSet)?;
-    let format = if set.is_packed() { format_double } else { format_double_17 };
+    let format = if set.is_compact() { format_double } else { format_double_17 };
 
     let mut found = BytesMut::new();
     let mut writer = ReplyWriter::new(&mut found, ctx.out.version());
@@ -169,11 +169,11 @@ impl Scores {
     }
 
     #[inline]
-    fn write(self, out: &mut ReplyWriter<'_>, (member, score): (&[u8], f64)) {
+    fn write(self, out: &mut ReplyWriter<'_>, (member, score): (Element<'_>, f64)) {
         if self == Scores::With && out.is_resp3() {
             out.array(2);
         }
-        out.bulk(member);
+        out.bulk(&member);
         if self == Scores::With {
             out.double(score);
         }
@@ -201,7 +201,7 @@ fn store<'a>(
             ctx.keys.propagate(destination, args);
         } else {
             ctx.keys.propagate_as(destination, &[b"DEL", destination]);
-            rebuild_as(destination, ValueRef::SortedSet(&result), None, &mut |command| {
+            rebuild_as(destination, ValueRef::SortedSet(result.as_ref()), None, &mut |command| {
                 ctx.keys.propagate_as(destination, command);
             });
         }

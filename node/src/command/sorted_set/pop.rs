@@ -7,7 +7,7 @@ use crate::command::arguments::parse_positive;
 use crate::command::{
     Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, ascii_eq, parse_count, parse_timeout,
 };
-use crate::keyspace::types::SortedSet;
+use crate::keyspace::types::SortedSetMut;
 
 /// The end from which members are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,14 +181,14 @@ fn pop_first<'a>(
 }
 
 /// Removes up to `count` members from an end.
-fn take(set: &mut SortedSet, end: End, count: usize) -> Vec<(Box<[u8]>, f64)> {
+fn take(mut set: SortedSetMut<'_>, end: End, count: usize) -> Vec<(Box<[u8]>, f64)> {
     let len = set.len();
     let count = count.min(len);
     let range = match end {
         End::Min => 0..count,
         End::Max => len - count..len,
     };
-    let mut taken: Vec<_> = set.range(range.clone()).map(|(m, score)| (m.into(), score)).collect();
+    let mut taken: Vec<_> = set.as_ref().range(range.clone()).map(|(m, score)| (m.into(), score)).collect();
     if end == End::Max {
         taken.reverse();
     }

@@ -14,7 +14,7 @@ pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     let Some(count) = args.get(2) else {
         let set = ctx.keys.sorted_set(args.at(1))?;
         let random = set.and_then(|set| set.get(ctx.rng.random_range(0..set.len())));
-        ctx.out.optional_bulk(random.map(|(member, _)| member));
+        ctx.out.optional_bulk(random.as_ref().map(|(member, _)| &**member));
         return Ok(Outcome::Reply);
     };
     let (count, scores) = parse(args, count)?;

@@ -8,7 +8,7 @@ use keyward_proto::resp::number::parse_f64_unbounded;
 use super::{Scores, after_removal, store};
 use crate::command::arguments::index_range;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
-use crate::keyspace::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet};
+use crate::keyspace::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetRef};
 
 /// What the two ends of a range mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl<'a> Ends<'a> {
     }
 
     /// The indexes in ascending order, without the first `skipped` of a range of scores or names in this direction.
-    fn indexes(&self, set: &SortedSet, direction: Direction, skipped: usize) -> Range<usize> {
+    fn indexes(&self, set: SortedSetRef<'_>, direction: Direction, skipped: usize) -> Range<usize> {
         match self {
             Ends::Score(range) => {
                 let range = set.score_range(range);
@@ -150,7 +150,7 @@ impl<'a> Query<'a> {
     }
 
     /// The indexes in ascending order of what is returned.
-    fn indexes(&self, set: &SortedSet) -> Range<usize> {
+    fn indexes(&self, set: SortedSetRef<'_>) -> Range<usize> {
         let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX);
         let range = self.ends.indexes(set, self.direction, skipped);
         let count = usize::try_from(self.limit).map_or(range.len(), |limit| limit.min(range.len()));
@@ -214,12 +214,15 @@ fn reply_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, form: Form) -> CommandResu
 pub(in crate::command) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let query = Query::parse(args, 3, RANGE, true)?;
     let (destination, source) = (args.at(1), args.at(2));
-    let mut result = SortedSet::default();
+    let mut result = SortedSet::new(ctx.keys.limits.sorted_set);
     let mut range = 0..0;
     if let Some(set) = ctx.keys.sorted_set(source)? {
         range = query.indexes(set);
+        if matches!(query.ends, Ends::Rank { .. }) {
+            result.as_mut().prepare(range.len(), 0);
+        }
         for (member, score) in set.range(range.clone()) {
-            result.insert(member, score);
+            result.insert(&member, score);
         }
     }
     let sources = std::iter::once(source);
@@ -280,8 +283,8 @@ fn remove_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By, event: &'static s
     let key = args.at(1);
     let ends = Ends::parse(by, args.at(2), args.at(3))?;
     let range = match ctx.keys.sorted_set_mut(key)? {
-        Some(set) => {
-            let range = ends.indexes(set, Direction::Forward, 0);
+        Some(mut set) => {
+            let range = ends.indexes(set.as_ref(), Direction::Forward, 0);
             set.remove_range(range.clone());
             range
         }

@@ -70,6 +70,9 @@ pub(in crate::command) fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
         .ok_or_else(|| CommandError::err("increment would produce NaN or Infinity"))?
         .to_string();
     ctx.keys.insert(key, NewValue::Bytes(sum.as_bytes()), Expiry::Keep);
+    if let Some(entry) = ctx.keys.get_mut(key) {
+        entry.set_not_integer();
+    }
     ctx.keys.modified(key);
     propagate_set(ctx.keys, key, sum.as_bytes(), Expiry::Keep);
     ctx.keys.notify(EventClass::String, "incrbyfloat", key);

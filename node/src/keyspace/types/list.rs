@@ -1,6 +1,13 @@
-//! A list of byte strings with fast ends, and every index within reach.
+//! A list of byte strings with fast ends: one listpack; beyond `list-max-listpack-size` a chain of them
+//! ([`super::quicklist`]). A chain that has shrunk to half of that becomes one listpack again, as in Valkey.
 
-use std::collections::VecDeque;
+use either::Either;
+
+use super::Element;
+use super::buffer::Buffer;
+use super::listpack::{self, Listpack, ListpackRef};
+use super::quicklist::{self, Fill, Quicklist};
+use crate::keyspace::entry::{Compact, Entry, Value, ValueRef};
 
 /// One of a list's ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,173 +16,235 @@ pub enum End {
     Right,
 }
 
-/// Lists of up to this length keep the room of elements that were taken away.
-const ROOM_KEPT: usize = 32;
+/// A list for reading.
+#[derive(Debug, Clone, Copy)]
+pub enum ListRef<'a> {
+    Listpack(ListpackRef<'a>),
+    Quicklist(&'a Quicklist),
+}
 
-/// See the module documentation.
-#[derive(Debug, Default, Clone)]
-pub struct List(VecDeque<Box<[u8]>>);
-
-impl List {
-    pub fn len(&self) -> usize {
-        self.0.len()
+impl<'a> ListRef<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            ListRef::Listpack(list) => list.len(),
+            ListRef::Quicklist(list) => list.len(),
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn is_empty(self) -> bool {
+        match self {
+            ListRef::Listpack(list) => list.is_empty(),
+            ListRef::Quicklist(list) => list.is_empty(),
+        }
     }
 
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
-        self.0.iter().map(|e| &**e)
+    /// Whether it is in its compact form.
+    pub fn is_compact(self) -> bool {
+        matches!(self, ListRef::Listpack(_))
+    }
+
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Element<'a>> + ExactSizeIterator + 'a {
+        self.range(0, self.len())
     }
 
     /// The elements from `start` up to but not including `end`, which are within the list.
     pub fn range(
-        &self,
+        self,
         start: usize,
         end: usize,
-    ) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
-        self.0.range(start..end).map(|e| &**e)
-    }
-
-    pub fn get(&self, index: usize) -> Option<&[u8]> {
-        self.0.get(index).map(|e| &**e)
-    }
-
-    /// Replaces an element; whether there is one at `index`.
-    pub fn set(&mut self, index: usize, element: &[u8]) -> bool {
-        match self.0.get_mut(index) {
-            Some(place) => {
-                *place = element.into();
-                true
-            }
-            None => false,
+    ) -> impl DoubleEndedIterator<Item = Element<'a>> + ExactSizeIterator + 'a {
+        match self {
+            ListRef::Listpack(list) => Either::Left(list.range(start, end)),
+            ListRef::Quicklist(list) => Either::Right(list.range(start, end)),
         }
     }
 
-    pub fn push_back(&mut self, element: &[u8]) {
-        self.0.push_back(element.into());
-    }
-
-    pub fn push(&mut self, end: End, element: &[u8]) {
-        match end {
-            End::Left => self.0.push_front(element.into()),
-            End::Right => self.0.push_back(element.into()),
+    pub fn get(self, index: usize) -> Option<Element<'a>> {
+        match self {
+            ListRef::Listpack(list) => list.get(index),
+            ListRef::Quicklist(list) => list.get(index),
         }
-    }
-
-    pub fn pop(&mut self, end: End) -> Option<Box<[u8]>> {
-        let element = match end {
-            End::Left => self.0.pop_front(),
-            End::Right => self.0.pop_back(),
-        };
-        self.give_room();
-        element
     }
 
     /// The up to `count` elements at an end, the outermost first.
-    pub fn at_end(&self, end: End, count: usize) -> impl ExactSizeIterator<Item = &[u8]> {
-        let count = count.min(self.len());
-        let last = self.len() - 1.min(self.len());
-        (0..count).map(move |i| match end {
-            End::Left => &*self.0[i],
-            End::Right => &*self.0[last - i],
-        })
+    pub fn at_end(self, end: End, count: usize) -> impl ExactSizeIterator<Item = Element<'a>> + 'a {
+        let len = self.len();
+        let count = count.min(len);
+        match end {
+            End::Left => Either::Left(self.range(0, count)),
+            End::Right => Either::Right(self.range(len - count, len).rev()),
+        }
+    }
+}
+
+/// A list for changing it.
+#[derive(Debug)]
+pub struct ListMut<'a> {
+    entry: &'a mut Entry,
+    fill: Fill,
+}
+
+impl<'a> ListMut<'a> {
+    /// The entry holds a list.
+    pub(in crate::keyspace) fn new(entry: &'a mut Entry, fill: Fill) -> Self {
+        ListMut { entry, fill }
+    }
+
+    pub fn as_ref(&self) -> ListRef<'_> {
+        match self.entry.value() {
+            ValueRef::List(list) => list,
+            other => unreachable!("a list is expected, not {other:?}"),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.as_ref().is_empty()
+    }
+
+    /// Makes it a chain if it would be too large for one listpack with these elements, which are about to be added.
+    pub fn prepare<'b>(&mut self, elements: impl Iterator<Item = &'b [u8]>) {
+        let ListRef::Listpack(list) = self.as_ref() else { return };
+        let (mut count, mut bytes) = (list.len(), list.as_bytes().len());
+        for element in elements {
+            count += 1;
+            bytes += element.len();
+        }
+        if self.fill.is_exceeded(bytes, count) {
+            let list = Listpack::trusted(list.as_bytes().to_vec());
+            let mut chain = Quicklist::new(self.fill);
+            chain.push_listpack(list);
+            self.entry.set_boxed(Box::new(chain));
+        }
+    }
+
+    /// Makes a chain that has become small one listpack again; elements were removed or replaced.
+    pub fn shrink(&mut self) {
+        let ListRef::Quicklist(chain) = self.as_ref() else { return };
+        if let Some(list) = chain.as_small(self.fill) {
+            let bytes = list.as_bytes().to_vec();
+            self.entry.set_compact(Compact::List, &bytes);
+        }
+    }
+
+    /// Adds an element for which the list is prepared.
+    pub fn push(&mut self, end: End, element: &[u8]) {
+        if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
+            return chain.push(end, element);
+        }
+        let mut tail = self.compact();
+        match end {
+            End::Left => listpack::push_front(&mut tail, element),
+            End::Right => listpack::push_back(&mut tail, element),
+        }
+    }
+
+    fn compact(&mut self) -> impl Buffer {
+        self.entry.compact_mut(Compact::List).expect("a list that is no chain is a listpack")
+    }
+
+    pub fn pop(&mut self, end: End) -> Option<Box<[u8]>> {
+        let element = self.as_ref().at_end(end, 1).next()?.into();
+        self.drop_at_end(end, 1);
+        Some(element)
     }
 
     /// Drops up to `count` elements from an end.
     pub fn drop_at_end(&mut self, end: End, count: usize) {
-        let len = self.len();
-        match end {
-            End::Left => drop(self.0.drain(..count.min(len))),
-            End::Right => self.0.truncate(len.saturating_sub(count)),
+        if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
+            return chain.drop_at_end(end, count);
         }
-        self.give_room();
+        let mut tail = self.compact();
+        let list = ListpackRef::trusted(tail.bytes());
+        let count = count.min(list.len());
+        let at = list.offset(if end == End::Left { 0 } else { list.len() - count });
+        listpack::remove(&mut tail, at, count);
     }
 
-    /// Inserts an element before `index`, which is at most the length.
-    pub fn insert(&mut self, index: usize, element: &[u8]) {
-        self.0.insert(index, element.into());
+    /// Replaces the element at an index below the length.
+    pub fn set(&mut self, index: usize, element: &[u8]) {
+        self.prepare([element].into_iter());
+        if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
+            chain.set(index, element);
+        } else {
+            let mut tail = self.compact();
+            let at = ListpackRef::trusted(tail.bytes()).offset(index);
+            listpack::replace(&mut tail, at, element);
+        }
+        self.shrink();
+    }
+
+    /// Inserts an element, for which the list is prepared, before or after the one at an index below the length.
+    pub fn insert(&mut self, index: usize, after: bool, element: &[u8]) {
+        if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
+            return chain.insert(index, after, element);
+        }
+        let mut tail = self.compact();
+        let at = ListpackRef::trusted(tail.bytes()).offset(index + usize::from(after));
+        listpack::insert(&mut tail, at, [element]);
     }
 
     /// Removes up to `count` elements equal to `element`, searching from an end; returns how many.
     pub fn remove_equal(&mut self, end: End, element: &[u8], count: usize) -> usize {
-        let len = self.len();
-        let mut skip = match end {
-            End::Left => 0,
-            // The ones to keep are those that come first from the left.
-            End::Right => self.iter().filter(|e| *e == element).count().saturating_sub(count),
-        };
-        let mut left = count;
-        self.0.retain(|e| {
-            if left == 0 || **e != *element {
-                return true;
-            }
-            if skip > 0 {
-                skip -= 1;
-                return true;
-            }
-            left -= 1;
-            false
-        });
-        self.give_room();
-        len - self.len()
+        if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
+            return chain.remove_equal(end, element, count);
+        }
+        quicklist::remove_equal(&mut self.compact(), end, element, count)
+    }
+}
+
+/// A list that has no key yet.
+#[derive(Debug)]
+pub struct List {
+    value: Value,
+    fill: Fill,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List::new(Fill::default())
+    }
+}
+
+impl List {
+    pub fn new(fill: Fill) -> Self {
+        List { value: Value::compact(Compact::List, &listpack::EMPTY), fill }
     }
 
-    /// Frees room that a much longer list has needed.
-    fn give_room(&mut self) {
-        if ROOM_KEPT < self.0.capacity() && self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to((self.0.capacity() / 2).max(ROOM_KEPT));
+    pub fn as_mut(&mut self) -> ListMut<'_> {
+        ListMut::new(self.value.entry(), self.fill)
+    }
+
+    pub fn as_ref(&self) -> ListRef<'_> {
+        match self.value.as_ref() {
+            ValueRef::List(list) => list,
+            other => unreachable!("a list is expected, not {other:?}"),
         }
+    }
+
+    pub fn push_back(&mut self, element: &[u8]) {
+        let mut list = self.as_mut();
+        list.prepare([element].into_iter());
+        list.push(End::Right, element);
+    }
+
+    pub fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.as_ref().is_empty()
+    }
+}
+
+impl From<List> for Value {
+    fn from(list: List) -> Self {
+        list.value
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(elements: &str) -> List {
-        List(elements.bytes().map(|b| vec![b].into()).collect())
-    }
-
-    fn text(list: &List) -> String {
-        list.iter().map(String::from_utf8_lossy).collect()
-    }
-
-    #[test]
-    fn removes_equal_elements_from_either_end() {
-        for (end, count, expect) in [
-            (End::Left, 2, "bcabca"),
-            (End::Right, 2, "aabcbc"),
-            (End::Left, usize::MAX, "bcbc"),
-            (End::Right, usize::MAX, "bcbc"),
-            (End::Right, 1, "aabcabc"),
-        ] {
-            let mut l = list("aabcabca");
-            let removed = l.remove_equal(end, b"a", count);
-            assert_eq!((text(&l), removed), (expect.to_owned(), 8 - expect.len()), "{end:?} {count}");
-        }
-    }
-
-    #[test]
-    fn ends() {
-        let mut l = list("abcdef");
-        assert_eq!(l.at_end(End::Right, 2).collect::<Vec<_>>(), [b"f", b"e"]);
-        assert_eq!(l.at_end(End::Left, 9).len(), 6);
-        assert_eq!(List::default().at_end(End::Right, 9).count(), 0);
-        l.drop_at_end(End::Right, 2);
-        l.drop_at_end(End::Left, 1);
-        l.insert(1, b"x");
-        assert_eq!(text(&l), "bxcd");
-        l.drop_at_end(End::Left, usize::MAX);
-        assert!(l.is_empty() && l.pop(End::Left).is_none());
-    }
-
-    #[test]
-    fn a_list_that_was_long_gives_its_room_back() {
-        let mut l = List::default();
-        (0..10_000).for_each(|_| l.push(End::Left, b"x"));
-        (0..9_990).for_each(|_| drop(l.pop(End::Right)));
-        assert!(l.len() == 10 && l.0.capacity() <= 64);
-    }
-}
+mod tests;

@@ -318,6 +318,26 @@ impl<'a> ListpackRef<'a> {
     }
 }
 
+impl ListpackRef<'_> {
+    /// Offsets of all elements with these bytes.
+    pub fn places_of(self, wanted: &[u8]) -> Vec<usize> {
+        let number = parse_i64(wanted);
+        let (mut at, mut places) = (HEADER_LEN, Vec::new());
+        while at < self.end() {
+            let (element, next) = decode(self.0, at);
+            let equal = match element {
+                Stored::Bytes(bytes) => bytes == wanted,
+                Stored::Integer(value) => number == Some(value),
+            };
+            if equal {
+                places.push(at);
+            }
+            at = next;
+        }
+        places
+    }
+}
+
 /// Elements in order, from both ends.
 #[derive(Debug, Clone)]
 pub struct Iter<'a> {

@@ -1,4 +1,4 @@
-//! Random choice among the elements of a table: each at most once, or with repetition.
+//! Random choice among elements, of a table or in a list: each at most once, or with repetition.
 
 use std::collections::HashSet;
 
@@ -42,8 +42,23 @@ pub(super) fn repeated<'a, T: Keyed>(
     })
 }
 
+/// As [`sample`], of elements that are all at hand.
+pub(super) fn sample_of<T>(elements: Vec<T>, count: usize, random: impl FnMut() -> u64) -> Vec<T> {
+    if elements.len() <= count { elements } else { shuffled(elements, count, random) }
+}
+
+/// As [`repeated`], of elements that are all at hand.
+pub(super) fn repeated_of<T: Clone>(
+    elements: Vec<T>,
+    count: usize,
+    mut random: impl FnMut() -> u64,
+) -> impl Iterator<Item = T> {
+    let count = if elements.is_empty() { 0 } else { count };
+    (0..count).map(move |_| elements[below(elements.len(), random())].clone())
+}
+
 /// A random number below `len`.
-fn below(len: usize, random: u64) -> usize {
+pub(super) fn below(len: usize, random: u64) -> usize {
     usize::try_from((random >> 1) % len as u64).expect("below the length")
 }
 

@@ -4,16 +4,16 @@ use super::super::compact::{for_each_pair, listpack, ziplist, zipmap};
 use super::super::output::{push_len, push_text};
 use super::super::{Compression, Input, RdbError, type_byte as t};
 use super::not_empty;
-use crate::keyspace::types::Hash;
+use crate::keyspace::types::{Hash, HashRef};
 
 /// The expiry of a field that has none.
 const NO_EXPIRY: i64 = -1;
 
-pub(super) fn save_body(hash: &Hash, compression: Compression, out: &mut Vec<u8>) {
+pub(super) fn save_body(hash: HashRef<'_>, compression: Compression, out: &mut Vec<u8>) {
     push_len(hash.len(), out);
     for (field, value) in hash.iter() {
-        push_text(field, compression, out);
-        push_text(value, compression, out);
+        push_text(&field, compression, out);
+        push_text(&value, compression, out);
     }
 }
 

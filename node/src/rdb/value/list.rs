@@ -4,16 +4,16 @@ use super::super::compact::{listpack, ziplist};
 use super::super::output::{push_len, push_text};
 use super::super::{Compression, Input, RdbError, Text, type_byte as t};
 use super::not_empty;
-use crate::keyspace::types::List;
+use crate::keyspace::types::{List, ListRef};
 
 /// A node of a quicklist that is an element of its own.
 const PLAIN: u64 = 1;
 /// A node of a quicklist that is a listpack.
 const PACKED: u64 = 2;
 
-pub(super) fn save_body(list: &List, compression: Compression, out: &mut Vec<u8>) {
+pub(super) fn save_body(list: ListRef<'_>, compression: Compression, out: &mut Vec<u8>) {
     push_len(list.len(), out);
-    list.iter().for_each(|element| push_text(element, compression, out));
+    list.iter().for_each(|element| push_text(&element, compression, out));
 }
 
 pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<List, RdbError> {

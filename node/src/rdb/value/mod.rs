@@ -28,7 +28,7 @@ impl Loaded<'_> {
             }
             // A long string that has been decompressed keeps its buffer.
             Loaded::String(Text::Owned(bytes)) if INLINE_LEN_MAX < bytes.len() => {
-                let value = Value::Raw(Box::new(bytes));
+                let value = Value::raw(bytes);
                 return Entry::new(key, NewValue::Value(value), expire_at, access);
             }
             Loaded::String(bytes) => bytes,

@@ -5,11 +5,11 @@ use super::super::input::Digits;
 use super::super::output::{push_len, push_text};
 use super::super::{Compression, Input, RdbError, type_byte as t};
 use super::not_empty;
-use crate::keyspace::types::Set;
+use crate::keyspace::types::{Set, SetRef};
 
-pub(super) fn save_body(set: &Set, compression: Compression, out: &mut Vec<u8>) {
+pub(super) fn save_body(set: SetRef<'_>, compression: Compression, out: &mut Vec<u8>) {
     push_len(set.len(), out);
-    set.iter().for_each(|member| push_text(member, compression, out));
+    set.iter().for_each(|member| push_text(&member, compression, out));
 }
 
 pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<Set, RdbError> {

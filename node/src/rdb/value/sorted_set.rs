@@ -7,7 +7,7 @@ use super::super::compact::{for_each_pair, listpack, ziplist};
 use super::super::output::{push_len, push_text};
 use super::super::{Compression, Input, RdbError, type_byte as t};
 use super::not_empty;
-use crate::keyspace::types::SortedSet;
+use crate::keyspace::types::{SortedSet, SortedSetRef};
 
 /// Instead of the length of a score's text.
 const NAN: u8 = 253;
@@ -15,10 +15,10 @@ const INFINITY: u8 = 254;
 const NEGATIVE_INFINITY: u8 = 255;
 const BAD_SCORE: RdbError = RdbError::Corrupt("a score is not a number");
 
-pub(super) fn save_body(set: &SortedSet, compression: Compression, out: &mut Vec<u8>) {
+pub(super) fn save_body(set: SortedSetRef<'_>, compression: Compression, out: &mut Vec<u8>) {
     push_len(set.len(), out);
     for (member, score) in set.iter() {
-        push_text(member, compression, out);
+        push_text(&member, compression, out);
         out.extend_from_slice(&score.to_le_bytes());
     }
 }

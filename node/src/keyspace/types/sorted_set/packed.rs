@@ -1,131 +1,98 @@
-//! A small sorted set: its members one behind the other in a single buffer, in order.
-//!
-//! An element is `[score f64 LE][name length u8][name][name length u8]`, so that it can be walked from both ends.
-//! Everything is a walk over the buffer, which for so few elements is as fast as anything, and takes the least
-//! memory. As in Valkey's listpack the negative zero is not kept.
+//! A small sorted set: a listpack of members and scores in turn, in order. As in Valkey the negative zero is not
+//! kept.
 
 use std::ops::Range;
 
-pub(super) const LEN_MAX: usize = 128;
-pub(super) const NAME_BYTES_MAX: usize = 64;
+use keyward_proto::resp::number::{parse_f64_unbounded, push_double};
 
-const SCORE_BYTES: usize = 8;
-const EXTRA_BYTES: usize = SCORE_BYTES + 2;
+use crate::keyspace::types::Element;
+use crate::keyspace::types::buffer::Buffer;
+use crate::keyspace::types::listpack::{self, ListpackRef, Stored};
 
 /// See the module documentation.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Packed {
-    bytes: Vec<u8>,
-    len: usize,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed<'a>(pub(super) ListpackRef<'a>);
+
+fn score_of(stored: Stored<'_>) -> f64 {
+    match stored {
+        Stored::Integer(score) => score as f64,
+        Stored::Bytes(text) => parse_f64_unbounded(text).unwrap_or_default(),
+    }
 }
 
-impl Packed {
-    pub(super) fn len(&self) -> usize {
-        self.len
+impl<'a> Packed<'a> {
+    pub(super) fn len(self) -> usize {
+        self.0.len() / 2
     }
 
-    /// Whether a new member of this name still belongs into a small set.
-    pub(super) fn has_room(&self, name: &[u8]) -> bool {
-        self.len < LEN_MAX && name.len() <= NAME_BYTES_MAX
+    pub(super) fn iter(self) -> Iter<'a> {
+        Iter(self.0.iter())
     }
 
-    pub(super) fn iter(&self) -> Iter<'_> {
-        Iter { bytes: &self.bytes, len: self.len }
-    }
-
-    /// The elements of these indexes, which are below `len`.
-    pub(super) fn range(&self, range: Range<usize>) -> Iter<'_> {
-        let mut iter = self.iter();
-        for _ in 0..range.start {
-            iter.next();
-        }
-        if range.end < self.len {
-            let from = iter.bytes;
-            for _ in range.clone() {
-                iter.next();
-            }
-            iter.bytes = &from[..from.len() - iter.bytes.len()];
-        }
-        iter.len = range.len();
-        iter
+    /// The members of these indexes, which are at most `len`.
+    pub(super) fn range(self, range: Range<usize>) -> Iter<'a> {
+        Iter(self.0.range(2 * range.start, 2 * range.end))
     }
 
     /// Index and score of a member.
-    pub(super) fn find(&self, name: &[u8]) -> Option<(usize, f64)> {
-        self.iter().enumerate().find(|(_, (n, _))| *n == name).map(|(i, (_, score))| (i, score))
+    pub(super) fn find(self, name: &[u8]) -> Option<(usize, f64)> {
+        let (index, at) = self.0.find(name, 2)?;
+        Some((index, score_of(self.0.stored_at(self.0.next(at)))))
     }
 
-    /// Adds a member that is not in the set and for which there is room.
-    pub(super) fn insert_new(&mut self, name: &[u8], score: f64) {
-        debug_assert!(self.has_room(name));
-        let score = score + 0.0;
+    /// Offset of the first member that is behind this one, or of the end.
+    fn place(self, name: &[u8], score: f64) -> usize {
         let mut iter = self.iter();
-        let mut at = self.bytes.len();
+        let mut at = self.0.offset(0);
         while let Some((n, s)) = iter.next() {
-            if score < s || score == s && name < n {
-                at = self.bytes.len() - iter.bytes.len() - n.len() - EXTRA_BYTES;
-                break;
+            if score < s || score == s && *name < *n {
+                return at;
             }
+            at = self.0.next(self.0.next(at));
         }
-        let name_len = u8::try_from(name.len()).expect("NAME_BYTES_MAX is below 256");
-        let mut element = [0; EXTRA_BYTES + NAME_BYTES_MAX];
-        let (score_bytes, rest) = element.split_at_mut(SCORE_BYTES);
-        score_bytes.copy_from_slice(&score.to_le_bytes());
-        rest[0] = name_len;
-        rest[1..=name.len()].copy_from_slice(name);
-        rest[name.len() + 1] = name_len;
-        let element = &element[..EXTRA_BYTES + name.len()];
-        self.bytes.reserve_exact(element.len());
-        self.bytes.splice(at..at, element.iter().copied());
-        self.len += 1;
+        at
     }
+}
 
-    /// Removes the elements of these indexes.
-    pub(super) fn remove(&mut self, range: Range<usize>) {
-        let len_bytes =
-            |elements: Iter<'_>| -> usize { elements.map(|(name, _)| name.len() + EXTRA_BYTES).sum() };
-        let start = len_bytes(self.range(0..range.start));
-        let end = start + len_bytes(self.range(range.clone()));
-        self.bytes.drain(start..end);
-        self.len -= range.len();
-    }
+/// Adds a member that is not in the set.
+pub(super) fn insert_new(buffer: &mut impl Buffer, name: &[u8], score: f64) {
+    let score = score + 0.0;
+    let at = Packed(ListpackRef::trusted(buffer.bytes())).place(name, score);
+    let mut text = String::with_capacity(24);
+    push_double(&mut text, score);
+    listpack::insert(buffer, at, [name, text.as_bytes()]);
+}
+
+/// Removes the members of these indexes.
+pub(super) fn remove(buffer: &mut impl Buffer, range: Range<usize>) {
+    let at = ListpackRef::trusted(buffer.bytes()).offset(2 * range.start);
+    listpack::remove(buffer, at, 2 * range.len());
 }
 
 /// Members with their scores, from both ends.
 #[derive(Debug, Clone)]
-pub(super) struct Iter<'a> {
-    bytes: &'a [u8],
-    len: usize,
-}
+pub(super) struct Iter<'a>(listpack::Iter<'a>);
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = (&'a [u8], f64);
+    type Item = (Element<'a>, f64);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (score, rest) = self.bytes.split_first_chunk::<SCORE_BYTES>()?;
-        let name_len = rest[0] as usize;
-        let name = &rest[1..=name_len];
-        self.bytes = &rest[name_len + 2..];
-        self.len -= 1;
-        Some((name, f64::from_le_bytes(*score)))
+        let name = self.0.next()?;
+        Some((name, score_of(self.0.next_stored()?)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len, Some(self.len))
+        let len = self.0.len() / 2;
+        (len, Some(len))
     }
 }
 
 impl DoubleEndedIterator for Iter<'_> {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
-        let (name_len, rest) = self.bytes.split_last()?;
-        let (rest, name) = rest.split_at(rest.len() - *name_len as usize);
-        let rest = &rest[..rest.len() - 1];
-        let (rest, score) = rest.split_last_chunk::<SCORE_BYTES>()?;
-        self.bytes = rest;
-        self.len -= 1;
-        Some((name, f64::from_le_bytes(*score)))
+        let score = score_of(self.0.next_back_stored()?);
+        Some((self.0.next_back()?, score))
     }
 }
 

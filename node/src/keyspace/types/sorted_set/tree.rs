@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::member::Member;
+use crate::keyspace::entry::thin::Member;
 
 const LEAF_MAX: usize = 64;
 const INNER_MAX: usize = 32;
