@@ -105,12 +105,13 @@ impl Applier {
         assert!(result.is_ok() && self.batch.len() == 1, "an effect is a command");
         let args = self.batch.args(effect.command, 0);
         let name = args.at(0);
+        let cow = &server.keyspace.cow;
         for slot in Slot::all().filter(|slot| self.is_due(*slot, index)) {
             let mut state = server.keyspace.lock(slot);
             if ascii_eq(name, "flushall") {
-                drop(state.take_tables(None));
+                drop(cow.keep_taken(slot, state.take_tables(None)));
             } else if ascii_eq(name, "flushdb") {
-                drop(state.take_tables(Some(effect.db)));
+                drop(cow.keep_taken(slot, state.take_tables(Some(effect.db))));
             } else if let Some((a, b)) = swapdb_arguments(args).filter(|_| ascii_eq(name, "swapdb")) {
                 state.swap_dbs(a, b);
             } else {
@@ -129,13 +130,17 @@ fn swapdb_arguments(args: Args<'_>) -> Option<(DbIndex, DbIndex)> {
 
 impl Engine for KeyspaceEngine {
     fn apply(&self, index: LogIndex, payload: &[u8]) {
-        self.applier.lock().apply(&self.server, index, payload);
+        let mut applier = self.applier.lock();
+        let _batch = applier.executor.enter();
+        applier.apply(&self.server, index, payload);
     }
 
     fn clear(&self) {
+        let applier = self.applier.lock();
+        let _batch = applier.executor.enter();
         for slot in Slot::all() {
             let mut state = self.server.keyspace.lock(slot);
-            let tables = state.take_tables(None);
+            let tables = self.server.keyspace.cow.keep_taken(slot, state.take_tables(None));
             state.next_expiry = 0;
             state.last_write = 0;
             drop(state);
@@ -145,7 +150,9 @@ impl Engine for KeyspaceEngine {
 
     fn apply_snapshot(&self, slot: Slot, payload: &[u8]) {
         let due: Vec<Effect<'_>> = effects(payload).collect();
-        self.applier.lock().apply_effects(Some(vec![slot]), LogIndex::ZERO, &due);
+        let mut applier = self.applier.lock();
+        let _batch = applier.executor.enter();
+        applier.apply_effects(Some(vec![slot]), LogIndex::ZERO, &due);
     }
 
     fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>) {

@@ -888,8 +888,13 @@ impl Executor {
 
     // ------------------------------------------------------------------ the log's effects
 
+    /// Until the guard is dropped nobody stops the world. For changes that no batch makes.
+    pub fn enter(&self) -> ArcMutexGuard<RawMutex, ()> {
+        self.gate.lock_arc()
+    }
+
     /// Applies effects of the log: no checks, no expiry, no effects of their own. `run` is called once with all
-    /// locks held (those of all slots for `None`) and calls what it is given for each effect.
+    /// locks held (those of all slots for `None`) and calls what it is given for each effect. The caller has entered.
     ///
     /// Panics on an effect that this version does not know: going on would make this node differ from its primary.
     pub fn apply_locked(

@@ -53,6 +53,27 @@ const KIND: u8 = 0x0f;
 const HAS_EXPIRE: u8 = 1 << 4;
 /// The string reads as an integer but is not one for OBJECT ENCODING.
 const NOT_INTEGER: u8 = 1 << 5;
+/// The bit in which an entry keeps its [`Epoch`].
+const EPOCH: u8 = 1 << 7;
+
+/// One of two values that entries carry. A snapshot begins by changing which of them is current: from then on the
+/// entries with the other one are those that it has not saved yet. See [`super::snapshot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Epoch(u8);
+
+impl Epoch {
+    pub fn other(self) -> Epoch {
+        Epoch(self.0 ^ EPOCH)
+    }
+
+    pub(super) fn from_bits(bits: u8) -> Epoch {
+        Epoch(bits & EPOCH)
+    }
+
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+}
 
 // Kinds with a tail.
 const STRING: u8 = 0;
@@ -473,6 +494,17 @@ impl Entry {
         }
     }
 
+    #[inline]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::from_bits(self.header().flags)
+    }
+
+    #[inline]
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        let header = self.header_mut();
+        header.flags = header.flags & !EPOCH | epoch.bits();
+    }
+
     /// Milliseconds since the Unix epoch.
     #[inline]
     pub fn expire_at(&self) -> Option<i64> {
@@ -497,8 +529,10 @@ impl Entry {
             return;
         }
         let (key, access): (Box<[u8]>, _) = (self.key().into(), self.access());
+        let epoch = self.epoch();
         let value = self.take();
         *self = value.with(&key, expire_at, access);
+        self.set_epoch(epoch);
     }
 
     /// The value with its flags, under an empty key; this entry may only be dropped or replaced afterwards.
@@ -568,7 +602,9 @@ impl Entry {
 
     /// Makes a new allocation with this value; all else stays.
     fn replace(&mut self, value: NewValue<'_>) {
+        let epoch = self.epoch();
         *self = Entry::new(self.key(), value, self.expire_at(), self.access());
+        self.set_epoch(epoch);
     }
 
     /// The same key and expiry are dropped, the value is moved out to live under another key.

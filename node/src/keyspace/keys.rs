@@ -16,7 +16,7 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::MutexGuard;
 use rand::Rng;
 
-use super::entry::{Compact, Entry, NewValue, ValueRef, ValueType};
+use super::entry::{Compact, Entry, Epoch, NewValue, ValueRef, ValueType};
 use super::table::{ScanPosition, hash_of};
 use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
@@ -76,6 +76,9 @@ pub struct Keys<'a> {
     /// Up to where collections are compact.
     pub limits: Limits,
     mode: Mode,
+    /// The current one: an entry that has the other is saved for the running snapshot before it changes. It changes
+    /// only while the world is stopped, so it holds for a batch.
+    epoch: Epoch,
     /// Whether somebody reads the write log.
     logging: bool,
     effects: EffectBuffer,
@@ -109,6 +112,7 @@ impl<'a> Keys<'a> {
             no_touch: false,
             limits: Limits::default(),
             mode,
+            epoch: space.cow.epoch(),
             logging,
             effects: EffectBuffer::default(),
             encoded: BytesMut::new(),
@@ -161,6 +165,8 @@ impl<'a> Keys<'a> {
     /// Locks all slots; the world is stopped.
     pub fn lock_all(&mut self) {
         debug_assert!(matches!(self.held, Held::None));
+        // Another thread may have stopped the world before this one did.
+        self.epoch = self.space.cow.epoch();
         self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
     }
 
@@ -489,7 +495,20 @@ impl<'a> Keys<'a> {
             return None;
         }
         entry.set_access(self.access);
+        let is_saved = entry.epoch() == self.epoch;
+        if !is_saved {
+            self.save_old(hash, key);
+        }
         self.state_mut(key).table_mut(db).get_mut(hash, key)
+    }
+
+    /// Saves an entry for the running snapshot, before its first change.
+    #[cold]
+    fn save_old(&mut self, hash: u64, key: &[u8]) {
+        let (space, db, slot) = (self.space, self.db, self.slot_of(key));
+        if let Some(entry) = self.state_mut(key).table_mut(db).get_mut(hash, key) {
+            space.cow.save_old(slot, db, entry);
+        }
     }
 
     pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<ListMut<'_>>, CommandError> {
@@ -571,7 +590,8 @@ impl<'a> Keys<'a> {
 
     fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
         let (db, access) = (self.db, self.access);
-        let entry = Entry::new(key, value, expire_at, access);
+        let mut entry = Entry::new(key, value, expire_at, access);
+        entry.set_epoch(self.epoch);
         let hash = self.key_hash(key);
         let state = self.state_mut(key);
         state.table_mut(db).insert_new(hash, entry);
@@ -584,6 +604,7 @@ impl<'a> Keys<'a> {
     /// Sets a key to a value of any type, whatever it held before.
     pub fn insert(&mut self, key: &[u8], value: NewValue<'_>, expiry: Expiry) {
         let (db, now, mode, access) = (self.db, self.now, self.mode, self.access);
+        let (space, epoch) = (self.space, self.epoch);
         let new_expiry = match expiry {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::None => None,
@@ -600,6 +621,9 @@ impl<'a> Keys<'a> {
             self.expire_now(key);
             return self.insert_new(key, value, new_expiry);
         }
+        if entry.epoch() != epoch {
+            space.cow.save_old(Slot::of(key), db, entry);
+        }
         entry.set_value(value);
         entry.set_access(access);
         let after = if expiry == Expiry::Keep && live { before } else { new_expiry };
@@ -610,8 +634,9 @@ impl<'a> Keys<'a> {
     }
 
     /// Puts an entry under a key that does not exist: RENAME, MOVE, COPY, RESTORE.
-    pub fn insert_entry(&mut self, entry: Entry) {
+    pub fn insert_entry(&mut self, mut entry: Entry) {
         self.remove(entry.key());
+        entry.set_epoch(self.epoch);
         let (db, expire_at, hash) = (self.db, entry.expire_at(), hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
         let state = self.state_mut(&key);
@@ -625,9 +650,12 @@ impl<'a> Keys<'a> {
         let db = self.db;
         let hash = self.key_hash(key);
         let state = self.state_mut(key);
-        let entry = state.table_mut(db).remove(hash, key)?;
+        let mut entry = state.table_mut(db).remove(hash, key)?;
         if entry.expire_at().is_some() {
             state.count_expiry(db, entry.expire_at(), None);
+        }
+        if entry.epoch() != self.epoch {
+            self.space.cow.save_old(Slot::of(key), db, &mut entry);
         }
         self.modified(key);
         Some(entry)
@@ -658,10 +686,13 @@ impl<'a> Keys<'a> {
 
     /// Sets or removes the expiry of an existing key.
     pub fn set_expire_at(&mut self, key: &[u8], expire_at: Option<i64>) {
-        let db = self.db;
+        let (space, db, epoch) = (self.space, self.db, self.epoch);
         let hash = self.key_hash(key);
         let state = self.state_mut(key);
         let Some(entry) = state.table_mut(db).get_mut(hash, key) else { return };
+        if entry.epoch() != epoch {
+            space.cow.save_old(Slot::of(key), db, entry);
+        }
         let before = entry.expire_at();
         entry.set_expire_at(expire_at);
         state.count_expiry(db, before, expire_at);

@@ -7,6 +7,7 @@
 //! - [`prefetch`]: loads cache lines ahead of their use (with `entry` the only modules with `unsafe`)
 //! - [`rebuild`]: a value as the commands that build it anew
 //! - [`size_class`]: the sizes in which the allocator gives memory
+//! - [`snapshot`]: all entries as they were at one moment, while they go on changing
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
 //! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
@@ -16,6 +17,7 @@ pub mod keys;
 pub mod prefetch;
 pub mod rebuild;
 pub mod size_class;
+pub mod snapshot;
 pub mod table;
 pub mod types;
 pub mod world;
@@ -29,6 +31,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::blocking::Waiter;
 use entry::Entry;
+use snapshot::CopyOnWrite;
 use table::Table;
 
 /// A numbered database.
@@ -66,8 +69,19 @@ impl SlotState {
         if db == 0 { Some(&self.db0) } else { self.rare.as_ref()?.other_dbs.get(&db) }
     }
 
-    pub fn table_mut(&mut self, db: DbIndex) -> &mut Table<Entry> {
+    /// Whoever puts an entry into it gives it the current epoch, and changes or removes none that a running snapshot
+    /// has not saved: see [`snapshot`].
+    fn table_mut(&mut self, db: DbIndex) -> &mut Table<Entry> {
         if db == 0 { &mut self.db0 } else { self.rare().other_dbs.entry(db).or_default() }
+    }
+
+    /// The first database from `db` on that holds keys.
+    fn next_table_mut(&mut self, db: DbIndex) -> Option<(DbIndex, &mut Table<Entry>)> {
+        if db == 0 && !self.db0.is_empty() {
+            return Some((0, &mut self.db0));
+        }
+        let others = self.rare.as_mut()?.other_dbs.range_mut(db..);
+        others.map(|(db, table)| (*db, table)).find(|(_, table)| !table.is_empty())
     }
 
     /// Databases of this slot that hold keys.
@@ -84,21 +98,21 @@ impl SlotState {
         self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
     }
 
-    /// Empties one database, or all; returns the tables, to be dropped outside the lock.
-    pub fn take_tables(&mut self, db: Option<DbIndex>) -> Vec<Table<Entry>> {
+    /// Empties one database, or all; returns the tables, to be given to [`CopyOnWrite::keep_taken`].
+    pub fn take_tables(&mut self, db: Option<DbIndex>) -> Vec<(DbIndex, Table<Entry>)> {
         let mut taken = Vec::new();
         if db.is_none_or(|db| db == 0) && !self.db0.is_empty() {
-            taken.push(std::mem::take(&mut self.db0));
+            taken.push((0, std::mem::take(&mut self.db0)));
         }
         if let Some(rare) = &mut self.rare {
             match db {
                 Some(db) => {
                     rare.expires.remove(&db);
-                    taken.extend(rare.other_dbs.remove(&db));
+                    taken.extend(rare.other_dbs.remove(&db).map(|table| (db, table)));
                 }
                 None => {
                     rare.expires.clear();
-                    taken.extend(std::mem::take(&mut rare.other_dbs).into_values());
+                    taken.extend(std::mem::take(&mut rare.other_dbs));
                 }
             }
         }
@@ -228,6 +242,8 @@ pub struct Keyspace {
     /// Where the buckets of each slot's first database probably are, to prefetch them without the slot's lock. Brought
     /// up to date by whoever holds the lock and finds the hint wrong.
     hints: Box<[BucketsHint]>,
+    /// What a running snapshot needs of whoever changes the keyspace.
+    pub cow: CopyOnWrite,
 }
 
 /// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
@@ -260,6 +276,7 @@ impl Default for Keyspace {
         Keyspace {
             slots: std::iter::repeat_with(SlotCell::default).take(len).collect(),
             hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
+            cow: CopyOnWrite::default(),
         }
     }
 }

@@ -99,6 +99,14 @@ impl<T: Keyed> Bucket<T> {
     fn elements(&self) -> impl Iterator<Item = &T> {
         self.chain().flat_map(|b| b.entries.iter().flatten())
     }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut T)) {
+        let mut bucket = Some(self);
+        while let Some(b) = bucket {
+            b.entries.iter_mut().flatten().for_each(&mut *visit);
+            bucket = b.next.as_deref_mut();
+        }
+    }
 }
 
 /// The old buckets of a table that is being resized; those below `moved` are empty.
@@ -259,6 +267,29 @@ impl<T: Keyed> Table<T> {
                 visit(element);
             }
         }
+        u32::try_from(end).ok()
+    }
+
+    /// As [`Table::scan`], for changing elements in place (never their keys). May visit elements before `position`.
+    pub fn scan_mut(
+        &mut self,
+        position: ScanPosition,
+        visit: &mut dyn FnMut(&mut T),
+    ) -> Option<ScanPosition> {
+        let hash = u64::from(position) << 32;
+        let end = match &self.old {
+            _ if self.buckets.is_empty() => return None,
+            Some(old) if index_of(hash, old.buckets.len()) >= old.moved => {
+                let n = old.buckets.len();
+                bucket_start(index_of(hash, n) + 1, n)
+            }
+            old => {
+                let n = self.buckets.len();
+                let boundary = old.as_ref().map_or(1 << 32, |o| bucket_start(o.moved, o.buckets.len()));
+                bucket_start(index_of(hash, n) + 1, n).min(boundary)
+            }
+        };
+        self.bucket_mut(hash)?.visit_mut(visit);
         u32::try_from(end).ok()
     }
 
@@ -430,6 +461,23 @@ mod tests {
             }
         });
         assert!((0..100).all(|i| seen.contains(&key(i))));
+    }
+
+    #[test]
+    fn scan_mut_reaches_every_element_of_a_growing_table() {
+        let mut table = Table::default();
+        (0..5_000).for_each(|i| insert(&mut table, i));
+        let (mut seen, mut position, mut next) = (BTreeSet::new(), Some(0), 5_000);
+        while let Some(p) = position {
+            position = table.scan_mut(p, &mut |e| {
+                seen.insert(e.clone());
+            });
+            if next < 20_000 {
+                (next..next + 50).for_each(|i| insert(&mut table, i));
+                next += 50;
+            }
+        }
+        assert!((0..5_000).all(|i| seen.contains(&key(i))));
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
     for slot in Slot::all() {
         let taken = ctx.keys.with_slot(slot, |state| {
             state.mark_watchers_of_existing(|watched| db.is_none_or(|db| db == watched));
-            state.take_tables(db)
+            ctx.server.keyspace.cow.keep_taken(slot, state.take_tables(db))
         });
         tables.extend(taken);
     }
@@ -77,6 +77,7 @@ pub(in crate::command) fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
                 waited_for.extend(state.waiting_keys().filter(|(db, _)| *db == a || *db == b).cloned());
             });
         }
+        ctx.server.keyspace.cow.swap_dbs(a, b);
         for (db, key) in waited_for {
             ctx.keys.db = db;
             if ctx.keys.exists(&key) {

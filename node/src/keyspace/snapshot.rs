@@ -1,0 +1,346 @@
+//! All entries as they were at one moment, while they go on changing: a snapshot without fork and without a copy.
+//!
+//! Every entry carries an [`Epoch`], one of two values, of which one is current. Outside a snapshot all entries have
+//! the current one. A snapshot begins by making the other one current, with the world stopped for just that: from
+//! then on an entry with the old epoch is one that is not saved yet. [`Walk`] visits the slots piece by piece, one
+//! lock at a time, saves each entry of the old epoch as a record and gives it the current one. Whoever changes or
+//! removes an entry of the old epoch first has its record saved, once ([`CopyOnWrite::save_old`]); new entries are
+//! born with the current epoch. After the walk all entries have the current epoch again, so nothing is to be reset.
+//! Tables that are emptied as a whole are handed to the walk ([`CopyOnWrite::keep_taken`]).
+//!
+//! Invariants: the epoch changes only while no command runs; without a running snapshot no entry has the old epoch;
+//! a record is written exactly once for each entry of the beginning.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use keyward_proto::slot::{SLOT_COUNT, Slot};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::entry::{Entry, Epoch};
+use super::table::{ScanPosition, Table};
+use super::{DbIndex, Keyspace};
+
+/// Parts into which the records of writers are divided by slot, so that threads seldom meet at one lock.
+const SIDES: usize = 16;
+
+/// Writes an entry as a record: key, value and expiry as one string of bytes.
+pub type Encoder = Arc<dyn Fn(&Entry, &mut Vec<u8>) + Send + Sync>;
+
+/// Records of entries of one database.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Records {
+    pub db: DbIndex,
+    pub keys: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl Records {
+    fn add(&mut self, encoder: &Encoder, entry: &Entry) {
+        encoder(entry, &mut self.bytes);
+        self.keys += 1;
+    }
+}
+
+/// How much [`Walk::step`] does under one lock.
+#[derive(Debug, Clone, Copy)]
+pub struct PieceLimit {
+    /// Entries that are looked at.
+    pub entries: usize,
+    /// Bytes of records, unless a single one is larger.
+    pub bytes: usize,
+}
+
+/// What writers saved of the entries of some slots.
+#[derive(Default)]
+struct Side {
+    /// None while no snapshot runs, or while one only ends its walk.
+    encoder: Option<Encoder>,
+    records: BTreeMap<DbIndex, Records>,
+    /// Databases that SWAPDB has renamed since the beginning: what they are now, and what they were.
+    renamed: BTreeMap<DbIndex, DbIndex>,
+    /// How often it has.
+    swaps: u64,
+}
+
+impl Side {
+    /// What the database was called when the snapshot began.
+    fn original(&self, db: DbIndex) -> DbIndex {
+        self.renamed.get(&db).copied().unwrap_or(db)
+    }
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Side").field("records", &self.records.len()).finish_non_exhaustive()
+    }
+}
+
+/// A table that was taken out of the keyspace before the walk reached it.
+#[derive(Debug)]
+struct Taken {
+    slot: Slot,
+    db: DbIndex,
+    table: Table<Entry>,
+    position: ScanPosition,
+}
+
+/// The part of a snapshot that those who change the keyspace see.
+#[derive(Debug, Default)]
+pub struct CopyOnWrite {
+    epoch: AtomicU8,
+    /// Locked after a slot, never before.
+    sides: [Mutex<Side>; SIDES],
+    /// Slots below this are saved; `SLOT_COUNT` without a snapshot. Changes under the lock of the slot that it passes.
+    walked: AtomicUsize,
+    taken: Mutex<VecDeque<Taken>>,
+    /// Bytes in `sides`.
+    held_bytes: AtomicUsize,
+    /// Bytes that writers have saved since the beginning.
+    saved_bytes: AtomicUsize,
+}
+
+impl CopyOnWrite {
+    #[inline]
+    pub fn epoch(&self) -> Epoch {
+        // Whoever executes has passed a gate that was closed while this changed.
+        Epoch::from_bits(self.epoch.load(Ordering::Relaxed))
+    }
+
+    fn side(&self, slot: Slot) -> MutexGuard<'_, Side> {
+        self.sides[slot.index() % SIDES].lock()
+    }
+
+    /// Saves what an entry has been so far, before its first change. The slot is locked.
+    #[cold]
+    pub fn save_old(&self, slot: Slot, db: DbIndex, entry: &mut Entry) {
+        entry.set_epoch(self.epoch());
+        let mut side = self.side(slot);
+        let db = side.original(db);
+        let Side { encoder: Some(encoder), records, .. } = &mut *side else { return };
+        let records = records.entry(db).or_default();
+        let before = records.bytes.len();
+        records.add(encoder, entry);
+        let added = records.bytes.len() - before;
+        self.held_bytes.fetch_add(added, Ordering::Relaxed);
+        self.saved_bytes.fetch_add(added, Ordering::Relaxed);
+    }
+
+    /// Takes what the running snapshot needs of tables that were taken out of a slot; the rest is to be dropped. The
+    /// slot is still locked.
+    pub fn keep_taken(&self, slot: Slot, tables: Vec<(DbIndex, Table<Entry>)>) -> Vec<Table<Entry>> {
+        let is_saved = slot.index() < self.walked.load(Ordering::Relaxed);
+        let side = self.side(slot);
+        if is_saved || side.encoder.is_none() {
+            return tables.into_iter().map(|(_, table)| table).collect();
+        }
+        let kept = |(db, table)| Taken { slot, db: side.original(db), table, position: 0 };
+        self.taken.lock().extend(tables.into_iter().map(kept));
+        Vec::new()
+    }
+
+    /// Two databases have changed places. All slots are locked.
+    pub fn swap_dbs(&self, a: DbIndex, b: DbIndex) {
+        for side in &self.sides {
+            let mut side = side.lock();
+            let (was_a, was_b) = (side.original(a), side.original(b));
+            side.renamed.extend([(a, was_b), (b, was_a)]);
+            side.swaps += 1;
+        }
+    }
+
+    /// Bytes of records that writers have saved and that were not yet taken by the walk.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records that writers have saved since the beginning.
+    pub fn saved_bytes(&self) -> usize {
+        self.saved_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The walk of one snapshot over the keyspace.
+pub struct Walk {
+    epoch: Epoch,
+    /// None: nobody wants the records any more, the walk only ends in order.
+    encoder: Option<Encoder>,
+    next: Option<Slot>,
+    /// Within the next slot.
+    db: DbIndex,
+    position: ScanPosition,
+    swaps: u64,
+}
+
+impl std::fmt::Debug for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walk").field("next", &self.next).field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+impl Walk {
+    /// Begins a snapshot: it is of this moment. No command runs, nor another snapshot.
+    pub fn begin(space: &Keyspace, encoder: Encoder) -> Walk {
+        let cow = &space.cow;
+        let epoch = cow.epoch().other();
+        cow.epoch.store(epoch.bits(), Ordering::Relaxed);
+        cow.walked.store(0, Ordering::Relaxed);
+        cow.saved_bytes.store(0, Ordering::Relaxed);
+        for side in &cow.sides {
+            let mut side = side.lock();
+            assert!(side.encoder.is_none() && side.records.is_empty(), "one snapshot runs at a time");
+            *side = Side { encoder: Some(Arc::clone(&encoder)), ..Side::default() };
+        }
+        Walk { epoch, encoder: Some(encoder), next: Slot::new(0), db: 0, position: 0, swaps: 0 }
+    }
+
+    /// Nobody wants the records any more. The walk has to be ended nevertheless.
+    pub fn discard(&mut self, space: &Keyspace) {
+        self.encoder = None;
+        for side in &space.cow.sides {
+            side.lock().encoder = None;
+        }
+        space.cow.taken.lock().clear();
+        self.take_saved(space, &mut Vec::new());
+    }
+
+    /// Whether everything is saved, but for what [`Walk::take_saved`] and [`Walk::step`] still give.
+    pub fn is_over(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The slot that is to be visited next, the number of slots after the last.
+    pub fn slots_walked(&self) -> u16 {
+        self.next.map_or(SLOT_COUNT, Slot::number)
+    }
+
+    /// Whether tables that were taken out of the keyspace are still to be saved.
+    pub fn has_taken(&self, space: &Keyspace) -> bool {
+        !space.cow.taken.lock().is_empty()
+    }
+
+    /// Moves what writers have saved to `out`.
+    pub fn take_saved(&mut self, space: &Keyspace, out: &mut Vec<Records>) {
+        for side in &space.cow.sides {
+            let records = std::mem::take(&mut side.lock().records);
+            for (db, records) in records {
+                space.cow.held_bytes.fetch_sub(records.bytes.len(), Ordering::Relaxed);
+                out.push(Records { db, ..records });
+            }
+        }
+    }
+
+    /// Saves a piece: of a table that was taken out of the keyspace, if there is one, else of the next slot. False if
+    /// there was nothing left to do.
+    pub fn step(&mut self, space: &Keyspace, limit: PieceLimit, out: &mut Vec<Records>) -> bool {
+        let taken = space.cow.taken.lock().pop_front();
+        match (taken, self.next) {
+            (Some(taken), _) => self.step_taken(space, taken, limit, out),
+            (None, Some(slot)) => self.step_slot(space, slot, limit, out),
+            (None, None) => return false,
+        }
+        true
+    }
+
+    /// A table that nobody else sees.
+    fn step_taken(&self, space: &Keyspace, mut taken: Taken, limit: PieceLimit, out: &mut Vec<Records>) {
+        debug_assert!(self.next.is_none_or(|next| next <= taken.slot), "tables of saved slots are not kept");
+        let records = records_of(out, taken.db);
+        let mut piece = Piece::new(self, limit);
+        let mut next = Some(taken.position);
+        while let Some(position) = next {
+            if piece.is_full() {
+                taken.position = position;
+                return space.cow.taken.lock().push_front(taken);
+            }
+            next = taken.table.scan_mut(position, &mut |entry| piece.visit(entry, records));
+        }
+    }
+
+    fn step_slot(&mut self, space: &Keyspace, slot: Slot, limit: PieceLimit, out: &mut Vec<Records>) {
+        let mut state = space.lock(slot);
+        let originals = {
+            let side = space.cow.side(slot);
+            if side.swaps != self.swaps {
+                // Other tables are in these databases now; what was saved of them is marked.
+                (self.swaps, self.db, self.position) = (side.swaps, 0, 0);
+            }
+            side.renamed.clone()
+        };
+        let mut piece = Piece::new(self, limit);
+        let (mut at_db, mut at) = (self.db, self.position);
+        while let Some((db, table)) = state.next_table_mut(at_db) {
+            if piece.is_full() {
+                (self.db, self.position) = (at_db, at);
+                // Whoever waits for this slot goes first.
+                return MutexGuard::unlock_fair(state);
+            }
+            if db != at_db {
+                (at_db, at) = (db, 0);
+            }
+            let records = records_of(out, originals.get(&db).copied().unwrap_or(db));
+            match (table.scan_mut(at, &mut |entry| piece.visit(entry, records)), db.checked_add(1)) {
+                (Some(position), _) => at = position,
+                (None, Some(db)) => (at_db, at) = (db, 0),
+                (None, None) => break,
+            }
+        }
+        (self.db, self.position) = (0, 0);
+        self.next = Slot::new(slot.number() + 1);
+        space.cow.walked.store(usize::from(self.slots_walked()), Ordering::Relaxed);
+    }
+
+    /// Ends the snapshot. Everything was saved and taken.
+    pub fn end(self, space: &Keyspace) {
+        assert!(self.next.is_none() && space.cow.taken.lock().is_empty(), "the walk is not over");
+        for side in &space.cow.sides {
+            let mut side = side.lock();
+            assert!(side.records.is_empty(), "records were not taken");
+            *side = Side::default();
+        }
+    }
+}
+
+/// What one step does.
+struct Piece {
+    epoch: Epoch,
+    encoder: Option<Encoder>,
+    limit: PieceLimit,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Piece {
+    fn new(walk: &Walk, limit: PieceLimit) -> Piece {
+        Piece { epoch: walk.epoch, encoder: walk.encoder.clone(), limit, entries: 0, bytes: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit.entries <= self.entries || self.limit.bytes <= self.bytes
+    }
+
+    fn visit(&mut self, entry: &mut Entry, records: &mut Records) {
+        self.entries += 1;
+        if entry.epoch() == self.epoch {
+            return;
+        }
+        entry.set_epoch(self.epoch);
+        if let Some(encoder) = &self.encoder {
+            let before = records.bytes.len();
+            records.add(encoder, entry);
+            self.bytes += records.bytes.len() - before;
+        }
+    }
+}
+
+/// Where records of this database are added.
+fn records_of(out: &mut Vec<Records>, db: DbIndex) -> &mut Records {
+    if out.last().is_none_or(|last| last.db != db) {
+        out.push(Records { db, ..Records::default() });
+    }
+    out.last_mut().expect("one was just pushed, or is there")
+}
+
+#[cfg(test)]
+mod tests;
