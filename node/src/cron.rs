@@ -27,6 +27,7 @@ pub async fn run(server: Arc<Server>) {
         if !paused && server.active_expire.load(Ordering::Relaxed) {
             executor.expire_cycle();
         }
+        server.saves.tick(&server);
         close_idle_clients(&server);
         let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
         executor.stats.output_buffer_disconnections.add(closed);

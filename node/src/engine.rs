@@ -133,11 +133,14 @@ impl Engine for KeyspaceEngine {
         let mut applier = self.applier.lock();
         let _batch = applier.executor.enter();
         applier.apply(&self.server, index, payload);
+        self.server.shared.set_applied(index);
     }
 
     fn clear(&self) {
         let applier = self.applier.lock();
         let _batch = applier.executor.enter();
+        self.server.set_complete(false);
+        self.server.shared.set_applied(LogIndex::ZERO);
         for slot in Slot::all() {
             let mut state = self.server.keyspace.lock(slot);
             let tables = self.server.keyspace.cow.keep_taken(slot, state.take_tables(None));
@@ -156,7 +159,16 @@ impl Engine for KeyspaceEngine {
     }
 
     fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>) {
-        self.applier.lock().slot_indexes = indexes;
+        let mut applier = self.applier.lock();
+        let _batch = applier.executor.enter();
+        match &indexes {
+            // Beyond this, entries follow.
+            Some(read_at) => {
+                self.server.shared.set_applied(read_at.iter().min().copied().unwrap_or(LogIndex::ZERO));
+            }
+            None => self.server.set_complete(true),
+        }
+        applier.slot_indexes = indexes;
     }
 
     fn snapshot_slot(&self, slot: Slot, shared: &Shared) -> SlotSnapshot {

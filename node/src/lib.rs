@@ -8,12 +8,13 @@
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
 //! - [`member`]: joining a shard, handing over, leaving
+//! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //!
-//! Architecture invariant: only the shells ([`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`], and those of
-//! [`replication`]) read a clock, spawn a task or touch a socket.
+//! Architecture invariant: only the shells ([`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`],
+//! [`snapshot`], and those of [`replication`]) read a clock, spawn a task or touch a socket.
 
 pub mod blocking;
 pub mod bus;
@@ -44,6 +45,7 @@ pub mod sentinels;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod snapshot;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -26,6 +26,7 @@ use crate::replication::{Config, Demand, Options, Replication, ReplicationAck, R
 use crate::routing::Routing;
 use crate::sentinels::Announce;
 use crate::server::Server;
+use crate::snapshot::save::Kind;
 
 const ID_FILE: &str = "node-id";
 /// A demanded failover is over, or has failed, within this.
@@ -132,11 +133,12 @@ pub async fn answer(server: Arc<Server>, request: ControlRequest) {
                 Err(_) => Err("the failover did not end in time".into()),
             }
         }
-        Request::Shutdown { .. } => {
-            server.shutdown.request();
-            // No reply: the connection ends with the process.
-            return std::future::pending().await;
+        Request::Shutdown(options) => {
+            // There is only a reply if the process does not end.
+            server.shutdown.request(options).await;
+            Err("Errors trying to SHUTDOWN. Check logs.".into())
         }
+        Request::Save => save(&server).await,
     };
     let mut out = BytesMut::new();
     let mut writer = ReplyWriter::new(&mut out, Version::Resp2);
@@ -147,6 +149,12 @@ pub async fn answer(server: Arc<Server>, request: ControlRequest) {
     if request.answer.send(out.freeze()).is_ok() {
         request.wake.notify_one();
     }
+}
+
+async fn save(server: &Arc<Server>) -> Result<(), String> {
+    let running = || "Background save already in progress".to_owned();
+    let result = server.saves.start(server, Kind::Foreground).map_err(|_| running())?;
+    result.await.unwrap_or_else(|_| Err("the save was cancelled".into()))
 }
 
 /// Returns once this node serves as the primary.

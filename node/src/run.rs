@@ -55,18 +55,19 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
     loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = server.shutdown.requested() => break,
+        let options = tokio::select! {
+            _ = terminate.recv() => server.settings().shutdown_on_sigterm,
+            _ = interrupt.recv() => server.settings().shutdown_on_sigint,
+            options = server.shutdown.requested() => options,
             Some(request) = requests.recv() => {
                 tokio::spawn(crate::member::answer(Arc::clone(&server), request));
+                continue;
             }
+        };
+        if server.shutdown.prepare(&server, options).await.is_ok() {
+            return Ok(());
         }
     }
-    tracing::info!("ending");
-    crate::member::leave(&server).await;
-    Ok(())
 }
 
 /// gRPC listens on the first of the `bind` addresses.

@@ -1,9 +1,9 @@
 //! What all threads of a node share.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::topology::Node;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::bus::Bus;
 use crate::clients::Clients;
 use crate::config::{Config, Settings};
-use crate::gate::Gate;
+use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
 use crate::keyspace::world::World;
 use crate::log::WriteLog;
@@ -19,6 +19,8 @@ use crate::notify::Event;
 use crate::pubsub::PubSub;
 use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
+use crate::snapshot::Snapshots;
+use crate::snapshot::save::Saves;
 use crate::stats::{Rates, Stats};
 
 /// The versions whose behaviour clients may expect; `redis_version` is the last one of Redis that Valkey names.
@@ -60,6 +62,11 @@ pub struct Server {
     pub auth_failures: AtomicU64,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
+    pub snapshots: Snapshots,
+    pub saves: Saves,
+    /// False from the begin of a full sync until the keyspace is of one moment again.
+    complete: AtomicBool,
+    me: Weak<Server>,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -139,7 +146,7 @@ impl Server {
         let alone = settings.sentinels.is_empty();
         let gate = if alone { Gate::alone() } else { Gate::replicated() };
         let log = WriteLog::new(settings.backlog_len_bytes);
-        Ok(Arc::new(Server {
+        Ok(Arc::new_cyclic(|me| Server {
             keyspace: Keyspace::default(),
             world: World::default(),
             shared: Shared::new(log, gate),
@@ -161,7 +168,33 @@ impl Server {
             bus: OnceLock::new(),
             auth_failures: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
+            snapshots: Snapshots::default(),
+            saves: Saves::new(now / 1000),
+            complete: AtomicBool::new(true),
+            me: Weak::clone(me),
         }))
+    }
+
+    /// For a thread that outlives a command.
+    pub fn shared_self(&self) -> Option<Arc<Server>> {
+        self.me.upgrade()
+    }
+
+    pub fn set_complete(&self, complete: bool) {
+        self.complete.store(complete, Ordering::Release);
+    }
+
+    /// Whether the keyspace is of one moment, so that a snapshot of it makes sense.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire) && self.shared.gate.state() != GateState::Loading
+    }
+
+    /// The entry of the write log up to which the keyspace contains everything. Only exact while the world is stopped.
+    pub fn executed_position(&self) -> Position {
+        let applied = self.shared.applied();
+        let log = self.shared.log.lock();
+        let index = log.executed().max(applied);
+        Position { term: log.term_at(index).unwrap_or_default(), index }
     }
 
     #[inline]

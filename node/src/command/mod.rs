@@ -69,7 +69,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     Failover { force: bool, takeover: bool },
-    Shutdown { save: bool, now: bool, force: bool },
+    Shutdown(crate::shutdown::Options),
+    Save,
 }
 
 /// How long to wait for which keys.

@@ -26,8 +26,10 @@ pub(super) enum Kind {
     Events,
     /// Text in which only the words count.
     Words,
-    /// `save`: accepted and shown; snapshots are not taken by rule yet.
+    /// `save`: pairs of seconds and changes.
     SavePoints,
+    /// `shutdown-on-sigterm`: words of SHUTDOWN.
+    Ending,
     /// `client-output-buffer-limit`
     OutputLimits,
 }
@@ -158,7 +160,7 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
     row("zset-max-listpack-value", MEMORY, "64", Runtime),
     // Persistence
-    row("save", Kind::SavePoints, "", Runtime),
+    row("save", Kind::SavePoints, "3600 1 300 100 60 10000", Runtime),
     row("appendonly", Kind::YesNo, "no", StartOnly),
     row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
     row("appendfilename", Kind::Text, "appendonly.aof", StartOnly),
@@ -309,8 +311,8 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("replica-lazy-flush", Kind::YesNo, "yes", Runtime),
     row("server-cpulist", Kind::Text, "", StartOnly),
     row("set-proc-title", Kind::YesNo, "yes", StartOnly),
-    row("shutdown-on-sigint", Kind::Text, "default", Runtime),
-    row("shutdown-on-sigterm", Kind::Text, "default", Runtime),
+    row("shutdown-on-sigint", Kind::Ending, "default", Runtime),
+    row("shutdown-on-sigterm", Kind::Ending, "default", Runtime),
     row("shutdown-timeout", int(0, INT), "10", Runtime),
     row("slot-migration-max-failover-repl-bytes", MEMORY, "0", Runtime),
     row("socket-mark-id", int(0, INT), "0", StartOnly),

@@ -17,6 +17,8 @@ use crate::keyspace::types::quicklist::Fill;
 use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
 use crate::notify::EventClasses;
 use crate::rdb::Compression;
+use crate::shutdown::Options;
+use crate::snapshot::rules::{self, SavePoint};
 use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
 use value::normalize;
 
@@ -26,6 +28,8 @@ pub struct Config {
     values: BTreeMap<&'static str, String>,
     /// The conf file, absolute.
     pub file: Option<PathBuf>,
+    /// A `save` directive has been read: further ones add to it instead of replacing the default.
+    save_given: bool,
 }
 
 /// The values that the program reads, typed. `Duration`s and sizes have their unit in the type or the name.
@@ -77,6 +81,11 @@ pub struct Settings {
     pub rdb_compression: Compression,
     /// Whether checksums of RDB files are written and compared.
     pub rdb_checksum: bool,
+    pub save_points: Vec<SavePoint>,
+    pub stop_writes_on_bgsave_error: bool,
+    pub rdb_incremental_fsync: bool,
+    pub shutdown_on_sigterm: Options,
+    pub shutdown_on_sigint: Options,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
     /// `*-max-listpack-*` and their like.
     pub limits: Limits,
@@ -94,7 +103,7 @@ pub struct OutputLimit {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(), file: None }
+        Config { values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(), file: None, save_given: false }
     }
 }
 
@@ -148,12 +157,18 @@ impl Config {
             return Err(format!("directive '{name}' needs a value"));
         }
         let words =
-            matches!(directive.kind, Kind::Words | Kind::Text | Kind::SavePoints | Kind::OutputLimits);
+            matches!(directive.kind, Kind::Words | Kind::Text | Kind::SavePoints | Kind::Ending | Kind::OutputLimits);
         if values.len() > 1 && !words {
             return Err(format!("directive '{name}' takes one value"));
         }
-        let value = normalize(directive, &values.join(" "), self.text(directive.name))
+        let mut value = normalize(directive, &values.join(" "), self.text(directive.name))
             .map_err(|e| format!("bad value for '{name}': {e}"))?;
+        if matches!(directive.kind, Kind::SavePoints) && std::mem::replace(&mut self.save_given, true) {
+            let before = self.text(directive.name);
+            if !value.is_empty() && !before.is_empty() {
+                value = format!("{before} {value}");
+            }
+        }
         if directive.change == Change::Unavailable && value != directive.default {
             return Err(format!("'{name}' is not available in this version"));
         }
@@ -264,6 +279,9 @@ impl Config {
             let number = |at: usize| group.get(at).and_then(|n| n.parse().ok()).unwrap_or(0);
             OutputLimit { hard_bytes: number(1), soft_bytes: number(2), soft_seconds: number(3) as u64 }
         };
+        let ending = |name: &str| {
+            Options::parse(self.text(name).split_whitespace().map(str::as_bytes)).unwrap_or_default()
+        };
         let cluster_enabled = self.yes("cluster-enabled");
         let port: u16 = self.unsigned("port")?;
         let bus_port = match self.unsigned("bus-port")? {
@@ -317,6 +335,11 @@ impl Config {
             dbfilename: self.text("dbfilename").to_owned(),
             rdb_compression: if self.yes("rdbcompression") { Compression::Lzf } else { Compression::None },
             rdb_checksum: self.yes("rdbchecksum"),
+            save_points: rules::parse(self.text("save")),
+            stop_writes_on_bgsave_error: self.yes("stop-writes-on-bgsave-error"),
+            rdb_incremental_fsync: self.yes("rdb-save-incremental-fsync"),
+            shutdown_on_sigterm: ending("shutdown-on-sigterm"),
+            shutdown_on_sigint: ending("shutdown-on-sigint"),
             limits: self.limits()?,
         };
         if settings.grace <= settings.lease {

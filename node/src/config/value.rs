@@ -2,6 +2,7 @@
 
 use super::directives::{Directive, Kind};
 use crate::notify::EventClasses;
+use crate::shutdown::Options;
 
 /// The text that CONFIG GET shows for a value, or why it is refused; `current` is the value that it replaces.
 pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Result<String, String> {
@@ -42,6 +43,11 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
             None => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into()),
         },
         Kind::SavePoints => save_points(value),
+        Kind::Ending => {
+            let value = value.to_ascii_lowercase();
+            let parsed = Options::parse(value.split_whitespace().map(str::as_bytes));
+            parsed.map(|_| value).ok_or_else(|| "Invalid shutdown options".into())
+        }
         Kind::OutputLimits => merge_output_limits(current, value),
     }
 }

@@ -142,6 +142,8 @@ pub struct WriteLog {
     /// Before the first entry that is held.
     base: LogIndex,
     last: Position,
+    /// The last entry that this node has executed itself before it appended it.
+    executed: LogIndex,
     terms: Vec<TermStart>,
     segments: VecDeque<Segment>,
     open: OpenChunk,
@@ -161,6 +163,7 @@ impl WriteLog {
             keeps_entries: true,
             base: LogIndex::ZERO,
             last: Position::ZERO,
+            executed: LogIndex::ZERO,
             terms: Vec::new(),
             segments: VecDeque::new(),
             open: OpenChunk::default(),
@@ -187,6 +190,11 @@ impl WriteLog {
     #[inline]
     pub fn last(&self) -> Position {
         self.last
+    }
+
+    /// The last entry that this node has executed before it appended it; what it received is applied elsewhere.
+    pub fn executed(&self) -> LogIndex {
+        self.executed
     }
 
     /// The first entry that can still be read; one after the last if there is none.
@@ -242,6 +250,7 @@ impl WriteLog {
             self.begin_term(term, index);
         }
         self.last = Position { term, index };
+        self.executed = index;
         if self.keeps_entries {
             self.copy_into_chunk(term, index, payload);
         } else {
@@ -396,6 +405,7 @@ impl WriteLog {
             segment.offsets.retain(|&offset| (offset as usize) < end);
             self.segment_bytes += segment.bytes.len() + SEGMENT_OVERHEAD;
         }
+        self.executed = self.executed.min(index);
         self.terms.retain(|t| t.first_index <= index);
         self.last = Position { term: self.terms.last().map_or(Term::ZERO, |t| t.term), index };
     }
@@ -403,6 +413,7 @@ impl WriteLog {
     /// Empties the log; the next entry follows `position`.
     pub fn reset(&mut self, position: Position) {
         self.last = position;
+        self.executed = LogIndex::ZERO;
         self.released = position.index;
         self.terms.clear();
         if position.index > LogIndex::ZERO {

@@ -120,6 +120,8 @@ pub struct Shared {
     pub gate: Gate,
     /// Up to where this node's own disk holds the log; `u64::MAX` unless `appendfsync always`.
     durable: AtomicU64,
+    /// Up to where entries that this node did not execute itself are applied to the keyspace.
+    applied: AtomicU64,
     /// The term in which this node sends its log to replicas, 0 if it is not a primary. Senders read it under the
     /// log's lock, so that none sends entries of a later history in the name of an ended term.
     sending_term: AtomicU64,
@@ -133,6 +135,7 @@ impl Shared {
             log: Mutex::new(log),
             gate,
             durable: AtomicU64::new(u64::MAX),
+            applied: AtomicU64::new(0),
             sending_term: AtomicU64::new(0),
             appended: RwLock::new(Vec::new()),
         })
@@ -175,6 +178,16 @@ impl Shared {
 
     pub fn durable(&self) -> LogIndex {
         LogIndex::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The keyspace now contains the log up to here, though no command was executed: entries of a primary or of a file
+    /// were applied, or a full sync was. Called while the world cannot be stopped: see [`crate::execute::Executor::enter`].
+    pub fn set_applied(&self, index: LogIndex) {
+        self.applied.store(index.get(), Ordering::Release);
+    }
+
+    pub fn applied(&self) -> LogIndex {
+        LogIndex::new(self.applied.load(Ordering::Acquire))
     }
 
     pub(crate) fn sending_term(&self) -> Term {

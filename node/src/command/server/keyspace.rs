@@ -19,6 +19,7 @@ pub(in crate::command) fn dbsize(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comm
 pub(in crate::command) fn flushall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     check_flush_options(args)?;
     flush(ctx, None);
+    ctx.server.saves.flushed(&ctx.server.settings());
     ctx.keys.propagate_whole(&[b"FLUSHALL"]);
     ctx.out.ok();
     Ok(Outcome::Reply)

@@ -1,5 +1,6 @@
 //! Commands of the group server: the keyspace as a whole ([`keyspace`]), INFO ([`info`]), COMMAND ([`commands`],
-//! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), and small ones ([`process`]).
+//! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), saving ([`persistence`]),
+//! and small ones ([`process`]).
 
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod docs;
 mod info;
 mod keyspace;
 mod memory;
+mod persistence;
 mod process;
 
 pub(super) use commands::{
@@ -23,4 +25,5 @@ pub(super) use docs::command_docs;
 pub(super) use info::info;
 pub(super) use keyspace::{dbsize, flushall, flushdb, swapdb};
 pub(super) use memory::{memory_help, memory_usage};
+pub(super) use persistence::{bgsave, lastsave, save};
 pub(super) use process::{lolwut, role, shutdown, time};

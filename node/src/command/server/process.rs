@@ -8,6 +8,7 @@ use crate::command::{
 };
 use crate::gate::GateState;
 use crate::server::VALKEY_VERSION;
+use crate::shutdown::Options;
 
 /// `TIME`
 pub(in crate::command) fn time(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
@@ -61,28 +62,22 @@ fn link_state(state: GateState) -> &'static str {
 }
 
 /// `SHUTDOWN [[NOSAVE | SAVE] [NOW] [FORCE] [SAFE] [FAILOVER] | ABORT]`: hands the primary role over, if there is a
-/// replica to take it, and ends the process; there is no reply.
+/// replica to take it, saves the database if asked to or by its rules, and ends the process; then there is no reply.
 pub(in crate::command) fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let (mut save, mut nosave, mut now, mut force, mut abort) = (false, false, false, false, false);
-    for word in args.iter().skip(1) {
-        match word.to_ascii_uppercase().as_slice() {
-            b"SAVE" => save = true,
-            b"NOSAVE" => nosave = true,
-            b"NOW" => now = true,
-            b"FORCE" => force = true,
-            b"SAFE" | b"FAILOVER" => {}
-            b"ABORT" => abort = true,
-            _ => return Err(CommandError::Syntax),
+    let words = || args.iter().skip(1);
+    if words().any(|word| ascii_eq(word, "ABORT")) {
+        if args.len() > 2 {
+            return Err(CommandError::Syntax);
         }
+        if !ctx.server.shutdown.abort(ctx.server) {
+            return Err(CommandError::err("No shutdown in progress."));
+        }
+        ctx.out.ok();
+        return Ok(Outcome::Reply);
     }
-    if (abort && 2 < args.len()) || (save && nosave) {
-        return Err(CommandError::Syntax);
-    }
-    if abort {
-        return Err(CommandError::err("No shutdown in progress."));
-    }
+    let options = Options::parse(words().filter(|w| !ascii_eq(w, "default"))).ok_or(CommandError::Syntax)?;
     tracing::info!(client = ctx.session.client.id, "SHUTDOWN");
-    Ok(Outcome::Await(Request::Shutdown { save, now, force }))
+    Ok(Outcome::Await(Request::Shutdown(options)))
 }
 
 /// `LOLWUT [VERSION version] [columns rows [real imaginary]]`: a tower of wards, as wide and high as asked. What the

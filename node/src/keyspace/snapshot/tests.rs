@@ -7,7 +7,7 @@ use super::*;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::keys::{Expiry, Keys, Mode};
 use crate::keyspace::rebuild::rebuild;
-use crate::keyspace::types::list::End;
+use crate::keyspace::types::End;
 use crate::notify::EventClasses;
 
 const DBS: DbIndex = 3;
@@ -88,12 +88,12 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
         4 => keys.set_expire_at(&key, Some(now + i64::from(value[0]))),
         5 => {
             if let Some(Ok(mut list)) = keys.remove_live(&key).map(|_| keys.list_or_new(&key)) {
-                list.push(End::Tail, value);
+                list.push(End::Right, value);
             }
         }
         6 => {
             if let Ok(Some(mut list)) = keys.list_mut(&key) {
-                list.push(End::Tail, value);
+                list.push(End::Right, value);
             }
         }
         7 => {
@@ -124,10 +124,10 @@ fn run(seed: u64) {
         let mut walk = Walk::begin(&space, Arc::new(encode));
         let limit = PieceLimit { entries: rng.random_range(1..20), bytes: rng.random_range(1..500) };
         let (mut out, mut found) = (Vec::new(), Vec::new());
-        let mut more = true;
+        let (mut more, mut rounds) = (true, 0);
         while more {
-            if rng.random_bool(0.3) && walk.slots_walked().is_multiple_of(64) {
-                now += 1;
+            if rng.random_bool(0.3) && walk.slots_walked().is_multiple_of(64) && rounds < 100 {
+                (now, rounds) = (now + 1, rounds + 1);
                 (0..rng.random_range(0..40)).for_each(|_| change(&space, now, &mut rng));
             }
             if snapshot == 2 && walk.slots_walked() == 9_000 {

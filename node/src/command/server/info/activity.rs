@@ -95,9 +95,8 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("pubsub_patterns", &server.pubsub.pattern_count()),
         ("pubsubshard_channels", &server.pubsub.channel_count(true)),
     ]);
+    lines.fields(&[("latest_fork_usec", &server.snapshots.pause_micros()), ("total_forks", &0)]);
     lines.zeros(&[
-        "latest_fork_usec",
-        "total_forks",
         "migrate_cached_sockets",
         "slave_expires_tracked_keys",
         "active_defrag_hits",

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Lines, human, ratio};
+use crate::clock;
 use crate::command::Ctx;
 use crate::process;
 
@@ -34,11 +35,7 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     with_human(lines, "used_memory", used);
     with_human(lines, "used_memory_rss", memory.rss);
     with_human(lines, "used_memory_peak", peak);
-    let percent = |part: usize, whole: usize| {
-        #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-        let percent = part as f64 * 100.0 / whole.max(1) as f64;
-        format!("{percent:.2}%")
-    };
+    let percent = |part: usize, whole: usize| format!("{}%", percent(part, whole));
     lines.fields(&[
         ("used_memory_peak_perc", &percent(used, peak)),
         ("used_memory_overhead", &overhead),
@@ -93,26 +90,35 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     ]);
 }
 
+/// Two digits behind the point.
+fn percent(part: usize, whole: usize) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let percent = part as f64 * 100.0 / whole.max(1) as f64;
+    format!("{percent:.2}")
+}
+
 pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let loading = server.shared.gate.state() == crate::gate::GateState::Loading;
+    let saves = server.saves.info(server, clock::monotonic());
+    let snapshot = server.snapshots.progress(server);
     lines.fields(&[
         ("loading", &u8::from(loading)),
         ("async_loading", &0),
-        ("current_cow_peak", &0),
-        ("current_cow_size", &0),
+        ("current_cow_peak", &snapshot.peak_bytes),
+        ("current_cow_size", &snapshot.bytes),
         ("current_cow_size_age", &0),
-        ("current_fork_perc", &"0.00"),
-        ("current_save_keys_processed", &0),
-        ("current_save_keys_total", &0),
-        ("rdb_changes_since_last_save", &server.stats.sum(|t| &t.changes)),
-        ("rdb_bgsave_in_progress", &0),
-        ("rdb_last_save_time", &(server.started_at / 1000)),
-        ("rdb_last_bgsave_status", &"ok"),
-        ("rdb_last_bgsave_time_sec", &-1),
-        ("rdb_current_bgsave_time_sec", &-1),
-        ("rdb_saves", &0),
-        ("rdb_last_cow_size", &0),
+        ("current_fork_perc", &percent(snapshot.keys_done, snapshot.keys_total)),
+        ("current_save_keys_processed", &snapshot.keys_done),
+        ("current_save_keys_total", &snapshot.keys_total),
+        ("rdb_changes_since_last_save", &saves.changes_since_last_save),
+        ("rdb_bgsave_in_progress", &u8::from(saves.background_running)),
+        ("rdb_last_save_time", &saves.last_save),
+        ("rdb_last_bgsave_status", &if saves.last_background_ok { "ok" } else { "err" }),
+        ("rdb_last_bgsave_time_sec", &saves.last_background_seconds),
+        ("rdb_current_bgsave_time_sec", &saves.current_background_seconds),
+        ("rdb_saves", &saves.saves),
+        ("rdb_last_cow_size", &saves.last_cow_bytes),
         ("rdb_last_load_keys_expired", &0),
         ("rdb_last_load_keys_loaded", &0),
         ("aof_enabled", &0),

@@ -1,0 +1,67 @@
+//! Saving the database: SAVE, BGSAVE, LASTSAVE.
+
+use keyward_proto::resp::Args;
+
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
+use crate::snapshot::save::{Cancelled, Kind};
+
+fn already_running() -> CommandError {
+    CommandError::err("Background save already in progress")
+}
+
+/// `SAVE`
+///
+/// Differs from Valkey: only the client that asks waits; the others are served meanwhile.
+pub(in crate::command) fn save(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    if ctx.server.saves.is_running() {
+        return Err(already_running());
+    }
+    Ok(Outcome::Await(Request::Save))
+}
+
+/// `BGSAVE [SCHEDULE | CANCEL]`
+pub(in crate::command) fn bgsave(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let schedule = match (args.get(1), args.len()) {
+        (None, _) => false,
+        (Some(word), 2) if ascii_eq(word, "SCHEDULE") => true,
+        (Some(word), 2) if ascii_eq(word, "CANCEL") => return cancel(ctx),
+        (Some(_), _) => return Err(CommandError::Syntax),
+    };
+    let saves = &ctx.server.saves;
+    if saves.is_running() {
+        return Err(already_running());
+    }
+    if ctx.session.in_exec {
+        // The snapshot cannot begin before the transaction has ended.
+        saves.schedule();
+        ctx.out.simple("Background saving scheduled");
+        return Ok(Outcome::Reply);
+    }
+    let Some(server) = ctx.server.shared_self() else { return Err(CommandError::err("the node is ending")) };
+    if saves.start(&server, Kind::Background).is_err() {
+        if !schedule {
+            return Err(already_running());
+        }
+        saves.schedule();
+    }
+    ctx.out.simple("Background saving started");
+    Ok(Outcome::Reply)
+}
+
+fn cancel(ctx: &mut Ctx<'_, '_>) -> CommandResult {
+    match ctx.server.saves.cancel() {
+        Cancelled::Running => ctx.out.simple("Background saving cancelled"),
+        Cancelled::Scheduled => ctx.out.simple("Scheduled background saving cancelled"),
+        Cancelled::Nothing => {
+            return Err(CommandError::err("Background saving is currently not in progress or scheduled"));
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+/// `LASTSAVE`
+pub(in crate::command) fn lastsave(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let time = ctx.server.saves.last_save();
+    ctx.out.integer(time);
+    Ok(Outcome::Reply)
+}

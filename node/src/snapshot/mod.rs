@@ -1,0 +1,333 @@
+//! Snapshots of the whole keyspace at one index of the write log, for whoever writes them somewhere: BGSAVE and SAVE
+//! ([`save`]), the base file of an AOF rewrite, a full sync.
+//!
+//! How a snapshot is taken while commands go on is told in [`crate::keyspace::snapshot`]; here is the thread that
+//! drives the walk. One snapshot runs at a time. Whoever asks while none runs, and all who ask while one does, share
+//! the next one: [`Snapshots::request`] gives a [`Stream`] whose first message is the [`Beginning`] and whose others
+//! are [`Chunk`]s of RDB records.
+//!
+//! Bounded: a stream holds a few chunks; while it is full the walk waits, and only what writers have to save
+//! meanwhile takes memory. Records that writers saved leave before the walk goes on. A stream that is dropped leaves
+//! the snapshot; when the last one has left, the walk ends without writing records.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+pub mod rules;
+pub mod save;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use keyward_proto::ids::Position;
+use keyward_proto::slot::Slot;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::keyspace::snapshot::{Encoder, PieceLimit, Records, Walk};
+use crate::rdb::record;
+use crate::server::Server;
+
+/// Bytes of records of one chunk, about.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks that wait in a stream.
+const STREAM_LEN: usize = 4;
+/// What the walk does under one lock: some tens of microseconds.
+const PIECE: PieceLimit = PieceLimit { entries: 256, bytes: 32 << 10 };
+
+/// The moment of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// Everything up to this entry of the write log is in the snapshot, and nothing after it.
+    pub position: Position,
+    /// Modifications of keys until then: see `rdb_changes_since_last_save`.
+    pub changes: u64,
+    /// Keys, about.
+    pub keys: u64,
+    /// How long commands were held up for it.
+    pub pause: Duration,
+}
+
+/// A part of a snapshot.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Records of some entries, by database. In no order; no entry comes twice.
+    pub records: Vec<Records>,
+    /// After this chunk all records of the slots below this number have been given, or of more slots.
+    pub slots_done: u16,
+    _in_flight: InFlight,
+}
+
+/// Bytes of chunks that some stream still holds.
+#[derive(Debug)]
+struct InFlight(Arc<AtomicUsize>, usize);
+
+impl InFlight {
+    fn new(counter: &Arc<AtomicUsize>, bytes: usize) -> InFlight {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        InFlight(Arc::clone(counter), bytes)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// Why a snapshot ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("the keyspace is not complete: a full sync or the loading of a file is running")]
+    Incomplete,
+    #[error("the snapshot's thread has ended")]
+    Ended,
+}
+
+#[derive(Debug)]
+enum Message {
+    Begin(Beginning),
+    Chunk(Arc<Chunk>),
+    End,
+    Refused(SnapshotError),
+}
+
+/// The snapshot, as its consumer reads it.
+#[derive(Debug)]
+pub struct Stream {
+    messages: mpsc::Receiver<Message>,
+    ended: bool,
+}
+
+impl Stream {
+    /// Waits for the snapshot to begin. To be called first, once. Blocks.
+    ///
+    /// # Errors
+    /// There will be no snapshot.
+    pub fn begin(&mut self) -> Result<Beginning, SnapshotError> {
+        match self.messages.blocking_recv() {
+            Some(Message::Begin(beginning)) => Ok(beginning),
+            Some(Message::Refused(error)) => Err(error),
+            Some(Message::Chunk(_) | Message::End) | None => Err(SnapshotError::Ended),
+        }
+    }
+
+    /// The next chunk, `None` after the last. Blocks.
+    ///
+    /// # Errors
+    /// The snapshot is incomplete and will stay so.
+    pub fn next_chunk(&mut self) -> Result<Option<Arc<Chunk>>, SnapshotError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.messages.blocking_recv() {
+            Some(Message::Chunk(chunk)) => Ok(Some(chunk)),
+            Some(Message::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Some(Message::Refused(error)) => Err(error),
+            Some(Message::Begin(_)) | None => Err(SnapshotError::Ended),
+        }
+    }
+}
+
+/// Called while the world is stopped, with the position of the snapshot: no later entry is in the log yet. Must not
+/// wait for anything.
+pub type AtBeginning = Box<dyn FnOnce(Position) + Send>;
+
+struct Consumer {
+    messages: mpsc::Sender<Message>,
+    at_beginning: AtBeginning,
+}
+
+/// Asks for snapshots, and tells of the running one.
+#[derive(Default)]
+pub struct Snapshots {
+    waiting: Mutex<Waiting>,
+    /// Bytes in streams.
+    in_flight: Arc<AtomicUsize>,
+    /// Most bytes that the snapshot has taken at a time, since its beginning.
+    peak_bytes: AtomicUsize,
+    keys_done: AtomicUsize,
+    keys_total: AtomicUsize,
+    /// Microseconds for which the last beginning held up commands.
+    pause_micros: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    consumers: Vec<Consumer>,
+    /// The thread is there and will look at `consumers` again.
+    has_thread: bool,
+}
+
+impl std::fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshots")
+    }
+}
+
+/// What INFO tells of the running snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub keys_done: usize,
+    pub keys_total: usize,
+    /// Bytes that the snapshot takes now: old values that writers had to save, and chunks that wait.
+    pub bytes: usize,
+    pub peak_bytes: usize,
+}
+
+impl Snapshots {
+    /// Asks for a snapshot that begins after this call.
+    ///
+    /// For the base file of an AOF rewrite: `at_beginning` is told the position X of the snapshot while no command
+    /// runs, so everything up to X belongs to the base, and every entry after X, none of which is in the log of a
+    /// primary yet, to the new incremental file. (A replica's log may hold entries beyond X that are not committed
+    /// and so not applied: they belong to the new incremental file too.) Until the new base is complete the old files
+    /// stay valid, and if the stream ends with an error nothing has changed.
+    pub fn request(&self, server: &Arc<Server>, at_beginning: AtBeginning) -> Stream {
+        let (sender, messages) = mpsc::channel(STREAM_LEN);
+        let mut waiting = self.waiting.lock();
+        waiting.consumers.push(Consumer { messages: sender, at_beginning });
+        if !waiting.has_thread {
+            let server = Arc::clone(server);
+            let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || run(&server));
+            match spawned {
+                Ok(_) => waiting.has_thread = true,
+                // The streams say so: nobody sends to them.
+                Err(error) => {
+                    tracing::warn!(%error, "no thread for a snapshot");
+                    waiting.consumers.clear();
+                }
+            }
+        }
+        Stream { messages, ended: false }
+    }
+
+    pub fn progress(&self, server: &Server) -> Progress {
+        if !self.waiting.lock().has_thread {
+            return Progress::default();
+        }
+        Progress {
+            keys_done: self.keys_done.load(Ordering::Relaxed),
+            keys_total: self.keys_total.load(Ordering::Relaxed),
+            bytes: self.bytes(server),
+            peak_bytes: self.peak_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Most bytes that the running or the last snapshot has taken at a time.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Microseconds for which the last beginning of a snapshot held up commands.
+    pub fn pause_micros(&self) -> usize {
+        self.pause_micros.load(Ordering::Relaxed)
+    }
+
+    fn bytes(&self, server: &Server) -> usize {
+        server.keyspace.cow.held_bytes() + self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread: takes snapshots as long as somebody waits for one.
+fn run(server: &Arc<Server>) {
+    let snapshots = &server.snapshots;
+    loop {
+        {
+            let mut waiting = snapshots.waiting.lock();
+            if waiting.consumers.is_empty() {
+                waiting.has_thread = false;
+                return;
+            }
+        }
+        take(server);
+    }
+}
+
+/// One snapshot, for all who wait.
+fn take(server: &Arc<Server>) {
+    let snapshots = &server.snapshots;
+    // Only a hint, so the world need not be stopped for it.
+    let keys = Slot::all().map(|s| server.keyspace.lock(s).dbs().map(|(_, t)| t.len()).sum::<usize>()).sum();
+    let started = clock::monotonic();
+    let stopped = server.world.stop();
+    let waiting = std::mem::take(&mut snapshots.waiting.lock().consumers);
+    if !server.is_complete() {
+        drop(stopped);
+        let refused = |c: Consumer| c.messages.blocking_send(Message::Refused(SnapshotError::Incomplete));
+        waiting.into_iter().for_each(|consumer| drop(refused(consumer)));
+        return;
+    }
+    let position = server.executed_position();
+    let changes = server.stats.sum(|t| &t.changes);
+    let encoder = encoder(&server.settings());
+    let mut walk = Walk::begin(&server.keyspace, encoder);
+    let mut consumers: Vec<mpsc::Sender<Message>> = Vec::new();
+    for consumer in waiting {
+        (consumer.at_beginning)(position);
+        consumers.push(consumer.messages);
+    }
+    drop(stopped);
+    let pause = clock::monotonic().since(started);
+    let micros = usize::try_from(pause.as_micros()).unwrap_or(usize::MAX);
+    snapshots.pause_micros.store(micros, Ordering::Relaxed);
+    snapshots.keys_total.store(keys, Ordering::Relaxed);
+    snapshots.keys_done.store(0, Ordering::Relaxed);
+    snapshots.peak_bytes.store(0, Ordering::Relaxed);
+    let beginning = Beginning { position, changes, keys: keys as u64, pause };
+    send(&mut consumers, || Message::Begin(beginning));
+    while let Some(chunk) = next_chunk(server, &mut walk) {
+        let bytes = snapshots.bytes(server);
+        snapshots.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
+        let chunk = Arc::new(chunk);
+        send(&mut consumers, || Message::Chunk(Arc::clone(&chunk)));
+        if consumers.is_empty() {
+            walk.discard(&server.keyspace);
+        }
+    }
+    walk.end(&server.keyspace);
+    send(&mut consumers, || Message::End);
+}
+
+/// Entries as records of a file.
+fn encoder(settings: &Settings) -> Encoder {
+    let compression = settings.rdb_compression;
+    Arc::new(move |entry, out| {
+        record::save(entry.key(), entry.value(), entry.expire_at(), None, compression, out);
+    })
+}
+
+/// Waits for those who are slow; forgets those who are gone.
+fn send(consumers: &mut Vec<mpsc::Sender<Message>>, message: impl Fn() -> Message) {
+    consumers.retain(|consumer| consumer.blocking_send(message()).is_ok());
+}
+
+/// `None` after the last.
+fn next_chunk(server: &Server, walk: &mut Walk) -> Option<Chunk> {
+    let (space, snapshots) = (&server.keyspace, &server.snapshots);
+    let slots_done = walk.slots_walked();
+    let mut records: Vec<Records> = Vec::new();
+    walk.take_saved(space, &mut records);
+    let mut more = true;
+    while more && records.iter().map(|r| r.bytes.len()).sum::<usize>() < CHUNK_BYTES {
+        more = walk.step(space, PIECE, &mut records);
+    }
+    if !more {
+        // Nothing is left that a writer could save after this.
+        walk.take_saved(space, &mut records);
+    }
+    records.retain(|r| r.keys > 0);
+    if records.is_empty() && !more {
+        return None;
+    }
+    let keys: u64 = records.iter().map(|r| r.keys).sum();
+    snapshots.keys_done.fetch_add(usize::try_from(keys).unwrap_or(0), Ordering::Relaxed);
+    let bytes = records.iter().map(|r| r.bytes.capacity()).sum();
+    let slots_done = if walk.has_taken(space) { 0 } else { slots_done };
+    Some(Chunk { records, slots_done, _in_flight: InFlight::new(&snapshots.in_flight, bytes) })
+}

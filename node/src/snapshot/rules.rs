@@ -1,0 +1,76 @@
+//! `save` rules: when a snapshot is due by itself.
+
+/// `save seconds changes`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavePoint {
+    pub seconds: i64,
+    pub changes: u64,
+}
+
+/// After a failed attempt, at least this long until the next one by rule.
+const RETRY_SECONDS: i64 = 5;
+
+/// What the rules look at. Seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation {
+    pub now: i64,
+    pub last_save: i64,
+    pub last_try: i64,
+    pub last_try_failed: bool,
+    /// Modifications of keys since the last save.
+    pub changes: u64,
+}
+
+/// The value of the directive: pairs of seconds and changes.
+pub fn parse(text: &str) -> Vec<SavePoint> {
+    let numbers: Vec<i64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let pair = |pair: &[i64]| {
+        Some(SavePoint { seconds: *pair.first()?, changes: u64::try_from(*pair.get(1)?).unwrap_or(0) })
+    };
+    numbers.chunks(2).filter_map(pair).collect()
+}
+
+/// The rule by which a save is due now.
+pub fn due(points: &[SavePoint], situation: Situation) -> Option<SavePoint> {
+    let Situation { now, last_save, last_try, last_try_failed, changes } = situation;
+    if last_try_failed && now - last_try <= RETRY_SECONDS {
+        return None;
+    }
+    points.iter().copied().find(|point| point.changes <= changes && point.seconds < now - last_save)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_is_due_by_the_first_rule_that_holds() {
+        let points = parse("3600 1 300 100 60 10000");
+        assert_eq!(points.len(), 3);
+        let check = |elapsed: i64, changes: u64, expect: Option<i64>| {
+            let situation = Situation {
+                now: 10_000 + elapsed,
+                last_save: 10_000,
+                last_try: 0,
+                last_try_failed: false,
+                changes,
+            };
+            assert_eq!(due(&points, situation).map(|p| p.seconds), expect, "{elapsed} s, {changes} changes");
+        };
+        check(59, 1_000_000, None);
+        check(61, 9_999, None);
+        check(61, 10_000, Some(60));
+        check(301, 100, Some(300));
+        check(3_601, 0, None);
+        check(3_601, 1, Some(3600));
+        assert_eq!(parse(""), []);
+    }
+
+    #[test]
+    fn after_a_failure_the_next_attempt_waits() {
+        let points = parse("1 1");
+        let at = |now: i64| Situation { now, last_save: 0, last_try: 100, last_try_failed: true, changes: 5 };
+        assert_eq!(due(&points, at(105)), None);
+        assert!(due(&points, at(106)).is_some());
+    }
+}

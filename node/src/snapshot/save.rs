@@ -1,0 +1,402 @@
+//! SAVE, BGSAVE and the `save` rules: a snapshot written to `dbfilename`.
+//!
+//! The file is written under a temporary name, synced, and renamed, so that `dbfilename` is always a complete one.
+//! One save runs at a time, on a thread of its own. Whoever asked for it in the foreground (SAVE, the end of the
+//! process) waits for the thread; commands go on in the meantime.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keyward_proto::time::Monotonic;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::rules::{self, Situation};
+use super::{Beginning, Stream};
+use crate::clock;
+use crate::config::Settings;
+use crate::process;
+use crate::rdb::file::Writer;
+use crate::server::{Server, VALKEY_VERSION};
+
+/// With `rdb-save-incremental-fsync`: bytes between two syncs, so that the last one has little left to do.
+const SYNC_BYTES: usize = 4 << 20;
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Why a save cannot begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlreadyRunning;
+
+/// What BGSAVE CANCEL found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    Running,
+    Scheduled,
+    Nothing,
+}
+
+/// Who asked for a save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// SAVE, or the end of the process.
+    Foreground,
+    /// BGSAVE, or a rule.
+    Background,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: u64,
+    kind: Kind,
+    since: Monotonic,
+    cancelled: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// A cancelled one does not count: its thread removes what it has written.
+    running: Option<Running>,
+    last_id: u64,
+    is_scheduled: bool,
+    /// Seconds since the Unix epoch.
+    last_save: i64,
+    last_try: i64,
+    last_background_failed: bool,
+    last_background_seconds: i64,
+    saves: u64,
+    last_cow_bytes: usize,
+    /// Modifications of keys that the last save contains.
+    saved_changes: u64,
+}
+
+/// The saves of a node.
+#[derive(Debug)]
+pub struct Saves {
+    state: Mutex<State>,
+    /// The last save in the background has failed.
+    failed: AtomicBool,
+}
+
+/// What INFO tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Info {
+    pub changes_since_last_save: u64,
+    pub background_running: bool,
+    pub last_save: i64,
+    pub last_background_ok: bool,
+    /// -1: none yet.
+    pub last_background_seconds: i64,
+    /// -1: none runs.
+    pub current_background_seconds: i64,
+    pub saves: u64,
+    pub last_cow_bytes: usize,
+}
+
+impl State {
+    /// Whether there was one of this kind.
+    fn cancel(&mut self, kind: Kind) -> bool {
+        let running = self.running.take_if(|r| r.kind == kind);
+        running.is_some_and(|r| {
+            r.cancelled.store(true, Ordering::Relaxed);
+            true
+        })
+    }
+}
+
+impl Saves {
+    /// `now`: seconds since the Unix epoch. What a node holds at its start counts as saved.
+    pub fn new(now: i64) -> Saves {
+        let state = State {
+            running: None,
+            last_id: 0,
+            is_scheduled: false,
+            last_save: now,
+            last_try: 0,
+            last_background_failed: false,
+            last_background_seconds: -1,
+            saves: 0,
+            last_cow_bytes: 0,
+            saved_changes: 0,
+        };
+        Saves { state: Mutex::new(state), failed: AtomicBool::new(false) }
+    }
+
+    pub fn last_save(&self) -> i64 {
+        self.state.lock().last_save
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.state.lock().running.is_some()
+    }
+
+    /// Whether writes are to be refused if `stop-writes-on-bgsave-error` is set.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What the keyspace holds now came from a file: nothing of it is unsaved.
+    pub fn note_loaded(&self, server: &Server) {
+        self.state.lock().saved_changes = server.stats.sum(|t| &t.changes);
+    }
+
+    pub fn info(&self, server: &Server, now: Monotonic) -> Info {
+        let state = self.state.lock();
+        let running = state.running.as_ref().filter(|r| r.kind == Kind::Background);
+        let seconds = |r: &Running| i64::try_from(now.since(r.since).as_secs()).unwrap_or(i64::MAX);
+        Info {
+            changes_since_last_save: server.stats.sum(|t| &t.changes).saturating_sub(state.saved_changes),
+            background_running: running.is_some(),
+            last_save: state.last_save,
+            last_background_ok: !state.last_background_failed,
+            last_background_seconds: state.last_background_seconds,
+            current_background_seconds: running.map_or(-1, seconds),
+            saves: state.saves,
+            last_cow_bytes: state.last_cow_bytes,
+        }
+    }
+
+    /// A save in the background, as soon as none runs.
+    pub fn schedule(&self) {
+        self.state.lock().is_scheduled = true;
+    }
+
+    /// BGSAVE CANCEL.
+    pub fn cancel(&self) -> Cancelled {
+        let mut state = self.state.lock();
+        if state.cancel(Kind::Background) {
+            return Cancelled::Running;
+        }
+        if std::mem::take(&mut state.is_scheduled) { Cancelled::Scheduled } else { Cancelled::Nothing }
+    }
+
+    /// The process ends, or does not end after all: a save of this kind is not wanted any more.
+    pub fn abort(&self, kind: Kind) {
+        self.state.lock().cancel(kind);
+    }
+
+    /// All keys of the keyspace were deleted at once: what a running save writes is worth nothing, and by the rules
+    /// the empty keyspace is saved instead.
+    pub fn flushed(&self, settings: &Settings) {
+        if !settings.save_points.is_empty() {
+            let mut state = self.state.lock();
+            state.cancel(Kind::Background);
+            state.is_scheduled = true;
+        }
+    }
+
+    /// Regularly: begins what is scheduled, or due by a rule.
+    pub fn tick(&self, server: &Arc<Server>) {
+        let now = clock::unix_millis().0 / 1000;
+        let settings = server.settings();
+        {
+            let state = self.state.lock();
+            if state.running.is_some() || !server.is_complete() {
+                return;
+            }
+            let changes = server.stats.sum(|t| &t.changes).saturating_sub(state.saved_changes);
+            let situation = Situation {
+                now,
+                last_save: state.last_save,
+                last_try: state.last_try,
+                last_try_failed: state.last_background_failed,
+                changes,
+            };
+            let rule = rules::due(&settings.save_points, situation);
+            if let Some(rule) = rule {
+                tracing::info!(changes = rule.changes, seconds = rule.seconds, "saving by a rule");
+            }
+            if rule.is_none() && !state.is_scheduled {
+                return;
+            }
+        }
+        if self.start(server, Kind::Background).is_err() {
+            tracing::debug!("somebody else was faster");
+        }
+    }
+
+    /// Begins a save; the result comes through the receiver.
+    ///
+    /// # Errors
+    /// One is running.
+    pub fn start(
+        &self,
+        server: &Arc<Server>,
+        kind: Kind,
+    ) -> Result<oneshot::Receiver<Result<(), String>>, AlreadyRunning> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let id = {
+            let mut state = self.state.lock();
+            if state.running.is_some() {
+                return Err(AlreadyRunning);
+            }
+            state.last_id += 1;
+            let (id, since) = (state.last_id, clock::monotonic());
+            state.running = Some(Running { id, kind, since, cancelled: Arc::clone(&cancelled) });
+            state.last_try = clock::unix_millis().0 / 1000;
+            if kind == Kind::Background {
+                state.is_scheduled = false;
+            }
+            id
+        };
+        let (answer, result) = oneshot::channel();
+        let thread = Arc::clone(server);
+        let spawned = std::thread::Builder::new().name("save".into()).spawn(move || {
+            let stream = thread.snapshots.request(&thread, Box::new(|_| {}));
+            let written = write(&thread, stream, id, &cancelled);
+            let result = thread.saves.finish(&thread, id, written);
+            if answer.send(result).is_err() {
+                tracing::debug!("nobody waits for the save");
+            }
+        });
+        if let Err(error) = spawned {
+            // The receiver says so: its sender is gone.
+            drop(self.finish(server, id, Err(Failure::Io(error))));
+        }
+        Ok(result)
+    }
+
+    fn finish(&self, server: &Server, id: u64, written: Result<Written, Failure>) -> Result<(), String> {
+        let now = clock::unix_millis().0 / 1000;
+        let mut state = self.state.lock();
+        let Some(running) = state.running.take_if(|r| r.id == id) else {
+            tracing::info!("a save was cancelled");
+            return Err("the save was cancelled".into());
+        };
+        let kind = running.kind;
+        let elapsed = clock::monotonic().since(running.since);
+        if kind == Kind::Background {
+            state.last_background_seconds = i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX);
+        }
+        state.last_cow_bytes = server.snapshots.peak_bytes();
+        match written {
+            Ok(Written { beginning, bytes }) => {
+                state.saved_changes = beginning.changes;
+                state.last_save = now;
+                state.last_background_failed = false;
+                state.saves += 1;
+                self.failed.store(false, Ordering::Relaxed);
+                tracing::info!(
+                    bytes,
+                    keys = beginning.keys,
+                    cow_bytes = state.last_cow_bytes,
+                    pause_us = beginning.pause.as_micros(),
+                    ms = elapsed.as_millis(),
+                    "the database is saved"
+                );
+                Ok(())
+            }
+            Err(failure) => {
+                let text = failure.to_string();
+                tracing::warn!(error = text, "saving failed");
+                if kind == Kind::Background {
+                    state.last_background_failed = true;
+                    self.failed.store(true, Ordering::Relaxed);
+                }
+                Err(text)
+            }
+        }
+    }
+}
+
+struct Written {
+    beginning: Beginning,
+    bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Snapshot(#[from] super::SnapshotError),
+}
+
+/// Writes the snapshot to its file.
+fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Result<Written, Failure> {
+    let settings = server.settings();
+    let temporary = PathBuf::from(format!("temp-{}-{id}.rdb", std::process::id()));
+    let written = write_to(&temporary, &settings, stream, cancelled);
+    let renamed = written.and_then(|written| {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(Failure::Cancelled);
+        }
+        fs::rename(&temporary, &settings.dbfilename)?;
+        // The name, too, has to survive a crash of the machine.
+        File::open(".")?.sync_all()?;
+        Ok(written)
+    });
+    if renamed.is_err()
+        && let Err(error) = fs::remove_file(&temporary)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, file = %temporary.display(), "can't remove what is left of a save");
+    }
+    renamed
+}
+
+fn write_to(
+    path: &Path,
+    settings: &Settings,
+    mut stream: Stream,
+    cancelled: &AtomicBool,
+) -> Result<Written, Failure> {
+    let beginning = stream.begin()?;
+    let file = Synced { file: File::create(path)?, unsynced: 0, incremental: settings.rdb_incremental_fsync };
+    let mut writer = Writer::new(BufWriter::with_capacity(BUFFER_BYTES, file), settings.rdb_checksum)?;
+    for (name, value) in facts() {
+        writer.aux(name, value.as_bytes())?;
+    }
+    while let Some(chunk) = stream.next_chunk()? {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(Failure::Cancelled);
+        }
+        for records in &chunk.records {
+            writer.records(records.db, &records.bytes)?;
+        }
+    }
+    let bytes = writer.len();
+    let file = writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.file.sync_all()?;
+    Ok(Written { beginning, bytes })
+}
+
+/// What a file says of where it comes from.
+fn facts() -> [(&'static str, String); 5] {
+    [
+        ("valkey-ver", VALKEY_VERSION.to_owned()),
+        ("redis-bits", "64".to_owned()),
+        ("ctime", (clock::unix_millis().0 / 1000).to_string()),
+        ("used-mem", process::allocated().to_string()),
+        ("aof-base", "0".to_owned()),
+    ]
+}
+
+/// A file that is synced now and then while it is written.
+struct Synced {
+    file: File,
+    unsynced: usize,
+    incremental: bool,
+}
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.incremental && SYNC_BYTES <= self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
