@@ -5,7 +5,7 @@
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
-//! - [`load`] and [`benchmark`]: what it costs, next to Valkey in the same run.
+//! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
 
@@ -16,4 +16,5 @@ pub mod load;
 pub mod processes;
 pub mod programs;
 pub mod resp_client;
+pub mod snapshot_bench;
 pub mod writers;

@@ -37,6 +37,12 @@ use crate::server::Server;
 use crate::session::{ReplyMode, Session, Transaction};
 use crate::stats::ThreadStats;
 
+const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
+                           disk. Commands that may modify the data set are disabled, because this instance is \
+                           configured to report errors during writes if RDB snapshotting fails \
+                           (stop-writes-on-bgsave-error option). Please check the Valkey logs for details about the \
+                           RDB error.";
+
 /// Why a batch ended before its last request.
 #[derive(Debug)]
 pub enum Stop {
@@ -88,6 +94,8 @@ pub struct Executor {
     version: u64,
     /// The gate's state when the batch began. Whoever changes it waits for the batch to end before relying on it.
     state: GateState,
+    /// The database could not be saved, and then writes are refused. Of the same moment.
+    save_failed: bool,
     /// The gate was given back in the middle of the batch.
     reopened: bool,
     rng: SmallRng,
@@ -116,6 +124,7 @@ impl Executor {
             routing: server.routing(),
             version: 0,
             state: GateState::Loading,
+            save_failed: false,
             reopened: false,
             rng: SmallRng::from_os_rng(),
             lookahead: Lookahead::default(),
@@ -161,6 +170,9 @@ impl Executor {
         let (now, start) = (clock::unix_millis().0, clock::monotonic());
         session.client.last_interaction.store(now, Ordering::Relaxed);
         self.state = server.shared.gate.state();
+        self.save_failed = server.saves.has_failed()
+            && self.settings.stop_writes_on_bgsave_error
+            && !self.settings.save_points.is_empty();
         let mode = mode_of(self.state);
         let mut keys = Keys::new(
             &server.keyspace,
@@ -359,6 +371,12 @@ impl Executor {
             && let Some(admission) = self.admit_replicated(session, row, args, waited, progress)?
         {
             return Ok(admission);
+        }
+        if self.save_failed
+            && self.state == GateState::Primary
+            && (is_write(session, row) || row.name == "ping")
+        {
+            return Err(CommandError::coded(SAVE_FAILED));
         }
         if let Some(until) = self.server.pause.applies(now, may_replicate(session, row)) {
             return Ok(Admission::Stop(Stop::Paused(until)));

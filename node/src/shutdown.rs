@@ -132,7 +132,8 @@ impl Shutdown {
         server.pause.extend(now, now + HELD_BACK_MILLIS, true);
         let world = Arc::clone(server);
         tokio::task::spawn_blocking(move || world.world.quiesce()).await.map_err(|e| e.to_string())?;
-        let result = server.saves.start(server, Kind::Foreground).map_err(|_| "SAVE is running".to_owned())?;
+        let result =
+            server.saves.start(server, Kind::Foreground).map_err(|_| "SAVE is running".to_owned())?;
         result.await.map_err(|_| "the save was cancelled".to_owned())?
     }
 }

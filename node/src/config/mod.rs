@@ -103,7 +103,11 @@ pub struct OutputLimit {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(), file: None, save_given: false }
+        Config {
+            values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(),
+            file: None,
+            save_given: false,
+        }
     }
 }
 
@@ -156,8 +160,10 @@ impl Config {
         if values.is_empty() {
             return Err(format!("directive '{name}' needs a value"));
         }
-        let words =
-            matches!(directive.kind, Kind::Words | Kind::Text | Kind::SavePoints | Kind::Ending | Kind::OutputLimits);
+        let words = matches!(
+            directive.kind,
+            Kind::Words | Kind::Text | Kind::SavePoints | Kind::Ending | Kind::OutputLimits
+        );
         if values.len() > 1 && !words {
             return Err(format!("directive '{name}' takes one value"));
         }

@@ -14,6 +14,8 @@
 
 pub mod rules;
 pub mod save;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
