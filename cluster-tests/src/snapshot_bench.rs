@@ -120,8 +120,7 @@ fn measure(server: &Server, name: &str, settings: &Settings) -> Result<Outcome, 
         rss = rss.max(memory(server.pid()));
         used = used.max(used_memory(&mut admin).unwrap_or(0));
         duration = begun.elapsed();
-        call(&mut admin, &["INFO", "persistence"])
-            .is_ok_and(|info| info.contains("rdb_bgsave_in_progress:0"))
+        call(&mut admin, &["INFO", "persistence"]).is_ok_and(|info| info.contains("rdb_bgsave_in_progress:0"))
     });
     phase.store(OVER, Ordering::SeqCst);
     let info = call(&mut admin, &["INFO", "persistence"])?;

@@ -29,8 +29,7 @@ fn write(addr: &str, writer: usize, ended: &AtomicBool) {
         let value = round.to_string();
         for pair in (writer..PAIRS).step_by(3) {
             let (a, b) = (format!("a{pair}"), format!("b{pair}"));
-            for words in
-                [vec!["MULTI"], vec!["SET", &a, &value], vec!["HSET", &b, "f", &value], vec!["EXEC"]]
+            for words in [vec!["MULTI"], vec!["SET", &a, &value], vec!["HSET", &b, "f", &value], vec!["EXEC"]]
             {
                 call(&mut connection, &words);
             }
@@ -108,14 +107,14 @@ fn a_save_under_load_is_of_one_moment() {
         let copy = loads(&dir.join("valkey-server"), &dump);
         assert_eq!(check_pairs(&copy.addr()), check_pairs(&server.addr()));
     }
-    let left: Vec<_> = fs::read_dir(server.dir()).unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let left: Vec<_> =
+        fs::read_dir(server.dir()).unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     assert!(!left.iter().any(|name| name.starts_with("temp-")), "{left:?}");
 }
 
 #[test]
 fn rules_failures_and_the_end_of_the_process() {
-    let mut server =
-        Server::keyward(&["--save", "1 3"]).unwrap();
+    let mut server = Server::keyward(&["--save", "1 3"]).unwrap();
     let mut admin = Connection::connect(&server.addr()).unwrap();
     let dump = server.dir().join("dump.rdb");
     assert_eq!(call(&mut admin, &["CONFIG", "GET", "save"]), "2");
