@@ -319,10 +319,10 @@ impl Connection {
     /// Sends replies, or holds them.
     fn emit(&mut self, out: &mut BytesMut, end: &BatchEnd, generation: u64) -> io::Result<()> {
         let gate = &self.thread.server().shared.gate;
-        if !gate.is_alone() && !out.is_empty() {
+        if !out.is_empty() {
             // In this order: a generation that is still the current one vouches for what was read before it.
             let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
-            let lease = gate.lease_valid(clock::monotonic());
+            let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
             let current = gate.generation() == generation;
             // The lease was valid after the execution: what was read was true then, whenever the reply leaves.
             let needs_lease = end.needs_lease && !(lease && current);
@@ -412,10 +412,7 @@ impl Connection {
     fn take_pushes(&mut self) {
         for push in self.client.take_pushes() {
             let gate = &self.thread.server().shared.gate;
-            if push.depends_on == 0
-                || gate.is_alone()
-                || LogIndex::new(push.depends_on) <= gate.commit_index()
-            {
+            if push.depends_on == 0 || LogIndex::new(push.depends_on) <= gate.commit_index() {
                 self.send_after_held(&push.message);
             } else {
                 let generation = gate.generation();

@@ -27,7 +27,7 @@ use crate::clock;
 use crate::command::table::{self, Row, Scope};
 use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
 use crate::config::Settings;
-use crate::gate::GateState;
+use crate::gate::{DiskState, GateState};
 use crate::keyspace::keys::{Keys, Mode};
 use crate::keyspace::{DbKey, world};
 use crate::lookahead::{Lookahead, Planned};
@@ -42,6 +42,9 @@ const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, b
                            configured to report errors during writes if RDB snapshotting fails \
                            (stop-writes-on-bgsave-error option). Please check the Valkey logs for details about the \
                            RDB error.";
+
+/// Writes are held back while more of the write log than this waits for the disk.
+pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a batch ended before its last request.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub struct Executor {
     state: GateState,
     /// The database could not be saved, and then writes are refused. Of the same moment.
     save_failed: bool,
+    /// Whether writes may run, as far as this node's disk is concerned; of the same moment.
+    disk: DiskState,
     /// The gate was given back in the middle of the batch.
     reopened: bool,
     rng: SmallRng,
@@ -125,6 +130,7 @@ impl Executor {
             version: 0,
             state: GateState::Loading,
             save_failed: false,
+            disk: DiskState::Healthy,
             reopened: false,
             rng: SmallRng::from_os_rng(),
             lookahead: Lookahead::default(),
@@ -173,11 +179,12 @@ impl Executor {
         self.save_failed = server.saves.has_failed()
             && self.settings.stop_writes_on_bgsave_error
             && !self.settings.save_points.is_empty();
+        self.disk = server.shared.gate.disk();
         let mode = mode_of(self.state);
         let mut keys = Keys::new(
             &server.keyspace,
             mode,
-            !server.shared.gate.is_alone(),
+            server.shared.gate.logs(),
             now,
             self.settings.notify_keyspace_events,
         );
@@ -367,8 +374,15 @@ impl Executor {
             )));
         }
         let gate = &self.server.shared.gate;
-        if !gate.is_alone()
-            && let Some(admission) = self.admit_replicated(session, row, args, waited, progress)?
+        if gate.is_alone() {
+            if self.state == GateState::Loading && !row.has(table::LOADING) {
+                return Err(loading());
+            }
+        } else if let Some(admission) = self.admit_replicated(session, row, args, waited, progress)? {
+            return Ok(admission);
+        }
+        if self.disk != DiskState::Healthy
+            && let Some(admission) = self.admit_without_disk(session, row, waited)?
         {
             return Ok(admission);
         }
@@ -386,6 +400,30 @@ impl Executor {
             return Ok(Admission::Queue);
         }
         Ok(Admission::Execute)
+    }
+
+    /// While the write log does not get to the disk, nothing is added to it: refused if writing fails, held back if
+    /// the disk is only slow. PING tells of a failure, too, as in Valkey.
+    #[cold]
+    fn admit_without_disk(
+        &self,
+        session: &Session,
+        row: &'static Row,
+        waited: bool,
+    ) -> Result<Option<Admission>, CommandError> {
+        let is_write = is_write(session, row);
+        if self.state != GateState::Primary || !(is_write || row.name == "ping") {
+            return Ok(None);
+        }
+        match self.disk {
+            DiskState::Healthy => Ok(None),
+            DiskState::Lagging if !is_write => Ok(None),
+            DiskState::Lagging if !waited => Ok(Some(Admission::Stop(Stop::NotNow))),
+            DiskState::Lagging => {
+                Err(misconf("the disk is too slow: too much of the write log waits to be written"))
+            }
+            DiskState::Failed => Err(misconf(&self.server.disk_error())),
+        }
     }
 
     /// The checks of a node with sentinels; `None`: go on.
@@ -453,7 +491,7 @@ impl Executor {
                 if row.has(table::LOADING) {
                     return Ok(None);
                 }
-                Err(CommandError::coded("LOADING Keyward is loading the dataset in memory"))
+                Err(loading())
             }
         }
     }
@@ -547,6 +585,7 @@ impl Executor {
             }
             Scope::World => self.with_world_stopped(guard, |this| {
                 this.require_same_state()?;
+                keys.set_logging(this.server.shared.gate.logs());
                 keys.lock_all();
                 this.call_locked(session, row, args, keys, out, progress)
             }),
@@ -590,20 +629,38 @@ impl Executor {
     #[inline]
     fn commit<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
         keys.finish();
-        let shared = &self.server.shared;
-        if !shared.gate.is_alone() {
-            let term = shared.gate.term();
-            if let Some(index) = keys.commit_effects(|payload| shared.log.lock().append(term, payload).get())
-            {
+        if keys.is_logging() {
+            if let Some(index) = self.append(keys) {
                 session.last_write = index;
                 progress.appended = true;
                 progress.depends_on = progress.depends_on.max(index);
             }
-            if keys.mode() == Mode::Primary {
+            // A read of what is not committed waits for that. Alone, with a disk that fails, it does not: no other
+            // node can know better, and reads go on.
+            if keys.mode() == Mode::Primary
+                && (self.disk != DiskState::Failed || !self.server.shared.gate.is_alone())
+            {
                 progress.depends_on = progress.depends_on.max(keys.last_write());
             }
         }
         keys.unlock();
+    }
+
+    /// Appends the effects of what has run, if there are any; returns their index.
+    #[inline]
+    fn append(&self, keys: &mut Keys<'_>) -> Option<u64> {
+        let shared = &self.server.shared;
+        let term = shared.gate.term();
+        keys.commit_effects(|payload| {
+            let mut log = shared.log.lock();
+            let index = log.append(term, payload).get();
+            let lags = UNWRITTEN_BYTES_MAX < log.unwritten_bytes();
+            drop(log);
+            if lags {
+                shared.gate.note_lag();
+            }
+            index
+        })
     }
 
     #[inline]
@@ -694,6 +751,7 @@ impl Executor {
         if whole {
             return self.with_world_stopped(guard, |this| {
                 this.require_same_state()?;
+                keys.set_logging(this.server.shared.gate.logs());
                 keys.lock_all();
                 this.run_transaction(session, &transaction, keys, out, progress)
             });
@@ -871,7 +929,11 @@ impl Executor {
         self.refresh();
         let server = Arc::clone(&self.server);
         let gate = &server.shared.gate;
-        let client_free = || gate.state() == GateState::Primary && gate.lease_valid(clock::monotonic());
+        let client_free = || {
+            gate.state() == GateState::Primary
+                && gate.lease_valid(clock::monotonic())
+                && gate.disk() == DiskState::Healthy
+        };
         if !client_free() {
             return;
         }
@@ -888,11 +950,10 @@ impl Executor {
             }
             let now = clock::unix_millis().0;
             let notify = self.settings.notify_keyspace_events;
-            let mut keys = Keys::new(&server.keyspace, Mode::Primary, !gate.is_alone(), now, notify);
+            let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, notify);
             keys.lock_one(slot);
             keys.expire_slot();
-            let term = gate.term();
-            let index = keys.commit_effects(|payload| server.shared.log.lock().append(term, payload).get());
+            let index = self.append(&mut keys);
             keys.unlock();
             self.stats.expired_keys.add(keys.take_counts().2);
             if index.is_some() {
@@ -909,6 +970,40 @@ impl Executor {
     /// Until the guard is dropped nobody stops the world. For changes that no batch makes.
     pub fn enter(&self) -> ArcMutexGuard<RawMutex, ()> {
         self.gate.lock_arc()
+    }
+
+    /// Applies one effect from a file: as [`Executor::apply_locked`], but what cannot be applied is an error. Expiry
+    /// times that a foreign file has as durations count from `now`.
+    ///
+    /// # Errors
+    /// What the command is and why it cannot be applied.
+    pub fn apply_loaded(
+        &mut self,
+        session: &mut Session,
+        touched: &Touched,
+        db: u16,
+        index: LogIndex,
+        now: i64,
+        args: Args<'_>,
+    ) -> Result<(), String> {
+        let server = Arc::clone(&self.server);
+        let events = crate::notify::EventClasses::default();
+        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, events);
+        let row = lookup(args).map_err(|e| e.to_string())?;
+        if !row.accepts(args.len()) {
+            return Err(CommandError::WrongArity(row.name.into()).to_string());
+        }
+        match touched {
+            Touched::One(slot) => keys.lock_one(*slot),
+            Touched::Several(slots) => keys.lock_many(slots.iter().copied()),
+            Touched::WholeKeyspace => keys.lock_all(),
+        }
+        (keys.db, session.db) = (db, db);
+        let mut out = BytesMut::new();
+        let result = self.call(session, row, args, &mut keys, &mut out);
+        keys.set_last_write(index.get());
+        keys.unlock();
+        result.map(drop).map_err(|e| format!("{}: {e}", row.name.to_uppercase()))
     }
 
     /// Applies effects of the log: no checks, no expiry, no effects of their own. `run` is called once with all
@@ -957,6 +1052,45 @@ fn runs_inside_multi(row: &Row) -> bool {
     matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
 }
 
+/// What a command in a file of the write log touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    One(Slot),
+    Several(Vec<Slot>),
+    WholeKeyspace,
+}
+
+/// What a command touches that is to be applied.
+///
+/// # Errors
+/// Why it cannot be applied.
+pub fn touched(args: Args<'_>) -> Result<Touched, String> {
+    let row = lookup(args).map_err(|e| e.to_string())?;
+    if row.scope == Scope::World {
+        return Ok(Touched::WholeKeyspace);
+    }
+    if row.scope != Scope::Keys {
+        return Err(format!("'{}' is no command that changes keys", row.name));
+    }
+    let mut one = None;
+    let mut several = Vec::new();
+    visit_slots(row, args, &mut |slot| {
+        if one.is_none() {
+            one = Some(slot);
+        } else if one != Some(slot) {
+            several.push(slot);
+        }
+    });
+    match one {
+        None => Err(format!("'{}' names no key", row.name)),
+        Some(slot) if several.is_empty() => Ok(Touched::One(slot)),
+        Some(slot) => {
+            several.push(slot);
+            Ok(Touched::Several(several))
+        }
+    }
+}
+
 /// Visits the slots of a command's keys. None if its arguments contradict its key specification: such a command finds
 /// that out by itself, with an error of its own, before it touches a key.
 fn visit_slots(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)) {
@@ -976,6 +1110,14 @@ fn mode_of(state: GateState) -> Mode {
         GateState::Primary => Mode::Primary,
         GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => Mode::Replica,
     }
+}
+
+fn loading() -> CommandError {
+    CommandError::coded("LOADING Keyward is loading the dataset in memory")
+}
+
+fn misconf(reason: &str) -> CommandError {
+    CommandError::coded(format!("MISCONF Errors writing to the AOF file: {reason}"))
 }
 
 fn not_now(waited: bool) -> Result<Option<Admission>, CommandError> {

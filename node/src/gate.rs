@@ -54,10 +54,27 @@ pub enum Released {
     Ended(LogIndex),
 }
 
+/// Whether the write log gets to this node's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DiskState {
+    /// It does, or nobody asked for it.
+    Healthy = 0,
+    /// So much waits for the disk that writes have to wait, too.
+    Lagging = 1,
+    /// Writing fails: writes are refused.
+    Failed = 2,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Gate {
     alone: bool,
+    /// Effects are appended to the log. Always with sentinels; alone while the log is written to disk. Changed only
+    /// while the world is stopped, or before anything is served.
+    logs: AtomicBool,
+    /// Written by whoever writes the log to disk, and by an appender that finds it lagging.
+    disk: AtomicU8,
     state: AtomicU8,
     term: AtomicU64,
     commit: AtomicU64,
@@ -76,6 +93,7 @@ impl Gate {
     /// No sentinels: everything is committed, the lease never ends.
     pub fn alone() -> Gate {
         let gate = Gate::replicated();
+        gate.logs.store(false, Ordering::SeqCst);
         gate.state.store(GateState::Primary as u8, Ordering::SeqCst);
         gate.commit.store(u64::MAX, Ordering::SeqCst);
         gate.lease_until.store(u64::MAX, Ordering::SeqCst);
@@ -87,6 +105,8 @@ impl Gate {
     pub fn replicated() -> Gate {
         Gate {
             alone: false,
+            logs: AtomicBool::new(true),
+            disk: AtomicU8::new(DiskState::Healthy as u8),
             state: AtomicU8::new(GateState::Loading as u8),
             term: AtomicU64::new(0),
             commit: AtomicU64::new(0),
@@ -104,7 +124,64 @@ impl Gate {
         self.alone
     }
 
-    /// Alone: `u64::MAX`. To decide about a held reply use [`Gate::released`].
+    /// Whether effects are appended to the log.
+    #[inline]
+    pub fn logs(&self) -> bool {
+        self.logs.load(Ordering::Acquire)
+    }
+
+    /// Alone: effects are logged or not, from now on. Call it while the world is stopped.
+    pub fn set_logs(&self, logs: bool) {
+        assert!(self.alone, "with sentinels effects are always logged");
+        self.logs.store(logs, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub fn disk(&self) -> DiskState {
+        match self.disk.load(Ordering::Acquire) {
+            0 => DiskState::Healthy,
+            1 => DiskState::Lagging,
+            _ => DiskState::Failed,
+        }
+    }
+
+    /// Only what writes the log to disk may call a failed disk healthy.
+    pub fn set_disk(&self, state: DiskState) {
+        if self.disk.swap(state as u8, Ordering::AcqRel) != state as u8 {
+            self.notify();
+        }
+    }
+
+    /// An appender has found that too much waits for the disk.
+    pub fn note_lag(&self) {
+        let exchanged = self.disk.compare_exchange(
+            DiskState::Healthy as u8,
+            DiskState::Lagging as u8,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if exchanged.is_ok() {
+            tracing::warn!("writes wait: the disk does not keep up with the write log");
+        }
+    }
+
+    /// Alone: a reply leaves when the log is on disk up to what it depends on; `u64::MAX` without a log.
+    pub fn set_alone_commit(&self, index: LogIndex) {
+        assert!(self.alone, "with sentinels the replication task decides what is committed");
+        if self.commit.swap(index.get(), Ordering::AcqRel) != index.get() {
+            self.notify();
+        }
+    }
+
+    /// Alone: nothing but what needs no data is answered until the keyspace is loaded.
+    pub fn set_alone_loading(&self, loading: bool) {
+        assert!(self.alone, "with sentinels the replication task decides the state");
+        let state = if loading { GateState::Loading } else { GateState::Primary };
+        self.state.store(state as u8, Ordering::SeqCst);
+        self.notify();
+    }
+
+    /// Alone without a disk: `u64::MAX`. To decide about a held reply use [`Gate::released`].
     #[inline]
     pub fn commit_index(&self) -> LogIndex {
         LogIndex::new(self.commit.load(Ordering::Acquire))
@@ -165,6 +242,7 @@ impl Gate {
         }
     }
 
+    #[inline]
     pub(crate) fn auto_commits(&self) -> bool {
         self.auto_commit.load(Ordering::Acquire)
     }

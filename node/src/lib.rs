@@ -6,6 +6,7 @@
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`rdb`]: values and keyspaces as files and payloads
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
+//! - [`aof`]: the write log on disk; [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
 //! - [`member`]: joining a shard, handing over, leaving
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
@@ -13,9 +14,10 @@
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //!
-//! Architecture invariant: only the shells ([`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`], [`shutdown`],
-//! [`snapshot`], and those of [`replication`]) read a clock, spawn a task or touch a socket.
+//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`],
+//! [`shutdown`], [`snapshot`], and those of [`replication`]) read a clock, spawn a task or touch a socket.
 
+pub mod aof;
 pub mod blocking;
 pub mod bus;
 pub mod cli;
@@ -30,6 +32,7 @@ pub mod execute;
 pub mod gate;
 pub mod io;
 pub mod keyspace;
+pub mod loading;
 pub mod log;
 pub mod lookahead;
 pub mod member;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use keyward_proto::ids::NodeId;
+use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::resp::{ReplyWriter, Version};
 use rand::Rng;
 use tokio::net::TcpListener;
@@ -36,12 +36,19 @@ const LINGER: Duration = Duration::from_millis(300);
 /// How long an ending primary tries to hand over.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 
-/// Registers with the sentinels and replicates from then on.
+/// Registers with the sentinels and replicates from then on. The keyspace contains what the disk remembers of the log
+/// up to `applied`.
 ///
 /// # Errors
 /// One line for the operator.
-pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) -> Result<(), String> {
-    let (node_id, lock) = identity()?;
+pub fn join(
+    server: &Arc<Server>,
+    settings: &Settings,
+    listener: TcpListener,
+    identity: Identity,
+    applied: LogIndex,
+) -> Result<(), String> {
+    let Identity { node_id, lock } = identity;
     tracing::info!(node = %node_id, sentinels = settings.sentinels.join(","), "joining");
     let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
     let announce = Announce {
@@ -63,7 +70,7 @@ pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) ->
         fast_failover: settings.fast_failover,
         ..Config::default()
     };
-    let options = Options { config, announce, sentinels: settings.sentinels.clone() };
+    let options = Options { config, announce, sentinels: settings.sentinels.clone(), applied };
     let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server)));
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
@@ -92,8 +99,18 @@ pub fn join(server: &Arc<Server>, settings: &Settings, listener: TcpListener) ->
     Ok(())
 }
 
+/// Who a node is, and its claim on its data directory.
+#[derive(Debug)]
+pub struct Identity {
+    node_id: NodeId,
+    lock: File,
+}
+
 /// Reads the node's ID, or makes one; the open file keeps other processes out.
-fn identity() -> Result<(NodeId, File), String> {
+///
+/// # Errors
+/// One line for the operator.
+pub fn identity() -> Result<Identity, String> {
     let here = std::env::current_dir().map_or_else(|_| ".".into(), |d| d.display().to_string());
     let failed = |what: &str, e: std::io::Error| format!("can't {what} '{here}/{ID_FILE}': {e}");
     let mut file = OpenOptions::new()
@@ -109,10 +126,10 @@ fn identity() -> Result<(NodeId, File), String> {
     if text.trim().is_empty() {
         let id = NodeId::from_random(rand::rng().random());
         writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(|e| failed("write", e))?;
-        return Ok((id, file));
+        return Ok(Identity { node_id: id, lock: file });
     }
     match NodeId::parse(text.trim()) {
-        Some(id) => Ok((id, file)),
+        Some(node_id) => Ok(Identity { node_id, lock: file }),
         None => Err(format!(
             "'{here}/{ID_FILE}' holds no node ID: restore it, or remove it to join as a new node"
         )),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_proto::ids::LogIndex;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,15 +43,16 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     if listeners.is_empty() {
         return Err("no address to listen on: check 'bind'".into());
     }
+    if settings.sentinels.is_empty() {
+        server.shared.gate.set_alone_loading(true);
+    }
     let (threads, mut requests) = crate::io::start(&server, settings.io_threads)
         .map_err(|e| format!("can't start I/O threads: {e}"))?;
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
     }
+    load_and_join(&server, &settings).await?;
     tokio::spawn(crate::cron::run(Arc::clone(&server)));
-    if !settings.sentinels.is_empty() {
-        crate::member::join(&server, &settings, bus_listener(&settings)?)?;
-    }
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
@@ -65,7 +67,29 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             }
         };
         if server.shutdown.prepare(&server, options).await.is_ok() {
-            return Ok(());
+            let ending = Arc::clone(&server);
+            let stopped = tokio::task::spawn_blocking(move || ending.aof.stop(&ending)).await;
+            return stopped.map_err(|e| format!("can't end: {e}"));
+        }
+    }
+}
+
+/// Loads what the disk has, and takes part in the shard. Clients are told meanwhile that the node is loading.
+async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), String> {
+    let alone = settings.sentinels.is_empty();
+    // Before the files are touched: no other process may be using them.
+    let identity = if alone { None } else { Some(crate::member::identity()?) };
+    let mut applied = LogIndex::ZERO;
+    if settings.appendonly {
+        let (server, settings) = (Arc::clone(server), settings.clone());
+        let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;
+        applied = loaded.map_err(|e| format!("can't load: {e}"))??;
+    }
+    match identity {
+        Some(identity) => crate::member::join(server, settings, bus_listener(settings)?, identity, applied),
+        None => {
+            server.shared.gate.set_alone_loading(false);
+            Ok(())
         }
     }
 }

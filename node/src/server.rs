@@ -67,6 +67,10 @@ pub struct Server {
     /// False from the begin of a full sync until the keyspace is of one moment again.
     complete: AtomicBool,
     me: Weak<Server>,
+    /// The write log on disk.
+    pub aof: crate::aof::Aof,
+    /// The loading of the data at the start.
+    pub loading: crate::loading::Loading,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -172,6 +176,8 @@ impl Server {
             saves: Saves::new(now / 1000),
             complete: AtomicBool::new(true),
             me: Weak::clone(me),
+            aof: crate::aof::Aof::default(),
+            loading: crate::loading::Loading::default(),
         }))
     }
 
@@ -195,6 +201,11 @@ impl Server {
         let log = self.shared.log.lock();
         let index = log.executed().max(applied);
         Position { term: log.term_at(index).unwrap_or_default(), index }
+    }
+
+    /// Why the write log does not get to the disk.
+    pub fn disk_error(&self) -> String {
+        self.aof.status().error.unwrap_or_default()
     }
 
     #[inline]

@@ -32,6 +32,14 @@ pub struct Config {
     save_given: bool,
 }
 
+/// `appendfsync`: when the write log is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    Always,
+    EverySecond,
+    No,
+}
+
 /// The values that the program reads, typed. `Duration`s and sizes have their unit in the type or the name.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -86,6 +94,12 @@ pub struct Settings {
     pub rdb_incremental_fsync: bool,
     pub shutdown_on_sigterm: Options,
     pub shutdown_on_sigint: Options,
+    /// Whether the write log is written to disk.
+    pub appendonly: bool,
+    pub appendfsync: Fsync,
+    pub append_dirname: String,
+    pub append_filename: String,
+    pub aof_load_truncated: bool,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
     /// `*-max-listpack-*` and their like.
     pub limits: Limits,
@@ -177,9 +191,6 @@ impl Config {
         }
         if directive.change == Change::Unavailable && value != directive.default {
             return Err(format!("'{name}' is not available in this version"));
-        }
-        if directive.name == "appendonly" && value == "yes" {
-            return Err("'appendonly yes': persistence is not available in this version".into());
         }
         self.values.insert(directive.name, value);
         Ok(())
@@ -347,7 +358,23 @@ impl Config {
             shutdown_on_sigterm: ending("shutdown-on-sigterm"),
             shutdown_on_sigint: ending("shutdown-on-sigint"),
             limits: self.limits()?,
+            appendonly: self.yes("appendonly"),
+            appendfsync: match self.text("appendfsync") {
+                "always" => Fsync::Always,
+                "no" => Fsync::No,
+                _ => Fsync::EverySecond,
+            },
+            append_dirname: self.text("appenddirname").to_owned(),
+            append_filename: self.text("appendfilename").to_owned(),
+            aof_load_truncated: self.yes("aof-load-truncated"),
         };
+        for (name, value) in
+            [("appendfilename", &settings.append_filename), ("appenddirname", &settings.append_dirname)]
+        {
+            if value.is_empty() || value.contains('/') || value == "." || value == ".." {
+                return Err(format!("'{name}' must be a name, not a path"));
+            }
+        }
         if settings.grace <= settings.lease {
             return Err("grace-ms must be larger than lease-ms".into());
         }

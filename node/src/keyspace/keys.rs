@@ -129,6 +129,16 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Whether effects are kept for the write log.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.logging
+    }
+
+    pub fn set_logging(&mut self, logging: bool) {
+        self.logging = logging;
+    }
+
     // ------------------------------------------------------------------ locks: used by command execution
 
     /// Locks the one slot of a command.

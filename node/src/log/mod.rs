@@ -10,10 +10,12 @@
 //! Invariants, checked by [`WriteLog::check_invariants`]:
 //! - indexes are contiguous and terms never fall;
 //! - all entries of one segment have one term;
-//! - an entry is dropped only when it was released (committed and applied) and the ring is full.
+//! - an entry is dropped only when it was released (committed and applied) and the ring is full, and, if the log is
+//!   also written to disk, when it has been written there: see [`disk`].
 //!
 //! Pure: no clock, no lock, no task.
 
+mod disk;
 mod effect;
 #[cfg(test)]
 mod tests;
@@ -21,8 +23,10 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use keyward_proto::ids::{LogIndex, Position, Term};
+use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 
+use disk::Disk;
+pub use disk::Rewind;
 pub use effect::{Effect, EffectBuffer, WHOLE_KEYSPACE, effects, frames, is_well_formed};
 
 /// Size of the buffers that a primary fills; a larger entry gets a buffer of its own.
@@ -153,6 +157,10 @@ pub struct WriteLog {
     released: LogIndex,
     /// Readers that still need what follows an index; see [`WriteLog::pin`].
     pins: BTreeMap<u64, LogIndex>,
+    /// `None`: the log is not written to disk.
+    disk: Option<Disk>,
+    /// Whose history this is; `None` while the node has written on its own only.
+    shard: Option<ShardId>,
 }
 
 impl WriteLog {
@@ -170,7 +178,18 @@ impl WriteLog {
             segment_bytes: 0,
             released: LogIndex::ZERO,
             pins: BTreeMap::new(),
+            disk: None,
+            shard: None,
         }
+    }
+
+    /// The shard whose history this is.
+    pub fn shard(&self) -> Option<&ShardId> {
+        self.shard.as_ref()
+    }
+
+    pub fn set_shard(&mut self, shard: Option<ShardId>) {
+        self.shard = shard;
     }
 
     /// Whether entries are kept for readers. A node alone without AOF needs none of them.
@@ -226,7 +245,7 @@ impl WriteLog {
 
     /// Entries up to `index` are committed and applied: they may be dropped.
     pub fn release(&mut self, index: LogIndex) {
-        self.released = index.min(self.last.index);
+        self.released = index.min(self.last.index).min(self.written());
         self.trim();
     }
 
@@ -253,6 +272,7 @@ impl WriteLog {
         self.executed = index;
         if self.keeps_entries {
             self.copy_into_chunk(term, index, payload);
+            self.count_unwritten(LENGTH_BYTES + payload.len());
         } else {
             self.base = index;
         }
@@ -326,6 +346,7 @@ impl WriteLog {
             self.begin_term(term, first);
         }
         self.last = Position { term, index: LogIndex::new(first.get() + count - 1) };
+        self.count_unwritten(frames.len());
         self.push_segment(Segment { term, first: first.get(), count, bytes: frames, offsets });
         self.trim();
         Ok(self.last)
@@ -408,6 +429,7 @@ impl WriteLog {
         self.executed = self.executed.min(index);
         self.terms.retain(|t| t.first_index <= index);
         self.last = Position { term: self.terms.last().map_or(Term::ZERO, |t| t.term), index };
+        self.rewind_disk(Rewind::To(index));
     }
 
     /// Empties the log; the next entry follows `position`.
@@ -420,6 +442,7 @@ impl WriteLog {
             self.terms.push(TermStart { term: position.term, first_index: position.index });
         }
         self.drop_entries();
+        self.rewind_disk(Rewind::All);
     }
 
     /// Takes over the list of terms that a disk or a snapshot remembers, for a log without entries.
@@ -495,6 +518,7 @@ impl WriteLog {
         assert_eq!(next, self.last.index.get() + 1, "entries reach to the last index");
         assert!(self.terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index));
         assert!(self.released <= self.last.index);
+        self.check_disk();
         let bytes: usize = self.segments.iter().map(|s| s.bytes.len() + SEGMENT_OVERHEAD).sum();
         assert_eq!(bytes, self.segment_bytes);
     }

@@ -275,8 +275,12 @@ impl TestNode {
                 cluster_enabled: true,
                 version: String::new(),
             };
-            let options =
-                Options { config: Config::default(), announce, sentinels: vec![sentinel.to_owned()] };
+            let options = Options {
+                config: Config::default(),
+                announce,
+                sentinels: vec![sentinel.to_owned()],
+                applied: LogIndex::ZERO,
+            };
             let deliver: Deliver = Arc::new(|_, _, _| {});
             Replication::start(options, listener, Arc::clone(&shared), lists.clone(), deliver).unwrap()
         });

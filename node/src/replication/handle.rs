@@ -34,6 +34,8 @@ pub struct Options {
     pub announce: Announce,
     /// `host:bus_port` of the sentinels.
     pub sentinels: Vec<String>,
+    /// Up to where the keyspace contains the log that this node's disk remembers.
+    pub applied: LogIndex,
 }
 
 /// A failover that an operator demands of a replica (CLUSTER FAILOVER).
@@ -70,7 +72,7 @@ impl Replication {
         engine: Arc<dyn Engine>,
         deliver: Deliver,
     ) -> Result<Arc<Replication>, ConfigError> {
-        let Options { config, announce, sentinels } = options;
+        let Options { config, announce, sentinels, applied } = options;
         config.check()?;
         assert!(!shared.gate.is_alone(), "a node with sentinels has a gate that they control");
         let sentinels = Sentinels::new(sentinels);
@@ -119,6 +121,7 @@ impl Replication {
                 sentinels: Arc::clone(&sentinels),
                 inputs: inputs.clone(),
                 shown,
+                applied,
             };
             let task = match Task::new(parts) {
                 Ok(task) => task,
@@ -163,11 +166,6 @@ impl Replication {
     /// Changes whenever a replica has acknowledged something: for WAIT.
     pub fn acks(&self) -> watch::Receiver<u64> {
         self.shown.acks.subscribe()
-    }
-
-    /// More of the log is on this node's disk: [`Shared::set_durable`] has been called.
-    pub async fn durable_advanced(&self, index: LogIndex) {
-        send(&self.inputs, Event::DurableAdvanced(index)).await;
     }
 
     /// Gives the role of the primary away, to `target` or whoever is fit best.

@@ -64,7 +64,6 @@ pub(crate) struct Local {
     pub(crate) keyspace: Keyspace,
     pub(crate) giver: LeaseGiver,
     pub(crate) awake: Wakefulness,
-    pub(crate) durable: LogIndex,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
     pub(crate) quiesces: u32,
     next_request: u64,
@@ -89,7 +88,6 @@ impl Local {
                 epoch: 0,
                 needs_full_sync: false,
             },
-            durable: LogIndex::new(u64::MAX),
             quiesces: 0,
             next_request: 1,
             next_uplink: 1,
@@ -107,7 +105,7 @@ impl Local {
 
     /// What this node itself holds of the log.
     pub(crate) fn held(&self, log: &WriteLog) -> LogIndex {
-        log.last().index.min(self.durable)
+        log.last().index.min(log.durable())
     }
 
     /// Nothing beyond this may be lost by a truncation.

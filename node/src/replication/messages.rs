@@ -168,8 +168,8 @@ pub(crate) enum Event {
         epoch: u64,
         index: LogIndex,
     },
-    /// The disk holds more of the log (`appendfsync always`).
-    DurableAdvanced(LogIndex),
+    /// This node's disk holds more of the log.
+    DurableAdvanced,
     HandoffRequested(HandoffToken, Option<NodeId>),
     HelloReceived(LinkId, Hello),
     AckReceived(LinkId, Ack),

@@ -82,16 +82,21 @@ pub(crate) struct NodeCore {
 }
 
 impl NodeCore {
-    /// `log` may hold what the disk remembers; everything in it counts as applied.
+    /// `log` may hold what the disk remembers. The keyspace contains it up to `applied`; what follows may never have
+    /// been committed.
     pub(crate) fn new(
         config: Config,
         me: NodeId,
         incarnation: Incarnation,
         log: &WriteLog,
+        applied: LogIndex,
         now: Monotonic,
     ) -> Self {
+        assert!(applied <= log.last().index, "the keyspace contains more than the log");
         let mut local = Local::new(config, me, incarnation, now);
-        local.keyspace.executed(log.last().index);
+        local.keyspace.executed(applied);
+        // Whatever was applied had been committed, or nobody else has a say in it.
+        local.commit = applied;
         NodeCore { local, role: Role::Idle, generation: 0, ended_commit: LogIndex::ZERO }
     }
 
@@ -133,8 +138,7 @@ impl NodeCore {
                     keyspace.applied = keyspace.applied.max(index);
                 }
             }
-            Event::DurableAdvanced(index) => {
-                self.local.durable = index;
+            Event::DurableAdvanced => {
                 if let Role::Replica(replica) = &mut self.role {
                     replica.on_durable(now, &mut self.local, log, out);
                 }

@@ -30,6 +30,8 @@ const RECONNECT: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// Pause between two requests for a failover.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// A replica whose disk is so far behind takes no more entries until it has caught up.
+const UNWRITTEN_BYTES_MAX: u64 = 128 << 20;
 
 /// The stream to the primary.
 #[derive(Debug)]
@@ -71,6 +73,11 @@ pub(crate) struct Replica {
     ask_at: Monotonic,
     /// Acknowledgements are withheld until then: a failover was asked for.
     forsaken_until: Monotonic,
+    /// The primary's clock, from its last message.
+    sent_at: Monotonic,
+    /// How far this node's disk was at `disk_moved_at`, when it last got on or had nothing to do.
+    disk_at: (LogIndex, LogIndex),
+    disk_moved_at: Monotonic,
 }
 
 impl Replica {
@@ -88,6 +95,9 @@ impl Replica {
             asking: None,
             ask_at: Monotonic::ZERO,
             forsaken_until: Monotonic::ZERO,
+            sent_at: Monotonic::ZERO,
+            disk_at: (LogIndex::ZERO, LogIndex::ZERO),
+            disk_moved_at: now,
         }
     }
 
@@ -196,6 +206,11 @@ impl Replica {
         if !self.is_current(id) {
             return;
         }
+        if UNWRITTEN_BYTES_MAX < log.unwritten_bytes() {
+            // Rather than fill the memory with what the disk does not take.
+            self.reconnect(now, out);
+            return;
+        }
         let in_order = matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. })
             && append.term == self.term
             && append.entries_term <= append.term
@@ -210,8 +225,12 @@ impl Replica {
         self.heard_at = now;
         local.commit = local.commit.max(append.commit.min(log.last().index));
         local.keyspace.apply_up_to(local.commit, out);
+        self.sent_at = append.sent_at;
+        self.watch_disk(now, log);
         let beacon_due = local.config.beacon_interval() / 2 <= now.since(self.acked_at);
-        if count > 0 || beacon_due {
+        // Entries that are still on their way to this node's disk are acknowledged when they are there.
+        let holds_all = local.held(log) == log.last().index;
+        if (count > 0 && holds_all) || beacon_due {
             self.acknowledge(now, local, log, append.sent_at, out);
         }
     }
@@ -261,7 +280,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let Some(id) = self.uplink_id() else { return };
-        if now < self.forsaken_until {
+        if now < self.forsaken_until || self.disk_is_stuck(now, local) {
             return;
         }
         if sent_at > Monotonic::ZERO {
@@ -284,9 +303,24 @@ impl Replica {
         log: &WriteLog,
         out: &mut Vec<Action>,
     ) {
+        self.watch_disk(now, log);
         if matches!(self.uplink, Uplink::Streaming(_)) {
-            self.acknowledge(now, local, log, Monotonic::ZERO, out);
+            self.acknowledge(now, local, log, self.sent_at, out);
         }
+    }
+
+    fn watch_disk(&mut self, now: Monotonic, log: &WriteLog) {
+        let at = (log.written(), log.durable());
+        if at != self.disk_at || log.last().index <= log.written() {
+            self.disk_at = at;
+            self.disk_moved_at = now;
+        }
+    }
+
+    /// A node whose disk takes nothing any more falls silent, so that it leaves the in-sync set and the others go on
+    /// without it.
+    fn disk_is_stuck(&self, now: Monotonic, local: &Local) -> bool {
+        local.config.disk_patience <= now.since(self.disk_moved_at)
     }
 
     /// The other side does not serve this term.
@@ -347,9 +381,11 @@ impl Replica {
             self.uplink = Uplink::Streaming(id);
             self.acknowledge(now, local, log, Monotonic::ZERO, out);
         }
+        self.watch_disk(now, log);
         self.ask_for_failover(now, local, out);
         if let Uplink::Disconnected { retry_at } = self.uplink
             && retry_at <= now
+            && log.unwritten_bytes() <= UNWRITTEN_BYTES_MAX
         {
             self.connect(now, local, log, out);
         }

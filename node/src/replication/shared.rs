@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub struct Config {
     pub fast_failover: bool,
     /// How long a hand-off waits for its target.
     pub handoff_timeout: Duration,
+    /// A replica whose disk has taken nothing for so long, though there is something to write, acknowledges nothing.
+    pub disk_patience: Duration,
 }
 
 impl Default for Config {
@@ -54,6 +57,7 @@ impl Default for Config {
             min_in_sync: None,
             fast_failover: true,
             handoff_timeout: Duration::from_secs(5),
+            disk_patience: Duration::from_secs(1),
         }
     }
 }
@@ -118,15 +122,17 @@ pub struct Shared {
     /// A short critical section: reserve and copy. Taken after a slot's lock, never before.
     pub log: Mutex<WriteLog>,
     pub gate: Gate,
-    /// Up to where this node's own disk holds the log; `u64::MAX` unless `appendfsync always`.
-    durable: AtomicU64,
     /// Up to where entries that this node did not execute itself are applied to the keyspace.
     applied: AtomicU64,
     /// The term in which this node sends its log to replicas, 0 if it is not a primary. Senders read it under the
     /// log's lock, so that none sends entries of a later history in the name of an ended term.
     sending_term: AtomicU64,
-    /// Who waits for new entries: a sender per replica, the AOF writer. A lock because it changes only with them.
+    /// Who waits for new entries: a sender per replica. A lock because it changes only with them.
     appended: RwLock<Vec<Arc<Notify>>>,
+    /// The thread that writes the log to disk, which also waits for new entries.
+    disk_writer: RwLock<Option<Thread>>,
+    /// For the replication task: more of the log is durable on this node's disk, or less.
+    pub(crate) durable_changed: Notify,
 }
 
 impl Shared {
@@ -134,8 +140,9 @@ impl Shared {
         Arc::new(Shared {
             log: Mutex::new(log),
             gate,
-            durable: AtomicU64::new(u64::MAX),
             applied: AtomicU64::new(0),
+            durable_changed: Notify::new(),
+            disk_writer: RwLock::new(None),
             sending_term: AtomicU64::new(0),
             appended: RwLock::new(Vec::new()),
         })
@@ -150,6 +157,33 @@ impl Shared {
         for reader in self.appended.read().iter() {
             reader.notify_one();
         }
+        self.wake_disk_writer();
+    }
+
+    pub fn wake_disk_writer(&self) {
+        if let Some(thread) = &*self.disk_writer.read() {
+            thread.unpark();
+        }
+    }
+
+    /// The thread that writes the log to disk, unparked by [`Shared::notify_appended`].
+    pub fn set_disk_writer(&self, thread: Option<Thread>) {
+        *self.disk_writer.write() = thread;
+    }
+
+    /// More of the log is durable, or the writer has begun anew: whoever waits for that goes on.
+    pub fn durable_advanced(&self) {
+        if self.gate.is_alone() {
+            return;
+        }
+        if self.gate.auto_commits() {
+            let before = self.gate.commit_index();
+            self.commit_at_once();
+            if before < self.gate.commit_index() {
+                self.gate.notify();
+            }
+        }
+        self.durable_changed.notify_one();
     }
 
     /// The flag is read again under the lock under which it changes: once another node has to hold the entries,
@@ -157,7 +191,7 @@ impl Shared {
     fn commit_at_once(&self) {
         let log = self.log.lock();
         if self.gate.auto_commits() {
-            self.gate.advance_commit(log.last().index.min(self.durable()));
+            self.gate.advance_commit(log.last().index.min(log.durable()));
         }
     }
 
@@ -168,16 +202,6 @@ impl Shared {
 
     pub fn remove_reader(&self, reader: &Arc<Notify>) {
         self.appended.write().retain(|r| !Arc::ptr_eq(r, reader));
-    }
-
-    /// Up to where the log is on this node's disk; the AOF writer calls this when `appendfsync` is `always`, then
-    /// [`Shared::notify_appended`].
-    pub fn set_durable(&self, index: LogIndex) {
-        self.durable.store(index.get(), Ordering::Release);
-    }
-
-    pub fn durable(&self) -> LogIndex {
-        LogIndex::new(self.durable.load(Ordering::Acquire))
     }
 
     /// The keyspace now contains the log up to here, though no command was executed: entries of a primary or of a file

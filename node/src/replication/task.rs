@@ -93,15 +93,16 @@ pub(crate) struct Parts {
     pub(crate) sentinels: Arc<Sentinels>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) shown: Arc<Shown>,
+    /// Up to where the keyspace contains the log.
+    pub(crate) applied: LogIndex,
 }
 
 impl Task {
     pub(crate) fn new(parts: Parts) -> std::io::Result<Task> {
-        let Parts { config, me, incarnation, shared, engine, sentinels, inputs, shown } = parts;
-        let (core, applied) = {
+        let Parts { config, me, incarnation, shared, engine, sentinels, inputs, shown, applied } = parts;
+        let core = {
             let log = shared.log.lock();
-            let core = NodeCore::new(config.clone(), me.clone(), incarnation, &log, clock::monotonic());
-            (core, log.last().index)
+            NodeCore::new(config.clone(), me.clone(), incarnation, &log, applied, clock::monotonic())
         };
         let applier = Applier::start(Arc::clone(&shared), Arc::clone(&engine), applied)?;
         Ok(Task {
@@ -141,6 +142,7 @@ impl Task {
                     let applied = self.applier.applied();
                     self.step(Event::Applied { epoch: applied.epoch, index: applied.index });
                 }
+                () = self.shared.durable_changed.notified() => self.step(Event::DurableAdvanced),
                 () = tokio::time::sleep(pause) => self.tick(),
             }
         }
@@ -198,15 +200,19 @@ impl Task {
         let now = clock::monotonic();
         let committed = self.shared.gate.commit_index();
         let topology_version = self.core.topology().version;
-        let view = {
+        let (view, log_moved) = {
             let mut log = self.shared.log.lock();
+            let last = log.last();
             self.core.step(now, event, &mut log, &mut actions);
             let view = self.core.view(&log);
             // Under the lock: see the fields' documentation.
             self.shared.gate.set_auto_commit(view.auto_commit);
             self.shared.set_sending_term(view.sending_term);
-            view
+            (view, last != log.last())
         };
+        if log_moved {
+            self.shared.wake_disk_writer();
+        }
         self.shared.gate.publish(&view, now);
         if committed < view.commit && view.state != GateState::Replica {
             self.wake_senders();

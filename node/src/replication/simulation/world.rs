@@ -316,7 +316,8 @@ impl World {
         log.set_capacity_bytes(capacity);
         let machine = &mut self.machines[n];
         let now = machine.clock(self.now);
-        let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, now);
+        let applied = log.last().index;
+        let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, now);
         let process = Process {
             core,
             applied: log.last().index,

@@ -1,0 +1,141 @@
+//! `appendonlydir/`: its files and the manifest that names them.
+//!
+//! The manifest is replaced by renaming a new one over it, and everything is synced in the order in which it has to
+//! survive: a file before the manifest that names it, the manifest before what it does not name is deleted.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::manifest::{AofFile, Manifest};
+
+/// The directory of one node.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    path: PathBuf,
+    /// `appendfilename`
+    prefix: String,
+}
+
+impl Directory {
+    pub fn new(path: impl Into<PathBuf>, prefix: &str) -> Directory {
+        Directory { path: path.into(), prefix: prefix.to_owned() }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn manifest_path(&self) -> PathBuf {
+        self.path.join(format!("{}.manifest", self.prefix))
+    }
+
+    /// `None`: there is no data yet. The file of a Redis before version 7, which had no manifest, is moved in as the
+    /// base.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn read_manifest(&self) -> Result<Option<Manifest>, String> {
+        let path = self.manifest_path();
+        match fs::read(&path) {
+            Ok(text) => {
+                let manifest = Manifest::parse(&text).map_err(|e| format!("{}, {e}", path.display()))?;
+                self.finish_adoption(&manifest)?;
+                Ok(Some(manifest))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.adopt_single_file(),
+            Err(error) => Err(format!("can't read '{}': {error}", path.display())),
+        }
+    }
+
+    /// Where a Redis before version 7 had its file.
+    fn single_file(&self) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(&self.prefix)
+    }
+
+    /// A crash may have come between the two steps of [`Directory::adopt_single_file`].
+    fn finish_adoption(&self, manifest: &Manifest) -> Result<(), String> {
+        let single = self.single_file();
+        let adopted = manifest.base.as_ref().is_some_and(|base| base.name == self.prefix);
+        if !adopted || self.path_of(&self.prefix).exists() || !single.exists() {
+            return Ok(());
+        }
+        let moved = fs::rename(&single, self.path_of(&self.prefix)).and_then(|()| self.sync());
+        moved.map_err(|e| format!("can't move '{}': {e}", single.display()))
+    }
+
+    fn adopt_single_file(&self) -> Result<Option<Manifest>, String> {
+        let single = self.single_file();
+        if !fs::metadata(&single).is_ok_and(|m| m.is_file() && m.len() > 0) {
+            return Ok(None);
+        }
+        let base = AofFile { name: self.prefix.clone(), seq: 1 };
+        let manifest = Manifest { base: Some(base), ..Manifest::default() };
+        let adopted = self
+            .create()
+            .and_then(|()| self.write_manifest(&manifest))
+            .and_then(|()| fs::rename(&single, self.path_of(&self.prefix)))
+            .and_then(|()| self.sync());
+        adopted
+            .map_err(|e| format!("can't move '{}' to '{}': {e}", single.display(), self.path.display()))?;
+        tracing::info!(file = %single.display(), "the append only file of an earlier version was moved to the directory");
+        Ok(Some(manifest))
+    }
+
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.path)?;
+        // The directory's own name has to survive, too.
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            Some(_) | None => File::open(".")?.sync_all(),
+        }
+    }
+
+    /// Puts a manifest in the place of the one that is there.
+    pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        let temporary = self.path.join(format!("temp-{}.manifest", self.prefix));
+        let mut file = File::create(&temporary)?;
+        file.write_all(manifest.to_text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.manifest_path())?;
+        self.sync()
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// A new, empty file; one of that name that no manifest names is in the way of nothing.
+    pub fn create_file(&self, name: &str) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(self.path_of(name))?;
+        file.set_len(0)?;
+        Ok(file)
+    }
+
+    /// Opens a file to append to it.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).append(true).open(self.path_of(name))
+    }
+
+    /// Deletes the history files and forgets them. What cannot be deleted stays in the manifest.
+    pub fn delete_history(&self, manifest: &mut Manifest) -> io::Result<()> {
+        if manifest.history.is_empty() {
+            return Ok(());
+        }
+        manifest.history.retain(|file| match fs::remove_file(self.path_of(&file.name)) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                tracing::warn!(file = file.name, %error, "a file that is not needed any more can't be deleted");
+                true
+            }
+        });
+        self.write_manifest(manifest)
+    }
+}

@@ -1,0 +1,472 @@
+//! The thread that writes the log to disk.
+//!
+//! It takes whatever was appended since it last looked, makes one batch of it, writes it with one call, under
+//! `appendfsync always` syncs it with another, and then says how far the log is on disk: that is what replies wait
+//! for. So one write and one sync serve all clients that wait, and no I/O thread ever waits for the disk.
+//!
+//! **When the disk fails.** A write that fails leaves the file as it was before (what was written halfway is cut off);
+//! after a sync that fails nobody knows what the disk has, so the file is cut to what was synced before, and the rest
+//! is taken from memory again: it is pinned there until a sync has succeeded. Either is tried again, again and
+//! again; meanwhile writes are refused, and nothing that waits for the disk is acknowledged.
+//!
+//! **When the log turns back** (entries that were never committed are dropped after a failover, or a full sync begins)
+//! the file is cut likewise, before anything that follows is written.
+//!
+//! Invariants:
+//! - what is reported as written or durable is in whole batches of a file that the manifest names, or the base that
+//!   will make it so is still missing and nothing counts as durable;
+//! - the entries of the files are those of the log, without a gap.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
+use keyward_proto::time::Monotonic;
+
+use super::directory::Directory;
+use super::file::{CutError, Incremental, Mark};
+use super::format::{Encoder, head_line, no_entries, shard_line};
+use super::manifest::Manifest;
+use super::sync::{Job, Syncer};
+use super::{Aof, Order};
+use crate::clock;
+use crate::config::Fsync;
+use crate::execute::UNWRITTEN_BYTES_MAX;
+use crate::gate::DiskState;
+use crate::log::{Rewind, Slice};
+use crate::server::Server;
+
+/// Bytes of entries in a batch, about.
+const BATCH_BYTES: usize = 1 << 20;
+/// The name under which the log keeps what is not synced; replicas' streams count up from zero.
+const PIN: u64 = u64::MAX;
+/// A failed write or sync is tried again after this.
+const RETRY: Duration = Duration::from_millis(200);
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// A sync that takes longer is counted as delayed.
+const SYNC_DELAYED: Duration = Duration::from_secs(2);
+/// What is committed is noted in the file at the latest so long after the last entry.
+const NOTE_COMMIT_AFTER: Duration = Duration::from_millis(100);
+/// The thread looks after itself so often, whatever happens.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What the thread does next.
+enum Next {
+    Again,
+    /// Something happens, or at the latest after this.
+    Wait(Duration),
+    End,
+}
+
+/// What was found in the log.
+enum Found {
+    Rewound(Rewind),
+    Entries(Slice),
+    /// The history belongs to another shard than the file says.
+    Shard(Option<ShardId>),
+    /// The entries are not in memory any more.
+    Lost,
+}
+
+/// See the module documentation.
+pub(super) struct Writer {
+    pub(super) server: Arc<Server>,
+    pub(super) directory: Directory,
+    pub(super) manifest: Manifest,
+    pub(super) current: Incremental,
+    /// Base and files add up to the keyspace.
+    pub(super) complete: bool,
+    pub(super) encoder: Encoder,
+    /// The last entry in the file.
+    pub(super) written: LogIndex,
+    pub(super) syncer: Arc<Syncer>,
+    pub(super) sync_started_at: Option<Monotonic>,
+    pub(super) synced_at: Monotonic,
+    pub(super) retry_at: Option<Monotonic>,
+    pub(super) noted_commit: LogIndex,
+    pub(super) noted_shard: Option<ShardId>,
+    pub(super) wrote_at: Monotonic,
+    pub(super) stopping: bool,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        self.server.shared.set_disk_writer(Some(std::thread::current()));
+        self.publish(0);
+        loop {
+            match self.step() {
+                Next::Again => {}
+                Next::Wait(time) => std::thread::park_timeout(time),
+                Next::End => break,
+            }
+        }
+        self.server.shared.set_disk_writer(None);
+        self.server.shared.log.lock().unpin(PIN);
+        self.syncer.stop();
+        self.aof().note_stopped();
+    }
+
+    pub(super) fn aof(&self) -> &Aof {
+        &self.server.aof
+    }
+
+    fn policy(&self) -> Fsync {
+        self.server.settings().appendfsync
+    }
+
+    fn step(&mut self) -> Next {
+        for order in self.aof().take_orders() {
+            self.obey(order);
+        }
+        let now = clock::monotonic();
+        if let Some(at) = self.retry_at
+            && now < at
+            && !self.stopping
+        {
+            return Next::Wait(at.since(now));
+        }
+        if let Err(error) = self.look_after_sync(now) {
+            return self.fail_sync(now, &error);
+        }
+        match self.look() {
+            Found::Rewound(rewind) => self.rewind(rewind),
+            Found::Shard(shard) => self.note_shard(shard),
+            Found::Entries(slice) if slice.count > 0 => self.write(now, &slice),
+            Found::Entries(end) => self.idle(now, &end),
+            Found::Lost => {
+                self.retry_at = Some(now + RETRY);
+                self.tell_failure(
+                    "the write log has dropped entries that are not on disk: BGREWRITEAOF is due",
+                );
+                Next::Again
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Stop => self.stopping = true,
+        }
+    }
+
+    /// The log's news, in the order in which they have to be dealt with.
+    fn look(&mut self) -> Found {
+        let mut log = self.server.shared.log.lock();
+        if let Some(rewind) = log.take_rewind() {
+            return Found::Rewound(rewind);
+        }
+        if log.shard() != self.noted_shard.as_ref() {
+            return Found::Shard(log.shard().cloned());
+        }
+        match log.read_from(self.written.next(), BATCH_BYTES) {
+            Ok(slice) => Found::Entries(slice),
+            Err(_) => Found::Lost,
+        }
+    }
+
+    // ------------------------------------------------------------------ writing
+
+    fn write(&mut self, now: Monotonic, slice: &Slice) -> Next {
+        let last = slice.last().index;
+        let commit = self.server.shared.gate.commit_index();
+        // Alone there is nobody who could take an entry back.
+        let settled = if slice.term == Term::ZERO { last } else { commit };
+        let synced = match self.policy() {
+            // Nobody will say when it is on disk: what is found damaged later is taken for damage.
+            Fsync::No => self.current.len(),
+            Fsync::Always | Fsync::EverySecond => self.current.synced.bytes,
+        };
+        let bytes = self.encoder.encode(slice, commit.min(last), synced);
+        if let Err(error) = self.current.append_batch(bytes, slice.term, slice.first, slice.count, settled) {
+            return self.fail(now, "write", &error);
+        }
+        self.written = last;
+        self.noted_commit = commit.min(last);
+        self.wrote_at = now;
+        if self.policy() == Fsync::Always
+            && let Err(error) = self.sync_now()
+        {
+            return self.fail_sync(now, &error);
+        }
+        self.recovered();
+        self.publish(slice.bytes.len() as u64);
+        Next::Again
+    }
+
+    fn idle(&mut self, now: Monotonic, end: &Slice) -> Next {
+        if self.stopping {
+            return self.end(now);
+        }
+        let gate = &self.server.shared.gate;
+        let commit = gate.commit_index().min(self.written);
+        let mut wait = IDLE;
+        if !gate.is_alone() && self.noted_commit < commit {
+            let due = self.wrote_at + NOTE_COMMIT_AFTER;
+            if due <= now {
+                return self.note_commit(now, end, commit);
+            }
+            wait = due.since(now);
+        }
+        if self.policy() == Fsync::EverySecond && self.current.synced.bytes < self.current.len() {
+            wait = wait.min((self.synced_at + SYNC_EVERY).since(now));
+        }
+        if self.retry_at.is_some() {
+            // Nothing is left to be written: what failed was a sync, or a note.
+            if let Err(error) = self.sync_now() {
+                return self.fail_sync(now, &error);
+            }
+            self.recovered();
+            self.publish(0);
+        }
+        Next::Wait(wait.max(Duration::from_millis(1)))
+    }
+
+    /// So that after a restart nothing that was committed has to wait for the others.
+    fn note_commit(&mut self, now: Monotonic, end: &Slice, commit: LogIndex) -> Next {
+        let position = Position { term: end.previous.term, index: self.written };
+        let bytes = self.encoder.encode(&no_entries(position), commit, self.current.synced.bytes);
+        if let Err(error) = self.current.append(bytes) {
+            return self.fail(now, "write", &error);
+        }
+        self.noted_commit = commit;
+        Next::Again
+    }
+
+    fn note_shard(&mut self, shard: Option<ShardId>) -> Next {
+        let line = shard_line(shard.as_ref());
+        let written = self.current.append(line.as_bytes()).and_then(|()| self.sync_now());
+        match written {
+            Ok(()) => {
+                self.noted_shard = shard;
+                Next::Again
+            }
+            Err(error) => self.fail(clock::monotonic(), "write", &error),
+        }
+    }
+
+    /// Tells the rest of the node how far the log is on disk; `bytes` of frames more than before.
+    fn publish(&mut self, bytes: u64) {
+        let shared = &self.server.shared;
+        let policy = self.policy();
+        let mut log = shared.log.lock();
+        if !log.set_written(self.written, bytes) {
+            // The log has turned back meanwhile.
+            return;
+        }
+        let durable = match policy {
+            _ if !self.complete => LogIndex::ZERO,
+            Fsync::Always => self.current.synced.index,
+            Fsync::EverySecond | Fsync::No => self.written,
+        };
+        log.set_durable(durable);
+        let kept = if policy == Fsync::No { self.written } else { self.current.synced.index };
+        log.pin(PIN, kept);
+        if shared.gate.is_alone() {
+            log.release(self.written);
+        }
+        let lag = log.unwritten_bytes();
+        drop(log);
+        if lag < UNWRITTEN_BYTES_MAX / 2 && shared.gate.disk() == DiskState::Lagging {
+            tracing::warn!("the disk has caught up with the write log");
+            shared.gate.set_disk(DiskState::Healthy);
+        }
+        if !shared.gate.is_alone() {
+            shared.durable_advanced();
+        } else if self.complete {
+            shared.gate.set_alone_commit(durable);
+        }
+        self.aof().counters.current_bytes.store(self.current.len(), Ordering::Relaxed);
+    }
+
+    // ------------------------------------------------------------------ syncing
+
+    fn mark(&self) -> Mark {
+        Mark { bytes: self.current.len(), index: self.written }
+    }
+
+    fn sync_now(&mut self) -> io::Result<()> {
+        let mark = self.mark();
+        self.current.file.sync_data()?;
+        self.current.synced = mark;
+        self.synced_at = clock::monotonic();
+        Ok(())
+    }
+
+    /// Takes note of a sync that has ended, and begins one that is due.
+    fn look_after_sync(&mut self, now: Monotonic) -> io::Result<()> {
+        if let Some(done) = self.syncer.take_done() {
+            self.sync_started_at = None;
+            self.aof().counters.pending_syncs.store(0, Ordering::Relaxed);
+            // A file that is not written any more was synced by itself.
+            if Arc::ptr_eq(&done.file, &self.current.file) {
+                done.result?;
+                if self.current.synced.index <= done.mark.index && done.mark.bytes <= self.current.len() {
+                    self.current.synced = done.mark;
+                    self.server.shared.log.lock().pin(PIN, done.mark.index);
+                }
+            }
+        }
+        if let Some(started) = self.sync_started_at
+            && SYNC_DELAYED <= now.since(started)
+        {
+            self.sync_started_at = None;
+            self.aof().counters.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("syncing the write log takes long: the disk is busy");
+        }
+        let due = self.policy() == Fsync::EverySecond
+            && self.retry_at.is_none()
+            && self.current.synced.bytes < self.current.len()
+            && SYNC_EVERY <= now.since(self.synced_at)
+            && !self.syncer.is_busy();
+        if due {
+            self.synced_at = now;
+            self.sync_started_at = Some(now);
+            self.aof().counters.pending_syncs.store(1, Ordering::Relaxed);
+            let (file, mark) = (Arc::clone(&self.current.file), self.mark());
+            self.syncer.submit(Job { file, mark, waiting: std::thread::current() });
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ failures
+
+    fn fail(&mut self, now: Monotonic, what: &str, error: &io::Error) -> Next {
+        self.encoder.forget_db();
+        self.retry_at = Some(now + RETRY);
+        let text = rustix_text(error);
+        if self.aof().status().error.as_deref() != Some(&text) {
+            tracing::error!(%error, what, "the write log can't be written: writes are refused until it can");
+        }
+        self.tell_failure(&text);
+        if self.stopping {
+            return Next::End;
+        }
+        Next::Again
+    }
+
+    fn tell_failure(&self, text: &str) {
+        self.aof().set_error(Some(text.to_owned()));
+        self.server.shared.gate.set_disk(DiskState::Failed);
+    }
+
+    /// What was written since the last sync may be lost, and another sync would not tell: it is written again.
+    fn fail_sync(&mut self, now: Monotonic, error: &io::Error) -> Next {
+        let next = self.fail(now, "fsync", error);
+        if let Err(error) = self.current.cut_to_synced() {
+            tracing::error!(%error, "the write log can't be cut to what was synced");
+        }
+        self.written = self.current.synced.index;
+        self.server.shared.log.lock().retract_disk(self.written);
+        next
+    }
+
+    fn recovered(&mut self) {
+        if self.retry_at.take().is_some() {
+            tracing::warn!("the write log is written again: writes are accepted");
+            self.aof().set_error(None);
+            self.server.shared.gate.set_disk(DiskState::Healthy);
+        }
+    }
+
+    /// The last entries are on disk, whatever `appendfsync` says.
+    fn end(&mut self, now: Monotonic) -> Next {
+        while self.syncer.is_busy() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match self.sync_now() {
+            Ok(()) => Next::End,
+            Err(error) => {
+                self.fail(now, "fsync", &error);
+                Next::End
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ turning back
+
+    fn rewind(&mut self, rewind: Rewind) -> Next {
+        let result = match rewind {
+            Rewind::To(index) if self.written <= index => Ok(()),
+            Rewind::To(index) => {
+                self.written = index;
+                self.noted_commit = self.noted_commit.min(index);
+                match self.current.cut_after(index, &mut self.encoder) {
+                    Ok(()) => {
+                        tracing::info!(%index, "entries that were never committed are removed from the disk");
+                        Ok(())
+                    }
+                    Err(CutError::BeforeBegin) => self.begin_anew(),
+                    Err(CutError::Io(error)) => Err(error),
+                }
+            }
+            Rewind::All => self.begin_anew(),
+        };
+        match result {
+            Ok(()) => {
+                self.server.shared.log.lock().retract_disk(self.written);
+                self.publish(0);
+                Next::Again
+            }
+            Err(error) => {
+                // Until this has succeeded nothing may be added to the file.
+                self.server.shared.log.lock().remember_rewind(rewind);
+                self.fail(clock::monotonic(), "cut", &error)
+            }
+        }
+    }
+
+    /// A new file behind which there is no base yet: nothing in it counts until there is one.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let (follows, shard, terms) = {
+            let log = self.server.shared.log.lock();
+            let index = LogIndex::new(log.written().get());
+            let term = log.term_at(index).unwrap_or_default();
+            (Position { term, index }, log.shard().cloned(), log.terms().to_vec())
+        };
+        self.current = create_incremental(&self.directory, &self.manifest, follows, shard.as_ref(), &terms)?;
+        self.complete = false;
+        self.written = follows.index;
+        self.noted_shard = shard;
+        self.encoder.forget_db();
+        self.aof().request_rewrite();
+        Ok(())
+    }
+}
+
+/// A new incremental file with its head; the manifest does not name it yet.
+pub(super) fn create_incremental(
+    directory: &Directory,
+    manifest: &Manifest,
+    follows: Position,
+    shard: Option<&ShardId>,
+    terms: &[crate::log::TermStart],
+) -> io::Result<Incremental> {
+    let name = manifest.next_incremental(directory.prefix());
+    let file = directory.create_file(&name.name)?;
+    let index = follows.index;
+    let mut incremental = Incremental::new(name, file, 0, index, index, Default::default());
+    incremental.append(head_line(follows, shard, terms).as_bytes())?;
+    incremental.file.sync_data()?;
+    incremental.synced = Mark { bytes: incremental.len(), index };
+    directory.sync()?;
+    Ok(incremental)
+}
+
+/// The system's words, without Rust's addition.
+fn rustix_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
