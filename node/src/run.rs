@@ -80,6 +80,9 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
     // Before the files are touched: no other process may be using them.
     let identity = if alone { None } else { Some(crate::member::identity()?) };
     let mut applied = LogIndex::ZERO;
+    if settings.appendonly && !alone {
+        return Err("'appendonly yes' is not available with sentinels in this version".into());
+    }
     if settings.appendonly {
         let (server, settings) = (Arc::clone(server), settings.clone());
         let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;

@@ -81,7 +81,8 @@ pub enum Annotation {
 pub fn parse_annotation(line: &[u8]) -> Option<Annotation> {
     let text = std::str::from_utf8(line).ok()?;
     let (signed, crc) = text.rsplit_once(" x=")?;
-    let crc = u32::from_str_radix(crc, 16).ok().filter(|_| crc.len() == 8)?;
+    // As it is written and in no other way: every changed byte counts.
+    let crc = u32::from_str_radix(crc, 16).ok().filter(|n| crc == format!("{n:08x}"))?;
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     digest.update(signed.as_bytes());
     let matches = digest.finalize() == u64::from(crc);

@@ -121,6 +121,10 @@ impl Aof {
 /// One line for the operator: the node must not start.
 pub fn start(server: &Arc<Server>, settings: &Settings) -> Result<LogIndex, String> {
     let directory = Directory::new(&settings.append_dirname, &settings.append_filename);
+    start_in(server, settings, directory)
+}
+
+fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
     let recovered = match directory.read_manifest()? {
         Some(manifest) => load(server, settings, &directory, manifest)?,
         None => {

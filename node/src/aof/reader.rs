@@ -17,6 +17,8 @@ use keyward_proto::ids::ShardId;
 
 /// Bytes of plain commands that are handed out at once, about.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Valkey's own annotation (`aof-timestamp-enabled`).
+const TIMESTAMP: &[u8] = b"#TS:";
 
 /// What comes next in a file.
 #[derive(Debug)]
@@ -106,6 +108,10 @@ impl FileReader {
             };
             let line = window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]);
             let Some(text) = line.strip_prefix(MARK) else {
+                // A damaged mark must not make plain commands of what the checksum protects.
+                if self.annotated && !line.starts_with(TIMESTAMP) {
+                    return Err(self.malformed("a comment that is not known"));
+                }
                 self.consume(end + 1);
                 continue;
             };

@@ -539,3 +539,152 @@ impl Loader<'_> {
         self.failure.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keyward_proto::ids::ShardId;
+
+    use super::*;
+    use crate::aof::format::{Encoder, head_line};
+    use crate::log::WriteLog;
+    use crate::testing::TestNode;
+
+    const FILE: &str = "a.1.incr.aof";
+
+    /// A file with three batches of two entries each, and where its batches end.
+    fn file(term: u64, commit: u64, synced: impl Fn(u64) -> u64) -> (Vec<u8>, Vec<usize>) {
+        let mut log = WriteLog::new(1 << 20);
+        for i in 0..6 {
+            let mut entry = EffectBuffer::default();
+            let command = format!("*3\r\n$5\r\nRPUSH\r\n$1\r\nl\r\n$1\r\n{i}\r\n");
+            entry.push(Some(keyward_proto::slot::Slot::of(b"l")), 0, command.as_bytes());
+            if i == 3 {
+                let command = "*3\r\n$3\r\nSET\r\n$1\r\nm\r\n$1\r\nx\r\n";
+                entry.push(Some(keyward_proto::slot::Slot::of(b"m")), 0, command.as_bytes());
+            }
+            log.append(Term::new(term), entry.as_payload());
+        }
+        let shard = (term > 0).then(|| ShardId::from_random([1; 20]));
+        let mut bytes = head_line(Position::ZERO, shard.as_ref(), &[]).into_bytes();
+        let mut ends = vec![bytes.len()];
+        let mut encoder = Encoder::default();
+        for first in [1, 3, 5] {
+            let all = log.read_from(LogIndex::new(first), 1 << 20).unwrap();
+            let two: usize = frames(&all.bytes).take(2).map(|f| 4 + f.len()).sum();
+            let slice = Slice { count: 2, bytes: all.bytes.slice(..two), ..all };
+            let commit = LogIndex::new(commit.min(first));
+            let synced = synced(bytes.len() as u64);
+            bytes.extend_from_slice(encoder.encode(&slice, commit, synced));
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    use crate::log::{Slice, frames};
+
+    fn load_bytes(node: &TestNode, bytes: &[u8]) -> Result<Recovered, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "a");
+        std::fs::write(directory.path_of(FILE), bytes).unwrap();
+        let manifest =
+            Manifest { incremental: vec![AofFile { name: FILE.into(), seq: 1 }], ..Manifest::default() };
+        load(node.executor.server(), &directory, manifest, true)
+    }
+
+    fn list(node: &mut TestNode) -> usize {
+        let reply = node.run("LRANGE l 0 -1");
+        let expect: String = (0..6).map(|i| format!("$1\r\n{i}\r\n")).collect();
+        let (count, rest) = reply.split_once("\r\n").unwrap();
+        assert!(expect.starts_with(rest), "{reply}");
+        count[1..].parse().unwrap()
+    }
+
+    #[test]
+    fn a_tail_that_is_torn_anywhere_is_cut_at_the_last_whole_batch() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        for end in 0..=bytes.len() {
+            let mut node = TestNode::new();
+            let recovered = load_bytes(&node, &bytes[..end]).unwrap();
+            let whole = ends.iter().filter(|e| **e <= end).count();
+            let resume = recovered.resume;
+            if whole == 0 {
+                // Not even the head: the next writer begins another file.
+                assert!(resume.is_none());
+                continue;
+            }
+            assert_eq!(resume.unwrap().len, ends[whole - 1] as u64, "{end}");
+            assert_eq!(list(&mut node), 2 * (whole - 1), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_garbled_byte_that_was_never_synced_is_a_torn_tail() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        for at in (ends[0]..bytes.len()).step_by(3) {
+            let mut garbled = bytes.clone();
+            garbled[at] ^= 1;
+            let mut node = TestNode::new();
+            load_bytes(&node, &garbled).unwrap();
+            let whole = ends.iter().filter(|e| **e <= at).count();
+            assert_eq!(list(&mut node), 2 * (whole - 1), "{at}");
+        }
+    }
+
+    #[test]
+    fn damage_to_what_was_synced_stops_the_start() {
+        let (bytes, ends) = file(0, 0, |at| at);
+        for at in (ends[0]..ends[2]).step_by(7) {
+            let mut garbled = bytes.clone();
+            garbled[at] ^= 1;
+            let error = load_bytes(&TestNode::new(), &garbled).unwrap_err();
+            let offset = *ends.iter().rev().find(|e| **e <= at).unwrap();
+            assert!(error.contains(&format!("damaged at offset {offset}")), "{error}");
+            assert!(error.contains("check-aof --fix"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_committed_stays_in_the_log() {
+        let (bytes, _) = file(3, 4, |_| 0);
+        let mut node = TestNode::replicated();
+        let recovered = load_bytes(&node, &bytes).unwrap();
+        assert_eq!(recovered.applied, LogIndex::new(4));
+        assert_eq!(recovered.resume.unwrap().batches.len(), 1);
+        assert_eq!(list(&mut node), 4);
+        let server = Arc::clone(node.executor.server());
+        let mut log = server.shared.log.lock();
+        assert_eq!(log.last(), Position::new(3, 6));
+        assert_eq!(log.read_from(LogIndex::new(5), 1 << 20).unwrap().count, 2);
+        assert_eq!(log.shard(), Some(&ShardId::from_random([1; 20])));
+        log.check_invariants();
+        drop(log);
+        // Alone it has no other copy.
+        let mut node = TestNode::new();
+        let recovered = load_bytes(&node, &bytes).unwrap();
+        assert_eq!((recovered.applied, list(&mut node)), (LogIndex::new(6), 6));
+        assert!(recovered.resume.is_none(), "a node alone writes no terms");
+    }
+
+    #[test]
+    fn plain_commands_are_loaded_and_belong_to_no_history() {
+        let (mut bytes, _) = file(0, 0, |_| 0);
+        let plain = "*1\r\n$5\r\nMULTI\r\n*3\r\n$5\r\nRPUSH\r\n$1\r\nq\r\n$1\r\n1\r\n*1\r\n$4\r\nEXEC\r\n";
+        bytes.extend_from_slice(plain.as_bytes());
+        let whole = bytes.len();
+        for end in whole - plain.len()..=whole {
+            let mut node = TestNode::new();
+            let recovered = load_bytes(&node, &bytes[..end]).unwrap();
+            let expect = if end == whole { ":1\r\n" } else { ":0\r\n" };
+            assert_eq!(node.run("LLEN q"), expect, "{end}");
+            assert_eq!(recovered.resume.is_none(), end == whole, "{end}");
+        }
+        for (bad, why) in [
+            ("*1\r\n$3\r\nFOO\r\n", "unknown command"),
+            ("FLUSHALL\r\n", "0x46"),
+            ("*1\r\n$4\r\nPING\r\n", "changes keys"),
+        ] {
+            let error = load_bytes(&TestNode::new(), bad.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
