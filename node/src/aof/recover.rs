@@ -478,7 +478,7 @@ impl Loader<'_> {
             payload.push(slot, op.db, command);
         }
         let mut log = self.server.shared.log.lock();
-        log.append(term, payload.as_payload());
+        log.append_unexecuted(term, payload.as_payload());
         Ok(())
     }
 

@@ -260,16 +260,23 @@ impl WriteLog {
         self.trim();
     }
 
-    /// Appends an entry of this node's own; it is copied.
+    /// Appends an entry that this node has executed; it is copied.
     #[inline]
     pub fn append(&mut self, term: Term, payload: &[u8]) -> LogIndex {
+        let index = self.append_unexecuted(term, payload);
+        self.executed = index;
+        index
+    }
+
+    /// Appends an entry that is still to be applied, and others before it: the begin of a term, or what a disk has.
+    #[inline]
+    pub fn append_unexecuted(&mut self, term: Term, payload: &[u8]) -> LogIndex {
         assert!(term >= self.last.term, "append of term {term} after term {}", self.last.term);
         let index = self.last.index.next();
         if self.terms.last().is_none_or(|t| t.term != term) {
             self.begin_term(term, index);
         }
         self.last = Position { term, index };
-        self.executed = index;
         if self.keeps_entries {
             self.copy_into_chunk(term, index, payload);
             self.count_unwritten(LENGTH_BYTES + payload.len());

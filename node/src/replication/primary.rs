@@ -91,7 +91,7 @@ impl Primary {
     ) -> Primary {
         assert_eq!(shard.primary.as_ref(), Some(&local.me));
         assert_eq!(shard.term, local.term);
-        let tail = log.append(local.term, &[]);
+        let tail = log.append_unexecuted(local.term, &[]);
         local.keyspace.apply_up_to(tail, out);
         let nobody_before = shard.previous_primary_gone || local.term <= Term::ZERO.next();
         let serve_at = if nobody_before { now } else { local.giver.promised_until() };
