@@ -6,12 +6,14 @@
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
 //! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run.
+//! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
 
 pub mod benchmark;
 pub mod cluster;
 pub mod compare;
+pub mod linearizability;
 pub mod load;
 pub mod processes;
 pub mod programs;
