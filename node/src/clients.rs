@@ -138,6 +138,14 @@ impl Client {
         self.wake.notify_one();
     }
 
+    /// About what it takes, with what it has sent and what it has not yet received.
+    pub fn memory_bytes(&self) -> usize {
+        let buffers =
+            self.query_buffer_len.load(Ordering::Relaxed) + self.output_buffer_len.load(Ordering::Relaxed);
+        let queued = self.description.lock().multi_len_bytes + self.pushes.lock().len_bytes;
+        size_of::<Client>() + buffers + queued
+    }
+
     /// Messages that wait, oldest first.
     #[inline]
     pub fn take_pushes(&self) -> VecDeque<Push> {

@@ -1,4 +1,5 @@
-//! What happens by itself: keys expire, clients are closed that idle or do not read what they are sent.
+//! What happens by itself: keys expire, memory is measured and kept within its limit, clients are closed that idle, do
+//! not read what they are sent, or take too much memory.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -8,31 +9,62 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock;
-use crate::execute::Executor;
+use crate::execute::{Eviction, Executor, ExpiryCycle};
 use crate::server::Server;
+use crate::stats::ThreadStats;
 
-/// How often slots are looked at for keys that have expired.
-const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+/// How often slots are looked at for keys that have expired, while there is no more to do.
+const REGULAR: Duration = Duration::from_millis(100);
+/// How often the memory in use is looked at while it is limited.
+const MEMORY: Duration = Duration::from_millis(10);
+/// How long to rest between two bursts of work that is due.
+const REST: Duration = Duration::from_millis(1);
+/// How long one burst of expiry may be, times `active-expire-effort`.
+const EXPIRE_MAX: Duration = Duration::from_millis(1);
+/// How long one burst of eviction may be.
+const EVICT_MAX: Duration = Duration::from_millis(1);
 
 /// Runs until the program ends.
 pub async fn run(server: Arc<Server>) {
     let mut executor = Executor::new(Arc::clone(&server));
-    server.memory_startup.store(crate::process::allocated(), Ordering::Relaxed);
-    let mut interval = tokio::time::interval(EXPIRE_EVERY);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut over_soft_limit = OverSoftLimit::default();
+    server.memory.set_startup(crate::process::allocated());
+    let (mut regular, mut memory) = (clock::monotonic(), clock::monotonic());
+    let mut more_expires = false;
     loop {
-        interval.tick().await;
-        let paused = !server.pause.is_over(clock::unix_millis().0);
-        if !paused && server.active_expire.load(Ordering::Relaxed) {
-            executor.expire_cycle();
+        let now = clock::monotonic();
+        let is_regular = regular <= now;
+        if is_regular {
+            regular = now + REGULAR;
+            server.saves.tick(&server);
+            close_idle_clients(&server);
+            let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
+            executor.stats.output_buffer_disconnections.add(closed);
+            server.rates.sample(clock::unix_millis().0, &server.stats);
         }
-        server.saves.tick(&server);
-        close_idle_clients(&server);
-        let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
-        executor.stats.output_buffer_disconnections.add(closed);
-        server.rates.sample(clock::unix_millis().0, &server.stats);
-        server.memory_peak.fetch_max(crate::process::allocated(), Ordering::Relaxed);
+        let settings = server.settings();
+        let mut more_evictions = false;
+        if is_regular || memory <= now {
+            memory = now + MEMORY;
+            server.correct_memory();
+            server.memory.watch_limit(settings.maxmemory, clock::unix_millis().0);
+            limit_clients(&server, settings.maxmemory_clients, &executor.stats);
+        }
+        let paused = !server.pause.is_over(clock::unix_millis().0);
+        if !paused {
+            more_evictions = executor.evict_cycle(EVICT_MAX) == Eviction::Running;
+            if (is_regular || more_expires) && server.active_expire.load(Ordering::Relaxed) {
+                let time_max = EXPIRE_MAX * settings.expire_effort;
+                more_expires = executor.expire_cycle(time_max) == ExpiryCycle::MoreDue;
+            }
+        }
+        let next = if settings.maxmemory == 0 && settings.maxmemory_clients == 0 {
+            regular
+        } else {
+            regular.min(memory)
+        };
+        let rest = if more_expires || more_evictions { REST } else { clock::until(next).max(REST) };
+        tokio::time::sleep(rest).await;
     }
 }
 
@@ -90,6 +122,28 @@ fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: i64)
     closed
 }
 
+/// `maxmemory-clients`: closes the clients that take most until all together take less.
+fn limit_clients(server: &Server, limit: usize, stats: &ThreadStats) {
+    if limit == 0 {
+        return;
+    }
+    let mut clients: Vec<_> =
+        server.clients.all().into_iter().map(|client| (client.memory_bytes(), client)).collect();
+    let mut total: usize = clients.iter().map(|(bytes, _)| bytes).sum();
+    if total <= limit {
+        return;
+    }
+    clients.retain(|(_, client)| !client.is_killed() && !client.description.lock().no_evict);
+    clients.sort_unstable_by_key(|(bytes, _)| *bytes);
+    while limit < total
+        && let Some((bytes, client)) = clients.pop()
+    {
+        tracing::info!(client = client.id, bytes, "closed: clients take more than maxmemory-clients");
+        client.kill();
+        stats.evicted_clients.add(1);
+        total -= bytes;
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,12 @@
 //! 3. append its effects to the log under these locks, so that the log's order is the order of execution per slot;
 //! 4. unlock; serve clients that waited for what it pushed; publish keyspace events.
 
+mod eviction;
+mod expiry;
+
+pub use eviction::Eviction;
+pub use expiry::ExpiryCycle;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,8 +25,8 @@ use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use parking_lot::RawMutex;
 use parking_lot::lock_api::ArcMutexGuard;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use crate::blocking::{Served, Waiter};
 use crate::clock;
@@ -28,9 +34,11 @@ use crate::command::table::{self, Row, Scope};
 use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
 use crate::config::Settings;
 use crate::gate::{DiskState, GateState};
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::keyspace::{DbKey, world};
 use crate::lookahead::{Lookahead, Planned};
+use crate::process;
 use crate::pubsub::Kind;
 use crate::routing::{Owner, Routing, endpoint};
 use crate::server::Server;
@@ -107,6 +115,10 @@ pub struct Executor {
     lookahead: Lookahead,
     /// The commands that the running batch has called, to share its time among them.
     called: Vec<&'static Row>,
+    /// Zero: no limit.
+    maxmemory: usize,
+    evictor: eviction::Evictor,
+    expirer: expiry::Expirer,
 }
 
 /// The thread's gate while it executes a batch; given back while the world is stopped.
@@ -135,6 +147,9 @@ impl Executor {
             rng: SmallRng::from_os_rng(),
             lookahead: Lookahead::default(),
             called: Vec::new(),
+            maxmemory: 0,
+            evictor: eviction::Evictor::default(),
+            expirer: expiry::Expirer::default(),
             server,
         }
     }
@@ -154,6 +169,7 @@ impl Executor {
         if version != self.version {
             self.settings = self.server.settings();
             self.routing = self.server.routing();
+            self.maxmemory = self.settings.maxmemory;
             self.version = version;
         }
     }
@@ -189,6 +205,9 @@ impl Executor {
             self.settings.notify_keyspace_events,
         );
         keys.limits = self.settings.limits;
+        if self.settings.lfu.is_some() {
+            keys.set_access_clock(AccessClock::new(now, self.settings.lfu), self.rng.random());
+        }
         let mut progress = Progress::default();
         let mut stop = None;
         let mut next = first;
@@ -210,6 +229,7 @@ impl Executor {
             }
         }
         self.count_time(start);
+        process::note_memory(&server.memory);
         let (hits, misses, expired) = keys.take_counts();
         self.stats.commands.add((next - first) as u64);
         session.client.commands.fetch_add((next - first) as u64, Ordering::Relaxed);
@@ -250,7 +270,15 @@ impl Executor {
             Ok(row) => {
                 session.client.set_last_command(row);
                 confirms = row.has(table::PUBSUB) && row.name.ends_with("subscribe");
-                match self.admit(session, row, args, waited, keys.now, progress) {
+                let mut admission = self.admit(session, row, args, waited, keys.now, progress);
+                if self.maxmemory != 0
+                    && let Ok(admitted) = &admission
+                    && needs_memory(session, row, admitted)
+                    && !self.make_room(keys, progress)
+                {
+                    admission = Err(CommandError::OutOfMemory);
+                }
+                match admission {
                     Ok(Admission::Execute) => {
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, result.is_err());
@@ -701,6 +729,9 @@ impl Executor {
             // The node is not what it was when the command ran: clients that wait are sent away by their connections.
             drop(keys.take_ready());
         }
+        if keys.has_garbage() {
+            self.free(keys);
+        }
         while keys.has_ready() {
             for key in keys.take_ready() {
                 self.serve_waiters(&key, keys, progress);
@@ -922,49 +953,6 @@ impl Executor {
         self.server.pubsub.end(session);
     }
 
-    // ------------------------------------------------------------------ expiry
-
-    /// Deletes expired keys of every slot that may have some. A replica expires nothing by itself.
-    pub fn expire_cycle(&mut self) {
-        self.refresh();
-        let server = Arc::clone(&self.server);
-        let gate = &server.shared.gate;
-        let client_free = || {
-            gate.state() == GateState::Primary
-                && gate.lease_valid(clock::monotonic())
-                && gate.disk() == DiskState::Healthy
-        };
-        if !client_free() {
-            return;
-        }
-        let started = clock::unix_millis().0;
-        for slot in Slot::all() {
-            // Most slots have nothing to expire: for them, no more than this look.
-            let next = server.keyspace.lock(slot).next_expiry;
-            if next == 0 || started <= next {
-                continue;
-            }
-            let _batch = self.gate.lock_arc();
-            if !client_free() {
-                return;
-            }
-            let now = clock::unix_millis().0;
-            let notify = self.settings.notify_keyspace_events;
-            let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, notify);
-            keys.lock_one(slot);
-            keys.expire_slot();
-            let index = self.append(&mut keys);
-            keys.unlock();
-            self.stats.expired_keys.add(keys.take_counts().2);
-            if index.is_some() {
-                server.shared.notify_appended();
-            }
-            for event in keys.take_events() {
-                server.publish_event(&event, index.unwrap_or(0), &self.settings);
-            }
-        }
-    }
-
     // ------------------------------------------------------------------ the log's effects
 
     /// Until the guard is dropped nobody stops the world. For changes that no batch makes.
@@ -1003,6 +991,7 @@ impl Executor {
         let result = self.call(session, row, args, &mut keys, &mut out);
         keys.set_last_write(index.get());
         keys.unlock();
+        self.free(&mut keys);
         result.map(drop).map_err(|e| format!("{}: {e}", row.name.to_uppercase()))
     }
 
@@ -1020,7 +1009,9 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let mut keys =
             Keys::new(&server.keyspace, Mode::Apply, false, 0, crate::notify::EventClasses::default());
+        self.refresh();
         keys.limits = self.settings.limits;
+        keys.set_access_clock(AccessClock::new(clock::unix_millis().0, self.settings.lfu), self.rng.random());
         match slots {
             Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),
@@ -1036,6 +1027,37 @@ impl Executor {
         });
         keys.set_last_write(index.get());
         keys.unlock();
+        self.free(&mut keys);
+    }
+
+    /// Appends the effects of what the node did by itself under the held locks, and unlocks. The index, if there were
+    /// any.
+    fn commit_own(&self, keys: &mut Keys<'_>) -> Option<u64> {
+        let index = self.append(keys);
+        keys.unlock();
+        for event in keys.take_events() {
+            self.server.publish_event(&event, index.unwrap_or(0), &self.settings);
+        }
+        self.stats.changes.add(keys.take_dirty());
+        index
+    }
+
+    /// Whether keys may expire or be evicted without a command that asks for it: their effects are writes. The thread's
+    /// gate is held.
+    fn acts_by_itself(&self) -> bool {
+        let gate = &self.server.shared.gate;
+        gate.state() == GateState::Primary
+            && gate.lease_valid(clock::monotonic())
+            && gate.disk() == DiskState::Healthy
+    }
+
+    /// Drops large values that were deleted or replaced, here or in the background. No slot is locked.
+    fn free(&self, keys: &mut Keys<'_>) {
+        for garbage in keys.take_garbage() {
+            if self.settings.frees_lazily(garbage.cause) {
+                self.server.reclaim.free(garbage.entry);
+            }
+        }
     }
 }
 
@@ -1045,6 +1067,19 @@ enum Admission {
     Execute,
     Queue,
     Stop(Stop),
+}
+
+/// Whether a command is refused when memory is short. What is queued in a transaction takes memory, whatever it is.
+fn needs_memory(session: &Session, row: &Row, admitted: &Admission) -> bool {
+    match admitted {
+        Admission::Stop(_) => false,
+        Admission::Queue => true,
+        Admission::Execute if row.scope == Scope::Transaction => {
+            let transaction = session.transaction.as_ref();
+            transaction.is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(table::DENYOOM)))
+        }
+        Admission::Execute => row.has(table::DENYOOM),
+    }
 }
 
 /// The commands that end or leave a transaction, or are refused in it, rather than being queued.

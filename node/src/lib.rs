@@ -12,6 +12,7 @@
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
+//! - [`memory`], [`reclaim`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //!
 //! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`],
@@ -36,6 +37,7 @@ pub mod loading;
 pub mod log;
 pub mod lookahead;
 pub mod member;
+pub mod memory;
 pub mod notify;
 pub mod process;
 pub mod pubsub;

@@ -2,7 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use tikv_jemalloc_ctl::{epoch, stats};
+use std::cell::Cell;
+
+use tikv_jemalloc_ctl::thread::{self, ThreadLocal};
+use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
+
+use crate::memory::{Noted, UsedMemory};
 
 /// Bytes, as the allocator and the kernel count them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,7 +37,7 @@ pub fn memory() -> Memory {
     }
     let resident = stats::resident::read().unwrap_or(0);
     Memory {
-        allocated: stats::allocated::read().unwrap_or(0),
+        allocated: in_use(),
         active: stats::active::read().unwrap_or(0),
         resident,
         rss: kilobytes("/proc/self/status", "VmRSS:").unwrap_or(resident),
@@ -45,7 +50,95 @@ pub fn allocated() -> usize {
     if epoch::advance().is_err() {
         return 0;
     }
-    stats::allocated::read().unwrap_or(0)
+    in_use()
+}
+
+/// As of the last `epoch::advance`. What threads have freed and keep for their next allocations is in the allocator's
+/// total, but not in use.
+fn in_use() -> usize {
+    // 4096 stands for all arenas together.
+    let kept: usize = b"stats.arenas.4096.tcache_bytes\0".name().read().unwrap_or(0);
+    stats::allocated::read().unwrap_or(0).saturating_sub(kept)
+}
+
+/// Where the allocator counts for a thread, and what of it is already in the shared figure.
+struct ThreadMemory {
+    allocated: ThreadLocal<u64>,
+    deallocated: ThreadLocal<u64>,
+    noted: Cell<Noted>,
+}
+
+impl ThreadMemory {
+    fn new() -> Option<ThreadMemory> {
+        let (allocated, deallocated) = (thread::allocatedp::read().ok()?, thread::deallocatedp::read().ok()?);
+        let memory = ThreadMemory { allocated, deallocated, noted: Cell::default() };
+        memory.noted.set(Noted::new(memory.net()));
+        Some(memory)
+    }
+
+    /// Bytes that the thread has allocated less those that it has freed, ever: negative where others allocate.
+    #[inline]
+    fn net(&self) -> i64 {
+        self.allocated.get().wrapping_sub(self.deallocated.get()).cast_signed()
+    }
+}
+
+thread_local! {
+    static THREAD_MEMORY: Option<ThreadMemory> = ThreadMemory::new();
+}
+
+#[inline]
+fn with_thread_memory(f: impl FnOnce(&mut Noted, i64)) {
+    THREAD_MEMORY.with(|memory| {
+        if let Some(memory) = memory {
+            let mut noted = memory.noted.get();
+            f(&mut noted, memory.net());
+            memory.noted.set(noted);
+        }
+    });
+}
+
+/// Adds what this thread has allocated and freed to the shared figure, if it is worth it. For threads that do so all
+/// the time: what was allocated long before is already in the figure.
+#[inline]
+pub fn note_memory(used: &UsedMemory) {
+    with_thread_memory(|noted, net| used.note(noted, net));
+}
+
+/// As [`note_memory`], however little it is.
+pub fn note_memory_exactly(used: &UsedMemory) {
+    with_thread_memory(|noted, net| used.note_all(noted, net));
+}
+
+/// What this thread has allocated until now is in the shared figure already: it notes only now and then.
+pub fn begin_noting_memory() {
+    with_thread_memory(|noted, net| *noted = Noted::new(net));
+}
+
+/// Gives pages that hold nothing back to the system at once, rather than some seconds after they became empty.
+pub fn purge() {
+    let arenas = tikv_jemalloc_ctl::arenas::narenas::read().unwrap_or(0) as usize;
+    for name in [&b"arena.0.dirty_decay_ms\0"[..], &b"arena.0.muzzy_decay_ms\0"[..]] {
+        let Ok(mut decay) = name.name().mib::<[usize; 3]>() else { continue };
+        for arena in 0..arenas {
+            decay[1] = arena;
+            // Setting it to "at once" does it at once. An arena that was never used refuses: there is nothing in it.
+            let Ok(before) = decay.update(0_isize) else { continue };
+            if let Err(error) = decay.write(before) {
+                tracing::warn!(%error, arena, "the allocator gives memory back at once from now on");
+            }
+        }
+    }
+}
+
+/// The allocator's own report.
+pub fn allocator_report() -> Vec<u8> {
+    let mut report = Vec::new();
+    let options = tikv_jemalloc_ctl::stats_print::Options::default();
+    if let Err(error) = tikv_jemalloc_ctl::stats_print::stats_print(&mut report, options) {
+        tracing::warn!(%error, "the allocator's report is incomplete");
+    }
+    report
 }
 
 fn kilobytes(file: &str, field: &str) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! What all threads of a node share.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use keyward_proto::ids::{LogIndex, Position};
@@ -13,10 +13,13 @@ use crate::clients::Clients;
 use crate::config::{Config, Settings};
 use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
+use crate::keyspace::eviction::SharedWeights;
 use crate::keyspace::world::World;
 use crate::log::WriteLog;
+use crate::memory::UsedMemory;
 use crate::notify::Event;
 use crate::pubsub::PubSub;
+use crate::reclaim::Reclaim;
 use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
 use crate::snapshot::Snapshots;
@@ -38,9 +41,10 @@ pub struct Server {
     pub pubsub: PubSub,
     pub stats: Stats,
     pub rates: Rates,
-    /// Bytes allocated once the server was set up, and at most since.
-    pub memory_startup: AtomicUsize,
-    pub memory_peak: AtomicUsize,
+    pub memory: Arc<UsedMemory>,
+    pub reclaim: Reclaim,
+    /// By which slots are drawn for eviction.
+    pub eviction_weights: SharedWeights,
     /// Changed by CONFIG SET only; threads read [`Server::settings`] when the version has moved.
     config: Mutex<Config>,
     settings: RwLock<Arc<Settings>>,
@@ -150,6 +154,7 @@ impl Server {
         let alone = settings.sentinels.is_empty();
         let gate = if alone { Gate::alone() } else { Gate::replicated() };
         let log = WriteLog::new(settings.backlog_len_bytes);
+        let memory: Arc<UsedMemory> = Arc::default();
         Ok(Arc::new_cyclic(|me| Server {
             keyspace: Keyspace::default(),
             world: World::default(),
@@ -158,8 +163,9 @@ impl Server {
             pubsub: PubSub::default(),
             stats: Stats::default(),
             rates: Rates::default(),
-            memory_startup: AtomicUsize::new(0),
-            memory_peak: AtomicUsize::new(0),
+            reclaim: Reclaim::new(Arc::clone(&memory)),
+            memory,
+            eviction_weights: SharedWeights::default(),
             config: Mutex::new(config),
             settings: RwLock::new(Arc::new(settings)),
             routing: RwLock::default(),
@@ -274,9 +280,18 @@ impl Server {
         others.map(|node| Replica { node, in_sync: shard.in_sync.contains(&node.id) }).collect()
     }
 
+    /// Brings the figure of the memory in use up to date with the allocator's own.
+    pub fn correct_memory(&self) {
+        let before = self.memory.figure();
+        let log = self.shared.log.lock().allocated_bytes();
+        self.memory.correct(before, crate::process::allocated(), log);
+    }
+
     /// CONFIG RESETSTAT.
     pub fn reset_stats(&self) {
         self.stats.reset();
+        self.memory.reset_stats();
+        self.reclaim.reset_stats();
         self.auth_failures.store(0, Ordering::Relaxed);
     }
 

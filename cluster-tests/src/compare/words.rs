@@ -427,6 +427,9 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
 
 /// Directives with the same defaults in both servers.
 const CONFIG_NAMES: &[&str] = &[
+    "maxmemory",
+    "maxmemory-clients",
+    "maxmemory-eviction-tenacity",
     "maxmemory-policy",
     "maxmemory-samples",
     "hash-max-listpack-entries",
@@ -444,7 +447,11 @@ const CONFIG_NAMES: &[&str] = &[
     "databases",
     "proto-max-bulk-len",
     "stream-node-max-*",
-    "lazyfree-lazy-user-del",
+    "active-expire-effort",
+    "lazyfree-lazy-*",
+    "lazyfree-lazy-eviction",
+    "lfu-decay-time",
+    "lfu-log-factor",
     "timeout",
     "TIMEOUT",
     "nosuchdirective",

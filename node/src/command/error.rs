@@ -34,6 +34,7 @@ pub enum CommandError {
     ReadOnly,
     MasterDown,
     NoReplicas,
+    OutOfMemory,
 }
 
 impl CommandError {
@@ -99,6 +100,9 @@ impl fmt::Display for CommandError {
                 "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             ),
             CommandError::NoReplicas => f.write_str("NOREPLICAS Not enough good replicas to write."),
+            CommandError::OutOfMemory => {
+                f.write_str("OOM command not allowed when used memory > 'maxmemory'.")
+            }
         }
     }
 }

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use keyward_proto::resp::request::split_words;
 
+use crate::keyspace::access::Lfu;
+use crate::keyspace::eviction::Policy;
+use crate::keyspace::garbage::Cause;
 use crate::keyspace::types::quicklist::Fill;
 use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
 use crate::notify::EventClasses;
@@ -100,6 +103,22 @@ pub struct Settings {
     pub append_dirname: String,
     pub append_filename: String,
     pub aof_load_truncated: bool,
+    /// Zero: no limit.
+    pub maxmemory: usize,
+    /// What clients may take with their buffers; zero: no limit.
+    pub maxmemory_clients: usize,
+    pub maxmemory_policy: Policy,
+    pub maxmemory_samples: usize,
+    /// How long one command may evict; `None`: as long as it takes.
+    pub eviction_time_max: Option<Duration>,
+    /// The parameters of the counters, with an LFU policy.
+    pub lfu: Option<Lfu>,
+    pub lazy_eviction: bool,
+    pub lazy_expire: bool,
+    pub lazy_server_del: bool,
+    pub lazy_user_del: bool,
+    /// 1 to 10.
+    pub expire_effort: u32,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
     /// `*-max-listpack-*` and their like.
     pub limits: Limits,
@@ -113,6 +132,19 @@ pub struct OutputLimit {
     /// More than this all the time for `soft_seconds` closes it.
     pub soft_bytes: usize,
     pub soft_seconds: u64,
+}
+
+impl Settings {
+    /// Whether a large value is dropped in the background.
+    pub fn frees_lazily(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Evicted => self.lazy_eviction,
+            Cause::Expired => self.lazy_expire,
+            Cause::Replaced => self.lazy_server_del,
+            Cause::Deleted => self.lazy_user_del,
+            Cause::Unlinked => true,
+        }
+    }
 }
 
 impl Default for Config {
@@ -309,6 +341,8 @@ impl Config {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
+        let maxmemory: usize = self.unsigned("maxmemory")?;
+        let policy = Policy::parse(self.text("maxmemory-policy"));
         let settings = Settings {
             port,
             bus_port,
@@ -367,6 +401,23 @@ impl Config {
             append_dirname: self.text("appenddirname").to_owned(),
             append_filename: self.text("appendfilename").to_owned(),
             aof_load_truncated: self.yes("aof-load-truncated"),
+            maxmemory,
+            maxmemory_clients: match self.text("maxmemory-clients").strip_suffix('%') {
+                Some(percent) => maxmemory / 100 * percent.parse().unwrap_or(0),
+                None => self.unsigned("maxmemory-clients")?,
+            },
+            maxmemory_policy: policy,
+            maxmemory_samples: self.unsigned("maxmemory-samples")?,
+            eviction_time_max: eviction_time_max(self.unsigned("maxmemory-eviction-tenacity")?),
+            lazy_eviction: self.yes("lazyfree-lazy-eviction"),
+            lazy_expire: self.yes("lazyfree-lazy-expire"),
+            lazy_server_del: self.yes("lazyfree-lazy-server-del"),
+            lazy_user_del: self.yes("lazyfree-lazy-user-del"),
+            expire_effort: self.unsigned("active-expire-effort")?,
+            lfu: policy.is_lfu().then_some(Lfu {
+                log_factor: self.unsigned("lfu-log-factor")?,
+                decay_minutes: self.unsigned("lfu-decay-time")?,
+            }),
         };
         for (name, value) in
             [("appendfilename", &settings.append_filename), ("appenddirname", &settings.append_dirname)]
@@ -382,6 +433,16 @@ impl Config {
             return Err("cluster-enabled yes needs --sentinels host:port,...".into());
         }
         Ok(settings)
+    }
+}
+
+/// `maxmemory-eviction-tenacity`: half a millisecond by default, 15 % more with each step above that.
+fn eviction_time_max(tenacity: u32) -> Option<Duration> {
+    const STEP: Duration = Duration::from_micros(50);
+    match tenacity {
+        0..=10 => Some(STEP * tenacity),
+        11..100 => Some((STEP * 10).mul_f64(1.15_f64.powi(i32::try_from(tenacity - 10).unwrap_or(0)))),
+        _ => None,
     }
 }
 

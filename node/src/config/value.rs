@@ -18,7 +18,8 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
         }
         Kind::MemoryOrPercent => match value.strip_suffix('%').map(str::parse::<u8>) {
             Some(Ok(percent)) if percent <= 100 => Ok(format!("{percent}%")),
-            Some(_) => Err("argument must be a memory or percent value".into()),
+            Some(Ok(_)) => Err("percentage argument must be less or equal to 100".into()),
+            Some(Err(_)) => Err("argument must be a memory or percent value".into()),
             None => {
                 let bytes = parse_memory(value).ok_or("argument must be a memory or percent value")?;
                 Ok(bytes.to_string())

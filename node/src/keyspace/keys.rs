@@ -16,7 +16,9 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::MutexGuard;
 use rand::Rng;
 
+use super::access::AccessClock;
 use super::entry::{Compact, Entry, Epoch, NewValue, ValueRef, ValueType};
+use super::garbage::{Cause, Garbage, is_large};
 use super::table::{ScanPosition, hash_of};
 use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
@@ -24,9 +26,6 @@ use crate::command::CommandError;
 use crate::log::EffectBuffer;
 use crate::notify::{Event, EventClass, EventClasses};
 use crate::rdb::record::Access;
-
-/// The access clock counts seconds up to here, then from zero.
-const ACCESS_MAX: u32 = 0xff_ffff;
 
 /// On whose behalf the keyspace is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +57,13 @@ pub enum Expiry {
     At(i64),
 }
 
+/// How far a search for expired keys has come in a slot; the default is its begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpiryWalk {
+    db: DbIndex,
+    position: ScanPosition,
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Keys<'a> {
@@ -69,8 +75,11 @@ pub struct Keys<'a> {
     pub db: DbIndex,
     /// Milliseconds since the Unix epoch, the same throughout a command.
     pub now: i64,
-    /// Seconds, for the access clock.
+    /// The access field of keys that are created, and without an LFU policy of keys that are used.
     pub access: u32,
+    clock: AccessClock,
+    /// For LFU counters.
+    dice: Cell<u32>,
     /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
     pub no_touch: bool,
     /// Up to where collections are compact.
@@ -86,6 +95,8 @@ pub struct Keys<'a> {
     /// Number of modifications by the running command (or transaction).
     dirty: u64,
     expired: RefCell<Vec<DbKey>>,
+    /// Large values, to be dropped without locks.
+    garbage: Vec<Garbage>,
     ready: Vec<DbKey>,
     notify: EventClasses,
     events: RefCell<Vec<Event>>,
@@ -99,8 +110,15 @@ pub struct Keys<'a> {
     known: (usize, usize, u64),
 }
 
+/// A linear congruential generator: its upper bits are good enough to throw a coin with.
+fn throw(dice: &Cell<u32>) -> u32 {
+    dice.set(dice.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    dice.get()
+}
+
 impl<'a> Keys<'a> {
     pub fn new(space: &'a Keyspace, mode: Mode, logging: bool, now: i64, notify: EventClasses) -> Self {
+        let clock = AccessClock::new(now, None);
         Keys {
             space,
             held: Held::None,
@@ -108,7 +126,9 @@ impl<'a> Keys<'a> {
             spare_states: Vec::new(),
             db: 0,
             now,
-            access: u32::try_from((now / 1000) & i64::from(ACCESS_MAX)).unwrap_or(0),
+            access: clock.of_new_key(),
+            clock,
+            dice: Cell::new(0),
             no_touch: false,
             limits: Limits::default(),
             mode,
@@ -118,6 +138,7 @@ impl<'a> Keys<'a> {
             encoded: BytesMut::new(),
             dirty: 0,
             expired: RefCell::default(),
+            garbage: Vec::new(),
             ready: Vec::new(),
             notify,
             events: RefCell::default(),
@@ -400,9 +421,26 @@ impl<'a> Keys<'a> {
     pub fn read(&self, key: &[u8]) -> Option<&Entry> {
         let entry = self.peek(key)?;
         if !self.no_touch {
-            entry.set_access(self.access);
+            self.touch(entry);
         }
         Some(entry)
+    }
+
+    /// Notes that a key is used.
+    #[inline]
+    pub fn touch(&self, entry: &Entry) {
+        if self.clock.is_lfu() {
+            entry.set_access(self.clock.touched(entry.access(), throw(&self.dice)));
+        } else {
+            entry.set_access(self.access);
+        }
+    }
+
+    /// What the access fields mean from now on; `seed` is for the dice of LFU counters.
+    pub fn set_access_clock(&mut self, clock: AccessClock, seed: u32) {
+        self.access = clock.of_new_key();
+        self.clock = clock;
+        self.dice.set(seed);
     }
 
     /// As [`Keys::read`], for commands that look at a key without using it: its access clock stays.
@@ -481,11 +519,48 @@ impl<'a> Keys<'a> {
 
     /// Deletes a key because its time has passed, with its effect.
     pub fn expire_now(&mut self, key: &[u8]) {
-        if self.remove(key).is_some() {
+        if let Some(entry) = self.remove(key) {
+            self.discard(entry, Cause::Expired);
             self.expired_count += 1;
             self.propagate_as(key, &[b"DEL", key]);
             self.notify(EventClass::Expired, "expired", key);
         }
+    }
+
+    /// Deletes a key because memory is short, with its effect.
+    pub fn evict(&mut self, key: &[u8]) {
+        if let Some(entry) = self.remove(key) {
+            self.discard(entry, Cause::Evicted);
+            self.propagate_as(key, &[b"UNLINK", key]);
+            self.notify(EventClass::Evicted, "evicted", key);
+        }
+    }
+
+    /// Drops an entry that is not in the keyspace any more; if that takes long, after the command.
+    pub fn discard(&mut self, entry: Entry, cause: Cause) {
+        if is_large(&entry) {
+            self.garbage.push(Garbage { entry, cause });
+        }
+    }
+
+    /// Large values that are to be dropped now that no slot is locked.
+    pub fn take_garbage(&mut self) -> Vec<Garbage> {
+        std::mem::take(&mut self.garbage)
+    }
+
+    #[inline]
+    pub fn has_garbage(&self) -> bool {
+        !self.garbage.is_empty()
+    }
+
+    /// The keyspace, for those who hold no lock.
+    pub fn space(&self) -> &'a Keyspace {
+        self.space
+    }
+
+    /// The entry of a key, expired or not.
+    pub fn stored(&self, key: &[u8]) -> Option<&Entry> {
+        self.state(key).table(self.db)?.get(self.key_hash(key), key)
     }
 
     /// Whether an expiry that is about to be set has passed already, so that the key is deleted instead. Never
@@ -504,7 +579,7 @@ impl<'a> Keys<'a> {
             self.expire_if_due(key);
             return None;
         }
-        entry.set_access(self.access);
+        self.touch(entry);
         let is_saved = entry.epoch() == self.epoch;
         if !is_saved {
             self.save_old(hash, key);
@@ -589,12 +664,11 @@ impl<'a> Keys<'a> {
     /// The access clock of a key that comes from elsewhere; that of a key used now if nothing is known.
     pub fn access_of(&self, access: Option<Access>) -> u32 {
         match access {
-            Some(Access::IdleSeconds(seconds)) => {
-                self.access.wrapping_sub(u32::try_from(seconds).unwrap_or(ACCESS_MAX).min(ACCESS_MAX))
-                    & ACCESS_MAX
+            Some(Access::IdleSeconds(seconds)) if !self.clock.is_lfu() => {
+                self.clock.from_idle_seconds(seconds)
             }
-            // Access frequencies are not tracked.
-            Some(Access::Frequency(_)) | None => self.access,
+            Some(Access::Frequency(counter)) if self.clock.is_lfu() => self.clock.from_frequency(counter),
+            Some(_) | None => self.access,
         }
     }
 
@@ -615,6 +689,7 @@ impl<'a> Keys<'a> {
     pub fn insert(&mut self, key: &[u8], value: NewValue<'_>, expiry: Expiry) {
         let (db, now, mode, access) = (self.db, self.now, self.mode, self.access);
         let (space, epoch) = (self.space, self.epoch);
+        let lfu = self.clock.is_lfu().then(|| (self.clock, throw(&self.dice)));
         let new_expiry = match expiry {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::None => None,
@@ -634,19 +709,32 @@ impl<'a> Keys<'a> {
         if entry.epoch() != epoch {
             space.cow.save_old(Slot::of(key), db, entry);
         }
-        entry.set_value(value);
-        entry.set_access(access);
+        let access = lfu.map_or(access, |(clock, random)| clock.touched(entry.access(), random));
+        let mut replaced = None;
+        if is_large(entry) {
+            let mut new = Entry::new(key, value, before, access);
+            new.set_epoch(epoch);
+            replaced = Some(std::mem::replace(entry, new));
+        } else {
+            entry.set_value(value);
+            entry.set_access(access);
+        }
         let after = if expiry == Expiry::Keep && live { before } else { new_expiry };
         if before != after {
             entry.set_expire_at(after);
             state.count_expiry(db, before, after);
         }
+        if let Some(replaced) = replaced {
+            self.discard(replaced, Cause::Replaced);
+        }
     }
 
     /// Puts an entry under a key that does not exist: RENAME, MOVE, COPY, RESTORE.
     pub fn insert_entry(&mut self, mut entry: Entry) {
-        self.remove(entry.key());
         entry.set_epoch(self.epoch);
+        if let Some(replaced) = self.remove(entry.key()) {
+            self.discard(replaced, Cause::Replaced);
+        }
         let (db, expire_at, hash) = (self.db, entry.expire_at(), hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
         let state = self.state_mut(&key);
@@ -708,26 +796,53 @@ impl<'a> Keys<'a> {
         state.count_expiry(db, before, expire_at);
     }
 
-    /// Deletes every expired key of the one locked slot, and learns when the next one is due.
-    pub fn expire_slot(&mut self) {
-        let Held::One(_, state) = &self.held else { panic!("expire_slot works on one slot") };
-        let (mut due, mut next): (Vec<DbKey>, i64) = (Vec::new(), 0);
-        for (db, table) in state.dbs().filter(|(db, _)| state.expires_count(*db) > 0) {
-            for entry in table.iter() {
-                match entry.expire_at() {
-                    Some(at) if at < self.now => due.push((db, entry.key().into())),
-                    Some(at) if next == 0 || at < next => next = at.max(1),
-                    Some(_) | None => {}
+    /// Deletes expired keys among some `len` entries of the one locked slot, from where `walk` is; returns where to go
+    /// on. At the end of a walk the slot knows again when its next key expires.
+    ///
+    /// While a walk is under way keys that get an expiry lower `next_expiry`, and each step does for those that it
+    /// passes: at the end it is right whatever happened between the steps.
+    pub fn expire_step(&mut self, walk: ExpiryWalk, len: usize) -> Option<ExpiryWalk> {
+        let now = self.now;
+        let Held::One(_, state) = &mut self.held else { panic!("expire_step works on one slot") };
+        if walk == ExpiryWalk::default() {
+            state.next_expiry = i64::MAX;
+        }
+        let (mut due, mut next, mut seen): (Vec<DbKey>, i64, usize) = (Vec::new(), i64::MAX, 0);
+        let mut stopped_at = None;
+        let dbs: Vec<DbIndex> = state.dbs().map(|(db, _)| db).filter(|db| walk.db <= *db).collect();
+        'walk: for db in dbs {
+            if state.expires_count(db) == 0 {
+                continue;
+            }
+            let mut position = if db == walk.db { walk.position } else { 0 };
+            while let Some(table) = state.table(db) {
+                if len <= seen {
+                    stopped_at = Some(ExpiryWalk { db, position });
+                    break 'walk;
+                }
+                let scanned = table.scan(position, &mut |entry| {
+                    seen += 1;
+                    match entry.expire_at() {
+                        Some(at) if at < now => due.push((db, entry.key().into())),
+                        Some(at) => next = next.min(at.max(1)),
+                        None => {}
+                    }
+                });
+                match scanned {
+                    Some(at) => position = at,
+                    None => break,
                 }
             }
+        }
+        state.next_expiry = state.next_expiry.min(next);
+        if stopped_at.is_none() && state.next_expiry == i64::MAX {
+            state.next_expiry = 0;
         }
         for (db, key) in due {
             self.db = db;
             self.expire_if_due(&key);
         }
-        if let Held::One(_, state) = &mut self.held {
-            state.next_expiry = next;
-        }
+        stopped_at
     }
 
     // ------------------------------------------------------------------ after a change

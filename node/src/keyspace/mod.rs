@@ -1,6 +1,7 @@
 //! The keyspace: 16384 slot tables, each behind a small lock of its own.
 //!
 //! - [`entry`]: a key with its value in one allocation
+//! - [`access`]: when and how often a key was used; [`eviction`]: which key to give up when memory is short
 //! - [`table`]: the hash table of a slot
 //! - [`types`]: the value types
 //! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
@@ -8,11 +9,15 @@
 //! - [`rebuild`]: a value as the commands that build it anew
 //! - [`size_class`]: the sizes in which the allocator gives memory
 //! - [`snapshot`]: all entries as they were at one moment, while they go on changing
+//! - [`usage`]: what a key takes; [`garbage`]: what takes long to drop
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
 //! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
 
+pub mod access;
 pub mod entry;
+pub mod eviction;
+pub mod garbage;
 pub mod keys;
 pub mod prefetch;
 pub mod rebuild;
@@ -20,6 +25,7 @@ pub mod size_class;
 pub mod snapshot;
 pub mod table;
 pub mod types;
+pub mod usage;
 pub mod world;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -243,6 +243,11 @@ impl WriteLog {
         self.segment_bytes + self.open.bytes.len()
     }
 
+    /// As [`WriteLog::bytes`], with the room that is left in the open chunk.
+    pub fn allocated_bytes(&self) -> usize {
+        self.segment_bytes + self.open.bytes.capacity()
+    }
+
     /// Entries up to `index` are committed and applied: they may be dropped.
     pub fn release(&mut self, index: LogIndex) {
         self.released = index.min(self.last.index).min(self.written());

@@ -6,6 +6,7 @@
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::Keys;
 use crate::notify::EventClass;
 use crate::rdb::payload;
@@ -81,7 +82,8 @@ pub(in crate::command) fn restore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
     let access = keys.access_of(options.access);
     if expire_at.is_some_and(|at| keys.is_past(at)) {
         // It would expire at once; what it was to replace goes.
-        if keys.remove_live(key).is_some() {
+        if let Some(entry) = keys.remove_live(key) {
+            keys.discard(entry, Cause::Replaced);
             keys.propagate_as(key, &[b"DEL", key]);
             keys.notify(EventClass::Generic, "del", key);
         }

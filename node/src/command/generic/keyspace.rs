@@ -8,16 +8,25 @@ use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::command::{CommandResult, Ctx, Outcome};
 
 use crate::keyspace::entry::Entry;
+use crate::keyspace::garbage::Cause;
 use crate::notify::EventClass;
 
 /// `DEL key [key ...]`
 pub(in crate::command) fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    delete(ctx, args, Cause::Deleted)
+}
+
+/// `UNLINK key [key ...]`
+pub(in crate::command) fn unlink(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    delete(ctx, args, Cause::Unlinked)
+}
+
+fn delete(ctx: &mut Ctx<'_, '_>, args: Args<'_>, cause: Cause) -> CommandResult {
     let one_slot = ctx.keys.is_one_slot();
     let mut count = 0;
     for key in args.iter().skip(1) {
-        if ctx.keys.remove_live(key).is_none() {
-            continue;
-        }
+        let Some(entry) = ctx.keys.remove_live(key) else { continue };
+        ctx.keys.discard(entry, cause);
         count += 1;
         if !one_slot {
             ctx.keys.propagate_as(key, &[b"DEL", key]);
@@ -31,11 +40,6 @@ pub(in crate::command) fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandR
     Ok(Outcome::Reply)
 }
 
-/// `UNLINK key [key ...]`
-pub(in crate::command) fn unlink(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    del(ctx, args)
-}
-
 /// `EXISTS key [key ...]`: a key that is named twice counts twice.
 pub(in crate::command) fn exists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let count = args.iter().skip(1).filter(|key| ctx.keys.peek(key).is_some()).count();
@@ -45,8 +49,7 @@ pub(in crate::command) fn exists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 
 /// `TOUCH key [key ...]`: works for clients with NO-TOUCH too.
 pub(in crate::command) fn touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let access = ctx.keys.access;
-    let touched = |key: &&[u8]| ctx.keys.peek(key).map(|entry| entry.set_access(access)).is_some();
+    let touched = |key: &&[u8]| ctx.keys.peek(key).map(|entry| ctx.keys.touch(entry)).is_some();
     let count = args.iter().skip(1).filter(touched).count();
     ctx.out.len(count);
     Ok(Outcome::Reply)

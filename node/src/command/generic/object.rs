@@ -6,6 +6,7 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::types::{HashRef, ListRef, SetRef, SortedSetRef};
 
@@ -45,24 +46,38 @@ pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 
 /// `OBJECT IDLETIME key`
 pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let clock = ctx.keys.access;
+    let clock = access_clock(ctx);
     match ctx.keys.get(args.at(2)) {
-        Some(entry) => ctx.out.integer(i64::from(clock.wrapping_sub(entry.access()) & 0xff_ffff)),
+        Some(_) if clock.is_lfu() => {
+            return Err(CommandError::err(
+                "An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching \
+                 between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+        Some(entry) => ctx.out.integer(i64::from(clock.idle_seconds(entry.access()))),
         None => ctx.out.null(),
     }
     Ok(Outcome::Reply)
 }
 
-/// `OBJECT FREQ key`: access frequencies are not tracked.
+/// `OBJECT FREQ key`
 pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    if ctx.keys.get(args.at(2)).is_some() {
-        return Err(CommandError::err(
-            "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
-             switching between policies at runtime LRU and LFU data will take some time to adjust.",
-        ));
+    let clock = access_clock(ctx);
+    match ctx.keys.get(args.at(2)) {
+        Some(_) if !clock.is_lfu() => {
+            return Err(CommandError::err(
+                "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+        Some(entry) => ctx.out.integer(i64::from(clock.frequency(entry.access()))),
+        None => ctx.out.null(),
     }
-    ctx.out.null();
     Ok(Outcome::Reply)
+}
+
+fn access_clock(ctx: &Ctx<'_, '_>) -> AccessClock {
+    AccessClock::new(ctx.keys.now, ctx.server.settings().lfu)
 }
 
 /// `OBJECT ENCODING key`

@@ -5,8 +5,8 @@ use keyward_proto::resp::number::parse_i64;
 use keyward_proto::slot::Slot;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::keyspace::table::Table;
 use crate::keyspace::{DbIndex, DbKey};
-use crate::reclaim;
 
 /// `DBSIZE`
 pub(in crate::command) fn dbsize(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
@@ -44,15 +44,22 @@ fn check_flush_options(args: Args<'_>) -> Result<(), CommandError> {
 }
 
 fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
-    let mut tables = Vec::new();
+    let (mut tables, mut kept) = (Vec::new(), 0);
     for slot in Slot::all() {
         let taken = ctx.keys.with_slot(slot, |state| {
             state.mark_watchers_of_existing(|watched| db.is_none_or(|db| db == watched));
-            ctx.server.keyspace.cow.keep_taken(slot, state.take_tables(db))
+            let taken = ctx.server.keyspace.cow.keep_taken(slot, state.take_tables(db));
+            kept += state.dbs().map(|(_, table)| table.len()).sum::<usize>();
+            taken
         });
         tables.extend(taken);
     }
-    reclaim::drop_in_background(tables);
+    let flushed: usize = tables.iter().map(Table::len).sum();
+    let memory = &ctx.server.memory;
+    let data = memory.used().saturating_sub(memory.startup() + memory.not_counted());
+    // Nearly all of the data is keys; those that are flushed take their part of it.
+    let bytes = data / (flushed + kept).max(1) * flushed;
+    ctx.server.reclaim.free_tables(tables, bytes);
 }
 
 /// `SWAPDB index1 index2`

@@ -1,14 +1,15 @@
-//! MEMORY USAGE: what a key takes.
+//! MEMORY: what a key takes, where the memory goes, and what to do about it.
 
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help, parse_i64_arg};
-use crate::keyspace::entry::{Entry, ValueRef};
+use crate::keyspace::usage::usage_bytes;
+use crate::process;
+
+use super::overview::{Overview, excess, ratio};
 
 /// Elements looked at by default; the rest is taken to be like them.
 const SAMPLES: usize = 5;
-/// What a collection needs per element beside its bytes: pointers, lengths, the allocator's rounding.
-const ELEMENT_OVERHEAD_BYTES: usize = 32;
 
 /// `MEMORY USAGE key [SAMPLES count]`
 pub(in crate::command) fn memory_usage(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -25,29 +26,147 @@ pub(in crate::command) fn memory_usage(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
         at += 2;
     }
     match ctx.keys.get(args.at(2)) {
-        Some(entry) => ctx.out.len(usage(entry, samples)),
+        Some(entry) => ctx.out.len(usage_bytes(entry, samples)),
         None => ctx.out.null(),
     }
     Ok(Outcome::Reply)
 }
 
-fn usage(entry: &Entry, samples: usize) -> usize {
-    let value = match entry.value() {
-        ValueRef::String(v) if entry.is_raw() => v.len(),
-        ValueRef::String(_) => 0,
-        ValueRef::List(v) => estimate(v.len(), samples, v.iter().map(|e| e.len())),
-        ValueRef::Set(v) => estimate(v.len(), samples, v.iter().map(|m| m.len())),
-        ValueRef::Hash(v) => estimate(v.len(), samples, v.iter().map(|(f, v)| f.len() + v.len())),
-        ValueRef::SortedSet(v) => {
-            estimate(v.len(), samples, v.iter().map(|(m, _)| m.len() + size_of::<f64>()))
-        }
-    };
-    entry.allocation_len() + size_of::<Entry>() + value
+/// A value of MEMORY STATS.
+enum Figure {
+    Bytes(usize),
+    Signed(i64),
+    Ratio(f64),
+    /// Of one database.
+    Tables(usize),
 }
 
-fn estimate(len: usize, samples: usize, sizes: impl Iterator<Item = usize>) -> usize {
-    let (count, sum) = sizes.take(samples).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
-    len * ELEMENT_OVERHEAD_BYTES + sum * len / count.max(1)
+/// `MEMORY STATS`
+pub(in crate::command) fn memory_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    use Figure::{Bytes, Ratio, Signed, Tables};
+    let o = Overview::of(ctx);
+    let m = &o.memory;
+    let names: Vec<String> = o.tables.iter().map(|(db, _)| format!("db.{db}")).collect();
+    let mut figures: Vec<(&str, Figure)> = vec![
+        ("peak.allocated", Bytes(o.peak)),
+        ("total.allocated", Bytes(o.used)),
+        ("startup.allocated", Bytes(o.startup)),
+        ("replication.backlog", Bytes(o.log)),
+        ("replicas.repl.buffer", Bytes(0)),
+        ("clients.slaves", Bytes(0)),
+        ("clients.normal", Bytes(o.clients)),
+        ("cluster.links", Bytes(0)),
+        ("cluster.slot_import", Bytes(0)),
+        ("cluster.slot_export", Bytes(0)),
+        ("aof.buffer", Bytes(0)),
+        ("lua.caches", Bytes(0)),
+        ("functions.caches", Bytes(0)),
+    ];
+    figures.extend(names.iter().zip(&o.tables).map(|(name, (_, bytes))| (name.as_str(), Tables(*bytes))));
+    figures.extend([
+        ("overhead.db.hashtable.lut", Bytes(o.tables.iter().map(|(_, bytes)| bytes).sum())),
+        ("overhead.db.hashtable.rehashing", Bytes(0)),
+        ("overhead.total", Bytes(o.overhead())),
+        ("db.dict.rehashing.count", Bytes(0)),
+        ("keys.count", Bytes(o.keys)),
+        ("keys.bytes-per-key", Bytes((o.used - o.startup).checked_div(o.keys).unwrap_or(0))),
+        ("dataset.bytes", Bytes(o.dataset())),
+        ("dataset.percentage", Ratio(o.dataset_percentage())),
+        ("peak.percentage", Ratio(o.peak_percentage())),
+        ("allocator.allocated", Bytes(m.allocated)),
+        ("allocator.active", Bytes(m.active)),
+        ("allocator.resident", Bytes(m.resident)),
+        ("allocator.muzzy", Bytes(0)),
+        ("allocator-fragmentation.ratio", Ratio(ratio(m.active, m.allocated))),
+        ("allocator-fragmentation.bytes", Signed(excess(m.active, m.allocated))),
+        ("allocator-rss.ratio", Ratio(ratio(m.resident, m.active))),
+        ("allocator-rss.bytes", Signed(excess(m.resident, m.active))),
+        ("rss-overhead.ratio", Ratio(ratio(m.rss, m.resident))),
+        ("rss-overhead.bytes", Signed(excess(m.rss, m.resident))),
+        ("fragmentation", Ratio(ratio(m.rss, o.used))),
+        ("fragmentation.bytes", Signed(excess(m.rss, o.used))),
+    ]);
+    ctx.out.map(figures.len());
+    for (name, figure) in figures {
+        ctx.out.bulk_str(name);
+        match figure {
+            Bytes(bytes) => ctx.out.len(bytes),
+            Signed(bytes) => ctx.out.integer(bytes),
+            Ratio(ratio) => ctx.out.double(ratio),
+            Tables(bytes) => {
+                ctx.out.map(2);
+                ctx.out.bulk_str("overhead.hashtable.main");
+                ctx.out.len(bytes);
+                // Expiries are in the entries.
+                ctx.out.bulk_str("overhead.hashtable.expires");
+                ctx.out.len(0);
+            }
+        }
+    }
+    Ok(Outcome::Reply)
+}
+
+/// Below this there is nothing to advise.
+const DOCTOR_BYTES_MIN: usize = 5 << 20;
+
+/// `MEMORY DOCTOR`
+pub(in crate::command) fn memory_doctor(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let report = doctor(&Overview::of(ctx), ctx.server.clients.len());
+    ctx.out.verbatim("txt", report.as_bytes());
+    Ok(Outcome::Reply)
+}
+
+fn doctor(o: &Overview, clients: usize) -> String {
+    if o.used < DOCTOR_BYTES_MIN {
+        return "There is too little data for a diagnosis.\n".into();
+    }
+    let m = &o.memory;
+    // An excess below this is not worth a word, whatever the ratio is.
+    let matters = |part: usize, whole: usize, limit: f64| {
+        limit < ratio(part, whole) && DOCTOR_BYTES_MIN < part.saturating_sub(whole)
+    };
+    let findings = [
+        (
+            matters(o.peak, o.used, 1.5),
+            "Peak: memory in use was more than 1.5 times of what it is now. The process may keep memory that the \
+             allocator could not give back; it is used again when the data grows.",
+        ),
+        (
+            matters(m.rss, o.used, 1.4),
+            "Resident size: the process takes more than 1.4 times of the memory that is in use. After a peak this is \
+             to be expected; MEMORY PURGE gives back what can be given back.",
+        ),
+        (
+            matters(m.active, m.allocated, 1.1),
+            "Fragmentation: pages of the allocator are used for less than nine tenths. It falls as new data fills \
+             the gaps.",
+        ),
+        (
+            matters(m.resident, m.active, 1.1),
+            "Allocator: it holds more than a tenth of its memory for reuse. MEMORY PURGE gives it back.",
+        ),
+        (
+            200 << 10 < o.clients / clients.max(1),
+            "Clients: their buffers take more than 200 KiB each on average. CLIENT LIST shows which; \
+             client-output-buffer-limit and maxmemory-clients bound them.",
+        ),
+    ];
+    let found: Vec<String> =
+        findings.iter().filter(|(is, _)| *is).map(|(_, text)| format!(" * {text}\n")).collect();
+    if found.is_empty() { "Nothing unusual was found.\n".into() } else { found.concat() }
+}
+
+/// `MEMORY PURGE`
+pub(in crate::command) fn memory_purge(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    process::purge();
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
+/// `MEMORY MALLOC-STATS`
+pub(in crate::command) fn memory_malloc_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.out.verbatim("txt", &process::allocator_report());
+    Ok(Outcome::Reply)
 }
 
 /// `MEMORY HELP`
@@ -55,9 +174,17 @@ pub(in crate::command) fn memory_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) ->
     help(
         ctx,
         &[
+            "DOCTOR",
+            "    Return memory problems reports.",
+            "MALLOC-STATS",
+            "    Return internal statistics report from the memory allocator.",
+            "PURGE",
+            "    Attempt to purge dirty pages for reclamation by the allocator.",
+            "STATS",
+            "    Return information about the memory usage of the server.",
             "USAGE <key> [SAMPLES <count>]",
-            "    Return the bytes that <key> and its value take; of a collection <count> elements are",
-            "    looked at (default: 5; 0: all).",
+            "    Return memory in bytes used by <key> and its value. Nested values are",
+            "    sampled up to <count> times (default: 5, 0 means sample all).",
         ],
     )
 }

@@ -12,6 +12,7 @@ mod docs;
 mod info;
 mod keyspace;
 mod memory;
+mod overview;
 mod persistence;
 mod process;
 
@@ -24,6 +25,8 @@ pub(super) use debug::debug;
 pub(super) use docs::command_docs;
 pub(super) use info::info;
 pub(super) use keyspace::{dbsize, flushall, flushdb, swapdb};
-pub(super) use memory::{memory_help, memory_usage};
+pub(super) use memory::{
+    memory_doctor, memory_help, memory_malloc_stats, memory_purge, memory_stats, memory_usage,
+};
 pub(super) use persistence::{bgsave, lastsave, save};
 pub(super) use process::{lolwut, role, shutdown, time};

@@ -7,6 +7,7 @@ use keyward_proto::resp::number::parse_i64;
 
 use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_positive};
 use crate::keyspace::entry::{NewValue, ValueRef};
+use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::{Expiry, Keys};
 use crate::keyspace::rebuild::rebuild_as;
 use crate::keyspace::types::{Element, Set, SetLimits, SetRef};
@@ -124,7 +125,8 @@ fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'s
     let len = result.len();
     ctx.out.len(len);
     if len == 0 {
-        if keys.remove_live(destination).is_some() {
+        if let Some(entry) = keys.remove_live(destination) {
+            keys.discard(entry, Cause::Replaced);
             keys.propagate_as(destination, &[b"DEL", destination]);
             keys.notify(EventClass::Generic, "del", destination);
         }

@@ -25,6 +25,7 @@ use keyward_proto::resp::{Args, ReplyWriter};
 use super::scan::{ScanOptions, Scanned, parse_cursor};
 use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
 use crate::keyspace::entry::{NewValue, ValueRef};
+use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::Expiry;
 use crate::keyspace::rebuild::rebuild_as;
 use crate::keyspace::types::{Element, SortedSet, SortedSetRef};
@@ -192,7 +193,8 @@ fn store<'a>(
 ) {
     let len = result.len();
     if len == 0 {
-        if ctx.keys.remove_live(destination).is_some() {
+        if let Some(entry) = ctx.keys.remove_live(destination) {
+            ctx.keys.discard(entry, Cause::Replaced);
             ctx.keys.propagate_as(destination, &[b"DEL", destination]);
             ctx.keys.notify(EventClass::Generic, "del", destination);
         }

@@ -79,16 +79,15 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("expired_stale_perc", &"0.00"),
         ("expired_keys_with_volatile_items_stale_perc", &"0.00"),
     ]);
-    lines.zeros(&[
-        "expired_time_cap_reached_count",
-        "expire_cycle_cpu_milliseconds",
-        "evicted_keys",
-        "evicted_clients",
-        "evicted_scripts",
-        "total_eviction_exceeded_time",
-        "current_eviction_exceeded_time",
-    ]);
+    let (exceeded_total, exceeded_current) = server.memory.exceeded_millis(ctx.keys.now);
     lines.fields(&[
+        ("expired_time_cap_reached_count", &sum(|t| &t.expire_time_cap_reached)),
+        ("expire_cycle_cpu_milliseconds", &(sum(|t| &t.expire_nanos) / 1_000_000)),
+        ("evicted_keys", &sum(|t| &t.evicted_keys)),
+        ("evicted_clients", &sum(|t| &t.evicted_clients)),
+        ("evicted_scripts", &0),
+        ("total_eviction_exceeded_time", &exceeded_total),
+        ("current_eviction_exceeded_time", &exceeded_current),
         ("keyspace_hits", &sum(|t| &t.keyspace_hits)),
         ("keyspace_misses", &sum(|t| &t.keyspace_misses)),
         ("pubsub_channels", &server.pubsub.channel_count(false)),

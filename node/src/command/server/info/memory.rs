@@ -1,32 +1,14 @@
 //! Sections Memory and Persistence.
 
-use std::sync::atomic::Ordering;
-
 use super::{Lines, human, ratio};
 use crate::clock;
 use crate::command::Ctx;
-use crate::process;
+use crate::command::server::overview::{Overview, excess};
 
 pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
-    let server = ctx.server;
-    let memory = process::memory();
-    let used = memory.allocated;
-    let peak = server.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
-    let startup = server.memory_startup.load(Ordering::Relaxed).min(used);
-    let log = server.shared.log.lock().bytes();
-    let clients: usize = server
-        .clients
-        .all()
-        .iter()
-        .map(|c| {
-            let buffers =
-                c.query_buffer_len.load(Ordering::Relaxed) + c.output_buffer_len.load(Ordering::Relaxed);
-            size_of_val(&**c) + buffers
-        })
-        .sum();
-    let overhead = (startup + log + clients).min(used);
-    let dataset = used - overhead;
-    let maxmemory: usize = server.with_config(|c| c.text("maxmemory").parse().unwrap_or(0));
+    let o = Overview::of(ctx);
+    let (server, used, memory) = (ctx.server, o.used, &o.memory);
+    let settings = server.settings();
     let policy = server.with_config(|c| c.text("maxmemory-policy").to_owned());
     let with_human = |lines: &mut Lines, name: &str, bytes: usize| {
         lines.field(name, bytes);
@@ -34,14 +16,14 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     };
     with_human(lines, "used_memory", used);
     with_human(lines, "used_memory_rss", memory.rss);
-    with_human(lines, "used_memory_peak", peak);
-    let percent = |part: usize, whole: usize| format!("{}%", percent(part, whole));
+    with_human(lines, "used_memory_peak", o.peak);
+    let percent = |percentage: f64| format!("{percentage:.2}%");
     lines.fields(&[
-        ("used_memory_peak_perc", &percent(used, peak)),
-        ("used_memory_overhead", &overhead),
-        ("used_memory_startup", &startup),
-        ("used_memory_dataset", &dataset),
-        ("used_memory_dataset_perc", &percent(dataset, used - startup)),
+        ("used_memory_peak_perc", &percent(o.peak_percentage())),
+        ("used_memory_overhead", &o.overhead()),
+        ("used_memory_startup", &o.startup),
+        ("used_memory_dataset", &o.dataset()),
+        ("used_memory_dataset_perc", &percent(o.dataset_percentage())),
         ("allocator_allocated", &memory.allocated),
         ("allocator_active", &memory.active),
         ("allocator_resident", &memory.resident),
@@ -60,24 +42,23 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     with_human(lines, "used_memory_vm_total", 0);
     lines.field("used_memory_functions", 0);
     with_human(lines, "used_memory_scripts", 0);
-    with_human(lines, "maxmemory", maxmemory);
-    let difference = |a: usize, b: usize| a.abs_diff(b);
+    with_human(lines, "maxmemory", settings.maxmemory);
     lines.fields(&[
         ("maxmemory_policy", &policy),
         ("allocator_frag_ratio", &ratio(memory.active, memory.allocated)),
-        ("allocator_frag_bytes", &difference(memory.active, memory.allocated)),
+        ("allocator_frag_bytes", &excess(memory.active, memory.allocated)),
         ("allocator_rss_ratio", &ratio(memory.resident, memory.active)),
-        ("allocator_rss_bytes", &difference(memory.resident, memory.active)),
+        ("allocator_rss_bytes", &excess(memory.resident, memory.active)),
         ("rss_overhead_ratio", &ratio(memory.rss, memory.resident)),
-        ("rss_overhead_bytes", &difference(memory.rss, memory.resident)),
+        ("rss_overhead_bytes", &excess(memory.rss, memory.resident)),
         ("mem_fragmentation_ratio", &ratio(memory.rss, used)),
-        ("mem_fragmentation_bytes", &difference(memory.rss, used)),
-        ("mem_not_counted_for_evict", &0),
-        ("mem_replication_backlog", &log),
-        ("mem_total_replication_buffers", &log),
+        ("mem_fragmentation_bytes", &excess(memory.rss, used)),
+        ("mem_not_counted_for_evict", &server.memory.not_counted()),
+        ("mem_replication_backlog", &o.log),
+        ("mem_total_replication_buffers", &o.log),
         ("mem_replicas_repl_buffer", &0),
         ("mem_clients_slaves", &0),
-        ("mem_clients_normal", &clients),
+        ("mem_clients_normal", &o.clients),
         ("mem_cluster_links", &0),
         ("mem_cluster_slot_import", &0),
         ("mem_cluster_slot_export", &0),
@@ -85,8 +66,8 @@ pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("mem_allocator", &"jemalloc-5.3.0"),
         ("mem_overhead_db_hashtable_rehashing", &0),
         ("active_defrag_running", &0),
-        ("lazyfree_pending_objects", &0),
-        ("lazyfreed_objects", &0),
+        ("lazyfree_pending_objects", &server.reclaim.pending()),
+        ("lazyfreed_objects", &server.reclaim.freed()),
     ]);
 }
 
