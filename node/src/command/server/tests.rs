@@ -34,7 +34,7 @@ fn config_set_is_seen_by_config_get() {
         ("CONFIG SET client-query-buffer-limit 2mb timeout 7", "+OK\r\n"),
         (
             "CONFIG GET client-query-buffer-limit TIMEOUT",
-            "*4\r\n$25\r\nclient-query-buffer-limit\r\n$7\r\n2097152\r\n$7\r\ntimeout\r\n$1\r\n7\r\n",
+            "*4\r\n$25\r\nclient-query-buffer-limit\r\n$7\r\n2097152\r\n$7\r\nTIMEOUT\r\n$1\r\n7\r\n",
         ),
         ("CONFIG SET slowlog-max-len 5", "+OK\r\n"),
         (
