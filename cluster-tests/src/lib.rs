@@ -5,7 +5,8 @@
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
-//! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run.
+//! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run; [`memory`]: how
+//!   much it takes.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
@@ -15,6 +16,7 @@ pub mod cluster;
 pub mod compare;
 pub mod linearizability;
 pub mod load;
+pub mod memory;
 pub mod processes;
 pub mod programs;
 pub mod resp_client;

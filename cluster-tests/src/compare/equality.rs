@@ -51,8 +51,6 @@ impl Equality {
             ("SCAN" | "HSCAN" | "SSCAN" | "ZSCAN", _) => Self::Kind,
             ("CLIENT", "ID" | "INFO" | "LIST") | ("INFO" | "LOLWUT" | "LASTSAVE" | "ROLE", _) => Self::Kind,
             ("MEMORY", "USAGE") => Self::Shape,
-            // Encodings are not Valkey's yet.
-            ("OBJECT", "ENCODING") => Self::Kind,
             ("HELLO", _) => Self::Hello,
             _ => Self::Exact,
         }

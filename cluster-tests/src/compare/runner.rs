@@ -43,6 +43,8 @@ struct Side {
     second_id: String,
     /// How the replies of a transaction's commands are to be compared; one list per client.
     queued: Vec<Vec<Equality>>,
+    /// Whether compact sets may have the order of the hash tables that they were made from.
+    derives_sets: bool,
 }
 
 impl Side {
@@ -68,7 +70,13 @@ impl Side {
             clients.push(connection);
         }
         let second_id = clients[Client::Second.index()].call(&["CLIENT", "ID"])?.string();
-        Ok(Self { control, clients, second_id, queued: vec![Vec::new(); Client::ALL.len()] })
+        Ok(Self {
+            control,
+            clients,
+            second_id,
+            queued: vec![Vec::new(); Client::ALL.len()],
+            derives_sets: true,
+        })
     }
 
     fn client(&mut self, client: Client) -> &mut Connection {
@@ -136,7 +144,7 @@ impl Side {
         (first, found)
     }
 
-    /// Every key with its type, time to live and value, in order.
+    /// Every key with its type, encoding, time to live and value, in order.
     fn keyspace(&mut self) -> Result<Vec<Entry>, NoReply> {
         let mut entries = Vec::new();
         for database in DATABASES {
@@ -154,17 +162,21 @@ impl Side {
         for (database, key) in keys {
             self.control.send(&["SELECT", database]);
             self.control.send(&[b"TYPE".as_slice(), &key]);
+            self.control.send(&[b"OBJECT".as_slice(), b"ENCODING", &key]);
             self.control.send(&[b"PTTL".as_slice(), &key]);
             self.control.reply()?;
             let kind = self.control.reply()?.string();
+            let encoding = self.control.reply()?.string();
             let ttl = self.control.reply()?.integer().unwrap_or(-2);
-            let value = self.value(&kind, &key)?;
+            let value = self.value(&kind, &encoding, &key)?;
+            let kind = format!("{kind} ({encoding})");
             entries.push(Entry { database, key, kind, ttl, value });
         }
         Ok(entries)
     }
 
-    fn value(&mut self, kind: &str, key: &[u8]) -> Result<String, NoReply> {
+    /// Parts in the order of a hash table are sorted; in every other encoding their order is compared too.
+    fn value(&mut self, kind: &str, encoding: &str, key: &[u8]) -> Result<String, NoReply> {
         let (command, width): (&[&[u8]], _) = match kind {
             "string" => (&[b"GET", key], 0),
             "list" => (&[b"LRANGE", key, b"0", b"-1"], 0),
@@ -175,7 +187,8 @@ impl Side {
             _ => return Ok(format!("(type {kind})")),
         };
         let frame = self.control.call(command)?;
-        if width == 0 {
+        let by_table = encoding == "hashtable" || kind == "set" && self.derives_sets;
+        if width == 0 || !by_table {
             return Ok(frame.to_string());
         }
         let part = |part: &[Frame]| part.iter().map(|item| item.to_string()).collect::<String>();
@@ -190,6 +203,7 @@ impl Side {
 struct Entry {
     database: &'static str,
     key: Vec<u8>,
+    /// Type and encoding.
     kind: String,
     ttl: i64,
     value: String,
@@ -246,6 +260,8 @@ impl Pair {
                 });
             }
         };
+        let derives_sets = steps.iter().flat_map(|step| &step.actions).any(derives_set);
+        (ours.derives_sets, theirs.derives_sets) = (derives_sets, derives_sets);
         for (index, step) in steps.iter().enumerate() {
             for action in &step.actions {
                 if let Some(difference) = act(&mut ours, &mut theirs, action) {
@@ -269,6 +285,7 @@ const CONFIG_DEFAULTS: &[(&str, &str)] = &[
     ("list-compress-depth", "0"),
     ("set-max-intset-entries", "512"),
     ("set-max-listpack-entries", "128"),
+    ("set-max-listpack-value", "64"),
     ("zset-max-listpack-entries", "128"),
     ("zset-max-listpack-value", "64"),
     ("hll-sparse-max-bytes", "3000"),
@@ -286,6 +303,12 @@ const CONFIG_DEFAULTS: &[(&str, &str)] = &[
     ("proto-max-bulk-len", "536870912"),
     ("timeout", "0"),
 ];
+
+/// Whether a command may make a compact set from a hash table.
+fn derives_set(action: &Action) -> bool {
+    const COMMANDS: &[&str] = &["SUNIONSTORE", "SINTERSTORE", "SDIFFSTORE", "SPOP"];
+    matches!(action, Action::Command(_, args) | Action::Send(_, args) if COMMANDS.contains(&&*name(args)))
+}
 
 /// What makes a server fit for the next sequence.
 fn reset_commands(steps: &[Step]) -> Vec<Args> {

@@ -275,6 +275,7 @@ impl Words {
             "manypairs" => out.extend((0..rng.random_range(60..140)).flat_map(|i| {
                 [format!("{}", (i * 37) % 100).into_bytes(), format!("member:{i}").into_bytes()]
             })),
+            "large" => out.push(vec![b'L'; rng.random_range(3_000..20_000)]),
             "FIELDS" => counted(MEMBERS, 1, rng, out),
             "MEMBERPAIRS" => counted(MEMBERS, 2, rng, out),
             _ => out.push(pick(name, rng)),

@@ -1,12 +1,18 @@
 //! A hash table whose order is the order of the hashes: the dictionary of a slot and of large hashes and sets.
 //!
-//! A bucket is one cache line: six elements, a tag byte of each one's hash, and a pointer to an overflow bucket.
+//! A bucket is one cache line: seven elements, a tag byte of each one's hash, and a byte that counts the elements for
+//! which it had no room and which lie in the buckets behind it. So nearly every bucket of the table can be full, no
+//! element needs a place outside, and most searches end in the first bucket.
+//!
 //! The bucket of a hash is `hash * buckets / 2^32`, so walking the buckets walks the hashes in ascending order
 //! whatever the number of buckets is. A SCAN cursor is therefore just a position among the hashes, and SCAN's
 //! guarantee (an element present during the whole scan is returned) holds across any resize.
 //!
 //! A large table is resized step by step: elements below a boundary in hash order live in the new buckets, the
 //! others still in the old ones, and each insertion moves the boundary on.
+//!
+//! Invariants, checked by the tests: an element lies in the bucket of its hash or behind it, and each bucket that was
+//! passed over counts it (a count of 255 means many, and stays); there is always a free place.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
@@ -29,21 +35,22 @@ pub fn hash_of(key: &[u8]) -> u64 {
     hasher.finish()
 }
 
-const BUCKET_LEN: usize = 6;
+const BUCKET_LEN: usize = 7;
+/// Elements per bucket beyond which the table grows.
+const FULL: usize = 6;
 /// Tables of at least this many buckets are resized step by step.
 const INCREMENTAL_MIN: usize = 1024;
 
 #[repr(align(64))]
 struct Bucket<T> {
-    /// Byte `i` is the tag of entry `i`, zero if there is none.
+    /// Byte `i` is the tag of entry `i`, zero if there is none; the last byte counts those that were passed on.
     tags: u64,
     entries: [Option<T>; BUCKET_LEN],
-    next: Option<Box<Bucket<T>>>,
 }
 
 impl<T> Default for Bucket<T> {
     fn default() -> Self {
-        Bucket { tags: 0, entries: [const { None }; BUCKET_LEN], next: None }
+        Bucket { tags: 0, entries: [const { None }; BUCKET_LEN] }
     }
 }
 
@@ -52,13 +59,49 @@ fn tag_of(hash: u64) -> u64 {
     (hash & 0xff).max(1)
 }
 
-const LOW: u64 = 0x0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080;
+const LOW: u64 = 0x01_0101_0101_0101;
+const HIGH: u64 = 0x80_8080_8080_8080;
+const PASSED_ON: u32 = 56;
 
 /// A mask with the high bit of each byte of `tags` that is zero; may have false positives above a true one.
 #[inline]
 fn zero_bytes(tags: u64) -> u64 {
     tags.wrapping_sub(LOW) & !tags & HIGH
+}
+
+impl<T> Bucket<T> {
+    /// How many elements lie behind this bucket because it was full.
+    #[inline]
+    fn passed_on(&self) -> u64 {
+        self.tags >> PASSED_ON
+    }
+
+    fn pass_on(&mut self) {
+        if self.passed_on() < 0xff {
+            self.tags += 1 << PASSED_ON;
+        }
+    }
+
+    /// One of those that were passed on is gone.
+    fn take_back(&mut self) {
+        if self.passed_on() < 0xff {
+            self.tags -= 1 << PASSED_ON;
+        }
+    }
+
+    fn free_place(&self) -> Option<usize> {
+        self.entries.iter().position(Option::is_none)
+    }
+
+    fn put(&mut self, place: usize, tag: u64, element: T) {
+        self.tags |= tag << (8 * place);
+        self.entries[place] = Some(element);
+    }
+
+    fn take(&mut self, place: usize) -> Option<T> {
+        self.tags &= !(0xff << (8 * place));
+        self.entries[place].take()
+    }
 }
 
 impl<T: Keyed> Bucket<T> {
@@ -74,57 +117,149 @@ impl<T: Keyed> Bucket<T> {
         }
         None
     }
+}
 
-    fn insert(&mut self, tag: u64, element: T) {
-        let mut bucket = self;
-        loop {
-            if let Some(i) = bucket.entries.iter().position(Option::is_none) {
-                bucket.tags |= tag << (8 * i);
-                bucket.entries[i] = Some(element);
-                return;
-            }
-            bucket = bucket.next.get_or_insert_with(Box::default);
-        }
-    }
+/// All buckets of a table.
+struct Buckets<T>(Box<[Bucket<T>]>);
 
-    fn take(&mut self, i: usize) -> Option<T> {
-        self.tags &= !(0xff << (8 * i));
-        self.entries[i].take()
-    }
-
-    fn chain(&self) -> impl Iterator<Item = &Bucket<T>> {
-        std::iter::successors(Some(self), |b| b.next.as_deref())
-    }
-
-    fn elements(&self) -> impl Iterator<Item = &T> {
-        self.chain().flat_map(|b| b.entries.iter().flatten())
-    }
-
-    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut T)) {
-        let mut bucket = Some(self);
-        while let Some(b) = bucket {
-            b.entries.iter_mut().flatten().for_each(&mut *visit);
-            bucket = b.next.as_deref_mut();
-        }
+impl<T> Default for Buckets<T> {
+    fn default() -> Self {
+        Buckets(Box::default())
     }
 }
 
-/// The old buckets of a table that is being resized; those below `moved` are empty.
+impl<T> Buckets<T> {
+    fn with_len(len: usize) -> Self {
+        Buckets(std::iter::repeat_with(Bucket::default).take(len).collect())
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        index_of(hash, self.0.len())
+    }
+
+    /// The bucket behind another one; the first comes behind the last.
+    #[inline]
+    fn behind(&self, index: usize) -> usize {
+        if index + 1 == self.0.len() { 0 } else { index + 1 }
+    }
+
+    /// The buckets in which elements of the bucket `home` may lie.
+    #[inline]
+    fn chain(&self, home: usize) -> impl Iterator<Item = usize> {
+        let mut next = (home < self.0.len()).then_some(home);
+        // Each one once, even if all of them have passed on elements.
+        (0..self.0.len()).map_while(move |_| {
+            let index = next?;
+            next = (self.0[index].passed_on() > 0).then(|| self.behind(index));
+            Some(index)
+        })
+    }
+}
+
+impl<T: Keyed> Buckets<T> {
+    /// Bucket and place of an element.
+    #[inline]
+    fn find(&self, hash: u64, key: &[u8]) -> Option<(usize, usize)> {
+        let tag = tag_of(hash);
+        let mut index = self.home(hash);
+        let mut left = self.0.len();
+        loop {
+            let bucket = self.0.get(index)?;
+            if let Some(place) = bucket.position(tag, key) {
+                return Some((index, place));
+            }
+            left -= 1;
+            if bucket.passed_on() == 0 || left == 0 {
+                return None;
+            }
+            index = self.behind(index);
+        }
+    }
+
+    fn insert(&mut self, hash: u64, element: T) {
+        let mut index = self.home(hash);
+        loop {
+            let bucket = &mut self.0[index];
+            if let Some(place) = bucket.free_place() {
+                return bucket.put(place, tag_of(hash), element);
+            }
+            bucket.pass_on();
+            index = self.behind(index);
+        }
+    }
+
+    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+        let (found, place) = self.find(hash, key)?;
+        self.take(self.home(hash), found, place)
+    }
+
+    /// Takes an element of the bucket `home` out of the bucket in which it lies.
+    fn take(&mut self, home: usize, found: usize, place: usize) -> Option<T> {
+        let mut index = home;
+        while index != found {
+            self.0[index].take_back();
+            index = self.behind(index);
+        }
+        self.0[found].take(place)
+    }
+
+    /// Visits the elements of the bucket `home` with their hash, as far as it had to be computed.
+    fn visit<'a>(&'a self, home: usize, visit: &mut dyn FnMut(&'a T)) {
+        let before = if home == 0 { self.0.len() - 1 } else { home - 1 };
+        let alone = self.0[before].passed_on() == 0;
+        for index in self.chain(home) {
+            for element in self.0[index].entries.iter().flatten() {
+                // Without guests from before, what lies in a bucket belongs there.
+                if alone && index == home || self.home(hash_of(element.key())) == home {
+                    visit(element);
+                }
+            }
+        }
+    }
+
+    /// Takes out the elements of the bucket `home`.
+    fn drain(&mut self, home: usize, put: &mut dyn FnMut(u64, T)) {
+        let chain: Vec<usize> = self.chain(home).collect();
+        for index in chain {
+            for place in 0..BUCKET_LEN {
+                let Some(element) = &self.0[index].entries[place] else { continue };
+                let hash = hash_of(element.key());
+                if self.home(hash) == home
+                    && let Some(element) = self.take(home, index, place)
+                {
+                    put(hash, element);
+                }
+            }
+        }
+    }
+
+    fn elements(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flat_map(|b| b.entries.iter().flatten())
+    }
+}
+
+/// The old buckets of a table that is being resized; elements of those below `moved` are in the new ones.
 struct Old<T> {
-    buckets: Box<[Bucket<T>]>,
+    buckets: Buckets<T>,
     moved: usize,
 }
 
 /// See the module documentation.
 pub struct Table<T> {
-    buckets: Box<[Bucket<T>]>,
+    buckets: Buckets<T>,
     len: usize,
     old: Option<Box<Old<T>>>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { buckets: Box::default(), len: 0, old: None }
+        Table { buckets: Buckets::default(), len: 0, old: None }
     }
 }
 
@@ -161,6 +296,17 @@ fn bucket_start(index: usize, buckets: usize) -> u64 {
     ((index as u64) << 32).div_ceil(buckets as u64)
 }
 
+/// The next larger number of buckets: a power of two, or one and a half. These are also sizes in which the allocator
+/// gives memory.
+fn larger(buckets: usize) -> usize {
+    match buckets {
+        0 => 1,
+        1 => 2,
+        _ if buckets.is_power_of_two() => buckets / 2 * 3,
+        _ => buckets / 3 * 4,
+    }
+}
+
 impl<T: Keyed> Table<T> {
     pub fn len(&self) -> usize {
         self.len
@@ -170,51 +316,35 @@ impl<T: Keyed> Table<T> {
         self.len == 0
     }
 
+    /// The buckets in which an element with this hash is, or would be put.
     #[inline]
-    fn bucket(&self, hash: u64) -> Option<&Bucket<T>> {
-        if let Some(old) = &self.old {
-            let index = index_of(hash, old.buckets.len());
-            if index >= old.moved {
-                return old.buckets.get(index);
-            }
+    fn buckets_of(&self, hash: u64) -> &Buckets<T> {
+        match &self.old {
+            Some(old) if old.moved <= old.buckets.home(hash) => &old.buckets,
+            _ => &self.buckets,
         }
-        self.buckets.get(index_of(hash, self.buckets.len()))
     }
 
     #[inline]
-    fn bucket_mut(&mut self, hash: u64) -> Option<&mut Bucket<T>> {
-        if let Some(old) = &mut self.old {
-            let index = index_of(hash, old.buckets.len());
-            if index >= old.moved {
-                return old.buckets.get_mut(index);
-            }
+    fn buckets_of_mut(&mut self, hash: u64) -> &mut Buckets<T> {
+        match &mut self.old {
+            Some(old) if old.moved <= old.buckets.home(hash) => &mut old.buckets,
+            _ => &mut self.buckets,
         }
-        let index = index_of(hash, self.buckets.len());
-        self.buckets.get_mut(index)
     }
 
     #[inline]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<&T> {
-        let tag = tag_of(hash);
-        let mut bucket = self.bucket(hash)?;
-        loop {
-            if let Some(i) = bucket.position(tag, key) {
-                return bucket.entries[i].as_ref();
-            }
-            bucket = bucket.next.as_deref()?;
-        }
+        let buckets = self.buckets_of(hash);
+        let (index, place) = buckets.find(hash, key)?;
+        buckets.0[index].entries[place].as_ref()
     }
 
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
-        let tag = tag_of(hash);
-        let mut bucket = self.bucket_mut(hash)?;
-        loop {
-            if let Some(i) = bucket.position(tag, key) {
-                return bucket.entries[i].as_mut();
-            }
-            bucket = bucket.next.as_deref_mut()?;
-        }
+        let buckets = self.buckets_of_mut(hash);
+        let (index, place) = buckets.find(hash, key)?;
+        buckets.0[index].entries[place].as_mut()
     }
 
     /// Adds an element whose key is not in the table.
@@ -222,91 +352,76 @@ impl<T: Keyed> Table<T> {
         debug_assert!(self.get(hash, element.key()).is_none());
         self.make_room();
         self.len += 1;
-        self.bucket_mut(hash).expect("make_room leaves at least one bucket").insert(tag_of(hash), element);
+        self.buckets_of_mut(hash).insert(hash, element);
     }
 
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
-        let tag = tag_of(hash);
-        let mut bucket = self.bucket_mut(hash)?;
-        let removed = loop {
-            if let Some(i) = bucket.position(tag, key) {
-                break bucket.take(i);
-            }
-            bucket = bucket.next.as_deref_mut()?;
-        };
+        let removed = self.buckets_of_mut(hash).remove(hash, key)?;
         self.len -= 1;
         self.give_room();
-        removed
+        Some(removed)
     }
 
-    /// Every element, in the order of the hashes (roughly: within a bucket in no order).
+    /// Every element, in the order of the hashes (roughly).
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        let old = self.old.iter().flat_map(|o| o.buckets[o.moved..].iter());
-        self.buckets.iter().chain(old).flat_map(Bucket::elements)
+        self.buckets.elements().chain(self.old.iter().flat_map(|old| old.buckets.elements()))
+    }
+
+    /// The bucket at a position among the hashes, and the positions where it starts and ends.
+    fn bucket_at(&self, position: u64) -> Option<(&Buckets<T>, usize, u64, u64)> {
+        let hash = position << 32;
+        let (buckets, boundary) = match &self.old {
+            _ if self.buckets.len() == 0 => return None,
+            Some(old) if old.moved <= old.buckets.home(hash) => (&old.buckets, 1 << 32),
+            Some(old) => (&self.buckets, bucket_start(old.moved, old.buckets.len())),
+            None => (&self.buckets, 1 << 32),
+        };
+        let (index, len) = (buckets.home(hash), buckets.len());
+        Some((buckets, index, bucket_start(index, len), bucket_start(index + 1, len).min(boundary)))
     }
 
     /// Visits the elements of at least one bucket from `position` on; returns where to go on, `None` at the end.
     pub fn scan<'a>(&'a self, position: ScanPosition, visit: &mut dyn FnMut(&'a T)) -> Option<ScanPosition> {
-        if self.buckets.is_empty() {
-            return None;
-        }
         let position = u64::from(position);
-        let (bucket, start, end) = match &self.old {
-            Some(old) if index_of(position << 32, old.buckets.len()) >= old.moved => {
-                let (i, n) = (index_of(position << 32, old.buckets.len()), old.buckets.len());
-                (&old.buckets[i], bucket_start(i, n), bucket_start(i + 1, n))
-            }
-            old => {
-                let (i, n) = (index_of(position << 32, self.buckets.len()), self.buckets.len());
-                let boundary = old.as_ref().map_or(1 << 32, |o| bucket_start(o.moved, o.buckets.len()));
-                (&self.buckets[i], bucket_start(i, n), bucket_start(i + 1, n).min(boundary))
-            }
-        };
-        for element in bucket.elements() {
-            if position == start || hash_of(element.key()) >> 32 >= position {
+        let (buckets, index, start, end) = self.bucket_at(position)?;
+        buckets.visit(index, &mut |element| {
+            if position <= start || hash_of(element.key()) >> 32 >= position {
                 visit(element);
             }
-        }
+        });
         u32::try_from(end).ok()
     }
 
-    /// As [`Table::scan`], for changing elements in place (never their keys). May visit elements before `position`.
+    /// As [`Table::scan`], for changing elements in place (never their keys). May visit elements that lie elsewhere
+    /// among the hashes, too.
     pub fn scan_mut(
         &mut self,
         position: ScanPosition,
         visit: &mut dyn FnMut(&mut T),
     ) -> Option<ScanPosition> {
-        let hash = u64::from(position) << 32;
-        let end = match &self.old {
-            _ if self.buckets.is_empty() => return None,
-            Some(old) if index_of(hash, old.buckets.len()) >= old.moved => {
-                let n = old.buckets.len();
-                bucket_start(index_of(hash, n) + 1, n)
-            }
-            old => {
-                let n = self.buckets.len();
-                let boundary = old.as_ref().map_or(1 << 32, |o| bucket_start(o.moved, o.buckets.len()));
-                bucket_start(index_of(hash, n) + 1, n).min(boundary)
-            }
-        };
-        self.bucket_mut(hash)?.visit_mut(visit);
+        let (buckets, index, _, end) = self.bucket_at(u64::from(position))?;
+        let chain: Vec<usize> = buckets.chain(index).collect();
+        let buckets = self.buckets_of_mut(u64::from(position) << 32);
+        for index in chain {
+            buckets.0[index].entries.iter_mut().flatten().for_each(&mut *visit);
+        }
         u32::try_from(end).ok()
     }
 
-    /// An element chosen by a random number, nearly uniformly: a bucket is drawn, then one of its elements.
+    /// An element chosen by a random number, each as likely as any other unless the table is very sparse.
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<&T> {
         if self.len == 0 {
             return None;
         }
-        // Drawing (bucket, place) pairs until one is taken is uniform; the bound covers very sparse tables.
+        let old: &[Bucket<T>] = self.old.as_ref().map_or(&[], |old| &old.buckets.0);
+        let places = (self.buckets.len() + old.len()) * BUCKET_LEN;
+        // Drawing places until one is taken is fair; the bound covers very sparse tables.
         for _ in 0..256 {
-            let bucket = self.bucket(random())?;
-            let chain = bucket.chain().count();
-            let place = (random() >> 33) as usize % (BUCKET_LEN * chain.max(2));
-            let element =
-                bucket.chain().nth(place / BUCKET_LEN).and_then(|b| b.entries[place % BUCKET_LEN].as_ref());
-            if element.is_some() {
-                return element;
+            let place = (random() >> 8) as usize % places;
+            let (index, place) = (place / BUCKET_LEN, place % BUCKET_LEN);
+            let bucket = self.buckets.0.get(index).or_else(|| old.get(index - self.buckets.len()))?;
+            if let Some(element) = &bucket.entries[place] {
+                return Some(element);
             }
         }
         self.iter().nth((random() >> 33) as usize % self.len)
@@ -315,14 +430,21 @@ impl<T: Keyed> Table<T> {
     /// Address and number of the buckets, for a prefetch hint.
     #[inline]
     pub fn buckets(&self) -> (usize, usize) {
-        (self.buckets.as_ptr().addr(), self.buckets.len())
+        (self.buckets.0.as_ptr().addr(), self.buckets.len())
     }
 
     /// The first element whose tag matches, for a prefetch hint.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<&T> {
-        let bucket = self.bucket(hash)?;
-        let matches = zero_bytes(bucket.tags ^ (tag_of(hash) * LOW));
+        let buckets = self.buckets_of(hash);
+        let mut index = buckets.home(hash);
+        let mut bucket = buckets.0.get(index)?;
+        let mut matches = zero_bytes(bucket.tags ^ (tag_of(hash) * LOW));
+        if matches == 0 && bucket.passed_on() > 0 {
+            index = buckets.behind(index);
+            bucket = &buckets.0[index];
+            matches = zero_bytes(bucket.tags ^ (tag_of(hash) * LOW));
+        }
         bucket.entries.get((matches.trailing_zeros() / 8) as usize)?.as_ref()
     }
 
@@ -337,14 +459,9 @@ impl<T: Keyed> Table<T> {
             return self.move_some();
         }
         let buckets = self.buckets.len();
-        if self.len < buckets * 9 / 2 {
-            return;
+        if buckets * FULL <= self.len {
+            self.resize(larger(buckets));
         }
-        self.resize(match buckets {
-            0 => 1,
-            1..=3 => buckets + 1,
-            _ => buckets + buckets / 2,
-        });
     }
 
     fn give_room(&mut self) {
@@ -353,20 +470,22 @@ impl<T: Keyed> Table<T> {
         }
         let buckets = self.buckets.len();
         if self.len == 0 {
-            self.buckets = Box::default();
-        } else if buckets > 4 && self.len < buckets {
+            self.buckets = Buckets::default();
+        } else if buckets > 3 && self.len < buckets * 3 / 2 {
             self.resize(buckets / 2);
         }
     }
 
     fn resize(&mut self, buckets: usize) {
-        let new = std::iter::repeat_with(Bucket::default).take(buckets).collect();
-        let old = std::mem::replace(&mut self.buckets, new);
+        let old = std::mem::replace(&mut self.buckets, Buckets::with_len(buckets));
         let incremental = INCREMENTAL_MIN <= old.len();
-        self.old = (!old.is_empty()).then(|| Box::new(Old { buckets: old, moved: 0 }));
-        if !incremental {
-            while self.old.is_some() {
-                self.move_some();
+        if incremental {
+            self.old = Some(Box::new(Old { buckets: old, moved: 0 }));
+            return;
+        }
+        for mut bucket in old.0 {
+            for element in bucket.entries.iter_mut().filter_map(Option::take) {
+                self.buckets.insert(hash_of(element.key()), element);
             }
         }
     }
@@ -375,16 +494,11 @@ impl<T: Keyed> Table<T> {
     fn move_some(&mut self) {
         let Some(old) = &mut self.old else { return };
         for _ in 0..8 {
-            let Some(bucket) = old.buckets.get_mut(old.moved) else { break };
-            old.moved += 1;
-            let mut bucket = Some(Box::new(std::mem::take(bucket)));
-            while let Some(mut b) = bucket {
-                for element in b.entries.iter_mut().filter_map(Option::take) {
-                    let hash = hash_of(element.key());
-                    self.buckets[index_of(hash, self.buckets.len())].insert(tag_of(hash), element);
-                }
-                bucket = b.next.take();
+            if old.moved == old.buckets.len() {
+                break;
             }
+            old.buckets.drain(old.moved, &mut |hash, element| self.buckets.insert(hash, element));
+            old.moved += 1;
         }
         if old.moved == old.buckets.len() {
             self.old = None;
@@ -478,6 +592,75 @@ mod tests {
             }
         }
         assert!((0..5_000).all(|i| seen.contains(&key(i))));
+    }
+
+    /// Panics if an element lies where it is not looked for, or a bucket counts wrongly.
+    fn check(table: &Table<Box<[u8]>>) {
+        let mut len = 0;
+        for buckets in
+            [Some(&table.buckets), table.old.as_ref().map(|old| &old.buckets)].into_iter().flatten()
+        {
+            let mut passed_on = vec![0u64; buckets.len()];
+            for (index, bucket) in buckets.0.iter().enumerate() {
+                for (place, element) in bucket.entries.iter().enumerate() {
+                    let tag = bucket.tags >> (8 * place) & 0xff;
+                    let Some(element) = element else {
+                        assert_eq!(tag, 0);
+                        continue;
+                    };
+                    len += 1;
+                    let hash = hash_of(element);
+                    assert_eq!(tag, tag_of(hash));
+                    let mut passed = buckets.home(hash);
+                    while passed != index {
+                        passed_on[passed] += 1;
+                        passed = buckets.behind(passed);
+                    }
+                }
+            }
+            for (bucket, passed_on) in buckets.0.iter().zip(passed_on) {
+                assert!(bucket.passed_on() == passed_on || bucket.passed_on() == 0xff);
+            }
+        }
+        assert_eq!(len, table.len());
+    }
+
+    #[test]
+    fn behaves_as_a_set_under_random_edits() {
+        let (mut state, mut present) = (9u64, BTreeSet::new());
+        let mut table = Table::default();
+        for step in 0..200_000 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Phases of growing and of shrinking, through sizes at which resizing is done step by step.
+            let (i, growing) = ((state >> 40) as u32 % 20_000, step / 50_000 % 2 == 0);
+            let (hash, key) = (hash_of(&key(i)), key(i));
+            if (state >> 30) % 4 > 0 && growing {
+                if present.insert(i) {
+                    table.insert_new(hash, key);
+                }
+            } else {
+                assert_eq!(table.remove(hash, &key).is_some(), present.remove(&i));
+            }
+            if step % 5_000 == 0 {
+                check(&table);
+                assert_eq!(table.iter().count(), present.len());
+                assert!(present.iter().all(|i| table.get(hash_of(&self::key(*i)), &self::key(*i)).is_some()));
+                assert_eq!(scan_all(&mut table, |_| ()).len(), present.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_crowd_with_one_hash_is_found_and_removed() {
+        let mut table = Table::default();
+        let hash = |i: u32| if i < 400 { 5 << 32 | 7 } else { hash_of(&key(i)) };
+        // Only as many as fit before the table grows: it would hash the keys itself.
+        table.resize(100);
+        (0..550).for_each(|i| table.insert_new(hash(i), key(i)));
+        assert!((0..550).all(|i| table.get(hash(i), &key(i)).is_some()));
+        assert!(table.get(5 << 32 | 7, b"missing").is_none());
+        (0..400).for_each(|i| assert!(table.remove(hash(i), &key(i)).is_some()));
+        assert!((400..550).all(|i| table.get(hash(i), &key(i)).is_some()) && table.len() == 150);
     }
 
     #[test]

@@ -112,6 +112,8 @@ pub(super) fn lset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let mut list = ctx.keys.list_mut(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = element_index(parse_i64_arg(args.at(2))?, list.len());
+    // As in Valkey, even if there is no such element.
+    list.prepare(std::iter::once(args.at(3)));
     let index = index.filter(|i| *i < list.len()).ok_or(CommandError::IndexOutOfRange)?;
     list.set(index, args.at(3));
     ctx.keys.modified(key);

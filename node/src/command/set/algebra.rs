@@ -110,11 +110,28 @@ fn result_of(operation: Operation, sets: &[Option<SetRef<'_>>], limits: SetLimit
         (Operation::Intersection, Some(SetRef::Listpack(_) | SetRef::Table(_))) => Set::new_listpack(limits),
         _ => Set::new(limits),
     };
+    if operation == Operation::Difference && removing_is_cheaper(sets) {
+        let (first, others) = sets.split_at(1);
+        for member in first.iter().flatten().flat_map(|set| set.iter()) {
+            result.insert(&member);
+        }
+        for member in others.iter().flatten().flat_map(|set| set.iter()) {
+            result.remove(&member);
+        }
+        return result;
+    }
     combine(operation, sets, &mut |member| {
         result.insert(member);
         true
     });
     if operation == Operation::Intersection { result.into_intset_if_possible() } else { result }
+}
+
+/// Whether Valkey computes a difference by removing from a copy of the first set: it shows in the result's form.
+fn removing_is_cheaper(sets: &[Option<SetRef<'_>>]) -> bool {
+    let Some(Some(first)) = sets.first() else { return false };
+    let present = || sets.iter().flatten();
+    present().map(|set| set.len()).sum::<usize>() < present().count() * first.len() / 2
 }
 
 fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'static str) -> CommandResult {

@@ -164,9 +164,8 @@ impl<'a> ListMut<'a> {
         listpack::remove(&mut tail, at, count);
     }
 
-    /// Replaces the element at an index below the length.
+    /// Replaces the element at an index below the length by one for which the list is prepared.
     pub fn set(&mut self, index: usize, element: &[u8]) {
-        self.prepare([element].into_iter());
         if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
             chain.set(index, element);
         } else {

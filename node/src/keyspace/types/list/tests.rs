@@ -88,6 +88,7 @@ fn behaves_as_a_vector_under_random_edits() {
                     model.insert(index + usize::from(after), element);
                 }
                 7 | 8 if index < model.len() => {
+                    edit.prepare([&element[..]].into_iter());
                     edit.set(index, &element);
                     model[index] = element;
                 }
