@@ -1,4 +1,5 @@
-//! A cluster of real processes on the loopback address: sentinels, nodes, and questions about their state.
+//! A cluster of real processes, on the loopback address or on hosts of their own: sentinels, nodes, and questions about
+//! their state.
 //!
 //! A node's role is asked from the node itself. One that is stopped or gone has none; questions to it end after
 //! a short deadline.
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::hosts::Hosts;
 use crate::processes::{Server, free_port, wait_until};
 use crate::programs;
 use crate::resp_client::{Connection, Frame};
@@ -27,7 +29,15 @@ pub struct Cluster {
     sentinel_program: PathBuf,
     pub sentinels: Vec<Server>,
     pub nodes: Vec<Server>,
+    /// Nodes first, then sentinels. Goes last: its processes end before it is taken down.
+    pub hosts: Hosts,
 }
+
+/// Nodes and sentinels.
+const NODES: usize = 3;
+const SENTINELS: usize = 3;
+/// A host for each.
+pub const HOSTS: usize = NODES + SENTINELS;
 
 /// A string key with its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -44,23 +54,34 @@ pub enum Mode {
 impl Cluster {
     /// Three sentinels and one shard of three nodes, all in sync; `node_args` are added to each node's.
     pub fn start(mode: Mode, node_args: &[&str]) -> Result<Self, String> {
+        Self::start_on(Hosts::Loopback, mode, node_args)
+    }
+
+    /// The same, each process on a host of its own if there are [`HOSTS`] of them.
+    pub fn start_on(hosts: Hosts, mode: Mode, node_args: &[&str]) -> Result<Self, String> {
         let sentinel_program = programs::keyward("keyward-sentinel")?;
-        let sentinels = start_sentinels(&sentinel_program)?;
-        let buses: Vec<String> =
-            sentinels.iter().map(|s| format!("127.0.0.1:{}", bus_port(s.port()))).collect();
+        let sentinels = start_sentinels(&hosts, &sentinel_program)?;
+        let buses: Vec<String> = sentinels.iter().map(Server::bus_addr).collect();
         let program = programs::keyward("keyward-node")?;
         let enabled = if mode == Mode::Cluster { "yes" } else { "no" };
         let mut nodes = Vec::new();
-        for _ in 0..3 {
-            let node = Server::spawn_on(&program, free_port(), folder()?, |port, dir| {
+        for host in 0..NODES {
+            let node = Server::spawn_at(&hosts, host, &program, free_port(), folder()?, |port, dir| {
                 let (port, dir, buses) = (port.to_string(), dir.to_string_lossy(), buses.join(","));
-                let own =
-                    ["--port", &port, "--dir", &dir, "--sentinels", &buses, "--cluster-enabled", enabled];
-                own.iter().chain(node_args).map(|arg| (*arg).to_owned()).collect()
+                let address = hosts.address(host);
+                let own = [
+                    ["--port", &port],
+                    ["--dir", &dir],
+                    ["--sentinels", &buses],
+                    ["--cluster-enabled", enabled],
+                    ["--bind", &address],
+                    ["--protected-mode", "no"],
+                ];
+                own.as_flattened().iter().chain(node_args).map(|arg| (*arg).to_owned()).collect()
             })?;
             nodes.push(node);
         }
-        let mut cluster = Self { sentinel_program, sentinels, nodes };
+        let mut cluster = Self { sentinel_program, sentinels, nodes, hosts };
         cluster.wait_until_whole()?;
         Ok(cluster)
     }
@@ -114,7 +135,7 @@ impl Cluster {
     /// What the first sentinel that answers reports.
     fn status(&self) -> Option<Value> {
         self.sentinels.iter().find_map(|sentinel| {
-            let bus = format!("127.0.0.1:{}", bus_port(sentinel.port()));
+            let bus = sentinel.bus_addr();
             let output =
                 Command::new(&self.sentinel_program).args(["status", "--json", "--sentinel", &bus]).output();
             serde_json::from_slice(&output.ok()?.stdout).ok()
@@ -152,7 +173,8 @@ impl Cluster {
         lines.join("\n")
     }
 
-    /// Every string key and its value as this node has it, sorted. Asks for READONLY first.
+    /// Every string and list and its value as this node has it, sorted; a list as its elements parted by spaces. Asks
+    /// for READONLY first.
     pub fn strings(&self, node: usize) -> Result<Vec<KeyValue>, String> {
         let error = |error: &dyn std::fmt::Display| format!("node {node}: {error}");
         let mut connection = Connection::connect(&self.nodes[node].addr()).map_err(|e| error(&e))?;
@@ -162,10 +184,16 @@ impl Cluster {
         loop {
             let page = connection.call(&["SCAN", &cursor, "COUNT", "1000"]).map_err(|e| error(&e))?;
             let [next, keys] = page.items.as_slice() else { return Err(error(&page)) };
-            keys.items.iter().for_each(|key| connection.send(&[b"GET", key.text()]));
             for key in &keys.items {
-                let value = connection.reply().map_err(|e| error(&e))?;
-                found.push((key.text().to_vec(), value.text().to_vec()));
+                connection.send(&[b"GET", key.text()]);
+                connection.send(&[b"LRANGE".as_slice(), key.text(), b"0", b"-1"]);
+            }
+            for key in &keys.items {
+                let string = connection.reply().map_err(|e| error(&e))?;
+                let list = connection.reply().map_err(|e| error(&e))?;
+                let elements: Vec<&[u8]> = list.items.iter().map(Frame::text).collect();
+                let value = if string.is_error() { elements.join(&b' ') } else { string.text().to_vec() };
+                found.push((key.text().to_vec(), value));
             }
             if next.text() == b"0" {
                 break;
@@ -177,7 +205,7 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Waits until all nodes hold the same strings; an error says where they differ.
+    /// Waits until all nodes hold the same strings and lists; an error says where they differ.
     pub fn wait_until_converged(&self) -> Result<usize, String> {
         let end = Instant::now() + HEAL_DEADLINE;
         loop {
@@ -204,27 +232,23 @@ fn folder() -> Result<TempDir, String> {
     TempDir::new().map_err(|error| error.to_string())
 }
 
-/// The port for other nodes and sentinels, where both programs put it by default.
-fn bus_port(port: u16) -> u16 {
-    port + 10_000
-}
-
 fn ask(server: &Server, command: &[&str]) -> Option<Frame> {
     let mut connection = Connection::connect_within(&server.addr(), ANSWER_DEADLINE).ok()?;
     connection.call(command).ok()
 }
 
 /// Starts three sentinels that know each other's addresses.
-fn start_sentinels(program: &Path) -> Result<Vec<Server>, String> {
-    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+fn start_sentinels(hosts: &Hosts, program: &Path) -> Result<Vec<Server>, String> {
+    let ports: Vec<u16> = (0..SENTINELS).map(|_| free_port()).collect();
+    let bus_port = |port: u16| port + 10_000;
     let members = ports
         .iter()
         .enumerate()
-        .map(|(i, &port)| format!("{}=127.0.0.1:{}", sentinel_name(i), bus_port(port)));
+        .map(|(i, &port)| format!("{}={}:{}", sentinel_name(i), hosts.address(NODES + i), bus_port(port)));
     let initial = members.collect::<Vec<_>>().join(",");
     let mut sentinels = Vec::new();
     for (index, &port) in ports.iter().enumerate() {
-        let sentinel = Server::spawn_on(program, port, folder()?, |port, dir| {
+        let sentinel = Server::spawn_at(hosts, NODES + index, program, port, folder()?, |port, dir| {
             let (dir, name) = (dir.to_string_lossy(), sentinel_name(index));
             let (port, bus) = (port.to_string(), bus_port(port).to_string());
             let args =

@@ -7,13 +7,16 @@
 //!   acknowledged to them while a test injects faults.
 //! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run; [`memory`]: how
 //!   much it takes.
+//! - [`hosts`] and [`chaos`]: network namespaces, and faults of every kind in them under a recorded workload.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
 
 pub mod benchmark;
+pub mod chaos;
 pub mod cluster;
 pub mod compare;
+pub mod hosts;
 pub mod linearizability;
 pub mod load;
 pub mod memory;

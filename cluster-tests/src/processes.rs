@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::hosts::Hosts;
 use crate::programs;
 use crate::resp_client::Connection;
 
@@ -66,6 +67,7 @@ fn is_free(port: u16) -> bool {
 pub struct Server {
     program: PathBuf,
     args: Vec<String>,
+    host: String,
     port: u16,
     child: Child,
     dir: TempDir,
@@ -93,9 +95,24 @@ impl Server {
         dir: TempDir,
         args: impl Fn(u16, &Path) -> Vec<String>,
     ) -> Result<Self, String> {
-        let args = args(port, dir.path());
-        let child = spawn(program, &args, dir.path()).map_err(|error| error.to_string())?;
-        Ok(Self { program: program.into(), args, port, child, dir })
+        Self::spawn_at(&Hosts::Loopback, 0, program, port, dir, args)
+    }
+
+    /// Starts on one of several hosts, on a given port; does not wait.
+    pub fn spawn_at(
+        hosts: &Hosts,
+        host: usize,
+        program: &Path,
+        port: u16,
+        dir: TempDir,
+        args: impl Fn(u16, &Path) -> Vec<String>,
+    ) -> Result<Self, String> {
+        let mut words = hosts.prefix(host);
+        words.push(program.to_string_lossy().into_owned());
+        words.extend(args(port, dir.path()));
+        let program = PathBuf::from(words.remove(0));
+        let child = spawn(&program, &words, dir.path()).map_err(|error| error.to_string())?;
+        Ok(Self { program, args: words, host: hosts.address(host), port, child, dir })
     }
 
     fn start_on(
@@ -141,9 +158,14 @@ impl Server {
         connection.call(&["PING"]).is_ok_and(|reply| reply.raw.as_ref() == b"+PONG\r\n")
     }
 
-    /// `127.0.0.1:port`.
+    /// `host:port`.
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// `host:port` for other nodes and sentinels, where both programs have it by default.
+    pub fn bus_addr(&self) -> String {
+        format!("{}:{}", self.host, self.port + 10_000)
     }
 
     pub fn port(&self) -> u16 {
@@ -163,6 +185,14 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child that was not waited for can be signalled");
+    }
+
+    /// Asks the process to end by SIGTERM, and waits until it has; after [`START_DEADLINE`] it is killed.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        if !wait_until(START_DEADLINE, || matches!(self.child.try_wait(), Ok(Some(_)))) {
+            self.kill();
+        }
     }
 
     /// Ends the process as `kill -9` would, and waits until it is gone.

@@ -86,8 +86,8 @@ pub struct Shard {
     pub restarted: BTreeSet<NodeId>,
     /// Grows with each change of `in_sync`: what changes are compared with.
     pub in_sync_version: u64,
-    /// The sentinels know that the previous term's primary cannot serve any more (its process is dead, or it has
-    /// handed over): the new primary need not wait for the leases that it granted.
+    /// The sentinels know that no earlier primary can serve any more (the previous one's process is dead, or it has
+    /// handed over; or the present one has served): a new primary need not wait for the leases that it granted.
     pub previous_primary_gone: bool,
     /// The position of the old primary at a hand-off, zero otherwise.
     #[serde(default)]

@@ -218,11 +218,7 @@ pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<()
     {
         return Ok(Ok(()));
     }
-    let settled = match topology.shards.get(&shard) {
-        Some(shard) => sentinel.health.lock().is_settled(now(), shard),
-        None => false,
-    };
-    let change = match failover::hand_off(&topology, &handoff, settled) {
+    let change = match failover::hand_off(&topology, &handoff) {
         Ok(change) => change,
         Err(refusal) => return Ok(Err(refusal.to_string())),
     };

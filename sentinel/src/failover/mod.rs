@@ -85,8 +85,8 @@ pub struct Case<'a> {
     pub topology: &'a Topology,
     pub shard: &'a Shard,
     pub trigger: &'a Trigger,
-    /// The present term has lasted so long that nobody can still hold a lease of an earlier one. Otherwise a
-    /// primary of two terms ago might: that the last one is gone proves nothing about it.
+    /// The present term has lasted so long that nobody can still hold a lease of an earlier one. Otherwise a primary
+    /// of two terms ago might, unless the present one has served: that it is gone proves nothing about the other.
     pub settled: bool,
 }
 
@@ -341,7 +341,7 @@ pub struct Handoff {
 ///
 /// # Errors
 /// A [`Refusal`] when the sender is not the primary of this term, or the target not in sync.
-pub fn hand_off(topology: &Topology, handoff: &Handoff, settled: bool) -> Result<PrimaryChange, Refusal> {
+pub fn hand_off(topology: &Topology, handoff: &Handoff) -> Result<PrimaryChange, Refusal> {
     let Handoff { shard, primary, term, target, last, in_sync_version } = handoff;
     let shard = topology.shards.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
     if shard.term != *term {
@@ -364,7 +364,8 @@ pub fn hand_off(topology: &Topology, handoff: &Handoff, settled: bool) -> Result
         expected_term: *term,
         node: target.clone(),
         in_sync: shard.in_sync.difference(&shard.restarted).cloned().collect(),
-        previous_primary_gone: settled || shard.previous_primary_gone,
+        // It has stopped, and it had begun to serve: so it had waited until all earlier leases had ended.
+        previous_primary_gone: true,
         handoff_position: *last,
         expected_in_sync_version: Some(*in_sync_version),
         takeover: false,

@@ -227,9 +227,9 @@ fn a_hand_off_keeps_the_whole_set() {
         last,
         in_sync_version: t.shards[shard].in_sync_version,
     };
-    let change = hand_off(&t, &from(1), true).unwrap();
+    let change = hand_off(&t, &from(1)).unwrap();
     assert_eq!((change.node, change.in_sync, change.handoff_position), (id(3), set(&[1, 2, 3]), last));
-    assert_eq!(hand_off(&t, &from(2), true), Err(Refusal::NotThePrimary(id(2))));
+    assert_eq!(hand_off(&t, &from(2)), Err(Refusal::NotThePrimary(id(2))));
     let given_up = Handoff { in_sync_version: 1, ..from(1) };
-    assert!(matches!(hand_off(&t, &given_up, true), Err(Refusal::StaleInSync { .. })));
+    assert!(matches!(hand_off(&t, &given_up), Err(Refusal::StaleInSync { .. })));
 }

@@ -222,6 +222,8 @@ fn change_in_sync(
         }
         InSyncChange::Add { node, .. } => {
             shard.in_sync.insert(node);
+            // A primary adds members only while it serves, and it serves only when all earlier leases have ended.
+            shard.previous_primary_gone = true;
         }
     }
     shard.in_sync_version += 1;
