@@ -216,8 +216,9 @@ fn requests_about_another_term_or_shard_are_refused() {
 
 #[test]
 fn a_hand_off_keeps_the_whole_set() {
-    let t = topology();
-    let shard = t.shards.keys().next().unwrap();
+    let mut t = topology();
+    let shard = &t.shards.keys().next().unwrap().clone();
+    t.shards.get_mut(shard).unwrap().previous_primary_gone = false;
     let last = Position::new(1, 20);
     let from = |n: u8| Handoff {
         shard: shard.clone(),
@@ -228,6 +229,7 @@ fn a_hand_off_keeps_the_whole_set() {
         in_sync_version: t.shards[shard].in_sync_version,
     };
     let change = hand_off(&t, &from(1)).unwrap();
+    assert!(change.previous_primary_gone, "whoever hands over has waited for the leases before its own");
     assert_eq!((change.node, change.in_sync, change.handoff_position), (id(3), set(&[1, 2, 3]), last));
     assert_eq!(hand_off(&t, &from(2)), Err(Refusal::NotThePrimary(id(2))));
     let given_up = Handoff { in_sync_version: 1, ..from(1) };

@@ -118,6 +118,17 @@ impl Group {
     }
 }
 
+/// Otherwise the next failovers would all wait for leases that have long ended.
+#[test]
+fn a_primary_that_adds_a_member_has_served_so_no_earlier_one_can() {
+    let mut group = Group::three_in_sync();
+    let change = group.replacement(2, &[2, 3]);
+    group.replace(change).unwrap();
+    assert!(!group.shard().previous_primary_gone);
+    group.add(1).unwrap();
+    assert!(group.shard().previous_primary_gone);
+}
+
 #[test]
 fn the_first_node_becomes_primary_and_replicas_join_through_it() {
     let mut group = Group::new(1, 2);
