@@ -101,6 +101,7 @@ build() {
 
 rust() {
   need flock util-linux
+  need redis-server redis-server
   build
   step "tests in Rust"
   # --show-output prints what was measured.

@@ -3,6 +3,7 @@
 //! - [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
+//! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
 //! - [`load`], [`benchmark`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run; [`memory`]: how
@@ -17,6 +18,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod compare;
 pub mod hosts;
+pub mod interchange;
 pub mod linearizability;
 pub mod load;
 pub mod memory;

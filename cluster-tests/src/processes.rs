@@ -136,6 +136,16 @@ impl Server {
         Self::start(&dir.join("valkey-server"), |port, dir| alone(port, dir, extra))
     }
 
+    /// Any server of this kind alone, without persistence; `extra` flags last.
+    pub fn alone(program: &Path, extra: &[&str]) -> Result<Self, String> {
+        Self::start(program, |port, dir| alone(port, dir, extra))
+    }
+
+    /// As [`Self::alone`], in a folder that holds what the server is to load.
+    pub fn alone_in(program: &Path, dir: TempDir, extra: &[&str]) -> Result<Self, String> {
+        Self::start_on(program, free_port(), dir, |port, dir| alone(port, dir, extra))
+    }
+
     /// Waits until the server answers PING with PONG.
     pub fn wait_until_answering(&mut self) -> Result<(), String> {
         let end = Instant::now() + START_DEADLINE;

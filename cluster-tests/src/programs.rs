@@ -91,3 +91,13 @@ pub fn valkey_or_skip(test: &str) -> Option<PathBuf> {
         }
     }
 }
+
+/// Debian's `redis-server`, or one line that says why the test is skipped.
+pub fn redis_or_skip(test: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|dir| dir.join("redis-server")).find(|program| program.exists());
+    if found.is_none() {
+        eprintln!("{test}: skipped, there is no redis-server: apt-get install redis-server");
+    }
+    found
+}

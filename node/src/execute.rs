@@ -1148,7 +1148,7 @@ fn mode_of(state: GateState) -> Mode {
 }
 
 fn loading() -> CommandError {
-    CommandError::coded("LOADING Keyward is loading the dataset in memory")
+    CommandError::coded("LOADING Valkey is loading the dataset in memory")
 }
 
 fn misconf(reason: &str) -> CommandError {

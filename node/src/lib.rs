@@ -4,7 +4,7 @@
 //! - [`execute`]: checks, locks, calls a command, appends its effects; [`lookahead`]: prefetches for the next ones
 //! - [`command`]: the commands, a row of [`command::table`] for each
 //! - [`keyspace`]: slots, tables, entries and value types
-//! - [`rdb`]: values and keyspaces as files and payloads
+//! - [`rdb`]: values and keyspaces as files and payloads; [`rdb_load`]: a file into the keyspace
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`aof`]: the write log on disk; [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
@@ -15,8 +15,9 @@
 //! - [`memory`], [`reclaim`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //!
-//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`io`], [`connection`], [`process`], [`reclaim`],
-//! [`shutdown`], [`snapshot`], and those of [`replication`]) read a clock, spawn a task or touch a socket.
+//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`io`], [`connection`], [`loading`], [`process`],
+//! [`rdb_load`], [`reclaim`], [`shutdown`], [`snapshot`], and those of [`replication`]) read a clock, spawn a task or
+//! touch a socket.
 
 pub mod aof;
 pub mod blocking;
@@ -42,6 +43,7 @@ pub mod notify;
 pub mod process;
 pub mod pubsub;
 pub mod rdb;
+pub mod rdb_load;
 pub mod reclaim;
 pub mod replication;
 pub mod routing;

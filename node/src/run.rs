@@ -87,6 +87,13 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
         let (server, settings) = (Arc::clone(server), settings.clone());
         let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;
         applied = loaded.map_err(|e| format!("can't load: {e}"))??;
+    } else if alone {
+        let (server, settings) = (Arc::clone(server), settings.clone());
+        let loaded =
+            tokio::task::spawn_blocking(move || crate::rdb_load::load_dump(&server, &settings)).await;
+        loaded.map_err(|e| format!("can't load: {e}"))??;
+    } else {
+        warn_of_ignored_dump(settings);
     }
     match identity {
         Some(identity) => crate::member::join(server, settings, bus_listener(settings)?, identity, applied),
@@ -94,6 +101,17 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
             server.shared.gate.set_alone_loading(false);
             Ok(())
         }
+    }
+}
+
+/// A snapshot does not know which writes were acknowledged after it: a node that started from one must not win a
+/// failover. It gets its data from its shard.
+fn warn_of_ignored_dump(settings: &Settings) {
+    if std::path::Path::new(&settings.dbfilename).exists() {
+        tracing::warn!(
+            file = settings.dbfilename,
+            "not loaded: a node with sentinels gets its data from its shard"
+        );
     }
 }
 

@@ -75,6 +75,9 @@ pub struct Server {
     pub aof: crate::aof::Aof,
     /// The loading of the data at the start.
     pub loading: crate::loading::Loading,
+    pub last_load: crate::rdb_load::LastLoad,
+    /// Sources of function libraries that a file held: kept, to be written to the next file.
+    pub functions: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -184,6 +187,8 @@ impl Server {
             me: Weak::clone(me),
             aof: crate::aof::Aof::default(),
             loading: crate::loading::Loading::default(),
+            last_load: crate::rdb_load::LastLoad::default(),
+            functions: Mutex::default(),
         }))
     }
 

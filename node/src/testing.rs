@@ -77,6 +77,11 @@ impl TestNode {
     }
 
     pub(crate) fn run_words(&mut self, words: &[&[u8]]) -> String {
+        String::from_utf8_lossy(&self.run_raw(words)).into_owned()
+    }
+
+    /// The exact bytes of the reply.
+    pub(crate) fn run_raw(&mut self, words: &[&[u8]]) -> Vec<u8> {
         let mut buffer = BytesMut::new();
         write_command(&mut buffer, words);
         let mut batch = Batch::default();
@@ -85,7 +90,7 @@ impl TestNode {
         let mut out = BytesMut::new();
         let end = self.executor.run_batch(&mut self.session, &batch, &buffer, 0, true, &mut out);
         self.stop = end.stop;
-        String::from_utf8_lossy(&out).into_owned()
+        out.to_vec()
     }
 
     /// The effects since the last call, words joined by spaces.

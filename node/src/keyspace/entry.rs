@@ -193,6 +193,8 @@ pub enum NewValue<'a> {
     Value(Value),
     /// An empty collection.
     Empty(Compact),
+    /// A collection in a compact form, well-formed and within the limits.
+    Compact(Compact, &'a [u8]),
 }
 
 /// A borrowed value.
@@ -323,6 +325,9 @@ impl Entry {
             NewValue::Value(Value(entry)) => entry.with(key, expire_at, access),
             NewValue::Empty(form) => {
                 Entry::build(key, Content::Tail(form.kind(), form.empty()), expire_at, access)
+            }
+            NewValue::Compact(form, bytes) => {
+                Entry::build(key, Content::Tail(form.kind(), bytes), expire_at, access)
             }
         }
     }
@@ -587,7 +592,7 @@ impl Entry {
     pub fn set_value(&mut self, value: NewValue<'_>) {
         match value {
             NewValue::Bytes(bytes) => self.set_bytes(bytes),
-            NewValue::Value(_) | NewValue::Empty(_) => self.replace(value),
+            NewValue::Value(_) | NewValue::Empty(_) | NewValue::Compact(..) => self.replace(value),
         }
     }
 

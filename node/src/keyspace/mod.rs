@@ -104,6 +104,25 @@ impl SlotState {
         self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
     }
 
+    /// Adds a key that was loaded, of the current epoch; false if it is there already.
+    pub fn insert_loaded(&mut self, db: DbIndex, hash: u64, entry: Entry) -> bool {
+        let expire_at = entry.expire_at();
+        let table = self.table_mut(db);
+        if table.get(hash, entry.key()).is_some() {
+            return false;
+        }
+        table.insert_new(hash, entry);
+        if expire_at.is_some() {
+            self.count_expiry(db, None, expire_at);
+        }
+        true
+    }
+
+    /// Makes room for so many keys in the first database.
+    pub fn reserve(&mut self, keys: usize) {
+        self.db0.reserve(keys);
+    }
+
     /// Empties one database, or all; returns the tables, to be given to [`CopyOnWrite::keep_taken`].
     pub fn take_tables(&mut self, db: Option<DbIndex>) -> Vec<(DbIndex, Table<Entry>)> {
         let mut taken = Vec::new();
@@ -300,6 +319,16 @@ impl Keyspace {
         let (address, buckets) = self.hints[slot.index()].load();
         let bucket = address + table::bucket_offset(hash, buckets);
         prefetch::prefetch(std::ptr::without_provenance(bucket));
+    }
+
+    /// Has the bucket loaded into which a key of this hash is about to be inserted.
+    pub fn prefetch_insertion(&self, slot: Slot, db: DbIndex, hash: u64) {
+        let Some(state) = self.slots[slot.index()].0.try_lock() else { return };
+        if let Some((address, buckets)) = state.table(db).map(Table::buckets) {
+            drop(state);
+            let bucket = address + table::bucket_offset(hash, buckets);
+            prefetch::prefetch(std::ptr::without_provenance(bucket));
+        }
     }
 
     /// Has the entry loaded that probably has this hash, unless another thread is working in the slot.

@@ -454,6 +454,14 @@ impl<T: Keyed> Table<T> {
         (self.buckets.len() + old) * size_of::<Bucket<T>>()
     }
 
+    /// Makes room for so many elements in an empty table.
+    pub fn reserve(&mut self, len: usize) {
+        let buckets = (len * 2).div_ceil(9);
+        if self.len == 0 && self.old.is_none() && self.buckets.len() < buckets {
+            self.buckets = std::iter::repeat_with(Bucket::default).take(buckets).collect();
+        }
+    }
+
     fn make_room(&mut self) {
         if self.old.is_some() {
             return self.move_some();

@@ -9,6 +9,7 @@ use super::file::{Chunk, Facts, FileError, Reader, RecordName, Span, Trust};
 use super::record::Record;
 use super::value::type_name;
 use crate::keyspace::DbIndex;
+use crate::keyspace::types::Limits;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ impl Report {
     fn count(&mut self, chunk: &Chunk, span: &Span) -> Result<(), FileError> {
         let record =
             Record::open(chunk.record(span)).map_err(|e| FileError::new(e, chunk.offset_of(span), None))?;
-        match record.value() {
+        match record.value(&Limits::default()) {
             Ok(_) => {}
             Err(RdbError::Empty) => self.empty += 1,
             Err(error) => {

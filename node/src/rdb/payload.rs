@@ -3,6 +3,7 @@
 use super::value::{self, Loaded};
 use super::{Checksum, Compression, RdbError, VERSION, is_known_version};
 use crate::keyspace::entry::ValueRef;
+use crate::keyspace::types::Limits;
 
 const VERSION_LEN: usize = 2;
 
@@ -26,6 +27,6 @@ pub fn verified(payload: &[u8]) -> Option<&[u8]> {
 
 /// # Errors
 /// Whatever is wrong with a [`verified`] value.
-pub fn load(value: &[u8]) -> Result<Loaded<'_>, RdbError> {
-    value::load(value)
+pub fn load<'a>(value: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, RdbError> {
+    value::load(value, limits)
 }

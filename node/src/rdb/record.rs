@@ -6,6 +6,7 @@
 use super::value::{self, Loaded};
 use super::{Compression, Input, RdbError, Text, opcode, output};
 use crate::keyspace::entry::ValueRef;
+use crate::keyspace::types::Limits;
 
 /// What the eviction policy knows of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +86,9 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// Whatever is wrong with it; [`RdbError::Empty`] if it is a collection without elements.
-    pub fn value(&self) -> Result<Loaded<'a>, RdbError> {
+    pub fn value(&self, limits: &Limits) -> Result<Loaded<'a>, RdbError> {
         let mut body = self.body.clone();
-        let loaded = value::load_body(self.type_byte, &mut body)?;
+        let loaded = value::load_body(self.type_byte, &mut body, limits)?;
         if body.is_empty() { Ok(loaded) } else { Err(RdbError::Corrupt("bytes follow the value")) }
     }
 }

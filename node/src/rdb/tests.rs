@@ -9,7 +9,7 @@ use super::record::{Access, Record};
 use super::value::{load, load_body, skip_body};
 use super::*;
 use crate::keyspace::entry::{Entry, NewValue, Value, ValueRef};
-use crate::keyspace::types::{Hash, List, Set, SortedSet};
+use crate::keyspace::types::{Hash, Limits, List, Set, SortedSet};
 
 /// A text that two values share only if they are equal, in the order of the value.
 fn text(value: ValueRef<'_>) -> String {
@@ -29,7 +29,7 @@ fn text(value: ValueRef<'_>) -> String {
 
 fn text_of_body(type_byte: u8, body: &[u8]) -> Result<String, RdbError> {
     let bytes = [&[type_byte], body].concat();
-    load(&bytes).map(|loaded| text(loaded.into_entry(b"k", None, 0).value()))
+    load(&bytes, &Limits::default()).map(|loaded| text(loaded.into_entry(b"k", None, 0).value()))
 }
 
 /// Some value of every type, of strings that encodings treat differently.
@@ -104,7 +104,7 @@ fn every_value_is_loaded_as_it_was_saved() {
     for entry in samples() {
         for compression in [Compression::None, Compression::Lzf] {
             let payload = payload::save(entry.value(), compression);
-            let loaded = payload::load(payload::verified(&payload).unwrap()).unwrap();
+            let loaded = payload::load(payload::verified(&payload).unwrap(), &Limits::default()).unwrap();
             let copy = loaded.into_entry(b"key", None, 0);
             assert_eq!(text(copy.value()), text(entry.value()));
             assert_eq!(copy.is_raw(), entry.is_raw());
@@ -113,7 +113,10 @@ fn every_value_is_loaded_as_it_was_saved() {
         let opened = Record::open(&record).unwrap();
         assert_eq!((&*opened.key, opened.expire_at), (&b"key"[..], entry.expire_at()));
         assert_eq!(opened.access, Some(Access::IdleSeconds(5)));
-        assert_eq!(text(opened.value().unwrap().into_entry(b"", None, 0).value()), text(entry.value()));
+        assert_eq!(
+            text(opened.value(&Limits::default()).unwrap().into_entry(b"", None, 0).value()),
+            text(entry.value())
+        );
     }
 }
 
@@ -403,12 +406,14 @@ fn load_anything(type_byte: u8, body: &[u8]) {
     let mut skipped = Input::new(body);
     let skips = skip_body(type_byte, &mut skipped);
     let mut input = Input::new(body);
-    let Ok(loaded) = load_body(type_byte, &mut input) else { return };
+    let Ok(loaded) = load_body(type_byte, &mut input, &Limits::default()) else { return };
     assert_eq!(skips, Ok(()), "what is loaded can be passed over");
     assert_eq!(skipped.len(), input.len());
     let entry = loaded.into_entry(b"k", None, 0);
     let payload = payload::save(entry.value(), Compression::Lzf);
-    let again = payload::load(payload::verified(&payload).unwrap()).unwrap().into_entry(b"k", None, 0);
+    let again = payload::load(payload::verified(&payload).unwrap(), &Limits::default())
+        .unwrap()
+        .into_entry(b"k", None, 0);
     assert_eq!(text(again.value()), text(entry.value()));
 }
 

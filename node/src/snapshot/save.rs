@@ -322,7 +322,8 @@ enum Failure {
 fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Result<Written, Failure> {
     let settings = server.settings();
     let temporary = PathBuf::from(format!("temp-{}-{id}.rdb", std::process::id()));
-    let written = write_to(&temporary, &settings, stream, cancelled);
+    let functions = server.functions.lock().clone();
+    let written = write_to(&temporary, &settings, stream, &functions, cancelled);
     let renamed = written.and_then(|written| {
         if cancelled.load(Ordering::Relaxed) {
             return Err(Failure::Cancelled);
@@ -345,6 +346,7 @@ fn write_to(
     path: &Path,
     settings: &Settings,
     mut stream: Stream,
+    functions: &[Vec<u8>],
     cancelled: &AtomicBool,
 ) -> Result<Written, Failure> {
     let beginning = stream.begin()?;
@@ -353,6 +355,11 @@ fn write_to(
     for (name, value) in facts() {
         writer.aux(name, value.as_bytes())?;
     }
+    for source in functions {
+        writer.function(source)?;
+    }
+    // Nearly all keys are in the first database, as a rule; whoever loads the file makes room for them at once.
+    writer.resize_db(0, beginning.keys, 0)?;
     while let Some(chunk) = stream.next_chunk()? {
         if cancelled.load(Ordering::Relaxed) {
             return Err(Failure::Cancelled);

@@ -22,7 +22,8 @@ fn read(stream: &mut Stream) -> BTreeMap<String, String> {
                 for span in &chunk.spans {
                     let record = Record::open(chunk.record(span)).unwrap();
                     let key = String::from_utf8(record.key.to_vec()).unwrap();
-                    let value = format!("{:?}", record.value().unwrap());
+                    let value =
+                        format!("{:?}", record.value(&crate::keyspace::types::Limits::default()).unwrap());
                     assert!(found.insert(key, value).is_none());
                 }
             }

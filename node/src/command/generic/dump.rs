@@ -72,7 +72,8 @@ pub(in crate::command) fn restore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
     }
     let value = payload::verified(payload)
         .ok_or_else(|| CommandError::err("DUMP payload version or checksum are wrong"))?;
-    let loaded = payload::load(value).map_err(|_| CommandError::err("Bad data format"))?;
+    let loaded = payload::load(value, &ctx.server.settings().limits)
+        .map_err(|_| CommandError::err("Bad data format"))?;
     let keys = &mut *ctx.keys;
     let expire_at = match ttl {
         0 => None,
@@ -107,4 +108,115 @@ fn propagate(keys: &mut Keys<'_>, args: Args<'_>, expire_at: Option<i64>) {
     command[2] = number.format(at).as_bytes();
     command.push(b"ABSTTL");
     keys.propagate_as(key, &command);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keyspace::entry::{Entry, NewValue, ValueRef};
+    use crate::keyspace::types::List;
+    use crate::rdb::{Compression, payload};
+    use crate::testing::{TestNode, check};
+
+    fn of_string(text: &str) -> Vec<u8> {
+        payload::save(ValueRef::String(text.as_bytes()), Compression::Lzf)
+    }
+
+    fn of_list(elements: &[&str]) -> Vec<u8> {
+        let mut list = List::default();
+        elements.iter().for_each(|e| list.push_back(e.as_bytes()));
+        payload::save(Entry::new(b"", NewValue::Value(list.into()), None, 0).value(), Compression::Lzf)
+    }
+
+    fn restore(node: &mut TestNode, key: &str, ttl: &str, payload: &[u8], options: &str) -> String {
+        let mut words: Vec<&[u8]> = vec![b"RESTORE", key.as_bytes(), ttl.as_bytes(), payload];
+        words.extend(options.split_whitespace().map(str::as_bytes));
+        node.run_words(&words)
+    }
+
+    #[test]
+    fn dump_gives_what_restore_takes() {
+        check(&[("DUMP nothing", "$-1\r\n")]);
+        let mut node = TestNode::new();
+        let dump = |node: &mut TestNode, setup: &str, key: &str| {
+            node.run(setup);
+            let reply = node.run_raw(&[b"DUMP", key.as_bytes()]);
+            let payload = reply.splitn(2, |b| *b == b'\n').nth(1).unwrap();
+            let payload = &payload[..payload.len() - 2];
+            assert_eq!(restore(node, "copy", "0", payload, "REPLACE"), "+OK\r\n");
+        };
+        dump(&mut node, "SET s hello", "s");
+        dump(&mut node, "RPUSH l a 1 b", "l");
+        assert_eq!(node.run("LRANGE copy 0 -1"), "*3\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n");
+    }
+
+    #[test]
+    fn mistakes_are_answered_in_valkeys_words_and_order() {
+        let mut node = TestNode::new();
+        node.run("SET there 1");
+        let good = of_string("x");
+        let mut bad = good.clone();
+        bad[1] ^= 1;
+        let empty = of_list(&[]);
+        for (key, ttl, payload, options, reply) in [
+            ("there", "x", &bad, "FOO", "-ERR syntax error"),
+            ("k", "0", &good, "IDLETIME", "-ERR syntax error"),
+            ("k", "0", &good, "IDLETIME 1 FREQ 1", "-ERR syntax error"),
+            ("k", "0", &good, "IDLETIME x", "-ERR value is not an integer or out of range"),
+            ("k", "0", &good, "IDLETIME -1", "-ERR Invalid IDLETIME value, must be >= 0"),
+            ("k", "0", &good, "FREQ 256", "-ERR Invalid FREQ value, must be >= 0 and <= 255"),
+            ("there", "x", &bad, "", "-BUSYKEY Target key name already exists."),
+            ("there", "x", &bad, "REPLACE", "-ERR value is not an integer or out of range"),
+            ("k", "-1", &bad, "", "-ERR Invalid TTL value, must be >= 0"),
+            ("k", "0", &bad, "", "-ERR DUMP payload version or checksum are wrong"),
+            ("k", "0", &empty, "", "-ERR Bad data format"),
+        ] {
+            let reply = format!("{reply}\r\n");
+            assert_eq!(restore(&mut node, key, ttl, payload, options), reply, "{options}");
+        }
+        assert_eq!(node.run("DBSIZE"), ":1\r\n");
+    }
+
+    #[test]
+    fn a_time_to_live_is_relative_or_a_point_in_time() {
+        let mut node = TestNode::replicated();
+        let payload = of_string("x");
+        assert_eq!(restore(&mut node, "k", "0", &payload, ""), "+OK\r\n");
+        assert_eq!(node.run("TTL k"), ":-1\r\n");
+        restore(&mut node, "k", "100000", &payload, "REPLACE IDLETIME 50");
+        assert_eq!((node.run("TTL k"), node.run("OBJECT IDLETIME k")), (":100\r\n".into(), ":50\r\n".into()));
+        restore(&mut node, "k", "99999999999999", &payload, "REPLACE ABSTTL");
+        assert_eq!(node.run("PEXPIRETIME k"), ":99999999999999\r\n");
+        let effects = node.effects();
+        assert!(
+            effects.iter().skip(1).all(|e| e.starts_with("RESTORE k ") && e.contains(" ABSTTL")),
+            "{effects:?}"
+        );
+        // What has expired already replaces by deleting.
+        assert_eq!(restore(&mut node, "k", "5", &payload, "REPLACE ABSTTL"), "+OK\r\n");
+        assert_eq!(node.run("EXISTS k"), ":0\r\n");
+        assert_eq!(restore(&mut node, "k", "5", &payload, "ABSTTL"), "+OK\r\n");
+        assert_eq!(node.effects(), ["DEL k"]);
+    }
+
+    #[test]
+    fn a_replica_restores_the_same() {
+        let mut node = TestNode::replicated();
+        restore(&mut node, "l", "100000", &of_list(&["a", "b"]), "");
+        restore(&mut node, "s", "0", &of_string("x"), "REPLACE");
+        let expected = [node.run("PEXPIRETIME l"), node.run("LRANGE l 0 -1"), node.run("GET s")];
+        let mut replica = node.replica();
+        assert_eq!(
+            [replica.run("PEXPIRETIME l"), replica.run("LRANGE l 0 -1"), replica.run("GET s")],
+            expected
+        );
+    }
+
+    #[test]
+    fn a_restored_list_serves_who_waits_for_it() {
+        let mut node = TestNode::new();
+        let mut waiting = node.another_client();
+        assert_eq!(waiting.run("BLPOP l 0"), "");
+        restore(&mut node, "l", "0", &of_list(&["a"]), "");
+        assert_eq!(node.run("EXISTS l"), ":0\r\n");
+    }
 }

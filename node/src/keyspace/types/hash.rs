@@ -26,6 +26,13 @@ impl Default for HashLimits {
     }
 }
 
+impl HashLimits {
+    /// Whether a listpack of so many fields and bytes, with names and values of at most this length, may be a hash.
+    pub fn allow_listpack(&self, fields: usize, longest: usize, bytes: usize) -> bool {
+        fields <= self.entries && longest <= self.value && fits_compact(bytes, 0)
+    }
+}
+
 /// Name and value in one allocation: length of the name (seven bits to a byte, the lowest first), name, value.
 #[derive(Debug, Clone)]
 pub struct Field(ThinBytes);

@@ -239,6 +239,13 @@ impl List {
     }
 }
 
+impl From<Quicklist> for List {
+    fn from(chain: Quicklist) -> Self {
+        let fill = chain.fill();
+        List { value: Value::boxed(Box::new(chain)), fill }
+    }
+}
+
 impl From<List> for Value {
     fn from(list: List) -> Self {
         list.value

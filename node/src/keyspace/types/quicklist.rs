@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::Element;
 use super::list::End;
 use super::listpack::{self, Listpack, ListpackRef};
+use super::{Element, fits_compact};
 
 /// `list-max-listpack-size`: how full a node may be. Positive: a number of elements; -1 to -5: 4 to 64 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +175,10 @@ impl Quicklist {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    pub fn fill(&self) -> Fill {
+        self.fill
     }
 
     /// The chain from left to right.
@@ -439,6 +443,27 @@ impl Quicklist {
         }
         self.len -= removed;
         removed
+    }
+
+    /// The only listpack of a list that needs no chain.
+    ///
+    /// # Errors
+    /// The chain, if it is needed.
+    pub fn into_single(mut self, fill: Fill) -> Result<Listpack, Quicklist> {
+        let is_small = |node: &Node| match node {
+            Node::Packed { list, len } => {
+                let (bytes, len) = (list.as_bytes().len(), *len as usize);
+                !fill.is_exceeded(bytes, len) && fits_compact(bytes, 0)
+            }
+            Node::Plain(_) => false,
+        };
+        if self.nodes.len() != 1 || !self.nodes.iter().all(is_small) {
+            return Err(self);
+        }
+        match self.nodes.pop_front() {
+            Some(Node::Packed { list, .. }) => Ok(list),
+            Some(Node::Plain(_)) | None => unreachable!("its only node is packed"),
+        }
     }
 
     /// The only listpack of a list that has become so small that it needs no chain any more.

@@ -33,6 +33,16 @@ impl SetLimits {
     fn intset_len_max(&self) -> usize {
         self.intset_entries.min(INTSET_LEN_MAX)
     }
+
+    /// Whether so many integers may be an intset.
+    pub fn allow_intset(&self, count: usize) -> bool {
+        count <= self.intset_len_max()
+    }
+
+    /// Whether a listpack of so many members and bytes, with members of at most this length, may be a set.
+    pub fn allow_listpack(&self, count: usize, longest: usize, bytes: usize) -> bool {
+        count <= self.listpack_entries && longest <= self.listpack_value && fits_compact(bytes, 0)
+    }
 }
 
 /// The members of a large set.

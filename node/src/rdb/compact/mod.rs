@@ -1,28 +1,40 @@
-//! Small collections as one string: the encodings that Valkey and Redis save, and those that Redis once saved.
+//! Small collections as one string: the encodings that Redis once saved. Those of today are the forms in which
+//! Keyward has them in memory: [`crate::keyspace::types::listpack`] and [`crate::keyspace::types::intset`].
 //!
 //! Each reader checks the whole layout while it walks: lengths, the number of elements, the end mark. They give
 //! elements as [`Text`], an integer as its digits.
 
-pub(super) mod intset;
-pub(super) mod listpack;
 pub(super) mod ziplist;
 pub(super) mod zipmap;
 
-use super::{RdbError, Text};
+use super::RdbError;
 
-/// The last byte of a listpack, a ziplist and a zipmap.
+/// The last byte of a ziplist and a zipmap.
 const END: u8 = 0xff;
 
+/// Up to here comparing all with all is the fastest way to find out whether a name is there twice.
+const FEW: usize = 16;
+
 /// Two elements at a time: a field with its value, a member with its score.
-pub(super) fn for_each_pair<'a>(
-    mut elements: impl Iterator<Item = Result<Text<'a>, RdbError>>,
-    mut visit: impl FnMut(Text<'a>, Text<'a>) -> Result<(), RdbError>,
+pub(super) fn for_each_pair<T>(
+    mut elements: impl Iterator<Item = Result<T, RdbError>>,
+    mut visit: impl FnMut(T, T) -> Result<(), RdbError>,
 ) -> Result<(), RdbError> {
     while let Some(first) = elements.next() {
-        let Some(second) = elements.next() else {
-            return Err(RdbError::Corrupt("a compact collection of pairs has an odd number of elements"));
-        };
+        let Some(second) = elements.next() else { return Err(ODD) };
         visit(first?, second?)?;
     }
     Ok(())
+}
+
+pub(super) const ODD: RdbError =
+    RdbError::Corrupt("a compact collection of pairs has an odd number of elements");
+
+/// Whether one of these names is there twice.
+pub(super) fn has_duplicates(mut names: Vec<&[u8]>) -> bool {
+    if names.len() <= FEW {
+        return names.iter().enumerate().any(|(i, name)| names[..i].contains(name));
+    }
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -3,7 +3,6 @@
 //! An entry is the length of the one before it (one byte, or 254 and four bytes), an encoding, the value.
 
 use super::END;
-use super::listpack::int24;
 use crate::rdb::input::Digits;
 use crate::rdb::{Input, RdbError, Text};
 
@@ -102,4 +101,8 @@ fn value<'a>(body: &mut Input<'a>) -> Result<Text<'a>, RdbError> {
         0xf1..=0xfd => number(i64::from(first & 0x0f) - 1),
         _ => return Err(BAD),
     })
+}
+
+fn int24(bytes: [u8; 3]) -> i64 {
+    i64::from(i32::from_le_bytes([0, bytes[0], bytes[1], bytes[2]]) >> 8)
 }

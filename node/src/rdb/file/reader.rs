@@ -82,7 +82,7 @@ pub struct Facts {
     pub functions: Vec<Vec<u8>>,
     /// Modules whose data was passed over.
     pub modules: Vec<String>,
-    /// Keys of all databases, by the hints in the file.
+    /// Keys of database 0, by the hint in the file.
     pub keys_hint: u64,
     /// `None`: the file has none.
     pub checksum: Option<u64>,
@@ -248,7 +248,9 @@ impl<R: Read> Reader<R> {
                     .map_err(|_| RdbError::Corrupt("the number of a database is too large"))?;
             }
             Piece::ResizeDb { keys, .. } => {
-                self.facts.keys_hint = self.facts.keys_hint.saturating_add(keys);
+                if self.db == 0 {
+                    self.facts.keys_hint = keys;
+                }
             }
             Piece::Function(source) => self.facts.functions.push(source.into_vec()),
             Piece::ModuleAux(name) => {

@@ -1,15 +1,27 @@
 //! Hashes: fields with their values in any order, each field once.
 
-use super::super::compact::{for_each_pair, listpack, ziplist, zipmap};
+use super::super::compact::{ODD, for_each_pair, has_duplicates, ziplist, zipmap};
 use super::super::output::{push_len, push_text};
-use super::super::{Compression, Input, RdbError, type_byte as t};
-use super::not_empty;
-use crate::keyspace::types::{Hash, HashRef};
+use super::super::{Compression, Input, RdbError, Text, type_byte as t};
+use super::{Loaded, listpack, not_empty};
+use crate::keyspace::entry::Compact;
+use crate::keyspace::types::{Element, Hash, HashLimits, HashRef};
 
 /// The expiry of a field that has none.
 const NO_EXPIRY: i64 = -1;
+const TWICE: RdbError = RdbError::Corrupt("a hash has a field twice");
+
+pub(super) fn type_byte(hash: HashRef<'_>) -> u8 {
+    match hash {
+        HashRef::Listpack(_) => t::HASH_LISTPACK,
+        HashRef::Table(_) => t::HASH,
+    }
+}
 
 pub(super) fn save_body(hash: HashRef<'_>, compression: Compression, out: &mut Vec<u8>) {
+    if let HashRef::Listpack(list) = hash {
+        return push_text(list.as_bytes(), compression, out);
+    }
     push_len(hash.len(), out);
     for (field, value) in hash.iter() {
         push_text(&field, compression, out);
@@ -17,13 +29,24 @@ pub(super) fn save_body(hash: HashRef<'_>, compression: Compression, out: &mut V
     }
 }
 
-pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<Hash, RdbError> {
-    let mut hash = Hash::default();
-    let mut set = |field: &[u8], value: &[u8]| {
-        if hash.set(field, value) { Ok(()) } else { Err(RdbError::Corrupt("a hash has a field twice")) }
-    };
+pub(super) fn load(
+    type_byte: u8,
+    input: &mut Input<'_>,
+    limits: HashLimits,
+) -> Result<Loaded<'static>, RdbError> {
+    if type_byte == t::HASH_LISTPACK {
+        return load_listpack(input.text()?, limits);
+    }
+    let mut hash = Hash::new(limits);
+    let mut set = |field: &[u8], value: &[u8]| if hash.set(field, value) { Ok(()) } else { Err(TWICE) };
     match type_byte {
-        t::HASH | t::HASH_2 => {
+        t::HASH_ZIPMAP => {
+            for (field, value) in zipmap::pairs(&input.text()?)? {
+                set(field, value)?;
+            }
+        }
+        t::HASH_ZIPLIST => for_each_pair(ziplist::elements(&input.text()?)?, |f, v| set(&f, &v))?,
+        _ => {
             for _ in 0..input.count()? {
                 let (field, value) = (input.text()?, input.text()?);
                 if type_byte == t::HASH_2 && i64::from_le_bytes(input.array()?) != NO_EXPIRY {
@@ -32,16 +55,31 @@ pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<Hash, RdbErro
                 set(&field, &value)?;
             }
         }
-        t::HASH_ZIPMAP => {
-            for (field, value) in zipmap::pairs(&input.text()?)? {
-                set(field, value)?;
-            }
-        }
-        t::HASH_ZIPLIST => for_each_pair(ziplist::elements(&input.text()?)?, |f, v| set(&f, &v))?,
-        _ => for_each_pair(listpack::elements(&input.text()?)?, |f, v| set(&f, &v))?,
     }
     not_empty(hash.len())?;
-    Ok(hash)
+    Ok(Loaded::Collection(hash.into()))
+}
+
+fn load_listpack(text: Text<'_>, limits: HashLimits) -> Result<Loaded<'static>, RdbError> {
+    let list = listpack(text)?;
+    let elements: Vec<Element<'_>> = list.iter().collect();
+    not_empty(elements.len())?;
+    if elements.len() % 2 != 0 {
+        return Err(ODD);
+    }
+    if has_duplicates(elements.iter().step_by(2).map(|field| &**field).collect()) {
+        return Err(TWICE);
+    }
+    let longest = elements.iter().map(|e| e.len()).max().unwrap_or(0);
+    if limits.allow_listpack(elements.len() / 2, longest, list.as_bytes().len()) {
+        return Ok(Loaded::Compact(Compact::Hash, list.into_bytes()));
+    }
+    let mut hash = Hash::new(limits);
+    hash.as_mut().prepare(elements.iter().map(|e| &**e));
+    for pair in elements.chunks_exact(2) {
+        hash.set(&pair[0], &pair[1]);
+    }
+    Ok(Loaded::Collection(hash.into()))
 }
 
 pub(super) fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {

@@ -1,10 +1,12 @@
-//! Lists: elements in order; or nodes of a quicklist, which are compact lists or single large elements.
+//! Lists: elements in order; or a quicklist, whose nodes are compact lists or single large elements.
 
-use super::super::compact::{listpack, ziplist};
-use super::super::output::{push_len, push_text};
+use super::super::compact::ziplist;
+use super::super::output::{push_len, push_length, push_text};
 use super::super::{Compression, Input, RdbError, Text, type_byte as t};
-use super::not_empty;
-use crate::keyspace::types::{List, ListRef};
+use super::{Loaded, listpack, not_empty};
+use crate::keyspace::entry::Compact;
+use crate::keyspace::types::quicklist::{Fill, Node, Quicklist};
+use crate::keyspace::types::{End, List, ListRef};
 
 /// A node of a quicklist that is an element of its own.
 const PLAIN: u64 = 1;
@@ -12,22 +14,40 @@ const PLAIN: u64 = 1;
 const PACKED: u64 = 2;
 
 pub(super) fn save_body(list: ListRef<'_>, compression: Compression, out: &mut Vec<u8>) {
-    push_len(list.len(), out);
-    list.iter().for_each(|element| push_text(&element, compression, out));
+    match list {
+        ListRef::Listpack(list) => {
+            push_len(1, out);
+            push_node(PACKED, list.as_bytes(), compression, out);
+        }
+        ListRef::Quicklist(chain) => {
+            push_len(chain.nodes().len(), out);
+            for node in chain.nodes() {
+                match node {
+                    Node::Packed { list, .. } => push_node(PACKED, list.as_bytes(), compression, out),
+                    Node::Plain(element) => push_node(PLAIN, element, compression, out),
+                }
+            }
+        }
+    }
 }
 
-pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<List, RdbError> {
-    let mut list = List::default();
+fn push_node(container: u64, node: &[u8], compression: Compression, out: &mut Vec<u8>) {
+    push_length(container, out);
+    push_text(node, compression, out);
+}
+
+pub(super) fn load(type_byte: u8, input: &mut Input<'_>, fill: Fill) -> Result<Loaded<'static>, RdbError> {
+    let mut chain = Quicklist::new(fill);
     match type_byte {
         t::LIST => {
             for _ in 0..input.count()? {
-                list.push_back(&input.text()?);
+                chain.push(End::Right, &input.text()?);
             }
         }
-        t::LIST_ZIPLIST => push_all(&mut list, ziplist::elements(&input.text()?)?)?,
+        t::LIST_ZIPLIST => push_all(&mut chain, ziplist::elements(&input.text()?)?)?,
         t::LIST_QUICKLIST => {
             for _ in 0..input.count()? {
-                push_all(&mut list, ziplist::elements(&input.text()?)?)?;
+                push_all(&mut chain, ziplist::elements(&input.text()?)?)?;
             }
         }
         _ => {
@@ -35,23 +55,26 @@ pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<List, RdbErro
                 let container = input.number()?;
                 let node = input.text()?;
                 match container {
-                    PLAIN => list.push_back(&node),
-                    PACKED => push_all(&mut list, listpack::elements(&node)?)?,
+                    PLAIN => chain.push_plain(&node),
+                    PACKED => chain.push_listpack(listpack(node)?),
                     _ => return Err(RdbError::Corrupt("a quicklist has a node of an unknown kind")),
                 }
             }
         }
     }
-    not_empty(list.len())?;
-    Ok(list)
+    not_empty(chain.len())?;
+    Ok(match chain.into_single(fill) {
+        Ok(list) => Loaded::Compact(Compact::List, list.into_bytes()),
+        Err(chain) => Loaded::Collection(List::from(chain).into()),
+    })
 }
 
 fn push_all<'a>(
-    list: &mut List,
+    chain: &mut Quicklist,
     elements: impl Iterator<Item = Result<Text<'a>, RdbError>>,
 ) -> Result<(), RdbError> {
     for element in elements {
-        list.push_back(&element?);
+        chain.push(End::Right, &element?);
     }
     Ok(())
 }

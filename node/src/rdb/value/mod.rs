@@ -1,8 +1,9 @@
 //! A value as RDB has it: a byte for type and encoding, then the body. A module for each of Keyward's types.
 //!
-//! Every type is saved in the form that all readers know since Redis 2.8 (a sorted set: 4.0); who loads it chooses the
-//! encoding in memory by its own limits. Loading knows all encodings that Valkey and Redis have ever written for
-//! these types. A new type is one more module, with its lines in the functions of this one.
+//! A compact collection is saved by copying its bytes, in a form that Redis 7.0 knows, and loaded by copying them once
+//! they have been checked and if they are within the limits for compact collections here. Loading knows all encodings
+//! that Valkey and Redis have ever written for these types. A new type is one more module, with its lines in the
+//! functions of this one.
 
 mod hash;
 mod list;
@@ -11,12 +12,16 @@ mod sorted_set;
 
 use super::output::push_text;
 use super::{Compression, Input, RdbError, Text, type_byte as t};
-use crate::keyspace::entry::{Entry, INLINE_LEN_MAX, NewValue, Value, ValueRef};
+use crate::keyspace::entry::{Compact, Entry, INLINE_LEN_MAX, NewValue, Value, ValueRef};
+use crate::keyspace::types::Limits;
+use crate::keyspace::types::listpack::Listpack;
 
 /// A value that was read.
 #[derive(Debug)]
 pub enum Loaded<'a> {
     String(Text<'a>),
+    /// A collection in a compact form, checked and within the limits.
+    Compact(Compact, Vec<u8>),
     Collection(Value),
 }
 
@@ -25,6 +30,9 @@ impl Loaded<'_> {
         let bytes = match self {
             Loaded::Collection(value) => {
                 return Entry::new(key, NewValue::Value(value), expire_at, access);
+            }
+            Loaded::Compact(form, bytes) => {
+                return Entry::new(key, NewValue::Compact(form, &bytes), expire_at, access);
             }
             // A long string that has been decompressed keeps its buffer.
             Loaded::String(Text::Owned(bytes)) if INLINE_LEN_MAX < bytes.len() => {
@@ -47,10 +55,10 @@ pub fn save(value: ValueRef<'_>, compression: Compression, out: &mut Vec<u8>) {
 pub fn type_byte(value: ValueRef<'_>) -> u8 {
     match value {
         ValueRef::String(_) => t::STRING,
-        ValueRef::List(_) => t::LIST,
-        ValueRef::Set(_) => t::SET,
-        ValueRef::Hash(_) => t::HASH,
-        ValueRef::SortedSet(_) => t::ZSET_2,
+        ValueRef::List(_) => t::LIST_QUICKLIST_2,
+        ValueRef::Set(set) => set::type_byte(set),
+        ValueRef::Hash(hash) => hash::type_byte(hash),
+        ValueRef::SortedSet(set) => sorted_set::type_byte(set),
     }
 }
 
@@ -69,10 +77,10 @@ pub fn save_body(value: ValueRef<'_>, compression: Compression, out: &mut Vec<u8
 ///
 /// # Errors
 /// Whatever is wrong with them.
-pub fn load(bytes: &[u8]) -> Result<Loaded<'_>, RdbError> {
+pub fn load<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, RdbError> {
     let mut input = Input::new(bytes);
     let type_byte = input.byte()?;
-    let loaded = load_body(type_byte, &mut input)?;
+    let loaded = load_body(type_byte, &mut input, limits)?;
     if input.is_empty() { Ok(loaded) } else { Err(RdbError::Corrupt("bytes follow the value")) }
 }
 
@@ -80,22 +88,21 @@ pub fn load(bytes: &[u8]) -> Result<Loaded<'_>, RdbError> {
 ///
 /// # Errors
 /// Whatever is wrong with it; [`RdbError::Empty`] if nothing else is.
-pub fn load_body<'a>(type_byte: u8, input: &mut Input<'a>) -> Result<Loaded<'a>, RdbError> {
-    let collection = match type_byte {
-        t::STRING => return input.text().map(Loaded::String),
+pub fn load_body<'a>(type_byte: u8, input: &mut Input<'a>, limits: &Limits) -> Result<Loaded<'a>, RdbError> {
+    match type_byte {
+        t::STRING => input.text().map(Loaded::String),
         t::LIST | t::LIST_ZIPLIST | t::LIST_QUICKLIST | t::LIST_QUICKLIST_2 => {
-            list::load(type_byte, input)?.into()
+            list::load(type_byte, input, limits.list)
         }
-        t::SET | t::SET_INTSET | t::SET_LISTPACK => set::load(type_byte, input)?.into(),
+        t::SET | t::SET_INTSET | t::SET_LISTPACK => set::load(type_byte, input, limits.set),
         t::HASH | t::HASH_ZIPMAP | t::HASH_ZIPLIST | t::HASH_LISTPACK | t::HASH_2 => {
-            hash::load(type_byte, input)?.into()
+            hash::load(type_byte, input, limits.hash)
         }
         t::ZSET | t::ZSET_2 | t::ZSET_ZIPLIST | t::ZSET_LISTPACK => {
-            sorted_set::load(type_byte, input)?.into()
+            sorted_set::load(type_byte, input, limits.sorted_set)
         }
-        _ => return Err(unsupported(type_byte)),
-    };
-    Ok(Loaded::Collection(collection))
+        _ => Err(unsupported(type_byte)),
+    }
 }
 
 /// Passes over the body of a value of this type. What is in it is not looked at more than its end demands.
@@ -158,4 +165,9 @@ fn unsupported(type_byte: u8) -> RdbError {
 /// A collection must not be empty: RDB has no such values.
 fn not_empty(len: usize) -> Result<(), RdbError> {
     if len == 0 { Err(RdbError::Empty) } else { Ok(()) }
+}
+
+/// Reads a listpack; every length in it is checked.
+fn listpack(text: Text<'_>) -> Result<Listpack, RdbError> {
+    Listpack::from_bytes(text.into_vec()).map_err(|_| RdbError::Corrupt("a listpack is damaged"))
 }

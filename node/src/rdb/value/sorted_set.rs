@@ -3,11 +3,12 @@
 
 use keyward_proto::resp::number::parse_f64_unbounded;
 
-use super::super::compact::{for_each_pair, listpack, ziplist};
+use super::super::compact::{ODD, for_each_pair, has_duplicates, ziplist};
 use super::super::output::{push_len, push_text};
-use super::super::{Compression, Input, RdbError, type_byte as t};
-use super::not_empty;
-use crate::keyspace::types::{SortedSet, SortedSetRef};
+use super::super::{Compression, Input, RdbError, Text, type_byte as t};
+use super::{Loaded, listpack, not_empty};
+use crate::keyspace::entry::Compact;
+use crate::keyspace::types::{Element, SortedSet, SortedSetLimits, SortedSetRef};
 
 /// Instead of the length of a score's text.
 const NAN: u8 = 253;
@@ -15,7 +16,19 @@ const INFINITY: u8 = 254;
 const NEGATIVE_INFINITY: u8 = 255;
 const BAD_SCORE: RdbError = RdbError::Corrupt("a score is not a number");
 
+const TWICE: RdbError = RdbError::Corrupt("a sorted set has a member twice");
+
+pub(super) fn type_byte(set: SortedSetRef<'_>) -> u8 {
+    match set {
+        SortedSetRef::Listpack(_) => t::ZSET_LISTPACK,
+        SortedSetRef::Skiplist(_) => t::ZSET_2,
+    }
+}
+
 pub(super) fn save_body(set: SortedSetRef<'_>, compression: Compression, out: &mut Vec<u8>) {
+    if let SortedSetRef::Listpack(list) = set {
+        return push_text(list.as_bytes(), compression, out);
+    }
     push_len(set.len(), out);
     for (member, score) in set.iter() {
         push_text(&member, compression, out);
@@ -23,41 +36,67 @@ pub(super) fn save_body(set: SortedSetRef<'_>, compression: Compression, out: &m
     }
 }
 
-pub(super) fn load(type_byte: u8, input: &mut Input<'_>) -> Result<SortedSet, RdbError> {
-    let mut set = SortedSet::default();
-    let mut insert = |member: &[u8], score: f64| {
-        if score.is_nan() {
-            return Err(BAD_SCORE);
+pub(super) fn load(
+    type_byte: u8,
+    input: &mut Input<'_>,
+    limits: SortedSetLimits,
+) -> Result<Loaded<'static>, RdbError> {
+    if type_byte == t::ZSET_LISTPACK {
+        return load_listpack(input.text()?, limits);
+    }
+    let mut set = SortedSet::new(limits);
+    if type_byte == t::ZSET_ZIPLIST {
+        for_each_pair(ziplist::elements(&input.text()?)?, |member, score| {
+            insert(&mut set, &member, parse(&score)?)
+        })?;
+    } else {
+        let count = input.count()?;
+        set.as_mut().prepare(count, 0);
+        for _ in 0..count {
+            let member = input.text()?;
+            let score = match type_byte {
+                t::ZSET_2 => f64::from_le_bytes(input.array()?),
+                _ => text_score(input)?,
+            };
+            insert(&mut set, &member, score)?;
         }
-        if set.insert(member, score) {
-            Ok(())
-        } else {
-            Err(RdbError::Corrupt("a sorted set has a member twice"))
-        }
-    };
-    match type_byte {
-        t::ZSET | t::ZSET_2 => {
-            for _ in 0..input.count()? {
-                let member = input.text()?;
-                let score = if type_byte == t::ZSET_2 {
-                    f64::from_le_bytes(input.array()?)
-                } else {
-                    text_score(input)?
-                };
-                insert(&member, score)?;
-            }
-        }
-        t::ZSET_ZIPLIST => {
-            for_each_pair(ziplist::elements(&input.text()?)?, |member, score| {
-                insert(&member, parse(&score)?)
-            })?;
-        }
-        _ => for_each_pair(listpack::elements(&input.text()?)?, |member, score| {
-            insert(&member, parse(&score)?)
-        })?,
     }
     not_empty(set.len())?;
-    Ok(set)
+    Ok(Loaded::Collection(set.into()))
+}
+
+fn insert(set: &mut SortedSet, member: &[u8], score: f64) -> Result<(), RdbError> {
+    if score.is_nan() {
+        return Err(BAD_SCORE);
+    }
+    if set.insert(member, score) { Ok(()) } else { Err(TWICE) }
+}
+
+fn load_listpack(text: Text<'_>, limits: SortedSetLimits) -> Result<Loaded<'static>, RdbError> {
+    let list = listpack(text)?;
+    let elements: Vec<Element<'_>> = list.iter().collect();
+    not_empty(elements.len())?;
+    if elements.len() % 2 != 0 {
+        return Err(ODD);
+    }
+    let members: Vec<(&[u8], f64)> = elements
+        .chunks_exact(2)
+        .map(|pair| Ok((&*pair[0], parse(&pair[1])?)))
+        .collect::<Result<_, RdbError>>()?;
+    if has_duplicates(members.iter().map(|(member, _)| *member).collect()) {
+        return Err(TWICE);
+    }
+    let longest = members.iter().map(|(member, _)| member.len()).max().unwrap_or(0);
+    let in_order = members.is_sorted_by(|a, b| a.1 < b.1 || a.1 == b.1 && a.0 < b.0);
+    if in_order && limits.allow_listpack(members.len(), longest, list.as_bytes().len()) {
+        return Ok(Loaded::Compact(Compact::SortedSet, list.into_bytes()));
+    }
+    let mut set = SortedSet::new(limits);
+    set.as_mut().prepare(members.len(), longest);
+    for (member, score) in members {
+        set.insert(member, score);
+    }
+    Ok(Loaded::Collection(set.into()))
 }
 
 fn text_score(input: &mut Input<'_>) -> Result<f64, RdbError> {

@@ -1,9 +1,12 @@
 //! Sections Memory and Persistence.
 
+use std::sync::atomic::Ordering;
+
 use super::{Lines, human, ratio};
 use crate::clock;
 use crate::command::Ctx;
 use crate::command::server::overview::{Overview, excess};
+use crate::loading::Progress;
 
 pub(super) fn memory(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let o = Overview::of(ctx);
@@ -100,8 +103,8 @@ pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("rdb_current_bgsave_time_sec", &saves.current_background_seconds),
         ("rdb_saves", &saves.saves),
         ("rdb_last_cow_size", &saves.last_cow_bytes),
-        ("rdb_last_load_keys_expired", &0),
-        ("rdb_last_load_keys_loaded", &0),
+        ("rdb_last_load_keys_expired", &server.last_load.expired.load(Ordering::Relaxed)),
+        ("rdb_last_load_keys_loaded", &server.last_load.keys.load(Ordering::Relaxed)),
         ("aof_enabled", &0),
         ("aof_rewrite_in_progress", &0),
         ("aof_rewrite_scheduled", &0),
@@ -115,5 +118,23 @@ pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("module_fork_in_progress", &0),
         ("module_fork_last_cow_size", &0),
         ("slot_migration_fork_in_progress", &0),
+    ]);
+    if let Some(progress) = server.loading.progress() {
+        loading_fields(&progress, lines);
+    }
+}
+
+/// Only there while something is being loaded.
+fn loading_fields(progress: &Progress, lines: &mut Lines) {
+    let Progress { started_at, total_bytes, loaded_bytes, eta_seconds } = *progress;
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let percent = loaded_bytes as f64 * 100.0 / total_bytes.max(1) as f64;
+    lines.fields(&[
+        ("loading_start_time", &started_at),
+        ("loading_total_bytes", &total_bytes),
+        ("loading_rdb_used_mem", &0),
+        ("loading_loaded_bytes", &loaded_bytes),
+        ("loading_loaded_perc", &format_args!("{percent:.2}")),
+        ("loading_eta_seconds", &eta_seconds),
     ]);
 }

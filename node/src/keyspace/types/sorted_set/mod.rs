@@ -36,6 +36,13 @@ impl Default for SortedSetLimits {
     }
 }
 
+impl SortedSetLimits {
+    /// Whether a listpack of so many members and bytes, with members of at most this length, may be a sorted set.
+    pub fn allow_listpack(&self, count: usize, longest: usize, bytes: usize) -> bool {
+        count <= self.entries && longest <= self.value && fits_compact(bytes, 0)
+    }
+}
+
 /// A large sorted set. Named as Valkey names what serves there in its place.
 #[derive(Debug, Default)]
 pub struct Skiplist {

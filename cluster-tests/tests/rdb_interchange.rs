@@ -1,0 +1,133 @@
+//! Files and payloads go both ways between Keyward, the real Valkey and Debian's Redis 7.0: the same keys are there
+//! afterwards, with the same types, contents, expiries and encodings.
+
+use std::path::{Path, PathBuf};
+
+use cluster_tests::interchange::{Keyspace, commands, copy_by_dump, differences, keyspace, run};
+use cluster_tests::processes::Server;
+use cluster_tests::programs;
+use cluster_tests::resp_client::Connection;
+use tempfile::TempDir;
+
+const SEED: u64 = 7;
+
+fn connect(server: &Server) -> Connection {
+    Connection::connect(&server.addr()).expect("a started server listens")
+}
+
+fn filled(server: &Server) -> (Connection, Keyspace) {
+    let mut connection = connect(server);
+    run(&mut connection, &commands(SEED)).unwrap();
+    let keyspace = keyspace(&mut connection).unwrap();
+    (connection, keyspace)
+}
+
+#[track_caller]
+fn assert_same(expected: &Keyspace, found: &Keyspace, encodings: bool) {
+    let lines = differences(expected, found, encodings);
+    assert!(lines.is_empty(), "{} differ:\n{}", lines.len(), lines[..lines.len().min(20)].join("\n"));
+}
+
+fn redis(extra: &[&str]) -> Option<Server> {
+    let program = programs::redis_or_skip("interchange with Redis 7.0")?;
+    Some(Server::alone(&program, extra).unwrap())
+}
+
+fn valkey(extra: &[&str]) -> Option<Server> {
+    let dir = programs::valkey_or_skip("interchange with Valkey")?;
+    Some(Server::valkey(&dir, extra).unwrap())
+}
+
+/// Starts a program on a copy of a file.
+fn with_file(program: &Path, file: &Path) -> Result<Server, String> {
+    let dir = TempDir::new().unwrap();
+    std::fs::copy(file, dir.path().join("dump.rdb")).unwrap();
+    Server::alone_in(program, dir, &[])
+}
+
+fn save(connection: &mut Connection, server: &Server) -> PathBuf {
+    run(connection, &[vec![b"SAVE".to_vec()]]).unwrap();
+    server.dir().join("dump.rdb")
+}
+
+fn load_theirs(theirs: &Server, encodings: bool) {
+    let (mut connection, expected) = filled(theirs);
+    let file = save(&mut connection, theirs);
+    let ours = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
+    assert_same(&expected, &keyspace(&mut connect(&ours)).unwrap(), encodings);
+    let check = std::process::Command::new(programs::keyward("keyward-node").unwrap())
+        .arg("check-rdb")
+        .arg(&file)
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success() && report.contains("The file is right"), "{report}");
+}
+
+#[test]
+fn files_of_valkey_are_loaded() {
+    let Some(theirs) = valkey(&[]) else { return };
+    load_theirs(&theirs, true);
+}
+
+#[test]
+fn files_of_valkey_without_compression_and_compact_encodings_are_loaded() {
+    let plain = [
+        "--rdbcompression",
+        "no",
+        "--rdbchecksum",
+        "no",
+        "--maxmemory-policy",
+        "allkeys-lfu",
+        "--hash-max-listpack-entries",
+        "0",
+        "--zset-max-listpack-entries",
+        "0",
+        "--set-max-listpack-entries",
+        "0",
+        "--set-max-intset-entries",
+        "0",
+        "--list-max-listpack-size",
+        "3",
+    ];
+    let Some(theirs) = valkey(&plain) else { return };
+    let (mut connection, expected) = filled(&theirs);
+    let file = save(&mut connection, &theirs);
+    let ours = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
+    assert_same(&expected, &keyspace(&mut connect(&ours)).unwrap(), false);
+}
+
+#[test]
+fn files_of_redis_are_loaded() {
+    let Some(theirs) = redis(&[]) else { return };
+    load_theirs(&theirs, false);
+}
+
+#[test]
+fn payloads_go_both_ways() {
+    let ours = Server::keyward(&[]).unwrap();
+    let (mut from, expected) = filled(&ours);
+    for (theirs, encodings) in [(valkey(&[]), true), (redis(&[]), false)] {
+        let Some(theirs) = theirs else { continue };
+        let mut there = connect(&theirs);
+        copy_by_dump(&mut from, &mut there).unwrap();
+        assert_same(&expected, &keyspace(&mut there).unwrap(), encodings);
+        let back = Server::keyward(&[]).unwrap();
+        let mut back = connect(&back);
+        copy_by_dump(&mut there, &mut back).unwrap();
+        assert_same(&expected, &keyspace(&mut back).unwrap(), encodings);
+    }
+}
+
+#[test]
+fn a_damaged_file_stops_the_start_with_one_line() {
+    let Some(theirs) = valkey(&[]) else { return };
+    let (mut connection, _) = filled(&theirs);
+    let file = save(&mut connection, &theirs);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&file, bytes).unwrap();
+    let error = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap_err();
+    assert!(error.contains("can't load 'dump.rdb': ") && error.contains("Nothing was loaded."), "{error}");
+}
