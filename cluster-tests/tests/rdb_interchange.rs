@@ -104,6 +104,22 @@ fn files_of_redis_are_loaded() {
 }
 
 #[test]
+fn files_of_keyward_are_loaded_by_valkey_and_redis() {
+    let ours = Server::keyward(&[]).unwrap();
+    let (mut connection, expected) = filled(&ours);
+    let file = save(&mut connection, &ours);
+    let valkey = programs::valkey_or_skip("interchange with Valkey").map(|dir| dir.join("valkey-server"));
+    let redis = programs::redis_or_skip("interchange with Redis 7.0");
+    for (program, encodings) in [(valkey, true), (redis, false)] {
+        let Some(program) = program else { continue };
+        let theirs = with_file(&program, &file).unwrap();
+        assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), encodings);
+    }
+    let again = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
+    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), true);
+}
+
+#[test]
 fn payloads_go_both_ways() {
     let ours = Server::keyward(&[]).unwrap();
     let (mut from, expected) = filled(&ours);

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::config::Settings;
+use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::keyspace::table::hash_of;
@@ -47,6 +48,8 @@ pub struct Options {
     pub expire_before: Option<i64>,
     /// Up to where collections are compact.
     pub limits: Limits,
+    /// With an LFU policy: what the access fields of keys mean.
+    pub lfu: Option<Lfu>,
     /// Threads that decode.
     pub threads: usize,
 }
@@ -110,7 +113,14 @@ impl Options {
     pub fn new(settings: &Settings, expire_before: Option<i64>) -> Self {
         let trust = if settings.rdb_checksum { Trust::Verify } else { Trust::Ignore };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { trust, databases: settings.databases, expire_before, limits: settings.limits, threads }
+        Options {
+            trust,
+            databases: settings.databases,
+            expire_before,
+            limits: settings.limits,
+            lfu: settings.lfu,
+            threads,
+        }
     }
 }
 
@@ -227,7 +237,8 @@ impl<'a> Work<'a> {
 
     fn load_chunk(&self, chunk: &Chunk) -> Result<(), FileError> {
         let now = clock::unix_millis().0;
-        let keys = Keys::new(self.keyspace, Mode::Apply, false, now, EventClasses::default());
+        let mut keys = Keys::new(self.keyspace, Mode::Apply, false, now, EventClasses::default());
+        keys.set_access_clock(AccessClock::new(now, self.options.lfu), 0);
         let mut decoded = Vec::with_capacity(BATCH_LEN);
         let mut counts = Counts::default();
         for spans in chunk.spans.chunks(BATCH_LEN) {
@@ -343,6 +354,7 @@ mod tests {
             databases: 16,
             expire_before: Some(1000),
             limits: Limits::default(),
+            lfu: None,
             threads: 3,
         };
         let loaded = load(&keyspace, file, file.len() as u64, options, &Loading::default());

@@ -55,6 +55,10 @@ impl Policy {
         }
     }
 
+    pub fn is_lru(self) -> bool {
+        matches!(self, Policy::AllKeys(Order::Lru) | Policy::Volatile(Order::Lru))
+    }
+
     pub fn is_lfu(self) -> bool {
         matches!(self, Policy::AllKeys(Order::Lfu) | Policy::Volatile(Order::Lfu))
     }

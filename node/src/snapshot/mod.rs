@@ -28,8 +28,9 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::Settings;
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::snapshot::{Encoder, PieceLimit, Records, Walk};
-use crate::rdb::record;
+use crate::rdb::record::{self, Access};
 use crate::server::Server;
 
 /// Bytes of records of one chunk, about.
@@ -299,8 +300,16 @@ fn take(server: &Arc<Server>) {
 /// Entries as records of a file.
 fn encoder(settings: &Settings) -> Encoder {
     let compression = settings.rdb_compression;
+    let clock = AccessClock::new(clock::unix_millis().0, settings.lfu);
+    // As in Valkey, what the policy does not use is not saved.
+    let is_lru = settings.maxmemory_policy.is_lru();
     Arc::new(move |entry, out| {
-        record::save(entry.key(), entry.value(), entry.expire_at(), None, compression, out);
+        let access = match entry.access() {
+            access if clock.is_lfu() => Some(Access::Frequency(clock.frequency(access))),
+            access if is_lru => Some(Access::IdleSeconds(clock.idle_seconds(access).into())),
+            _ => None,
+        };
+        record::save(entry.key(), entry.value(), entry.expire_at(), access, compression, out);
     })
 }
 
