@@ -456,9 +456,9 @@ impl<T: Keyed> Table<T> {
 
     /// Makes room for so many elements in an empty table.
     pub fn reserve(&mut self, len: usize) {
-        let buckets = (len * 2).div_ceil(9);
+        let buckets = len.div_ceil(FULL);
         if self.len == 0 && self.old.is_none() && self.buckets.len() < buckets {
-            self.buckets = std::iter::repeat_with(Bucket::default).take(buckets).collect();
+            self.buckets = Buckets::with_len(buckets);
         }
     }
 
