@@ -107,6 +107,11 @@ rust() {
   # --show-output prints what was measured.
   limited "$rust_limit" cargo test --workspace --locked --no-fail-fast -- --show-output
   count_cargo $?
+  need valgrind valgrind
+  # The only code that lays out memory by hand, under a memory checker. Tests have the system's allocator, which it knows.
+  local checker='["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite"]'
+  check "memory checker" cargo --config "target.'cfg(all())'.runner = $checker" \
+    test --workspace --locked --lib keyspace::entry -- --test-threads=1
 }
 
 # A Python with redis-py, in a folder of its own. The version is fixed so that a new one does not break old tests.

@@ -296,15 +296,13 @@ fn bucket_start(index: usize, buckets: usize) -> u64 {
     ((index as u64) << 32).div_ceil(buckets as u64)
 }
 
-/// The next larger number of buckets: a power of two, or one and a half. These are also sizes in which the allocator
-/// gives memory.
+/// The next larger number of buckets that is a power of two, or one and a half. These are also sizes in which the
+/// allocator gives memory.
 fn larger(buckets: usize) -> usize {
-    match buckets {
-        0 => 1,
-        1 => 2,
-        _ if buckets.is_power_of_two() => buckets / 2 * 3,
-        _ => buckets / 3 * 4,
-    }
+    let more = buckets + 1;
+    let power = more.next_power_of_two();
+    let between = power / 4 * 3;
+    if more <= between { between } else { power }
 }
 
 impl<T: Keyed> Table<T> {
@@ -669,6 +667,16 @@ mod tests {
         assert!(table.get(5 << 32 | 7, b"missing").is_none());
         (0..400).for_each(|i| assert!(table.remove(hash(i), &key(i)).is_some()));
         assert!((400..550).all(|i| table.get(hash(i), &key(i)).is_some()) && table.len() == 150);
+    }
+
+    #[test]
+    fn every_number_of_buckets_has_a_larger_one() {
+        for (buckets, next) in
+            [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (5, 6), (6, 8), (7, 8), (11, 12), (12, 16)]
+        {
+            assert_eq!(larger(buckets), next);
+        }
+        assert!((0..10_000).all(|buckets| buckets < larger(buckets)));
     }
 
     #[test]

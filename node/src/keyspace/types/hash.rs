@@ -244,17 +244,17 @@ impl<'a> HashMut<'a> {
             && fits_compact(tail.bytes().len(), name.len() + value.len())
         {
             let list = ListpackRef::trusted(tail.bytes());
-            if let Some((_, at)) = list.find(name, 2) {
-                let at = list.next(at);
-                listpack::replace(&mut tail, at, value);
-                return false;
+            let (end, len) = (list.end(), list.len() / 2);
+            let found = list.find(name, 2).map(|(_, at)| list.next(at));
+            match found {
+                Some(at) => listpack::replace(&mut tail, at, value),
+                None => listpack::insert(&mut tail, end, [name, value]),
             }
-            let (end, len) = (list.end(), list.len() / 2 + 1);
-            listpack::insert(&mut tail, end, [name, value]);
-            if self.limits.entries < len {
+            // The limit may have been lowered, so it is looked at also where no field is new.
+            if self.limits.entries < len + usize::from(found.is_none()) {
                 self.table();
             }
-            return true;
+            return found.is_none();
         }
         let (hash, table) = (hash_of(name), self.table());
         if let Some(field) = table.get_mut(hash, name) {
