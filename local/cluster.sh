@@ -162,7 +162,7 @@ configure() {
       if [[ $name == s* ]]; then
         printf '%s\n' "name $name" "initial $(sentinel_list 's%d=')" "shards $shards" "replicas $replicas"
       else
-        printf '%s\n' "sentinels $(sentinel_list '')" "cluster-announce-ip $host"
+        printf '%s\n' "sentinels $(sentinel_list '')" "cluster-announce-ip $host" "appendonly yes"
         printf '%s %s\n' cluster-enabled "$([[ $mode == cluster ]] && echo yes || echo no)" \
           requirepass "$(quoted "$password")" primaryauth "$(quoted "$password")"
       fi

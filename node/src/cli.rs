@@ -5,16 +5,36 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::aof;
+use crate::aof::check::Mode;
 use crate::rdb::check::check;
 
+const CHECK_AOF_USAGE: &str = "usage: keyward-node check-aof [--fix] FILE|MANIFEST";
 const CHECK_RDB_USAGE: &str = "usage: keyward-node check-rdb FILE";
 
 /// Runs the subcommand that the program's arguments name; `None` if they are those of a server.
 pub fn subcommand(arguments: &[String]) -> Option<ExitCode> {
     let (name, rest) = arguments.split_first()?;
     match name.as_str() {
+        "check-aof" => Some(check_aof(rest)),
         "check-rdb" => Some(check_rdb(rest)),
         _ => None,
+    }
+}
+
+/// Prints what files of the write log hold and their first fault; `--fix` cuts off what is behind it.
+fn check_aof(arguments: &[String]) -> ExitCode {
+    let (options, paths): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|a| a.starts_with("--"));
+    let mode = match options[..] {
+        [] => Mode::Report,
+        [option] if option == "--fix" => Mode::Fix,
+        _ => return fail(CHECK_AOF_USAGE),
+    };
+    let [path] = paths[..] else { return fail(CHECK_AOF_USAGE) };
+    let (text, ok) = aof::check::check(Path::new(path), mode);
+    match (writeln!(std::io::stdout(), "{text}"), ok) {
+        (Ok(()), true) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn run(server: Arc<Server>) {
         if is_regular {
             regular = now + REGULAR;
             server.saves.tick(&server);
+            server.aof.tick(&server);
             close_idle_clients(&server);
             let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
             executor.stats.output_buffer_disconnections.add(closed);

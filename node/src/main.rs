@@ -9,6 +9,8 @@ const HELP: &str = "\
 keyward-node: a Valkey-compatible, replicated in-memory store
 
 usage: keyward-node [keyward.conf] [--directive value ...]
+       keyward-node check-aof [--fix] FILE|MANIFEST
+                                      says what files of the write log hold; cuts off what is behind the first fault
        keyward-node check-rdb FILE    says what an RDB file holds and where it is damaged
 
 Directives are those of valkey.conf, in a file (one per line) or as flags:

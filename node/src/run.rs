@@ -51,8 +51,8 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
     }
-    load_and_join(&server, &settings).await?;
     tokio::spawn(crate::cron::run(Arc::clone(&server)));
+    load_and_join(&server, &settings).await?;
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
@@ -80,9 +80,6 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
     // Before the files are touched: no other process may be using them.
     let identity = if alone { None } else { Some(crate::member::identity()?) };
     let mut applied = LogIndex::ZERO;
-    if settings.appendonly && !alone {
-        return Err("'appendonly yes' is not available with sentinels in this version".into());
-    }
     if settings.appendonly {
         let (server, settings) = (Arc::clone(server), settings.clone());
         let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;

@@ -248,6 +248,12 @@ impl Server {
         config.set(pairs)?;
         *self.settings.write() = Arc::new(config.settings()?);
         self.version.fetch_add(1, Ordering::AcqRel);
+        drop(config);
+        if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case("appendonly"))
+            && let Some(server) = self.shared_self()
+        {
+            self.aof.switch(&server);
+        }
         Ok(())
     }
 

@@ -42,6 +42,10 @@ pub enum BaseFormat {
 }
 
 impl AofFile {
+    pub fn incremental(prefix: &str, seq: u64) -> AofFile {
+        AofFile { name: format!("{prefix}.{seq}.incr.aof"), seq }
+    }
+
     /// A base's format; any file may begin with the signature of an RDB file, whatever it is called.
     pub fn base_format(&self) -> BaseFormat {
         if self.name.ends_with(".rdb") { BaseFormat::Rdb } else { BaseFormat::Commands }
@@ -102,7 +106,7 @@ impl Manifest {
     /// The name and number of the next incremental file.
     pub fn next_incremental(&self, prefix: &str) -> AofFile {
         let seq = 1 + self.incremental.iter().chain(&self.history).map(|f| f.seq).max().unwrap_or(0);
-        AofFile { name: format!("{prefix}.{seq}.incr.aof"), seq }
+        AofFile::incremental(prefix, seq)
     }
 
     /// The name and number of the next base file.

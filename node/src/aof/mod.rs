@@ -2,6 +2,7 @@
 //!
 //! - [`manifest`] and [`format`] (pure): what the files say; [`directory`], [`file`], [`reader`]: the files
 //! - [`recover`]: loading them at the start
+//! - [`rewrite`]: a new base; [`check`]: `keyward-node check-aof`
 //! - [`writer`]: the thread that writes; [`sync`]: the one that syncs once a second
 //!
 //! [`Aof`] is what the rest of the node sees: it starts and ends the writer and tells how it does. That a reply leaves
@@ -10,19 +11,22 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+pub mod check;
 pub mod directory;
 pub mod file;
 pub mod format;
 pub mod manifest;
 pub mod reader;
 pub mod recover;
+pub mod rewrite;
 pub mod sync;
 mod writer;
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
@@ -30,22 +34,30 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::config::Settings;
+use crate::gate::DiskState;
 use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
 use manifest::Manifest;
 use recover::{Recovered, Resume};
-use sync::Syncer;
+use rewrite::Refused;
 use writer::{Writer, create_incremental};
 
 /// How long an ending node waits for its disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The name under which the log keeps what follows a snapshot until the writer has reached it.
+const REWRITE_PIN: u64 = u64::MAX - 1;
+
 /// What the writer is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 enum Order {
     /// Write and sync what is left, then end.
     Stop,
+    /// Go on in a new file behind this entry: a snapshot contains the log up to there.
+    Rotate { at: Position, rewrite: Arc<rewrite::Shared> },
+    /// The snapshot is in this file: it and the files since the rotation are the data.
+    Adopt { base: PathBuf, bytes: u64, rewrite: Arc<rewrite::Shared> },
 }
 
 /// For INFO. Written by the writer.
@@ -53,9 +65,21 @@ enum Order {
 pub struct Counters {
     /// Bytes of the incremental file that is being written.
     pub current_bytes: AtomicU64,
+    /// Of the incremental files before it, since the base.
+    pub earlier_bytes: AtomicU64,
+    pub base_bytes: AtomicU64,
+    /// All of them after the last rewrite, or at the start.
+    pub rewritten_bytes: AtomicU64,
     pub pending_syncs: AtomicU64,
     pub delayed_syncs: AtomicU64,
-    rewrite_wanted: AtomicBool,
+}
+
+impl Counters {
+    /// Of base and incremental files.
+    pub fn total_bytes(&self) -> u64 {
+        let parts = [&self.base_bytes, &self.earlier_bytes, &self.current_bytes];
+        parts.iter().map(|p| p.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// How the writer does.
@@ -73,6 +97,9 @@ pub struct Aof {
     status: Mutex<Status>,
     /// The writer has ended.
     stopped: Condvar,
+    rewrite: Mutex<rewrite::State>,
+    /// Held while the writer is started or ended.
+    switching: Mutex<()>,
     pub counters: Counters,
 }
 
@@ -90,7 +117,75 @@ impl Aof {
     }
 
     fn request_rewrite(&self) {
-        self.counters.rewrite_wanted.store(true, Ordering::Release);
+        self.rewrite.lock().wanted = true;
+    }
+
+    fn order(&self, server: &Server, order: Order) {
+        self.orders.lock().push_back(order);
+        server.shared.wake_disk_writer();
+    }
+
+    pub fn rewrite_info(&self) -> rewrite::Info {
+        self.rewrite.lock().info(clock::monotonic())
+    }
+
+    /// BGREWRITEAOF.
+    ///
+    /// # Errors
+    /// One is running, or there is nothing to rewrite.
+    pub fn begin_rewrite(&self, server: &Arc<Server>) -> Result<(), Refused> {
+        if !self.status().enabled {
+            return Err(Refused::Disabled);
+        }
+        self.rewrite.lock().begin(clock::monotonic())?;
+        rewrite::start(server, directory(&server.settings()));
+        Ok(())
+    }
+
+    /// Regularly: begins a rewrite that is needed, or due by `auto-aof-rewrite-*`.
+    pub fn tick(&self, server: &Arc<Server>) {
+        let settings = server.settings();
+        if !self.status().enabled || !server.is_complete() {
+            return;
+        }
+        let (total, before) =
+            (self.counters.total_bytes(), self.counters.rewritten_bytes.load(Ordering::Relaxed));
+        let limit = u128::from(before.max(1)) * u128::from(100 + settings.auto_aof_rewrite_percentage) / 100;
+        let grown = settings.auto_aof_rewrite_percentage > 0
+            && settings.auto_aof_rewrite_min_bytes < total
+            && limit <= u128::from(total);
+        let due = {
+            let state = self.rewrite.lock();
+            (state.wanted || grown) && state.may_begin(clock::monotonic())
+        };
+        if due {
+            tracing::info!(bytes = total, bytes_before = before, "rewriting the write log");
+            if let Err(error) = self.begin_rewrite(server) {
+                tracing::debug!(%error, "somebody else was faster");
+            }
+        }
+    }
+
+    /// CONFIG SET appendonly: starts or ends the writer, on a thread of its own, since both take their time.
+    pub fn switch(&self, server: &Arc<Server>) {
+        let server = Arc::clone(server);
+        let spawned = std::thread::Builder::new().name("aof-switch".into()).spawn(move || {
+            let _one_at_a_time = server.aof.switching.lock();
+            let settings = server.settings();
+            match (settings.appendonly, server.aof.status().enabled) {
+                (true, false) => match begin_at_runtime(&server, &settings) {
+                    Ok(()) => tracing::info!(
+                        "the write log is written to disk from now on, as soon as it has a base"
+                    ),
+                    Err(error) => tracing::error!(%error, "the write log can't be written to disk"),
+                },
+                (false, true) => end_at_runtime(&server),
+                (true, true) | (false, false) => {}
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread to change 'appendonly'");
+        }
     }
 
     fn note_stopped(&self) {
@@ -104,8 +199,7 @@ impl Aof {
         if !status.enabled {
             return;
         }
-        self.orders.lock().push_back(Order::Stop);
-        server.shared.wake_disk_writer();
+        self.order(server, Order::Stop);
         while status.enabled {
             if self.stopped.wait_for(&mut status, STOP_PATIENCE).timed_out() {
                 tracing::error!("the write log could not be brought to disk in time");
@@ -120,8 +214,11 @@ impl Aof {
 /// # Errors
 /// One line for the operator: the node must not start.
 pub fn start(server: &Arc<Server>, settings: &Settings) -> Result<LogIndex, String> {
-    let directory = Directory::new(&settings.append_dirname, &settings.append_filename);
-    start_in(server, settings, directory)
+    start_in(server, settings, directory(settings))
+}
+
+fn directory(settings: &Settings) -> Directory {
+    Directory::new(&settings.append_dirname, &settings.append_filename)
 }
 
 fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
@@ -149,12 +246,100 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
         shared.gate.set_alone_commit(last);
         shared.gate.set_logs(true);
     }
-    server.aof.status.lock().enabled = true;
-    std::thread::Builder::new()
-        .name("aof".into())
-        .spawn(move || writer.run())
-        .map_err(|e| format!("can't start a thread: {e}"))?;
+    count_bytes(server, &writer);
+    spawn(server, writer).map_err(|e| format!("can't start a thread: {e}"))?;
     Ok(applied)
+}
+
+fn count_bytes(server: &Server, writer: &Writer) {
+    let size = |name: &str| writer.directory.path_of(name).metadata().map_or(0, |m| m.len());
+    let base = writer.manifest.base.as_ref().map_or(0, |f| size(&f.name));
+    let all: u64 = writer.manifest.incremental.iter().map(|f| size(&f.name)).sum();
+    let (counters, current) = (&server.aof.counters, writer.current.len());
+    counters.base_bytes.store(base, Ordering::Relaxed);
+    counters.earlier_bytes.store(all.saturating_sub(current), Ordering::Relaxed);
+    counters.current_bytes.store(current, Ordering::Relaxed);
+    counters.rewritten_bytes.store(base + all, Ordering::Relaxed);
+}
+
+fn spawn(server: &Server, writer: Writer) -> io::Result<()> {
+    server.aof.orders.lock().clear();
+    server.aof.status.lock().enabled = true;
+    let spawned = std::thread::Builder::new().name("aof".into()).spawn(move || writer.run());
+    if spawned.is_err() {
+        server.aof.note_stopped();
+    }
+    spawned.map(drop)
+}
+
+/// Begins to write the log of a node that serves. It counts when the first base is written.
+fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), String> {
+    let directory = directory(settings);
+    let manifest = directory.read_manifest()?.unwrap_or_default();
+    let shared = &server.shared;
+    let position = {
+        let _stopped = server.world.stop();
+        let mut log = shared.log.lock();
+        log.set_keeps_entries(true);
+        log.attach_disk();
+        log.set_disk_gates(false);
+        if shared.gate.is_alone() {
+            log.set_capacity_bytes(0);
+            shared.gate.set_logs(true);
+        }
+        log.last()
+    };
+    let writer = prepare_at(server, directory, manifest, position);
+    let begun = writer.and_then(|writer| spawn(server, writer)).map_err(|e| e.to_string());
+    match begun {
+        Ok(()) => server.aof.request_rewrite(),
+        Err(_) => detach(server),
+    }
+    begun
+}
+
+fn end_at_runtime(server: &Server) {
+    server.aof.stop(server);
+    detach(server);
+    tracing::info!("the write log is not written to disk any more");
+}
+
+/// The log is in memory only.
+fn detach(server: &Server) {
+    let shared = &server.shared;
+    {
+        let _stopped = server.world.stop();
+        shared.log.lock().detach_disk();
+        if shared.gate.is_alone() {
+            shared.gate.set_logs(false);
+            shared.log.lock().set_keeps_entries(false);
+        }
+    }
+    if shared.gate.is_alone() {
+        shared.gate.set_alone_commit(LogIndex::new(u64::MAX));
+    }
+    server.aof.set_error(None);
+    shared.gate.set_disk(DiskState::Healthy);
+    shared.durable_advanced();
+}
+
+/// A writer whose first file follows `position`; the manifest does not name it until there is a base.
+fn prepare_at(
+    server: &Arc<Server>,
+    directory: Directory,
+    manifest: Manifest,
+    position: Position,
+) -> io::Result<Writer> {
+    directory.create()?;
+    let (shard, terms) = {
+        let log = server.shared.log.lock();
+        (log.shard().cloned(), log.terms().to_vec())
+    };
+    let name = manifest.next_incremental(directory.prefix());
+    let current = create_incremental(&directory, name, position, shard.as_ref(), &terms)?;
+    let mut writer = Writer::new(server, directory, manifest, current, position.index, shard)?;
+    writer.complete = false;
+    Ok(writer)
 }
 
 fn load(
@@ -185,31 +370,17 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
     let current = match resume {
         Some(resume) => go_on(&directory, resume, last)?,
         None => {
-            let current = create_incremental(&directory, &manifest, last, shard.as_ref(), &terms)?;
+            let name = manifest.next_incremental(directory.prefix());
+            let current = create_incremental(&directory, name, last, shard.as_ref(), &terms)?;
             manifest.incremental.push(current.name.clone());
             directory.write_manifest(&manifest)?;
             current
         }
     };
     directory.delete_history(&mut manifest)?;
-    let now = clock::monotonic();
-    Ok(Writer {
-        server: Arc::clone(server),
-        directory,
-        manifest,
-        written: last.index,
-        current,
-        complete: true,
-        encoder: Default::default(),
-        syncer: Syncer::start()?,
-        sync_started_at: None,
-        synced_at: now,
-        retry_at: None,
-        noted_commit: applied,
-        noted_shard: shard,
-        wrote_at: now,
-        stopping: false,
-    })
+    let mut writer = Writer::new(server, directory, manifest, current, last.index, shard)?;
+    writer.noted_commit = applied;
+    Ok(writer)
 }
 
 /// The last file, without what a crash has left behind its last whole batch.

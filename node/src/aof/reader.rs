@@ -40,6 +40,12 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+impl Fault {
+    pub fn malformed(at: u64, reason: &str) -> Fault {
+        Fault { at, reason: reason.to_owned(), kind: FaultKind::Malformed }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// The file ends in the middle of something.
@@ -211,7 +217,7 @@ impl FileReader {
     }
 
     fn malformed(&self, reason: &str) -> Fault {
-        Fault { at: self.at, reason: reason.to_owned(), kind: FaultKind::Malformed }
+        Fault::malformed(self.at, reason)
     }
 
     /// Where behind `at` the first batch begins which says that the bytes at `at` were synced; `None`: they are the

@@ -176,6 +176,7 @@ struct Loader<'a> {
     commit: LogIndex,
     /// Something was loaded that has no place in a shard's history.
     plain: u64,
+    has_base: bool,
     entries: u64,
     /// Commands behind `commit`, oldest first, with the first that is not applied.
     pending: VecDeque<(Arc<Chunk>, usize)>,
@@ -217,6 +218,7 @@ pub fn load(
             last: Position::ZERO,
             commit: LogIndex::ZERO,
             plain: 0,
+            has_base: false,
             entries: 0,
             pending: VecDeque::new(),
             db: 0,
@@ -237,7 +239,8 @@ impl Loader<'_> {
                 directory.open(&file.name).map_err(|e| format!("can't open '{}': {e}", path.display()))?;
             let is_base = manifest.base.as_ref() == Some(file);
             if is_base && file.base_format() == BaseFormat::Rdb {
-                return Err(format!("'{}': bases in RDB format cannot be loaded yet", path.display()));
+                self.load_base(opened, &path)?;
+                continue;
             }
             self.db = 0;
             let FileEnd { len, batches, annotated, follows } = self.load_file(opened, &path, is_last)?;
@@ -251,12 +254,18 @@ impl Loader<'_> {
         Ok(Recovered { manifest, resume, applied, entries: self.entries })
     }
 
+    fn load_base(&mut self, file: File, path: &Path) -> Result<(), String> {
+        drop(file);
+        self.has_base |= true;
+        Err(format!("'{}': bases in RDB format cannot be loaded yet", path.display()))
+    }
+
     /// Makes the log what the files say. Returns up to where the keyspace contains it, and whether the last file can be
     /// continued.
     fn settle(&mut self, annotated: bool) -> Result<(LogIndex, bool), String> {
         self.failure.take()?;
         let mut log = self.server.shared.log.lock();
-        let has_data = self.entries > 0 || self.last.index > LogIndex::ZERO;
+        let has_data = self.has_base || self.entries > 0;
         if self.alone || self.plain > 0 {
             // What a node writes on its own has no term.
             assert!(self.pending.is_empty(), "everything is applied");
@@ -268,6 +277,11 @@ impl Loader<'_> {
                 log.set_shard(None);
             }
             return Ok((index, annotated && continues));
+        }
+        if self.has_base && self.last == Position::ZERO {
+            // A base from elsewhere, and nothing behind it.
+            log.reset(Position::new(0, 1));
+            return Ok((LogIndex::new(1), false));
         }
         let applied = self.commit.min(self.last.index);
         assert_eq!(log.last(), self.last, "the log has the files' entries");
@@ -373,7 +387,8 @@ impl Loader<'_> {
             log = self.server.shared.log.lock();
             log.reset(*follows);
             self.last = *follows;
-        } else if self.plain == 0 && log.term_at(follows.index) != Some(follows.term) {
+            self.plain = 0;
+        } else if !self.alone && log.term_at(follows.index) != Some(follows.term) {
             return Err(format!("the file follows {follows}, but the one before it ends at {}", self.last));
         }
         log.set_shard(shard.clone());

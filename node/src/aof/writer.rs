@@ -20,6 +20,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,14 +31,14 @@ use keyward_proto::time::Monotonic;
 use super::directory::Directory;
 use super::file::{CutError, Incremental, Mark};
 use super::format::{Encoder, head_line, no_entries, shard_line};
-use super::manifest::Manifest;
+use super::manifest::{AofFile, Manifest};
 use super::sync::{Job, Syncer};
-use super::{Aof, Order};
+use super::{Aof, Order, REWRITE_PIN, rewrite};
 use crate::clock;
 use crate::config::Fsync;
 use crate::execute::UNWRITTEN_BYTES_MAX;
 use crate::gate::DiskState;
-use crate::log::{Rewind, Slice};
+use crate::log::{Rewind, Slice, TermStart, frames};
 use crate::server::Server;
 
 /// Bytes of entries in a batch, about.
@@ -91,6 +92,18 @@ pub(super) struct Writer {
     pub(super) noted_shard: Option<ShardId>,
     pub(super) wrote_at: Monotonic,
     pub(super) stopping: bool,
+    /// Entries were lost: writes are refused until a base stands for them.
+    pub(super) lost: bool,
+    pub(super) rewrite: Option<Rewrite>,
+}
+
+/// The rewrite that is under way.
+pub(super) struct Rewrite {
+    /// Its snapshot contains the log up to here.
+    at: Position,
+    shared: Arc<rewrite::Shared>,
+    /// The file that follows the snapshot.
+    rotated: Option<AofFile>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -100,6 +113,40 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
+    /// Goes on in `current`, which has the log up to `written`.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn new(
+        server: &Arc<Server>,
+        directory: Directory,
+        manifest: Manifest,
+        current: Incremental,
+        written: LogIndex,
+        shard: Option<ShardId>,
+    ) -> io::Result<Writer> {
+        let now = clock::monotonic();
+        Ok(Writer {
+            server: Arc::clone(server),
+            directory,
+            manifest,
+            current,
+            complete: true,
+            encoder: Encoder::default(),
+            written,
+            syncer: Syncer::start()?,
+            sync_started_at: None,
+            synced_at: now,
+            retry_at: None,
+            noted_commit: written,
+            noted_shard: shard,
+            wrote_at: now,
+            stopping: false,
+            lost: false,
+            rewrite: None,
+        })
+    }
+
     pub(super) fn run(mut self) {
         self.server.shared.set_disk_writer(Some(std::thread::current()));
         self.publish(0);
@@ -110,6 +157,7 @@ impl Writer {
                 Next::End => break,
             }
         }
+        self.give_up_rewrite();
         self.server.shared.set_disk_writer(None);
         self.server.shared.log.lock().unpin(PIN);
         self.syncer.stop();
@@ -138,6 +186,13 @@ impl Writer {
         if let Err(error) = self.look_after_sync(now) {
             return self.fail_sync(now, &error);
         }
+        if let Some(at) = self.rotation_due() {
+            if let Err(error) = self.rotate(at) {
+                tracing::warn!(%error, "the write log can't go on in a new file");
+                self.give_up_rewrite();
+            }
+            return Next::Again;
+        }
         match self.look() {
             Found::Rewound(rewind) => self.rewind(rewind),
             Found::Shard(shard) => self.note_shard(shard),
@@ -156,6 +211,17 @@ impl Writer {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Stop => self.stopping = true,
+            Order::Rotate { at, rewrite } => {
+                self.give_up_rewrite();
+                self.rewrite = Some(Rewrite { at, shared: rewrite, rotated: None });
+            }
+            Order::Adopt { base, bytes, rewrite } => {
+                let adopted = self.adopt(&base, bytes, &rewrite);
+                if let Err(error) = &adopted {
+                    tracing::warn!(%error, "the new base of the write log can't be put in place");
+                    rewrite.given_up.store(true, Ordering::Release);
+                }
+            }
         }
     }
 
@@ -169,7 +235,11 @@ impl Writer {
             return Found::Shard(log.shard().cloned());
         }
         match log.read_from(self.written.next(), BATCH_BYTES) {
-            Ok(slice) => Found::Entries(slice),
+            // The next file begins behind this entry.
+            Ok(slice) => Found::Entries(match &self.rewrite {
+                Some(Rewrite { at, rotated: None, .. }) => up_to(slice, at.index),
+                Some(_) | None => slice,
+            }),
             Err(_) => Found::Lost,
         }
     }
@@ -371,7 +441,7 @@ impl Writer {
     }
 
     fn recovered(&mut self) {
-        if self.retry_at.take().is_some() {
+        if self.retry_at.take().is_some() && !self.lost {
             tracing::warn!("the write log is written again: writes are accepted");
             self.aof().set_error(None);
             self.server.shared.gate.set_disk(DiskState::Healthy);
@@ -395,6 +465,11 @@ impl Writer {
     // ------------------------------------------------------------------ turning back
 
     fn rewind(&mut self, rewind: Rewind) -> Next {
+        if let Some(rewrite) = &self.rewrite
+            && (rewind == Rewind::All || matches!(rewind, Rewind::To(index) if index < rewrite.at.index))
+        {
+            self.give_up_rewrite();
+        }
         let result = match rewind {
             Rewind::To(index) if self.written <= index => Ok(()),
             Rewind::To(index) => {
@@ -405,11 +480,11 @@ impl Writer {
                         tracing::info!(%index, "entries that were never committed are removed from the disk");
                         Ok(())
                     }
-                    Err(CutError::BeforeBegin) => self.begin_anew(),
+                    Err(CutError::BeforeBegin) => self.begin_anew_where_the_log_is(),
                     Err(CutError::Io(error)) => Err(error),
                 }
             }
-            Rewind::All => self.begin_anew(),
+            Rewind::All => self.begin_anew_where_the_log_is(),
         };
         match result {
             Ok(()) => {
@@ -425,33 +500,158 @@ impl Writer {
         }
     }
 
-    /// A new file behind which there is no base yet: nothing in it counts until there is one.
-    fn begin_anew(&mut self) -> io::Result<()> {
-        let (follows, shard, terms) = {
+    fn begin_anew_where_the_log_is(&mut self) -> io::Result<()> {
+        let position = {
             let log = self.server.shared.log.lock();
-            let index = LogIndex::new(log.written().get());
-            let term = log.term_at(index).unwrap_or_default();
-            (Position { term, index }, log.shard().cloned(), log.terms().to_vec())
+            let index = log.written();
+            Position { term: log.term_at(index).unwrap_or_default(), index }
         };
-        self.current = create_incremental(&self.directory, &self.manifest, follows, shard.as_ref(), &terms)?;
+        self.begin_anew(position)
+    }
+
+    /// A new file before which there is no base yet: nothing in it counts until there is one.
+    fn begin_anew(&mut self, follows: Position) -> io::Result<()> {
+        self.current = self.create_next(follows)?;
         self.complete = false;
         self.written = follows.index;
-        self.noted_shard = shard;
+        self.noted_commit = self.noted_commit.min(follows.index);
         self.encoder.forget_db();
         self.aof().request_rewrite();
         Ok(())
     }
+
+    /// The file after the current one; no manifest names it yet.
+    fn create_next(&mut self, follows: Position) -> io::Result<Incremental> {
+        let (shard, terms) = {
+            let log = self.server.shared.log.lock();
+            (log.shard().cloned(), log.terms().to_vec())
+        };
+        let mut name = self.manifest.next_incremental(self.directory.prefix());
+        if name.seq <= self.current.name.seq {
+            name = AofFile::incremental(self.directory.prefix(), self.current.name.seq + 1);
+        }
+        let created = create_incremental(&self.directory, name, follows, shard.as_ref(), &terms)?;
+        self.noted_shard = shard;
+        Ok(created)
+    }
+
+    // ------------------------------------------------------------------ rewriting
+
+    fn give_up_rewrite(&mut self) {
+        if let Some(rewrite) = self.rewrite.take() {
+            rewrite.shared.given_up.store(true, Ordering::Release);
+            self.server.shared.log.lock().unpin(REWRITE_PIN);
+        }
+    }
+
+    /// The current file has everything that the snapshot contains.
+    fn rotation_due(&self) -> Option<Position> {
+        let rewrite = self.rewrite.as_ref().filter(|r| r.rotated.is_none() && r.at.index <= self.written)?;
+        self.retry_at.is_none().then_some(rewrite.at)
+    }
+
+    /// Goes on in a new file that follows `at`. What the current one has beyond that (entries that are not applied
+    /// yet, on a replica) is in both: whoever loads them takes it once.
+    fn rotate(&mut self, at: Position) -> io::Result<()> {
+        let mut next = self.create_next(at)?;
+        let mut encoder = Encoder::default();
+        let mut written = at.index;
+        while written < self.written {
+            let slice = {
+                let mut log = self.server.shared.log.lock();
+                let slice = log.read_from(written.next(), BATCH_BYTES);
+                up_to(slice.map_err(|e| io::Error::other(e.to_string()))?, self.written)
+            };
+            let commit = self.server.shared.gate.commit_index();
+            let last = slice.last().index;
+            let bytes = encoder.encode(&slice, commit.min(last), 0);
+            next.append_batch(bytes, slice.term, slice.first, slice.count, commit)?;
+            written = last;
+        }
+        // What comes before a file is on the disk when the file counts.
+        self.current.file.sync_data()?;
+        next.file.sync_data()?;
+        next.synced = Mark { bytes: next.len(), index: self.written };
+        if self.complete {
+            let mut manifest = self.manifest.clone();
+            manifest.incremental.push(next.name.clone());
+            self.directory.write_manifest(&manifest)?;
+            self.manifest = manifest;
+        }
+        let counters = &self.server.aof.counters;
+        counters.earlier_bytes.fetch_add(self.current.len(), Ordering::Relaxed);
+        self.encoder = encoder;
+        if let Some(rewrite) = &mut self.rewrite {
+            rewrite.rotated = Some(next.name.clone());
+        }
+        self.current = next;
+        self.server.shared.log.lock().unpin(REWRITE_PIN);
+        self.publish(0);
+        Ok(())
+    }
+
+    /// The base is written and synced: from now on it and the files since are the data.
+    fn adopt(&mut self, base: &Path, bytes: u64, shared: &Arc<rewrite::Shared>) -> io::Result<()> {
+        let is_current = |r: &Rewrite| Arc::ptr_eq(&r.shared, shared);
+        let rotated = self.rewrite.as_ref().filter(|r| is_current(r)).and_then(|r| r.rotated.clone());
+        let Some(first) = rotated else {
+            return Err(io::Error::other("the rewrite was given up"));
+        };
+        self.current.file.sync_data()?;
+        let name = self.manifest.next_base(self.directory.prefix());
+        std::fs::rename(base, self.directory.path_of(&name.name))?;
+        let old = std::mem::take(&mut self.manifest);
+        let (kept, gone): (Vec<AofFile>, Vec<AofFile>) =
+            old.incremental.iter().cloned().partition(|f| first.seq <= f.seq);
+        let mut manifest = Manifest { base: Some(name), incremental: kept, history: old.history.clone() };
+        if !manifest.incremental.contains(&first) {
+            manifest.incremental.push(first);
+        }
+        manifest.history.extend(old.base.iter().cloned().chain(gone));
+        if let Err(error) = self.directory.sync().and_then(|()| self.directory.write_manifest(&manifest)) {
+            self.manifest = old;
+            return Err(error);
+        }
+        self.manifest = manifest;
+        self.rewrite = None;
+        self.complete = true;
+        if let Err(error) = self.directory.delete_history(&mut self.manifest) {
+            tracing::warn!(%error, "the files that the rewrite has replaced are not all forgotten");
+        }
+        let counters = &self.server.aof.counters;
+        counters.base_bytes.store(bytes, Ordering::Relaxed);
+        counters.earlier_bytes.store(0, Ordering::Relaxed);
+        counters.rewritten_bytes.store(bytes + self.current.len(), Ordering::Relaxed);
+        self.server.shared.log.lock().set_disk_gates(true);
+        if std::mem::take(&mut self.lost) {
+            self.retry_at = Some(clock::monotonic());
+        }
+        self.recovered();
+        self.publish(0);
+        shared.done.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The entries of a slice up to `index`.
+fn up_to(slice: Slice, index: LogIndex) -> Slice {
+    if slice.last().index <= index || slice.count == 0 {
+        return slice;
+    }
+    let count = (index.get() + 1).saturating_sub(slice.first.get());
+    let bytes: usize =
+        frames(&slice.bytes).take(usize::try_from(count).unwrap_or(usize::MAX)).map(|f| 4 + f.len()).sum();
+    Slice { count, bytes: slice.bytes.slice(..bytes), ..slice }
 }
 
 /// A new incremental file with its head; the manifest does not name it yet.
 pub(super) fn create_incremental(
     directory: &Directory,
-    manifest: &Manifest,
+    name: AofFile,
     follows: Position,
     shard: Option<&ShardId>,
-    terms: &[crate::log::TermStart],
+    terms: &[TermStart],
 ) -> io::Result<Incremental> {
-    let name = manifest.next_incremental(directory.prefix());
     let file = directory.create_file(&name.name)?;
     let index = follows.index;
     let mut incremental = Incremental::new(name, file, 0, index, index, Default::default());

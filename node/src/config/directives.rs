@@ -169,7 +169,7 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("zset-max-listpack-value", MEMORY, "64", Runtime),
     // Persistence
     row("save", Kind::SavePoints, "3600 1 300 100 60 10000", Runtime),
-    row("appendonly", Kind::YesNo, "no", StartOnly),
+    row("appendonly", Kind::YesNo, "no", Runtime),
     row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
     row("appendfilename", Kind::Text, "appendonly.aof", StartOnly),
     row("appenddirname", Kind::Text, "appendonlydir", StartOnly),

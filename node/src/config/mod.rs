@@ -119,6 +119,9 @@ pub struct Settings {
     pub lazy_user_del: bool,
     /// 1 to 10.
     pub expire_effort: u32,
+    /// Zero: never by itself.
+    pub auto_aof_rewrite_percentage: u32,
+    pub auto_aof_rewrite_min_bytes: u64,
     // Up to these sizes a collection counts as small, and a scan returns it whole.
     /// `*-max-listpack-*` and their like.
     pub limits: Limits,
@@ -418,6 +421,8 @@ impl Config {
                 log_factor: self.unsigned("lfu-log-factor")?,
                 decay_minutes: self.unsigned("lfu-decay-time")?,
             }),
+            auto_aof_rewrite_percentage: self.unsigned("auto-aof-rewrite-percentage")?,
+            auto_aof_rewrite_min_bytes: self.unsigned("auto-aof-rewrite-min-size")?,
         };
         for (name, value) in
             [("appendfilename", &settings.append_filename), ("appenddirname", &settings.append_dirname)]

@@ -38,13 +38,24 @@ pub(super) struct Disk {
     durable: LogIndex,
     unwritten_bytes: u64,
     rewound: Option<Rewind>,
+    /// Whether an entry has to be durable before this node holds it. Not while the first base is being written of a
+    /// node that has held everything in memory only until now.
+    gates: bool,
 }
 
 impl WriteLog {
     /// From now on the log is written to disk; up to its end it is there already.
     pub fn attach_disk(&mut self) {
         let last = self.last.index;
-        self.disk = Some(Disk { written: last, durable: last, unwritten_bytes: 0, rewound: None });
+        self.disk =
+            Some(Disk { written: last, durable: last, unwritten_bytes: 0, rewound: None, gates: true });
+    }
+
+    /// Whether entries have to be durable before this node holds them.
+    pub fn set_disk_gates(&mut self, gates: bool) {
+        if let Some(disk) = &mut self.disk {
+            disk.gates = gates;
+        }
     }
 
     /// The disk does not count any more.
@@ -58,7 +69,7 @@ impl WriteLog {
 
     /// Up to where this node itself holds the log; beyond every index if it is not written to disk.
     pub fn durable(&self) -> LogIndex {
-        self.disk.as_ref().map_or(LogIndex::new(u64::MAX), |d| d.durable)
+        self.disk.as_ref().filter(|d| d.gates).map_or(LogIndex::new(u64::MAX), |d| d.durable)
     }
 
     /// Up to where the kernel has the log; beyond every index if it is not written to disk.

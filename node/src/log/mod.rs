@@ -192,6 +192,12 @@ impl WriteLog {
         self.shard = shard;
     }
 
+    /// What the log says is the history of no shard any more: it goes on where it ends, but without terms.
+    pub fn disown(&mut self) {
+        self.reset(Position { term: Term::ZERO, index: self.last.index });
+        self.shard = None;
+    }
+
     /// Whether entries are kept for readers. A node alone without AOF needs none of them.
     pub fn set_keeps_entries(&mut self, keeps: bool) {
         self.keeps_entries = keeps;

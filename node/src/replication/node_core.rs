@@ -231,19 +231,30 @@ impl NodeCore {
         self.assign_role(now, log, out);
     }
 
-    /// What this node holds belongs to the history of another shard.
+    /// What this node holds belongs to the history of another shard. If it comes from before this process, it is what
+    /// a shard that is formed anew begins with; a member of any other gets a full sync, since no term is common.
     fn change_shard(
         &mut self,
         shard: Option<keyward_proto::ids::ShardId>,
-        log: &WriteLog,
+        log: &mut WriteLog,
         out: &mut Vec<Action>,
     ) {
         let moved = self.local.shard.is_some();
         self.leave_role(log, out);
+        let is_foreign = shard.is_some() && log.shard().is_some_and(|known| Some(known) != shard.as_ref());
         self.local.shard = shard;
         if moved {
+            // The log says whose it is until a full sync has replaced it.
             self.local.term = Term::ZERO;
             self.local.keyspace.needs_full_sync = true;
+            return;
+        }
+        if is_foreign {
+            log.truncate_after(self.local.keyspace.applied);
+            log.disown();
+        }
+        if self.local.shard.is_some() {
+            log.set_shard(self.local.shard.clone());
         }
     }
 

@@ -264,6 +264,7 @@ impl Replica {
             let indexes: Arc<[LogIndex]> = std::mem::take(indexes).into();
             out.push(Action::FinishSnapshot { from: from.index, indexes });
             log.reset(from);
+            log.set_shard(local.shard.clone());
             local.keyspace.target = from.index;
             self.uplink = Uplink::CatchingUp { id, consistent };
         }

@@ -131,6 +131,9 @@ pub struct Shared {
     appended: RwLock<Vec<Arc<Notify>>>,
     /// The thread that writes the log to disk, which also waits for new entries.
     disk_writer: RwLock<Option<Thread>>,
+    /// Replicas that were sent a snapshot, and those that went on where they were: INFO.
+    pub full_syncs: AtomicU64,
+    pub partial_syncs: AtomicU64,
     /// For the replication task: more of the log is durable on this node's disk, or less.
     pub(crate) durable_changed: Notify,
 }
@@ -141,6 +144,8 @@ impl Shared {
             log: Mutex::new(log),
             gate,
             applied: AtomicU64::new(0),
+            full_syncs: AtomicU64::new(0),
+            partial_syncs: AtomicU64::new(0),
             durable_changed: Notify::new(),
             disk_writer: RwLock::new(None),
             sending_term: AtomicU64::new(0),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::rpc;
@@ -14,7 +15,9 @@ use tokio::task::AbortHandle;
 
 use super::applier::{Applier, Order};
 use super::link::{self, Uplink};
-use super::messages::{Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, UplinkId};
+use super::messages::{
+    Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, SyncKind, UplinkId,
+};
 use super::node_core::{NodeCore, RoleStatus, Status};
 use super::sender::{self, Outbox};
 use super::shared::{Config, Engine, Shared};
@@ -325,6 +328,12 @@ impl Task {
 
     fn start_link(&mut self, link: LinkId, start: Start) {
         let Some(handle) = self.links.get_mut(&link) else { return };
+        let count = match start.sync {
+            SyncKind::Full => &self.shared.full_syncs,
+            SyncKind::Partial(_) => &self.shared.partial_syncs,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(sync = ?start.sync, "a replica is served");
         let wake = Arc::new(Notify::new());
         let outbox = handle.outbox.clone();
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));

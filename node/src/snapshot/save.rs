@@ -303,13 +303,20 @@ impl Saves {
     }
 }
 
-struct Written {
-    beginning: Beginning,
-    bytes: u64,
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Dump,
+    AofBase,
+}
+
+pub(crate) struct Written {
+    pub(crate) beginning: Beginning,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
     #[error("cancelled")]
     Cancelled,
     #[error(transparent)]
@@ -323,7 +330,7 @@ fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Re
     let settings = server.settings();
     let temporary = PathBuf::from(format!("temp-{}-{id}.rdb", std::process::id()));
     let functions = server.functions.lock().clone();
-    let written = write_to(&temporary, &settings, stream, &functions, cancelled);
+    let written = write_to(&temporary, &settings, stream, &functions, cancelled, Purpose::Dump);
     let renamed = written.and_then(|written| {
         if cancelled.load(Ordering::Relaxed) {
             return Err(Failure::Cancelled);
@@ -342,17 +349,19 @@ fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Re
     renamed
 }
 
-fn write_to(
+/// Writes the snapshot to a new file, and syncs it.
+pub(crate) fn write_to(
     path: &Path,
     settings: &Settings,
     mut stream: Stream,
     functions: &[Vec<u8>],
     cancelled: &AtomicBool,
+    purpose: Purpose,
 ) -> Result<Written, Failure> {
     let beginning = stream.begin()?;
     let file = Synced { file: File::create(path)?, unsynced: 0, incremental: settings.rdb_incremental_fsync };
     let mut writer = Writer::new(BufWriter::with_capacity(BUFFER_BYTES, file), settings.rdb_checksum)?;
-    for (name, value) in facts() {
+    for (name, value) in facts(purpose) {
         writer.aux(name, value.as_bytes())?;
     }
     for source in functions {
@@ -375,13 +384,13 @@ fn write_to(
 }
 
 /// What a file says of where it comes from.
-fn facts() -> [(&'static str, String); 5] {
+fn facts(purpose: Purpose) -> [(&'static str, String); 5] {
     [
         ("valkey-ver", VALKEY_VERSION.to_owned()),
         ("redis-bits", "64".to_owned()),
         ("ctime", (clock::unix_millis().0 / 1000).to_string()),
         ("used-mem", process::allocated().to_string()),
-        ("aof-base", "0".to_owned()),
+        ("aof-base", u8::from(purpose == Purpose::AofBase).to_string()),
     ]
 }
 

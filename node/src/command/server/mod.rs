@@ -28,5 +28,5 @@ pub(super) use keyspace::{dbsize, flushall, flushdb, swapdb};
 pub(super) use memory::{
     memory_doctor, memory_help, memory_malloc_stats, memory_purge, memory_stats, memory_usage,
 };
-pub(super) use persistence::{bgsave, lastsave, save};
+pub(super) use persistence::{bgrewriteaof, bgsave, lastsave, save};
 pub(super) use process::{lolwut, role, shutdown, time};

@@ -1,4 +1,4 @@
-//! Saving the database: SAVE, BGSAVE, LASTSAVE.
+//! Saving the database: SAVE, BGSAVE, LASTSAVE; rewriting the write log: BGREWRITEAOF.
 
 use keyward_proto::resp::Args;
 
@@ -63,5 +63,15 @@ fn cancel(ctx: &mut Ctx<'_, '_>) -> CommandResult {
 pub(in crate::command) fn lastsave(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let time = ctx.server.saves.last_save();
     ctx.out.integer(time);
+    Ok(Outcome::Reply)
+}
+
+/// `BGREWRITEAOF`
+///
+/// Differs from Valkey: with `appendonly no` there is nothing to rewrite, and it says so.
+pub(in crate::command) fn bgrewriteaof(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    let Some(server) = ctx.server.shared_self() else { return Err(CommandError::err("the node is ending")) };
+    server.aof.begin_rewrite(&server).map_err(|e| CommandError::err(e.to_string()))?;
+    ctx.out.simple("Background append only file rewriting started");
     Ok(Outcome::Reply)
 }

@@ -86,6 +86,7 @@ pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let loading = server.shared.gate.state() == crate::gate::GateState::Loading;
     let saves = server.saves.info(server, clock::monotonic());
     let snapshot = server.snapshots.progress(server);
+    let (aof, rewrite) = (server.aof.status(), server.aof.rewrite_info());
     lines.fields(&[
         ("loading", &u8::from(loading)),
         ("async_loading", &0),
@@ -105,20 +106,31 @@ pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("rdb_last_cow_size", &saves.last_cow_bytes),
         ("rdb_last_load_keys_expired", &server.last_load.expired.load(Ordering::Relaxed)),
         ("rdb_last_load_keys_loaded", &server.last_load.keys.load(Ordering::Relaxed)),
-        ("aof_enabled", &0),
-        ("aof_rewrite_in_progress", &0),
-        ("aof_rewrite_scheduled", &0),
-        ("aof_last_rewrite_time_sec", &-1),
-        ("aof_current_rewrite_time_sec", &-1),
-        ("aof_last_bgrewrite_status", &"ok"),
-        ("aof_rewrites", &0),
-        ("aof_rewrites_consecutive_failures", &0),
-        ("aof_last_write_status", &"ok"),
-        ("aof_last_cow_size", &0),
+        ("aof_enabled", &u8::from(aof.enabled)),
+        ("aof_rewrite_in_progress", &u8::from(rewrite.running)),
+        ("aof_rewrite_scheduled", &u8::from(rewrite.scheduled)),
+        ("aof_last_rewrite_time_sec", &rewrite.last_seconds),
+        ("aof_current_rewrite_time_sec", &rewrite.current_seconds),
+        ("aof_last_bgrewrite_status", &if rewrite.last_ok { "ok" } else { "err" }),
+        ("aof_rewrites", &rewrite.count),
+        ("aof_rewrites_consecutive_failures", &rewrite.failures_in_a_row),
+        ("aof_last_write_status", &if aof.error.is_none() { "ok" } else { "err" }),
+        ("aof_last_cow_size", &snapshot.peak_bytes),
         ("module_fork_in_progress", &0),
         ("module_fork_last_cow_size", &0),
         ("slot_migration_fork_in_progress", &0),
     ]);
+    if aof.enabled {
+        let counters = &server.aof.counters;
+        lines.fields(&[
+            ("aof_current_size", &counters.total_bytes()),
+            ("aof_base_size", &counters.rewritten_bytes.load(Ordering::Relaxed)),
+            ("aof_pending_rewrite", &0),
+            ("aof_buffer_length", &server.shared.log.lock().unwritten_bytes()),
+            ("aof_pending_bio_fsync", &counters.pending_syncs.load(Ordering::Relaxed)),
+            ("aof_delayed_fsync", &counters.delayed_syncs.load(Ordering::Relaxed)),
+        ]);
+    }
     if let Some(progress) = server.loading.progress() {
         loading_fields(&progress, lines);
     }

@@ -1,0 +1,183 @@
+//! The write log on disk, on real processes: what was acknowledged survives the end of all nodes at once, and a node
+//! that restarts goes on where it was instead of getting everything anew.
+#![allow(clippy::disallowed_methods, reason = "measures times")]
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, Mode};
+use cluster_tests::processes::{Server, wait_until};
+use cluster_tests::resp_client::Connection;
+use cluster_tests::writers::{OnError, Writers};
+
+/// One at a time: two clusters on a small machine would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs the body on a fresh cluster whose nodes write their log to disk.
+fn with_cluster(appendfsync: &str, body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let args = ["--save", "", "--appendonly", "yes", "--appendfsync", appendfsync];
+    let mut cluster = Cluster::start(Mode::Cluster, &args).expect("the cluster starts");
+    if let Err(error) = body(&mut cluster) {
+        panic!("{error}\n{}", cluster.describe());
+    }
+}
+
+fn wait_for_writes(writers: &Writers, more: usize) -> Result<(), String> {
+    let before = writers.acknowledged();
+    if wait_until(HEAL_DEADLINE, || before + more < writers.acknowledged()) {
+        return Ok(());
+    }
+    Err("the writers do not get on".into())
+}
+
+/// A counter of INFO's section Stats.
+fn counter(cluster: &Cluster, node: usize, name: &str) -> u64 {
+    let info = cluster.ask(node, &["INFO", "stats"]).map(|reply| reply.string()).unwrap_or_default();
+    let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
+}
+
+fn full_syncs(cluster: &Cluster) -> u64 {
+    (0..cluster.nodes.len()).map(|node| counter(cluster, node, "sync_full")).sum()
+}
+
+/// All nodes end at the same moment, as when the power of a rack fails; nothing that was acknowledged may be missing.
+fn kill_all_under_load(appendfsync: &str, times: usize) {
+    with_cluster(appendfsync, |cluster| {
+        let writers = Writers::start(&cluster.urls(), 4, OnError::Retry)?;
+        for _ in 0..times {
+            wait_for_writes(&writers, 300)?;
+            let start = Instant::now();
+            cluster.nodes.iter_mut().for_each(Server::kill);
+            for node in &mut cluster.nodes {
+                node.restart()?;
+            }
+            cluster.wait_until_whole()?;
+            println!(
+                "appendfsync {appendfsync}: whole again {:?} after the end of all nodes",
+                start.elapsed()
+            );
+            if full_syncs(cluster) > 0 {
+                return Err("a node with its data was sent everything anew".into());
+            }
+        }
+        wait_for_writes(&writers, 100)?;
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        let primary = cluster.wait_until_whole()?;
+        history.check(&cluster.strings(primary)?)?;
+        println!("  {} writes acknowledged, none lost", history.acknowledged);
+        Ok(())
+    });
+}
+
+#[test]
+fn all_nodes_killed_at_once_lose_nothing_everysec() {
+    kill_all_under_load("everysec", 3);
+}
+
+#[test]
+fn all_nodes_killed_at_once_lose_nothing_always() {
+    kill_all_under_load("always", 2);
+}
+
+#[test]
+fn a_restarted_node_goes_on_where_it_was() {
+    with_cluster("everysec", |cluster| {
+        let writers = Writers::start(&cluster.urls(), 4, OnError::Retry)?;
+        for round in 0..4 {
+            wait_for_writes(&writers, 300)?;
+            let primary = cluster.wait_until_whole()?;
+            // Twice a replica, twice the primary itself.
+            let node = if round < 2 { (primary + 1) % 3 } else { primary };
+            cluster.nodes[node].restart()?;
+            cluster.wait_until_whole()?;
+        }
+        if full_syncs(cluster) > 0 {
+            return Err("a node with its data was sent everything anew".into());
+        }
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        let primary = cluster.wait_until_whole()?;
+        history.check(&cluster.strings(primary)?)
+    });
+}
+
+/// A node that has lost its data gets it in a full sync; with a base of its own it counts as a member again, and then
+/// it goes on where it was like any other.
+#[test]
+fn a_full_sync_ends_with_a_base_on_disk() {
+    with_cluster("everysec", |cluster| {
+        let writers = Writers::start(&cluster.urls(), 2, OnError::Retry)?;
+        wait_for_writes(&writers, 500)?;
+        let primary = cluster.wait_until_whole()?;
+        // What the primary has dropped from memory cannot be sent as a part of the log.
+        let node = (primary + 1) % 3;
+        cluster.nodes[node].kill();
+        let folder = cluster.nodes[node].dir().join("appendonlydir");
+        std::fs::remove_dir_all(&folder).map_err(|e| e.to_string())?;
+        cluster.nodes[node].restart()?;
+        cluster.wait_until_whole()?;
+        wait_for_writes(&writers, 100)?;
+        let before = full_syncs(cluster);
+        cluster.nodes[node].restart()?;
+        cluster.wait_until_whole()?;
+        if full_syncs(cluster) != before {
+            return Err("a node with its data was sent everything anew".into());
+        }
+        cluster.nodes.iter_mut().for_each(Server::kill);
+        for node in &mut cluster.nodes {
+            node.restart()?;
+        }
+        cluster.wait_until_whole()?;
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        let primary = cluster.wait_until_whole()?;
+        history.check(&cluster.strings(primary)?)
+    });
+}
+
+/// A rewrite under load, then the end of the process: base and files since make up everything.
+#[test]
+fn a_rewrite_under_load_loses_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut node = Server::keyward(&["--appendonly", "yes"]).expect("the node starts");
+    let call = |connection: &mut Connection, words: &[&str]| {
+        connection.call(words).map(|reply| reply.string()).map_err(|e| e.to_string())
+    };
+    let run = |node: &mut Server| -> Result<(), String> {
+        let mut connection = Connection::connect(&node.addr()).map_err(|e| e.to_string())?;
+        let mut number = 0;
+        for round in 0..3 {
+            call(&mut connection, &["BGREWRITEAOF"])?;
+            for _ in 0..3000 {
+                number += 1;
+                let (key, value) = (format!("k{}", number % 500), number.to_string());
+                call(&mut connection, &["RPUSH", &key, &value])?;
+            }
+            if !wait_until(HEAL_DEADLINE, || {
+                let info = call(&mut connection, &["INFO", "persistence"]).unwrap_or_default();
+                info.contains("aof_rewrite_in_progress:0") && info.contains("aof_last_bgrewrite_status:ok")
+            }) {
+                return Err(format!("rewrite {round} does not end well"));
+            }
+        }
+        node.restart()?;
+        node.wait_until_answering()?;
+        let mut connection = Connection::connect(&node.addr()).map_err(|e| e.to_string())?;
+        let mut found = 0;
+        for key in 0..500 {
+            let length = call(&mut connection, &["LLEN", &format!("k{key}")])?;
+            found += length.parse::<u64>().map_err(|e| e.to_string())?;
+        }
+        let files = std::fs::read_dir(node.dir().join("appendonlydir")).map_err(|e| e.to_string())?.count();
+        if found != number || files != 3 {
+            return Err(format!("{found} of {number} elements, {files} files"));
+        }
+        Ok(())
+    };
+    if let Err(error) = run(&mut node) {
+        panic!("{error}\n{}", node.log_end());
+    }
+}

@@ -1,0 +1,197 @@
+//! BGREWRITEAOF: a new base, so that the incremental files before it are not needed any more.
+//!
+//! 1. A snapshot begins at a log index. The writer is told of it while no command runs, and goes on in a new
+//!    incremental file that follows exactly this index.
+//! 2. The snapshot is written to a file of its own and synced, while everything goes on.
+//! 3. When what the snapshot contains is committed (what a primary executed might yet be taken back), the writer puts
+//!    a manifest in place that names the new base and the files since; the others are deleted.
+//!
+//! Until step 3 the old files stay valid and complete; whatever goes wrong before it leaves nothing but a file more.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keyward_proto::ids::Position;
+use keyward_proto::time::Monotonic;
+
+use super::Order;
+use super::directory::Directory;
+use crate::clock;
+use crate::server::Server;
+use crate::snapshot::save::{Purpose, write_to};
+
+/// What the snapshot contains is committed within this, or the rewrite is given up.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+/// After a failure the next one by itself does not begin earlier; the time doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// Why a rewrite does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("Background append only file rewriting already in progress")]
+    AlreadyRunning,
+    #[error("Background append only file rewriting needs 'appendonly yes'")]
+    Disabled,
+}
+
+/// What INFO tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Info {
+    pub running: bool,
+    pub scheduled: bool,
+    /// -1: none yet.
+    pub last_seconds: i64,
+    /// -1: none runs.
+    pub current_seconds: i64,
+    pub last_ok: bool,
+    pub count: u64,
+    pub failures_in_a_row: u64,
+}
+
+/// The rewrites of a node.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    running: Option<Monotonic>,
+    pub(super) wanted: bool,
+    last_seconds: Option<i64>,
+    last_failed: bool,
+    count: u64,
+    failures_in_a_row: u32,
+    not_before: Monotonic,
+}
+
+impl State {
+    pub(super) fn info(&self, now: Monotonic) -> Info {
+        let seconds = |since: Monotonic| i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX);
+        Info {
+            running: self.running.is_some(),
+            scheduled: self.wanted && self.running.is_none(),
+            last_seconds: self.last_seconds.unwrap_or(-1),
+            current_seconds: self.running.map_or(-1, seconds),
+            last_ok: !self.last_failed,
+            count: self.count,
+            failures_in_a_row: u64::from(self.failures_in_a_row),
+        }
+    }
+
+    /// Whether one may begin by itself.
+    pub(super) fn may_begin(&self, now: Monotonic) -> bool {
+        self.running.is_none() && self.not_before <= now
+    }
+
+    /// # Errors
+    /// One is running.
+    pub(super) fn begin(&mut self, now: Monotonic) -> Result<(), Refused> {
+        if self.running.is_some() {
+            return Err(Refused::AlreadyRunning);
+        }
+        self.running = Some(now);
+        self.wanted = false;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn end(&mut self, now: Monotonic, succeeded: bool) {
+        let Some(since) = self.running.take() else { return };
+        self.last_seconds = Some(i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX));
+        self.last_failed = !succeeded;
+        if succeeded {
+            self.failures_in_a_row = 0;
+        } else {
+            let pause = RETRY_FIRST.saturating_mul(1 << self.failures_in_a_row.min(12)).min(RETRY_MAX);
+            self.failures_in_a_row += 1;
+            self.not_before = now + pause;
+        }
+    }
+}
+
+/// One rewrite, as its thread and the writer know it.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The writer could not go on where the snapshot begins, or the log has turned back behind it.
+    pub(super) given_up: AtomicBool,
+    /// The manifest names the new base.
+    pub(super) done: AtomicBool,
+}
+
+/// Begins a rewrite on a thread of its own; `begin` of the state was called.
+pub(super) fn start(server: &Arc<Server>, directory: Directory) {
+    let thread = Arc::clone(server);
+    let spawned =
+        std::thread::Builder::new().name("aof-rewrite".into()).spawn(move || run(&thread, &directory));
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "no thread for a rewrite of the write log");
+        server.aof.rewrite.lock().end(clock::monotonic(), false);
+    }
+}
+
+fn run(server: &Arc<Server>, directory: &Directory) {
+    let started = clock::monotonic();
+    let temporary = directory.path_of(&format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
+    let result = write_base(server, &temporary);
+    let now = clock::monotonic();
+    match &result {
+        Ok(bytes) => {
+            let ms = now.since(started).as_millis();
+            tracing::info!(bytes, ms, "the write log is rewritten");
+        }
+        Err(error) => {
+            tracing::warn!(error, "the write log could not be rewritten");
+            if let Err(error) = std::fs::remove_file(&temporary)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, file = %temporary.display(), "can't remove what is left of a rewrite");
+            }
+        }
+    }
+    server.aof.rewrite.lock().end(now, result.is_ok());
+}
+
+/// Returns the base's size once it counts.
+fn write_base(server: &Arc<Server>, temporary: &PathBuf) -> Result<u64, String> {
+    let shared = Arc::new(Shared::default());
+    let at_beginning = {
+        let (server, shared) = (Arc::clone(server), Arc::clone(&shared));
+        move |position: Position| {
+            server.shared.log.lock().pin(super::REWRITE_PIN, position.index);
+            server.aof.order(&server, Order::Rotate { at: position, rewrite: shared });
+        }
+    };
+    let stream = server.snapshots.request(server, Box::new(at_beginning));
+    let cancelled = &shared.given_up;
+    let functions = server.functions.lock().clone();
+    let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, Purpose::AofBase);
+    let written = written.map_err(|e| e.to_string())?;
+    wait_for_commit(server, written.beginning.position, &shared)?;
+    let base = temporary.clone();
+    server.aof.order(server, Order::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(&shared) });
+    while !shared.done.load(Ordering::Acquire) {
+        if shared.given_up.load(Ordering::Acquire) {
+            return Err("the write log has changed meanwhile".into());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(written.bytes)
+}
+
+fn wait_for_commit(server: &Server, position: Position, shared: &Shared) -> Result<(), String> {
+    let gate = &server.shared.gate;
+    let end = clock::monotonic() + COMMIT_PATIENCE;
+    while !gate.is_alone() && gate.commit_index() < position.index {
+        if shared.given_up.load(Ordering::Acquire) {
+            return Err("the write log has changed meanwhile".into());
+        }
+        if end <= clock::monotonic() {
+            return Err("what the new base contains is not committed".into());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
