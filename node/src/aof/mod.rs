@@ -35,6 +35,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock;
 use crate::config::Settings;
 use crate::gate::DiskState;
+use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
@@ -217,6 +218,14 @@ pub fn start(server: &Arc<Server>, settings: &Settings) -> Result<LogIndex, Stri
     start_in(server, settings, directory(settings))
 }
 
+/// The write log has been off so far: what was saved without it is where it begins.
+///
+/// Differs from Valkey, which starts empty then.
+fn has_dump(server: &Server, settings: &Settings) -> Result<bool, String> {
+    rdb_load::load_dump(server, settings)?;
+    Ok(server.last_load.keys.load(Ordering::Relaxed) > 0)
+}
+
 fn directory(settings: &Settings) -> Directory {
     Directory::new(&settings.append_dirname, &settings.append_filename)
 }
@@ -224,6 +233,10 @@ fn directory(settings: &Settings) -> Directory {
 fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
     let recovered = match directory.read_manifest()? {
         Some(manifest) => load(server, settings, &directory, manifest)?,
+        None if server.shared.gate.is_alone() && has_dump(server, settings)? => {
+            begin_at_runtime(server, settings)?;
+            return Ok(LogIndex::ZERO);
+        }
         None => {
             Recovered { manifest: Manifest::default(), resume: None, applied: LogIndex::ZERO, entries: 0 }
         }

@@ -32,6 +32,7 @@ use crate::clock;
 use crate::execute::{Executor, Touched, touched};
 use crate::keyspace::DbIndex;
 use crate::log::EffectBuffer;
+use crate::rdb_load;
 use crate::server::Server;
 use crate::session::Session;
 
@@ -255,9 +256,20 @@ impl Loader<'_> {
     }
 
     fn load_base(&mut self, file: File, path: &Path) -> Result<(), String> {
-        drop(file);
-        self.has_base |= true;
-        Err(format!("'{}': bases in RDB format cannot be loaded yet", path.display()))
+        let size = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
+        // When a key goes is said by the log behind the base.
+        let options = rdb_load::Options::new(&self.server.settings(), None);
+        let loaded = rdb_load::load(&self.server.keyspace, file, size, options, &self.server.loading);
+        let loaded = loaded.map_err(|error| {
+            format!(
+                "can't load '{}': {error}. Restore the directory from a copy; a node of a cluster can also start without \
+                 its appendonlydir: it gets everything from the shard's primary",
+                path.display()
+            )
+        })?;
+        self.has_base |= loaded.keys > 0;
+        *self.server.functions.lock() = loaded.facts.functions;
+        Ok(())
     }
 
     /// Makes the log what the files say. Returns up to where the keyspace contains it, and whether the last file can be
