@@ -30,11 +30,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::time::Monotonic;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::config::Settings;
-use crate::gate::DiskState;
+use crate::gate::{DiskState, GateState};
 use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
@@ -44,6 +45,8 @@ use recover::{Recovered, Resume};
 use rewrite::Refused;
 use writer::{Writer, create_incremental};
 
+/// Between two attempts of a primary with a failing disk to hand over: each holds up reads for a moment.
+const HANDOFF_EVERY: Duration = Duration::from_secs(5);
 /// How long an ending node waits for its disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,6 +104,8 @@ pub struct Aof {
     rewrite: Mutex<rewrite::State>,
     /// Held while the writer is started or ended.
     switching: Mutex<()>,
+    /// The next attempt to leave the role of the primary is not made before.
+    handoff_after: Mutex<Monotonic>,
     pub counters: Counters,
 }
 
@@ -143,9 +148,11 @@ impl Aof {
         Ok(())
     }
 
-    /// Regularly: begins a rewrite that is needed, or due by `auto-aof-rewrite-*`.
+    /// Regularly: begins a rewrite that is needed, or due by `auto-aof-rewrite-*`; lets another node be the primary if
+    /// this one's disk fails.
     pub fn tick(&self, server: &Arc<Server>) {
         let settings = server.settings();
+        self.leave_primary_role(server);
         if !self.status().enabled || !server.is_complete() {
             return;
         }
@@ -165,6 +172,31 @@ impl Aof {
                 tracing::debug!(%error, "somebody else was faster");
             }
         }
+    }
+
+    /// A primary whose disk fails hands over, if a replica in sync is fit for it. Otherwise it goes on refusing writes.
+    fn leave_primary_role(&self, server: &Arc<Server>) {
+        let gate = &server.shared.gate;
+        let (Some(replication), GateState::Primary, DiskState::Failed) =
+            (server.replication.get(), gate.state(), gate.disk())
+        else {
+            return;
+        };
+        let now = clock::monotonic();
+        {
+            let mut after = self.handoff_after.lock();
+            if now < *after {
+                return;
+            }
+            *after = now + HANDOFF_EVERY;
+        }
+        let replication = Arc::clone(replication);
+        tokio::spawn(async move {
+            tracing::warn!("the disk of this primary fails: it hands over");
+            if let Err(error) = replication.handoff(None).await {
+                tracing::warn!(%error, "no hand-off: writes are refused until the disk works again");
+            }
+        });
     }
 
     /// CONFIG SET appendonly: starts or ends the writer, on a thread of its own, since both take their time.

@@ -95,6 +95,8 @@ pub(super) struct Writer {
     /// Entries were lost: writes are refused until a base stands for them.
     pub(super) lost: bool,
     pub(super) rewrite: Option<Rewrite>,
+    /// Files before the current one that no manifest names.
+    pub(super) unlisted: Vec<AofFile>,
 }
 
 /// The rewrite that is under way.
@@ -144,6 +146,7 @@ impl Writer {
             stopping: false,
             lost: false,
             rewrite: None,
+            unlisted: Vec::new(),
         })
     }
 
@@ -511,13 +514,22 @@ impl Writer {
 
     /// A new file before which there is no base yet: nothing in it counts until there is one.
     fn begin_anew(&mut self, follows: Position) -> io::Result<()> {
-        self.current = self.create_next(follows)?;
+        let next = self.create_next(follows)?;
+        self.leave(next);
         self.complete = false;
         self.written = follows.index;
         self.noted_commit = self.noted_commit.min(follows.index);
         self.encoder.forget_db();
         self.aof().request_rewrite();
         Ok(())
+    }
+
+    /// Goes on in another file. One that no manifest names is deleted when there is a base.
+    fn leave(&mut self, next: Incremental) {
+        let left = std::mem::replace(&mut self.current, next);
+        if !self.manifest.incremental.contains(&left.name) {
+            self.unlisted.push(left.name);
+        }
     }
 
     /// The file after the current one; no manifest names it yet.
@@ -584,7 +596,7 @@ impl Writer {
         if let Some(rewrite) = &mut self.rewrite {
             rewrite.rotated = Some(next.name.clone());
         }
-        self.current = next;
+        self.leave(next);
         self.server.shared.log.lock().unpin(REWRITE_PIN);
         self.publish(0);
         Ok(())
@@ -607,12 +619,13 @@ impl Writer {
         if !manifest.incremental.contains(&first) {
             manifest.incremental.push(first);
         }
-        manifest.history.extend(old.base.iter().cloned().chain(gone));
+        manifest.history.extend(old.base.iter().cloned().chain(gone).chain(self.unlisted.iter().cloned()));
         if let Err(error) = self.directory.sync().and_then(|()| self.directory.write_manifest(&manifest)) {
             self.manifest = old;
             return Err(error);
         }
         self.manifest = manifest;
+        self.unlisted.clear();
         self.rewrite = None;
         self.complete = true;
         if let Err(error) = self.directory.delete_history(&mut self.manifest) {

@@ -36,6 +36,11 @@ enum Stage {
 }
 
 impl Handoff {
+    /// No I/O thread executes anything in this term any more.
+    pub(super) fn is_quiesced(&self) -> bool {
+        !matches!(self.stage, Stage::Quiescing { .. })
+    }
+
     pub(crate) fn token(&self) -> HandoffToken {
         self.token
     }

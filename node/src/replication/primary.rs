@@ -254,11 +254,20 @@ impl Primary {
             self.marks = [self.marks[1], log.last().index];
             self.marked_at = now;
         }
-        self.progress.advance(local.held(log));
+        self.progress.advance(self.held(local, log));
         self.start_full_syncs(local, out);
         self.settle_membership(now, local, log, out);
         self.settle_handoff(now, local, log, out);
         local.commit = local.commit.max(self.progress.commit());
+    }
+
+    /// What this node itself counts for. Once it executes nothing more and gives its role away, the others have to hold
+    /// everything: it may be its own disk that makes it leave.
+    fn held(&self, local: &Local, log: &WriteLog) -> LogIndex {
+        match &self.phase {
+            Phase::HandingOff(handoff) if handoff.is_quiesced() => log.last().index,
+            Phase::HandingOff(_) | Phase::Serving | Phase::Recovering { .. } => local.held(log),
+        }
     }
 
     /// A full sync empties a node, so it must not be a member, nor about to become one.
