@@ -6,8 +6,8 @@
 //! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
-//! - [`load`], [`benchmark`], [`load_bench`] and [`snapshot_bench`]: what it costs, next to Valkey in the same run;
-//!   [`memory`]: how much it takes.
+//! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
+//!   the same run; [`memory`]: how much it takes.
 //! - [`hosts`] and [`chaos`]: network namespaces, and faults of every kind in them under a recorded workload.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
@@ -17,6 +17,7 @@ pub mod benchmark;
 pub mod chaos;
 pub mod cluster;
 pub mod compare;
+pub mod eviction_bench;
 pub mod hosts;
 pub mod interchange;
 pub mod linearizability;
