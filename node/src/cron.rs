@@ -19,8 +19,8 @@ const REGULAR: Duration = Duration::from_millis(100);
 const MEMORY: Duration = Duration::from_millis(10);
 /// How long to rest between two bursts of work that is due.
 const REST: Duration = Duration::from_millis(1);
-/// How long one burst of expiry may be, times `active-expire-effort`.
-const EXPIRE_MAX: Duration = Duration::from_millis(1);
+/// How long one burst of expiry may be; each step of `active-expire-effort` adds a part of it.
+const EXPIRE_MAX: Duration = Duration::from_millis(2);
 /// How long one burst of eviction may be.
 const EVICT_MAX: Duration = Duration::from_millis(1);
 
@@ -55,7 +55,7 @@ pub async fn run(server: Arc<Server>) {
         if !paused {
             more_evictions = executor.evict_cycle(EVICT_MAX) == Eviction::Running;
             if (is_regular || more_expires) && server.active_expire.load(Ordering::Relaxed) {
-                let time_max = EXPIRE_MAX * settings.expire_effort;
+                let time_max = EXPIRE_MAX + EXPIRE_MAX / 2 * (settings.expire_effort - 1);
                 more_expires = executor.expire_cycle(time_max) == ExpiryCycle::MoreDue;
             }
         }

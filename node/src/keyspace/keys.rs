@@ -840,7 +840,7 @@ impl<'a> Keys<'a> {
         }
         for (db, key) in due {
             self.db = db;
-            self.expire_if_due(&key);
+            self.expire_now(&key);
         }
         stopped_at
     }
