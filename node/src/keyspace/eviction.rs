@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use keyward_proto::slot::Slot;
+use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -90,18 +90,21 @@ pub fn score(entry: &Entry, order: Order, clock: &AccessClock) -> u64 {
     }
 }
 
-/// How many keys each slot had when they were counted, as running sums, to draw a slot by its number of keys.
+/// How many keys each slot had when they were counted, as running sums, to draw a slot by its number of keys. Small: it
+/// is needed when memory is short.
 #[derive(Debug)]
 pub struct Weights {
     places: Vec<(Slot, DbIndex)>,
     /// Keys up to and including each place.
-    sums: Vec<u64>,
+    sums: Vec<u32>,
 }
 
 impl Weights {
     /// Counts, locking one slot after the other.
     pub fn count(space: &Keyspace, eligible: Eligible) -> Weights {
-        let (mut places, mut sums, mut sum) = (Vec::new(), Vec::new(), 0);
+        let (mut places, mut sums, mut sum) = (Vec::new(), Vec::new(), 0_u32);
+        places.reserve_exact(usize::from(SLOT_COUNT));
+        sums.reserve_exact(usize::from(SLOT_COUNT));
         for slot in Slot::all() {
             let state = space.lock(slot);
             for (db, table) in state.dbs() {
@@ -110,7 +113,8 @@ impl Weights {
                     Eligible::WithExpiry => state.expires_count(db),
                 };
                 if count > 0 {
-                    sum += count as u64;
+                    // Beyond four thousand million keys the last slots are never drawn.
+                    sum = sum.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
                     places.push((slot, db));
                     sums.push(sum);
                 }
