@@ -4,27 +4,37 @@
 //! full sync each slot was read at an index of its own; effects up to that index are already in the slot and are
 //! skipped. That is sound because an effect touches one slot only (DESIGN section 4, rule 2); the few effects on the
 //! whole keyspace are applied slot by slot for the same reason.
+//!
+//! The payload of a slot in a full sync is groups of a database (two bytes), a length (four bytes, both little endian)
+//! and so many bytes of RDB records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
-use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Args, Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
 use parking_lot::Mutex;
 
 use crate::clients::Client;
+use crate::clock;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
-use crate::keyspace::{DbIndex, rebuild};
-use crate::log::{Effect, EffectBuffer, effects};
-use crate::replication::{Engine, Shared, SlotSnapshot};
+use crate::keyspace::DbIndex;
+use crate::keyspace::entry::Entry;
+use crate::keyspace::keys::{Keys, Mode};
+use crate::log::{Effect, effects};
+use crate::notify::EventClasses;
+use crate::rdb::{Compression, record};
+use crate::replication::{Engine, LargeSlots, Shared, SlotSet, SlotSnapshot, SnapshotEnded, SnapshotPart};
 use crate::server::Server;
 use crate::session::Session;
+use crate::snapshot::Stream;
 
-/// Bytes of effects in one part of a slot's snapshot, unless a single effect is larger.
-const PART_BYTES: usize = 128 << 10;
+/// A slot whose records take more is too large to be read under one lock.
+const SLOT_BYTES_MAX: usize = 256 << 10;
+/// A slot with more keys is not even tried.
+const SLOT_KEYS_MAX: usize = 4096;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -128,6 +138,84 @@ fn swapdb_arguments(args: Args<'_>) -> Option<(DbIndex, DbIndex)> {
     Some((number(1)?, number(2)?))
 }
 
+impl KeyspaceEngine {
+    fn clear_slot(&self, slot: Slot) {
+        let mut state = self.server.keyspace.lock(slot);
+        let tables = self.server.keyspace.cow.keep_taken(slot, state.take_tables(None));
+        state.next_expiry = 0;
+        state.last_write = 0;
+        drop(state);
+        drop(tables);
+    }
+}
+
+/// Records of one database.
+struct Group<'a> {
+    db: DbIndex,
+    records: &'a [u8],
+}
+
+fn push_group(db: DbIndex, records: &[u8], payload: &mut Vec<u8>) {
+    let len = u32::try_from(records.len()).expect("a group is of a small slot, or of a part of a large one");
+    payload.extend_from_slice(&db.to_le_bytes());
+    payload.extend_from_slice(&len.to_le_bytes());
+    payload.extend_from_slice(records);
+}
+
+/// The groups of a payload, which a program of this version has written.
+fn groups(mut payload: &[u8]) -> impl Iterator<Item = Group<'_>> {
+    std::iter::from_fn(move || {
+        let (db, rest) = payload.split_first_chunk::<2>()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        let (records, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        payload = rest;
+        Some(Group { db: DbIndex::from_le_bytes(*db), records })
+    })
+}
+
+fn save_record(entry: &Entry, out: &mut Vec<u8>) {
+    record::save(entry.key(), entry.value(), entry.expire_at(), None, Compression::None, out);
+}
+
+/// Large slots out of a snapshot of the whole keyspace.
+struct LargeSlotsStream {
+    stream: Stream,
+    slots: BTreeSet<Slot>,
+    /// Of the snapshot, once it has begun.
+    index: Option<LogIndex>,
+    ended: bool,
+}
+
+impl LargeSlots for LargeSlotsStream {
+    fn next_parts(&mut self) -> Result<Vec<SnapshotPart>, SnapshotEnded> {
+        let index = match self.index {
+            Some(index) => index,
+            None => self.stream.begin().map_err(|_| SnapshotEnded)?.position.index,
+        };
+        self.index = Some(index);
+        let part =
+            |slot, payload: Vec<u8>, is_last| SnapshotPart { slot, index, payload: payload.into(), is_last };
+        while !self.ended {
+            let Some(chunk) = self.stream.next_chunk().map_err(|_| SnapshotEnded)? else {
+                self.ended = true;
+                return Ok(self.slots.iter().map(|slot| part(*slot, Vec::new(), true)).collect());
+            };
+            let mut parts: Vec<SnapshotPart> = Vec::new();
+            for records in &chunk.records {
+                for (slot, bytes) in records.by_slot().filter(|(slot, _)| self.slots.contains(slot)) {
+                    let mut payload = Vec::with_capacity(bytes.len() + 6);
+                    push_group(records.db, bytes, &mut payload);
+                    parts.push(part(slot, payload, false));
+                }
+            }
+            if !parts.is_empty() {
+                return Ok(parts);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
 impl Engine for KeyspaceEngine {
     fn apply(&self, index: LogIndex, payload: &[u8]) {
         let mut applier = self.applier.lock();
@@ -141,21 +229,32 @@ impl Engine for KeyspaceEngine {
         let _batch = applier.executor.enter();
         self.server.set_complete(false);
         self.server.shared.set_applied(LogIndex::ZERO);
-        for slot in Slot::all() {
-            let mut state = self.server.keyspace.lock(slot);
-            let tables = self.server.keyspace.cow.keep_taken(slot, state.take_tables(None));
-            state.next_expiry = 0;
-            state.last_write = 0;
-            drop(state);
-            drop(tables);
-        }
+        Slot::all().for_each(|slot| self.clear_slot(slot));
     }
 
     fn apply_snapshot(&self, slot: Slot, payload: &[u8]) {
-        let due: Vec<Effect<'_>> = effects(payload).collect();
-        let mut applier = self.applier.lock();
+        let applier = self.applier.lock();
         let _batch = applier.executor.enter();
-        applier.apply_effects(Some(vec![slot]), LogIndex::ZERO, &due);
+        let now = clock::unix_millis().0;
+        let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, now, EventClasses::default());
+        keys.lock_one(slot);
+        for group in groups(payload) {
+            keys.db = group.db;
+            for loaded in record::load_all(group.records) {
+                // A replica that cannot load what its primary has would differ from it for ever.
+                let (record, value) =
+                    loaded.unwrap_or_else(|e| panic!("a record of slot {slot} cannot be loaded: {e}"));
+                let access = keys.access_of(record.access);
+                keys.insert_entry(value.into_entry(&record.key, record.expire_at, access));
+            }
+        }
+        keys.unlock();
+    }
+
+    fn keep_slots(&self, kept: &SlotSet) {
+        let applier = self.applier.lock();
+        let _batch = applier.executor.enter();
+        Slot::all().filter(|slot| !kept.contains(*slot)).for_each(|slot| self.clear_slot(slot));
     }
 
     fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>) {
@@ -171,29 +270,34 @@ impl Engine for KeyspaceEngine {
         applier.slot_indexes = indexes;
     }
 
-    fn snapshot_slot(&self, slot: Slot, shared: &Shared) -> SlotSnapshot {
+    fn read_slot(&self, slot: Slot, shared: &Shared) -> Option<SlotSnapshot> {
         let state = self.server.keyspace.lock(slot);
         let index = shared.log.lock().last().index;
-        let mut parts = Vec::new();
-        let mut part = EffectBuffer::default();
-        let mut command = BytesMut::new();
+        if state.dbs().map(|(_, table)| table.len()).sum::<usize>() > SLOT_KEYS_MAX {
+            return None;
+        }
+        let (mut payload, mut records) = (Vec::new(), Vec::new());
         for (db, table) in state.dbs() {
+            records.clear();
             for entry in table.iter() {
-                rebuild::rebuild(entry, &mut |words| {
-                    command.clear();
-                    write_command(&mut command, words);
-                    part.push(Some(slot), db, &command);
-                    if PART_BYTES <= part.as_payload().len() {
-                        parts.push(Bytes::copy_from_slice(part.as_payload()));
-                        part.clear();
-                    }
-                });
+                save_record(entry, &mut records);
+                if SLOT_BYTES_MAX < payload.len() + records.len() {
+                    return None;
+                }
             }
+            push_group(db, &records, &mut payload);
         }
-        if !part.is_empty() {
-            parts.push(Bytes::copy_from_slice(part.as_payload()));
-        }
-        SlotSnapshot { index, parts }
+        Some(SlotSnapshot { index, payload: payload.into() })
+    }
+
+    fn read_large_slots(&self, slots: &[Slot]) -> Box<dyn LargeSlots> {
+        let stream = self.server.snapshots.request(&self.server, Box::new(|_| {}));
+        Box::new(LargeSlotsStream {
+            stream,
+            slots: slots.iter().copied().collect(),
+            index: None,
+            ended: false,
+        })
     }
 
     fn key_count(&self) -> u64 {
@@ -210,6 +314,7 @@ impl Engine for KeyspaceEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::EffectBuffer;
     use crate::testing::TestNode;
 
     fn keys(node: &mut TestNode) -> String {
@@ -235,14 +340,52 @@ mod tests {
         source.run("RPUSH {t}l a b c");
         let slot = Slot::of(b"{t}");
         let server = Arc::clone(source.executor.server());
-        let snapshot = KeyspaceEngine::new(Arc::clone(&server)).snapshot_slot(slot, &server.shared);
+        let snapshot = KeyspaceEngine::new(Arc::clone(&server)).read_slot(slot, &server.shared).unwrap();
         assert_eq!(snapshot.index, LogIndex::new(2));
         let mut copy = TestNode::new();
         let engine = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
-        snapshot.parts.iter().for_each(|part| engine.apply_snapshot(slot, part));
+        engine.apply_snapshot(slot, &snapshot.payload);
         assert_eq!(keys(&mut copy), keys(&mut source));
         engine.clear();
         assert_eq!(keys(&mut copy), "");
+    }
+
+    #[test]
+    fn a_large_slot_comes_in_parts() {
+        let mut source = TestNode::replicated();
+        for i in 0..3_000 {
+            source.run(&format!("SET {{t}}{i} {}", "v".repeat(200)));
+            source.run(&format!("SET other{i} {i}"));
+        }
+        let slot = Slot::of(b"t");
+        let server = Arc::clone(source.executor.server());
+        let engine = KeyspaceEngine::new(Arc::clone(&server));
+        assert!(engine.read_slot(slot, &server.shared).is_none());
+        let mut reader = engine.read_large_slots(&[slot]);
+        let mut parts = Vec::new();
+        loop {
+            let more = reader.next_parts().unwrap();
+            if more.is_empty() {
+                break;
+            }
+            parts.extend(more);
+        }
+        assert!(parts.iter().all(|p| p.slot == slot && p.index == LogIndex::new(6_000)));
+        assert!(parts.iter().filter(|p| p.is_last).count() == 1 && parts.last().unwrap().is_last);
+        let mut copy = TestNode::new();
+        let target = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
+        parts.iter().for_each(|p| target.apply_snapshot(slot, &p.payload));
+        source.run("FLUSHDB");
+        for i in 0..3_000 {
+            source.run(&format!("SET {{t}}{i} {}", "v".repeat(200)));
+        }
+        assert_eq!(keys(&mut copy), keys(&mut source));
+        let mut kept = SlotSet::default();
+        target.keep_slots(&kept);
+        assert_eq!(keys(&mut copy), "");
+        kept.insert(slot);
+        engine.keep_slots(&kept);
+        assert_ne!(keys(&mut source), "");
     }
 
     #[test]

@@ -34,12 +34,23 @@ pub struct Records {
     pub db: DbIndex,
     pub keys: u64,
     pub bytes: Vec<u8>,
+    /// Where records of another slot begin.
+    slots: Vec<(Slot, usize)>,
 }
 
 impl Records {
-    fn add(&mut self, encoder: &Encoder, entry: &Entry) {
+    fn add(&mut self, slot: Slot, encoder: &Encoder, entry: &Entry) {
+        if self.slots.last().is_none_or(|(last, _)| *last != slot) {
+            self.slots.push((slot, self.bytes.len()));
+        }
         encoder(entry, &mut self.bytes);
         self.keys += 1;
+    }
+
+    /// The records by slot; a slot may come several times.
+    pub fn by_slot(&self) -> impl Iterator<Item = (Slot, &[u8])> {
+        let ends = self.slots.iter().skip(1).map(|(_, begin)| *begin).chain([self.bytes.len()]);
+        self.slots.iter().zip(ends).map(|((slot, begin), end)| (*slot, &self.bytes[*begin..end]))
     }
 }
 
@@ -121,7 +132,7 @@ impl CopyOnWrite {
         let Side { encoder: Some(encoder), records, .. } = &mut *side else { return };
         let records = records.entry(db).or_default();
         let before = records.bytes.len();
-        records.add(encoder, entry);
+        records.add(slot, encoder, entry);
         let added = records.bytes.len() - before;
         self.held_bytes.fetch_add(added, Ordering::Relaxed);
         self.saved_bytes.fetch_add(added, Ordering::Relaxed);
@@ -247,7 +258,7 @@ impl Walk {
     fn step_taken(&self, space: &Keyspace, mut taken: Taken, limit: PieceLimit, out: &mut Vec<Records>) {
         debug_assert!(self.next.is_none_or(|next| next <= taken.slot), "tables of saved slots are not kept");
         let records = records_of(out, taken.db);
-        let mut piece = Piece::new(self, limit);
+        let mut piece = Piece::new(self, taken.slot, limit);
         let mut next = Some(taken.position);
         while let Some(position) = next {
             if piece.is_full() {
@@ -268,7 +279,7 @@ impl Walk {
             }
             side.renamed.clone()
         };
-        let mut piece = Piece::new(self, limit);
+        let mut piece = Piece::new(self, slot, limit);
         let (mut at_db, mut at) = (self.db, self.position);
         while let Some((db, table)) = state.next_table_mut(at_db) {
             if piece.is_full() {
@@ -304,6 +315,7 @@ impl Walk {
 
 /// What one step does.
 struct Piece {
+    slot: Slot,
     epoch: Epoch,
     encoder: Option<Encoder>,
     limit: PieceLimit,
@@ -312,8 +324,8 @@ struct Piece {
 }
 
 impl Piece {
-    fn new(walk: &Walk, limit: PieceLimit) -> Piece {
-        Piece { epoch: walk.epoch, encoder: walk.encoder.clone(), limit, entries: 0, bytes: 0 }
+    fn new(walk: &Walk, slot: Slot, limit: PieceLimit) -> Piece {
+        Piece { slot, epoch: walk.epoch, encoder: walk.encoder.clone(), limit, entries: 0, bytes: 0 }
     }
 
     fn is_full(&self) -> bool {
@@ -328,7 +340,7 @@ impl Piece {
         entry.set_epoch(self.epoch);
         if let Some(encoder) = &self.encoder {
             let before = records.bytes.len();
-            records.add(encoder, entry);
+            records.add(self.slot, encoder, entry);
             self.bytes += records.bytes.len() - before;
         }
     }

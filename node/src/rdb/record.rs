@@ -53,6 +53,21 @@ pub fn save(
     value::save_body(value, compression, out);
 }
 
+/// Reads records that stand one behind the other, with their values; ends at the first that is damaged.
+pub fn load_all<'a>(bytes: &'a [u8]) -> impl Iterator<Item = Result<(Record<'a>, Loaded<'a>), RdbError>> {
+    let mut input = Input::new(bytes);
+    let mut damaged = false;
+    std::iter::from_fn(move || {
+        if damaged || input.is_empty() {
+            return None;
+        }
+        let loaded = Record::read_head(&mut input)
+            .and_then(|record| Ok((value::load_body(record.type_byte, &mut input)?, record)));
+        damaged = loaded.is_err();
+        Some(loaded.map(|(value, record)| (record, value)))
+    })
+}
+
 impl<'a> Record<'a> {
     /// Reads the head of a record that takes all these bytes.
     ///

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::messages::SnapshotPart;
+use super::received::SlotSet;
 use super::shared::{Engine, Shared};
 use crate::log::frames;
 
@@ -24,6 +25,7 @@ const QUEUE_LEN_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) enum Order {
     Clear { epoch: u64 },
+    KeepSlots(SlotSet),
     Snapshot(Vec<SnapshotPart>),
     Finish { from: LogIndex, indexes: Arc<[LogIndex]> },
     ForgetSlotIndexes,
@@ -161,9 +163,13 @@ fn carry_out(order: Order, applied: Applied, engine: &dyn Engine) -> Applied {
             engine.clear();
             Applied { epoch, index: LogIndex::ZERO }
         }
+        Order::KeepSlots(slots) => {
+            engine.keep_slots(&slots);
+            applied
+        }
         Order::Snapshot(parts) => {
-            for part in parts.iter().filter(|p| !p.effects.is_empty()) {
-                engine.apply_snapshot(part.slot, &part.effects);
+            for part in parts.iter().filter(|p| !p.payload.is_empty()) {
+                engine.apply_snapshot(part.slot, &part.payload);
             }
             applied
         }

@@ -229,14 +229,22 @@ impl Engine for Lists {
         *self.indexes.lock() = indexes;
     }
 
-    fn snapshot_slot(&self, slot: Slot, shared: &Shared) -> SlotSnapshot {
+    fn keep_slots(&self, kept: &SlotSet) {
+        self.slots.lock().retain(|slot, _| kept.contains(*slot));
+    }
+
+    fn read_large_slots(&self, _: &[Slot]) -> Box<dyn LargeSlots> {
+        unreachable!("no slot is large")
+    }
+
+    fn read_slot(&self, slot: Slot, shared: &Shared) -> Option<SlotSnapshot> {
         let slots = self.slots.lock();
         let index = shared.log.lock().last().index;
         let mut buffer = EffectBuffer::new();
         for command in slots.get(&slot).into_iter().flatten() {
             buffer.push(Some(slot), 0, command);
         }
-        SlotSnapshot { index, parts: vec![Bytes::copy_from_slice(buffer.as_payload())] }
+        Some(SlotSnapshot { index, payload: Bytes::copy_from_slice(buffer.as_payload()) })
     }
 
     fn key_count(&self) -> u64 {

@@ -13,6 +13,7 @@ use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 
+use super::received::{Resume, SlotSet};
 use crate::log::TermStart;
 
 /// A replica's stream, at the primary. Never reused.
@@ -39,6 +40,8 @@ pub(crate) struct Hello {
     pub(crate) applied: LogIndex,
     pub(crate) terms: Vec<TermStart>,
     pub(crate) needs_full_sync: bool,
+    /// What it has of a full sync of this term that broke off.
+    pub(crate) resume: Option<Resume>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub(crate) enum SyncKind {
     Partial(Position),
     /// A snapshot comes first.
     Full,
+    /// The slots come that the replica has not received yet; the log goes on from here.
+    Resume(Position),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,24 +89,21 @@ pub(crate) struct Append {
 pub struct SnapshotPart {
     pub slot: Slot,
     pub index: LogIndex,
-    pub effects: Bytes,
+    /// Only the engine knows what is in it.
+    pub payload: Bytes,
+    /// The slot is complete with this part.
+    pub is_last: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
     pub(crate) term: Term,
     pub(crate) sent_at: Monotonic,
-    pub(crate) parts: Vec<SnapshotPart>,
-    pub(crate) end: Option<ChunkEnd>,
-}
-
-/// The end of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChunkEnd {
-    /// Where the log goes on: the primary's last position when the snapshot began.
+    /// Where the log goes on: the primary's last position when the sync began.
     pub(crate) from: Position,
-    /// The primary's last index when it ended: then all slots are of one history.
-    pub(crate) consistent: LogIndex,
+    pub(crate) parts: Vec<SnapshotPart>,
+    /// On the last chunk the primary's last index: up to there all slots are of one history.
+    pub(crate) end: Option<LogIndex>,
 }
 
 /// Why a stream or a connection attempt ended.
@@ -196,6 +198,8 @@ pub(crate) enum Action {
     ClearKeyspace {
         epoch: u64,
     },
+    /// Drop all slots but these: a full sync goes on.
+    KeepSlots(SlotSet),
     ApplySnapshot(Vec<SnapshotPart>),
     /// The snapshot is complete: entries follow from `from`, filtered by slot.
     FinishSnapshot {
@@ -214,7 +218,7 @@ pub(crate) enum Action {
     SendAck(UplinkId, Ack),
     Disconnect(UplinkId),
     /// Answer the hello; then send the log, after a snapshot if it is a full sync.
-    StartLink(LinkId, Start),
+    StartLink(LinkId, Start, Option<Resume>),
     Reject {
         link: LinkId,
         term: Term,

@@ -4,7 +4,7 @@
 //! - `node_core.rs`: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and
 //!   `handoff.rs`; `replica.rs`; `local.rs`, what both share
 //! - `lease.rs`, `progress.rs` (the commit tracker), `wakefulness.rs`
-//! - `stream.rs` and `full_sync.rs`: what a primary sends to one replica
+//! - `stream.rs` and `full_sync.rs`: what a primary sends to one replica; `received.rs`: what a replica has of it
 //! - `messages.rs`: events, actions and the messages between nodes
 //!
 //! Shells:
@@ -29,6 +29,7 @@ pub(crate) mod messages;
 mod node_core;
 mod primary;
 mod progress;
+mod received;
 mod replica;
 mod sender;
 mod shared;
@@ -43,4 +44,7 @@ pub use handle::{Demand, Options, Replication};
 pub use link::Deliver;
 pub use messages::{HandoffError, SnapshotPart};
 pub use node_core::{LinkStatus, RoleStatus, Status};
-pub use shared::{Config, ConfigError, Engine, ReplicationAck, Shared, SlotSnapshot};
+pub use received::SlotSet;
+pub use shared::{
+    Config, ConfigError, Engine, LargeSlots, ReplicationAck, Shared, SlotSnapshot, SnapshotEnded,
+};

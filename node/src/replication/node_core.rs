@@ -54,6 +54,8 @@ pub enum RoleStatus {
         primary: NodeId,
         linked: bool,
         full_sync: bool,
+        /// Slots and bytes of a running full sync that have arrived.
+        full_sync_progress: Option<(usize, u64)>,
         silence: Duration,
     },
 }
@@ -418,6 +420,14 @@ impl NodeCore {
         &self.local.topology
     }
 
+    /// Slots and bytes of a running full sync that have arrived.
+    pub(crate) fn full_sync_progress(&self) -> Option<(usize, u64)> {
+        match &self.role {
+            Role::Replica(replica) => replica.full_sync_progress(),
+            Role::Idle | Role::Primary(_) => None,
+        }
+    }
+
     pub(crate) fn status(&self, now: Monotonic, log: &WriteLog) -> Status {
         let role = match &self.role {
             Role::Idle => RoleStatus::None,
@@ -425,6 +435,7 @@ impl NodeCore {
                 primary: replica.primary().clone(),
                 linked: replica.is_linked(),
                 full_sync: replica.in_full_sync(),
+                full_sync_progress: replica.full_sync_progress(),
                 silence: replica.silence(now),
             },
             Role::Primary(primary) => RoleStatus::Primary {

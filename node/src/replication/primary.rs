@@ -24,6 +24,7 @@ use super::local::Local;
 use super::membership::{Joining, Proposal};
 use super::messages::{Ack, Action, Hello, LinkId, Start, SyncKind};
 use super::progress::Progress;
+use super::received::Resume;
 use crate::log::WriteLog;
 
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Link {
     pub(crate) held: LogIndex,
     pub(crate) applied: LogIndex,
     pub(crate) consistent: bool,
+    /// What the replica has of a full sync that broke off.
+    pub(crate) resume: Option<Resume>,
 }
 
 #[derive(Debug)]
@@ -153,7 +156,7 @@ impl Primary {
         self.broken.remove(&hello.node);
         let phase = match partial_sync_from(log, hello) {
             Some(from) => {
-                out.push(Action::StartLink(link, self.start_message(local, SyncKind::Partial(from))));
+                out.push(Action::StartLink(link, self.start_message(local, SyncKind::Partial(from)), None));
                 LinkPhase::Streaming
             }
             None => LinkPhase::Waiting,
@@ -168,6 +171,8 @@ impl Primary {
                 held: LogIndex::ZERO,
                 applied: hello.applied,
                 consistent: false,
+                // What it has is of this history if it came in this term.
+                resume: hello.resume.clone().filter(|_| hello.term == self.term),
             },
         );
     }
@@ -255,7 +260,7 @@ impl Primary {
             self.marked_at = now;
         }
         self.progress.advance(self.held(local, log));
-        self.start_full_syncs(local, out);
+        self.start_full_syncs(local, log, out);
         self.settle_membership(now, local, log, out);
         self.settle_handoff(now, local, log, out);
         local.commit = local.commit.max(self.progress.commit());
@@ -271,16 +276,24 @@ impl Primary {
     }
 
     /// A full sync empties a node, so it must not be a member, nor about to become one.
-    fn start_full_syncs(&mut self, local: &Local, out: &mut Vec<Action>) {
+    fn start_full_syncs(&mut self, local: &Local, log: &WriteLog, out: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Recovering { .. }) {
             return;
         }
-        let start = self.start_message(local, SyncKind::Full);
+        let full = self.start_message(local, SyncKind::Full);
         for (id, link) in &mut self.links {
             if link.phase == LinkPhase::Waiting && !self.progress.counted().any(|n| *n == link.node) {
                 link.phase = LinkPhase::FullSync;
                 self.progress.forget(&link.node);
-                out.push(Action::StartLink(*id, start));
+                // The slots that it has need the log from there on.
+                let resume = link.resume.take().filter(|r| {
+                    log.first_index() <= r.from.index.next() && log.term_at(r.from.index) == Some(r.from.term)
+                });
+                let start = match &resume {
+                    Some(resume) => Start { sync: SyncKind::Resume(resume.from), ..full },
+                    None => full,
+                };
+                out.push(Action::StartLink(*id, start, resume));
             }
         }
     }

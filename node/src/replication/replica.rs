@@ -8,10 +8,10 @@
 //! - only committed entries are applied; nothing that is applied, or about to be, is truncated;
 //! - a lease is recorded before the acknowledgement that grants it leaves;
 //! - `consistent` is acknowledged only while the keyspace and the log are a prefix of the primary's history: not from
-//!   the begin of a full sync until everything that its slots may contain is committed and applied. If the stream or
-//!   the term ends in between, the full sync starts again.
+//!   the begin of a full sync until everything that its slots may contain is committed and applied. If the stream ends
+//!   before all slots have arrived, the next one brings those that are missing; if it ends later, or the term does, the
+//!   full sync starts again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
@@ -20,9 +20,9 @@ use keyward_proto::time::Monotonic;
 
 use super::local::Local;
 use super::messages::{
-    Ack, Action, Append, Chunk, ChunkEnd, Closed, Hello, Outcome, Request, RequestId, Start, SyncKind,
-    UplinkId,
+    Ack, Action, Append, Chunk, Closed, Hello, Outcome, Request, RequestId, Start, SyncKind, UplinkId,
 };
+use super::received::Received;
 use crate::log::WriteLog;
 
 /// Pause between two attempts to connect.
@@ -41,11 +41,8 @@ enum Uplink {
     },
     /// The hello is on its way.
     Connecting(UplinkId),
-    /// Snapshot chunks arrive; `indexes` says at which log index each slot was read.
-    FullSync {
-        id: UplinkId,
-        indexes: Vec<LogIndex>,
-    },
+    /// Snapshot chunks arrive.
+    FullSync(UplinkId),
     /// The snapshot is applied or about to be; its slots are of different moments until everything up to
     /// `consistent` is applied.
     CatchingUp {
@@ -62,6 +59,8 @@ pub(crate) struct Replica {
     incarnation: Option<Incarnation>,
     term: Term,
     uplink: Uplink,
+    /// Of a full sync that is running or broke off.
+    received: Option<Received>,
     failed_attempts: u32,
     heard_at: Monotonic,
     acked_at: Monotonic,
@@ -87,6 +86,7 @@ impl Replica {
             primary,
             term: local.term,
             uplink: Uplink::Disconnected { retry_at: now },
+            received: None,
             failed_attempts: 0,
             heard_at: now,
             acked_at: Monotonic::ZERO,
@@ -115,18 +115,28 @@ impl Replica {
 
     /// A stream is up.
     pub(crate) fn is_linked(&self) -> bool {
-        matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. } | Uplink::FullSync { .. })
+        matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. } | Uplink::FullSync(_))
     }
 
     pub(crate) fn in_full_sync(&self) -> bool {
-        matches!(self.uplink, Uplink::CatchingUp { .. } | Uplink::FullSync { .. })
+        matches!(self.uplink, Uplink::CatchingUp { .. } | Uplink::FullSync(_))
+    }
+
+    /// Of the full sync that is running: slots that have arrived, and bytes.
+    pub(crate) fn full_sync_progress(&self) -> Option<(usize, u64)> {
+        let received = || self.received.as_ref().map_or((0, 0), Received::progress);
+        match self.uplink {
+            Uplink::FullSync(_) => Some(received()),
+            Uplink::CatchingUp { .. } => Some((usize::from(SLOT_COUNT), received().1)),
+            Uplink::Disconnected { .. } | Uplink::Connecting(_) | Uplink::Streaming(_) => None,
+        }
     }
 
     fn uplink_id(&self) -> Option<UplinkId> {
         match &self.uplink {
             Uplink::Disconnected { .. } => None,
-            Uplink::Connecting(id) | Uplink::Streaming(id) => Some(*id),
-            Uplink::FullSync { id, .. } | Uplink::CatchingUp { id, .. } => Some(*id),
+            Uplink::Connecting(id) | Uplink::Streaming(id) | Uplink::FullSync(id) => Some(*id),
+            Uplink::CatchingUp { id, .. } => Some(*id),
         }
     }
 
@@ -177,10 +187,18 @@ impl Replica {
         local.giver.set_grace(local.config.grace.max(start.grace));
         match start.sync {
             SyncKind::Full => {
+                self.received = None;
                 local.keyspace.clear(out);
                 local.commit = LogIndex::ZERO;
-                self.uplink = Uplink::FullSync { id, indexes: vec![LogIndex::ZERO; usize::from(SLOT_COUNT)] };
+                self.uplink = Uplink::FullSync(id);
             }
+            SyncKind::Resume(from) => match &self.received {
+                Some(received) if received.from() == from => {
+                    out.push(Action::KeepSlots(received.resume().done));
+                    self.uplink = Uplink::FullSync(id);
+                }
+                Some(_) | None => self.sync_afresh(now, out),
+            },
             SyncKind::Partial(from) if is_own_prefix(local, log, from) => {
                 log.truncate_after(from.index);
                 self.uplink = Uplink::Streaming(id);
@@ -247,21 +265,22 @@ impl Replica {
         if !self.is_current(id) {
             return;
         }
-        let Uplink::FullSync { indexes, .. } = &mut self.uplink else {
+        if !matches!(self.uplink, Uplink::FullSync(_)) || chunk.term != self.term {
             self.reconnect(now, out);
             return;
-        };
-        if chunk.term != self.term {
-            self.reconnect(now, out);
-            return;
+        }
+        let from = chunk.from;
+        let received = self.received.get_or_insert_with(|| Received::new(from));
+        if received.from() != from {
+            return self.sync_afresh(now, out);
         }
         self.heard_at = now;
-        for part in &chunk.parts {
-            indexes[part.slot.index()] = part.index;
-        }
+        chunk.parts.iter().for_each(|part| received.note(part));
         out.push(Action::ApplySnapshot(chunk.parts));
-        if let Some(ChunkEnd { from, consistent }) = chunk.end {
-            let indexes: Arc<[LogIndex]> = std::mem::take(indexes).into();
+        if let Some(consistent) = chunk.end {
+            let Some(indexes) = self.received.take().and_then(Received::into_indexes) else {
+                return self.sync_afresh(now, out);
+            };
             out.push(Action::FinishSnapshot { from: from.index, indexes });
             log.reset(from);
             log.set_shard(local.shard.clone());
@@ -269,6 +288,12 @@ impl Replica {
             self.uplink = Uplink::CatchingUp { id, consistent };
         }
         self.acknowledge(now, local, log, chunk.sent_at, out);
+    }
+
+    /// What has arrived of a full sync is of no use: it starts again.
+    fn sync_afresh(&mut self, now: Monotonic, out: &mut Vec<Action>) {
+        self.received = None;
+        self.reconnect(now, out);
     }
 
     /// Promises first, acknowledges then.
@@ -408,6 +433,7 @@ impl Replica {
             applied: local.untruncatable(),
             terms: log.terms().to_vec(),
             needs_full_sync: local.keyspace.needs_full_sync,
+            resume: self.received.as_ref().map(Received::resume),
         };
         self.uplink = Uplink::Connecting(uplink);
         out.push(Action::Connect { uplink, host, port, hello: Box::new(hello) });
@@ -438,7 +464,7 @@ impl Replica {
         let retry_at = match self.uplink {
             Uplink::Disconnected { retry_at } => Some(retry_at),
             Uplink::Connecting(_)
-            | Uplink::FullSync { .. }
+            | Uplink::FullSync(_)
             | Uplink::CatchingUp { .. }
             | Uplink::Streaming(_) => None,
         };

@@ -5,18 +5,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_proto::ids::Term;
+use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::rpc::follow_response::Message;
 use keyward_proto::rpc::{FollowResponse, StreamStart};
+use keyward_proto::slot::Slot;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
-use super::full_sync::SnapshotSender;
-use super::messages::{LinkId, Start, SyncKind};
-use super::shared::{Engine, Shared};
+use super::full_sync::{SlotReader, SnapshotSender};
+use super::messages::{LinkId, SnapshotPart, Start, SyncKind};
+use super::received::Resume;
+use super::shared::{Engine, LargeSlots, Shared, SlotSnapshot, SnapshotEnded};
 use super::stream::LogStream;
 use super::wire;
 use crate::clock;
+
+/// A replica that takes nothing of a full sync for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a stream's messages go; bounded, so that a slow replica stops its sender.
 pub(crate) type Outbox = mpsc::Sender<Result<FollowResponse, Status>>;
@@ -39,8 +44,7 @@ impl Drop for Reader<'_> {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     engine: Arc<dyn Engine>,
-    link: LinkId,
-    start: Start,
+    (link, start, resume): (LinkId, Start, Option<Resume>),
     beacon: Duration,
     out: Outbox,
     wake: Arc<Notify>,
@@ -50,7 +54,7 @@ pub(crate) async fn run(
     let begin = {
         let mut log = shared.log.lock();
         let begin = log.last();
-        log.pin(link.0, begin.index);
+        log.pin(link.0, resume.as_ref().map_or(begin.index, |r| r.from.index));
         begin
     };
     if out.send(Ok(wire::response(Message::Start(StreamStart::from(start))))).await.is_err() {
@@ -58,8 +62,11 @@ pub(crate) async fn run(
     }
     let after = match start.sync {
         SyncKind::Partial(from) => from.index,
-        SyncKind::Full => {
-            let snapshot = SnapshotSender::new(start.term, begin);
+        SyncKind::Full | SyncKind::Resume(_) => {
+            let snapshot = match resume {
+                Some(resume) => SnapshotSender::resume(start.term, resume),
+                None => SnapshotSender::new(start.term, begin),
+            };
             match send_snapshot(&shared, &engine, snapshot, &out).await {
                 Some(snapshot) => snapshot.from().index,
                 None => return,
@@ -77,24 +84,51 @@ async fn send_snapshot(
     out: &Outbox,
 ) -> Option<SnapshotSender> {
     let term = snapshot.term();
+    let mut reader = Slots { shared: Arc::clone(shared), engine: Arc::clone(engine), large: None };
     loop {
-        let (shared_there, engine) = (Arc::clone(shared), Arc::clone(engine));
-        // Reading a large slot takes its time; beacons to the others must not wait for it.
+        // Reading takes its time; beacons to the others must not wait for it.
         let read = tokio::task::spawn_blocking(move || {
-            let chunk = snapshot.next_chunk(
-                clock::monotonic(),
-                |slot| engine.snapshot_slot(slot, &shared_there),
-                || shared_there.log.lock().last().index,
-            );
-            (chunk, snapshot)
+            let chunk = snapshot.next_chunk(clock::monotonic(), &mut reader);
+            (chunk, snapshot, reader)
         });
-        let (chunk, back) = read.await.ok()?;
-        snapshot = back;
+        let (chunk, snapshot_back, reader_back) = read.await.ok()?;
+        (snapshot, reader) = (snapshot_back, reader_back);
         if shared.sending_term() != term {
             return None;
         }
-        let Some(chunk) = chunk else { return Some(snapshot) };
-        out.send(Ok(wire::response(Message::Snapshot(chunk.into())))).await.ok()?;
+        match chunk {
+            Ok(None) => return Some(snapshot),
+            // A replica that takes nothing for so long must not hold up whoever shares the snapshot.
+            Ok(Some(chunk)) => {
+                let message = Ok(wire::response(Message::Snapshot(chunk.into())));
+                tokio::time::timeout(PATIENCE, out.send(message)).await.ok()?.ok()?;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a full sync breaks off");
+                return None;
+            }
+        }
+    }
+}
+
+/// The slots of the engine.
+struct Slots {
+    shared: Arc<Shared>,
+    engine: Arc<dyn Engine>,
+    large: Option<Box<dyn LargeSlots>>,
+}
+
+impl SlotReader for Slots {
+    fn read(&mut self, slot: Slot) -> Option<SlotSnapshot> {
+        self.engine.read_slot(slot, &self.shared)
+    }
+
+    fn read_large(&mut self, slots: &[Slot]) -> Result<Vec<SnapshotPart>, SnapshotEnded> {
+        self.large.get_or_insert_with(|| self.engine.read_large_slots(slots)).next_parts()
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.shared.log.lock().last().index
     }
 }
 

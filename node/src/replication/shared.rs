@@ -11,6 +11,8 @@ use keyward_proto::slot::Slot;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::messages::SnapshotPart;
+use super::received::SlotSet;
 use crate::gate::Gate;
 use crate::log::WriteLog;
 
@@ -92,13 +94,27 @@ impl Config {
 pub struct SlotSnapshot {
     /// The log's last index at that moment.
     pub index: LogIndex,
-    /// Payloads of effects that rebuild the slot; a large slot has several.
-    pub parts: Vec<Bytes>,
+    /// What rebuilds the slot; only the engine knows what is in it.
+    pub payload: Bytes,
+}
+
+/// The source of large slots has ended before its end: the stream ends, and the replica asks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot of large slots has ended")]
+pub struct SnapshotEnded;
+
+/// Slots that are too large to be read at once, all of one moment.
+pub trait LargeSlots: Send {
+    /// The next parts; empty after the last. Blocks.
+    ///
+    /// # Errors
+    /// There will be no more, though parts are missing.
+    fn next_parts(&mut self) -> Result<Vec<SnapshotPart>, SnapshotEnded>;
 }
 
 /// The keyspace, as replication sees it.
 ///
-/// All but `snapshot_slot`, `quiesce` and `key_count` are called by one thread, in order.
+/// All but `read_slot`, `read_large_slots`, `quiesce` and `key_count` are called by one thread, in order.
 pub trait Engine: Send + Sync + 'static {
     /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
     /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.
@@ -106,11 +122,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Empties the keyspace, before a full sync.
     fn clear(&self);
     /// Adds a part of a slot's snapshot.
-    fn apply_snapshot(&self, slot: Slot, effects: &[u8]);
+    fn apply_snapshot(&self, slot: Slot, payload: &[u8]);
+    /// Empties all other slots: a full sync that broke off goes on.
+    fn keep_slots(&self, slots: &SlotSet);
     /// The index at which each of the 16384 slots was read in a full sync; `None` when entries are beyond all of them.
     fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>);
-    /// Reads a slot under its lock.
-    fn snapshot_slot(&self, slot: Slot, shared: &Shared) -> SlotSnapshot;
+    /// Reads a slot under its lock; `None` if it is too large for that.
+    fn read_slot(&self, slot: Slot, shared: &Shared) -> Option<SlotSnapshot>;
+    /// Begins to read slots that are too large, all of one moment, which is not before this call.
+    fn read_large_slots(&self, slots: &[Slot]) -> Box<dyn LargeSlots>;
     fn key_count(&self) -> u64;
     /// Returns when no I/O thread is inside a command that saw the gate as it was before the call. Blocks.
     fn quiesce(&self);

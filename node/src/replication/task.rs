@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::rpc;
+use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::topology::Topology;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -19,6 +20,7 @@ use super::messages::{
     Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, SyncKind, UplinkId,
 };
 use super::node_core::{NodeCore, RoleStatus, Status};
+use super::received::Resume;
 use super::sender::{self, Outbox};
 use super::shared::{Config, Engine, Shared};
 use super::wire;
@@ -84,6 +86,8 @@ pub(crate) struct Task {
     next_token: u64,
     /// Last logged.
     role: (RoleStatus, Term),
+    /// Last logged of a full sync.
+    full_sync_tenth: usize,
 }
 
 /// What a task is made of.
@@ -124,6 +128,7 @@ impl Task {
             handoffs: BTreeMap::new(),
             next_token: 0,
             role: (RoleStatus::None, Term::ZERO),
+            full_sync_tenth: 0,
         })
     }
 
@@ -264,7 +269,14 @@ impl Task {
                 tracing::info!("a full sync begins: the keyspace is emptied");
                 self.applier.order(Order::Clear { epoch });
             }
-            Action::ApplySnapshot(parts) => self.applier.order(Order::Snapshot(parts)),
+            Action::KeepSlots(slots) => {
+                tracing::info!("the full sync goes on with the slots that are missing");
+                self.applier.order(Order::KeepSlots(slots));
+            }
+            Action::ApplySnapshot(parts) => {
+                self.show_full_sync();
+                self.applier.order(Order::Snapshot(parts));
+            }
             Action::FinishSnapshot { from, indexes } => self.applier.order(Order::Finish { from, indexes }),
             Action::ForgetSlotIndexes => {
                 tracing::info!("the full sync is complete");
@@ -277,7 +289,7 @@ impl Task {
                     handle.task.abort();
                 }
             }
-            Action::StartLink(link, start) => self.start_link(link, start),
+            Action::StartLink(link, start, resume) => self.start_link(link, start, resume),
             Action::Reject { link, term, reason } => self.reject(link, term, reason),
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
@@ -307,6 +319,16 @@ impl Task {
         }
     }
 
+    /// A line for each tenth of the slots.
+    fn show_full_sync(&mut self) {
+        let Some((slots, bytes)) = self.core.full_sync_progress() else { return };
+        let tenth = slots * 10 / usize::from(SLOT_COUNT);
+        if self.full_sync_tenth != tenth {
+            self.full_sync_tenth = tenth;
+            tracing::info!(slots, bytes, "full sync: {} % of the slots have arrived", tenth * 10);
+        }
+    }
+
     fn connect(&mut self, id: UplinkId, host: String, port: u16, hello: Hello) {
         self.uplinks.retain(|_, u| !u.task.is_finished());
         let (acks, receiver) = mpsc::channel(ACKS_LEN);
@@ -326,7 +348,7 @@ impl Task {
         }
     }
 
-    fn start_link(&mut self, link: LinkId, start: Start) {
+    fn start_link(&mut self, link: LinkId, start: Start, resume: Option<Resume>) {
         let Some(handle) = self.links.get_mut(&link) else { return };
         let count = match start.sync {
             SyncKind::Full => &self.shared.full_syncs,
@@ -339,7 +361,7 @@ impl Task {
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
         let beacon = self.config.beacon_interval();
         let inputs = self.inputs.clone();
-        let run = sender::run(shared, engine, link, start, beacon, outbox, Arc::clone(&wake));
+        let run = sender::run(shared, engine, (link, start, resume), beacon, outbox, Arc::clone(&wake));
         let task = tokio::spawn(async move {
             run.await;
             send(&inputs, Event::LinkClosed(link)).await;
@@ -389,9 +411,13 @@ fn outline(role: &RoleStatus) -> RoleStatus {
     match role.clone() {
         RoleStatus::None => RoleStatus::None,
         RoleStatus::Primary { .. } => RoleStatus::Primary { links: Vec::new(), leases: Vec::new() },
-        RoleStatus::Replica { primary, linked, full_sync, .. } => {
-            RoleStatus::Replica { primary, linked, full_sync, silence: std::time::Duration::ZERO }
-        }
+        RoleStatus::Replica { primary, linked, full_sync, .. } => RoleStatus::Replica {
+            primary,
+            linked,
+            full_sync,
+            full_sync_progress: None,
+            silence: std::time::Duration::ZERO,
+        },
     }
 }
 

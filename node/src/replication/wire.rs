@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 
-use super::messages::{Ack, Append, Chunk, ChunkEnd, Hello, Request, SnapshotPart, Start, SyncKind};
+use super::messages::{Ack, Append, Chunk, Hello, Request, SnapshotPart, Start, SyncKind};
 use super::node_core::{RoleStatus, Status};
+use super::received::{Resume, SlotSet};
 use crate::log::TermStart;
 
 /// A peer's message makes no sense.
@@ -45,6 +47,13 @@ impl TryFrom<rpc::FollowHello> for Hello {
             applied: LogIndex::new(m.applied_index),
             terms,
             needs_full_sync: m.needs_full_sync,
+            resume: match m.resume_from {
+                None => None,
+                from @ Some(_) => Some(Resume {
+                    from: position(from),
+                    done: SlotSet::from_bytes(&m.resume_slots).ok_or(Malformed("set of slots"))?,
+                }),
+            },
         })
     }
 }
@@ -64,6 +73,8 @@ impl From<Hello> for rpc::FollowHello {
                 .map(|t| rpc::TermStart { term: t.term.get(), first_index: t.first_index.get() })
                 .collect(),
             needs_full_sync: h.needs_full_sync,
+            resume_from: h.resume.as_ref().map(|r| r.from.into()),
+            resume_slots: h.resume.map_or_else(Bytes::new, |r| Bytes::copy_from_slice(r.done.as_bytes())),
         }
     }
 }
@@ -98,14 +109,16 @@ fn nanos(duration: Duration) -> u64 {
 
 impl From<Start> for rpc::StreamStart {
     fn from(s: Start) -> Self {
-        let (from, full_sync) = match s.sync {
-            SyncKind::Partial(from) => (from, false),
-            SyncKind::Full => (Position::ZERO, true),
+        let (from, full_sync, resumed) = match s.sync {
+            SyncKind::Partial(from) => (from, false, false),
+            SyncKind::Full => (Position::ZERO, true, false),
+            SyncKind::Resume(from) => (from, true, true),
         };
         rpc::StreamStart {
             term: s.term.get(),
             from: Some(from.into()),
             full_sync,
+            resumed,
             lease_nanos: nanos(s.lease),
             grace_nanos: nanos(s.grace),
         }
@@ -116,7 +129,11 @@ impl From<rpc::StreamStart> for Start {
     fn from(m: rpc::StreamStart) -> Self {
         Start {
             term: Term::new(m.term),
-            sync: if m.full_sync { SyncKind::Full } else { SyncKind::Partial(position(m.from)) },
+            sync: match (m.full_sync, m.resumed) {
+                (false, _) => SyncKind::Partial(position(m.from)),
+                (true, false) => SyncKind::Full,
+                (true, true) => SyncKind::Resume(position(m.from)),
+            },
             lease: Duration::from_nanos(m.lease_nanos),
             grace: Duration::from_nanos(m.grace_nanos),
         }
@@ -157,16 +174,18 @@ impl TryFrom<rpc::SnapshotChunk> for Chunk {
     fn try_from(m: rpc::SnapshotChunk) -> Result<Self, Malformed> {
         let part = |p: rpc::SnapshotPart| {
             let slot = u16::try_from(p.slot).ok().and_then(Slot::new)?;
-            Some(SnapshotPart { slot, index: LogIndex::new(p.index), effects: p.effects })
+            let index = LogIndex::new(p.index);
+            Some(SnapshotPart { slot, index, payload: p.payload, is_last: p.complete })
         };
         let parts: Option<Vec<SnapshotPart>> = m.parts.into_iter().map(part).collect();
-        let end = ChunkEnd { from: position(m.from), consistent: LogIndex::new(m.consistent_index) };
-        if m.last && end.consistent < end.from.index {
+        let (from, end) = (position(m.from), LogIndex::new(m.consistent_index));
+        if m.last && end < from.index {
             return Err(Malformed("end of a snapshot"));
         }
         Ok(Chunk {
             term: Term::new(m.term),
             sent_at: Monotonic::from_nanos(m.sent_at),
+            from,
             parts: parts.ok_or(Malformed("slot"))?,
             end: m.last.then_some(end),
         })
@@ -179,7 +198,8 @@ impl From<Chunk> for rpc::SnapshotChunk {
         let part = |p: SnapshotPart| rpc::SnapshotPart {
             slot: u32::from(p.slot.number()),
             index: p.index.get(),
-            effects: p.effects,
+            payload: p.payload,
+            complete: p.is_last,
         };
         rpc::SnapshotChunk {
             term: c.term.get(),
@@ -187,8 +207,8 @@ impl From<Chunk> for rpc::SnapshotChunk {
             parts: c.parts.into_iter().map(part).collect(),
             slots_done,
             last: c.end.is_some(),
-            from: c.end.map(|e| e.from.into()),
-            consistent_index: c.end.map_or(0, |e| e.consistent.get()),
+            from: Some(c.from.into()),
+            consistent_index: c.end.map_or(0, LogIndex::get),
         }
     }
 }

@@ -23,7 +23,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn simulated_shards_lose_nothing_and_converge() {
-    let mut totals = [0; 4];
+    let mut totals = [0; 5];
     for seed in seeds() {
         let result = std::panic::catch_unwind(|| World::new(seed).run());
         match result {
@@ -34,7 +34,9 @@ fn simulated_shards_lose_nothing_and_converge() {
             }
         }
     }
-    let [writes, reads, terms, full_syncs] = totals;
-    eprintln!("{writes} writes and {reads} reads acknowledged, {terms} terms, {full_syncs} full syncs");
+    let [writes, reads, terms, full_syncs, resumed] = totals;
+    eprintln!(
+        "{writes} writes and {reads} reads acknowledged, {terms} terms, {full_syncs} full syncs, {resumed} resumed"
+    );
     assert!(writes > 0 && reads > 0 && terms > 0 && full_syncs > 0, "the simulation exercises nothing");
 }

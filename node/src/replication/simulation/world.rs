@@ -17,14 +17,14 @@ use super::oracle::{Expectation, Oracle};
 use super::register::{Candidate, Register};
 use crate::gate::{Gate, GateState, Released};
 use crate::log::{WriteLog, frames};
-use crate::replication::full_sync::SnapshotSender;
+use crate::replication::full_sync::{SlotReader, SnapshotSender};
 use crate::replication::messages::{
     Ack, Action, Append, Chunk, Closed, Event, HandoffToken, Hello, LinkId, Outcome, Request, RequestId,
-    Start, SyncKind, UplinkId,
+    SnapshotPart, Start, SyncKind, UplinkId,
 };
 use crate::replication::node_core::NodeCore;
 use crate::replication::stream::LogStream;
-use crate::replication::{Config, RoleStatus, SlotSnapshot};
+use crate::replication::{Config, RoleStatus, SlotSnapshot, SnapshotEnded};
 
 const NODES: usize = 3;
 const SLOTS: u16 = 3;
@@ -61,6 +61,53 @@ fn payload(slot: u16, op: u64) -> Vec<u8> {
     bytes
 }
 
+/// The slots of a primary; some count as too large to be read at once.
+struct Slots<'a> {
+    keyspace: &'a Keyspace,
+    index: LogIndex,
+    large: &'a mut Option<Vec<SnapshotPart>>,
+}
+
+impl Slots<'_> {
+    fn payload(ops: &[u64]) -> Bytes {
+        Bytes::from(ops.iter().flat_map(|op| op.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn ops(&self, slot: Slot) -> &[u64] {
+        self.keyspace.slots.get(&slot.number()).map_or(&[], |ops| ops)
+    }
+}
+
+impl SlotReader for Slots<'_> {
+    fn read(&mut self, slot: Slot) -> Option<SlotSnapshot> {
+        let is_large = self.ops(slot).len() > 3 && slot.number().is_multiple_of(2);
+        (!is_large).then(|| SlotSnapshot { index: self.index, payload: Self::payload(self.ops(slot)) })
+    }
+
+    fn read_large(&mut self, slots: &[Slot]) -> Result<Vec<SnapshotPart>, SnapshotEnded> {
+        if self.large.is_none() {
+            let mut parts = Vec::new();
+            for &slot in slots {
+                let ops = self.ops(slot);
+                let (first, second) = ops.split_at(ops.len() / 2);
+                let part = |ops, is_last| SnapshotPart {
+                    slot,
+                    index: self.index,
+                    payload: Self::payload(ops),
+                    is_last,
+                };
+                parts.extend([part(second, true), part(first, false)]);
+            }
+            *self.large = Some(parts);
+        }
+        Ok(self.large.as_mut().and_then(Vec::pop).into_iter().collect())
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.index
+    }
+}
+
 /// A reply that waits for its entries.
 #[derive(Debug)]
 struct Held {
@@ -77,7 +124,8 @@ enum HeldKind {
 
 #[derive(Debug)]
 enum Sender {
-    Snapshot(Box<SnapshotSender>),
+    /// With the parts of large slots that are still to be sent.
+    Snapshot(Box<SnapshotSender>, Option<Vec<SnapshotPart>>),
     Log(LogStream),
 }
 
@@ -208,7 +256,7 @@ pub(super) struct World {
     next_token: u64,
     /// Print what happens.
     trace: bool,
-    counts: [usize; 4],
+    counts: [usize; 5],
 }
 
 impl World {
@@ -241,7 +289,7 @@ impl World {
             next_link: 0,
             next_token: 0,
             trace: std::env::var_os("KEYWARD_TRACE").is_some(),
-            counts: [0; 4],
+            counts: [0; 5],
         };
         for n in 0..NODES {
             world.start(n, Incarnation::new(1), None);
@@ -264,7 +312,7 @@ impl World {
         self.rng.random_range(20..micros) * 1000
     }
 
-    pub(super) fn run(mut self) -> [usize; 4] {
+    pub(super) fn run(mut self) -> [usize; 5] {
         while let Some(Reverse(key)) = self.queue.pop() {
             if key.0 > ms(END_MS) {
                 break;
@@ -416,9 +464,15 @@ impl World {
                 process.applied = LogIndex::ZERO;
                 process.indexes = None;
             }
+            Action::KeepSlots(kept) => {
+                let is_kept = |number: &u16| kept.contains(Slot::new(*number).unwrap());
+                process.keyspace.slots.retain(|slot, _| is_kept(slot));
+                process.keyspace.written.retain(|slot, _| is_kept(slot));
+                self.counts[4] += 1;
+            }
             Action::ApplySnapshot(parts) => {
                 for part in parts {
-                    for op in part.effects.chunks(8) {
+                    for op in part.payload.chunks(8) {
                         let op = u64::from_le_bytes(op.try_into().unwrap());
                         process.keyspace.slots.entry(part.slot.number()).or_default().push(op);
                         process.keyspace.written.insert(part.slot.number(), part.index);
@@ -449,13 +503,17 @@ impl World {
                     self.transmit(conn, true, Wire::End);
                 }
             }
-            Action::StartLink(link, start) => {
+            Action::StartLink(link, start, resume) => {
                 let sender = match start.sync {
                     SyncKind::Partial(from) => {
                         Sender::Log(LogStream::new(start.term, from.index, self.config.beacon_interval()))
                     }
-                    SyncKind::Full => {
-                        Sender::Snapshot(Box::new(SnapshotSender::new(start.term, process.log.last())))
+                    SyncKind::Full | SyncKind::Resume(_) => {
+                        let sender = match resume {
+                            Some(resume) => SnapshotSender::resume(start.term, resume),
+                            None => SnapshotSender::new(start.term, process.log.last()),
+                        };
+                        Sender::Snapshot(Box::new(sender), None)
                     }
                 };
                 process.senders.insert(link, sender);
@@ -515,20 +573,16 @@ impl World {
         let Process { senders, log, keyspace, gate, links, core, .. } = process;
         let sending_term = core.view(log).sending_term;
         for (link, sender) in senders.iter_mut() {
-            if let Sender::Snapshot(snapshot) = sender {
-                let read = |slot: Slot| SlotSnapshot {
-                    index: log.last().index,
-                    parts: keyspace.slots.get(&slot.number()).map_or(Vec::new(), |ops| {
-                        vec![Bytes::from(ops.iter().flat_map(|op| op.to_le_bytes()).collect::<Vec<u8>>())]
-                    }),
-                };
-                // A few chunks per step, so that writes come in between.
-                let Some(chunk) = snapshot.next_chunk(clock, read, || log.last().index) else { continue };
-                let end = chunk.end;
+            if let Sender::Snapshot(snapshot, large) = sender {
+                let mut slots = Slots { keyspace, index: log.last().index, large };
+                // A chunk per step, so that writes come in between.
+                let chunk = snapshot.next_chunk(clock, &mut slots).expect("large slots are there");
+                let Some(chunk) = chunk else { continue };
+                let (end, from) = (chunk.end, chunk.from);
                 messages.push((links[link], Wire::Chunk(chunk)));
-                if let Some(end) = end {
+                if end.is_some() {
                     let beacon = self.config.beacon_interval();
-                    *sender = Sender::Log(LogStream::new(sending_term, end.from.index, beacon));
+                    *sender = Sender::Log(LogStream::new(sending_term, from.index, beacon));
                 }
                 continue;
             }

@@ -3,9 +3,12 @@
 //! Offsets are log indexes: they count entries, not bytes. The replication ID stands for the history, so it changes
 //! with the term.
 
+use keyward_proto::slot::SLOT_COUNT;
+
 use super::Lines;
 use crate::command::Ctx;
 use crate::gate::GateState;
+use crate::replication::RoleStatus;
 use crate::routing;
 
 pub(super) fn replication(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
@@ -28,6 +31,9 @@ pub(super) fn replication(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
             ("master_link_status", &if up { "up" } else { "down" }),
             ("master_last_io_seconds_ago", &if up { 0 } else { -1 }),
             ("master_sync_in_progress", &u8::from(state == GateState::Loading)),
+        ]);
+        full_sync(ctx, lines);
+        lines.fields(&[
             ("slave_read_repl_offset", &last),
             ("slave_repl_offset", &last),
             ("slave_priority", &settings.replica_priority),
@@ -69,6 +75,25 @@ pub(super) fn replication(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("repl_backlog_size", &settings.backlog_len_bytes),
         ("repl_backlog_first_byte_offset", &if gate.is_alone() { 0 } else { first }),
         ("repl_backlog_histlen", &backlog_bytes),
+    ]);
+}
+
+/// A running full sync: its size is not known before its end, so the share is that of the slots.
+fn full_sync(ctx: &Ctx<'_, '_>, lines: &mut Lines) {
+    let status = ctx.server.replication.get().map(|r| r.status());
+    let Some(RoleStatus::Replica { full_sync_progress: Some((slots, bytes)), silence, .. }) =
+        status.as_ref().map(|s| &s.role)
+    else {
+        return;
+    };
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let percent = *slots as f64 * 100.0 / f64::from(SLOT_COUNT);
+    lines.fields(&[
+        ("master_sync_total_bytes", &0),
+        ("master_sync_read_bytes", bytes),
+        ("master_sync_left_bytes", &0),
+        ("master_sync_perc", &format_args!("{percent:.2}")),
+        ("master_sync_last_io_seconds_ago", &silence.as_secs()),
     ]);
 }
 
