@@ -13,7 +13,7 @@ use cluster_tests::processes::{Server, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
 
-const PAIRS: usize = 3_000;
+const PAIRS: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn call(connection: &mut Connection, words: &[&str]) -> String {

@@ -237,10 +237,11 @@ impl Engine for KeyspaceEngine {
         let _batch = applier.executor.enter();
         let now = clock::unix_millis().0;
         let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, now, EventClasses::default());
+        let limits = self.server.settings().limits;
         keys.lock_one(slot);
         for group in groups(payload) {
             keys.db = group.db;
-            for loaded in record::load_all(group.records) {
+            for loaded in record::load_all(group.records, &limits) {
                 // A replica that cannot load what its primary has would differ from it for ever.
                 let (record, value) =
                     loaded.unwrap_or_else(|e| panic!("a record of slot {slot} cannot be loaded: {e}"));
@@ -356,7 +357,13 @@ mod tests {
         for i in 0..3_000 {
             source.run(&format!("SET {{t}}{i} {}", "v".repeat(200)));
             source.run(&format!("SET other{i} {i}"));
+            source.run(&format!("RPUSH {{t}}list {i}"));
+            source.run(&format!("HSET {{t}}hash {i} {}", i * 7));
+            source.run(&format!("SADD {{t}}set m{i}"));
+            source.run(&format!("ZADD {{t}}zset {}.5 m{i}", i % 50));
         }
+        source.run(&format!("SET {{t}}long {}", "abc".repeat(100_000)));
+        source.run("PEXPIREAT {t}hash 99999999999999");
         let slot = Slot::of(b"t");
         let server = Arc::clone(source.executor.server());
         let engine = KeyspaceEngine::new(Arc::clone(&server));
@@ -370,16 +377,34 @@ mod tests {
             }
             parts.extend(more);
         }
-        assert!(parts.iter().all(|p| p.slot == slot && p.index == LogIndex::new(6_000)));
+        assert!(parts.iter().all(|p| p.slot == slot && p.index == LogIndex::new(18_002)));
         assert!(parts.iter().filter(|p| p.is_last).count() == 1 && parts.last().unwrap().is_last);
         let mut copy = TestNode::new();
         let target = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
         parts.iter().for_each(|p| target.apply_snapshot(slot, &p.payload));
-        source.run("FLUSHDB");
-        for i in 0..3_000 {
-            source.run(&format!("SET {{t}}{i} {}", "v".repeat(200)));
+        let mut replies = |request: &str| {
+            // Members come in no order.
+            let sorted = |reply: String| {
+                let mut lines: Vec<String> = reply.split("\r\n").map(str::to_owned).collect();
+                if !request.contains("RANGE") {
+                    lines.sort();
+                }
+                lines
+            };
+            assert_eq!(sorted(copy.run(request)), sorted(source.run(request)), "{request}");
+        };
+        for request in [
+            "LRANGE {t}list 0 -1",
+            "HGETALL {t}hash",
+            "PEXPIRETIME {t}hash",
+            "SMEMBERS {t}set",
+            "ZRANGE {t}zset 0 -1 WITHSCORES",
+            "GET {t}long",
+            "GET {t}77",
+        ] {
+            replies(request);
         }
-        assert_eq!(keys(&mut copy), keys(&mut source));
+        assert_eq!(copy.run("DBSIZE"), ":3005\r\n");
         let mut kept = SlotSet::default();
         target.keep_slots(&kept);
         assert_eq!(keys(&mut copy), "");

@@ -6,7 +6,8 @@
 //! lock at a time, saves each entry of the old epoch as a record and gives it the current one. Whoever changes or
 //! removes an entry of the old epoch first has its record saved, once ([`CopyOnWrite::save_old`]); new entries are
 //! born with the current epoch. After the walk all entries have the current epoch again, so nothing is to be reset.
-//! Tables that are emptied as a whole are handed to the walk ([`CopyOnWrite::keep_taken`]).
+//! A large entry is saved in pieces, with the lock given back in between; who changes it before it is complete saves it
+//! as a whole. Tables that are emptied as a whole are handed to the walk ([`CopyOnWrite::keep_taken`]).
 //!
 //! Invariants: the epoch changes only while no command runs; without a running snapshot no entry has the old epoch;
 //! a record is written exactly once for each entry of the beginning.
@@ -19,14 +20,30 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Entry, Epoch};
-use super::table::{ScanPosition, Table};
-use super::{DbIndex, Keyspace};
+use super::table::{ScanPosition, Table, hash_of};
+use super::{DbIndex, Keyspace, SlotState};
 
 /// Parts into which the records of writers are divided by slot, so that threads seldom meet at one lock.
 const SIDES: usize = 16;
 
 /// Writes an entry as a record: key, value and expiry as one string of bytes.
-pub type Encoder = Arc<dyn Fn(&Entry, &mut Vec<u8>) + Send + Sync>;
+pub trait Encode: Send + Sync {
+    fn encode(&self, entry: &Entry, out: &mut Vec<u8>);
+    /// Whether writing it all takes too long for one lock.
+    fn is_large(&self, entry: &Entry) -> bool;
+    /// Writes a part of the record of a large entry, which has not changed in between: from the beginning with `None`;
+    /// returns where to go on, `None` after the last part.
+    fn encode_piece(
+        &self,
+        entry: &Entry,
+        at: Option<usize>,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize>;
+}
+
+/// Shared by the walk and those who save what they are about to change.
+pub type Encoder = Arc<dyn Encode>;
 
 /// Records of entries of one database.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,11 +57,15 @@ pub struct Records {
 
 impl Records {
     fn add(&mut self, slot: Slot, encoder: &Encoder, entry: &Entry) {
+        self.begin(slot);
+        encoder.encode(entry, &mut self.bytes);
+        self.keys += 1;
+    }
+
+    fn begin(&mut self, slot: Slot) {
         if self.slots.last().is_none_or(|(last, _)| *last != slot) {
             self.slots.push((slot, self.bytes.len()));
         }
-        encoder(entry, &mut self.bytes);
-        self.keys += 1;
     }
 
     /// The records by slot; a slot may come several times.
@@ -182,6 +203,11 @@ pub struct Walk {
     db: DbIndex,
     position: ScanPosition,
     swaps: u64,
+    /// Large entries of the next slot, which come after the others, each in several pieces. They keep the old epoch
+    /// until they are saved as a whole: who changes one in the middle saves it himself.
+    large: Vec<(DbIndex, Box<[u8]>)>,
+    /// Of the last of them: where its record goes on, and what there is of it.
+    partial: Option<(Option<usize>, Vec<u8>)>,
 }
 
 impl std::fmt::Debug for Walk {
@@ -203,12 +229,24 @@ impl Walk {
             assert!(side.encoder.is_none() && side.records.is_empty(), "one snapshot runs at a time");
             *side = Side { encoder: Some(Arc::clone(&encoder)), ..Side::default() };
         }
-        Walk { epoch, encoder: Some(encoder), next: Slot::new(0), db: 0, position: 0, swaps: 0 }
+        Walk {
+            epoch,
+            encoder: Some(encoder),
+            next: Slot::new(0),
+            db: 0,
+            position: 0,
+            swaps: 0,
+            large: Vec::new(),
+            partial: None,
+        }
     }
 
     /// Nobody wants the records any more. The walk has to be ended nevertheless.
     pub fn discard(&mut self, space: &Keyspace) {
         self.encoder = None;
+        (self.db, self.position) = (0, 0);
+        self.large.clear();
+        self.partial = None;
         for side in &space.cow.sides {
             side.lock().encoder = None;
         }
@@ -265,7 +303,7 @@ impl Walk {
                 taken.position = position;
                 return space.cow.taken.lock().push_front(taken);
             }
-            next = taken.table.scan_mut(position, &mut |entry| piece.visit(entry, records));
+            next = taken.table.scan_mut(position, &mut |entry| piece.save(entry, records));
         }
     }
 
@@ -276,14 +314,25 @@ impl Walk {
             if side.swaps != self.swaps {
                 // Other tables are in these databases now; what was saved of them is marked.
                 (self.swaps, self.db, self.position) = (side.swaps, 0, 0);
+                self.large.clear();
+                self.partial = None;
             }
             side.renamed.clone()
         };
+        if let Some((db, _)) = self.large.last().filter(|_| self.db == DbIndex::MAX) {
+            let records = records_of(out, originals.get(db).copied().unwrap_or(*db));
+            self.step_large(&mut state, slot, limit, records);
+            if !self.large.is_empty() {
+                return MutexGuard::unlock_fair(state);
+            }
+            return self.pass(space, slot);
+        }
         let mut piece = Piece::new(self, slot, limit);
         let (mut at_db, mut at) = (self.db, self.position);
         while let Some((db, table)) = state.next_table_mut(at_db) {
             if piece.is_full() {
                 (self.db, self.position) = (at_db, at);
+                self.large.append(&mut piece.large);
                 // Whoever waits for this slot goes first.
                 return MutexGuard::unlock_fair(state);
             }
@@ -291,12 +340,46 @@ impl Walk {
                 (at_db, at) = (db, 0);
             }
             let records = records_of(out, originals.get(&db).copied().unwrap_or(db));
-            match (table.scan_mut(at, &mut |entry| piece.visit(entry, records)), db.checked_add(1)) {
+            match (table.scan_mut(at, &mut |entry| piece.visit(db, entry, records)), db.checked_add(1)) {
                 (Some(position), _) => at = position,
                 (None, Some(db)) => (at_db, at) = (db, 0),
                 (None, None) => break,
             }
         }
+        self.large.append(&mut piece.large);
+        if self.large.is_empty() {
+            self.pass(space, slot);
+        } else {
+            // Behind all databases: now the large ones.
+            (self.db, self.position) = (DbIndex::MAX, 0);
+        }
+    }
+
+    /// A piece of the last large entry.
+    fn step_large(&mut self, state: &mut SlotState, slot: Slot, limit: PieceLimit, records: &mut Records) {
+        let Some((db, key)) = self.large.last() else { return };
+        let entry = state.table_mut(*db).get_mut(hash_of(key), key).filter(|e| e.epoch() != self.epoch);
+        let (Some(entry), Some(encoder)) = (entry, &self.encoder) else {
+            // It was changed, and saved before that.
+            self.partial = None;
+            self.large.pop();
+            return;
+        };
+        let (at, mut record) = self.partial.take().unwrap_or_default();
+        let next = encoder.encode_piece(entry, at, limit.bytes, &mut record);
+        if next.is_some() {
+            self.partial = Some((next, record));
+            return;
+        }
+        entry.set_epoch(self.epoch);
+        records.begin(slot);
+        records.bytes.append(&mut record);
+        records.keys += 1;
+        self.large.pop();
+    }
+
+    /// The slot is saved; its lock is held.
+    fn pass(&mut self, space: &Keyspace, slot: Slot) {
         (self.db, self.position) = (0, 0);
         self.next = Slot::new(slot.number() + 1);
         space.cow.walked.store(usize::from(self.slots_walked()), Ordering::Relaxed);
@@ -321,18 +404,37 @@ struct Piece {
     limit: PieceLimit,
     entries: usize,
     bytes: usize,
+    /// Left for later.
+    large: Vec<(DbIndex, Box<[u8]>)>,
 }
 
 impl Piece {
     fn new(walk: &Walk, slot: Slot, limit: PieceLimit) -> Piece {
-        Piece { slot, epoch: walk.epoch, encoder: walk.encoder.clone(), limit, entries: 0, bytes: 0 }
+        Piece {
+            slot,
+            epoch: walk.epoch,
+            encoder: walk.encoder.clone(),
+            limit,
+            entries: 0,
+            bytes: 0,
+            large: Vec::new(),
+        }
     }
 
     fn is_full(&self) -> bool {
         self.limit.entries <= self.entries || self.limit.bytes <= self.bytes
     }
 
-    fn visit(&mut self, entry: &mut Entry, records: &mut Records) {
+    fn visit(&mut self, db: DbIndex, entry: &mut Entry, records: &mut Records) {
+        if entry.epoch() != self.epoch && self.encoder.as_ref().is_some_and(|e| e.is_large(entry)) {
+            self.entries += 1;
+            self.large.push((db, entry.key().into()));
+            return;
+        }
+        self.save(entry, records);
+    }
+
+    fn save(&mut self, entry: &mut Entry, records: &mut Records) {
         self.entries += 1;
         if entry.epoch() == self.epoch {
             return;

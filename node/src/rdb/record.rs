@@ -36,6 +36,19 @@ pub fn save(
     compression: Compression,
     out: &mut Vec<u8>,
 ) {
+    save_head(key, value, expire_at, access, compression, out);
+    value::save_body(value, compression, out);
+}
+
+/// Appends what stands before the body of the value.
+pub fn save_head(
+    key: &[u8],
+    value: ValueRef<'_>,
+    expire_at: Option<i64>,
+    access: Option<Access>,
+    compression: Compression,
+    out: &mut Vec<u8>,
+) {
     if let Some(at) = expire_at {
         out.push(opcode::EXPIRE_MILLIS);
         out.extend_from_slice(&at.to_le_bytes());
@@ -50,11 +63,13 @@ pub fn save(
     }
     out.push(value::type_byte(value));
     output::push_text(key, compression, out);
-    value::save_body(value, compression, out);
 }
 
 /// Reads records that stand one behind the other, with their values; ends at the first that is damaged.
-pub fn load_all<'a>(bytes: &'a [u8]) -> impl Iterator<Item = Result<(Record<'a>, Loaded<'a>), RdbError>> {
+pub fn load_all<'a>(
+    bytes: &'a [u8],
+    limits: &'a Limits,
+) -> impl Iterator<Item = Result<(Record<'a>, Loaded<'a>), RdbError>> {
     let mut input = Input::new(bytes);
     let mut damaged = false;
     std::iter::from_fn(move || {
@@ -62,7 +77,7 @@ pub fn load_all<'a>(bytes: &'a [u8]) -> impl Iterator<Item = Result<(Record<'a>,
             return None;
         }
         let loaded = Record::read_head(&mut input)
-            .and_then(|record| Ok((value::load_body(record.type_byte, &mut input)?, record)));
+            .and_then(|record| Ok((value::load_body(record.type_byte, &mut input, limits)?, record)));
         damaged = loaded.is_err();
         Some(loaded.map(|(value, record)| (record, value)))
     })

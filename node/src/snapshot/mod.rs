@@ -18,7 +18,7 @@ pub mod save;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
@@ -29,14 +29,19 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::config::Settings;
 use crate::keyspace::access::AccessClock;
-use crate::keyspace::snapshot::{Encoder, PieceLimit, Records, Walk};
+use crate::keyspace::entry::{Entry, ValueRef};
+use crate::keyspace::snapshot::{Encode, PieceLimit, Records, Walk};
+use crate::rdb::Compression;
 use crate::rdb::record::{self, Access};
+use crate::rdb::value::pieces;
 use crate::server::Server;
 
 /// Bytes of records of one chunk, about.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that wait in a stream.
 const STREAM_LEN: usize = 4;
+/// The longest pause of the walk after a chunk.
+const BREATH_MAX: Duration = Duration::from_millis(2);
 /// What the walk does under one lock: some tens of microseconds.
 const PIECE: PieceLimit = PieceLimit { entries: 256, bytes: 32 << 10 };
 
@@ -156,6 +161,8 @@ pub struct Snapshots {
     peak_bytes: AtomicUsize,
     keys_done: AtomicUsize,
     keys_total: AtomicUsize,
+    /// Somebody waits for the end: the walk takes no breath.
+    hurries: AtomicBool,
     /// Microseconds for which the last beginning held up commands.
     pause_micros: AtomicUsize,
 }
@@ -208,6 +215,11 @@ impl Snapshots {
             }
         }
         Stream { messages, ended: false }
+    }
+
+    /// The running or the next snapshot goes as fast as it can, at the cost of commands on a machine with few cores.
+    pub fn hurry(&self) {
+        self.hurries.store(true, Ordering::Relaxed);
     }
 
     pub fn progress(&self, server: &Server) -> Progress {
@@ -268,7 +280,7 @@ fn take(server: &Arc<Server>) {
     }
     let position = server.executed_position();
     let changes = server.stats.sum(|t| &t.changes);
-    let encoder = encoder(&server.settings());
+    let encoder = Arc::new(RecordEncoder::new(&server.settings()));
     let mut walk = Walk::begin(&server.keyspace, encoder);
     let mut consumers: Vec<mpsc::Sender<Message>> = Vec::new();
     for consumer in waiting {
@@ -284,7 +296,9 @@ fn take(server: &Arc<Server>) {
     snapshots.peak_bytes.store(0, Ordering::Relaxed);
     let beginning = Beginning { position, changes, keys: keys as u64, pause };
     send(&mut consumers, || Message::Begin(beginning));
+    let mut started = clock::monotonic();
     while let Some(chunk) = next_chunk(server, &mut walk) {
+        let worked = clock::monotonic().since(started);
         let bytes = snapshots.bytes(server);
         snapshots.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
         let chunk = Arc::new(chunk);
@@ -292,25 +306,76 @@ fn take(server: &Arc<Server>) {
         if consumers.is_empty() {
             walk.discard(&server.keyspace);
         }
+        if !snapshots.hurries.load(Ordering::Relaxed) {
+            // Half of a core at most: the others may be few, and commands come first.
+            std::thread::sleep(worked.min(BREATH_MAX));
+        }
+        started = clock::monotonic();
     }
     walk.end(&server.keyspace);
+    snapshots.hurries.store(false, Ordering::Relaxed);
     send(&mut consumers, || Message::End);
 }
 
+/// Collections with more elements are saved in pieces.
+const LARGE_ELEMENTS: usize = 1024;
+/// Strings with more bytes are saved in pieces, and are not compressed.
+const LARGE_STRING: usize = 128 << 10;
+
 /// Entries as records of a file.
-fn encoder(settings: &Settings) -> Encoder {
-    let compression = settings.rdb_compression;
-    let clock = AccessClock::new(clock::unix_millis().0, settings.lfu);
-    // As in Valkey, what the policy does not use is not saved.
-    let is_lru = settings.maxmemory_policy.is_lru();
-    Arc::new(move |entry, out| {
-        let access = match entry.access() {
-            access if clock.is_lfu() => Some(Access::Frequency(clock.frequency(access))),
-            access if is_lru => Some(Access::IdleSeconds(clock.idle_seconds(access).into())),
+struct RecordEncoder {
+    compression: Compression,
+    clock: AccessClock,
+    is_lru: bool,
+}
+
+impl RecordEncoder {
+    fn new(settings: &Settings) -> RecordEncoder {
+        RecordEncoder {
+            compression: settings.rdb_compression,
+            clock: AccessClock::new(clock::unix_millis().0, settings.lfu),
+            is_lru: settings.maxmemory_policy.is_lru(),
+        }
+    }
+
+    /// As in Valkey, what the policy does not use is not saved.
+    fn access(&self, entry: &Entry) -> Option<Access> {
+        match entry.access() {
+            access if self.clock.is_lfu() => Some(Access::Frequency(self.clock.frequency(access))),
+            access if self.is_lru => Some(Access::IdleSeconds(self.clock.idle_seconds(access).into())),
             _ => None,
-        };
+        }
+    }
+}
+
+impl Encode for RecordEncoder {
+    fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
+        // Whoever is about to change a large value waits for this.
+        let compression = if self.is_large(entry) { Compression::None } else { self.compression };
+        let access = self.access(entry);
         record::save(entry.key(), entry.value(), entry.expire_at(), access, compression, out);
-    })
+    }
+
+    fn is_large(&self, entry: &Entry) -> bool {
+        let value = entry.value();
+        let most = if matches!(value, ValueRef::String(_)) { LARGE_STRING } else { LARGE_ELEMENTS };
+        most < pieces::elements(value)
+    }
+
+    fn encode_piece(
+        &self,
+        entry: &Entry,
+        at: Option<usize>,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let value = entry.value();
+        if at.is_none() {
+            let access = self.access(entry);
+            record::save_head(entry.key(), value, entry.expire_at(), access, self.compression, out);
+        }
+        pieces::save_piece(value, at, bytes, self.compression, out)
+    }
 }
 
 /// Waits for those who are slow; forgets those who are gone.

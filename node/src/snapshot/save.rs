@@ -247,6 +247,9 @@ impl Saves {
         let thread = Arc::clone(server);
         let spawned = std::thread::Builder::new().name("save".into()).spawn(move || {
             let stream = thread.snapshots.request(&thread, Box::new(|_| {}));
+            if kind == Kind::Foreground {
+                thread.snapshots.hurry();
+            }
             let written = write(&thread, stream, id, &cancelled);
             let result = thread.saves.finish(&thread, id, written);
             if answer.send(result).is_err() {

@@ -21,13 +21,15 @@ pub(super) fn save_body(list: ListRef<'_>, compression: Compression, out: &mut V
         }
         ListRef::Quicklist(chain) => {
             push_len(chain.nodes().len(), out);
-            for node in chain.nodes() {
-                match node {
-                    Node::Packed { list, .. } => push_node(PACKED, list.as_bytes(), compression, out),
-                    Node::Plain(element) => push_node(PLAIN, element, compression, out),
-                }
-            }
+            chain.nodes().for_each(|node| push_node_of(node, compression, out));
         }
+    }
+}
+
+pub(super) fn push_node_of(node: &Node, compression: Compression, out: &mut Vec<u8>) {
+    match node {
+        Node::Packed { list, .. } => push_node(PACKED, list.as_bytes(), compression, out),
+        Node::Plain(element) => push_node(PLAIN, element, compression, out),
     }
 }
 

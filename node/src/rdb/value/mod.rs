@@ -7,6 +7,7 @@
 
 mod hash;
 mod list;
+pub mod pieces;
 mod set;
 mod sorted_set;
 
