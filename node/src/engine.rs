@@ -5,8 +5,9 @@
 //! skipped. That is sound because an effect touches one slot only (DESIGN section 4, rule 2); the few effects on the
 //! whole keyspace are applied slot by slot for the same reason.
 //!
-//! The payload of a slot in a full sync is groups of a database (two bytes), a length (four bytes, both little endian)
-//! and so many bytes of RDB records.
+//! The payload of a slot in a full sync is groups of a database (two bytes), whether the group goes on in the next one
+//! (one byte), a length (four bytes, little endian) and so many bytes of RDB records. A large value thus takes several
+//! groups, in messages of bounded size.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use crate::snapshot::Stream;
 
 /// A slot whose records take more is too large to be read under one lock.
 const SLOT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of records in one group; a message holds only a few.
+const GROUP_BYTES_MAX: usize = 1 << 20;
 /// A slot with more keys is not even tried.
 const SLOT_KEYS_MAX: usize = 4096;
 
@@ -51,6 +54,8 @@ struct Applier {
     reader: RequestReader,
     batch: Batch,
     slot_indexes: Option<Arc<[LogIndex]>>,
+    /// Records of a full sync that go on in the next group.
+    fragments: Vec<u8>,
 }
 
 impl KeyspaceEngine {
@@ -61,6 +66,7 @@ impl KeyspaceEngine {
             reader: RequestReader::default(),
             batch: Batch::default(),
             slot_indexes: None,
+            fragments: Vec::new(),
         };
         KeyspaceEngine { server, applier: Mutex::new(applier) }
     }
@@ -152,24 +158,29 @@ impl KeyspaceEngine {
 /// Records of one database.
 struct Group<'a> {
     db: DbIndex,
+    goes_on: bool,
     records: &'a [u8],
 }
 
-fn push_group(db: DbIndex, records: &[u8], payload: &mut Vec<u8>) {
-    let len = u32::try_from(records.len()).expect("a group is of a small slot, or of a part of a large one");
-    payload.extend_from_slice(&db.to_le_bytes());
-    payload.extend_from_slice(&len.to_le_bytes());
-    payload.extend_from_slice(records);
+impl Group<'_> {
+    fn push(&self, payload: &mut Vec<u8>) {
+        let len = u32::try_from(self.records.len()).expect("a group is bounded");
+        payload.extend_from_slice(&self.db.to_le_bytes());
+        payload.push(u8::from(self.goes_on));
+        payload.extend_from_slice(&len.to_le_bytes());
+        payload.extend_from_slice(self.records);
+    }
 }
 
 /// The groups of a payload, which a program of this version has written.
 fn groups(mut payload: &[u8]) -> impl Iterator<Item = Group<'_>> {
     std::iter::from_fn(move || {
         let (db, rest) = payload.split_first_chunk::<2>()?;
+        let (goes_on, rest) = rest.split_first()?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
         let (records, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         payload = rest;
-        Some(Group { db: DbIndex::from_le_bytes(*db), records })
+        Some(Group { db: DbIndex::from_le_bytes(*db), goes_on: *goes_on != 0, records })
     })
 }
 
@@ -203,9 +214,13 @@ impl LargeSlots for LargeSlotsStream {
             let mut parts: Vec<SnapshotPart> = Vec::new();
             for records in &chunk.records {
                 for (slot, bytes) in records.by_slot().filter(|(slot, _)| self.slots.contains(slot)) {
-                    let mut payload = Vec::with_capacity(bytes.len() + 6);
-                    push_group(records.db, bytes, &mut payload);
-                    parts.push(part(slot, payload, false));
+                    let count = bytes.len().div_ceil(GROUP_BYTES_MAX);
+                    for (number, piece) in bytes.chunks(GROUP_BYTES_MAX).enumerate() {
+                        let mut payload = Vec::with_capacity(piece.len() + 8);
+                        let goes_on = number + 1 < count;
+                        Group { db: records.db, goes_on, records: piece }.push(&mut payload);
+                        parts.push(part(slot, payload, false));
+                    }
                 }
             }
             if !parts.is_empty() {
@@ -225,7 +240,8 @@ impl Engine for KeyspaceEngine {
     }
 
     fn clear(&self) {
-        let applier = self.applier.lock();
+        let mut applier = self.applier.lock();
+        applier.fragments.clear();
         let _batch = applier.executor.enter();
         self.server.set_complete(false);
         self.server.shared.set_applied(LogIndex::ZERO);
@@ -233,27 +249,35 @@ impl Engine for KeyspaceEngine {
     }
 
     fn apply_snapshot(&self, slot: Slot, payload: &[u8]) {
-        let applier = self.applier.lock();
-        let _batch = applier.executor.enter();
+        let mut applier = self.applier.lock();
+        let Applier { executor, fragments, .. } = &mut *applier;
+        let _batch = executor.enter();
         let now = clock::unix_millis().0;
         let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, now, EventClasses::default());
         let limits = self.server.settings().limits;
         keys.lock_one(slot);
         for group in groups(payload) {
             keys.db = group.db;
-            for loaded in record::load_all(group.records, &limits) {
+            fragments.extend_from_slice(group.records);
+            if group.goes_on {
+                continue;
+            }
+            for loaded in record::load_all(fragments, &limits) {
                 // A replica that cannot load what its primary has would differ from it for ever.
                 let (record, value) =
                     loaded.unwrap_or_else(|e| panic!("a record of slot {slot} cannot be loaded: {e}"));
                 let access = keys.access_of(record.access);
                 keys.insert_entry(value.into_entry(&record.key, record.expire_at, access));
             }
+            fragments.clear();
+            fragments.shrink_to(GROUP_BYTES_MAX);
         }
         keys.unlock();
     }
 
     fn keep_slots(&self, kept: &SlotSet) {
-        let applier = self.applier.lock();
+        let mut applier = self.applier.lock();
+        applier.fragments.clear();
         let _batch = applier.executor.enter();
         Slot::all().filter(|slot| !kept.contains(*slot)).for_each(|slot| self.clear_slot(slot));
     }
@@ -286,7 +310,7 @@ impl Engine for KeyspaceEngine {
                     return None;
                 }
             }
-            push_group(db, &records, &mut payload);
+            Group { db, goes_on: false, records: &records }.push(&mut payload);
         }
         Some(SlotSnapshot { index, payload: payload.into() })
     }
@@ -362,7 +386,7 @@ mod tests {
             source.run(&format!("SADD {{t}}set m{i}"));
             source.run(&format!("ZADD {{t}}zset {}.5 m{i}", i % 50));
         }
-        source.run(&format!("SET {{t}}long {}", "abc".repeat(100_000)));
+        source.run(&format!("SET {{t}}long {}", "abc".repeat(1_000_000)));
         source.run("PEXPIREAT {t}hash 99999999999999");
         let slot = Slot::of(b"t");
         let server = Arc::clone(source.executor.server());
