@@ -351,7 +351,7 @@ impl Task {
     fn start_link(&mut self, link: LinkId, start: Start, resume: Option<Resume>) {
         let Some(handle) = self.links.get_mut(&link) else { return };
         let count = match start.sync {
-            SyncKind::Full => &self.shared.full_syncs,
+            SyncKind::Full | SyncKind::Resume(_) => &self.shared.full_syncs,
             SyncKind::Partial(_) => &self.shared.partial_syncs,
         };
         count.fetch_add(1, Ordering::Relaxed);
