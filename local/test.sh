@@ -102,6 +102,9 @@ build() {
 rust() {
   need flock util-linux
   need redis-server redis-server
+  # For the network namespaces of the chaos tests; without them these stay on the loopback address.
+  need ip iproute2
+  need nft nftables
   build
   step "tests in Rust"
   # --show-output prints what was measured.

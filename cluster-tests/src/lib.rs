@@ -18,6 +18,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod compare;
 pub mod eviction_bench;
+pub mod failover_bench;
 pub mod hosts;
 pub mod interchange;
 pub mod linearizability;

@@ -25,7 +25,7 @@ struct Options {
     #[arg(long)]
     loopback: bool,
     /// More flags for keyward-node, in one argument.
-    #[arg(long, default_value = "--appendonly yes", allow_hyphen_values = true)]
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
     keyward_args: String,
     /// Where `chaos.md` and `chaos.svg` go.
     #[arg(long, default_value = ".")]

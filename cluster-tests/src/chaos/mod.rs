@@ -35,6 +35,7 @@ pub struct Settings {
     pub clients: usize,
     /// Whether processes run in network namespaces; else on the loopback address, without faults of the network.
     pub namespaces: bool,
+    /// Without `--appendonly yes` nodes are not all killed at once.
     pub node_args: Vec<String>,
 }
 
@@ -48,8 +49,10 @@ const REST: Duration = Duration::from_millis(500);
 /// histories say is in the report.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Report, String> {
     let hosts = if settings.namespaces { Hosts::namespaces(HOSTS)? } else { Hosts::Loopback };
-    let faults: Vec<Fault> =
-        settings.faults.iter().copied().filter(|f| settings.namespaces || !f.cuts_network()).collect();
+    let persistent = settings.node_args.windows(2).any(|pair| pair == ["--appendonly", "yes"]);
+    let possible =
+        |f: &Fault| (settings.namespaces || !f.cuts_network()) && (persistent || !f.needs_persistence());
+    let faults: Vec<Fault> = settings.faults.iter().copied().filter(possible).collect();
     if faults.is_empty() {
         return Err("no fault is left to inject".into());
     }

@@ -60,6 +60,11 @@ impl Fault {
         Fault::Loss,
     ];
 
+    /// Whether the data survives it only on disk.
+    pub fn needs_persistence(self) -> bool {
+        self == Fault::KillAll
+    }
+
     /// Whether it needs a network of its own.
     pub fn cuts_network(self) -> bool {
         matches!(

@@ -153,6 +153,12 @@ impl Report {
             )
             .expect("a String takes all");
         }
+        let tick = self.took.as_secs().div_ceil(20).max(1);
+        for second in (0..=self.took.as_secs()).step_by(usize::try_from(tick).unwrap_or(1)) {
+            let at = x(Duration::from_secs(second));
+            writeln!(svg, "<text x=\"{at:.1}\" y=\"428\" fill=\"#555\">{second} s</text>")
+                .expect("a String takes all");
+        }
         svg += "</svg>\n";
         svg
     }

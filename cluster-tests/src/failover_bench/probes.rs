@@ -1,0 +1,188 @@
+//! Steady load on a few keys that remembers every answer.
+#![allow(clippy::disallowed_methods, reason = "a shell: runs clients and measures time")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::resp_client::Connection;
+
+/// Writers, and as many readers. Their keys share a hash tag: of several shards it is one that is under test.
+pub(super) const KEYS: usize = 6;
+/// A node that does not answer for so long is left for another.
+const DEADLINE: Duration = Duration::from_millis(60);
+const PAUSE: Duration = Duration::from_micros(500);
+
+pub(super) fn key(number: usize) -> String {
+    format!("{{failover}}:{number}")
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Last number of each key whose write was acknowledged.
+    acknowledged: [AtomicU64; KEYS],
+    writes_at: Mutex<Vec<Instant>>,
+    reads_at: Mutex<Vec<Instant>>,
+    stale: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// Running probes.
+#[derive(Debug)]
+pub(super) struct Probes {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What they saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    writes_at: Vec<Instant>,
+    reads_at: Vec<Instant>,
+    acknowledged: Vec<u64>,
+    pub(super) stale: u64,
+    pub(super) errors: u64,
+}
+
+impl Probes {
+    pub(super) fn start(addrs: &[String]) -> Self {
+        let shared = Arc::new(Shared::default());
+        let threads = (0..2 * KEYS)
+            .map(|number| {
+                let (shared, addrs) = (shared.clone(), addrs.to_vec());
+                thread::spawn(move || {
+                    let mut client = Client { addrs, at: number, connection: None };
+                    let mut next = 0;
+                    while !shared.stop.load(Ordering::Relaxed) {
+                        let served = if number < KEYS {
+                            write(&shared, &mut client, number, &mut next)
+                        } else {
+                            read(&shared, &mut client, number - KEYS)
+                        };
+                        if !served {
+                            shared.errors.fetch_add(1, Ordering::Relaxed);
+                        }
+                        thread::sleep(PAUSE);
+                    }
+                })
+            })
+            .collect();
+        Probes { shared, threads }
+    }
+
+    pub(super) fn has_acknowledged_since(&self, moment: Instant) -> bool {
+        self.shared.writes_at.lock().expect("no probe panics").last().is_some_and(|at| moment < *at)
+    }
+
+    pub(super) fn stop(self) -> Seen {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("no probe panics");
+        }
+        let shared = &self.shared;
+        let take =
+            |moments: &Mutex<Vec<Instant>>| std::mem::take(&mut *moments.lock().expect("no probe panics"));
+        Seen {
+            writes_at: take(&shared.writes_at),
+            reads_at: take(&shared.reads_at),
+            acknowledged: shared.acknowledged.iter().map(|n| n.load(Ordering::Relaxed)).collect(),
+            stale: shared.stale.load(Ordering::Relaxed),
+            errors: shared.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn longest_gap_of_writes(&self, since: Instant) -> Duration {
+        longest_gap(&self.writes_at, since).map_or(Duration::ZERO, |(from, to)| to - from)
+    }
+
+    pub(super) fn longest_gap_of_reads(&self, since: Instant) -> Duration {
+        longest_gap(&self.reads_at, since).map_or(Duration::ZERO, |(from, to)| to - from)
+    }
+
+    /// How long after `since` the first write after the gap was acknowledged.
+    pub(super) fn first_write_after_gap(&self, since: Instant) -> Duration {
+        longest_gap(&self.writes_at, since)
+            .map_or(Duration::ZERO, |(_, to)| to.saturating_duration_since(since))
+    }
+
+    /// How many acknowledged writes are missing.
+    pub(super) fn lost(&self, read: impl Fn(&str) -> Result<u64, String>) -> Result<u64, String> {
+        let mut lost = 0;
+        for (number, acknowledged) in self.acknowledged.iter().enumerate() {
+            lost += acknowledged.saturating_sub(read(&key(number))?);
+        }
+        Ok(lost)
+    }
+}
+
+/// The neighbours that lie furthest apart, the later one after `since`.
+fn longest_gap(moments: &[Instant], since: Instant) -> Option<(Instant, Instant)> {
+    let mut moments = moments.to_vec();
+    moments.sort_unstable();
+    let pairs = moments.windows(2).map(|pair| (pair[0], pair[1])).filter(|(_, to)| since < *to);
+    pairs.max_by_key(|(from, to)| *to - *from)
+}
+
+#[derive(Debug)]
+struct Client {
+    addrs: Vec<String>,
+    at: usize,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// The number in the answer; `Err` if another node is to be asked.
+    fn call(&mut self, command: &[&str]) -> Result<u64, ()> {
+        if self.connection.is_none() {
+            let addr = &self.addrs[self.at % self.addrs.len()];
+            self.connection = Connection::connect_within(addr, DEADLINE).ok();
+        }
+        let reply = self.connection.as_mut().and_then(|connection| connection.call(command).ok());
+        match reply.filter(|reply| !reply.is_error()) {
+            Some(reply) => Ok(reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)),
+            None => {
+                self.connection = None;
+                self.at += 1;
+                Err(())
+            }
+        }
+    }
+}
+
+fn write(shared: &Shared, client: &mut Client, number: usize, next: &mut u64) -> bool {
+    *next += 1;
+    let served = client.call(&["SET", &key(number), &next.to_string()]).is_ok();
+    if served {
+        shared.acknowledged[number].store(*next, Ordering::SeqCst);
+        shared.writes_at.lock().expect("no probe panics").push(Instant::now());
+    }
+    served
+}
+
+fn read(shared: &Shared, client: &mut Client, number: usize) -> bool {
+    let before = shared.acknowledged[number].load(Ordering::SeqCst);
+    let Ok(found) = client.call(&["GET", &key(number)]) else { return false };
+    if found < before {
+        shared.stale.fetch_add(1, Ordering::Relaxed);
+    }
+    shared.reads_at.lock().expect("no probe panics").push(Instant::now());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gap_is_one_that_ends_after_the_fault() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let moments = [at(0), at(500), at(510), at(530), at(700), at(720)];
+        assert_eq!(longest_gap(&moments, at(520)), Some((at(530), at(700))));
+        assert_eq!(longest_gap(&moments, at(800)), None);
+    }
+}
