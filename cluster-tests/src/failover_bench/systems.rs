@@ -119,7 +119,7 @@ impl Group {
         for replica in 1..NODES {
             self.ask(replica, &["REPLICAOF", &host, &port]).ok_or("a replica does not answer")?;
         }
-        let program = programs::valkey()?.join("valkey-sentinel");
+        let program = programs::valkey()?.join("valkey-server");
         for number in 0..3 {
             let dir = folder()?;
             let at = free_port();
@@ -130,7 +130,7 @@ impl Group {
                 self.hosts.address(NODES + number)
             );
             fs::write(&conf, text).map_err(|e| e.to_string())?;
-            let args = |_: u16, _: &Path| vec![conf.to_string_lossy().into_owned()];
+            let args = |_: u16, _: &Path| vec![conf.to_string_lossy().into_owned(), "--sentinel".into()];
             let mut sentinel = Server::spawn_at(&self.hosts, NODES + number, &program, at, dir, args)?;
             sentinel.wait_until_answering()?;
             self.sentinels.push(sentinel);
