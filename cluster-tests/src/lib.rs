@@ -8,6 +8,7 @@
 //!   acknowledged to them while a test injects faults.
 //! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
 //!   the same run; [`memory`]: how much it takes.
+//! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
 //! - [`hosts`] and [`chaos`]: network namespaces, and faults of every kind in them under a recorded workload.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!

@@ -1,4 +1,5 @@
 //! BGSAVE under a load of transactions: the file is of one moment, and the real Valkey loads it.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -223,8 +223,14 @@ impl Group {
 
     /// The number at a key, from its primary.
     pub(super) fn read(&self, key: &str) -> Result<u64, String> {
-        let primary = (0..self.nodes.len()).find(|n| self.is_primary(*n)).ok_or("nobody is primary")?;
-        let reply = self.ask(primary, &["GET", key]).ok_or("the primary does not answer")?;
+        let mut found = None;
+        wait_until(super::HEAL_DEADLINE, || {
+            let primary = (0..self.nodes.len()).find(|n| self.is_primary(*n));
+            let reply = primary.and_then(|primary| self.ask(primary, &["GET", key]));
+            found = reply.filter(|reply| !reply.is_error());
+            found.is_some()
+        });
+        let reply = found.ok_or_else(|| format!("nobody answers GET {key}"))?;
         Ok(reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
     }
 
