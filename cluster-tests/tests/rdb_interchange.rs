@@ -1,5 +1,6 @@
 //! Files and payloads go both ways between Keyward, the real Valkey and Debian's Redis 7.0: the same keys are there
 //! afterwards, with the same types, contents, expiries and encodings.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::{Path, PathBuf};
 
