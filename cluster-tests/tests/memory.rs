@@ -1,4 +1,5 @@
 //! Memory limits on real processes: the allocator that counts is only there.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
 
