@@ -2,10 +2,12 @@
 //! afterwards, with the same types, contents, expiries and encodings.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cluster_tests::interchange::{Keyspace, commands, copy_by_dump, differences, keyspace, run};
-use cluster_tests::processes::Server;
+use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
 use tempfile::TempDir;
@@ -147,4 +149,45 @@ fn a_damaged_file_stops_the_start_with_one_line() {
     std::fs::write(&file, bytes).unwrap();
     let error = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap_err();
     assert!(error.contains("can't load 'dump.rdb': ") && error.contains("Nothing was loaded."), "{error}");
+}
+
+#[test]
+fn clients_are_told_that_the_data_is_being_loaded() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("dump.rdb");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let program = programs::keyward("keyward-node").unwrap();
+    let args = |port: u16, dir: &Path| {
+        let (port, dir) = (port.to_string(), dir.display().to_string());
+        ["--port", &port, "--dir", &dir, "--save", "", "--appendonly", "no"].map(str::to_owned).to_vec()
+    };
+    let mut server = Server::spawn_on(&program, free_port(), dir, args).unwrap();
+    // Opening it waits until the server reads.
+    let mut file = std::fs::File::options().write(true).open(&pipe).unwrap();
+    file.write_all(b"REDIS0011\xfa\x04name\x05value").unwrap();
+    let mut connection = None;
+    assert!(wait_until(Duration::from_secs(20), || {
+        connection = Connection::connect(&server.addr()).ok();
+        connection.is_some()
+    }));
+    let mut connection = connection.unwrap();
+    let loading = "-LOADING Valkey is loading the dataset in memory\r\n";
+    for command in [&["PING"][..], &["GET", "k"], &["SET", "k", "2"], &["MULTI"], &["SAVE"]] {
+        let reply = connection.call(command).unwrap();
+        let expected = if command == ["MULTI"] { "+OK\r\n" } else { loading };
+        assert_eq!(reply.raw, expected, "{command:?}");
+        if command == ["MULTI"] {
+            connection.call(&["DISCARD"]).unwrap();
+        }
+    }
+    let info = connection.call(&["INFO", "persistence"]).unwrap().string();
+    assert!(info.contains("loading:1\r\n") && info.contains("loading_start_time:"), "{info}");
+    // A key, and the end without a checksum.
+    file.write_all(b"\0\x01k\x011\xff\0\0\0\0\0\0\0\0").unwrap();
+    drop(file);
+    server.wait_until_answering().unwrap();
+    assert_eq!(connection.call(&["GET", "k"]).unwrap().raw, "$1\r\n1\r\n");
+    let info = connection.call(&["INFO", "persistence"]).unwrap().string();
+    assert!(info.contains("loading:0\r\n") && info.contains("rdb_last_load_keys_loaded:1\r\n"), "{info}");
 }

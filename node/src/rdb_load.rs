@@ -83,10 +83,12 @@ pub fn load_dump(server: &Server, settings: &Settings) -> Result<(), String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(format!("can't open '{}': {error}", path.display())),
     };
-    let total = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
+    let metadata = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?;
+    // Of a pipe it is not known.
+    let total = metadata.is_file().then_some(metadata.len());
     tracing::info!(file = %path.display(), bytes = total, "loading");
     let start = Instant::now();
-    server.loading.begin(total);
+    server.loading.begin(total.unwrap_or(0));
     let options = Options::new(settings, Some(clock::unix_millis().0));
     let loaded = load(&server.keyspace, file, total, options, &server.loading);
     server.loading.end();
@@ -124,18 +126,18 @@ impl Options {
     }
 }
 
-/// Loads a file of `total` bytes into an empty keyspace.
+/// Loads a file of `total` bytes, if that is known, into an empty keyspace.
 ///
 /// # Errors
 /// What is wrong with the file first. The keyspace then holds a part of it.
 pub fn load<R: Read>(
     keyspace: &Keyspace,
     inner: R,
-    total: u64,
+    total: Option<u64>,
     options: Options,
     progress: &Loading,
 ) -> Result<Loaded, FileError> {
-    let mut reader = Reader::new(inner, Some(total), options.trust)?;
+    let mut reader = Reader::new(inner, total, options.trust)?;
     let work = Work::new(keyspace, options);
     let (sender, receiver) = sync_channel(options.threads * 2);
     let receiver = Mutex::new(receiver);
@@ -161,7 +163,7 @@ pub fn load<R: Read>(
 
 fn read_chunks<R: Read>(
     reader: &mut Reader<R>,
-    total: u64,
+    total: Option<u64>,
     work: &Work<'_>,
     sender: SyncSender<Chunk>,
     progress: &Loading,
@@ -170,7 +172,8 @@ fn read_chunks<R: Read>(
     let mut before = 0;
     while let Some(chunk) = reader.next_chunk()? {
         if !std::mem::replace(&mut reserved, true) {
-            reserve(work.keyspace, reader.facts().keys_hint.min(total / BYTES_PER_KEY_MIN));
+            let keys_max = total.unwrap_or(0) / BYTES_PER_KEY_MIN;
+            reserve(work.keyspace, reader.facts().keys_hint.min(keys_max));
         }
         // The workers have ended only if one has found an error.
         if work.failed.load(Ordering::Relaxed) || sender.send(chunk).is_err() {
@@ -357,7 +360,7 @@ mod tests {
             lfu: None,
             threads: 3,
         };
-        let loaded = load(&keyspace, file, file.len() as u64, options, &Loading::default());
+        let loaded = load(&keyspace, file, Some(file.len() as u64), options, &Loading::default());
         loaded.map(|loaded| (keyspace, loaded)).map_err(|e| e.to_string())
     }
 
