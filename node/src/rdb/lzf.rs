@@ -13,6 +13,7 @@ const COPY_LEN_MAX: usize = 264;
 const DISTANCE_MAX: usize = 8192;
 /// Three bytes make at most one copy.
 const RATIO_MAX: usize = COPY_LEN_MAX / 3;
+const RATIO_BELIEVED: usize = 8;
 
 /// Appends the compressed bytes if they are at most `len_max`; else appends nothing. Whether it did.
 pub(super) fn compress(input: &[u8], len_max: usize, out: &mut Vec<u8>) -> bool {
@@ -85,13 +86,14 @@ fn push_copy(distance: usize, len: usize, out: &mut Vec<u8>) {
 }
 
 /// # Errors
-/// The input is not the compressed form of exactly `len` bytes. Memory is only taken for a possible length.
+/// The input is not the compressed form of exactly `len` bytes. Of a length that is much more than the input memory is
+/// taken as the bytes turn up.
 pub(super) fn decompress(input: &[u8], len: usize) -> Result<Vec<u8>, RdbError> {
     const BAD: RdbError = RdbError::Corrupt("a compressed string is damaged");
     if input.len().saturating_mul(RATIO_MAX) < len {
         return Err(BAD);
     }
-    let mut out = Vec::with_capacity(len);
+    let mut out = Vec::with_capacity(len.min(input.len().saturating_mul(RATIO_BELIEVED)));
     let mut rest = input;
     while let Some((control, after)) = rest.split_first() {
         rest = after;
@@ -126,7 +128,11 @@ pub(super) fn decompress(input: &[u8], len: usize) -> Result<Vec<u8>, RdbError> 
             (from..from + copy_len).for_each(|i| out.push(out[i]));
         }
     }
-    if out.len() == len { Ok(out) } else { Err(BAD) }
+    if out.len() != len {
+        return Err(BAD);
+    }
+    out.shrink_to_fit();
+    Ok(out)
 }
 
 #[cfg(test)]
