@@ -259,7 +259,7 @@ impl Loader<'_> {
         let size = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
         // When a key goes is said by the log behind the base.
         let options = rdb_load::Options::new(&self.server.settings(), None);
-        let loaded = rdb_load::load(&self.server.keyspace, file, size, options, &self.server.loading);
+        let loaded = rdb_load::load(&self.server.keyspace, file, Some(size), options, &self.server.loading);
         let loaded = loaded.map_err(|error| {
             format!(
                 "can't load '{}': {error}. Restore the directory from a copy; a node of a cluster can also start without \
