@@ -42,9 +42,8 @@ impl<'a> Packed<'a> {
 
     /// Offset of the first member that is behind this one, or of the end.
     fn place(self, name: &[u8], score: f64) -> usize {
-        let mut iter = self.iter();
         let mut at = self.0.offset(0);
-        while let Some((n, s)) = iter.next() {
+        for (n, s) in self.iter() {
             if score < s || score == s && *name < *n {
                 return at;
             }
