@@ -52,6 +52,7 @@ impl Evictor {
         {
             return Arc::clone(weights);
         }
+        self.weights = None;
         let (counted_at, weights) = shared.get(keys.space(), eligible, keys.now, age_max);
         self.counted_at = counted_at;
         self.weights = Some(Arc::clone(&weights));

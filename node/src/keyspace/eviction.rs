@@ -156,6 +156,8 @@ impl SharedWeights {
                 (counted.at, Arc::clone(&counted.weights))
             }
             Some(_) | None => {
+                // Not two of them at a time, when memory is short.
+                *last = None;
                 let weights = Arc::new(Weights::count(space, eligible));
                 *last = Some(Counted { eligible, at: now, weights: Arc::clone(&weights) });
                 (now, weights)

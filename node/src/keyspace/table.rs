@@ -38,6 +38,8 @@ pub fn hash_of(key: &[u8]) -> u64 {
 const BUCKET_LEN: usize = 7;
 /// Elements per bucket beyond which the table grows.
 const FULL: usize = 6;
+/// Tables up to this many buckets give room back in small steps.
+const SMALL: usize = 12;
 /// Tables of at least this many buckets are resized step by step.
 const INCREMENTAL_MIN: usize = 1024;
 
@@ -305,6 +307,11 @@ fn larger(buckets: usize) -> usize {
     if more <= between { between } else { power }
 }
 
+/// The size before that: the inverse of [`larger`].
+fn smaller(buckets: usize) -> usize {
+    if buckets.is_power_of_two() { (buckets / 4 * 3).max(1) } else { buckets / 3 * 2 }
+}
+
 impl<T: Keyed> Table<T> {
     pub fn len(&self) -> usize {
         self.len
@@ -479,6 +486,9 @@ impl<T: Keyed> Table<T> {
             self.buckets = Buckets::default();
         } else if buckets > 3 && self.len < buckets * 3 / 2 {
             self.resize(buckets / 2);
+        } else if (2..=SMALL).contains(&buckets) && self.len <= smaller(buckets) * FULL * 2 / 3 {
+            // Most tables are small, and many of them would otherwise keep the size that they once needed.
+            self.resize(smaller(buckets));
         }
     }
 
@@ -677,6 +687,18 @@ mod tests {
             assert_eq!(larger(buckets), next);
         }
         assert!((0..10_000).all(|buckets| buckets < larger(buckets)));
+    }
+
+    #[test]
+    fn a_small_table_does_not_keep_the_size_that_it_once_needed() {
+        let sizes: Vec<usize> = std::iter::successors(Some(1), |n| Some(larger(*n))).take(9).collect();
+        assert!(sizes.windows(2).all(|pair| smaller(pair[1]) == pair[0]), "{sizes:?}");
+        let mut table = Table::default();
+        (0..40).for_each(|i| insert(&mut table, i));
+        let grown = table.buckets().1;
+        (4..40).for_each(|i| drop(table.remove(hash_of(&key(i)), &key(i))));
+        assert_eq!((grown, table.buckets().1), (8, 1));
+        assert!((0..4).all(|i| table.get(hash_of(&key(i)), &key(i)).is_some()));
     }
 
     #[test]
