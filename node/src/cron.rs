@@ -30,7 +30,7 @@ pub async fn run(server: Arc<Server>) {
     let mut over_soft_limit = OverSoftLimit::default();
     server.memory.set_startup(crate::process::allocated());
     let (mut regular, mut memory) = (clock::monotonic(), clock::monotonic());
-    let mut more_expires = false;
+    let (mut more_expires, mut corrected) = (false, 0);
     loop {
         let now = clock::monotonic();
         let is_regular = regular <= now;
@@ -47,7 +47,11 @@ pub async fn run(server: Arc<Server>) {
         let mut more_evictions = false;
         if is_regular || memory <= now {
             memory = now + MEMORY;
-            server.correct_memory();
+            // The allocator's total is not free: an idle server is measured now and then.
+            if is_regular || server.memory.figure() != corrected {
+                server.correct_memory();
+                corrected = server.memory.figure();
+            }
             server.memory.watch_limit(settings.maxmemory, clock::unix_millis().0);
             limit_clients(&server, settings.maxmemory_clients, &executor.stats);
         }
