@@ -123,11 +123,18 @@ impl Directory {
         OpenOptions::new().read(true).append(true).open(self.path_of(name))
     }
 
-    /// Deletes the history files and forgets them. What cannot be deleted stays in the manifest.
+    /// Deletes the history files and forgets them; what cannot be deleted stays in the manifest.
     pub fn delete_history(&self, manifest: &mut Manifest) -> io::Result<()> {
         if manifest.history.is_empty() {
             return Ok(());
         }
+        self.delete_files(manifest);
+        self.write_manifest(manifest)
+    }
+
+    /// As [`Directory::delete_history`], but the manifest on disk names them until it is written the next time: who
+    /// reads it does not mind that they are gone.
+    pub fn delete_files(&self, manifest: &mut Manifest) {
         manifest.history.retain(|file| match fs::remove_file(self.path_of(&file.name)) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -136,6 +143,5 @@ impl Directory {
                 true
             }
         });
-        self.write_manifest(manifest)
     }
 }

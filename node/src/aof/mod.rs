@@ -24,7 +24,6 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,7 +39,7 @@ use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
-use manifest::Manifest;
+use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
 use rewrite::Refused;
 use writer::{Writer, create_incremental};
@@ -61,7 +60,7 @@ enum Order {
     /// Go on in a new file behind this entry: a snapshot contains the log up to there.
     Rotate { at: Position, rewrite: Arc<rewrite::Shared> },
     /// The snapshot is in this file: it and the files since the rotation are the data.
-    Adopt { base: PathBuf, bytes: u64, rewrite: Arc<rewrite::Shared> },
+    Adopt { base: AofFile, bytes: u64, rewrite: Arc<rewrite::Shared> },
 }
 
 /// For INFO. Written by the writer.
@@ -417,6 +416,7 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
         None => {
             let name = manifest.next_incremental(directory.prefix());
             let current = create_incremental(&directory, name, last, shard.as_ref(), &terms)?;
+            current.file.sync_data()?;
             manifest.incremental.push(current.name.clone());
             directory.write_manifest(&manifest)?;
             current

@@ -11,7 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use keyward_proto::time::Monotonic;
 
 use super::Order;
 use super::directory::Directory;
+use super::manifest::AofFile;
 use crate::clock;
 use crate::server::Server;
 use crate::snapshot::save::{Purpose, write_to};
@@ -134,8 +135,9 @@ pub(super) fn start(server: &Arc<Server>, directory: Directory) {
 
 fn run(server: &Arc<Server>, directory: &Directory) {
     let started = clock::monotonic();
+    sync_current(directory);
     let temporary = directory.path_of(&format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
-    let result = write_base(server, &temporary);
+    let result = write_base(server, directory, &temporary);
     let now = clock::monotonic();
     match &result {
         Ok(bytes) => {
@@ -155,7 +157,7 @@ fn run(server: &Arc<Server>, directory: &Directory) {
 }
 
 /// Returns the base's size once it counts.
-fn write_base(server: &Arc<Server>, temporary: &PathBuf) -> Result<u64, String> {
+fn write_base(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> Result<u64, String> {
     let shared = Arc::new(Shared::default());
     let at_beginning = {
         let (server, shared) = (Arc::clone(server), Arc::clone(&shared));
@@ -170,7 +172,7 @@ fn write_base(server: &Arc<Server>, temporary: &PathBuf) -> Result<u64, String> 
     let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, Purpose::AofBase);
     let written = written.map_err(|e| e.to_string())?;
     wait_for_commit(server, written.beginning.position, &shared)?;
-    let base = temporary.clone();
+    let base = name_base(directory, temporary).map_err(|e| format!("can't rename the new base: {e}"))?;
     server.aof.order(server, Order::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(&shared) });
     while !shared.done.load(Ordering::Acquire) {
         if shared.given_up.load(Ordering::Acquire) {
@@ -179,6 +181,24 @@ fn write_base(server: &Arc<Server>, temporary: &PathBuf) -> Result<u64, String> 
         std::thread::sleep(POLL);
     }
     Ok(written.bytes)
+}
+
+/// The writer has to sync the file when it leaves it: the less there is to do then the shorter clients wait.
+fn sync_current(directory: &Directory) {
+    let manifest = directory.read_manifest().ok().flatten().unwrap_or_default();
+    let synced = manifest.incremental.last().map(|file| directory.open(&file.name)?.sync_data());
+    if let Some(Err(error)) = synced {
+        tracing::debug!(%error, "the file in use is not synced beforehand");
+    }
+}
+
+/// Gives the base the name that the next manifest will know it by.
+fn name_base(directory: &Directory, temporary: &Path) -> io::Result<AofFile> {
+    let manifest = directory.read_manifest().map_err(io::Error::other)?.unwrap_or_default();
+    let name = manifest.next_base(directory.prefix());
+    std::fs::rename(temporary, directory.path_of(&name.name))?;
+    directory.sync()?;
+    Ok(name)
 }
 
 fn wait_for_commit(server: &Server, position: Position, shared: &Shared) -> Result<(), String> {

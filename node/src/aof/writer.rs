@@ -20,7 +20,6 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -219,7 +218,7 @@ impl Writer {
                 self.rewrite = Some(Rewrite { at, shared: rewrite, rotated: None });
             }
             Order::Adopt { base, bytes, rewrite } => {
-                let adopted = self.adopt(&base, bytes, &rewrite);
+                let adopted = self.adopt(base, bytes, &rewrite);
                 if let Err(error) = &adopted {
                     tracing::warn!(%error, "the new base of the write log can't be put in place");
                     rewrite.given_up.store(true, Ordering::Release);
@@ -603,24 +602,21 @@ impl Writer {
     }
 
     /// The base is written and synced: from now on it and the files since are the data.
-    fn adopt(&mut self, base: &Path, bytes: u64, shared: &Arc<rewrite::Shared>) -> io::Result<()> {
+    fn adopt(&mut self, base: AofFile, bytes: u64, shared: &Arc<rewrite::Shared>) -> io::Result<()> {
         let is_current = |r: &Rewrite| Arc::ptr_eq(&r.shared, shared);
         let rotated = self.rewrite.as_ref().filter(|r| is_current(r)).and_then(|r| r.rotated.clone());
         let Some(first) = rotated else {
             return Err(io::Error::other("the rewrite was given up"));
         };
-        self.current.file.sync_data()?;
-        let name = self.manifest.next_base(self.directory.prefix());
-        std::fs::rename(base, self.directory.path_of(&name.name))?;
         let old = std::mem::take(&mut self.manifest);
         let (kept, gone): (Vec<AofFile>, Vec<AofFile>) =
             old.incremental.iter().cloned().partition(|f| first.seq <= f.seq);
-        let mut manifest = Manifest { base: Some(name), incremental: kept, history: old.history.clone() };
+        let mut manifest = Manifest { base: Some(base), incremental: kept, history: old.history.clone() };
         if !manifest.incremental.contains(&first) {
             manifest.incremental.push(first);
         }
         manifest.history.extend(old.base.iter().cloned().chain(gone).chain(self.unlisted.iter().cloned()));
-        if let Err(error) = self.directory.sync().and_then(|()| self.directory.write_manifest(&manifest)) {
+        if let Err(error) = self.directory.write_manifest(&manifest) {
             self.manifest = old;
             return Err(error);
         }
@@ -628,9 +624,7 @@ impl Writer {
         self.unlisted.clear();
         self.rewrite = None;
         self.complete = true;
-        if let Err(error) = self.directory.delete_history(&mut self.manifest) {
-            tracing::warn!(%error, "the files that the rewrite has replaced are not all forgotten");
-        }
+        self.directory.delete_files(&mut self.manifest);
         let counters = &self.server.aof.counters;
         counters.base_bytes.store(bytes, Ordering::Relaxed);
         counters.earlier_bytes.store(0, Ordering::Relaxed);
@@ -657,7 +651,7 @@ fn up_to(slice: Slice, index: LogIndex) -> Slice {
     Slice { count, bytes: slice.bytes.slice(..bytes), ..slice }
 }
 
-/// A new incremental file with its head; the manifest does not name it yet.
+/// A new incremental file with its head. Nothing of it is synced, and the manifest does not name it yet.
 pub(super) fn create_incremental(
     directory: &Directory,
     name: AofFile,
@@ -669,9 +663,6 @@ pub(super) fn create_incremental(
     let index = follows.index;
     let mut incremental = Incremental::new(name, file, 0, index, index, Default::default());
     incremental.append(head_line(follows, shard, terms).as_bytes())?;
-    incremental.file.sync_data()?;
-    incremental.synced = Mark { bytes: incremental.len(), index };
-    directory.sync()?;
     Ok(incremental)
 }
 
