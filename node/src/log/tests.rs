@@ -185,3 +185,57 @@ fn random_histories_stay_consistent() {
         }
     }
 }
+
+#[test]
+fn the_disk_follows_the_log_and_turns_back_with_it() {
+    let mut log = WriteLog::new(1 << 20);
+    let term = Term::new(1);
+    log.append(term, b"before the disk");
+    log.attach_disk();
+    assert_eq!((log.written(), log.durable()), (LogIndex::new(1), LogIndex::new(1)));
+    for _ in 0..4 {
+        log.append(term, b"12345678");
+    }
+    assert_eq!(log.unwritten_bytes(), 48);
+    let slice = log.read_from(LogIndex::new(2), 24).unwrap();
+    assert!(log.set_written(slice.last().index, slice.bytes.len() as u64));
+    assert!(log.set_durable(LogIndex::new(2)));
+    assert_eq!(
+        (log.written(), log.durable(), log.unwritten_bytes()),
+        (LogIndex::new(3), LogIndex::new(2), 24)
+    );
+    // What is not written is never dropped.
+    log.release(LogIndex::new(5));
+    log.check_invariants();
+    // What the writer reports about entries that are gone does not count.
+    let mut log = WriteLog::new(1 << 20);
+    log.attach_disk();
+    for _ in 0..4 {
+        log.append(term, b"12345678");
+    }
+    let slice = log.read_from(LogIndex::new(1), 1 << 20).unwrap();
+    assert!(log.set_written(LogIndex::new(3), 36) && log.set_durable(LogIndex::new(3)));
+    log.truncate_after(LogIndex::new(2));
+    log.append(Term::new(2), b"12345678");
+    assert!(!log.set_written(slice.last().index, 12) && !log.set_durable(LogIndex::new(3)));
+    assert_eq!(
+        (log.written(), log.durable(), log.unwritten_bytes()),
+        (LogIndex::new(2), LogIndex::new(2), 12)
+    );
+    assert_eq!(log.take_rewind(), Some(Rewind::To(LogIndex::new(2))));
+    assert!(log.set_written(LogIndex::new(3), 12));
+    // A sync that failed is no rewind: the same entries are written again.
+    log.retract_disk(LogIndex::new(1));
+    assert_eq!(
+        (log.written(), log.durable(), log.unwritten_bytes()),
+        (LogIndex::new(1), LogIndex::new(1), 24)
+    );
+    log.reset(Position::new(2, 10));
+    assert_eq!(
+        (log.written(), log.durable(), log.take_rewind()),
+        (LogIndex::new(10), LogIndex::ZERO, Some(Rewind::All))
+    );
+    log.check_invariants();
+    log.detach_disk();
+    assert_eq!(log.durable(), LogIndex::new(u64::MAX));
+}
