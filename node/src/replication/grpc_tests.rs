@@ -432,7 +432,8 @@ fn a_hand_off_moves_the_role_without_a_gap_in_the_history() {
         let b = start(2, &address, 1 << 20).await;
         eventually("b is in sync", || sentinel.shard().in_sync.len() == 2).await;
         // Until the answer has arrived the primary knows of nobody who could take over.
-        let members = || a.replication.topology().borrow().shards.values().map(|s| s.in_sync.len()).sum::<usize>();
+        let members =
+            || a.replication.topology().borrow().shards.values().map(|s| s.in_sync.len()).sum::<usize>();
         eventually("a knows it", || members() == 2).await;
         a.write(1, b"one");
         assert_eq!(a.replication.handoff(None).await, Ok(()));
