@@ -64,7 +64,7 @@ fn load_listpack(text: Text<'_>, limits: HashLimits) -> Result<Loaded<'static>, 
     let list = listpack(text)?;
     let elements: Vec<Element<'_>> = list.iter().collect();
     not_empty(elements.len())?;
-    if elements.len() % 2 != 0 {
+    if !elements.len().is_multiple_of(2) {
         return Err(ODD);
     }
     if has_duplicates(elements.iter().step_by(2).map(|field| &**field).collect()) {

@@ -76,7 +76,7 @@ fn load_listpack(text: Text<'_>, limits: SortedSetLimits) -> Result<Loaded<'stat
     let list = listpack(text)?;
     let elements: Vec<Element<'_>> = list.iter().collect();
     not_empty(elements.len())?;
-    if elements.len() % 2 != 0 {
+    if !elements.len().is_multiple_of(2) {
         return Err(ODD);
     }
     let members: Vec<(&[u8], f64)> = elements
