@@ -54,7 +54,7 @@ fn used_memory_stays_within_the_limit() {
     assert!(!call(&server, &["GET", "k"]).is_error());
     // Now it can, without a command that needs memory.
     call(&server, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    assert!(wait_until(DEADLINE, || info(&server, "memory", "used_memory") < 10_400_000));
+    assert!(wait_until(DEADLINE, || info(&server, "memory", "used_memory") < 10_700_000));
     assert!(!call(&server, &["SET", "k", "v"]).is_error());
 }
 
@@ -79,8 +79,8 @@ fn a_large_value_makes_room_though_it_is_freed_later() {
     assert!(wait_until(DEADLINE, || info(&server, "memory", "lazyfreed_objects") == 1));
     assert_eq!(info(&server, "memory", "lazyfree_pending_objects"), 0);
     assert_eq!(call(&server, &["EXISTS", "large"]).integer(), Some(0));
-    // Nothing else had to go while the large value was being freed.
-    assert_eq!(call(&server, &["DBSIZE"]).integer(), Some(100));
+    // Hardly anything else had to go: a draw may miss the large one, but not often.
+    assert!(Some(80) < call(&server, &["DBSIZE"]).integer());
 }
 
 #[test]
