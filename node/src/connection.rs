@@ -468,7 +468,7 @@ impl Connection {
 
     fn protocol_error(&mut self, text: &str) {
         let mut out = BytesMut::new();
-        ReplyWriter::new(&mut out, Version::Resp2).error(&format!("ERR {text}"));
+        ReplyWriter::new(&mut out, Version::Resp2).error(format!("ERR {text}"));
         self.send_after_held(&out);
         self.closing = true;
     }

@@ -161,7 +161,7 @@ pub async fn answer(server: Arc<Server>, request: ControlRequest) {
     let mut writer = ReplyWriter::new(&mut out, Version::Resp2);
     match result {
         Ok(()) => writer.ok(),
-        Err(text) => writer.error(&format!("ERR {text}")),
+        Err(text) => writer.error(format!("ERR {text}")),
     }
     if request.answer.send(out.freeze()).is_ok() {
         request.wake.notify_one();
