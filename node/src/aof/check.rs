@@ -131,7 +131,7 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
     let mut reader = FileReader::new(file)?;
     let mut report = Report {
         path: path.to_owned(),
-        bytes: reader.len(),
+        bytes: reader.size(),
         ok_bytes: 0,
         batches: 0,
         entries: 0,
@@ -143,7 +143,7 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
     };
     loop {
         report.ok_bytes = reader.at();
-        match reader.next() {
+        match reader.read() {
             Ok(Record::End) => return Ok(report),
             Ok(Record::Head(head)) => report.last = head.follows,
             Ok(Record::Shard(_)) => {}

@@ -78,7 +78,8 @@ impl Incremental {
         Incremental { name, file: Arc::new(file), len, dirty: true, follows, synced, batches }
     }
 
-    pub fn len(&self) -> u64 {
+    /// Bytes that are whole.
+    pub fn size(&self) -> u64 {
         self.len
     }
 
@@ -201,7 +202,7 @@ mod tests {
         let mut reader = FileReader::new(file.file.try_clone().unwrap()).unwrap();
         let mut found = Vec::new();
         loop {
-            match reader.next().unwrap() {
+            match reader.read().unwrap() {
                 Record::Batch(head, _) => found.push((head.first.get(), head.count)),
                 Record::End => return found,
                 other => panic!("{other:?}"),
@@ -231,7 +232,7 @@ mod tests {
             file.cut_after(LogIndex::new(index), &mut encoder).unwrap();
             let found = indexes(&file);
             assert_eq!(found.iter().map(|(_, n)| n).sum::<u64>(), index);
-            assert_eq!(file.len(), file.file.metadata().unwrap().len());
+            assert_eq!(file.size(), file.file.metadata().unwrap().len());
             let slice = log.read_from(LogIndex::new(index), frame).unwrap();
             let bytes = encoder.encode(&slice, LogIndex::new(2), 0).to_vec();
             file.append_batch(&bytes, slice.term, slice.first, 1, LogIndex::new(2)).unwrap();

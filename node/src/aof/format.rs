@@ -17,7 +17,7 @@
 //! with what is there.
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
+use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 use keyward_proto::resp::{Args, Batch, Limits, ProtocolError, RequestReader};
 
@@ -54,7 +54,7 @@ pub struct BatchHead {
     pub body_bytes: u64,
     crc: u32,
     /// Of the line.
-    digest: Digest,
+    line_crc: u64,
 }
 
 impl BatchHead {
@@ -64,9 +64,9 @@ impl BatchHead {
     }
 
     pub fn verifies(&self, body: &[u8]) -> bool {
-        let mut digest = self.digest;
-        digest.update(body);
-        digest.finalize() == u64::from(self.crc)
+        let body_crc = crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, body);
+        let crc = checksum_combine(CrcAlgorithm::Crc32Iscsi, self.line_crc, body_crc, body.len() as u64);
+        crc == u64::from(self.crc)
     }
 }
 
@@ -83,9 +83,8 @@ pub fn parse_annotation(line: &[u8]) -> Option<Annotation> {
     let (signed, crc) = text.rsplit_once(" x=")?;
     // As it is written and in no other way: every changed byte counts.
     let crc = u32::from_str_radix(crc, 16).ok().filter(|n| crc == format!("{n:08x}"))?;
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(signed.as_bytes());
-    let matches = digest.finalize() == u64::from(crc);
+    let line_crc = crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, signed.as_bytes());
+    let matches = line_crc == u64::from(crc);
     let mut words = signed.split(' ');
     let kind = words.next()?;
     let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
@@ -114,7 +113,7 @@ pub fn parse_annotation(line: &[u8]) -> Option<Annotation> {
                 synced: number(value("s")?)?,
                 body_bytes: number(value("b")?)?,
                 crc,
-                digest,
+                line_crc,
             };
             let sound = head.first > LogIndex::ZERO && head.first.get().checked_add(head.count).is_some();
             sound.then_some(Annotation::Batch(head))

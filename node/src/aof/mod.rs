@@ -299,7 +299,7 @@ fn count_bytes(server: &Server, writer: &Writer) {
     let size = |name: &str| writer.directory.path_of(name).metadata().map_or(0, |m| m.len());
     let base = writer.manifest.base.as_ref().map_or(0, |f| size(&f.name));
     let all: u64 = writer.manifest.incremental.iter().map(|f| size(&f.name)).sum();
-    let (counters, current) = (&server.aof.counters, writer.current.len());
+    let (counters, current) = (&server.aof.counters, writer.current.size());
     counters.base_bytes.store(base, Ordering::Relaxed);
     counters.earlier_bytes.store(all.saturating_sub(current), Ordering::Relaxed);
     counters.current_bytes.store(current, Ordering::Relaxed);

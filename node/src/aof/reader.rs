@@ -83,7 +83,8 @@ impl FileReader {
         self.at
     }
 
-    pub fn len(&self) -> u64 {
+    /// Bytes of the file.
+    pub fn size(&self) -> u64 {
         self.len
     }
 
@@ -93,7 +94,7 @@ impl FileReader {
 
     /// # Errors
     /// A [`Fault`]; the reader stays where it is.
-    pub fn next(&mut self) -> Result<Record, Fault> {
+    pub fn read(&mut self) -> Result<Record, Fault> {
         loop {
             self.fill(LINE_BYTES_MAX)?;
             let window = &self.window[self.start..];
@@ -229,7 +230,7 @@ impl FileReader {
         let mut next = at + 1;
         while let Some(candidate) = self.find_mark(next)? {
             self.move_to(candidate)?;
-            if let Ok(Record::Batch(head, _)) = self.next()
+            if let Ok(Record::Batch(head, _)) = self.read()
                 && at < head.synced
             {
                 return Ok(Some(candidate));

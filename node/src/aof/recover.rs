@@ -311,7 +311,7 @@ impl Loader<'_> {
         loop {
             let at = reader.at();
             let at_record = |e: String| format!("'{}', offset {at}: {e}", path.display());
-            match reader.next() {
+            match reader.read() {
                 Ok(Record::End) => break,
                 Ok(Record::Head(head)) => {
                     self.head(&head).map_err(at_record)?;
@@ -350,7 +350,7 @@ impl Loader<'_> {
     /// Decides about what cannot be read: a torn tail goes, anything else ends the start.
     fn cut(&self, reader: &mut FileReader, fault: &Fault, path: &Path, is_last: bool) -> Result<(), String> {
         let (name, at, reason) = (path.display(), fault.at, &fault.reason);
-        let size = reader.len() - at;
+        let size = reader.size() - at;
         let damaged = |what: &str| {
             format!(
                 "'{name}' is damaged at offset {at}: {reason} ({what}). Make a backup of the directory; then restore it, \

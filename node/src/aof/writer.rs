@@ -255,7 +255,7 @@ impl Writer {
         let settled = if slice.term == Term::ZERO { last } else { commit };
         let synced = match self.policy() {
             // Nobody will say when it is on disk: what is found damaged later is taken for damage.
-            Fsync::No => self.current.len(),
+            Fsync::No => self.current.size(),
             Fsync::Always | Fsync::EverySecond => self.current.synced.bytes,
         };
         let bytes = self.encoder.encode(slice, commit.min(last), synced);
@@ -289,7 +289,7 @@ impl Writer {
             }
             wait = due.since(now);
         }
-        if self.policy() == Fsync::EverySecond && self.current.synced.bytes < self.current.len() {
+        if self.policy() == Fsync::EverySecond && self.current.synced.bytes < self.current.size() {
             wait = wait.min((self.synced_at + SYNC_EVERY).since(now));
         }
         if self.retry_at.is_some() {
@@ -357,13 +357,13 @@ impl Writer {
         } else if self.complete {
             shared.gate.set_alone_commit(durable);
         }
-        self.aof().counters.current_bytes.store(self.current.len(), Ordering::Relaxed);
+        self.aof().counters.current_bytes.store(self.current.size(), Ordering::Relaxed);
     }
 
     // ------------------------------------------------------------------ syncing
 
     fn mark(&self) -> Mark {
-        Mark { bytes: self.current.len(), index: self.written }
+        Mark { bytes: self.current.size(), index: self.written }
     }
 
     fn sync_now(&mut self) -> io::Result<()> {
@@ -382,7 +382,7 @@ impl Writer {
             // A file that is not written any more was synced by itself.
             if Arc::ptr_eq(&done.file, &self.current.file) {
                 done.result?;
-                if self.current.synced.index <= done.mark.index && done.mark.bytes <= self.current.len() {
+                if self.current.synced.index <= done.mark.index && done.mark.bytes <= self.current.size() {
                     self.current.synced = done.mark;
                     self.server.shared.log.lock().pin(PIN, done.mark.index);
                 }
@@ -397,7 +397,7 @@ impl Writer {
         }
         let due = self.policy() == Fsync::EverySecond
             && self.retry_at.is_none()
-            && self.current.synced.bytes < self.current.len()
+            && self.current.synced.bytes < self.current.size()
             && SYNC_EVERY <= now.since(self.synced_at)
             && !self.syncer.is_busy();
         if due {
@@ -582,7 +582,7 @@ impl Writer {
         // What comes before a file is on the disk when the file counts.
         self.current.file.sync_data()?;
         next.file.sync_data()?;
-        next.synced = Mark { bytes: next.len(), index: self.written };
+        next.synced = Mark { bytes: next.size(), index: self.written };
         if self.complete {
             let mut manifest = self.manifest.clone();
             manifest.incremental.push(next.name.clone());
@@ -590,7 +590,7 @@ impl Writer {
             self.manifest = manifest;
         }
         let counters = &self.server.aof.counters;
-        counters.earlier_bytes.fetch_add(self.current.len(), Ordering::Relaxed);
+        counters.earlier_bytes.fetch_add(self.current.size(), Ordering::Relaxed);
         self.encoder = encoder;
         if let Some(rewrite) = &mut self.rewrite {
             rewrite.rotated = Some(next.name.clone());
@@ -628,7 +628,7 @@ impl Writer {
         let counters = &self.server.aof.counters;
         counters.base_bytes.store(bytes, Ordering::Relaxed);
         counters.earlier_bytes.store(0, Ordering::Relaxed);
-        counters.rewritten_bytes.store(bytes + self.current.len(), Ordering::Relaxed);
+        counters.rewritten_bytes.store(bytes + self.current.size(), Ordering::Relaxed);
         self.server.shared.log.lock().set_disk_gates(true);
         if std::mem::take(&mut self.lost) {
             self.retry_at = Some(clock::monotonic());
