@@ -102,7 +102,7 @@ pub(super) fn merge_output_limits(current: &str, value: &str) -> Result<String, 
     Ok(merged.iter().map(|(class, limits)| format!("{class} {limits}")).collect::<Vec<_>>().join(" "))
 }
 
-/// Bytes: `1k` is 1000, `1kb` 1024, and so on. A number beyond 64 bits counts as the largest.
+/// Bytes: `1k` is 1000, `1kb` 1024, and so on. What does not fit into 64 bits only by its unit counts as the largest.
 pub(super) fn parse_memory(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit: u64 = match text[digits..].to_ascii_lowercase().as_str() {
@@ -115,10 +115,7 @@ pub(super) fn parse_memory(text: &str) -> Option<u64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    if digits == 0 {
-        return None;
-    }
-    Some(text[..digits].parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit))
+    Some(text[..digits].parse::<u64>().ok()?.saturating_mul(unit))
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Session {
         let command = lower(first);
         let mut out = ReplyWriter::new(out, self.version);
         let Some((_, arity, flags)) = COMMANDS.iter().find(|(name, ..)| *name == command) else {
-            out.error(&unknown_command(first, rest));
+            out.error(unknown_command(first, rest));
             return Wish::Nothing;
         };
         if !self.is_authenticated && !flags.contains(&"no_auth") {
@@ -121,14 +121,14 @@ impl Session {
             return Wish::Nothing;
         }
         if !fits(*arity, args.len()) {
-            out.error(&format!("ERR wrong number of arguments for '{command}' command"));
+            out.error(format!("ERR wrong number of arguments for '{command}' command"));
             return Wish::Nothing;
         }
         let always = ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "quit", "reset"];
         if self.is_subscribed() && self.version == Version::Resp2 && !always.contains(&command.as_str()) {
             let with_subcommand = ["client", "sentinel", "command"].contains(&command.as_str());
             let sub = rest.first().filter(|_| with_subcommand).map(|s| format!("|{}", lower(s)));
-            out.error(&format!(
+            out.error(format!(
                 "ERR Can't execute '{command}{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
                  allowed in this context",
                 sub.unwrap_or_default()
@@ -238,7 +238,7 @@ impl Session {
                 }
                 _ => {
                     let option = String::from_utf8_lossy(option);
-                    return out.error(&format!("ERR Syntax error in HELLO option '{option}'"));
+                    return out.error(format!("ERR Syntax error in HELLO option '{option}'"));
                 }
             };
         }
@@ -293,17 +293,17 @@ impl Session {
                     out.ok();
                 }
                 name @ ("lib-name" | "lib-ver") => {
-                    out.error(&format!("ERR {name} cannot contain spaces, newlines or special characters."))
+                    out.error(format!("ERR {name} cannot contain spaces, newlines or special characters."))
                 }
-                other => out.error(&format!("ERR Unrecognized option '{other}'")),
+                other => out.error(format!("ERR Unrecognized option '{other}'")),
             },
             ("list" | "info", _) => out.verbatim("txt", self.describe(view.now).as_bytes()),
             ("no-evict" | "no-touch", [_]) => out.ok(),
             ("reply", [mode]) if lower(mode) == "on" => out.ok(),
             (sub @ ("id" | "getname" | "setname" | "setinfo" | "no-evict" | "no-touch" | "reply"), _) => {
-                out.error(&format!("ERR wrong number of arguments for 'client|{sub}' command"));
+                out.error(format!("ERR wrong number of arguments for 'client|{sub}' command"));
             }
-            _ => out.error(&unknown_subcommand(first, "CLIENT")),
+            _ => out.error(unknown_subcommand(first, "CLIENT")),
         }
     }
 
@@ -426,6 +426,6 @@ fn command_table(rest: &[Bytes], out: &mut ReplyWriter<'_>) {
                 }
             }
         }
-        _ => out.error(&unknown_subcommand(sub, "COMMAND")),
+        _ => out.error(unknown_subcommand(sub, "COMMAND")),
     }
 }

@@ -106,7 +106,7 @@ async fn converse(
                 Ok(None) => break,
                 Ok(Some(args)) => close = answer(sentinel, counters, &mut session, &args, &mut output),
                 Err(e) => {
-                    ReplyWriter::new(&mut output, Version::Resp2).error(&format!("ERR {e}"));
+                    ReplyWriter::new(&mut output, Version::Resp2).error(format!("ERR {e}"));
                     close = true;
                 }
             }

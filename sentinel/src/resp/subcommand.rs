@@ -76,11 +76,11 @@ pub(super) fn sentinel(view: &View<'_>, rest: &[Bytes], out: &mut ReplyWriter<'_
     let Some((first, args)) = rest.split_first() else { return Wish::Nothing };
     let subcommand = lower(first);
     let Some((least, most)) = sentinel_arity(&subcommand) else {
-        out.error(&unknown_subcommand(first, "SENTINEL"));
+        out.error(unknown_subcommand(first, "SENTINEL"));
         return Wish::Nothing;
     };
     if args.len() < least || most < args.len() {
-        out.error(&format!("ERR wrong number of arguments for 'sentinel|{subcommand}' command"));
+        out.error(format!("ERR wrong number of arguments for 'sentinel|{subcommand}' command"));
         return Wish::Nothing;
     }
     let first = args.first().cloned().unwrap_or_default();
@@ -144,7 +144,7 @@ fn about_primary(view: &View<'_>, subcommand: &str, name: &[u8], out: &mut Reply
                     "OK {usable} usable Sentinels. Quorum and failover authorization can be reached"
                 ));
             } else {
-                out.error(&format!(
+                out.error(format!(
                     "NOQUORUM {usable} usable Sentinels. Not enough available Sentinels to reach the specified quorum \
                      for this primary. Not enough available Sentinels to reach the majority and authorize a failover"
                 ));
