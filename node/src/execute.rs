@@ -1069,16 +1069,15 @@ enum Admission {
     Stop(Stop),
 }
 
-/// Whether a command is refused when memory is short. What is queued in a transaction takes memory, whatever it is.
+/// Whether a command is refused when memory is short.
 fn needs_memory(session: &Session, row: &Row, admitted: &Admission) -> bool {
     match admitted {
         Admission::Stop(_) => false,
-        Admission::Queue => true,
         Admission::Execute if row.scope == Scope::Transaction => {
             let transaction = session.transaction.as_ref();
             transaction.is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(table::DENYOOM)))
         }
-        Admission::Execute => row.has(table::DENYOOM),
+        Admission::Execute | Admission::Queue => row.has(table::DENYOOM),
     }
 }
 
