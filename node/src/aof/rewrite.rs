@@ -23,6 +23,7 @@ use super::Order;
 use super::directory::Directory;
 use super::manifest::AofFile;
 use crate::clock;
+use crate::process;
 use crate::server::Server;
 use crate::snapshot::save::{Purpose, write_to};
 
@@ -134,6 +135,7 @@ pub(super) fn start(server: &Arc<Server>, directory: Directory) {
 }
 
 fn run(server: &Arc<Server>, directory: &Directory) {
+    process::run_in_background();
     let started = clock::monotonic();
     sync_current(directory);
     let temporary = directory.path_of(&format!("temp-rewriteaof-bg-{}.aof", std::process::id()));

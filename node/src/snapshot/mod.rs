@@ -31,6 +31,7 @@ use crate::config::Settings;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::snapshot::{Encode, PieceLimit, Records, Walk};
+use crate::process;
 use crate::rdb::Compression;
 use crate::rdb::record::{self, Access};
 use crate::rdb::value::pieces;
@@ -251,6 +252,7 @@ impl Snapshots {
 
 /// The thread: takes snapshots as long as somebody waits for one.
 fn run(server: &Arc<Server>) {
+    process::run_in_background();
     let snapshots = &server.snapshots;
     loop {
         {

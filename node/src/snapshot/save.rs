@@ -246,6 +246,7 @@ impl Saves {
         let (answer, result) = oneshot::channel();
         let thread = Arc::clone(server);
         let spawned = std::thread::Builder::new().name("save".into()).spawn(move || {
+            process::run_in_background();
             let stream = thread.snapshots.request(&thread, Box::new(|_| {}));
             if kind == Kind::Foreground {
                 thread.snapshots.hurry();
