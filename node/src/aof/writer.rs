@@ -84,6 +84,9 @@ pub(super) struct Writer {
     /// The last entry in the file.
     pub(super) written: LogIndex,
     pub(super) syncer: Arc<Syncer>,
+    /// The syncer works, or what it has done was not looked at yet.
+    pub(super) is_syncing: bool,
+    /// When it began, until it is counted as delayed.
     pub(super) sync_started_at: Option<Monotonic>,
     pub(super) synced_at: Monotonic,
     pub(super) retry_at: Option<Monotonic>,
@@ -105,6 +108,9 @@ pub(super) struct Rewrite {
     shared: Arc<rewrite::Shared>,
     /// The file that follows the snapshot.
     rotated: Option<AofFile>,
+    /// The snapshot, as soon as it is written: with its bytes. A small one may be before the writer has got to the
+    /// rotation, since it may have had to wait for the disk.
+    base: Option<(AofFile, u64)>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -136,6 +142,7 @@ impl Writer {
             encoder: Encoder::default(),
             written,
             syncer: Syncer::start()?,
+            is_syncing: false,
             sync_started_at: None,
             synced_at: now,
             retry_at: None,
@@ -195,6 +202,7 @@ impl Writer {
             }
             return Next::Again;
         }
+        self.adopt_if_ready();
         match self.look() {
             Found::Rewound(rewind) => self.rewind(rewind),
             Found::Shard(shard) => self.note_shard(shard),
@@ -215,14 +223,26 @@ impl Writer {
             Order::Stop => self.stopping = true,
             Order::Rotate { at, rewrite } => {
                 self.give_up_rewrite();
-                self.rewrite = Some(Rewrite { at, shared: rewrite, rotated: None });
+                self.rewrite = Some(Rewrite { at, shared: rewrite, rotated: None, base: None });
             }
-            Order::Adopt { base, bytes, rewrite } => {
-                let adopted = self.adopt(base, bytes, &rewrite);
-                if let Err(error) = &adopted {
-                    tracing::warn!(%error, "the new base of the write log can't be put in place");
-                    rewrite.given_up.store(true, Ordering::Release);
-                }
+            Order::Adopt { base, bytes, rewrite } => match &mut self.rewrite {
+                Some(current) if Arc::ptr_eq(&current.shared, &rewrite) => current.base = Some((base, bytes)),
+                Some(_) | None => rewrite.given_up.store(true, Ordering::Release),
+            },
+        }
+    }
+
+    /// Puts the new base in place, if it is written and the file that follows it has begun.
+    fn adopt_if_ready(&mut self) {
+        let ready = self.rewrite.take_if(|r| r.rotated.is_some() && r.base.is_some());
+        let Some(Rewrite { shared, rotated: Some(first), base: Some((base, bytes)), .. }) = ready else {
+            return;
+        };
+        match self.adopt(first, base, bytes) {
+            Ok(()) => shared.done.store(true, Ordering::Release),
+            Err(error) => {
+                tracing::warn!(%error, "the new base of the write log can't be put in place");
+                shared.given_up.store(true, Ordering::Release);
             }
         }
     }
@@ -239,7 +259,7 @@ impl Writer {
         match log.read_from(self.written.next(), BATCH_BYTES) {
             // The next file begins behind this entry.
             Ok(slice) => Found::Entries(match &self.rewrite {
-                Some(Rewrite { at, rotated: None, .. }) => up_to(slice, at.index),
+                Some(Rewrite { at, rotated: None, .. }) if !self.is_syncing => up_to(slice, at.index),
                 Some(_) | None => slice,
             }),
             Err(_) => Found::Lost,
@@ -377,7 +397,7 @@ impl Writer {
     /// Takes note of a sync that has ended, and begins one that is due.
     fn look_after_sync(&mut self, now: Monotonic) -> io::Result<()> {
         if let Some(done) = self.syncer.take_done() {
-            self.sync_started_at = None;
+            (self.is_syncing, self.sync_started_at) = (false, None);
             self.aof().counters.pending_syncs.store(0, Ordering::Relaxed);
             // A file that is not written any more was synced by itself.
             if Arc::ptr_eq(&done.file, &self.current.file) {
@@ -399,10 +419,10 @@ impl Writer {
             && self.retry_at.is_none()
             && self.current.synced.bytes < self.current.size()
             && SYNC_EVERY <= now.since(self.synced_at)
-            && !self.syncer.is_busy();
+            && !self.is_syncing;
         if due {
             self.synced_at = now;
-            self.sync_started_at = Some(now);
+            (self.is_syncing, self.sync_started_at) = (true, Some(now));
             self.aof().counters.pending_syncs.store(1, Ordering::Relaxed);
             let (file, mark) = (Arc::clone(&self.current.file), self.mark());
             self.syncer.submit(Job { file, mark, waiting: std::thread::current() });
@@ -558,7 +578,8 @@ impl Writer {
     /// The current file has everything that the snapshot contains.
     fn rotation_due(&self) -> Option<Position> {
         let rewrite = self.rewrite.as_ref().filter(|r| r.rotated.is_none() && r.at.index <= self.written)?;
-        self.retry_at.is_none().then_some(rewrite.at)
+        // A sync that fails is told once, to whoever waits for it: nobody would ask about a file that was left.
+        (self.retry_at.is_none() && !self.is_syncing).then_some(rewrite.at)
     }
 
     /// Goes on in a new file that follows `at`. What the current one has beyond that (entries that are not applied
@@ -601,13 +622,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The base is written and synced: from now on it and the files since are the data.
-    fn adopt(&mut self, base: AofFile, bytes: u64, shared: &Arc<rewrite::Shared>) -> io::Result<()> {
-        let is_current = |r: &Rewrite| Arc::ptr_eq(&r.shared, shared);
-        let rotated = self.rewrite.as_ref().filter(|r| is_current(r)).and_then(|r| r.rotated.clone());
-        let Some(first) = rotated else {
-            return Err(io::Error::other("the rewrite was given up"));
-        };
+    /// The base is written and synced: from now on it and the files from `first` on are the data.
+    fn adopt(&mut self, first: AofFile, base: AofFile, bytes: u64) -> io::Result<()> {
         let old = std::mem::take(&mut self.manifest);
         let (kept, gone): (Vec<AofFile>, Vec<AofFile>) =
             old.incremental.iter().cloned().partition(|f| first.seq <= f.seq);
@@ -622,7 +638,6 @@ impl Writer {
         }
         self.manifest = manifest;
         self.unlisted.clear();
-        self.rewrite = None;
         self.complete = true;
         self.directory.delete_files(&mut self.manifest);
         let counters = &self.server.aof.counters;
@@ -635,7 +650,6 @@ impl Writer {
         }
         self.recovered();
         self.publish(0);
-        shared.done.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -672,5 +686,38 @@ fn rustix_text(error: &io::Error) -> String {
     match text.find(" (os error") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNode;
+
+    /// The writer may have waited for the disk while a small snapshot was written: both orders are there at once.
+    #[test]
+    fn a_base_that_is_written_before_the_files_are_changed_is_put_in_place() {
+        let node = TestNode::new();
+        let server = node.executor.server();
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "a");
+        let first = AofFile::incremental("a", 1);
+        let current = create_incremental(&directory, first.clone(), Position::ZERO, None, &[]).unwrap();
+        let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
+        directory.write_manifest(&manifest).unwrap();
+        server.shared.log.lock().attach_disk();
+        let mut writer =
+            Writer::new(server, directory.clone(), manifest, current, LogIndex::ZERO, None).unwrap();
+        let rewrite = Arc::new(rewrite::Shared::default());
+        let base = AofFile { name: "a.1.base.rdb".into(), seq: 1 };
+        server.aof.orders.lock().extend([
+            Order::Rotate { at: Position::ZERO, rewrite: Arc::clone(&rewrite) },
+            Order::Adopt { base: base.clone(), bytes: 0, rewrite: Arc::clone(&rewrite) },
+        ]);
+        (0..3).for_each(|_| drop(writer.step()));
+        assert!(rewrite.done.load(Ordering::Acquire) && !rewrite.given_up.load(Ordering::Acquire));
+        let manifest = directory.read_manifest().unwrap().unwrap();
+        assert_eq!((manifest.base, manifest.incremental), (Some(base), vec![AofFile::incremental("a", 2)]));
+        assert!(!directory.path_of("a.1.incr.aof").exists());
     }
 }
