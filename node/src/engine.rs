@@ -213,11 +213,12 @@ impl LargeSlots for LargeSlotsStream {
             };
             let mut parts: Vec<SnapshotPart> = Vec::new();
             for records in &chunk.records {
-                for (slot, bytes) in records.by_slot().filter(|(slot, _)| self.slots.contains(slot)) {
+                for part_of in records.by_slot().filter(|part_of| self.slots.contains(&part_of.slot)) {
+                    let (slot, bytes) = (part_of.slot, part_of.bytes);
                     let count = bytes.len().div_ceil(GROUP_BYTES_MAX);
                     for (number, piece) in bytes.chunks(GROUP_BYTES_MAX).enumerate() {
                         let mut payload = Vec::with_capacity(piece.len() + 8);
-                        let goes_on = number + 1 < count;
+                        let goes_on = number + 1 < count || part_of.goes_on;
                         Group { db: records.db, goes_on, records: piece }.push(&mut payload);
                         parts.push(part(slot, payload, false));
                     }

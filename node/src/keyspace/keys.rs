@@ -19,6 +19,7 @@ use rand::Rng;
 use super::access::AccessClock;
 use super::entry::{Compact, Entry, Epoch, NewValue, ValueRef, ValueType};
 use super::garbage::{Cause, Garbage, is_large};
+use super::snapshot::large::saving_id;
 use super::table::{ScanPosition, hash_of};
 use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
@@ -538,6 +539,12 @@ impl<'a> Keys<'a> {
 
     /// Drops an entry that is not in the keyspace any more; if that takes long, after the command.
     pub fn discard(&mut self, entry: Entry, cause: Cause) {
+        // What a snapshot is still saving is its own now.
+        let entry = match saving_id(&entry) {
+            Some(id) => self.space.cow.keep_entry(id, entry),
+            None => Some(entry),
+        };
+        let Some(entry) = entry else { return };
         if is_large(&entry) {
             self.garbage.push(Garbage { entry, cause });
         }
@@ -711,7 +718,7 @@ impl<'a> Keys<'a> {
         }
         let access = lfu.map_or(access, |(clock, random)| clock.touched(entry.access(), random));
         let mut replaced = None;
-        if is_large(entry) {
+        if is_large(entry) || saving_id(entry).is_some() {
             let mut new = Entry::new(key, value, before, access);
             new.set_epoch(epoch);
             replaced = Some(std::mem::replace(entry, new));
@@ -737,13 +744,17 @@ impl<'a> Keys<'a> {
         }
         let (db, expire_at, hash) = (self.db, entry.expire_at(), hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
+        if let Some(id) = saving_id(&entry) {
+            self.space.cow.note_moved(id, Slot::of(&key), db, &key);
+        }
         let state = self.state_mut(&key);
         state.table_mut(db).insert_new(hash, entry);
         state.count_expiry(db, None, expire_at);
         self.notify(EventClass::New, "new", &key);
     }
 
-    /// Deletes a key, expired or not. The caller emits the effect.
+    /// Deletes a key, expired or not. The caller emits the effect, and gives what this returns to [`Keys::discard`] or
+    /// [`Keys::insert_entry`], unless it is a string.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let db = self.db;
         let hash = self.key_hash(key);
@@ -776,7 +787,9 @@ impl<'a> Keys<'a> {
             Some(ValueRef::SortedSet(v)) => v.is_empty(),
         };
         if empty {
-            self.remove(key);
+            if let Some(entry) = self.remove(key) {
+                self.discard(entry, Cause::Deleted);
+            }
             self.notify(EventClass::Generic, "del", key);
         }
         empty

@@ -6,11 +6,14 @@
 //! lock at a time, saves each entry of the old epoch as a record and gives it the current one. Whoever changes or
 //! removes an entry of the old epoch first has its record saved, once ([`CopyOnWrite::save_old`]); new entries are
 //! born with the current epoch. After the walk all entries have the current epoch again, so nothing is to be reset.
-//! A large entry is saved in pieces, with the lock given back in between; who changes it before it is complete saves it
-//! as a whole. Tables that are emptied as a whole are handed to the walk ([`CopyOnWrite::keep_taken`]).
+//! A large collection is saved in pieces, with the lock given back in between, and may change meanwhile ([`large`]); a
+//! long string, too, but who changes that before it is complete saves it as a whole. Tables that are emptied as a whole
+//! are handed to the walk ([`CopyOnWrite::keep_taken`]).
 //!
 //! Invariants: the epoch changes only while no command runs; without a running snapshot no entry has the old epoch;
 //! a record is written exactly once for each entry of the beginning.
+
+pub mod large;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,25 +24,46 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Entry, Epoch};
 use super::table::{ScanPosition, Table, hash_of};
+use super::types::quicklist::Node;
 use super::{DbIndex, Keyspace, SlotState};
+use large::{Element, LargeValues};
 
 /// Parts into which the records of writers are divided by slot, so that threads seldom meet at one lock.
 const SIDES: usize = 16;
 
-/// Writes an entry as a record: key, value and expiry as one string of bytes.
+/// How an entry is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// At once.
+    Small,
+    /// In pieces; whoever changes it saves it as a whole.
+    LongString,
+    /// In pieces, while it goes on changing.
+    LargeCollection,
+}
+
+/// Writes entries as records: key, value and expiry as one string of bytes.
 pub trait Encode: Send + Sync {
     fn encode(&self, entry: &Entry, out: &mut Vec<u8>);
-    /// Whether writing it all takes too long for one lock.
-    fn is_large(&self, entry: &Entry) -> bool;
-    /// Writes a part of the record of a large entry, which has not changed in between: from the beginning with `None`;
+
+    fn form(&self, entry: &Entry) -> Form;
+
+    /// Writes a part of the record of a long string, which has not changed in between: from the beginning with `None`;
     /// returns where to go on, `None` after the last part.
-    fn encode_piece(
+    fn encode_string_piece(
         &self,
         entry: &Entry,
         at: Option<usize>,
         bytes: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize>;
+
+    /// Writes what stands before the elements of a large collection; they follow in any order, or node by node.
+    fn encode_head(&self, entry: &Entry, out: &mut Vec<u8>);
+
+    fn encode_element(&self, element: Element<'_>, out: &mut Vec<u8>);
+
+    fn encode_node(&self, node: &Node, out: &mut Vec<u8>);
 }
 
 /// Shared by the walk and those who save what they are about to change.
@@ -51,6 +75,8 @@ pub struct Records {
     pub db: DbIndex,
     pub keys: u64,
     pub bytes: Vec<u8>,
+    /// The last record goes on in the next records, which are of the same database.
+    pub goes_on: bool,
     /// Where records of another slot begin.
     slots: Vec<(Slot, usize)>,
 }
@@ -69,10 +95,23 @@ impl Records {
     }
 
     /// The records by slot; a slot may come several times.
-    pub fn by_slot(&self) -> impl Iterator<Item = (Slot, &[u8])> {
+    pub fn by_slot(&self) -> impl Iterator<Item = PartOfSlot<'_>> {
         let ends = self.slots.iter().skip(1).map(|(_, begin)| *begin).chain([self.bytes.len()]);
-        self.slots.iter().zip(ends).map(|((slot, begin), end)| (*slot, &self.bytes[*begin..end]))
+        self.slots.iter().zip(ends).map(|((slot, begin), end)| PartOfSlot {
+            slot: *slot,
+            bytes: &self.bytes[*begin..end],
+            goes_on: self.goes_on && end == self.bytes.len(),
+        })
     }
+}
+
+/// Records of a slot.
+#[derive(Debug, Clone, Copy)]
+pub struct PartOfSlot<'a> {
+    pub slot: Slot,
+    pub bytes: &'a [u8],
+    /// The last record goes on in the next records.
+    pub goes_on: bool,
 }
 
 /// How much [`Walk::step`] does under one lock.
@@ -127,6 +166,8 @@ pub struct CopyOnWrite {
     /// Slots below this are saved; `SLOT_COUNT` without a snapshot. Changes under the lock of the slot that it passes.
     walked: AtomicUsize,
     taken: Mutex<VecDeque<Taken>>,
+    /// Locked after a slot or a side, never before.
+    large: Mutex<LargeValues>,
     /// Bytes in `sides`.
     held_bytes: AtomicUsize,
     /// Bytes that writers have saved since the beginning.
@@ -149,9 +190,12 @@ impl CopyOnWrite {
     pub fn save_old(&self, slot: Slot, db: DbIndex, entry: &mut Entry) {
         entry.set_epoch(self.epoch());
         let mut side = self.side(slot);
-        let db = side.original(db);
+        let original = side.original(db);
         let Side { encoder: Some(encoder), records, .. } = &mut *side else { return };
-        let records = records.entry(db).or_default();
+        if encoder.form(entry) == Form::LargeCollection {
+            return self.begin_large(slot, (db, original), entry, encoder);
+        }
+        let records = records.entry(original).or_default();
         let before = records.bytes.len();
         records.add(slot, encoder, entry);
         let added = records.bytes.len() - before;
@@ -161,7 +205,8 @@ impl CopyOnWrite {
 
     /// Takes what the running snapshot needs of tables that were taken out of a slot; the rest is to be dropped. The
     /// slot is still locked.
-    pub fn keep_taken(&self, slot: Slot, tables: Vec<(DbIndex, Table<Entry>)>) -> Vec<Table<Entry>> {
+    pub fn keep_taken(&self, slot: Slot, mut tables: Vec<(DbIndex, Table<Entry>)>) -> Vec<Table<Entry>> {
+        self.keep_from_tables(slot, &mut tables);
         let is_saved = slot.index() < self.walked.load(Ordering::Relaxed);
         let side = self.side(slot);
         if is_saved || side.encoder.is_none() {
@@ -180,6 +225,7 @@ impl CopyOnWrite {
             side.renamed.extend([(a, was_b), (b, was_a)]);
             side.swaps += 1;
         }
+        self.large.lock().swap_dbs(a, b);
     }
 
     /// Bytes of records that writers have saved and that were not yet taken by the walk.
@@ -203,11 +249,13 @@ pub struct Walk {
     db: DbIndex,
     position: ScanPosition,
     swaps: u64,
-    /// Large entries of the next slot, which come after the others, each in several pieces. They keep the old epoch
+    /// Long strings of the next slot, which come after the others, each in several pieces. They keep the old epoch
     /// until they are saved as a whole: who changes one in the middle saves it himself.
-    large: Vec<(DbIndex, Box<[u8]>)>,
+    long: Vec<(DbIndex, Box<[u8]>)>,
     /// Of the last of them: where its record goes on, and what there is of it.
     partial: Option<(Option<usize>, Vec<u8>)>,
+    /// The large collection of which a part was given: no other record comes before its end.
+    open: Option<u64>,
 }
 
 impl std::fmt::Debug for Walk {
@@ -236,8 +284,9 @@ impl Walk {
             db: 0,
             position: 0,
             swaps: 0,
-            large: Vec::new(),
+            long: Vec::new(),
             partial: None,
+            open: None,
         }
     }
 
@@ -245,11 +294,12 @@ impl Walk {
     pub fn discard(&mut self, space: &Keyspace) {
         self.encoder = None;
         (self.db, self.position) = (0, 0);
-        self.large.clear();
-        self.partial = None;
+        self.long.clear();
+        (self.partial, self.open) = (None, None);
         for side in &space.cow.sides {
             side.lock().encoder = None;
         }
+        space.cow.discard_large(space);
         space.cow.taken.lock().clear();
         self.take_saved(space, &mut Vec::new());
     }
@@ -271,6 +321,9 @@ impl Walk {
 
     /// Moves what writers have saved to `out`.
     pub fn take_saved(&mut self, space: &Keyspace, out: &mut Vec<Records>) {
+        if self.open.is_some() {
+            return;
+        }
         for side in &space.cow.sides {
             let records = std::mem::take(&mut side.lock().records);
             for (db, records) in records {
@@ -280,9 +333,23 @@ impl Walk {
         }
     }
 
-    /// Saves a piece: of a table that was taken out of the keyspace, if there is one, else of the next slot. False if
-    /// there was nothing left to do.
+    /// Saves a piece: of a large collection, if the saving of one has begun, or of a table that was taken out of the
+    /// keyspace, else of the next slot. False if there was nothing left to do.
     pub fn step(&mut self, space: &Keyspace, limit: PieceLimit, out: &mut Vec<Records>) -> bool {
+        let large = self.open.or_else(|| space.cow.large.lock().first());
+        if let (Some(id), Some(encoder)) = (large, &self.encoder) {
+            let more = space.cow.step_large(space, id, limit.bytes, encoder, |slot, db| {
+                let records = records_of(out, db);
+                records.begin(slot);
+                &mut records.bytes
+            });
+            self.open = more.then_some(id);
+            if let Some(records) = out.last_mut() {
+                records.goes_on = more;
+                records.keys += u64::from(!more);
+            }
+            return true;
+        }
         let taken = space.cow.taken.lock().pop_front();
         match (taken, self.next) {
             (Some(taken), _) => self.step_taken(space, taken, limit, out),
@@ -297,13 +364,22 @@ impl Walk {
         debug_assert!(self.next.is_none_or(|next| next <= taken.slot), "tables of saved slots are not kept");
         let records = records_of(out, taken.db);
         let mut piece = Piece::new(self, taken.slot, limit);
+        let mut large: Vec<Box<[u8]>> = Vec::new();
         let mut next = Some(taken.position);
-        while let Some(position) = next {
-            if piece.is_full() {
-                taken.position = position;
-                return space.cow.taken.lock().push_front(taken);
+        while let Some(position) = next.filter(|_| !piece.is_full()) {
+            next = taken.table.scan_mut(position, &mut |entry| match piece.form(entry) {
+                Form::LargeCollection => large.push(entry.key().into()),
+                Form::LongString | Form::Small => piece.save(entry, records),
+            });
+        }
+        for key in large {
+            if let (Some(entry), Some(encoder)) = (taken.table.remove(hash_of(&key), &key), &self.encoder) {
+                space.cow.own_large(taken.slot, taken.db, entry, encoder);
             }
-            next = taken.table.scan_mut(position, &mut |entry| piece.save(entry, records));
+        }
+        if let Some(position) = next {
+            taken.position = position;
+            space.cow.taken.lock().push_front(taken);
         }
     }
 
@@ -314,15 +390,15 @@ impl Walk {
             if side.swaps != self.swaps {
                 // Other tables are in these databases now; what was saved of them is marked.
                 (self.swaps, self.db, self.position) = (side.swaps, 0, 0);
-                self.large.clear();
+                self.long.clear();
                 self.partial = None;
             }
             side.renamed.clone()
         };
-        if let Some((db, _)) = self.large.last().filter(|_| self.db == DbIndex::MAX) {
+        if let Some((db, _)) = self.long.last().filter(|_| self.db == DbIndex::MAX) {
             let records = records_of(out, originals.get(db).copied().unwrap_or(*db));
-            self.step_large(&mut state, slot, limit, records);
-            if !self.large.is_empty() {
+            self.step_long(&mut state, slot, limit, records);
+            if !self.long.is_empty() {
                 return MutexGuard::unlock_fair(state);
             }
             return self.pass(space, slot);
@@ -332,22 +408,24 @@ impl Walk {
         while let Some((db, table)) = state.next_table_mut(at_db) {
             if piece.is_full() {
                 (self.db, self.position) = (at_db, at);
-                self.large.append(&mut piece.large);
+                self.long.append(&mut piece.long);
                 // Whoever waits for this slot goes first.
                 return MutexGuard::unlock_fair(state);
             }
             if db != at_db {
                 (at_db, at) = (db, 0);
             }
-            let records = records_of(out, originals.get(&db).copied().unwrap_or(db));
-            match (table.scan_mut(at, &mut |entry| piece.visit(db, entry, records)), db.checked_add(1)) {
+            let original = originals.get(&db).copied().unwrap_or(db);
+            let records = records_of(out, original);
+            let mut visit = |entry: &mut Entry| piece.visit(&space.cow, (db, original), entry, records);
+            match (table.scan_mut(at, &mut visit), db.checked_add(1)) {
                 (Some(position), _) => at = position,
                 (None, Some(db)) => (at_db, at) = (db, 0),
                 (None, None) => break,
             }
         }
-        self.large.append(&mut piece.large);
-        if self.large.is_empty() {
+        self.long.append(&mut piece.long);
+        if self.long.is_empty() && space.cow.large.lock().is_empty() {
             self.pass(space, slot);
         } else {
             // Behind all databases: now the large ones.
@@ -355,18 +433,18 @@ impl Walk {
         }
     }
 
-    /// A piece of the last large entry.
-    fn step_large(&mut self, state: &mut SlotState, slot: Slot, limit: PieceLimit, records: &mut Records) {
-        let Some((db, key)) = self.large.last() else { return };
+    /// A piece of the last long string.
+    fn step_long(&mut self, state: &mut SlotState, slot: Slot, limit: PieceLimit, records: &mut Records) {
+        let Some((db, key)) = self.long.last() else { return };
         let entry = state.table_mut(*db).get_mut(hash_of(key), key).filter(|e| e.epoch() != self.epoch);
         let (Some(entry), Some(encoder)) = (entry, &self.encoder) else {
             // It was changed, and saved before that.
             self.partial = None;
-            self.large.pop();
+            self.long.pop();
             return;
         };
         let (at, mut record) = self.partial.take().unwrap_or_default();
-        let next = encoder.encode_piece(entry, at, limit.bytes, &mut record);
+        let next = encoder.encode_string_piece(entry, at, limit.bytes, &mut record);
         if next.is_some() {
             self.partial = Some((next, record));
             return;
@@ -375,7 +453,7 @@ impl Walk {
         records.begin(slot);
         records.bytes.append(&mut record);
         records.keys += 1;
-        self.large.pop();
+        self.long.pop();
     }
 
     /// The slot is saved; its lock is held.
@@ -388,6 +466,7 @@ impl Walk {
     /// Ends the snapshot. Everything was saved and taken.
     pub fn end(self, space: &Keyspace) {
         assert!(self.next.is_none() && space.cow.taken.lock().is_empty(), "the walk is not over");
+        assert!(space.cow.large.lock().is_empty(), "large collections are not saved");
         for side in &space.cow.sides {
             let mut side = side.lock();
             assert!(side.records.is_empty(), "records were not taken");
@@ -404,8 +483,8 @@ struct Piece {
     limit: PieceLimit,
     entries: usize,
     bytes: usize,
-    /// Left for later.
-    large: Vec<(DbIndex, Box<[u8]>)>,
+    /// Long strings, left for later.
+    long: Vec<(DbIndex, Box<[u8]>)>,
 }
 
 impl Piece {
@@ -417,7 +496,7 @@ impl Piece {
             limit,
             entries: 0,
             bytes: 0,
-            large: Vec::new(),
+            long: Vec::new(),
         }
     }
 
@@ -425,13 +504,34 @@ impl Piece {
         self.limit.entries <= self.entries || self.limit.bytes <= self.bytes
     }
 
-    fn visit(&mut self, db: DbIndex, entry: &mut Entry, records: &mut Records) {
-        if entry.epoch() != self.epoch && self.encoder.as_ref().is_some_and(|e| e.is_large(entry)) {
-            self.entries += 1;
-            self.large.push((db, entry.key().into()));
-            return;
+    /// How an entry is to be saved that may be saved already.
+    fn form(&self, entry: &Entry) -> Form {
+        match &self.encoder {
+            Some(encoder) if entry.epoch() != self.epoch => encoder.form(entry),
+            Some(_) | None => Form::Small,
         }
-        self.save(entry, records);
+    }
+
+    /// Saves an entry of the database `db`, which was called `original`, or begins to, or leaves it for later.
+    fn visit(
+        &mut self,
+        cow: &CopyOnWrite,
+        (db, original): (DbIndex, DbIndex),
+        entry: &mut Entry,
+        records: &mut Records,
+    ) {
+        match (self.form(entry), &self.encoder) {
+            (Form::LongString, _) => {
+                self.entries += 1;
+                self.long.push((db, entry.key().into()));
+            }
+            (Form::LargeCollection, Some(encoder)) => {
+                self.entries += 1;
+                entry.set_epoch(self.epoch);
+                cow.begin_large(self.slot, (db, original), entry, encoder);
+            }
+            (Form::LargeCollection, None) | (Form::Small, _) => self.save(entry, records),
+        }
     }
 
     fn save(&mut self, entry: &mut Entry, records: &mut Records) {

@@ -30,7 +30,9 @@ use crate::clock;
 use crate::config::Settings;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{Entry, ValueRef};
-use crate::keyspace::snapshot::{Encode, PieceLimit, Records, Walk};
+use crate::keyspace::snapshot::large::Element;
+use crate::keyspace::snapshot::{Encode, Form, PieceLimit, Records, Walk};
+use crate::keyspace::types::quicklist::Node;
 use crate::process;
 use crate::rdb::Compression;
 use crate::rdb::record::{self, Access};
@@ -62,7 +64,8 @@ pub struct Beginning {
 /// A part of a snapshot.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Records of some entries, by database. In no order; no entry comes twice.
+    /// Records of some entries, by database. In no order; no entry comes twice. A large one may go on in the next
+    /// chunk: see [`Records::goes_on`].
     pub records: Vec<Records>,
     /// After this chunk all records of the slots below this number have been given, or of more slots.
     pub slots_done: u16,
@@ -319,9 +322,9 @@ fn take(server: &Arc<Server>) {
     send(&mut consumers, || Message::End);
 }
 
-/// Collections with more elements are saved in pieces.
+/// Collections with so many elements are saved in pieces.
 const LARGE_ELEMENTS: usize = 1024;
-/// Strings with more bytes are saved in pieces, and are not compressed.
+/// Strings with so many bytes are saved in pieces, and are not compressed.
 const LARGE_STRING: usize = 128 << 10;
 
 /// Entries as records of a file.
@@ -340,6 +343,12 @@ impl RecordEncoder {
         }
     }
 
+    /// What stands before the value.
+    fn encode_key(&self, entry: &Entry, out: &mut Vec<u8>) {
+        let access = self.access(entry);
+        record::save_head(entry.key(), entry.value(), entry.expire_at(), access, self.compression, out);
+    }
+
     /// As in Valkey, what the policy does not use is not saved.
     fn access(&self, entry: &Entry) -> Option<Access> {
         match entry.access() {
@@ -352,31 +361,47 @@ impl RecordEncoder {
 
 impl Encode for RecordEncoder {
     fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
-        // Whoever is about to change a large value waits for this.
-        let compression = if self.is_large(entry) { Compression::None } else { self.compression };
+        // Whoever is about to change a long string waits for this.
+        let compression = if self.form(entry) == Form::Small { self.compression } else { Compression::None };
         let access = self.access(entry);
         record::save(entry.key(), entry.value(), entry.expire_at(), access, compression, out);
     }
 
-    fn is_large(&self, entry: &Entry) -> bool {
+    fn form(&self, entry: &Entry) -> Form {
         let value = entry.value();
-        let most = if matches!(value, ValueRef::String(_)) { LARGE_STRING } else { LARGE_ELEMENTS };
-        most < pieces::elements(value)
+        match (value, pieces::elements(value)) {
+            (ValueRef::String(_), LARGE_STRING..) => Form::LongString,
+            (ValueRef::String(_), _) => Form::Small,
+            (_, LARGE_ELEMENTS..) => Form::LargeCollection,
+            _ => Form::Small,
+        }
     }
 
-    fn encode_piece(
+    fn encode_string_piece(
         &self,
         entry: &Entry,
         at: Option<usize>,
         bytes: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
-        let value = entry.value();
+        let ValueRef::String(string) = entry.value() else { return None };
         if at.is_none() {
-            let access = self.access(entry);
-            record::save_head(entry.key(), value, entry.expire_at(), access, self.compression, out);
+            self.encode_key(entry, out);
         }
-        pieces::save_piece(value, at, bytes, self.compression, out)
+        pieces::save_string_piece(string, at, bytes, out)
+    }
+
+    fn encode_head(&self, entry: &Entry, out: &mut Vec<u8>) {
+        self.encode_key(entry, out);
+        pieces::save_count(entry.value(), out);
+    }
+
+    fn encode_element(&self, element: Element<'_>, out: &mut Vec<u8>) {
+        pieces::save_element(element, self.compression, out);
+    }
+
+    fn encode_node(&self, node: &Node, out: &mut Vec<u8>) {
+        pieces::save_node(node, self.compression, out);
     }
 }
 
@@ -399,7 +424,7 @@ fn next_chunk(server: &Server, walk: &mut Walk) -> Option<Chunk> {
         // Nothing is left that a writer could save after this.
         walk.take_saved(space, &mut records);
     }
-    records.retain(|r| r.keys > 0);
+    records.retain(|r| !r.bytes.is_empty());
     if records.is_empty() && !more {
         return None;
     }

@@ -1,80 +1,121 @@
 //! The snapshot against a model: whatever happens between its steps, its records are the keyspace of its beginning.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::keyspace::entry::NewValue;
+use crate::keyspace::entry::{NewValue, ValueRef};
+use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::{Expiry, Keys, Mode};
-use crate::keyspace::rebuild::rebuild;
-use crate::keyspace::types::End;
+use crate::keyspace::types::quicklist::Fill;
+use crate::keyspace::types::{End, Limits};
 use crate::notify::EventClasses;
+use crate::rdb::value::pieces;
+use crate::rdb::{Compression, record};
 
 const DBS: DbIndex = 3;
 /// Few keys, so that they meet; the tags make some slots large.
 const KEYS: u32 = 400;
 
-/// The commands that build the entry, behind their length.
-fn encode(entry: &Entry, out: &mut Vec<u8>) {
-    let mut text = Vec::new();
-    rebuild(entry, &mut |words| {
-        words.iter().for_each(|word| {
-            text.extend_from_slice(word);
-            text.push(b' ');
-        });
-    });
-    out.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
-    out.extend_from_slice(&text);
-}
+/// Whatever has more elements, or bytes, is saved in pieces.
+const SMALL: usize = 6;
 
-/// Some entries count as large and take several pieces.
-struct Text;
+/// Records as in a file, but nearly everything counts as large.
+struct Records6;
 
-impl Encode for Text {
+impl Encode for Records6 {
     fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
-        encode(entry, out);
+        record::save(entry.key(), entry.value(), entry.expire_at(), None, Compression::None, out);
     }
 
-    fn is_large(&self, entry: &Entry) -> bool {
-        entry.key().len().is_multiple_of(3)
+    fn form(&self, entry: &Entry) -> Form {
+        match entry.value() {
+            value if pieces::elements(value) <= SMALL => Form::Small,
+            ValueRef::String(_) => Form::LongString,
+            _ => Form::LargeCollection,
+        }
     }
 
-    fn encode_piece(
+    fn encode_string_piece(
         &self,
         entry: &Entry,
         at: Option<usize>,
         _bytes: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
-        let at = at.unwrap_or(0);
-        let mut record = Vec::new();
-        encode(entry, &mut record);
-        let next = record.len().min(at + 20);
-        out.extend_from_slice(&record[at..next]);
-        (next < record.len()).then_some(next)
+        let ValueRef::String(string) = entry.value() else { unreachable!("only strings") };
+        if at.is_none() {
+            record::save_head(entry.key(), entry.value(), entry.expire_at(), None, Compression::None, out);
+        }
+        pieces::save_string_piece(string, at, 20, out)
+    }
+
+    fn encode_head(&self, entry: &Entry, out: &mut Vec<u8>) {
+        record::save_head(entry.key(), entry.value(), entry.expire_at(), None, Compression::None, out);
+        pieces::save_count(entry.value(), out);
+    }
+
+    fn encode_element(&self, element: Element<'_>, out: &mut Vec<u8>) {
+        pieces::save_element(element, Compression::None, out);
+    }
+
+    fn encode_node(&self, node: &Node, out: &mut Vec<u8>) {
+        pieces::save_node(node, Compression::None, out);
     }
 }
 
-fn decode(records: &Records, found: &mut Vec<(DbIndex, Vec<u8>)>) {
-    let mut rest = &records.bytes[..];
-    let before = found.len();
-    while let Some((len, more)) = rest.split_first_chunk::<4>() {
-        let (record, more) = more.split_at(u32::from_le_bytes(*len) as usize);
-        found.push((records.db, record.to_vec()));
-        rest = more;
+/// The entry as a text that does not depend on its form.
+fn text(entry: &Entry) -> Vec<u8> {
+    let show = |element: &[u8]| String::from_utf8_lossy(element).into_owned();
+    let value = match entry.value() {
+        ValueRef::String(string) => show(string),
+        ValueRef::List(list) => list.iter().map(|e| show(&e)).collect::<Vec<_>>().join(","),
+        ValueRef::Set(set) => {
+            set.iter().map(|e| show(&e)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
+        }
+        ValueRef::Hash(hash) => {
+            format!("{:?}", hash.iter().map(|(n, v)| (show(&n), show(&v))).collect::<BTreeMap<_, _>>())
+        }
+        ValueRef::SortedSet(set) => {
+            set.iter().map(|(m, score)| format!("{}={score}", show(&m))).collect::<Vec<_>>().join(",")
+        }
+    };
+    format!("{} {:?} {} {value}", show(entry.key()), entry.expire_at(), entry.value().type_name())
+        .into_bytes()
+}
+
+/// What a consumer makes of the records: those that go on are put together.
+#[derive(Default)]
+struct Reader {
+    fragments: Vec<u8>,
+    keys: u64,
+    found: Vec<(DbIndex, Vec<u8>)>,
+}
+
+impl Reader {
+    fn read(&mut self, records: &Records) {
+        assert_eq!(records.by_slot().map(|part| part.bytes.len()).sum::<usize>(), records.bytes.len());
+        self.fragments.extend_from_slice(&records.bytes);
+        self.keys += records.keys;
+        if records.goes_on {
+            return;
+        }
+        for loaded in record::load_all(&std::mem::take(&mut self.fragments), &Limits::default()) {
+            let (record, value) = loaded.unwrap();
+            let entry = value.into_entry(&record.key, record.expire_at, 0);
+            self.found.push((records.db, text(&entry)));
+        }
+        assert_eq!(self.keys, self.found.len() as u64);
     }
-    assert_eq!(records.keys, (found.len() - before) as u64);
 }
 
 fn contents(space: &Keyspace) -> Vec<(DbIndex, Vec<u8>)> {
     let mut all = Vec::new();
     for slot in Slot::all() {
         for (db, table) in space.lock(slot).dbs() {
-            for entry in table.iter() {
-                let mut bytes = Vec::new();
-                encode(entry, &mut bytes);
-                all.push((db, bytes[4..].to_vec()));
-            }
+            all.extend(table.iter().map(|entry| (db, text(entry))));
         }
     }
     all.sort();
@@ -110,34 +151,87 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
         }
         _ => keys.lock_many([Slot::of(&key), Slot::of(&other)]),
     }
-    match rng.random_range(0..10) {
-        0..=2 => keys.insert(&key, NewValue::Bytes(value), Expiry::Keep),
-        3 => keys.insert(&key, NewValue::Bytes(&value.repeat(300)), Expiry::At(now + 200)),
-        4 => keys.set_expire_at(&key, Some(now + i64::from(value[0]))),
-        5 => {
-            if let Some(Ok(mut list)) = keys.remove_live(&key).map(|_| keys.list_or_new(&key)) {
-                list.push(End::Right, value);
+    keys.limits.hash.entries = 3;
+    keys.limits.sorted_set.entries = 3;
+    keys.limits.set.listpack_entries = 3;
+    keys.limits.set.intset_entries = 3;
+    keys.limits.list = Fill::new(3);
+    let count = if rng.random_bool(0.1) { rng.random_range(10..60) } else { rng.random_range(1..4) };
+    let mut member = || format!("m{}", rng.random_range(0..80u32)).into_bytes();
+    let members: Vec<Vec<u8>> = (0..count).map(|_| member()).collect();
+    let dropped = |keys: &mut Keys<'_>, key: &[u8]| {
+        if let Some(entry) = keys.remove_live(key) {
+            keys.discard(entry, Cause::Deleted);
+        }
+    };
+    match rng.random_range(0..24) {
+        0 => keys.insert(&key, NewValue::Bytes(value), Expiry::Keep),
+        1 => keys.insert(&key, NewValue::Bytes(&value.repeat(300)), Expiry::At(now + 200)),
+        2 => keys.set_expire_at(&key, Some(now + i64::from(value[0]))),
+        3..=6 => {
+            if let Ok(mut list) = keys.list_or_new(&key) {
+                members.iter().for_each(|member| list.push(End::Right, member));
             }
         }
-        6 => {
+        7..=8 => {
             if let Ok(Some(mut list)) = keys.list_mut(&key) {
-                list.push(End::Right, value);
+                list.drop_at_end(End::Left, count);
             }
         }
-        7 => {
-            if keys.hash(&key).is_ok()
-                && let Ok(mut hash) = keys.hash_or_new(&key)
-            {
-                hash.set(value, value);
+        9..=11 => {
+            if let Ok(mut hash) = keys.hash_or_new(&key) {
+                for member in &members {
+                    hash.set(member, value);
+                }
             }
         }
-        8 if key != other => {
+        12 => {
+            if let Ok(Some(mut hash)) = keys.hash_mut(&key) {
+                for member in &members {
+                    hash.remove(member);
+                }
+            }
+        }
+        13..=15 => {
+            if let Ok(mut set) = keys.set_or_new(&key) {
+                for member in &members {
+                    set.insert(member);
+                }
+            }
+        }
+        16 => {
+            if let Ok(Some(mut set)) = keys.set_mut(&key) {
+                for member in &members {
+                    set.remove(member);
+                }
+            }
+        }
+        17 => {
+            if let Ok(Some(mut set)) = keys.set_mut(&key) {
+                let first: Option<Box<[u8]>> = set.as_ref().iter().next().map(Into::into);
+                set.retain_only(first.as_slice());
+            }
+        }
+        18..=20 => {
+            if let Ok(mut set) = keys.sorted_set_or_new(&key) {
+                for member in &members {
+                    set.insert(member, f64::from(value[0]));
+                }
+            }
+        }
+        21 => {
+            if let Ok(Some(mut set)) = keys.sorted_set_mut(&key) {
+                set.remove_range(0..count.min(set.len()));
+            }
+        }
+        22 if key != other => {
             if let Some(entry) = keys.remove_live(&key) {
                 keys.insert_entry(entry.renamed(&other));
             }
         }
-        _ => drop(keys.remove(&key)),
+        _ => dropped(&mut keys, &key),
     }
+    keys.remove_if_empty(&key);
     keys.finish();
     keys.unlock();
 }
@@ -146,15 +240,16 @@ fn run(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let space = Keyspace::default();
     let mut now = 1_000;
-    (0..2_000).for_each(|_| change(&space, now, &mut rng));
+    (0..3_000).for_each(|_| change(&space, now, &mut rng));
     for snapshot in 0..4 {
         let expected = contents(&space);
-        let mut walk = Walk::begin(&space, Arc::new(Text));
+        let mut walk = Walk::begin(&space, Arc::new(Records6));
         let limit = PieceLimit { entries: rng.random_range(1..20), bytes: rng.random_range(1..500) };
-        let (mut out, mut found) = (Vec::new(), Vec::new());
+        let (mut out, mut reader) = (Vec::new(), Reader::default());
         let (mut more, mut rounds) = (true, 0);
         while more {
-            if rng.random_bool(0.3) && walk.slots_walked().is_multiple_of(64) && rounds < 100 {
+            let is_due = walk.open.is_some() || walk.slots_walked().is_multiple_of(64);
+            if rng.random_bool(0.3) && is_due && rounds < 200 {
                 (now, rounds) = (now + 1, rounds + 1);
                 (0..rng.random_range(0..40)).for_each(|_| change(&space, now, &mut rng));
             }
@@ -163,11 +258,12 @@ fn run(seed: u64) {
             }
             more = walk.step(&space, limit, &mut out);
             walk.take_saved(&space, &mut out);
-            out.drain(..).for_each(|records| decode(&records, &mut found));
+            out.drain(..).for_each(|records| reader.read(&records));
         }
         walk.end(&space);
         assert_eq!(space.cow.held_bytes(), 0);
         if snapshot != 2 {
+            let mut found = reader.found;
             found.sort();
             assert!(found == expected, "seed {seed}, snapshot {snapshot}");
         }
@@ -193,7 +289,7 @@ fn a_piece_is_bounded_and_other_slots_stay_free() {
         keys.insert(key.as_bytes(), NewValue::Bytes(&[b'v'; 100]), Expiry::None);
         keys.unlock();
     }
-    let mut walk = Walk::begin(&space, Arc::new(Text));
+    let mut walk = Walk::begin(&space, Arc::new(Records6));
     let limit = PieceLimit { entries: 50, bytes: 1 << 20 };
     let (mut total, mut pieces) = (0, 0);
     loop {

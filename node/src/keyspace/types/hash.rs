@@ -64,7 +64,7 @@ impl Field {
         unreachable!("a field begins with the length of its name")
     }
 
-    fn pair(&self) -> Pair<'_> {
+    pub fn pair(&self) -> Pair<'_> {
         let (name, value) = self.split();
         (name.into(), value.into())
     }

@@ -4,6 +4,7 @@
 //! is compact again, in DUMP, and in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::list::End;
 use super::listpack::{self, Listpack, ListpackRef};
@@ -59,21 +60,25 @@ impl Fill {
     }
 }
 
-/// A part of the chain. None is empty.
+/// What the bytes of a node take beside themselves: counters, address and lengths, in an allocation of their own.
+const NODE_OVERHEAD: usize = 2 * size_of::<usize>() + size_of::<Listpack>();
+
+/// A part of the chain. None is empty. A copy shares its bytes until one of the two is changed, so that what a list is
+/// at one moment can be kept without copying it.
 #[derive(Debug, Clone)]
 pub enum Node {
     Packed {
-        list: Listpack,
+        list: Arc<Listpack>,
         len: u32,
     },
     /// One element that is too large for a listpack.
-    Plain(Box<[u8]>),
+    Plain(Arc<[u8]>),
 }
 
 impl Node {
     fn packed(list: Listpack) -> Node {
         let len = u32::try_from(list.len()).expect("a node has limits");
-        Node::Packed { list, len }
+        Node::Packed { list: Arc::new(list), len }
     }
 
     fn of(element: &[u8], fill: Fill) -> Node {
@@ -82,7 +87,7 @@ impl Node {
         }
         let mut list = Listpack::default();
         list.push_back(element);
-        Node::Packed { list, len: 1 }
+        Node::Packed { list: Arc::new(list), len: 1 }
     }
 
     pub fn len(&self) -> usize {
@@ -105,8 +110,8 @@ impl Node {
 
     fn range(&self, start: usize, end: usize) -> NodeIter<'_> {
         match self {
-            Node::Packed { list, .. } => NodeIter::Packed(list.as_ref().range(start, end)),
-            Node::Plain(element) => NodeIter::Plain((start < end).then_some(element)),
+            Node::Packed { list, .. } => NodeIter::Packed((**list).as_ref().range(start, end)),
+            Node::Plain(element) => NodeIter::Plain((start < end).then_some(&**element)),
         }
     }
 
@@ -130,7 +135,7 @@ impl Node {
     /// Inserts an element before `index` of a packed node.
     fn insert(&mut self, index: usize, element: &[u8]) {
         if let Node::Packed { list, len } = self {
-            list.insert(index, element);
+            Arc::make_mut(list).insert(index, element);
             *len += 1;
         }
     }
@@ -138,7 +143,7 @@ impl Node {
     /// Removes elements of a packed node, not all of them.
     fn remove(&mut self, index: usize, count: usize) {
         if let Node::Packed { list, len } = self {
-            list.remove(index, count);
+            Arc::make_mut(list).remove(index, count);
             *len -= count as u32;
         }
     }
@@ -149,7 +154,7 @@ impl Node {
         if *len as usize <= index {
             return None;
         }
-        let right = list.split_off(index);
+        let right = Arc::new(Arc::make_mut(list).split_off(index));
         let right = Node::Packed { list: right, len: *len - index as u32 };
         *len = index as u32;
         Some(right)
@@ -179,6 +184,11 @@ impl Quicklist {
 
     pub fn fill(&self) -> Fill {
         self.fill
+    }
+
+    /// What the list is now. Takes a moment for each node, not for each element.
+    pub fn frozen(&self) -> VecDeque<Node> {
+        self.nodes.clone()
     }
 
     /// The chain from left to right.
@@ -300,7 +310,7 @@ impl Quicklist {
         let (at, place) = self.locate(index);
         let is_large = self.fill.is_large(element);
         match &mut self.nodes[at] {
-            Node::Packed { list, .. } if !is_large => list.replace(place, element),
+            Node::Packed { list, .. } if !is_large => Arc::make_mut(list).replace(place, element),
             Node::Plain(old) if is_large => *old = element.into(),
             Node::Plain(_) => {
                 self.insert(index, true, element);
@@ -392,7 +402,7 @@ impl Quicklist {
             unreachable!("only listpacks are merged")
         };
         if let Node::Packed { list, len } = &mut self.nodes[at] {
-            list.append(&right);
+            Arc::make_mut(list).append(&right);
             *len += n;
         }
         true
@@ -425,7 +435,7 @@ impl Quicklist {
             let taken = match &mut self.nodes[at] {
                 Node::Plain(plain) => usize::from(**plain == *element),
                 Node::Packed { list, len } => {
-                    let taken = remove_equal(list.buffer(), end, element, count - removed);
+                    let taken = remove_equal(Arc::make_mut(list).buffer(), end, element, count - removed);
                     *len -= taken as u32;
                     taken
                 }
@@ -461,7 +471,7 @@ impl Quicklist {
             return Err(self);
         }
         match self.nodes.pop_front() {
-            Some(Node::Packed { list, .. }) => Ok(list),
+            Some(Node::Packed { list, .. }) => Ok(Arc::unwrap_or_clone(list)),
             Some(Node::Plain(_)) | None => unreachable!("its only node is packed"),
         }
     }
@@ -486,7 +496,7 @@ impl Quicklist {
                 Node::Plain(element) => element.len(),
             })
             .sum();
-        nodes + self.nodes.capacity() * size_of::<Node>()
+        nodes + self.nodes.capacity() * size_of::<Node>() + self.nodes.len() * NODE_OVERHEAD
     }
 }
 

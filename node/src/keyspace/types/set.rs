@@ -1,6 +1,8 @@
 //! A set of byte strings: an intset while all members are integers and few, a listpack in the order of insertion
 //! while they are few and short, else a table. As in Valkey a larger form is kept, but for results of commands.
 
+use std::collections::HashSet;
+
 use either::Either;
 use keyward_proto::resp::number::parse_i64;
 
@@ -278,6 +280,9 @@ impl<'a> SetMut<'a> {
     /// Keeps these members only, in the most compact form to which adding them one by one leads, or that the set has
     /// already: what is left where most are taken away.
     pub fn retain_only(&mut self, members: &[Box<[u8]>]) {
+        if self.entry.boxed::<MemberTable>().is_some_and(|table| table.saving().is_some()) {
+            return self.remove_others(members);
+        }
         let form = match self.as_ref() {
             SetRef::Listpack(_) => Compact::Set,
             _ if members.first().is_some_and(|first| parse_i64(first).is_some()) => Compact::Intset,
@@ -288,6 +293,16 @@ impl<'a> SetMut<'a> {
         self.entry.set_compact(form, empty);
         for member in members {
             self.insert(member);
+        }
+    }
+
+    /// A table that a snapshot is saving stays what it is.
+    fn remove_others(&mut self, members: &[Box<[u8]>]) {
+        let kept: HashSet<&[u8]> = members.iter().map(|member| &**member).collect();
+        let others: Vec<Box<[u8]>> =
+            self.as_ref().iter().filter(|member| !kept.contains(&**member)).map(Into::into).collect();
+        for member in &others {
+            self.remove(member);
         }
     }
 

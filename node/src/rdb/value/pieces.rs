@@ -1,10 +1,13 @@
 //! Saves a large value piece by piece, so that nobody has to wait for it all: strings, quicklists, tables, skiplists.
 //!
-//! The value must not change between the pieces. Together they are what [`super::save_body`] writes, but for the order
-//! of members, and a string is not compressed.
+//! Together the pieces are what [`super::save_body`] writes, but for the order of members, and a string is not
+//! compressed. Of a collection that goes on changing they are what it was when its saving began
+//! ([`crate::keyspace::snapshot`]).
 
 use super::list::push_node_of;
 use super::{Compression, ValueRef, push_text};
+use crate::keyspace::snapshot::large::Element;
+use crate::keyspace::types::quicklist::Node;
 use crate::keyspace::types::{HashRef, ListRef, SetRef, SortedSetRef};
 use crate::rdb::output::push_len;
 
@@ -20,65 +23,44 @@ pub fn elements(value: ValueRef<'_>) -> usize {
     }
 }
 
-/// Appends a piece of about `bytes` bytes of the body, the first one with `None`; returns where the next one goes on,
-/// `None` after the last.
-pub fn save_piece(
-    value: ValueRef<'_>,
-    at: Option<usize>,
-    bytes: usize,
-    compression: Compression,
-    out: &mut Vec<u8>,
-) -> Option<usize> {
-    let len = match value {
+/// Appends what stands before the elements of a collection: how many there are, or nodes of them.
+pub fn save_count(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    let count = match value {
         ValueRef::List(ListRef::Quicklist(chain)) => chain.nodes().len(),
         _ => elements(value),
     };
+    push_len(count, out);
+}
+
+/// Appends a node of a list.
+pub fn save_node(node: &Node, compression: Compression, out: &mut Vec<u8>) {
+    push_node_of(node, compression, out);
+}
+
+/// Appends an element of a set, hash or sorted set.
+pub fn save_element(element: Element<'_>, compression: Compression, out: &mut Vec<u8>) {
+    match element {
+        Element::Member(member) => push_text(member, compression, out),
+        Element::Field(field) => {
+            let (name, value) = field.pair();
+            push_text(&name, compression, out);
+            push_text(&value, compression, out);
+        }
+        Element::Scored(member) => {
+            push_text(member.name(), compression, out);
+            out.extend_from_slice(&member.score().to_le_bytes());
+        }
+    }
+}
+
+/// Appends a piece of about `bytes` bytes of a string's body, the first one with `None`; returns where the next one
+/// goes on, `None` after the last. The string must not change between the pieces.
+pub fn save_string_piece(string: &[u8], at: Option<usize>, bytes: usize, out: &mut Vec<u8>) -> Option<usize> {
     if at.is_none() {
-        push_len(len, out);
+        push_len(string.len(), out);
     }
-    let (at, end) = (at.unwrap_or(0), out.len() + bytes);
-    // Tables are walked in the order of the hashes, which are numbers of 32 bits.
-    let mut position = u32::try_from(at).ok();
-    let is_full = |out: &Vec<u8>| end <= out.len();
-    match value {
-        ValueRef::String(string) => {
-            let next = len.min(at + bytes);
-            out.extend_from_slice(&string[at..next]);
-            return (next < len).then_some(next);
-        }
-        ValueRef::List(ListRef::Quicklist(chain)) => {
-            let mut next = at;
-            for node in chain.nodes().skip(at) {
-                if is_full(out) {
-                    break;
-                }
-                push_node_of(node, compression, out);
-                next += 1;
-            }
-            return (next < len).then_some(next);
-        }
-        ValueRef::Set(set) => {
-            while let Some(from) = position.filter(|_| !is_full(out)) {
-                position = set.scan(from, &mut |member| push_text(&member, compression, out));
-            }
-        }
-        ValueRef::Hash(hash) => {
-            while let Some(from) = position.filter(|_| !is_full(out)) {
-                position = hash.scan(from, &mut |(field, value)| {
-                    push_text(&field, compression, out);
-                    push_text(&value, compression, out);
-                });
-            }
-        }
-        ValueRef::SortedSet(set) => {
-            while let Some(from) = position.filter(|_| !is_full(out)) {
-                position = set.scan(from, &mut |member, score| {
-                    push_text(member, compression, out);
-                    out.extend_from_slice(&score.to_le_bytes());
-                });
-            }
-        }
-        ValueRef::List(ListRef::Listpack(_)) => unreachable!("a compact list is saved at once"),
-    }
-    position.map(|position| position as usize)
+    let at = at.unwrap_or(0);
+    let next = string.len().min(at + bytes);
+    out.extend_from_slice(&string[at..next]);
+    (next < string.len()).then_some(next)
 }

@@ -51,6 +51,15 @@ pub struct Skiplist {
 }
 
 impl Skiplist {
+    /// The members in no order, to save them; they are changed by the methods of this type only.
+    pub(in crate::keyspace) fn members(&self) -> &Table<Member> {
+        &self.by_name
+    }
+
+    pub(in crate::keyspace) fn members_mut(&mut self) -> &mut Table<Member> {
+        &mut self.by_name
+    }
+
     fn insert_new(&mut self, hash: u64, member: Member) {
         self.by_name.insert_new(hash, member.clone());
         self.in_order.insert(member);
