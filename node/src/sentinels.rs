@@ -128,7 +128,7 @@ impl Sentinels {
     async fn ask_one(&self, at: usize, request: ControlRequest) -> Result<rpc::ChangeReply, tonic::Status> {
         let mut client = self.client(at).await?;
         let reply = match request {
-            ControlRequest::ChangeInSync(request) => client.change_in_sync(request).await,
+            ControlRequest::ChangeInSync(request) => change_in_sync(&mut client, request).await,
             ControlRequest::Failover(request) => client.request_failover(request).await,
             ControlRequest::Handoff(request) => client.handoff(request).await,
         };
@@ -245,6 +245,18 @@ impl Sentinels {
             }
             tokio::time::sleep(REPORT_INTERVAL).await;
         }
+    }
+}
+
+/// Sends a challenge back at once: nothing was done before that.
+async fn change_in_sync(
+    client: &mut ControlClient<Channel>,
+    request: rpc::ChangeInSyncRequest,
+) -> Result<tonic::Response<rpc::ChangeReply>, tonic::Status> {
+    let reply = client.change_in_sync(request.clone()).await?;
+    match reply.get_ref().challenge {
+        0 => Ok(reply),
+        challenge => client.change_in_sync(rpc::ChangeInSyncRequest { challenge, ..request }).await,
     }
 }
 

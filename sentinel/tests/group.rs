@@ -114,4 +114,8 @@ async fn a_sentinel_that_lost_its_directory_takes_its_old_place_under_a_new_id()
     .await;
     assert_eq!(topology.sentinels[&4].name, "s3");
     assert_eq!(topology.nodes.len(), nodes.len());
+    // It must not vote in the name of the one that it was.
+    let message = rpc::RaftMessage { target: 3, ..rpc::RaftMessage::default() };
+    let refusal = group.raft(2).vote(message).await.unwrap_err();
+    assert_eq!(refusal.message(), "this is sentinel 4, not 3");
 }

@@ -51,7 +51,7 @@ impl OneSentinel {
             topology.version += u64::from(accepted);
             topology.check_invariants();
         });
-        rpc::ChangeReply { accepted, reason: "stale".into(), topology: self.json() }
+        rpc::ChangeReply { accepted, reason: "stale".into(), topology: self.json(), challenge: 0 }
     }
 
     fn shard(&self) -> Shard {

@@ -82,6 +82,8 @@ pub(crate) struct Append {
     pub(crate) entries: Bytes,
     pub(crate) commit: LogIndex,
     pub(crate) sent_at: Monotonic,
+    /// How long the primary has received no acknowledgement of this replica.
+    pub(crate) unheard: Duration,
 }
 
 /// A slot, or a part of one, as it was at `index`.

@@ -3,7 +3,7 @@
 //! Pure, tested alone and in a seeded simulation (`simulation/`):
 //! - `node_core.rs`: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and
 //!   `handoff.rs`; `replica.rs`; `local.rs`, what both share
-//! - `lease.rs`, `progress.rs` (the commit tracker), `wakefulness.rs`
+//! - `lease.rs`, `progress.rs` (the commit tracker), `contact.rs`, `wakefulness.rs`
 //! - `stream.rs` and `full_sync.rs`: what a primary sends to one replica; `received.rs`: what a replica has of it
 //! - `messages.rs`: events, actions and the messages between nodes
 //!
@@ -16,6 +16,7 @@
 //! or indexes.
 
 mod applier;
+mod contact;
 mod full_sync;
 #[cfg(test)]
 mod grpc_tests;

@@ -57,6 +57,8 @@ pub enum RoleStatus {
         /// Slots and bytes of a running full sync that have arrived.
         full_sync_progress: Option<(usize, u64)>,
         silence: Duration,
+        /// It misses the primary's messages, or the primary its acknowledgements.
+        cut_off: bool,
     },
 }
 
@@ -437,6 +439,7 @@ impl NodeCore {
                 full_sync: replica.in_full_sync(),
                 full_sync_progress: replica.full_sync_progress(),
                 silence: replica.silence(now),
+                cut_off: replica.is_cut_off(now, &self.local),
             },
             Role::Primary(primary) => RoleStatus::Primary {
                 links: link_statuses(primary),

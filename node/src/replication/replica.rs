@@ -1,8 +1,8 @@
 //! The role of a replica of one primary in one term.
 //!
 //! It keeps a stream to the primary, appends what it gets, applies what is committed, and grants leases. When the
-//! primary is silent for `grace`, or its process is known to be dead, an electable replica asks the sentinels for
-//! another one and meanwhile acknowledges nothing of this term.
+//! primary is silent or deaf for `grace` (`contact.rs`), or its process is known to be dead, an electable replica asks
+//! the sentinels for another one and meanwhile acknowledges nothing of this term.
 //!
 //! Invariants:
 //! - only committed entries are applied; nothing that is applied, or about to be, is truncated;
@@ -18,6 +18,7 @@ use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::time::Monotonic;
 
+use super::contact::Contact;
 use super::local::Local;
 use super::messages::{
     Ack, Action, Append, Chunk, Closed, Hello, Outcome, Request, RequestId, Start, SyncKind, UplinkId,
@@ -62,7 +63,7 @@ pub(crate) struct Replica {
     /// Of a full sync that is running or broke off.
     received: Option<Received>,
     failed_attempts: u32,
-    heard_at: Monotonic,
+    contact: Contact,
     acked_at: Monotonic,
     /// This process of the primary has once answered at its address.
     linked: bool,
@@ -88,7 +89,7 @@ impl Replica {
             uplink: Uplink::Disconnected { retry_at: now },
             received: None,
             failed_attempts: 0,
-            heard_at: now,
+            contact: Contact::new(now),
             acked_at: Monotonic::ZERO,
             linked: false,
             dead: false,
@@ -110,7 +111,12 @@ impl Replica {
     }
 
     pub(crate) fn silence(&self, now: Monotonic) -> Duration {
-        now.since(self.heard_at)
+        now.since(self.contact.heard_at())
+    }
+
+    /// More than a beacon was missed, here or there.
+    pub(crate) fn is_cut_off(&self, now: Monotonic, local: &Local) -> bool {
+        local.config.beacon_interval() * 2 <= local.awake.silence(self.contact.mutual_at(), now)
     }
 
     /// A stream is up.
@@ -183,7 +189,7 @@ impl Replica {
         self.linked = true;
         self.dead = false;
         self.failed_attempts = 0;
-        self.heard_at = now;
+        self.contact.heard(now);
         local.giver.set_grace(local.config.grace.max(start.grace));
         match start.sync {
             SyncKind::Full => {
@@ -240,7 +246,7 @@ impl Replica {
             self.reconnect(now, out);
             return;
         }
-        self.heard_at = now;
+        self.contact.heard_with_echo(now, append.unheard, local.config.beacon_interval());
         local.commit = local.commit.max(append.commit.min(log.last().index));
         local.keyspace.apply_up_to(local.commit, out);
         self.sent_at = append.sent_at;
@@ -274,7 +280,7 @@ impl Replica {
         if received.from() != from {
             return self.sync_afresh(now, out);
         }
-        self.heard_at = now;
+        self.contact.heard(now);
         chunk.parts.iter().for_each(|part| received.note(part));
         out.push(Action::ApplySnapshot(chunk.parts));
         if let Some(consistent) = chunk.end {
@@ -313,6 +319,7 @@ impl Replica {
             local.giver.promise(now);
         }
         self.acked_at = now;
+        self.contact.acknowledged(now);
         let consistent = !local.keyspace.needs_full_sync;
         let held = if consistent { local.held(log) } else { LogIndex::ZERO };
         out.push(Action::SendAck(
@@ -452,7 +459,7 @@ impl Replica {
             return;
         }
         let dead = self.dead && local.config.fast_failover;
-        let silent = local.config.grace <= local.awake.silence(self.heard_at, now);
+        let silent = local.config.grace <= local.awake.silence(self.contact.mutual_at(), now);
         let Some(shard) = local.shard.clone().filter(|_| dead || silent) else { return };
         let id = local.request_id();
         self.asking = Some(id);
@@ -468,7 +475,7 @@ impl Replica {
             | Uplink::CatchingUp { .. }
             | Uplink::Streaming(_) => None,
         };
-        let silent_at = local.awake.silent_at(self.heard_at, local.config.grace);
+        let silent_at = local.awake.silent_at(self.contact.mutual_at(), local.config.grace);
         let ask_at = self.asking.is_none().then_some(self.ask_at);
         retry_at.into_iter().chain([silent_at]).chain(ask_at).filter(|at| *at > now).min()
     }

@@ -3,12 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::rpc::follow_response::Message;
 use keyward_proto::rpc::{FollowResponse, StreamStart};
 use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
@@ -26,16 +28,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a stream's messages go; bounded, so that a slow replica stops its sender.
 pub(crate) type Outbox = mpsc::Sender<Result<FollowResponse, Status>>;
 
+/// What the replication task tells a sender.
+pub(crate) struct Signals {
+    /// There may be something to send.
+    pub(crate) wake: Arc<Notify>,
+    /// When the replica was last heard: nanoseconds of the monotonic clock.
+    pub(crate) heard_at: Arc<AtomicU64>,
+}
+
 /// Woken for new entries, which are kept for it, as long as this lives.
 struct Reader<'a> {
     shared: &'a Shared,
-    wake: Arc<Notify>,
+    signals: Signals,
     id: u64,
 }
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        self.shared.remove_reader(&self.wake);
+        self.shared.remove_reader(&self.signals.wake);
         self.shared.log.lock().unpin(self.id);
     }
 }
@@ -47,10 +57,10 @@ pub(crate) async fn run(
     (link, start, resume): (LinkId, Start, Option<Resume>),
     beacon: Duration,
     out: Outbox,
-    wake: Arc<Notify>,
+    signals: Signals,
 ) {
-    shared.add_reader(Arc::clone(&wake));
-    let reader = Reader { shared: &shared, wake, id: link.0 };
+    shared.add_reader(Arc::clone(&signals.wake));
+    let reader = Reader { shared: &shared, signals, id: link.0 };
     let begin = {
         let mut log = shared.log.lock();
         let begin = log.last();
@@ -143,6 +153,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
                 return;
             }
             let commit = shared.gate.commit_index();
+            stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
             let next = stream.next_append(now, &mut log, commit);
             log.pin(reader.id, stream.sent());
             (next, stream.wake_at(commit))
@@ -155,7 +166,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
             }
             Ok(None) => {
                 tokio::select! {
-                    () = reader.wake.notified() => {}
+                    () = reader.signals.wake.notified() => {}
                     () = tokio::time::sleep(clock::until(wake_at)) => {}
                     () = out.closed() => return,
                 }

@@ -2,7 +2,7 @@
 //!
 //! Entries leave at once; a commit index that moved leaves with the next entries, or alone if there are none; and a
 //! beacon leaves when nothing else did for an interval. Every message carries the time of its sending, which its
-//! acknowledgement turns into a lease.
+//! acknowledgement turns into a lease, and for how long the replica has not been heard: see `contact.rs`.
 
 use std::time::Duration;
 
@@ -24,12 +24,26 @@ pub(crate) struct LogStream {
     beacon: Duration,
     commit_sent: LogIndex,
     sent_at: Monotonic,
+    /// When the replica was last heard, if that is known.
+    heard_at: Option<Monotonic>,
 }
 
 impl LogStream {
     /// Sends what follows `after`.
     pub(crate) fn new(term: Term, after: LogIndex, beacon: Duration) -> Self {
-        LogStream { term, next: after.next(), beacon, commit_sent: LogIndex::ZERO, sent_at: Monotonic::ZERO }
+        LogStream {
+            term,
+            next: after.next(),
+            beacon,
+            commit_sent: LogIndex::ZERO,
+            sent_at: Monotonic::ZERO,
+            heard_at: None,
+        }
+    }
+
+    /// An acknowledgement of the replica was received at this moment.
+    pub(crate) fn heard(&mut self, at: Monotonic) {
+        self.heard_at = Some(at);
     }
 
     /// The next message with entries, or one that is due without; `None` if nothing is due.
@@ -56,6 +70,7 @@ impl LogStream {
             entries: slice.bytes,
             commit,
             sent_at: now,
+            unheard: self.heard_at.map_or(Duration::ZERO, |at| now.since(at)),
         }))
     }
 

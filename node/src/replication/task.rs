@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::rpc;
@@ -21,7 +21,7 @@ use super::messages::{
 };
 use super::node_core::{NodeCore, RoleStatus, Status};
 use super::received::Resume;
-use super::sender::{self, Outbox};
+use super::sender::{self, Outbox, Signals};
 use super::shared::{Config, Engine, Shared};
 use super::wire;
 use crate::clock;
@@ -61,7 +61,15 @@ pub(crate) struct Shown {
 
 struct LinkHandle {
     outbox: Outbox,
-    sender: Option<(AbortHandle, Arc<Notify>)>,
+    sender: Option<LinkSender>,
+}
+
+/// The task that sends to a replica.
+struct LinkSender {
+    task: AbortHandle,
+    wake: Arc<Notify>,
+    /// When the replica was last heard, for what is sent to it.
+    heard_at: Arc<AtomicU64>,
 }
 
 struct UplinkHandle {
@@ -166,11 +174,18 @@ impl Task {
         match input {
             Input::Core(event) => {
                 let opens = matches!(event, Event::TopologyChanged(_));
+                let heard = match &event {
+                    Event::AckReceived(link, _) => Some(*link),
+                    _ => None,
+                };
                 let closed = match &event {
                     Event::LinkClosed(link) => Some(*link),
                     _ => None,
                 };
                 self.step(event);
+                if let Some(sender) = heard.and_then(|link| self.links.get(&link)?.sender.as_ref()) {
+                    sender.heard_at.store(clock::monotonic().as_nanos(), Ordering::Relaxed);
+                }
                 if let Some(link) = closed {
                     self.close_link(link);
                 }
@@ -238,8 +253,8 @@ impl Task {
 
     /// The commit index is news for the replicas, too.
     fn wake_senders(&self) {
-        for (_, wake) in self.links.values().filter_map(|l| l.sender.as_ref()) {
-            wake.notify_one();
+        for sender in self.links.values().filter_map(|l| l.sender.as_ref()) {
+            sender.wake.notify_one();
         }
     }
 
@@ -361,12 +376,14 @@ impl Task {
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
         let beacon = self.config.beacon_interval();
         let inputs = self.inputs.clone();
-        let run = sender::run(shared, engine, (link, start, resume), beacon, outbox, Arc::clone(&wake));
+        let heard_at = Arc::new(AtomicU64::new(clock::monotonic().as_nanos()));
+        let signals = Signals { wake: Arc::clone(&wake), heard_at: Arc::clone(&heard_at) };
+        let run = sender::run(shared, engine, (link, start, resume), beacon, outbox, signals);
         let task = tokio::spawn(async move {
             run.await;
             send(&inputs, Event::LinkClosed(link)).await;
         });
-        handle.sender = Some((task.abort_handle(), wake));
+        handle.sender = Some(LinkSender { task: task.abort_handle(), wake, heard_at });
     }
 
     fn reject(&mut self, link: LinkId, term: Term, reason: &'static str) {
@@ -379,8 +396,8 @@ impl Task {
 
     /// The stream ends when the last holder of its outbox is gone.
     fn close_link(&mut self, link: LinkId) {
-        if let Some((task, _)) = self.links.remove(&link).and_then(|l| l.sender) {
-            task.abort();
+        if let Some(sender) = self.links.remove(&link).and_then(|l| l.sender) {
+            sender.task.abort();
         }
     }
 
@@ -417,6 +434,7 @@ fn outline(role: &RoleStatus) -> RoleStatus {
             full_sync,
             full_sync_progress: None,
             silence: std::time::Duration::ZERO,
+            cut_off: false,
         },
     }
 }

@@ -150,6 +150,7 @@ impl From<rpc::Append> for Append {
             entries: m.entries,
             commit: LogIndex::new(m.commit_index),
             sent_at: Monotonic::from_nanos(m.sent_at),
+            unheard: Duration::from_nanos(m.unheard_nanos),
         }
     }
 }
@@ -164,6 +165,7 @@ impl From<Append> for rpc::Append {
             entries: a.entries,
             commit_index: a.commit.get(),
             sent_at: a.sent_at.as_nanos(),
+            unheard_nanos: nanos(a.unheard),
         }
     }
 }
@@ -292,6 +294,7 @@ pub(crate) fn node_status(
         RoleStatus::Primary { leases, .. } => ("primary", 0, leases.iter().map(NodeId::to_string).collect()),
         RoleStatus::Replica { silence, .. } => ("replica", nanos(*silence), Vec::new()),
     };
+    let cut_off = matches!(status.role, RoleStatus::Replica { cut_off: true, .. });
     rpc::NodeStatus {
         node_id: me.to_string(),
         incarnation: incarnation.get(),
@@ -307,5 +310,6 @@ pub(crate) fn node_status(
         topology_version: status.topology_version,
         keys,
         loading: !status.consistent,
+        cut_off,
     }
 }

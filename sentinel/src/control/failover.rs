@@ -24,7 +24,7 @@ use crate::sentinel::Sentinel;
 use crate::topology::{Outcome, PrimaryChange, Refusal, TopologyCommand, all_restarted};
 
 /// How long a node may take to answer.
-const ANSWER_LIMIT: Duration = Duration::from_millis(150);
+pub const ANSWER_LIMIT: Duration = Duration::from_millis(150);
 /// Once a safe choice is there, how long to wait for a better one.
 const STRAGGLER_LIMIT: Duration = Duration::from_millis(15);
 /// A member may restart between its answer and the commit; then everybody is asked again.

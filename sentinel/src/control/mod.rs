@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use futures::future::join_all;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::topology::Shard;
@@ -29,7 +30,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use crate::clock::now;
-use crate::failover::{Handoff, Trigger};
+use crate::failover::removal::{self, Contact, Removal};
+use crate::failover::{Answer, Handoff, Trigger};
+use crate::probe;
 use crate::sentinel::{REQUEST_LIMIT, Sentinel};
 use crate::topology::{InSyncChange, Outcome, Registration, TopologyCommand};
 
@@ -89,7 +92,12 @@ macro_rules! on_leader {
 impl ControlService {
     fn reply(&self, result: Result<(), impl Display>) -> rpc::ChangeReply {
         let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        rpc::ChangeReply { accepted: result.is_ok(), reason, topology: self.sentinel.topology_json() }
+        rpc::ChangeReply {
+            accepted: result.is_ok(),
+            reason,
+            topology: self.sentinel.topology_json(),
+            challenge: 0,
+        }
     }
 
     async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
@@ -135,12 +143,23 @@ impl ControlService {
             return Err(Status::invalid_argument("a change either removes nodes or adds one"));
         };
         let term = Term::new(request.term);
-        if let Some(now) = self.sentinel.current().shards.get(&shard)
-            && now.term == term
-            && now.in_sync_version == request.in_sync_version + 1
-            && is_carried_out(now, &change)
+        if let Some(known) = self.sentinel.current().shards.get(&shard)
+            && known.term == term
+            && known.in_sync_version == request.in_sync_version + 1
+            && is_carried_out(known, &change)
         {
             return Ok(self.reply(Ok::<(), Status>(())));
+        }
+        if let InSyncChange::Remove(nodes) = &change {
+            if !removal::is_met(request.challenge, now()) {
+                let reason = "the primary has to show that it hears the sentinels";
+                let reply = self.reply(Err::<(), _>(reason));
+                return Ok(rpc::ChangeReply { challenge: removal::challenge(now()), ..reply });
+            }
+            if let Some(reason) = self.objection(&shard, term, nodes).await {
+                info!(%shard, %term, %primary, ?nodes, reason, "the in-sync set stays as it is");
+                return Ok(self.reply(Err::<(), _>(reason)));
+            }
         }
         let command = TopologyCommand::ChangeInSync {
             shard: shard.clone(),
@@ -157,6 +176,26 @@ impl ControlService {
             }
         }
         Ok(self.reply(result.map(|_| ())))
+    }
+
+    /// Why these members should stay. They are asked only if that matters.
+    async fn objection(&self, shard: &ShardId, term: Term, nodes: &BTreeSet<NodeId>) -> Option<String> {
+        let topology = self.sentinel.current();
+        let shard = topology.shards.get(shard).filter(|shard| shard.term == term)?;
+        let removal = Removal::new(&topology, shard, nodes);
+        let questions = removal.questions().into_iter().filter_map(|id| topology.nodes.get(id));
+        let answers = questions.map(|node| async {
+            let report = probe::ask(&topology, node, failover::ANSWER_LIMIT).await;
+            let contact = match (&report.answer, &report.status) {
+                (Answer::Status(state), Some(status)) => Some(Contact {
+                    usable: state.usable && state.incarnation == node.incarnation,
+                    cut_off: status.cut_off,
+                }),
+                (Answer::Status(_) | Answer::Refused | Answer::Silent, _) => None,
+            };
+            contact.map(|contact| (node.id.clone(), contact))
+        });
+        removal.objection(&join_all(answers).await.into_iter().flatten().collect())
     }
 
     async fn request_failover_here(

@@ -5,10 +5,13 @@
 //! refused a connection or another incarnation answers at its address: then nobody has to wait for its leases.
 //! Silence proves nothing, and the new primary has to sit the leases out.
 //!
+//! [`removal`]: what a primary may do to those who could take its place.
+//!
 //! A shard's change is compared with its term when it is applied, so a decision taken on old answers is harmless.
 //!
 //! Architecture invariant: no clock, no socket; the shell is [`crate::control::failover`].
 
+pub mod removal;
 #[cfg(test)]
 mod tests;
 

@@ -79,7 +79,7 @@ impl Peer {
             return Err(RPCError::Unreachable(Unreachable::new(&reason)));
         };
         let payload = serde_json::to_vec(&request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
-        let message = RaftMessage { payload: Bytes::from(payload) };
+        let message = RaftMessage { payload: Bytes::from(payload), target: self.target };
         let reply = match method {
             Method::AppendEntries => client.append_entries(message).await,
             Method::Vote => client.vote(message).await,

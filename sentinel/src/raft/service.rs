@@ -1,4 +1,8 @@
 //! Receives openraft's messages from the other sentinels.
+//!
+//! A sentinel that lost its directory comes back at its old address under a new ID, while the group may still send to
+//! the old one. What it answered in that one's name would count as that one's vote and that one's log, which it has
+//! not: so messages for another ID are refused.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -39,18 +43,22 @@ pub struct RaftService {
 }
 
 impl RaftService {
-    fn raft(&self) -> Result<&Raft, Status> {
-        self.raft.get().ok_or_else(|| Status::unavailable("this sentinel is still starting"))
+    /// The group's member, if the message is for it, and what it says.
+    fn open<T: DeserializeOwned>(&self, request: Request<rpc::RaftMessage>) -> Result<(&Raft, T), Status> {
+        let message = request.into_inner();
+        let raft = self.raft.get().ok_or_else(|| Status::unavailable("this sentinel is still starting"))?;
+        let own = raft.metrics().borrow().id;
+        if message.target != own {
+            return Err(Status::unavailable(format!("this is sentinel {own}, not {}", message.target)));
+        }
+        let decoded = serde_json::from_slice(&message.payload);
+        decoded.map(|message| (raft, message)).map_err(|e| Status::invalid_argument(e.to_string()))
     }
-}
-
-fn decode<T: DeserializeOwned>(request: Request<rpc::RaftMessage>) -> Result<T, Status> {
-    serde_json::from_slice(&request.into_inner().payload).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
 fn encode<T: Serialize>(result: &T) -> Result<Response<rpc::RaftMessage>, Status> {
     let payload = serde_json::to_vec(result).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload) }))
+    Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload), target: 0 }))
 }
 
 #[tonic::async_trait]
@@ -59,17 +67,20 @@ impl rpc::raft_server::Raft for RaftService {
         &self,
         request: Request<rpc::RaftMessage>,
     ) -> Result<Response<rpc::RaftMessage>, Status> {
-        encode(&self.raft()?.append_entries(decode(request)?).await)
+        let (raft, request) = self.open(request)?;
+        encode(&raft.append_entries(request).await)
     }
 
     async fn vote(&self, request: Request<rpc::RaftMessage>) -> Result<Response<rpc::RaftMessage>, Status> {
-        encode(&self.raft()?.vote(decode(request)?).await)
+        let (raft, request) = self.open(request)?;
+        encode(&raft.vote(request).await)
     }
 
     async fn install_snapshot(
         &self,
         request: Request<rpc::RaftMessage>,
     ) -> Result<Response<rpc::RaftMessage>, Status> {
-        encode(&self.raft()?.install_snapshot(decode(request)?).await)
+        let (raft, request) = self.open(request)?;
+        encode(&raft.install_snapshot(request).await)
     }
 }

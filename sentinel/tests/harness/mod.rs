@@ -15,6 +15,7 @@ use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
+use keyward_proto::rpc::raft_client::RaftClient;
 use keyward_proto::topology::{Shard, Topology};
 use keyward_sentinel::channel::lazy;
 use keyward_sentinel::config::{Config, parse};
@@ -138,6 +139,10 @@ impl Group {
 
     pub fn control(&self, n: usize) -> ControlClient<Channel> {
         ControlClient::new(lazy(&self.bus_address(n)).unwrap())
+    }
+
+    pub fn raft(&self, n: usize) -> RaftClient<Channel> {
+        RaftClient::new(lazy(&self.bus_address(n)).unwrap())
     }
 
     pub async fn watch(&self, n: usize) -> Streaming<rpc::TopologyUpdate> {
@@ -313,6 +318,7 @@ impl TestNode {
             add: id(replica.n).to_string(),
             add_incarnation: replica.state.lock().incarnation,
             remove: Vec::new(),
+            challenge: 0,
         };
         group.control(group.alive()).change_in_sync(request).await.unwrap().into_inner()
     }
