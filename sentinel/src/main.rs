@@ -45,6 +45,8 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal)
+        // A line that cannot be written, because the disk is full, is to be lost: telling of it would panic.
+        .log_internal_errors(false)
         .init();
     let config = match Config::new(options) {
         Ok(config) => config,
