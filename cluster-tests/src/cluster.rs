@@ -5,13 +5,15 @@
 //! a short deadline.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs processes and waits for them")]
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::disks::{folder, small_disk};
 use crate::hosts::Hosts;
 use crate::processes::{Server, free_port, wait_until};
 use crate::programs;
@@ -27,17 +29,54 @@ pub const HEAL_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Cluster {
     sentinel_program: PathBuf,
+    shape: Shape,
     pub sentinels: Vec<Server>,
     pub nodes: Vec<Server>,
+    /// Where clients find the nodes. A lock, because these may move while clients are running.
+    pub node_addrs: Arc<RwLock<Vec<String>>>,
     /// Nodes first, then sentinels. Goes last: its processes end before it is taken down.
     pub hosts: Hosts,
 }
 
-/// Nodes and sentinels.
-const NODES: usize = 3;
+/// How many shards of how many nodes; sentinels are always three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub shards: usize,
+    pub nodes_per_shard: usize,
+}
+
+impl Shape {
+    pub const ONE_BY_THREE: Shape = Shape { shards: 1, nodes_per_shard: 3 };
+    pub const THREE_BY_TWO: Shape = Shape { shards: 3, nodes_per_shard: 2 };
+
+    pub fn nodes(self) -> usize {
+        self.shards * self.nodes_per_shard
+    }
+
+    /// A host for each process.
+    pub fn hosts(self) -> usize {
+        self.nodes() + SENTINELS
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.shards, self.nodes_per_shard)
+    }
+}
+
+/// The nodes of one shard, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardNodes {
+    pub primary: usize,
+    pub replicas: Vec<usize>,
+}
+
 const SENTINELS: usize = 3;
-/// A host for each.
-pub const HOSTS: usize = NODES + SENTINELS;
+/// Of a shard with two replicas, a host for each process.
+pub const HOSTS: usize = 3 + SENTINELS;
+/// Room on a node's own disk.
+const DISK_MEBIBYTES: u32 = 192;
 
 /// A string key with its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -59,36 +98,114 @@ impl Cluster {
 
     /// The same, each process on a host of its own if there are [`HOSTS`] of them.
     pub fn start_on(hosts: Hosts, mode: Mode, node_args: &[&str]) -> Result<Self, String> {
+        Self::start_shaped(hosts, mode, Shape::ONE_BY_THREE, node_args)
+    }
+
+    /// Any shape, each process on a host of its own if there are [`Shape::hosts`] of them. On hosts of their own nodes
+    /// also have disks of their own.
+    pub fn start_shaped(hosts: Hosts, mode: Mode, shape: Shape, node_args: &[&str]) -> Result<Self, String> {
         let sentinel_program = programs::keyward("keyward-sentinel")?;
-        let sentinels = start_sentinels(&hosts, &sentinel_program)?;
-        let buses: Vec<String> = sentinels.iter().map(Server::bus_addr).collect();
+        let sentinels = start_sentinels(&hosts, &sentinel_program, shape)?;
+        let bus =
+            |(i, s): (usize, &Server)| format!("{}:{}", hosts.name(shape.nodes() + i), s.port() + 10_000);
+        let buses = sentinels.iter().enumerate().map(bus).collect::<Vec<_>>().join(",");
         let program = programs::keyward("keyward-node")?;
         let enabled = if mode == Mode::Cluster { "yes" } else { "no" };
         let mut nodes = Vec::new();
-        for host in 0..NODES {
-            let node = Server::spawn_at(&hosts, host, &program, free_port(), folder()?, |port, dir| {
-                let (port, dir, buses) = (port.to_string(), dir.to_string_lossy(), buses.join(","));
-                let address = hosts.address(host);
+        for host in 0..shape.nodes() {
+            let dir = if hosts.are_namespaces() { small_disk(DISK_MEBIBYTES)? } else { folder()? };
+            let node = Server::spawn_at(&hosts, host, &program, free_port(), dir, |port, dir| {
+                let (port, dir) = (port.to_string(), dir.to_string_lossy());
                 let own = [
                     ["--port", &port],
                     ["--dir", &dir],
                     ["--sentinels", &buses],
                     ["--cluster-enabled", enabled],
-                    ["--bind", &address],
+                    ["--bind", hosts.bind_address()],
                     ["--protected-mode", "no"],
                 ];
                 own.as_flattened().iter().chain(node_args).map(|arg| (*arg).to_owned()).collect()
             })?;
             nodes.push(node);
         }
-        let mut cluster = Self { sentinel_program, sentinels, nodes, hosts };
+        let node_addrs = Arc::new(RwLock::new(nodes.iter().map(Server::addr).collect()));
+        let mut cluster = Self { sentinel_program, shape, sentinels, nodes, node_addrs, hosts };
         cluster.wait_until_whole()?;
         Ok(cluster)
     }
 
-    /// Waits until one node is primary and all others are in sync with it; says which one.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// A process by the number of its host.
+    pub fn process(&mut self, host: usize) -> &mut Server {
+        let nodes = self.nodes.len();
+        if host < nodes { &mut self.nodes[host] } else { &mut self.sentinels[host - nodes] }
+    }
+
+    /// Every process, by the number of its host.
+    pub fn all_hosts(&self) -> std::ops::Range<usize> {
+        0..self.nodes.len() + self.sentinels.len()
+    }
+
+    /// Ends every process, gives every host another address, and starts them again.
+    pub fn move_everything(&mut self) -> Result<(), String> {
+        self.all_hosts().for_each(|host| self.process(host).kill());
+        self.hosts.renumber()?;
+        let hosts = std::mem::replace(&mut self.hosts, Hosts::Loopback);
+        self.all_hosts().for_each(|host| self.process(host).move_to(&hosts, host));
+        self.hosts = hosts;
+        *self.node_addrs.write().expect("no client panics") = self.nodes.iter().map(Server::addr).collect();
+        self.all_hosts().try_for_each(|host| self.process(host).restart())
+    }
+
+    /// The shards with their primaries, as the sentinels have them; `None` while one has no primary.
+    pub fn shards(&self) -> Option<Vec<ShardNodes>> {
+        self.shards_in(&self.status()?)
+    }
+
+    fn shards_in(&self, report: &Value) -> Option<Vec<ShardNodes>> {
+        let number = |node: &Value| {
+            let addr = node["address"].as_str()?;
+            self.nodes.iter().position(|server| server.addr() == addr)
+        };
+        let shard = |shard: &Value| {
+            let nodes = shard["nodes"].as_array()?;
+            let (primaries, replicas): (Vec<_>, Vec<_>) =
+                nodes.iter().partition(|node| node["role"] == "primary");
+            let replicas = replicas.into_iter().map(number).collect::<Option<Vec<_>>>()?;
+            Some(ShardNodes { primary: number(primaries.first()?)?, replicas })
+        };
+        report["shards"].as_array()?.iter().map(shard).collect()
+    }
+
+    /// The shards, if every node is in sync with a primary that serves, and every sentinel takes part.
+    pub fn whole_shards(&self) -> Option<Vec<ShardNodes>> {
+        let report = self.status()?;
+        let shards = self.shards_in(&report).filter(|shards| shards.len() == self.shape.shards)?;
+        let sentinels = report["sentinels"].as_array()?.iter().filter(|s| s["up"] == true).count();
+        let is_whole = in_sync_in(&report) == self.nodes.len() && sentinels == self.sentinels.len();
+        (is_whole && shards.iter().all(|shard| self.is_primary(shard.primary))).then_some(shards)
+    }
+
+    /// Waits until [`Self::whole_shards`] are there.
+    pub fn wait_until_healed(&self) -> Result<Vec<ShardNodes>, String> {
+        let mut shards = None;
+        wait_until(HEAL_DEADLINE, || {
+            shards = self.whole_shards();
+            shards.is_some()
+        });
+        shards.ok_or_else(|| format!("not every shard is whole:\n{}", self.describe()))
+    }
+
+    /// Waits until every shard has a primary and all other nodes are in sync with theirs; says which node is the first
+    /// shard's primary.
     pub fn wait_until_whole(&mut self) -> Result<usize, String> {
-        self.wait_for_replicas(self.nodes.len() - 1)
+        if self.shape.shards == 1 {
+            return self.wait_for_replicas(self.nodes.len() - 1);
+        }
+        Ok(self.wait_until_healed()?[0].primary)
     }
 
     /// Waits until one node is primary with so many replicas in sync; says which one.
@@ -103,10 +220,12 @@ impl Cluster {
 
     /// The node that says it is the primary, of several the one which serves.
     pub fn primary(&self) -> Option<usize> {
-        (0..self.nodes.len()).find(|&node| {
-            let role = self.ask(node, &["ROLE"]);
-            role.is_some_and(|role| role.items.first().is_some_and(|word| word.text() == b"master"))
-        })
+        (0..self.nodes.len()).find(|&node| self.is_primary(node))
+    }
+
+    fn is_primary(&self, node: usize) -> bool {
+        let role = self.ask(node, &["ROLE"]);
+        role.is_some_and(|role| role.items.first().is_some_and(|word| word.text() == b"master"))
     }
 
     /// Waits until another node than `old` is primary and answers a write.
@@ -126,10 +245,7 @@ impl Cluster {
     /// Members of the in-sync set as the sentinels have it, the primary included. A member that has restarted
     /// and not caught up does not count.
     pub fn in_sync(&self) -> usize {
-        let report = self.status().unwrap_or_default();
-        let nodes =
-            report["shards"].as_array().into_iter().flatten().filter_map(|shard| shard["nodes"].as_array());
-        nodes.flatten().filter(|node| node["in_sync"] == true && node["restarted"] != true).count()
+        in_sync_in(&self.status().unwrap_or_default())
     }
 
     /// What the first sentinel that answers reports.
@@ -157,6 +273,16 @@ impl Cluster {
     /// Addresses for a cluster client.
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(|node| format!("redis://{}", node.addr())).collect()
+    }
+
+    /// Writes each process's log to a file `node0.log`, `sentinel0.log` ...
+    pub fn save_logs(&self, dir: &Path) -> Result<(), String> {
+        let save = |(index, server): (usize, &Server), kind: &str| {
+            let path = dir.join(format!("{kind}{index}.log"));
+            std::fs::write(&path, server.log()).map_err(|e| format!("{}: {e}", path.display()))
+        };
+        self.nodes.iter().enumerate().try_for_each(|node| save(node, "node"))?;
+        self.sentinels.iter().enumerate().try_for_each(|sentinel| save(sentinel, "sentinel"))
     }
 
     /// Roles and last words, for an error.
@@ -205,12 +331,20 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Waits until all nodes hold the same strings and lists; an error says where they differ.
+    /// Waits until the nodes of each shard hold the same strings and lists; says how many there are, or where they
+    /// differ.
     pub fn wait_until_converged(&self) -> Result<usize, String> {
+        let shards = match self.shape.shards {
+            1 => vec![(0..self.nodes.len()).collect()],
+            _ => self.wait_until_healed()?.into_iter().map(ShardNodes::into_nodes).collect::<Vec<_>>(),
+        };
+        shards.iter().map(|nodes| self.wait_until_equal(nodes)).sum()
+    }
+
+    fn wait_until_equal(&self, nodes: &[usize]) -> Result<usize, String> {
         let end = Instant::now() + HEAL_DEADLINE;
         loop {
-            let all: Vec<_> =
-                (0..self.nodes.len()).map(|node| self.strings(node)).collect::<Result<_, _>>()?;
+            let all: Vec<_> = nodes.iter().map(|node| self.strings(*node)).collect::<Result<_, _>>()?;
             if all.iter().all(|strings| *strings == all[0]) {
                 return Ok(all[0].len());
             }
@@ -224,12 +358,20 @@ impl Cluster {
     }
 }
 
-fn sentinel_name(index: usize) -> String {
-    format!("s{}", index + 1)
+impl ShardNodes {
+    fn into_nodes(self) -> Vec<usize> {
+        std::iter::once(self.primary).chain(self.replicas).collect()
+    }
 }
 
-fn folder() -> Result<TempDir, String> {
-    TempDir::new().map_err(|error| error.to_string())
+fn in_sync_in(report: &Value) -> usize {
+    let shards = report["shards"].as_array().into_iter().flatten();
+    let nodes = shards.filter_map(|shard| shard["nodes"].as_array()).flatten();
+    nodes.filter(|node| node["in_sync"] == true && node["restarted"] != true).count()
+}
+
+fn sentinel_name(index: usize) -> String {
+    format!("s{}", index + 1)
 }
 
 fn ask(server: &Server, command: &[&str]) -> Option<Frame> {
@@ -238,22 +380,31 @@ fn ask(server: &Server, command: &[&str]) -> Option<Frame> {
 }
 
 /// Starts three sentinels that know each other's addresses.
-fn start_sentinels(hosts: &Hosts, program: &Path) -> Result<Vec<Server>, String> {
+fn start_sentinels(hosts: &Hosts, program: &Path, shape: Shape) -> Result<Vec<Server>, String> {
     let ports: Vec<u16> = (0..SENTINELS).map(|_| free_port()).collect();
     let bus_port = |port: u16| port + 10_000;
+    let host = |index: usize| shape.nodes() + index;
     let members = ports
         .iter()
         .enumerate()
-        .map(|(i, &port)| format!("{}={}:{}", sentinel_name(i), hosts.address(NODES + i), bus_port(port)));
+        .map(|(i, &port)| format!("{}={}:{}", sentinel_name(i), hosts.name(host(i)), bus_port(port)));
     let initial = members.collect::<Vec<_>>().join(",");
+    let (shards, replicas) = (shape.shards.to_string(), (shape.nodes_per_shard - 1).to_string());
     let mut sentinels = Vec::new();
     for (index, &port) in ports.iter().enumerate() {
-        let sentinel = Server::spawn_at(hosts, NODES + index, program, port, folder()?, |port, dir| {
+        let sentinel = Server::spawn_at(hosts, host(index), program, port, folder()?, |port, dir| {
             let (dir, name) = (dir.to_string_lossy(), sentinel_name(index));
             let (port, bus) = (port.to_string(), bus_port(port).to_string());
-            let args =
-                ["--dir", &dir, "--port", &port, "--bus-port", &bus, "--name", &name, "--initial", &initial];
-            args.iter().map(|arg| (*arg).to_owned()).collect()
+            let args = [
+                ["--dir", &dir],
+                ["--port", &port],
+                ["--bus-port", &bus],
+                ["--name", &name],
+                ["--initial", &initial],
+                ["--shards", &shards],
+                ["--replicas", &replicas],
+            ];
+            args.as_flattened().iter().map(|arg| (*arg).to_owned()).collect()
         })?;
         sentinels.push(sentinel);
     }

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use crate::hosts::{Cut, Hosts};
 use crate::processes::wait_until;
 use logs::Phases;
+pub use logs::time_of;
 use probes::Probes;
 use systems::Group;
 pub use systems::System;

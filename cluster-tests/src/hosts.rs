@@ -1,11 +1,16 @@
 //! Where a cluster's processes run: all on the loopback address, or each in a network namespace of its own, joined by
-//! a bridge on which packets can be dropped.
+//! a bridge on which packets can be dropped and delayed.
 //!
 //! Namespaces, bridge and rules are made by `ip` and `nft` (which needs root), named after this process, and removed
 //! when the value is dropped. The test itself stays outside and reaches every host: a cut between hosts leaves clients
 //! connected to both sides, which is what tempts a store to lie.
+//!
+//! Each host knows all hosts by name (`host0` ...), from a hosts file of its own. Processes find each other by these
+//! names, so that every address can change.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs programs")]
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -35,7 +40,15 @@ pub struct Network {
     /// Second and third byte of the addresses.
     subnet: (u32, u32),
     count: usize,
+    /// How often every address has changed.
+    generation: usize,
+    /// Seconds by which the monotonic clocks of a host's processes are ahead of this machine's.
+    clocks: Vec<u64>,
 }
+
+/// Addresses 1 to 9 are those of the hosts at first, 11 to 19 after the first change, and so on.
+const HOSTS_MAX: usize = 9;
+const GENERATIONS: usize = 25;
 
 impl Hosts {
     /// Namespaces for `count` hosts.
@@ -44,14 +57,22 @@ impl Hosts {
     /// What `ip` or `nft` say; without root they refuse.
     pub fn namespaces(count: usize) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        if HOSTS_MAX < count {
+            return Err(format!("there are addresses for {HOSTS_MAX} hosts, not {count}"));
+        }
         let number = (std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed)) % 0xffff;
         // Dropped, and so removed, if a step fails.
-        let network =
-            Network { tag: format!("kw{number:x}"), subnet: (64 + number / 256 % 64, number % 256), count };
+        let network = Network {
+            tag: format!("kw{number:x}"),
+            subnet: (64 + number / 256 % 64, number % 256),
+            count,
+            generation: 0,
+            clocks: vec![0; count],
+        };
         run("nft", &["--version"])?;
         let bridge = network.bridge();
         run("ip", &["link", "add", &bridge, "type", "bridge"])?;
-        run("ip", &["addr", "add", &format!("{}/24", network.address(253)), "dev", &bridge])?;
+        run("ip", &["addr", "add", &format!("{}/24", network.numbered(253)), "dev", &bridge])?;
         run("ip", &["link", "set", &bridge, "up"])?;
         for host in 0..count {
             let (name, veth) = (network.namespace(host), network.veth(host));
@@ -62,8 +83,14 @@ impl Hosts {
             run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
             run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
             run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
+            fs::create_dir_all(network.etc(host)).map_err(|e| e.to_string())?;
         }
+        network.write_names()?;
         Ok(Hosts::Namespaces(network))
+    }
+
+    pub fn are_namespaces(&self) -> bool {
+        matches!(self, Hosts::Namespaces(_))
     }
 
     pub fn address(&self, host: usize) -> String {
@@ -73,15 +100,62 @@ impl Hosts {
         }
     }
 
+    /// What the other hosts call it.
+    pub fn name(&self, host: usize) -> String {
+        match self {
+            Hosts::Loopback => "127.0.0.1".into(),
+            Hosts::Namespaces(_) => format!("host{host}"),
+        }
+    }
+
+    /// The address for a server to listen on.
+    pub fn bind_address(&self) -> &'static str {
+        match self {
+            Hosts::Loopback => "127.0.0.1",
+            Hosts::Namespaces(_) => "0.0.0.0",
+        }
+    }
+
     /// Words in front of a command that is to run on a host.
     pub fn prefix(&self, host: usize) -> Vec<String> {
-        match self {
-            Hosts::Loopback => Vec::new(),
-            // By `exec`, so that the process that was started is the program itself.
-            Hosts::Namespaces(network) => {
-                ["ip", "netns", "exec", &network.namespace(host)].map(str::to_owned).into()
+        let Hosts::Namespaces(network) = self else { return Vec::new() };
+        // By `exec`, so that the process that was started is the program itself.
+        let mut words = ["ip", "netns", "exec", &network.namespace(host)].map(str::to_owned).to_vec();
+        match network.clocks[host] {
+            0 => {}
+            ahead => {
+                let ahead = ahead.to_string();
+                words.extend(
+                    ["unshare", "--time", "--monotonic", &ahead, "--boottime", &ahead].map(str::to_owned),
+                );
             }
         }
+        words
+    }
+
+    /// Processes that start on this host from now on find its monotonic clocks so many seconds ahead of this machine's.
+    pub fn set_clock(&mut self, host: usize, ahead: u64) {
+        if let Hosts::Namespaces(network) = self {
+            network.clocks[host] = ahead;
+        }
+    }
+
+    /// Gives every host another address; its old one is gone. Names stay.
+    ///
+    /// # Errors
+    /// On the loopback address, or what `ip` says.
+    pub fn renumber(&mut self) -> Result<(), String> {
+        let Hosts::Namespaces(network) = self else {
+            return Err("the loopback address cannot be changed".into());
+        };
+        let old: Vec<String> = (0..network.count).map(|host| network.address(host)).collect();
+        network.generation = (network.generation + 1) % GENERATIONS;
+        for (host, old) in old.iter().enumerate() {
+            let (name, new) = (network.namespace(host), network.address(host));
+            run("ip", &["-n", &name, "addr", "del", &format!("{old}/24"), "dev", "eth0"])?;
+            run("ip", &["-n", &name, "addr", "add", &format!("{new}/24"), "dev", "eth0"])?;
+        }
+        network.write_names()
     }
 
     /// Drops packets from now on.
@@ -135,7 +209,8 @@ impl Hosts {
 }
 
 impl Network {
-    fn bridge(&self) -> String {
+    /// The interface that every packet between hosts passes.
+    pub fn bridge(&self) -> String {
         format!("{}br", self.tag)
     }
 
@@ -147,8 +222,28 @@ impl Network {
         format!("{}v{host}", self.tag)
     }
 
+    fn numbered(&self, number: usize) -> String {
+        format!("10.{}.{}.{number}", self.subnet.0, self.subnet.1)
+    }
+
     fn address(&self, host: usize) -> String {
-        format!("10.{}.{}.{}", self.subnet.0, self.subnet.1, host + 1)
+        self.numbered(self.generation * (HOSTS_MAX + 1) + host + 1)
+    }
+
+    /// Its files lie over those of /etc for whatever `ip netns exec` starts.
+    fn etc(&self, host: usize) -> PathBuf {
+        PathBuf::from("/etc/netns").join(self.namespace(host))
+    }
+
+    /// Written in place: running processes see the file, not its name.
+    fn write_names(&self) -> Result<(), String> {
+        let mut text = "127.0.0.1 localhost\n".to_owned();
+        for host in 0..self.count {
+            text += &format!("{} host{host}\n", self.address(host));
+        }
+        (0..self.count)
+            .try_for_each(|host| fs::write(self.etc(host).join("hosts"), &text))
+            .map_err(|e| format!("/etc/netns: {e}"))
     }
 }
 
@@ -158,12 +253,17 @@ impl Drop for Network {
         drop(run("nft", &["delete", "table", "bridge", &self.tag]));
         for host in 0..self.count {
             drop(run("ip", &["netns", "delete", &self.namespace(host)]));
+            drop(fs::remove_dir_all(self.etc(host)));
         }
         drop(run("ip", &["link", "delete", &self.bridge()]));
     }
 }
 
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
+/// Runs a program to its end.
+///
+/// # Errors
+/// What it says, if it fails.
+pub fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
     if output.status.success() {
         return Ok(());

@@ -9,7 +9,8 @@
 //! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
 //!   the same run; [`memory`]: how much it takes.
 //! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
-//! - [`hosts`] and [`chaos`]: network namespaces, and faults of every kind in them under a recorded workload.
+//! - [`hosts`], [`delay`], [`disks`] and [`chaos`]: network namespaces, and faults of every kind in them under a
+//!   recorded workload.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
@@ -18,6 +19,8 @@ pub mod benchmark;
 pub mod chaos;
 pub mod cluster;
 pub mod compare;
+pub mod delay;
+pub mod disks;
 pub mod eviction_bench;
 pub mod failover_bench;
 pub mod hosts;

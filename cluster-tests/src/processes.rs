@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::disks::Folder;
 use crate::hosts::Hosts;
 use crate::programs;
 use crate::resp_client::Connection;
@@ -65,12 +66,14 @@ fn is_free(port: u16) -> bool {
 /// One running server and its folder.
 #[derive(Debug)]
 pub struct Server {
+    /// Words that put it on its host.
+    prefix: Vec<String>,
     program: PathBuf,
     args: Vec<String>,
     host: String,
     port: u16,
     child: Child,
-    dir: TempDir,
+    dir: Folder,
 }
 
 impl Server {
@@ -104,15 +107,19 @@ impl Server {
         host: usize,
         program: &Path,
         port: u16,
-        dir: TempDir,
+        dir: impl Into<Folder>,
         args: impl Fn(u16, &Path) -> Vec<String>,
     ) -> Result<Self, String> {
-        let mut words = hosts.prefix(host);
-        words.push(program.to_string_lossy().into_owned());
-        words.extend(args(port, dir.path()));
-        let program = PathBuf::from(words.remove(0));
-        let child = spawn(&program, &words, dir.path()).map_err(|error| error.to_string())?;
-        Ok(Self { program, args: words, host: hosts.address(host), port, child, dir })
+        let dir = dir.into();
+        let (prefix, program, args) = (hosts.prefix(host), program.to_owned(), args(port, dir.path()));
+        let child = spawn(&prefix, &program, &args, dir.path()).map_err(|error| error.to_string())?;
+        Ok(Self { prefix, program, args, host: hosts.address(host), port, child, dir })
+    }
+
+    /// Its host has another address, or clock: what is started from now on has it.
+    pub fn move_to(&mut self, hosts: &Hosts, host: usize) {
+        self.prefix = hosts.prefix(host);
+        self.host = hosts.address(host);
     }
 
     fn start_on(
@@ -213,7 +220,23 @@ impl Server {
     /// Starts the process again, same arguments, same port, same folder; does not wait until it answers.
     pub fn restart(&mut self) -> Result<(), String> {
         self.kill();
-        self.child = spawn(&self.program, &self.args, self.dir.path()).map_err(|error| error.to_string())?;
+        let child = spawn(&self.prefix, &self.program, &self.args, self.dir.path());
+        self.child = child.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Removes everything from the folder of a process that has ended, but for what it printed.
+    pub fn wipe(&mut self) -> Result<(), String> {
+        self.kill();
+        for entry in fs::read_dir(self.dir()).map_err(|e| e.to_string())?.flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = match (entry.file_name().to_str(), is_dir) {
+                (Some("log"), _) => Ok(()),
+                (_, true) => fs::remove_dir_all(entry.path()),
+                (_, false) => fs::remove_file(entry.path()),
+            };
+            removed.map_err(|e| format!("{}: {e}", entry.path().display()))?;
+        }
         Ok(())
     }
 
@@ -224,15 +247,25 @@ impl Server {
 
     /// The last lines that the server printed.
     pub fn log_end(&self) -> String {
-        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Everything that the server printed.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The server's own folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Whether its folder is on a small disk of its own.
+    pub fn has_own_disk(&self) -> bool {
+        self.dir.can_be_filled()
     }
 }
 
@@ -249,9 +282,12 @@ fn end(child: &mut Child) {
     }
 }
 
-fn spawn(program: &Path, args: &[impl AsRef<OsStr>], dir: &Path) -> io::Result<Child> {
+fn spawn(prefix: &[String], program: &Path, args: &[String], dir: &Path) -> io::Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
-    Command::new(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+    let mut words =
+        prefix.iter().map(OsStr::new).chain([program.as_os_str()]).chain(args.iter().map(OsStr::new));
+    let first = words.next().expect("the program, if nothing else");
+    Command::new(first).args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
 }
 
 fn alone(port: u16, dir: &Path, extra: &[&str]) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! A minute of faults under a recorded workload, with a seed that stays and with a fresh one.
+//! Five minutes of faults under a recorded workload: one shard of three nodes with a seed that stays, three shards of two
+//! nodes with a fresh one.
 //!
 //! `cargo run --release -p cluster-tests --bin chaos -- --minutes 10` does the same for longer, with a report.
 #![allow(clippy::disallowed_methods, reason = "runs processes for a while")]
@@ -7,13 +8,13 @@ use std::time::Duration;
 
 use cluster_tests::chaos::nemesis::Fault;
 use cluster_tests::chaos::{self, Settings};
-use cluster_tests::cluster::HOSTS;
+use cluster_tests::cluster::Shape;
 use cluster_tests::hosts::Hosts;
 
-const DURATION: Duration = Duration::from_secs(45);
+const DURATION: Duration = Duration::from_secs(145);
 
-fn survives(seed: u64) {
-    let namespaces = Hosts::namespaces(HOSTS);
+fn survives(shape: Shape, seed: u64) {
+    let namespaces = Hosts::namespaces(shape.hosts());
     if let Err(reason) = &namespaces {
         println!("on the loopback address, without faults of the network: {reason}");
     }
@@ -21,23 +22,27 @@ fn survives(seed: u64) {
         duration: DURATION,
         seed,
         faults: Fault::ALL.to_vec(),
+        shape,
         clients: 6,
         namespaces: namespaces.is_ok(),
-        node_args: ["--appendonly", "no", "--save", ""].map(str::to_owned).into(),
+        node_args: ["--appendonly", "yes"].map(str::to_owned).into(),
+        delay_ms: None,
+        pressure: 0,
+        logs: None,
     };
     drop(namespaces);
     println!(
-        "reproduce: cargo run --release -p cluster-tests --bin chaos -- --minutes 1 --clients 6 --seed {seed}"
+        "reproduce: cargo run --release -p cluster-tests --bin chaos -- --minutes 2.4 --clients 6 --shape {shape} --seed {seed}"
     );
     let report =
         chaos::run(&settings, &mut |line| println!("{line}")).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     println!("{}", report.markdown());
     assert!(report.is_clean(), "seed {seed}: {}", report.markdown());
-    assert!(100 < report.served.len() && !report.events.is_empty());
+    assert!(1000 < report.answered() && !report.events.is_empty());
 }
 
 #[test]
 fn chaos_histories_are_linearizable() {
-    survives(1);
-    survives(rand::random_range(0..1_000_000));
+    survives(Shape::ONE_BY_THREE, 1);
+    survives(Shape::THREE_BY_TWO, rand::random_range(0..1_000_000));
 }

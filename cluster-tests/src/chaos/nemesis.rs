@@ -1,26 +1,27 @@
-//! The faults, and how each is brought about and ended.
-#![allow(clippy::disallowed_methods, reason = "a shell: signals processes and waits for them")]
+//! The faults: what each does to which processes.
+//!
+//! A fault is made of injuries (`injury.rs`), which are brought about together, last for a while, and are ended
+//! together; so two faults can happen at once.
 
 use std::fmt;
-use std::thread;
-use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
-use rustix::process::Signal;
+use rand::seq::{IndexedRandom, IteratorRandom};
 
-use crate::cluster::Cluster;
+use super::injury::Injury;
+use crate::cluster::{Cluster, ShardNodes};
 use crate::hosts::Cut;
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Fault {
     KillPrimary,
     KillReplica,
     /// Primary and leading sentinel.
     KillPrimaryAndSentinel,
-    /// Every node at once, as when the power fails.
-    KillAll,
+    /// Every process at once, as when the power fails.
+    PowerLoss,
     PausePrimary,
     PauseReplica,
     PauseSentinels,
@@ -29,16 +30,53 @@ pub enum Fault {
     RollingRestart,
     /// The primary reaches no other host.
     IsolatePrimary,
-    /// The primary reaches the replicas, but no sentinel.
-    IsolatePrimaryFromSentinels,
-    /// The primary can send to the other hosts but receives nothing from them.
-    DeafPrimary,
-    /// The other hosts hear the primary, but nothing from one replica reaches anybody.
-    MuteReplica,
     /// A replica reaches no other host.
     IsolateReplica,
-    /// Three of ten packets between hosts are lost.
+    /// The leading sentinel reaches no other host.
+    IsolateSentinel,
+    /// The primary reaches the replicas, but no sentinel.
+    IsolatePrimaryFromSentinels,
+    /// The primary reaches the sentinels, but none of its replicas.
+    IsolatePrimaryFromReplicas,
+    /// The primary with one sentinel on one side, everybody else on the other.
+    Split,
+    /// As Split, but one host reaches both sides.
+    Bridge,
+    /// The primary can send to the other hosts but receives nothing from them.
+    DeafPrimary,
+    /// The primary receives, but nothing from it reaches anybody.
+    MutePrimary,
+    /// A replica can send to the other hosts but receives nothing from them.
+    DeafReplica,
+    /// The other hosts reach a replica, but nothing from it reaches anybody.
+    MuteReplica,
+    /// Of a hundred packets between hosts 10 to 50 are lost.
     Loss,
+    /// Packets between hosts take 50 to 500 ms.
+    Delay,
+    /// A node comes back with another monotonic clock, as after a reboot or on another machine.
+    ClockJump,
+    /// The disk of a node takes no more.
+    FullDisk,
+    /// Every sync of a node's files fails.
+    FailingSync,
+    /// A sentinel loses its disk and joins as a new one.
+    ReplaceSentinel,
+    /// Every process ends and comes back at another address.
+    MoveEverything,
+}
+
+/// What a fault needs beside processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Hosts with networks, clocks and disks of their own.
+    Namespaces,
+    /// Data that survives on disk.
+    Persistence,
+    /// `iptables`, and a kernel with NFQUEUE.
+    DelayedPackets,
+    /// `strace`.
+    Tracing,
 }
 
 impl Fault {
@@ -46,36 +84,166 @@ impl Fault {
         Fault::KillPrimary,
         Fault::KillReplica,
         Fault::KillPrimaryAndSentinel,
-        Fault::KillAll,
+        Fault::PowerLoss,
         Fault::PausePrimary,
         Fault::PauseReplica,
         Fault::PauseSentinels,
         Fault::HandOff,
         Fault::RollingRestart,
         Fault::IsolatePrimary,
-        Fault::IsolatePrimaryFromSentinels,
-        Fault::DeafPrimary,
-        Fault::MuteReplica,
         Fault::IsolateReplica,
+        Fault::IsolateSentinel,
+        Fault::IsolatePrimaryFromSentinels,
+        Fault::IsolatePrimaryFromReplicas,
+        Fault::Split,
+        Fault::Bridge,
+        Fault::DeafPrimary,
+        Fault::MutePrimary,
+        Fault::DeafReplica,
+        Fault::MuteReplica,
         Fault::Loss,
+        Fault::Delay,
+        Fault::ClockJump,
+        Fault::FullDisk,
+        Fault::FailingSync,
+        Fault::ReplaceSentinel,
+        Fault::MoveEverything,
     ];
 
-    /// Whether the data survives it only on disk.
-    pub fn needs_persistence(self) -> bool {
-        self == Fault::KillAll
+    pub fn needs(self) -> &'static [Need] {
+        match self {
+            Fault::KillPrimary
+            | Fault::KillReplica
+            | Fault::KillPrimaryAndSentinel
+            | Fault::PausePrimary
+            | Fault::PauseReplica
+            | Fault::PauseSentinels
+            | Fault::HandOff
+            | Fault::RollingRestart
+            | Fault::ReplaceSentinel => &[],
+            Fault::PowerLoss => &[Need::Persistence],
+            Fault::MoveEverything | Fault::FullDisk => &[Need::Namespaces, Need::Persistence],
+            Fault::FailingSync => &[Need::Namespaces, Need::Persistence, Need::Tracing],
+            Fault::Delay => &[Need::Namespaces, Need::DelayedPackets],
+            Fault::IsolatePrimary
+            | Fault::IsolateReplica
+            | Fault::IsolateSentinel
+            | Fault::IsolatePrimaryFromSentinels
+            | Fault::IsolatePrimaryFromReplicas
+            | Fault::Split
+            | Fault::Bridge
+            | Fault::DeafPrimary
+            | Fault::MutePrimary
+            | Fault::DeafReplica
+            | Fault::MuteReplica
+            | Fault::Loss
+            | Fault::ClockJump => &[Need::Namespaces],
+        }
     }
 
-    /// Whether it needs a network of its own.
-    pub fn cuts_network(self) -> bool {
+    /// Whether `other` may happen at the same time: a fault of the network, and one of processes that only lasts.
+    pub fn goes_with(self, other: Fault) -> bool {
+        self.is_of_network() && other.is_of_processes() || other.is_of_network() && self.is_of_processes()
+    }
+
+    fn is_of_network(self) -> bool {
         matches!(
             self,
             Fault::IsolatePrimary
-                | Fault::IsolatePrimaryFromSentinels
-                | Fault::DeafPrimary
-                | Fault::MuteReplica
                 | Fault::IsolateReplica
+                | Fault::IsolateSentinel
+                | Fault::IsolatePrimaryFromSentinels
+                | Fault::IsolatePrimaryFromReplicas
+                | Fault::Split
+                | Fault::Bridge
+                | Fault::DeafPrimary
+                | Fault::MutePrimary
+                | Fault::DeafReplica
+                | Fault::MuteReplica
                 | Fault::Loss
+                | Fault::Delay
         )
+    }
+
+    fn is_of_processes(self) -> bool {
+        matches!(
+            self,
+            Fault::KillPrimary
+                | Fault::KillReplica
+                | Fault::KillPrimaryAndSentinel
+                | Fault::PowerLoss
+                | Fault::PausePrimary
+                | Fault::PauseReplica
+                | Fault::PauseSentinels
+                | Fault::HandOff
+                | Fault::FullDisk
+        )
+    }
+
+    /// What is done to a cluster whose shards are as given, of which one is hit.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn injuries(
+        self,
+        cluster: &Cluster,
+        shard: &ShardNodes,
+        rng: &mut SmallRng,
+    ) -> Result<Vec<Injury>, String> {
+        let primary = shard.primary;
+        let replica = *shard.replicas.choose(rng).ok_or("the shard has no replica")?;
+        let either = if rng.random_bool(0.5) { primary } else { replica };
+        let nodes = cluster.nodes.len();
+        let sentinels = || nodes..nodes + cluster.sentinels.len();
+        let leader = || cluster.leading_sentinel().map(|i| nodes + i).ok_or("no sentinel says that it leads");
+        let cuts = |cuts: Vec<Cut>| vec![Injury::Cut(cuts)];
+        Ok(match self {
+            Fault::KillPrimary => vec![Injury::Kill(vec![primary])],
+            Fault::KillReplica => vec![Injury::Kill(vec![replica])],
+            Fault::KillPrimaryAndSentinel => vec![Injury::Kill(vec![leader()?, primary])],
+            Fault::PowerLoss => vec![Injury::Kill(cluster.all_hosts().collect())],
+            Fault::PausePrimary => vec![Injury::Stop(vec![primary])],
+            Fault::PauseReplica => vec![Injury::Stop(vec![replica])],
+            Fault::PauseSentinels => vec![Injury::Stop(sentinels().collect())],
+            Fault::HandOff => vec![Injury::HandOff { to: replica }],
+            Fault::RollingRestart => vec![Injury::RollingRestart],
+            Fault::IsolatePrimary => cuts(vec![Cut::Host(primary)]),
+            Fault::IsolateReplica => cuts(vec![Cut::Host(replica)]),
+            Fault::IsolateSentinel => cuts(vec![Cut::Host(leader()?)]),
+            Fault::IsolatePrimaryFromSentinels => {
+                cuts(sentinels().map(|sentinel| Cut::Between(primary, sentinel)).collect())
+            }
+            Fault::IsolatePrimaryFromReplicas => {
+                cuts(shard.replicas.iter().map(|replica| Cut::Between(primary, *replica)).collect())
+            }
+            Fault::Split | Fault::Bridge => {
+                let beside = sentinels().choose(rng).expect("there are sentinels");
+                let is_left = |host: usize| host == primary || host == beside;
+                let right = || cluster.all_hosts().filter(|host| !is_left(*host));
+                let middle = right().choose(rng).filter(|_| self == Fault::Bridge);
+                let right = right().filter(|host| Some(*host) != middle);
+                cuts(
+                    right
+                        .flat_map(|host| [Cut::Between(primary, host), Cut::Between(beside, host)])
+                        .collect(),
+                )
+            }
+            Fault::DeafPrimary => cuts(vec![Cut::To(primary)]),
+            Fault::MutePrimary => cuts(vec![Cut::From(primary)]),
+            Fault::DeafReplica => cuts(vec![Cut::To(replica)]),
+            Fault::MuteReplica => cuts(vec![Cut::From(replica)]),
+            Fault::Loss => cuts(vec![Cut::Loss(rng.random_range(10..=50))]),
+            Fault::Delay => vec![Injury::Delay { milliseconds: 50..=500, seed: rng.random() }],
+            Fault::ClockJump => {
+                vec![Injury::ClockJump { node: either, ahead: rng.random_range(0..10_000_000) }]
+            }
+            Fault::FullDisk => vec![Injury::FullDisk(either)],
+            Fault::FailingSync => vec![Injury::FailingSync(either)],
+            Fault::ReplaceSentinel => {
+                vec![Injury::ReplaceSentinel(sentinels().choose(rng).expect("there are sentinels"))]
+            }
+            Fault::MoveEverything => vec![Injury::MoveEverything],
+        })
     }
 }
 
@@ -85,92 +253,30 @@ impl fmt::Display for Fault {
             Fault::KillPrimary => "kill -9 of the primary",
             Fault::KillReplica => "kill -9 of a replica",
             Fault::KillPrimaryAndSentinel => "kill -9 of primary and leading sentinel",
-            Fault::KillAll => "kill -9 of all nodes",
+            Fault::PowerLoss => "kill -9 of all processes",
             Fault::PausePrimary => "SIGSTOP of the primary",
             Fault::PauseReplica => "SIGSTOP of a replica",
             Fault::PauseSentinels => "SIGSTOP of all sentinels",
             Fault::HandOff => "hand-off",
             Fault::RollingRestart => "rolling restart",
             Fault::IsolatePrimary => "primary isolated",
-            Fault::IsolatePrimaryFromSentinels => "primary without sentinels",
-            Fault::DeafPrimary => "primary hears nobody",
-            Fault::MuteReplica => "replica heard by nobody",
             Fault::IsolateReplica => "replica isolated",
-            Fault::Loss => "30 % packet loss",
+            Fault::IsolateSentinel => "leading sentinel isolated",
+            Fault::IsolatePrimaryFromSentinels => "primary without sentinels",
+            Fault::IsolatePrimaryFromReplicas => "primary without replicas",
+            Fault::Split => "split, primary in the minority",
+            Fault::Bridge => "split with a bridge",
+            Fault::DeafPrimary => "primary hears nobody",
+            Fault::MutePrimary => "primary heard by nobody",
+            Fault::DeafReplica => "replica hears nobody",
+            Fault::MuteReplica => "replica heard by nobody",
+            Fault::Loss => "10 to 50 % packet loss",
+            Fault::Delay => "50 to 500 ms delay",
+            Fault::ClockJump => "restart with another clock",
+            Fault::FullDisk => "full disk",
+            Fault::FailingSync => "failing syncs",
+            Fault::ReplaceSentinel => "sentinel replaced",
+            Fault::MoveEverything => "every address changed",
         })
     }
-}
-
-/// Brings a fault about, lets it last, ends it. The cluster may still have to heal afterwards.
-///
-/// # Errors
-/// What kept the fault from happening.
-pub fn inject(fault: Fault, cluster: &mut Cluster, rng: &mut SmallRng) -> Result<(), String> {
-    let lasting = Duration::from_millis(rng.random_range(200..2500));
-    let primary = cluster.wait_until_whole()?;
-    let replica = (primary + rng.random_range(1..cluster.nodes.len())) % cluster.nodes.len();
-    let all: Vec<usize> = (0..cluster.nodes.len()).collect();
-    match fault {
-        Fault::KillPrimary => restart_after(cluster, &[primary], lasting),
-        Fault::KillReplica => restart_after(cluster, &[replica], lasting),
-        Fault::KillAll => restart_after(cluster, &all, lasting),
-        Fault::KillPrimaryAndSentinel => {
-            let leader = cluster.leading_sentinel().ok_or("no sentinel says that it leads")?;
-            cluster.sentinels[leader].kill();
-            restart_after(cluster, &[primary], lasting)?;
-            cluster.sentinels[leader].restart()
-        }
-        Fault::PausePrimary => pause(cluster, primary, lasting),
-        Fault::PauseReplica => pause(cluster, replica, lasting),
-        Fault::PauseSentinels => {
-            cluster.sentinels.iter().for_each(|s| s.signal(Signal::STOP));
-            thread::sleep(lasting);
-            cluster.sentinels.iter().for_each(|s| s.signal(Signal::CONT));
-            Ok(())
-        }
-        Fault::HandOff => {
-            // A refusal (a replica that has just fallen behind) is an outcome as well.
-            drop(cluster.ask(replica, &["CLUSTER", "FAILOVER"]));
-            Ok(())
-        }
-        Fault::RollingRestart => {
-            for node in all {
-                cluster.nodes[node].terminate();
-                cluster.nodes[node].restart()?;
-                cluster.wait_until_whole()?;
-            }
-            Ok(())
-        }
-        Fault::IsolatePrimary => cut(cluster, &[Cut::Host(primary)], lasting),
-        Fault::IsolateReplica => cut(cluster, &[Cut::Host(replica)], lasting),
-        Fault::IsolatePrimaryFromSentinels => {
-            let nodes = cluster.nodes.len();
-            let cuts: Vec<Cut> = (0..cluster.sentinels.len())
-                .map(|sentinel| Cut::Between(primary, nodes + sentinel))
-                .collect();
-            cut(cluster, &cuts, lasting)
-        }
-        Fault::DeafPrimary => cut(cluster, &[Cut::To(primary)], lasting),
-        Fault::MuteReplica => cut(cluster, &[Cut::From(replica)], lasting),
-        Fault::Loss => cut(cluster, &[Cut::Loss(30)], lasting),
-    }
-}
-
-fn restart_after(cluster: &mut Cluster, nodes: &[usize], lasting: Duration) -> Result<(), String> {
-    nodes.iter().for_each(|&node| cluster.nodes[node].kill());
-    thread::sleep(lasting);
-    nodes.iter().try_for_each(|&node| cluster.nodes[node].restart())
-}
-
-fn pause(cluster: &Cluster, node: usize, lasting: Duration) -> Result<(), String> {
-    cluster.nodes[node].signal(Signal::STOP);
-    thread::sleep(lasting);
-    cluster.nodes[node].signal(Signal::CONT);
-    Ok(())
-}
-
-fn cut(cluster: &Cluster, cuts: &[Cut], lasting: Duration) -> Result<(), String> {
-    cluster.hosts.cut(cuts)?;
-    thread::sleep(lasting);
-    cluster.hosts.heal()
 }

@@ -1,26 +1,28 @@
 //! Clients that work on a few keys of each kind and record what they did, for the checker.
 //!
-//! The client is our own, not a library: it knows of each request whether it was refused (an error reply: nothing was
-//! executed), answered, or left without an answer. A library that sends a request again or reports a redirection as
-//! a failure would blur that, and every unknown outcome makes a history weaker.
+//! Registers (SET, GET), counters (INCR), compare-and-set by WATCH and MULTI, lists (RPUSH, LPOP, LRANGE), and queues
+//! of two lists (RPUSH, LMOVE, BLPOP), which count as one object.
 //!
 //! Keys are used for a short while and then replaced by the next generation: a history of some hundred operations is
-//! checked in milliseconds, one of a hundred thousand never.
+//! checked in milliseconds, one of a hundred thousand never. Every other client is impatient, so that what is measured
+//! is how long the servers are away and not how long clients wait for one of them.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs clients and measures time")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::client::{ClusterClient, Outcome, Refusal};
 use crate::linearizability::{
-    Call, ListModel, ListOperation, Reply, StringModel, StringOperation, Verdict, check,
+    Call, ListModel, ListOperation, QueueModel, QueueOperation, Reply, StringModel, StringOperation, Verdict,
+    check,
 };
-use crate::resp_client::{Connection, Frame};
+use crate::resp_client::Frame;
 
 /// How long keys are in use.
 const GENERATION: Duration = Duration::from_millis(1500);
@@ -28,112 +30,41 @@ const GENERATION: Duration = Duration::from_millis(1500);
 const KEYS: u64 = 3;
 /// Between two operations of one client.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long a client waits for an answer.
-const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
-
-/// What a request led to.
-#[derive(Debug)]
-enum Outcome {
-    Answered(Frame),
-    /// Not executed.
-    Refused,
-    Unknown,
-}
-
-/// A connection to whichever node serves.
-#[derive(Debug)]
-struct ClusterClient {
-    addrs: Vec<String>,
-    at: String,
-    connection: Option<Connection>,
-    next: usize,
-}
-
-impl ClusterClient {
-    fn new(addrs: Vec<String>) -> Self {
-        ClusterClient { at: addrs[0].clone(), addrs, connection: None, next: 0 }
-    }
-
-    /// Another node next time.
-    fn move_on(&mut self) {
-        self.connection = None;
-        self.next = (self.next + 1) % self.addrs.len();
-        self.at.clone_from(&self.addrs[self.next]);
-    }
-
-    fn connected(&mut self) -> Option<&mut Connection> {
-        if self.connection.is_none() {
-            match Connection::connect_within(&self.at, ANSWER_DEADLINE) {
-                Ok(connection) => self.connection = Some(connection),
-                Err(_) => self.move_on(),
-            }
-        }
-        self.connection.as_mut()
-    }
-
-    fn call(&mut self, command: &[&str]) -> Outcome {
-        let Some(connection) = self.connected() else { return Outcome::Refused };
-        match connection.call(command) {
-            Ok(reply) if reply.is_error() => {
-                let text = reply.string();
-                match text.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1)) {
-                    Some(addr) => {
-                        self.connection = None;
-                        self.at = addr.to_owned();
-                    }
-                    // Loading, or without a lease: perhaps another node is better off.
-                    None => self.move_on(),
-                }
-                Outcome::Refused
-            }
-            Ok(reply) => Outcome::Answered(reply),
-            Err(_) => {
-                self.move_on();
-                Outcome::Unknown
-            }
-        }
-    }
-
-    /// WATCH, GET, and in a transaction SET, if the value is the expected one: whether it was set; `Err(true)` if that
-    /// is not known, `Err(false)` if it was certainly not.
-    fn compare_and_set(&mut self, key: &str, expected: Option<i64>, value: i64) -> Result<bool, bool> {
-        let answered = |outcome| match outcome {
-            Outcome::Answered(frame) => Ok(frame),
-            Outcome::Refused | Outcome::Unknown => Err(false),
-        };
-        answered(self.call(&["WATCH", key]))?;
-        let found = answered(self.call(&["GET", key]))?;
-        if found.integer().filter(|_| !found.is_null()) != expected {
-            answered(self.call(&["UNWATCH"]))?;
-            return Ok(false);
-        }
-        answered(self.call(&["MULTI"]))?;
-        answered(self.call(&["SET", key, &value.to_string()]))?;
-        match self.call(&["EXEC"]) {
-            Outcome::Answered(reply) => Ok(!reply.is_null()),
-            Outcome::Refused => Err(false),
-            Outcome::Unknown => Err(true),
-        }
-    }
-}
+/// How long clients wait for an answer, one after the other.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_millis(200)];
+/// How long the last reads may take together.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// BLPOP waits so long, in seconds.
+const BLOCK_SECONDS: &str = "0.05";
 
 type StringCall = Call<StringOperation, Reply>;
 type ListCall = Call<ListOperation, Reply>;
+type QueueCall = Call<QueueOperation, Reply>;
 
 /// What all clients did, by key.
 #[derive(Debug, Default)]
 pub struct Histories {
     strings: BTreeMap<String, Vec<StringCall>>,
     lists: BTreeMap<String, Vec<ListCall>>,
+    queues: BTreeMap<String, Vec<QueueCall>>,
 }
 
-/// One answered operation.
-#[derive(Debug, Clone, Copy)]
-pub struct Served {
+/// What became of an operation, for the report.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    Answered,
+    Refused(Refusal),
+    Unanswered,
+}
+
+/// One operation that has ended.
+#[derive(Debug, Clone)]
+pub struct Seen {
     /// Since the begin.
     pub at: Duration,
     pub latency: Duration,
     pub is_write: bool,
+    pub what: What,
 }
 
 /// What the checks found.
@@ -155,6 +86,9 @@ impl Histories {
         for (key, mut calls) in other.lists {
             self.lists.entry(key).or_default().append(&mut calls);
         }
+        for (key, mut calls) in other.queues {
+            self.queues.entry(key).or_default().append(&mut calls);
+        }
     }
 
     /// Checks each key's history.
@@ -165,6 +99,9 @@ impl Histories {
         }
         for (key, calls) in &self.lists {
             findings.add(key, calls, check::<ListModel>(calls));
+        }
+        for (key, calls) in &self.queues {
+            findings.add(key, calls, check::<QueueModel>(calls));
         }
         findings
     }
@@ -183,21 +120,28 @@ impl Findings {
     }
 }
 
+/// What the clients have seen so far.
+#[derive(Debug, Default)]
+struct Sight {
+    seen: Mutex<Vec<Seen>>,
+    answered: AtomicUsize,
+}
+
 /// Running clients.
 #[derive(Debug)]
 pub struct Workload {
     begin: Instant,
-    addrs: Vec<String>,
+    addrs: Arc<RwLock<Vec<String>>>,
     stop: Arc<AtomicBool>,
-    served: Arc<Mutex<Vec<Served>>>,
+    sight: Arc<Sight>,
     clients: Vec<JoinHandle<Histories>>,
 }
 
 impl Workload {
     /// Starts `clients` clients of a cluster whose nodes have these addresses.
-    pub fn start(begin: Instant, addrs: Vec<String>, clients: usize, seed: u64) -> Self {
+    pub fn start(begin: Instant, addrs: Arc<RwLock<Vec<String>>>, clients: usize, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let served = Arc::new(Mutex::new(Vec::new()));
+        let sight = Arc::new(Sight::default());
         // Each value is written once, so that a read tells which write it saw.
         let values = Arc::new(AtomicI64::new(1));
         let clients = (0..clients)
@@ -205,10 +149,10 @@ impl Workload {
                 let mut worker = Worker {
                     number,
                     begin,
-                    client: ClusterClient::new(addrs.clone()),
+                    client: ClusterClient::new(addrs.clone(), PATIENCE[number % PATIENCE.len()]),
                     rng: SmallRng::seed_from_u64(seed.wrapping_add(number as u64)),
                     values: values.clone(),
-                    served: served.clone(),
+                    sight: sight.clone(),
                     histories: Histories::default(),
                 };
                 let stop = stop.clone();
@@ -221,19 +165,19 @@ impl Workload {
                 })
             })
             .collect();
-        Workload { begin, addrs, stop, served, clients }
+        Workload { begin, addrs, stop, sight, clients }
     }
 
-    /// Answered operations so far.
-    pub fn served(&self) -> Vec<Served> {
-        self.served.lock().expect("no client panics").clone()
+    /// How many operations have been answered.
+    pub fn answered(&self) -> usize {
+        self.sight.answered.load(Ordering::Relaxed)
     }
 
     /// Stops the clients and reads every key once more, from the healed cluster.
     ///
     /// # Errors
     /// A key that cannot be read.
-    pub fn finish(self) -> Result<(Histories, Vec<Served>), String> {
+    pub fn finish(self) -> Result<(Histories, Vec<Seen>), String> {
         self.stop.store(true, Ordering::Relaxed);
         let mut histories = Histories::default();
         let number = self.clients.len();
@@ -243,32 +187,35 @@ impl Workload {
         let mut reader = Worker {
             number,
             begin: self.begin,
-            client: ClusterClient::new(self.addrs),
+            client: ClusterClient::new(self.addrs, PATIENCE[0]),
             rng: SmallRng::seed_from_u64(0),
             values: Arc::default(),
-            served: Arc::default(),
+            sight: Arc::default(),
             histories: Histories::default(),
         };
-        let strings = histories.strings.keys().map(|key| (key, false));
-        for (key, is_list) in strings.chain(histories.lists.keys().map(|key| (key, true))) {
-            let end = Instant::now() + ANSWER_DEADLINE * 4;
-            let read = |reader: &mut Worker| {
-                if is_list {
-                    reader.list(key, ListOperation::Read)
-                } else {
-                    reader.string(key, StringOperation::Get)
-                }
-            };
+        let end = Instant::now() + READ_DEADLINE;
+        let mut read = |key: &str, read: &mut dyn FnMut(&mut Worker) -> bool| {
             while !read(&mut reader) {
                 if end < Instant::now() {
                     return Err(format!("{key} cannot be read from the healed cluster"));
                 }
                 thread::sleep(PAUSE);
             }
+            Ok(())
+        };
+        for key in histories.strings.keys() {
+            read(key, &mut |reader| reader.string(key, StringOperation::Get))?;
+        }
+        for key in histories.lists.keys() {
+            read(key, &mut |reader| reader.list(key, ListOperation::Read))?;
+        }
+        for key in histories.queues.keys() {
+            read(key, &mut |reader| reader.queue(key, QueueOperation::ReadFirst))?;
+            read(key, &mut |reader| reader.queue(key, QueueOperation::ReadSecond))?;
         }
         histories.append(reader.histories);
-        let served = std::mem::take(&mut *self.served.lock().expect("no client panics"));
-        Ok((histories, served))
+        let seen = std::mem::take(&mut *self.sight.seen.lock().expect("no client panics"));
+        Ok((histories, seen))
     }
 }
 
@@ -280,9 +227,12 @@ struct Worker {
     client: ClusterClient,
     rng: SmallRng,
     values: Arc<AtomicI64>,
-    served: Arc<Mutex<Vec<Served>>>,
+    sight: Arc<Sight>,
     histories: Histories,
 }
+
+/// When a reply came and what it was; `None`: it did not come.
+type Returned = Option<(u64, Reply)>;
 
 impl Worker {
     fn now(&self) -> u64 {
@@ -295,16 +245,18 @@ impl Worker {
         let key = |kind: &str, n: u64| format!("{kind}:{generation}:{n}");
         let n = self.rng.random_range(0..KEYS);
         let value = self.values.fetch_add(1, Ordering::Relaxed);
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..14) {
             0 | 1 => drop(self.string(&key("register", n), StringOperation::Set(value))),
             2 | 3 => drop(self.string(&key("register", n), StringOperation::Get)),
             4 => drop(self.string(&key("counter", n), StringOperation::Incr)),
             5 => drop(self.string(&key("counter", n), StringOperation::Get)),
-            6 => self.compare_and_set(&key("cas", n), value),
-            7 => drop(self.list(&key("list", n), ListOperation::Append(value))),
-            8 => drop(self.list(&key("list", n), ListOperation::Read)),
-            _ if self.rng.random_bool(0.5) => drop(self.list(&key("queue", n), ListOperation::Append(value))),
-            _ => drop(self.list(&key("queue", n), ListOperation::Pop)),
+            6 | 7 => self.compare_and_set(&key("cas", n), value),
+            8 => drop(self.list(&key("list", n), ListOperation::Append(value))),
+            9 if self.rng.random_bool(0.3) => drop(self.list(&key("list", n), ListOperation::Pop)),
+            9 => drop(self.list(&key("list", n), ListOperation::Read)),
+            10 | 11 => drop(self.queue(&key("queue", n), QueueOperation::Push(value))),
+            12 => drop(self.queue(&key("queue", n), QueueOperation::Move)),
+            _ => drop(self.queue(&key("queue", n), QueueOperation::Take)),
         }
     }
 
@@ -319,11 +271,20 @@ impl Worker {
             StringOperation::Incr => &["INCR", key],
             StringOperation::Get | StringOperation::CompareAndSet(..) => &["GET", key],
         };
+        let is_write = operation != StringOperation::Get;
         let invoked = self.now();
-        let outcome = self.client.call(command);
-        let Some(returned) = self.returned(invoked, outcome, operation != StringOperation::Get) else {
-            return false;
-        };
+        let outcome = self.client.call(key, command);
+        let Some(returned) = self.returned(invoked, outcome, is_write, reply_of) else { return false };
+        self.note_string(key, operation, invoked, returned)
+    }
+
+    fn note_string(
+        &mut self,
+        key: &str,
+        operation: StringOperation,
+        invoked: u64,
+        returned: Returned,
+    ) -> bool {
         let answered = returned.is_some();
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.strings.entry(key.to_owned()).or_default().push(call);
@@ -341,58 +302,80 @@ impl Worker {
             ListOperation::Read => &["LRANGE", key, "0", "-1"],
         };
         let invoked = self.now();
-        let outcome = self.client.call(command);
-        let Some(returned) = self.returned(invoked, outcome, operation != ListOperation::Read) else {
-            return false;
-        };
+        let outcome = self.client.call(key, command);
+        let is_write = operation != ListOperation::Read;
+        let Some(returned) = self.returned(invoked, outcome, is_write, reply_of) else { return false };
         let answered = returned.is_some();
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.lists.entry(key.to_owned()).or_default().push(call);
         answered
     }
 
-    /// When a reply came and what it was; `None` if the request was refused.
-    fn returned(&mut self, invoked: u64, outcome: Outcome, is_write: bool) -> Option<Option<(u64, Reply)>> {
-        match outcome {
-            Outcome::Answered(frame) => {
-                self.note_served(invoked, is_write);
-                Some(Some((self.now(), reply_of(&frame))))
+    /// Two lists of one slot: elements are pushed to the first, moved to the second and taken from there.
+    fn queue(&mut self, key: &str, operation: QueueOperation) -> bool {
+        let (first, second) = (format!("{{{key}}}:first"), format!("{{{key}}}:second"));
+        let text;
+        let command: &[&str] = match &operation {
+            QueueOperation::Push(value) => {
+                text = value.to_string();
+                &["RPUSH", &first, &text]
             }
-            Outcome::Refused => None,
-            Outcome::Unknown => Some(None),
-        }
+            QueueOperation::Move => &["LMOVE", &first, &second, "LEFT", "RIGHT"],
+            QueueOperation::Take => &["BLPOP", &second, BLOCK_SECONDS],
+            QueueOperation::ReadFirst => &["LRANGE", &first, "0", "-1"],
+            QueueOperation::ReadSecond => &["LRANGE", &second, "0", "-1"],
+        };
+        // BLPOP answers with the key and the element.
+        let reply = |frame: &Frame| match frame.items.as_slice() {
+            [_, element] if operation == QueueOperation::Take => reply_of(element),
+            _ => reply_of(frame),
+        };
+        let is_write = matches!(operation, QueueOperation::Push(_) | QueueOperation::Move);
+        let invoked = self.now();
+        let outcome = self.client.call(&first, command);
+        let Some(returned) = self.returned(invoked, outcome, is_write, reply) else { return false };
+        let answered = returned.is_some();
+        let call = Call { client: self.number, operation, invoked, returned };
+        self.histories.queues.entry(key.to_owned()).or_default().push(call);
+        answered
     }
 
-    fn note_served(&self, invoked: u64, is_write: bool) {
+    /// When a reply came and what it was; `None` if the request was refused.
+    fn returned(
+        &mut self,
+        invoked: u64,
+        outcome: Outcome,
+        is_write: bool,
+        reply: impl Fn(&Frame) -> Reply,
+    ) -> Option<Returned> {
+        let (what, returned) = match outcome {
+            Outcome::Answered(frame) => (What::Answered, Some(Some((self.now(), reply(&frame))))),
+            Outcome::Refused(refusal) => (What::Refused(refusal), None),
+            Outcome::Unknown => (What::Unanswered, Some(None)),
+        };
+        if what == What::Answered {
+            self.sight.answered.fetch_add(1, Ordering::Relaxed);
+        }
         let at = self.begin.elapsed();
         let latency = at.saturating_sub(Duration::from_nanos(invoked));
-        self.served.lock().expect("no client panics").push(Served { at, latency, is_write });
+        let mut seen = self.sight.seen.lock().expect("no client panics");
+        seen.push(Seen { at, latency, is_write, what });
+        returned
     }
 
     fn compare_and_set(&mut self, key: &str, value: i64) {
         let invoked = self.now();
-        let outcome = self.client.call(&["GET", key]);
-        let Outcome::Answered(found) = outcome else { return };
-        let expected = found.integer().filter(|_| !found.is_null());
-        let read = Call {
-            client: self.number,
-            operation: StringOperation::Get,
-            invoked,
-            returned: Some((self.now(), reply_of(&found))),
-        };
-        self.histories.strings.entry(key.to_owned()).or_default().push(read);
+        let outcome = self.client.call(key, &["GET", key]);
+        let Some(Some((at, found))) = self.returned(invoked, outcome, false, reply_of) else { return };
+        let expected = if let Reply::Value(found) = &found { Some(*found) } else { None };
+        self.note_string(key, StringOperation::Get, invoked, Some((at, found)));
         let invoked = self.now();
-        let returned = match self.client.compare_and_set(key, expected, value) {
-            Ok(set) => {
-                self.note_served(invoked, true);
-                Some((self.now(), if set { Reply::Ok } else { Reply::Nil }))
-            }
-            Err(true) => None,
-            Err(false) => return,
-        };
-        let operation = StringOperation::CompareAndSet(expected, value);
-        let call = Call { client: self.number, operation, invoked, returned };
-        self.histories.strings.entry(key.to_owned()).or_default().push(call);
+        let outcome = self.client.compare_and_set(key, expected, value);
+        let reply = |frame: &Frame| if frame.is_null() { Reply::Nil } else { Reply::Ok };
+        if let Some(returned) = self.returned(invoked, outcome, true, reply) {
+            let operation = StringOperation::CompareAndSet(expected, value);
+            self.note_string(key, operation, invoked, returned);
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn phases(logs: &[String], fault: SystemTime, served: Duration) -> Op
 }
 
 /// The time stamp that begins a line: `2026-01-02T03:04:05.678901Z`, with colours around it or not. Since the epoch.
-fn time_of(line: &str) -> Option<Duration> {
+pub fn time_of(line: &str) -> Option<Duration> {
     let begin = line.find("20")?;
     let stamp = line.get(begin..begin + 27)?;
     let number = |range: std::ops::Range<usize>| stamp.get(range)?.parse::<u64>().ok();

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use models::{ListModel, ListOperation, Reply, StringModel, StringOperation};
+pub use models::{ListModel, ListOperation, QueueModel, QueueOperation, Reply, StringModel, StringOperation};
 
 /// Configurations that are looked at before the search gives up.
 const CONFIGURATIONS_MAX: usize = 2_000_000;

@@ -80,3 +80,45 @@ impl Model for ListModel {
         reply.is_none_or(|reply| *reply == answer).then_some(after)
     }
 }
+
+/// Two lists: RPUSH to the first, LMOVE from there to the second, BLPOP from the second, LRANGE 0 -1 of either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueOperation {
+    Push(i64),
+    /// `Nil` if the first list was empty.
+    Move,
+    /// `Nil` if the second list was empty all the time: then also at some moment of it.
+    Take,
+    ReadFirst,
+    ReadSecond,
+}
+
+#[derive(Debug)]
+pub struct QueueModel;
+
+impl Model for QueueModel {
+    type State = (Vec<i64>, Vec<i64>);
+    type Operation = QueueOperation;
+    type Reply = Reply;
+
+    fn step(state: &Self::State, operation: &QueueOperation, reply: Option<&Reply>) -> Option<Self::State> {
+        let (mut first, mut second) = state.clone();
+        let answer = match operation {
+            QueueOperation::Push(value) => {
+                first.push(*value);
+                Reply::Integer(i64::try_from(first.len()).unwrap_or(i64::MAX))
+            }
+            QueueOperation::Move if first.is_empty() => Reply::Nil,
+            QueueOperation::Move => {
+                let element = first.remove(0);
+                second.push(element);
+                Reply::Value(element)
+            }
+            QueueOperation::Take if second.is_empty() => Reply::Nil,
+            QueueOperation::Take => Reply::Value(second.remove(0)),
+            QueueOperation::ReadFirst => Reply::Values(first.clone()),
+            QueueOperation::ReadSecond => Reply::Values(second.clone()),
+        };
+        reply.is_none_or(|reply| *reply == answer).then_some((first, second))
+    }
+}

@@ -120,6 +120,28 @@ fn lists_keep_what_was_appended_in_one_order() {
     );
 }
 
+#[test]
+fn a_queue_of_two_lists_is_one_object() {
+    use QueueOperation::{Move, Push, ReadSecond, Take};
+    let queue = |calls: Vec<(usize, QueueOperation, u64, Option<(u64, Reply)>)>| {
+        let call = |(client, operation, invoked, returned)| Call { client, operation, invoked, returned };
+        let calls: Vec<_> = calls.into_iter().map(call).collect();
+        check::<QueueModel>(&calls) == Verdict::Linearizable
+    };
+    let moved =
+        || vec![(0, Push(1), 0, Some((1, Reply::Integer(1)))), (0, Move, 2, Some((3, Reply::Value(1))))];
+    let taken = |at, reply| (1, Take, at, Some((at + 50, reply)));
+    assert!(queue([moved(), vec![taken(0, Reply::Value(1))]].concat()), "it waited");
+    assert!(queue([moved(), vec![taken(1, Reply::Nil)]].concat()), "it came before");
+    assert!(!queue([moved(), vec![taken(4, Reply::Nil)]].concat()), "lost");
+    assert!(!queue([moved(), vec![taken(4, Reply::Value(1)), taken(60, Reply::Value(1))]].concat()), "twice");
+    let read = |values: &[i64]| (2, ReadSecond, 90, Some((91, Reply::Values(values.to_vec()))));
+    // A client that was given up may be served later, or never.
+    let given_up = || [moved(), vec![(1, Take, 4, None)]].concat();
+    assert!(queue([given_up(), vec![read(&[])]].concat()));
+    assert!(queue([given_up(), vec![read(&[1])]].concat()));
+}
+
 /// Histories made by executing at a random moment within each call are linearizable; with one read falsified to a
 /// value that nobody wrote, or one acknowledged write taken away from under later reads, they are not.
 #[test]
