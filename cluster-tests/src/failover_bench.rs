@@ -7,8 +7,8 @@
 //! stale are answers older than a write that had been acknowledged before the question.
 //!
 //! Where Keyward's time goes is read from the logs: until a replica asks the sentinels (detect), until they have
-//! decided and committed (decide), until the new primary begins (promote), until a client has a write acknowledged
-//! (serve).
+//! decided (decide) and committed (commit), until the new primary begins (promote), until a client has a write
+//! acknowledged (serve).
 #![allow(clippy::disallowed_methods, reason = "a shell: runs processes and measures time")]
 
 mod logs;
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::hosts::{Cut, Hosts};
 use crate::processes::wait_until;
@@ -61,7 +61,7 @@ pub struct Sample {
     pub without_reads: Duration,
     pub lost: u64,
     pub stale: u64,
-    /// Error replies and connections that broke, as seen by the probes.
+    /// Error replies but for redirections, and connections that broke or stayed without an answer.
     pub errors: u64,
     pub phases: Option<Phases>,
 }
@@ -118,11 +118,12 @@ pub fn measure(
             phases: phases.flatten(),
         };
         progress(&format!(
-            "{system}, {fault} {number}/{times}: {:.0} ms without writes, {:.0} ms without reads, {} lost, {} stale",
+            "{system}, {fault} {number}/{times}: {:.0} ms without writes, {:.0} ms without reads, {} lost, {} stale, {} errors",
             ms(sample.without_writes),
             ms(sample.without_reads),
             sample.lost,
-            sample.stale
+            sample.stale,
+            sample.errors
         ));
         samples.push(sample);
     }
@@ -174,8 +175,8 @@ impl Row {
         distribution(self.samples.iter().map(of).collect())
     }
 
-    fn phases(&self) -> Option<[f64; 4]> {
-        let phases: Vec<[Duration; 4]> =
+    fn phases(&self) -> Option<[f64; 5]> {
+        let phases: Vec<[Duration; 5]> =
             self.samples.iter().filter_map(|s| s.phases.as_ref()).map(Phases::as_array).collect();
         (!phases.is_empty())
             .then(|| std::array::from_fn(|i| distribution(phases.iter().map(|p| p[i]).collect())[1]))
@@ -190,13 +191,15 @@ impl Row {
             "without_reads_ms": self.gaps(|s| s.without_reads),
             "lost": self.samples.iter().map(|s| s.lost).sum::<u64>(),
             "stale": self.samples.iter().map(|s| s.stale).sum::<u64>(),
-            "phases_median_ms": self.phases(),
+            "errors": self.samples.iter().map(|s| s.errors).sum::<u64>(),
+            "phases_median_ms": self.phases().map(|phases| {
+                Phases::NAMES.iter().zip(phases).map(|(name, ms)| ((*name).to_owned(), json!(ms))).collect::<Map<_, _>>()
+            }),
         })
     }
 }
 
-/// All rows as JSON: distributions are minimum, median, 99th percentile, maximum; phases detect, decide, promote,
-/// serve.
+/// All rows as JSON: distributions are minimum, median, 99th percentile, maximum.
 pub fn json(rows: &[Row]) -> Value {
     Value::Array(rows.iter().map(Row::json).collect())
 }
@@ -205,21 +208,22 @@ pub fn json(rows: &[Row]) -> Value {
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| system | fault | times | without acknowledged writes, ms: min / median / p99 / max | without reads, ms | lost | stale | \
-         detect / decide / promote / serve, ms (medians) |\n|---|---|---|---|---|---|---|---|\n",
+         errors | detect / decide / commit / promote / serve, ms (medians) |\n|---|---|---|---|---|---|---|---|---|\n",
     );
-    let show = |numbers: [f64; 4]| numbers.map(|n| format!("{n:.0}")).join(" / ");
+    let show = |numbers: &[f64]| numbers.iter().map(|n| format!("{n:.0}")).collect::<Vec<_>>().join(" / ");
     for row in rows {
         let sum = |of: fn(&Sample) -> u64| row.samples.iter().map(of).sum::<u64>();
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.system,
             row.fault,
             row.samples.len(),
-            show(row.gaps(|s| s.without_writes)),
-            show(row.gaps(|s| s.without_reads)),
+            show(&row.gaps(|s| s.without_writes)),
+            show(&row.gaps(|s| s.without_reads)),
             sum(|s| s.lost),
             sum(|s| s.stale),
-            row.phases().map_or(String::new(), show),
+            sum(|s| s.errors),
+            row.phases().map_or(String::new(), |phases| show(&phases)),
         );
     }
     text

@@ -194,8 +194,11 @@ impl Report {
                 }
             }
         }
-        picture.plot(0, "answers per 0.1 s", &counts);
-        picture.plot(1, "longest latency of a write in 0.1 s, ms", &latencies);
+        picture.plot(0, "answers per 0.1 s", &counts, |value| value);
+        // Milliseconds and seconds in one picture.
+        picture.plot(1, "longest latency of a write in 0.1 s, ms, logarithmic", &latencies, |ms| {
+            (1.0 + ms).log10()
+        });
         picture.finish()
     }
 }
@@ -246,7 +249,9 @@ const PLOT: f64 = 170.0;
 const SPACE: f64 = 40.0;
 const BOTTOM: f64 = TOP + 2.0 * PLOT + SPACE;
 /// For the names of the faults, which are written aslant.
-const NAMES: f64 = 260.0;
+const NAMES: f64 = 340.0;
+/// For the last of them.
+const MARGIN: f64 = 240.0;
 /// Width of a second.
 const SECOND: f64 = 22.0;
 
@@ -263,7 +268,7 @@ impl Picture {
              <text x=\"278\" y=\"18\">failover</text>\
              <line x1=\"340\" y1=\"6\" x2=\"340\" y2=\"22\" stroke=\"#2a8a2a\" stroke-width=\"2\"/>\
              <text x=\"348\" y=\"18\">hand-off</text></g>\n",
-            width + 40.0
+            width + MARGIN
         );
         Picture { took, width, svg }
     }
@@ -301,13 +306,13 @@ impl Picture {
     }
 
     /// Values of steps, below the plots that there are already.
-    fn plot(&mut self, number: u8, title: &str, values: &[f64]) {
+    fn plot(&mut self, number: u8, title: &str, values: &[f64], scale: impl Fn(f64) -> f64) {
         let top = TOP + f64::from(number) * (PLOT + SPACE);
         let bottom = top + PLOT;
         let largest = values.iter().copied().fold(1.0, f64::max);
         let point = |(step, value): (usize, &f64)| {
             let at = STEP * u32::try_from(step).unwrap_or(u32::MAX);
-            format!("{:.1},{:.1}", self.x(at), top + PLOT * (1.0 - value / largest))
+            format!("{:.1},{:.1}", self.x(at), top + PLOT * (1.0 - scale(*value) / scale(largest)))
         };
         let points: Vec<String> = values.iter().enumerate().map(point).collect();
         let (points, right) = (points.join(" "), self.width);

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 pub struct Phases {
     /// Until a node asks the sentinels.
     pub detect: Duration,
-    /// Until they have decided and committed.
+    /// Until they have asked the nodes and decided.
     pub decide: Duration,
+    /// Until that is committed.
+    pub commit: Duration,
     /// Until the new primary begins its term.
     pub promote: Duration,
     /// Until a client has a write acknowledged.
@@ -16,8 +18,10 @@ pub struct Phases {
 }
 
 impl Phases {
-    pub(super) fn as_array(&self) -> [Duration; 4] {
-        [self.detect, self.decide, self.promote, self.serve]
+    pub(super) const NAMES: [&str; 5] = ["detect", "decide", "commit", "promote", "serve"];
+
+    pub(super) fn as_array(&self) -> [Duration; 5] {
+        [self.detect, self.decide, self.commit, self.promote, self.serve]
     }
 }
 
@@ -28,18 +32,36 @@ pub(super) fn phases(logs: &[String], fault: SystemTime, served: Duration) -> Op
     let first = |words: &[&str], after: Duration| {
         let lines = logs.iter().flat_map(|log| log.lines());
         let matching = lines.filter(|line| words.iter().any(|word| line.contains(word)));
-        matching.filter_map(time_of).filter(|at| after <= *at).min()
+        let timed = matching.filter_map(|line| Some((time_of(line)?, line)));
+        timed.filter(|(at, _)| after <= *at).min()
     };
-    let asked = first(&["request=Failover", "request=Handoff"], fault)?;
-    let decided = first(&["primary replaced", "primary handed over"], asked)?;
-    let began = first(&["role=Primary"], asked)?;
+    let (asked, _) = first(&["request=Failover", "request=Handoff"], fault)?;
+    let (committed, line) = first(&["primary replaced", "primary handed over"], asked)?;
+    let (began, _) = first(&["role=Primary"], asked)?;
+    let commit = duration_in(line, "committed=")?.min(committed - asked);
     let served = fault + served;
     Some(Phases {
         detect: asked - fault,
-        decide: decided - asked,
-        promote: began.saturating_sub(decided),
+        decide: committed - asked - commit,
+        commit,
+        promote: began.saturating_sub(committed),
         serve: served.saturating_sub(began),
     })
+}
+
+/// The duration behind `name`, as Rust prints it: `1.5ms`.
+fn duration_in(line: &str, name: &str) -> Option<Duration> {
+    let word = line.split(name).nth(1)?.split_whitespace().next()?;
+    let digits = word.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = word.split_at(digits);
+    let factor = match unit {
+        "ns" => 1e-9,
+        "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => return None,
+    };
+    Some(Duration::from_secs_f64(number.parse::<f64>().ok()? * factor))
 }
 
 /// The time stamp that begins a line: `2026-01-02T03:04:05.678901Z`, with colours around it or not. Since the epoch.
@@ -69,10 +91,12 @@ mod tests {
         let node = "2026-03-01T02:59:58.000000Z  INFO x: asking request=Failover { }\n\
             \u{1b}[2m2026-03-01T02:59:59.010000Z\u{1b}[0m  INFO x: asking the sentinels request=Failover { }\n\
             2026-03-01T02:59:59.030000Z  INFO x: role role=Primary { }\n";
-        let sentinel = "2026-03-01T02:59:59.025000Z  INFO y: primary replaced\n";
+        let sentinel =
+            "2026-03-01T02:59:59.025000Z  INFO y: primary replaced asked=11ms committed=4.0ms total=15ms\n";
         let phases = phases(&[node.to_owned(), sentinel.to_owned()], at, Duration::from_millis(42)).unwrap();
         let ms = Duration::from_millis;
-        assert_eq!(phases.as_array(), [ms(10), ms(15), ms(5), ms(12)]);
+        assert_eq!(phases.as_array(), [ms(10), ms(11), ms(4), ms(5), ms(12)]);
+        assert_eq!(duration_in("x=1 y=250.5µs z", "y="), Some(Duration::from_nanos(250_500)));
         assert_eq!(time_of("1999-12-31"), None);
     }
 }

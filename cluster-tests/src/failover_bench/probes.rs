@@ -56,12 +56,12 @@ impl Probes {
                     let mut client = Client { addrs, at: number, connection: None };
                     let mut next = 0;
                     while !shared.stop.load(Ordering::Relaxed) {
-                        let served = if number < KEYS {
-                            write(&shared, &mut client, number, &mut next)
+                        let failure = if number < KEYS {
+                            write(&shared, &mut client, number, &mut next).err()
                         } else {
-                            read(&shared, &mut client, number - KEYS)
+                            read(&shared, &mut client, number - KEYS).err()
                         };
-                        if !served {
+                        if failure == Some(Failure::Error) {
                             shared.errors.fetch_add(1, Ordering::Relaxed);
                         }
                         thread::sleep(PAUSE);
@@ -134,43 +134,55 @@ struct Client {
     connection: Option<Connection>,
 }
 
+/// Why another node is to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// This one says where to go.
+    Redirected,
+    Error,
+}
+
 impl Client {
-    /// The number in the answer; `Err` if another node is to be asked.
-    fn call(&mut self, command: &[&str]) -> Result<u64, ()> {
+    /// The number in the answer.
+    fn call(&mut self, command: &[&str]) -> Result<u64, Failure> {
         if self.connection.is_none() {
             let addr = &self.addrs[self.at % self.addrs.len()];
             self.connection = Connection::connect_within(addr, DEADLINE).ok();
         }
         let reply = self.connection.as_mut().and_then(|connection| connection.call(command).ok());
-        match reply.filter(|reply| !reply.is_error()) {
-            Some(reply) => Ok(reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)),
-            None => {
-                self.connection = None;
-                self.at += 1;
-                Err(())
+        let error = match reply {
+            Some(reply) if !reply.is_error() => {
+                return Ok(reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0));
             }
+            Some(error) => error.string(),
+            None => String::new(),
+        };
+        self.connection = None;
+        let target = error.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1));
+        match target.and_then(|target| self.addrs.iter().position(|addr| addr == target)) {
+            Some(at) => self.at = at,
+            None => self.at += 1,
         }
+        Err(if target.is_some() { Failure::Redirected } else { Failure::Error })
     }
 }
 
-fn write(shared: &Shared, client: &mut Client, number: usize, next: &mut u64) -> bool {
+fn write(shared: &Shared, client: &mut Client, number: usize, next: &mut u64) -> Result<(), Failure> {
     *next += 1;
-    let served = client.call(&["SET", &key(number), &next.to_string()]).is_ok();
-    if served {
-        shared.acknowledged[number].store(*next, Ordering::SeqCst);
-        shared.writes_at.lock().expect("no probe panics").push(Instant::now());
-    }
-    served
+    client.call(&["SET", &key(number), &next.to_string()])?;
+    shared.acknowledged[number].store(*next, Ordering::SeqCst);
+    shared.writes_at.lock().expect("no probe panics").push(Instant::now());
+    Ok(())
 }
 
-fn read(shared: &Shared, client: &mut Client, number: usize) -> bool {
+fn read(shared: &Shared, client: &mut Client, number: usize) -> Result<(), Failure> {
     let before = shared.acknowledged[number].load(Ordering::SeqCst);
-    let Ok(found) = client.call(&["GET", &key(number)]) else { return false };
+    let found = client.call(&["GET", &key(number)])?;
     if found < before {
         shared.stale.fetch_add(1, Ordering::Relaxed);
     }
     shared.reads_at.lock().expect("no probe panics").push(Instant::now());
-    true
+    Ok(())
 }
 
 #[cfg(test)]
