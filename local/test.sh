@@ -105,6 +105,8 @@ rust() {
   # For the network namespaces of the chaos tests; without them these stay on the loopback address.
   need ip iproute2
   need nft nftables
+  need iptables iptables
+  need strace strace
   build
   step "tests in Rust"
   # --show-output prints what was measured.

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: runs processes and waits for them")]
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, RwLock};
@@ -70,6 +71,8 @@ impl fmt::Display for Shape {
 pub struct ShardNodes {
     pub primary: usize,
     pub replicas: Vec<usize>,
+    /// Ranges of slots.
+    pub slots: Vec<RangeInclusive<u16>>,
 }
 
 const SENTINELS: usize = 3;
@@ -175,7 +178,8 @@ impl Cluster {
             let (primaries, replicas): (Vec<_>, Vec<_>) =
                 nodes.iter().partition(|node| node["role"] == "primary");
             let replicas = replicas.into_iter().map(number).collect::<Option<Vec<_>>>()?;
-            Some(ShardNodes { primary: number(primaries.first()?)?, replicas })
+            let slots = shard["slots"].as_array()?.iter().map(slot_range).collect::<Option<_>>()?;
+            Some(ShardNodes { primary: number(primaries.first()?)?, replicas, slots })
         };
         report["shards"].as_array()?.iter().map(shard).collect()
     }
@@ -362,6 +366,12 @@ impl ShardNodes {
     fn into_nodes(self) -> Vec<usize> {
         std::iter::once(self.primary).chain(self.replicas).collect()
     }
+}
+
+/// As `0-16383`.
+fn slot_range(text: &Value) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.as_str()?.split_once('-')?;
+    Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
 fn in_sync_in(report: &Value) -> usize {

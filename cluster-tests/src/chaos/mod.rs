@@ -167,7 +167,8 @@ impl Run<'_> {
         if !wait_until(crate::cluster::HEAL_DEADLINE, || count + 20 < self.workload.answered()) {
             return Err("clients are not served again".into());
         }
-        self.events.push(Event { faults, from, ended, healed: self.begin.elapsed() });
+        let slots = shard.slots.clone();
+        self.events.push(Event { faults, slots, from, ended, healed: self.begin.elapsed() });
         Ok(())
     }
 

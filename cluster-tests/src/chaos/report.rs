@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Settings;
@@ -14,6 +15,8 @@ use super::workload::{Findings, Seen, What};
 #[derive(Debug, Clone)]
 pub struct Event {
     pub faults: Vec<Fault>,
+    /// Of the shard that was hit.
+    pub slots: Vec<RangeInclusive<u16>>,
     pub from: Duration,
     /// The fault was over.
     pub ended: Duration,
@@ -79,24 +82,15 @@ impl Report {
         self.failovers.iter().filter(|failover| !failover.is_handoff).count()
     }
 
-    /// When something was answered, in order; writes, or all.
-    fn moments(&self, writes_only: bool) -> Vec<Duration> {
-        let answers = self.answers().filter(|seen| seen.is_write || !writes_only);
-        let mut moments: Vec<Duration> = answers.map(|seen| seen.at).collect();
-        moments.sort_unstable();
-        moments
-    }
-
     fn rows(&self) -> BTreeMap<Vec<Fault>, Row> {
-        let (writes, all) = (self.moments(true), self.moments(false));
         let mut seen: Vec<&Seen> = self.seen.iter().collect();
         seen.sort_by_key(|seen| seen.at);
         let mut rows: BTreeMap<Vec<Fault>, Row> = BTreeMap::new();
         for event in &self.events {
             let row = rows.entry(event.faults.clone()).or_default();
             row.times += 1;
-            row.without_writes.push(longest_gap(&writes, event).as_millis());
-            row.without_answers.push(longest_gap(&all, event).as_millis());
+            row.without_writes.push(longest_gap(&seen, event, true).as_millis());
+            row.without_answers.push(longest_gap(&seen, event, false).as_millis());
             let during = |at: Duration| event.from <= at && at < event.healed;
             row.failovers += self.failovers.iter().filter(|failover| during(failover.at)).count();
             let begin = seen.partition_point(|seen| seen.at < event.from);
@@ -132,7 +126,7 @@ impl Report {
         );
         text += &self.surroundings();
         if !self.events.is_empty() {
-            text += "| fault | times | failovers | without acknowledged writes, ms: median / max | without any answer, \
+            text += "| fault | times | failovers | without acknowledged writes of the shard, ms: median / max | without any answer, \
                      ms: median / max | write, ms: median / p99 | clients saw |\n|---|---|---|---|---|---|---|\n";
         }
         for (faults, mut row) in self.rows() {
@@ -203,11 +197,24 @@ impl Report {
     }
 }
 
-/// The longest time between two answers around an event.
-fn longest_gap(moments: &[Duration], event: &Event) -> Duration {
-    let begin = moments.partition_point(|at| *at <= event.from).saturating_sub(1);
-    let pairs = moments[begin..].windows(2).take_while(|pair| pair[0] < event.healed);
-    pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+/// The longest time between two answers of the shard that was hit around an event: of writes, or of all.
+fn longest_gap(seen: &[&Seen], event: &Event, writes_only: bool) -> Duration {
+    let counts = |seen: &&&Seen| {
+        seen.what == What::Answered
+            && (seen.is_write || !writes_only)
+            && event.slots.iter().any(|range| range.contains(&seen.slot.number()))
+    };
+    let begin = seen.partition_point(|seen| seen.at <= event.from);
+    let Some(before) = seen[..begin].iter().rev().find(counts) else { return Duration::ZERO };
+    let (mut last, mut longest) = (before.at, Duration::ZERO);
+    for seen in seen[begin..].iter().filter(counts) {
+        longest = longest.max(seen.at - last);
+        last = seen.at;
+        if event.healed <= last {
+            break;
+        }
+    }
+    longest
 }
 
 /// Of sorted numbers.
@@ -338,13 +345,16 @@ impl Picture {
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::slot::Slot;
+
     use super::*;
     use crate::cluster::Shape;
 
     #[test]
     fn a_gap_is_the_longest_time_without_an_answer_around_its_fault() {
         let ms = Duration::from_millis;
-        let seen = |at, is_write, what| Seen { at: ms(at), latency: ms(1), is_write, what };
+        let slot = Slot::of(b"key");
+        let seen = |at, is_write, what| Seen { at: ms(at), latency: ms(1), slot, is_write, what };
         let answer = |at, is_write| seen(at, is_write, What::Answered);
         let refused = What::Refused(Refusal::Error("CLUSTERDOWN".into()));
         let report = Report {
@@ -364,6 +374,7 @@ mod tests {
             left_out: Vec::new(),
             events: vec![Event {
                 faults: vec![Fault::KillPrimary],
+                slots: vec![0..=16383],
                 from: ms(1000),
                 ended: ms(1500),
                 healed: ms(1600),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use keyward_proto::slot::Slot;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -63,6 +64,7 @@ pub struct Seen {
     /// Since the begin.
     pub at: Duration,
     pub latency: Duration,
+    pub slot: Slot,
     pub is_write: bool,
     pub what: What,
 }
@@ -274,7 +276,7 @@ impl Worker {
         let is_write = operation != StringOperation::Get;
         let invoked = self.now();
         let outcome = self.client.call(key, command);
-        let Some(returned) = self.returned(invoked, outcome, is_write, reply_of) else { return false };
+        let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
         self.note_string(key, operation, invoked, returned)
     }
 
@@ -304,7 +306,7 @@ impl Worker {
         let invoked = self.now();
         let outcome = self.client.call(key, command);
         let is_write = operation != ListOperation::Read;
-        let Some(returned) = self.returned(invoked, outcome, is_write, reply_of) else { return false };
+        let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
         let answered = returned.is_some();
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.lists.entry(key.to_owned()).or_default().push(call);
@@ -333,7 +335,7 @@ impl Worker {
         let is_write = matches!(operation, QueueOperation::Push(_) | QueueOperation::Move);
         let invoked = self.now();
         let outcome = self.client.call(&first, command);
-        let Some(returned) = self.returned(invoked, outcome, is_write, reply) else { return false };
+        let Some(returned) = self.returned(&first, invoked, outcome, is_write, reply) else { return false };
         let answered = returned.is_some();
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.queues.entry(key.to_owned()).or_default().push(call);
@@ -343,6 +345,7 @@ impl Worker {
     /// When a reply came and what it was; `None` if the request was refused.
     fn returned(
         &mut self,
+        key: &str,
         invoked: u64,
         outcome: Outcome,
         is_write: bool,
@@ -359,20 +362,20 @@ impl Worker {
         let at = self.begin.elapsed();
         let latency = at.saturating_sub(Duration::from_nanos(invoked));
         let mut seen = self.sight.seen.lock().expect("no client panics");
-        seen.push(Seen { at, latency, is_write, what });
+        seen.push(Seen { at, latency, slot: Slot::of(key.as_bytes()), is_write, what });
         returned
     }
 
     fn compare_and_set(&mut self, key: &str, value: i64) {
         let invoked = self.now();
         let outcome = self.client.call(key, &["GET", key]);
-        let Some(Some((at, found))) = self.returned(invoked, outcome, false, reply_of) else { return };
+        let Some(Some((at, found))) = self.returned(key, invoked, outcome, false, reply_of) else { return };
         let expected = if let Reply::Value(found) = &found { Some(*found) } else { None };
         self.note_string(key, StringOperation::Get, invoked, Some((at, found)));
         let invoked = self.now();
         let outcome = self.client.compare_and_set(key, expected, value);
         let reply = |frame: &Frame| if frame.is_null() { Reply::Nil } else { Reply::Ok };
-        if let Some(returned) = self.returned(invoked, outcome, true, reply) {
+        if let Some(returned) = self.returned(key, invoked, outcome, true, reply) {
             let operation = StringOperation::CompareAndSet(expected, value);
             self.note_string(key, operation, invoked, returned);
         }
