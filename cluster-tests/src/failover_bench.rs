@@ -1,10 +1,10 @@
 //! How long a fault keeps clients without service, and what it loses: Keyward, and for comparison a Valkey Cluster
 //! and a Valkey under Valkey's Sentinel, on the same hosts.
 //!
-//! Writers count upwards in a key of their own, readers read the same keys; both ask whichever node answers, with a
-//! short deadline, so that what is measured is the servers and not the patience of a client library. A gap is the
+//! Writers set the bits of a key of their own, one after the other; readers count them. Both ask whichever node answers,
+//! with a short deadline, so that what is measured is the servers and not the patience of a client library. A gap is the
 //! longest time between two answers around the fault. Lost are acknowledged writes that are not there afterwards;
-//! stale are answers older than a write that had been acknowledged before the question.
+//! stale are counts lower than that of the writes acknowledged before the question.
 //!
 //! Where Keyward's time goes is read from the logs: until a replica asks the sentinels (detect), until they have
 //! decided (decide) and committed (commit), until the new primary begins (promote), until a client has a write
@@ -59,7 +59,7 @@ impl fmt::Display for Fault {
 pub struct Sample {
     pub without_writes: Duration,
     pub without_reads: Duration,
-    pub lost: u64,
+    pub lost: usize,
     pub stale: u64,
     /// Error replies but for redirections, and connections that broke or stayed without an answer.
     pub errors: u64,
@@ -90,7 +90,7 @@ pub fn measure(
     let mut samples = Vec::new();
     for number in 1..=times {
         let primary = group.wait_until_whole(HEAL_DEADLINE)?;
-        let probes = Probes::start(&group.addrs());
+        let probes = Probes::start(&group.addrs(), number);
         thread::sleep(CALM);
         let (at, wall) = (Instant::now(), SystemTime::now());
         let target = group.bring_about(fault, primary)?;
@@ -137,7 +137,7 @@ impl Group {
             Fault::Kill => self.nodes[primary].kill(),
             Fault::Stop => self.nodes[primary].signal(Signal::STOP),
             Fault::Partition => self.hosts.cut(&[Cut::Host(primary)])?,
-            Fault::HandOff => return self.hand_off(primary).map(Some),
+            Fault::HandOff => return self.hand_off(primary),
         }
         Ok(None)
     }
@@ -189,7 +189,7 @@ impl Row {
             "times": self.samples.len(),
             "without_writes_ms": self.gaps(|s| s.without_writes),
             "without_reads_ms": self.gaps(|s| s.without_reads),
-            "lost": self.samples.iter().map(|s| s.lost).sum::<u64>(),
+            "lost": self.samples.iter().map(|s| s.lost).sum::<usize>(),
             "stale": self.samples.iter().map(|s| s.stale).sum::<u64>(),
             "errors": self.samples.iter().map(|s| s.errors).sum::<u64>(),
             "phases_median_ms": self.phases().map(|phases| {
@@ -220,7 +220,7 @@ pub fn table(rows: &[Row]) -> String {
             row.samples.len(),
             show(&row.gaps(|s| s.without_writes)),
             show(&row.gaps(|s| s.without_reads)),
-            sum(|s| s.lost),
+            row.samples.iter().map(|s| s.lost).sum::<usize>(),
             sum(|s| s.stale),
             sum(|s| s.errors),
             row.phases().map_or(String::new(), |phases| show(&phases)),

@@ -4,7 +4,8 @@
 //! what it knows: only changes have to wait.
 //!
 //! A request is one attempt with one sentinel. Whether it is safe to repeat it is the core's decision, because an
-//! attempt without an answer may still take effect.
+//! attempt without an answer may still take effect. Only a complaint about the primary may be repeated by anybody at any
+//! time, so it goes to the next sentinel soon: the first may be cut off together with the primary.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
@@ -30,6 +33,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A sentinel may have to ask the shard's nodes before it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a complaint waits for one sentinel before it goes to another one as well.
+const NEXT_AFTER: Duration = Duration::from_millis(200);
 /// Without news for so long another sentinel is watched: this one may be cut off from the others.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,23 +111,42 @@ impl Sentinels {
 
     /// Asks once. The topology that came with the answer is at least as new as the outcome.
     pub(crate) async fn ask(&self, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
-        let at = self.current();
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.ask_one(at, request)).await;
-        let reply = match answer {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(status)) => {
-                tracing::warn!(sentinel = self.addresses[at], %status, "a sentinel did not answer");
-                self.leave(at);
-                return (Outcome::Unknown, None);
-            }
-            Err(_) => {
-                tracing::warn!(sentinel = self.addresses[at], "a sentinel did not answer in time");
-                self.leave(at);
-                return (Outcome::Unknown, None);
+        let reply = match request {
+            ControlRequest::Failover(complaint) => self.complain(complaint).await,
+            ControlRequest::ChangeInSync(_) | ControlRequest::Handoff(_) => {
+                self.attempt(self.current(), request).await
             }
         };
+        let Some(reply) = reply else { return (Outcome::Unknown, None) };
         let outcome = if reply.accepted { Outcome::Accepted } else { Outcome::Refused(reply.reason) };
         (outcome, parse_topology(&reply.topology))
+    }
+
+    /// The first answer of any sentinel.
+    async fn complain(&self, complaint: rpc::FailoverRequest) -> Option<rpc::ChangeReply> {
+        let first = self.current();
+        let mut attempts = FuturesUnordered::new();
+        for next in 0..self.addresses.len() {
+            let at = (first + next) % self.addresses.len();
+            attempts.push(self.attempt(at, ControlRequest::Failover(complaint.clone())));
+            let answer = tokio::time::timeout(NEXT_AFTER, first_answer(&mut attempts)).await;
+            if let Ok(Some(reply)) = answer {
+                return Some(reply);
+            }
+        }
+        first_answer(&mut attempts).await
+    }
+
+    async fn attempt(&self, at: usize, request: ControlRequest) -> Option<rpc::ChangeReply> {
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.ask_one(at, request)).await {
+            Ok(Ok(reply)) => return Some(reply),
+            Ok(Err(status)) => {
+                tracing::warn!(sentinel = self.addresses[at], %status, "a sentinel did not answer");
+            }
+            Err(_) => tracing::warn!(sentinel = self.addresses[at], "a sentinel did not answer in time"),
+        }
+        self.leave(at);
+        None
     }
 
     async fn ask_one(&self, at: usize, request: ControlRequest) -> Result<rpc::ChangeReply, tonic::Status> {
@@ -246,6 +270,18 @@ impl Sentinels {
             tokio::time::sleep(REPORT_INTERVAL).await;
         }
     }
+}
+
+/// `None` when no attempt is left.
+async fn first_answer(
+    attempts: &mut FuturesUnordered<impl Future<Output = Option<rpc::ChangeReply>>>,
+) -> Option<rpc::ChangeReply> {
+    while let Some(answer) = attempts.next().await {
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
 }
 
 /// Sends a challenge back at once: nothing was done before that.

@@ -22,7 +22,7 @@ struct Options {
     times: usize,
     #[arg(long, value_enum, default_value = "nobody")]
     against: Against,
-    /// Faults of each of Valkey's systems, which take longer.
+    /// Each fault on each of Valkey's systems so many times; they take longer.
     #[arg(long, default_value_t = 5)]
     valkey_times: usize,
     /// Also print the figures as JSON.

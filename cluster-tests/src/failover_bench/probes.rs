@@ -1,4 +1,4 @@
-//! Steady load on a few keys that remembers every answer.
+//! Steady load on a few keys that remembers every answer: writers set one bit after the other, readers count them.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs clients and measures time")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,15 +14,20 @@ pub(super) const KEYS: usize = 6;
 const DEADLINE: Duration = Duration::from_millis(60);
 const PAUSE: Duration = Duration::from_micros(500);
 
-pub(super) fn key(number: usize) -> String {
-    format!("{{failover}}:{number}")
+/// In the same slot as the keys of all probes.
+pub(super) const SAME_SLOT: &str = "{failover}";
+
+/// A writer's key of a round.
+fn key(round: usize, number: usize) -> String {
+    format!("{SAME_SLOT}:{round}:{number}")
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Last number of each key whose write was acknowledged.
-    acknowledged: [AtomicU64; KEYS],
+    /// Bits of each key whose setting was acknowledged, and how many.
+    acknowledged: [Mutex<Vec<u64>>; KEYS],
+    counts: [AtomicU64; KEYS],
     writes_at: Mutex<Vec<Instant>>,
     reads_at: Mutex<Vec<Instant>>,
     stale: AtomicU64,
@@ -32,6 +37,7 @@ struct Shared {
 /// Running probes.
 #[derive(Debug)]
 pub(super) struct Probes {
+    round: usize,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -39,27 +45,30 @@ pub(super) struct Probes {
 /// What they saw.
 #[derive(Debug)]
 pub(super) struct Seen {
+    round: usize,
     writes_at: Vec<Instant>,
     reads_at: Vec<Instant>,
-    acknowledged: Vec<u64>,
+    acknowledged: Vec<Vec<u64>>,
     pub(super) stale: u64,
     pub(super) errors: u64,
 }
 
 impl Probes {
-    pub(super) fn start(addrs: &[String]) -> Self {
+    /// Each round has keys of its own.
+    pub(super) fn start(addrs: &[String], round: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let threads = (0..2 * KEYS)
             .map(|number| {
                 let (shared, addrs) = (shared.clone(), addrs.to_vec());
                 thread::spawn(move || {
                     let mut client = Client { addrs, at: number, connection: None };
+                    let key = key(round, number % KEYS);
                     let mut next = 0;
                     while !shared.stop.load(Ordering::Relaxed) {
                         let failure = if number < KEYS {
-                            write(&shared, &mut client, number, &mut next).err()
+                            write(&shared, &mut client, &key, number, &mut next).err()
                         } else {
-                            read(&shared, &mut client, number - KEYS).err()
+                            read(&shared, &mut client, &key, number - KEYS).err()
                         };
                         if failure == Some(Failure::Error) {
                             shared.errors.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +78,7 @@ impl Probes {
                 })
             })
             .collect();
-        Probes { shared, threads }
+        Probes { round, shared, threads }
     }
 
     pub(super) fn has_acknowledged_since(&self, moment: Instant) -> bool {
@@ -85,9 +94,14 @@ impl Probes {
         let take =
             |moments: &Mutex<Vec<Instant>>| std::mem::take(&mut *moments.lock().expect("no probe panics"));
         Seen {
+            round: self.round,
             writes_at: take(&shared.writes_at),
             reads_at: take(&shared.reads_at),
-            acknowledged: shared.acknowledged.iter().map(|n| n.load(Ordering::Relaxed)).collect(),
+            acknowledged: shared
+                .acknowledged
+                .iter()
+                .map(|bits| std::mem::take(&mut *bits.lock().expect("no probe panics")))
+                .collect(),
             stale: shared.stale.load(Ordering::Relaxed),
             errors: shared.errors.load(Ordering::Relaxed),
         }
@@ -110,13 +124,20 @@ impl Seen {
     }
 
     /// How many acknowledged writes are missing.
-    pub(super) fn lost(&self, read: impl Fn(&str) -> Result<u64, String>) -> Result<u64, String> {
+    pub(super) fn lost(&self, read: impl Fn(&str) -> Result<Vec<u8>, String>) -> Result<usize, String> {
         let mut lost = 0;
         for (number, acknowledged) in self.acknowledged.iter().enumerate() {
-            lost += acknowledged.saturating_sub(read(&key(number))?);
+            let bitmap = read(&key(self.round, number))?;
+            lost += acknowledged.iter().filter(|bit| !is_set(&bitmap, **bit)).count();
         }
         Ok(lost)
     }
+}
+
+/// As SETBIT counts: the highest bit of the first byte is the first.
+fn is_set(bitmap: &[u8], bit: u64) -> bool {
+    let byte = usize::try_from(bit / 8).ok().and_then(|byte| bitmap.get(byte));
+    byte.is_some_and(|byte| byte & (0x80 >> (bit % 8)) != 0)
 }
 
 /// The neighbours that lie furthest apart, the later one after `since`.
@@ -167,17 +188,24 @@ impl Client {
     }
 }
 
-fn write(shared: &Shared, client: &mut Client, number: usize, next: &mut u64) -> Result<(), Failure> {
+fn write(
+    shared: &Shared,
+    client: &mut Client,
+    key: &str,
+    number: usize,
+    next: &mut u64,
+) -> Result<(), Failure> {
     *next += 1;
-    client.call(&["SET", &key(number), &next.to_string()])?;
-    shared.acknowledged[number].store(*next, Ordering::SeqCst);
+    client.call(&["SETBIT", key, &next.to_string(), "1"])?;
+    shared.acknowledged[number].lock().expect("no probe panics").push(*next);
+    shared.counts[number].fetch_add(1, Ordering::SeqCst);
     shared.writes_at.lock().expect("no probe panics").push(Instant::now());
     Ok(())
 }
 
-fn read(shared: &Shared, client: &mut Client, number: usize) -> Result<(), Failure> {
-    let before = shared.acknowledged[number].load(Ordering::SeqCst);
-    let found = client.call(&["GET", &key(number)])?;
+fn read(shared: &Shared, client: &mut Client, key: &str, number: usize) -> Result<(), Failure> {
+    let before = shared.counts[number].load(Ordering::SeqCst);
+    let found = client.call(&["BITCOUNT", key])?;
     if found < before {
         shared.stale.fetch_add(1, Ordering::Relaxed);
     }
@@ -188,6 +216,12 @@ fn read(shared: &Shared, client: &mut Client, number: usize) -> Result<(), Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_are_counted_from_the_highest() {
+        assert!(is_set(&[0b0100_0000], 1) && is_set(&[0, 1], 15));
+        assert!(!is_set(&[0b0100_0000], 0) && !is_set(&[255], 8));
+    }
 
     #[test]
     fn the_longest_gap_is_one_that_ends_after_the_fault() {

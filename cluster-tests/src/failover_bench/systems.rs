@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::probes::key;
+use super::probes::SAME_SLOT;
 use crate::cluster::{Cluster, Mode};
 use crate::hosts::Hosts;
 use crate::processes::{Server, free_port, wait_until};
@@ -150,7 +150,7 @@ impl Group {
     fn is_primary(&self, node: usize) -> bool {
         let role = self.ask(node, &["ROLE"]);
         role.is_some_and(|role| role.items.first().is_some_and(|word| word.text() == b"master"))
-            && self.ask(node, &["GET", &key(0)]).is_some_and(|reply| !reply.is_error())
+            && self.ask(node, &["GET", SAME_SLOT]).is_some_and(|reply| !reply.is_error())
     }
 
     /// Whether another node than `old` (the wanted one, if one is) is primary.
@@ -195,8 +195,18 @@ impl Group {
         online == replicas && sentinel_ready
     }
 
-    /// Hands the role over to a replica; says to which.
-    pub(super) fn hand_off(&self, primary: usize) -> Result<usize, String> {
+    /// Hands the role over to a replica; says to which, if that is known.
+    pub(super) fn hand_off(&self, primary: usize) -> Result<Option<usize>, String> {
+        let refused = |reply: Option<Frame>| {
+            Err(format!("hand-off: {}", reply.map_or("no answer".into(), |reply| reply.to_string())))
+        };
+        if let System::ValkeySentinel { .. } = self.system {
+            // Only through a sentinel: the others would take a role that changed without them for a failure.
+            return match ask(&self.sentinels[0], &["SENTINEL", "FAILOVER", "mymaster", "COORDINATED"]) {
+                Some(reply) if !reply.is_error() => Ok(None),
+                other => refused(other),
+            };
+        }
         let info = self.ask(primary, &["INFO", "replication"]).map_or(String::new(), |info| info.string());
         let follows = |node: usize| {
             let port = format!("port={},", self.nodes[node].port());
@@ -206,23 +216,14 @@ impl Group {
         let target = (0..self.nodes.len())
             .find(|n| *n != primary && follows(*n))
             .ok_or_else(|| format!("nobody follows the primary:\n{info}"))?;
-        let reply = match self.system {
-            System::Keyward | System::ValkeyCluster { .. } => self.ask(target, &["CLUSTER", "FAILOVER"]),
-            System::ValkeySentinel { .. } => {
-                let (host, port) = (self.hosts.address(target), self.nodes[target].port().to_string());
-                self.ask(primary, &["FAILOVER", "TO", &host, &port])
-            }
-        };
-        match reply {
-            Some(reply) if !reply.is_error() => Ok(target),
-            other => {
-                Err(format!("hand-off: {}", other.map_or("no answer".into(), |reply| reply.to_string())))
-            }
+        match self.ask(target, &["CLUSTER", "FAILOVER"]) {
+            Some(reply) if !reply.is_error() => Ok(Some(target)),
+            other => refused(other),
         }
     }
 
-    /// The number at a key, from its primary.
-    pub(super) fn read(&self, key: &str) -> Result<u64, String> {
+    /// The value of a key, from its primary.
+    pub(super) fn read(&self, key: &str) -> Result<Vec<u8>, String> {
         let mut found = None;
         wait_until(super::HEAL_DEADLINE, || {
             let primary = (0..self.nodes.len()).find(|n| self.is_primary(*n));
@@ -231,7 +232,7 @@ impl Group {
             found.is_some()
         });
         let reply = found.ok_or_else(|| format!("nobody answers GET {key}"))?;
-        Ok(reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+        Ok(if reply.is_null() { Vec::new() } else { reply.text().to_vec() })
     }
 
     /// Everything that nodes and sentinels have logged.
