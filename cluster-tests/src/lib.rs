@@ -28,6 +28,7 @@ pub mod interchange;
 pub mod linearizability;
 pub mod load;
 pub mod load_bench;
+pub mod many_shards;
 pub mod memory;
 pub mod processes;
 pub mod programs;

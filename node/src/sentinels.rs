@@ -20,7 +20,9 @@ use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::topology::Topology;
+use keyward_proto::topology::delta::{Delta, Key};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -64,13 +66,20 @@ pub struct Sentinels {
     current: AtomicUsize,
     /// Open connections. Held only to look one up.
     channels: Mutex<BTreeMap<usize, Channel>>,
+    /// The newest topology: what sentinels tell is relative to it.
+    latest: Mutex<Option<Arc<Topology>>>,
 }
 
 impl Sentinels {
     /// Addresses as `host:bus_port`.
     pub fn new(addresses: Vec<String>) -> Arc<Sentinels> {
         assert!(!addresses.is_empty(), "a node without sentinels runs alone");
-        Arc::new(Sentinels { addresses, current: AtomicUsize::new(0), channels: Mutex::default() })
+        Arc::new(Sentinels {
+            addresses,
+            current: AtomicUsize::new(0),
+            channels: Mutex::default(),
+            latest: Mutex::default(),
+        })
     }
 
     fn current(&self) -> usize {
@@ -109,17 +118,46 @@ impl Sentinels {
             .await
     }
 
+    fn latest(&self) -> Option<Arc<Topology>> {
+        self.latest.lock().clone()
+    }
+
+    /// What the node knows after an update that is relative to `base`; `None` if it cannot be understood, or does not
+    /// fit.
+    fn receive(&self, base: Option<&Arc<Topology>>, update: &rpc::TopologyUpdate) -> Option<Arc<Topology>> {
+        let topology = if !update.topology.is_empty() {
+            parse(&update.topology).map(Arc::new)
+        } else if update.delta.is_empty() {
+            return base.cloned();
+        } else {
+            let delta: Delta = parse(&update.delta)?;
+            delta.apply(base?).map(Arc::new)
+        }?;
+        let mut latest = self.latest.lock();
+        if latest.as_ref().is_none_or(|known| known.version <= topology.version) {
+            *latest = Some(Arc::clone(&topology));
+        }
+        Some(topology)
+    }
+
     /// Asks once. The topology that came with the answer is at least as new as the outcome.
     pub(crate) async fn ask(&self, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
+        let base = self.latest();
+        let known = base.as_deref().and_then(key);
         let reply = match request {
-            ControlRequest::Failover(complaint) => self.complain(complaint).await,
-            ControlRequest::ChangeInSync(_) | ControlRequest::Handoff(_) => {
+            ControlRequest::Failover(r) => self.complain(rpc::FailoverRequest { known, ..r }).await,
+            ControlRequest::ChangeInSync(r) => {
+                let request = ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { known, ..r });
+                self.attempt(self.current(), request).await
+            }
+            ControlRequest::Handoff(r) => {
+                let request = ControlRequest::Handoff(rpc::HandoffRequest { known, ..r });
                 self.attempt(self.current(), request).await
             }
         };
         let Some(reply) = reply else { return (Outcome::Unknown, None) };
         let outcome = if reply.accepted { Outcome::Accepted } else { Outcome::Refused(reply.reason) };
-        (outcome, parse_topology(&reply.topology))
+        (outcome, reply.update.and_then(|update| self.receive(base.as_ref(), &update)))
     }
 
     /// The first answer of any sentinel.
@@ -198,7 +236,8 @@ impl Sentinels {
             match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
-                    if let Some(topology) = parse_topology(&reply.topology) {
+                    let update = rpc::TopologyUpdate { topology: reply.topology, ..Default::default() };
+                    if let Some(topology) = self.receive(None, &update) {
                         tracing::info!(
                             incarnation = reply.incarnation,
                             version = topology.version,
@@ -238,7 +277,9 @@ impl Sentinels {
         incarnation: Incarnation,
         inputs: &mpsc::Sender<Input>,
     ) -> Result<(), tonic::Status> {
-        let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get() };
+        let mut base = self.latest();
+        let known = base.as_deref().and_then(key);
+        let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get(), known };
         let open = async { self.client(at).await?.watch_topology(request).await };
         let silent = |_| tonic::Status::deadline_exceeded("silent");
         let mut updates = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(silent)??.into_inner();
@@ -246,9 +287,13 @@ impl Sentinels {
             let update =
                 tokio::time::timeout(WATCH_SILENCE_MAX, updates.message()).await.map_err(silent)??;
             let Some(update) = update else { return Ok(()) };
-            if let Some(topology) = parse_topology(&update.topology) {
-                send(inputs, Event::TopologyChanged(topology)).await;
-            }
+            base = self.receive(base.as_ref(), &update);
+            let Some(topology) = &base else {
+                // The next stream begins with the whole topology.
+                *self.latest.lock() = None;
+                return Err(tonic::Status::data_loss("it sent an update that does not fit"));
+            };
+            send(inputs, Event::TopologyChanged(Arc::clone(topology))).await;
         }
     }
 
@@ -310,12 +355,14 @@ async fn feed(statuses: mpsc::Sender<rpc::NodeStatus>, inputs: &mpsc::Sender<Inp
     }
 }
 
-fn parse_topology(bytes: &[u8]) -> Option<Arc<Topology>> {
-    if bytes.is_empty() {
-        return None;
-    }
+fn key(topology: &Topology) -> Option<rpc::TopologyKey> {
+    let Key { version, shard } = topology.key()?;
+    Some(rpc::TopologyKey { version, shard_id: shard.to_string() })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match serde_json::from_slice(bytes) {
-        Ok(topology) => Some(Arc::new(topology)),
+        Ok(value) => Some(value),
         Err(error) => {
             tracing::error!(%error, "a sentinel sent a topology that this program does not understand");
             None

@@ -1,6 +1,10 @@
 //! The topology: nodes, shards, slot ownership. Sentinels agree on it through Raft; nodes route by it.
 //!
+//! - [`delta`]: what has changed between two versions
+//!
 //! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::topology`).
+
+pub mod delta;
 
 use std::collections::{BTreeMap, BTreeSet};
 

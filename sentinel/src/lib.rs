@@ -3,6 +3,7 @@
 //! Pure rules:
 //! - [`topology`]: the state machine: which command changes what, and what is refused
 //! - [`failover`]: who becomes primary, given what the nodes answer
+//! - [`publication`]: the topology as nodes are told it
 //! - [`health`], [`events`]: what is known of the nodes, and what subscribers are told
 //!
 //! Shells:
@@ -10,6 +11,7 @@
 //! - [`bootstrap`]: who this sentinel is in the group
 //! - [`control`]: the gRPC service for nodes and operators, the failover, the watchdog
 //! - [`resp`]: the Sentinel API for clients
+//! - [`proposals`]: commands on their way into the Raft log
 //! - [`probe`], [`channel`], [`clock`]: connections and time
 //! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
 //!
@@ -25,6 +27,8 @@ pub mod events;
 pub mod failover;
 pub mod health;
 pub mod probe;
+pub mod proposals;
+pub mod publication;
 pub mod raft;
 pub mod resp;
 pub mod runtime;

@@ -19,15 +19,14 @@ use tracing::{info, warn};
 use crate::bootstrap::{self, BootstrapError};
 use crate::channel::join_host_port;
 use crate::config::Config;
-use crate::control::{ControlService, failover, watchdog};
+use crate::control::{ControlService, watchdog};
+use crate::proposals;
 use crate::raft::network::MESSAGE_BYTES_MAX;
 use crate::raft::service::RaftService;
 use crate::raft::store::{OpenError, StateMachine, Store};
 use crate::resp::server as resp_server;
 use crate::sentinel::Sentinel;
 
-/// Failovers of so many shards may wait for one Raft entry.
-const REPLACEMENTS_MAX: usize = 1024;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why a sentinel could not start or go on; one line.
@@ -59,8 +58,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let machine = StateMachine::open(store.clone())?;
     let bus = listen(&config.options.bind, config.bus_port).await?;
     let clients = listen(&config.options.bind, config.options.port).await?;
-    let (replacements, queue) = mpsc::channel(REPLACEMENTS_MAX);
-    let sentinel = Arc::new(Sentinel::new(config, machine.watch(), replacements));
+    let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
+    let sentinel = Arc::new(Sentinel::new(config, machine.watch(), proposals));
     info!(
         name = %sentinel.config.options.name,
         port = sentinel.config.options.port,
@@ -69,7 +68,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         "sentinel starts"
     );
     let mut tasks = JoinSet::new();
-    tasks.spawn(failover::commit_replacements(sentinel.clone(), queue));
+    tasks.spawn(proposals::commit(sentinel.clone(), waiting));
     tasks.spawn(watchdog::probe_all(sentinel.clone()));
     tasks.spawn(watchdog::tell_changes(sentinel.clone()));
     tasks.spawn(watchdog::react(sentinel.clone()));

@@ -6,11 +6,11 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use keyward_proto::ids::ShardId;
+use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
+use keyward_proto::topology::delta::Key;
 use keyward_proto::topology::{SentinelAddress, Topology};
-use openraft::error::{ClientWriteError, RaftError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -19,12 +19,13 @@ use tonic::transport::Channel;
 
 use crate::channel::{join_host_port, lazy};
 use crate::config::Config;
-use crate::control::failover::Replacement;
 use crate::events::Event;
 use crate::health::Health;
+use crate::proposals::{self, Proposal};
+use crate::publication::Publications;
 use crate::raft::service::RaftCell;
 use crate::raft::{Metrics, Raft, RaftId};
-use crate::topology::{Outcome, Refusal, TopologyCommand};
+use crate::topology::TopologyCommand;
 
 /// How long a request waits for a leader and its answer.
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
@@ -43,8 +44,8 @@ pub struct Sentinel {
     /// Held for a few lines at a time.
     pub health: Mutex<Health>,
     pub events: broadcast::Sender<Event>,
-    /// Changes of primaries, to be committed together.
-    pub replacements: mpsc::Sender<Replacement>,
+    /// Commands for Raft.
+    pub proposals: mpsc::Sender<Proposal>,
     /// One failover per shard at a time.
     pub failovers: Mutex<BTreeMap<ShardId, Arc<tokio::sync::Mutex<()>>>>,
     /// Placement proposes one step after another.
@@ -52,15 +53,14 @@ pub struct Sentinel {
     /// The watchdog has news.
     pub probed: Notify,
     channels: Mutex<BTreeMap<String, Channel>>,
-    /// The last topology as JSON, by version: every watcher gets the same bytes.
-    encoded: Mutex<(u64, Bytes)>,
+    publications: Mutex<Publications>,
 }
 
 impl Sentinel {
     pub fn new(
         config: Config,
         topology: watch::Receiver<Arc<Topology>>,
-        replacements: mpsc::Sender<Replacement>,
+        proposals: mpsc::Sender<Proposal>,
     ) -> Self {
         Sentinel {
             config,
@@ -69,12 +69,12 @@ impl Sentinel {
             topology,
             health: Mutex::default(),
             events: broadcast::Sender::new(1024),
-            replacements,
+            proposals,
             failovers: Mutex::default(),
             placement: tokio::sync::Mutex::default(),
             probed: Notify::new(),
             channels: Mutex::default(),
-            encoded: Mutex::default(),
+            publications: Mutex::default(),
         }
     }
 
@@ -91,14 +91,10 @@ impl Sentinel {
         self.topology.borrow().clone()
     }
 
-    pub fn topology_json(&self) -> Bytes {
+    /// For a node that knows `known`, with the key of what it will know then.
+    pub fn update_for(&self, known: Option<&Key>) -> (rpc::TopologyUpdate, Option<Key>) {
         let topology = self.current();
-        let mut encoded = self.encoded.lock();
-        if encoded.0 != topology.version || encoded.1.is_empty() {
-            let json = serde_json::to_vec(&*topology).expect("a topology has only string and number keys");
-            *encoded = (topology.version, Bytes::from(json));
-        }
-        encoded.1.clone()
+        (self.publications.lock().update(known, &topology), topology.key())
     }
 
     /// How clients and the other sentinels reach this one.
@@ -149,16 +145,15 @@ impl Sentinel {
     ///
     /// # Errors
     /// `Unavailable` when it is not, or when there is no quorum; the outcome is unknown then.
-    pub async fn propose(&self, command: TopologyCommand) -> Result<Result<Outcome, Refusal>, Status> {
-        let write = timeout(REQUEST_LIMIT, self.raft()?.client_write(command)).await;
-        match write {
-            Ok(Ok(response)) => Ok(response.data.result),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                Err(Status::unavailable("this sentinel is not the leader"))
-            }
-            Ok(Err(e)) => Err(Status::internal(e.to_string())),
-            Err(_) => Err(Status::unavailable("no majority of the sentinels answers")),
-        }
+    pub async fn propose(&self, command: TopologyCommand) -> proposals::Answer {
+        let (proposal, answer) = Proposal::new(command);
+        let stopping = || Status::unavailable("this sentinel is stopping");
+        let committed = async {
+            self.proposals.send(proposal).await.map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())?
+        };
+        let late = |_| Status::unavailable("no majority of the sentinels answers");
+        timeout(REQUEST_LIMIT, committed).await.map_err(late)?
     }
 
     /// Runs a request where it must run: here if this is the leader, else at the leader.

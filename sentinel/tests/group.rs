@@ -32,13 +32,13 @@ async fn a_group_elects_registers_watches_and_fails_over() {
         term: shard.term.get(),
         reporter: id(2).to_string(),
         primary_dead: true,
-        force: false,
-        takeover: false,
+        ..Default::default()
     };
     // The new leader's watchdog may be faster than the complaint; either way the reply has the new primary.
     let after = eventually("a failover", async || {
         let reply = group.control(survivor).request_failover(request.clone()).await.ok()?.into_inner();
-        let after: keyward_proto::topology::Topology = serde_json::from_slice(&reply.topology).unwrap();
+        let after: keyward_proto::topology::Topology =
+            serde_json::from_slice(&reply.update.unwrap().topology).unwrap();
         (after.shards[&shard.id].term.get() == 2).then_some(after)
     })
     .await;
@@ -46,8 +46,7 @@ async fn a_group_elects_registers_watches_and_fails_over() {
     assert_eq!((shard.primary.clone(), shard.term.get()), (Some(id(3)), 2));
     assert!(!shard.in_sync.contains(&id(1)));
     let seen = eventually("the new primary in a watch", async || {
-        let update = watch.message().await.unwrap().unwrap();
-        let seen: keyward_proto::topology::Topology = serde_json::from_slice(&update.topology).unwrap();
+        let seen = watch.next().await;
         (seen.shards[&shard.id].term.get() == 2).then_some(seen)
     })
     .await;
@@ -90,6 +89,7 @@ async fn a_restarted_primary_is_replaced_and_a_hand_off_keeps_everybody() {
         target: id(3).to_string(),
         last: Some(rpc::Position { term: 2, index: 5 }),
         in_sync_version: shard.in_sync_version,
+        ..Default::default()
     };
     for attempt in ["first", "repeated, as if the answer had been lost"] {
         let reply = group.control(0).handoff(request.clone()).await.unwrap().into_inner();

@@ -51,7 +51,12 @@ impl OneSentinel {
             topology.version += u64::from(accepted);
             topology.check_invariants();
         });
-        rpc::ChangeReply { accepted, reason: "stale".into(), topology: self.json(), challenge: 0 }
+        rpc::ChangeReply {
+            accepted,
+            reason: "stale".into(),
+            update: Some(rpc::TopologyUpdate { topology: self.json(), delta: Bytes::new() }),
+            challenge: 0,
+        }
     }
 
     fn shard(&self) -> Shard {
@@ -117,7 +122,11 @@ impl Control for OneSentinel {
         let mut changes = self.topology.subscribe();
         let sentinel = self.clone();
         tokio::spawn(async move {
-            while updates.send(Ok(rpc::TopologyUpdate { topology: sentinel.json() })).await.is_ok() {
+            while updates
+                .send(Ok(rpc::TopologyUpdate { topology: sentinel.json(), ..Default::default() }))
+                .await
+                .is_ok()
+            {
                 if changes.changed().await.is_err() {
                     return;
                 }

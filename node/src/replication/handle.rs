@@ -206,6 +206,7 @@ impl Replication {
             primary_dead: false,
             force: true,
             takeover: demand == Demand::Takeover,
+            known: None,
         };
         let (outcome, changed) = self.sentinels.ask(ControlRequest::Failover(request)).await;
         if let Some(changed) = changed {

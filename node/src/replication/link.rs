@@ -174,12 +174,7 @@ impl NodeControl for Bus {
             .map_err(|_| stopping())?;
         let result = result.await.map_err(|_| stopping())?;
         let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        Ok(Response::new(rpc::ChangeReply {
-            accepted: result.is_ok(),
-            reason,
-            topology: Bytes::new(),
-            challenge: 0,
-        }))
+        Ok(Response::new(rpc::ChangeReply { accepted: result.is_ok(), reason, update: None, challenge: 0 }))
     }
 }
 

@@ -265,8 +265,7 @@ pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
             term: term.get(),
             reporter: me.to_string(),
             primary_dead,
-            force: false,
-            takeover: false,
+            ..Default::default()
         }),
         Request::Handoff { shard, term, version, target, last } => {
             ControlRequest::Handoff(rpc::HandoffRequest {
@@ -276,6 +275,7 @@ pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
                 target: target.to_string(),
                 last: Some(last.into()),
                 in_sync_version: version,
+                ..Default::default()
             })
         }
     }

@@ -1,7 +1,7 @@
 //! The shell of a failover: asks a shard's nodes, has [`crate::failover`] decide, commits, and logs the story.
 //!
-//! Failovers of one shard run one after another; those of different shards at once, and what they decide is
-//! committed in one Raft entry as far as it is ready at the same time.
+//! Failovers of one shard run one after another; those of different shards at once, and what they decide shares Raft
+//! entries (see [`crate::proposals`]).
 #![allow(clippy::disallowed_methods, reason = "shell: asks nodes and measures phases")]
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use keyward_proto::ids::{NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Shard, Topology};
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
@@ -21,7 +21,7 @@ use crate::clock::now;
 use crate::failover::{self, Answer, Answers, Case, Decision, Handoff, Trigger};
 use crate::probe;
 use crate::sentinel::Sentinel;
-use crate::topology::{Outcome, PrimaryChange, Refusal, TopologyCommand, all_restarted};
+use crate::topology::{PrimaryChange, Refusal, TopologyCommand, all_restarted};
 
 /// How long a node may take to answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_millis(150);
@@ -32,46 +32,9 @@ const ATTEMPTS_MAX: usize = 3;
 /// How long a primary may take to hand its role over.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(10);
 
-/// A decided change on its way into a Raft entry.
-#[derive(Debug)]
-pub struct Replacement {
-    change: PrimaryChange,
-    reply: oneshot::Sender<Result<Result<(), Refusal>, Status>>,
-}
-
-/// Collects the changes that are ready and commits them in one entry.
-pub async fn commit_replacements(sentinel: Arc<Sentinel>, mut queue: mpsc::Receiver<Replacement>) {
-    while let Some(first) = queue.recv().await {
-        let mut batch = vec![first];
-        while let Ok(next) = queue.try_recv() {
-            batch.push(next);
-        }
-        let changes = batch.iter().map(|r| r.change.clone()).collect();
-        let outcome = sentinel.propose(TopologyCommand::ReplacePrimary { changes }).await;
-        let mut results = match outcome {
-            Ok(Ok(Outcome::Replaced(results))) => Ok(results.into_iter()),
-            Ok(Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Registered { .. })) => {
-                Err(Status::internal("a replacement was answered as something else"))
-            }
-            Ok(Err(refusal)) => Err(Status::internal(refusal.to_string())),
-            Err(status) => Err(status),
-        };
-        for replacement in batch {
-            let result = match &mut results {
-                Ok(results) => results.next().ok_or_else(|| Status::internal("a replacement got no answer")),
-                Err(status) => Err(status.clone()),
-            };
-            // The request may have been given up meanwhile.
-            drop(replacement.reply.send(result));
-        }
-    }
-}
-
 async fn commit(sentinel: &Sentinel, change: PrimaryChange) -> Result<Result<(), Refusal>, Status> {
-    let (reply, answer) = oneshot::channel();
-    let sent = sentinel.replacements.send(Replacement { change, reply }).await;
-    sent.map_err(|_| Status::unavailable("this sentinel is stopping"))?;
-    answer.await.map_err(|_| Status::unavailable("this sentinel is stopping"))?
+    let result = sentinel.propose(TopologyCommand::ReplacePrimary(change)).await?;
+    Ok(result.map(|_| ()))
 }
 
 fn shard_lock(sentinel: &Sentinel, shard: &ShardId) -> Arc<tokio::sync::Mutex<()>> {

@@ -33,12 +33,13 @@ use crate::clock::now;
 use crate::failover::removal::{self, Contact, Removal};
 use crate::failover::{Answer, Handoff, Trigger};
 use crate::probe;
+use crate::publication;
 use crate::sentinel::{REQUEST_LIMIT, Sentinel};
 use crate::topology::{InSyncChange, Outcome, Registration, TopologyCommand};
 
 /// Marks a request that has been forwarded once: it is not forwarded again.
 const FORWARDED: &str = "keyward-forwarded";
-/// The topology is sent again after so long without a change, so that a dead stream is noticed.
+/// An empty update is sent after so long without a change, so that a dead stream is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// A planned failover waits for the primary to hold writes and the replica to catch up.
 pub const ADMIN_LIMIT: Duration = Duration::from_secs(15);
@@ -90,14 +91,11 @@ macro_rules! on_leader {
 }
 
 impl ControlService {
-    fn reply(&self, result: Result<(), impl Display>) -> rpc::ChangeReply {
+    /// To somebody who knows the topology `known`.
+    fn reply(&self, result: Result<(), impl Display>, known: Option<&rpc::TopologyKey>) -> rpc::ChangeReply {
         let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        rpc::ChangeReply {
-            accepted: result.is_ok(),
-            reason,
-            topology: self.sentinel.topology_json(),
-            challenge: 0,
-        }
+        let (update, _) = self.sentinel.update_for(publication::known(known).as_ref());
+        rpc::ChangeReply { accepted: result.is_ok(), reason, update: Some(update), challenge: 0 }
     }
 
     async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
@@ -117,13 +115,14 @@ impl ControlService {
         let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
         let incarnation = match outcome {
             Ok(Outcome::Registered { incarnation }) => incarnation,
-            Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Replaced(_)) => Incarnation::ZERO,
+            Ok(Outcome::Changed | Outcome::Unchanged) => Incarnation::ZERO,
             Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
         };
         let last: Position = request.last.unwrap_or_default().into();
         info!(node = %request.node_id, host = %request.host, port = request.port, %incarnation, holds = %last, "node registered");
         watchdog::place(&self.sentinel).await;
-        Ok(rpc::RegisterReply { incarnation: incarnation.get(), topology: self.sentinel.topology_json() })
+        let (whole, _) = self.sentinel.update_for(None);
+        Ok(rpc::RegisterReply { incarnation: incarnation.get(), topology: whole.topology })
     }
 
     async fn change_in_sync_here(
@@ -148,17 +147,17 @@ impl ControlService {
             && known.in_sync_version == request.in_sync_version + 1
             && is_carried_out(known, &change)
         {
-            return Ok(self.reply(Ok::<(), Status>(())));
+            return Ok(self.reply(Ok::<(), Status>(()), request.known.as_ref()));
         }
         if let InSyncChange::Remove(nodes) = &change {
             if !removal::is_met(request.challenge, now()) {
                 let reason = "the primary has to show that it hears the sentinels";
-                let reply = self.reply(Err::<(), _>(reason));
+                let reply = self.reply(Err::<(), _>(reason), request.known.as_ref());
                 return Ok(rpc::ChangeReply { challenge: removal::challenge(now()), ..reply });
             }
             if let Some(reason) = self.objection(&shard, term, nodes).await {
                 info!(%shard, %term, %primary, ?nodes, reason, "the in-sync set stays as it is");
-                return Ok(self.reply(Err::<(), _>(reason)));
+                return Ok(self.reply(Err::<(), _>(reason), request.known.as_ref()));
             }
         }
         let command = TopologyCommand::ChangeInSync {
@@ -175,7 +174,7 @@ impl ControlService {
                 info!(%shard, %term, %primary, ?change, %refusal, "change of the in-sync set refused")
             }
         }
-        Ok(self.reply(result.map(|_| ())))
+        Ok(self.reply(result.map(|_| ()), request.known.as_ref()))
     }
 
     /// Why these members should stay. They are asked only if that matters.
@@ -211,7 +210,7 @@ impl ControlService {
         let (shard, term) = (shard_id(&request.shard_id)?, Term::new(request.term));
         info!(%shard, %term, ?trigger, primary_dead = request.primary_dead, "a replica asks for another primary");
         let result = failover::fail_over(&self.sentinel, &shard, term, trigger).await?;
-        Ok(self.reply(result))
+        Ok(self.reply(result, request.known.as_ref()))
     }
 
     async fn handoff_here(&self, request: &rpc::HandoffRequest) -> Result<rpc::ChangeReply, Status> {
@@ -224,7 +223,7 @@ impl ControlService {
             in_sync_version: request.in_sync_version,
         };
         let result = failover::hand_off(&self.sentinel, handoff).await?;
-        Ok(self.reply(result))
+        Ok(self.reply(result, request.known.as_ref()))
     }
 }
 
@@ -255,9 +254,10 @@ impl rpc::control_server::Control for ControlService {
 
     async fn watch_topology(
         &self,
-        _request: Request<rpc::WatchRequest>,
+        request: Request<rpc::WatchRequest>,
     ) -> Result<Response<Self::WatchTopologyStream>, Status> {
         let sentinel = self.sentinel.clone();
+        let mut known = publication::known(request.into_inner().known.as_ref());
         let (sender, receiver) = mpsc::channel(2);
         tokio::spawn(async move {
             let mut topology = sentinel.topology.clone();
@@ -265,7 +265,8 @@ impl rpc::control_server::Control for ControlService {
                 topology.mark_unchanged();
                 // A sentinel that has not heard of a leader yet may have an old topology.
                 if sentinel.leader().is_some() {
-                    let update = rpc::TopologyUpdate { topology: sentinel.topology_json() };
+                    let (update, key) = sentinel.update_for(known.as_ref());
+                    known = key;
                     if sender.send(Ok(update)).await.is_err() {
                         return;
                     }

@@ -30,7 +30,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 /// How often a shard without a primary is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// Steps of placement in a row: every node is assigned at most once.
+/// Steps of placement at a time; the watchdog goes on later.
 const PLACEMENT_STEPS_MAX: usize = 1000;
 
 /// Asks all nodes and sentinels, again and again.
@@ -230,17 +230,19 @@ async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
 pub async fn place(sentinel: &Sentinel) {
     let _one_at_a_time = sentinel.placement.lock().await;
     settle_shape(sentinel, &sentinel.current()).await;
-    for _ in 0..PLACEMENT_STEPS_MAX {
-        let lost = sentinel.health.lock().lost(now());
-        let new_shard_id = || ShardId::from_random(rand::random());
-        let Some(command) = placement::next(&sentinel.current(), &lost, new_shard_id) else { return };
+    let lost = sentinel.health.lock().lost(now());
+    let commands = placement::all(
+        &sentinel.current(),
+        &lost,
+        || ShardId::from_random(rand::random()),
+        PLACEMENT_STEPS_MAX,
+    );
+    let placed = commands.into_iter().map(|command| async move {
         match sentinel.propose(command.clone()).await {
             Ok(Ok(_)) => info!(?command, "placed"),
-            Ok(Err(refusal)) => {
-                info!(?command, %refusal, "placement refused");
-                return;
-            }
-            Err(_) => return,
+            Ok(Err(refusal)) => info!(?command, %refusal, "placement refused"),
+            Err(status) => info!(?command, reason = status.message(), "cannot place now"),
         }
-    }
+    });
+    join_all(placed).await;
 }

@@ -14,7 +14,7 @@ use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Outcome, Refusal, TopologyCommand};
+use crate::topology::{Batch, Outcome, Refusal};
 
 /// A sentinel in the Raft group. Never reused: a sentinel that lost its directory joins under a new one.
 pub type RaftId = u64;
@@ -22,7 +22,7 @@ pub type RaftId = u64;
 openraft::declare_raft_types!(
     /// What openraft needs to know about us.
     pub TypeConfig:
-        D = TopologyCommand,
+        D = Batch,
         R = Applied,
         NodeId = RaftId,
         Node = openraft::BasicNode,
@@ -35,10 +35,10 @@ pub type Raft = openraft::Raft<TypeConfig>;
 pub type LogId = openraft::LogId<RaftId>;
 pub type Metrics = openraft::RaftMetrics<RaftId, openraft::BasicNode>;
 
-/// What a committed entry did.
+/// What a committed entry did: one result per command of its batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Applied {
-    pub result: Result<Outcome, Refusal>,
+    pub results: Vec<Result<Outcome, Refusal>>,
 }
 
 /// Timing of the group: followers stand for election after 450 to 600 ms without a heartbeat

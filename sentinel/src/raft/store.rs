@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Applied, LogId, RaftId, TypeConfig};
-use crate::topology::{Outcome, apply};
+use crate::topology::apply_batch;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -375,15 +375,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let version = state.topology.version;
         for entry in entries {
             state.last_applied = Some(entry.log_id);
-            let result = match entry.payload {
-                EntryPayload::Blank => Ok(Outcome::Unchanged),
-                EntryPayload::Normal(command) => apply(&mut state.topology, entry.log_id.index, command),
+            let results = match entry.payload {
+                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Normal(batch) => apply_batch(&mut state.topology, entry.log_id.index, batch),
                 EntryPayload::Membership(membership) => {
                     state.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    Ok(Outcome::Unchanged)
+                    Vec::new()
                 }
             };
-            replies.push(Applied { result });
+            replies.push(Applied { results });
         }
         if state.topology.version != version {
             self.topology.send_replace(Arc::new(state.topology.clone()));

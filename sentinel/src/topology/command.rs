@@ -1,4 +1,4 @@
-//! The closed list of ways in which the topology changes: what a Raft entry carries.
+//! The closed list of ways in which the topology changes: what Raft entries carry.
 //!
 //! New fields need a serde default: entries written by an older program must still be read.
 
@@ -8,6 +8,13 @@ use std::fmt;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::topology::{SentinelAddress, Shape, SlotRange};
 use serde::{Deserialize, Serialize};
+
+/// What one Raft entry carries: commands of requests that were ready at the same time, carried out in their order,
+/// each for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    pub commands: Vec<TopologyCommand>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TopologyCommand {
@@ -30,10 +37,8 @@ pub enum TopologyCommand {
         in_sync_version: u64,
         change: InSyncChange,
     },
-    /// Failovers and hand-offs: shards that fail together change in one entry, each compared for itself.
-    ReplacePrimary {
-        changes: Vec<PrimaryChange>,
-    },
+    /// A failover or a hand-off.
+    ReplacePrimary(PrimaryChange),
     ForgetNode {
         node: NodeId,
     },
@@ -116,11 +121,7 @@ pub struct PrimaryChange {
 pub enum Outcome {
     Changed,
     Unchanged,
-    Registered {
-        incarnation: Incarnation,
-    },
-    /// One result per change of `ReplacePrimary`, in its order.
-    Replaced(Vec<Result<(), Refusal>>),
+    Registered { incarnation: Incarnation },
 }
 
 /// Why a command was not carried out; the topology is as it was.

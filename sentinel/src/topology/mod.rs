@@ -22,13 +22,30 @@ use std::collections::BTreeSet;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::topology::{Node, Shard, Topology};
 
-pub use command::{InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand};
+pub use command::{
+    Batch, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
+};
 
-/// Applies a committed command. `raft_index` becomes the topology's version if anything changes.
+/// Applies a committed entry: the commands one after another, so that a later one sees what an earlier one changed.
+/// One result per command, in their order; see [`apply`].
+pub fn apply_batch(topology: &mut Topology, raft_index: u64, batch: Batch) -> Vec<Result<Outcome, Refusal>> {
+    let results =
+        batch.commands.into_iter().map(|command| carry_out(topology, raft_index, command)).collect();
+    topology.check_invariants();
+    results
+}
+
+/// Applies one committed command. `raft_index` becomes the topology's version if anything changes.
 ///
 /// # Errors
 /// A [`Refusal`]; nothing has changed then.
 pub fn apply(topology: &mut Topology, raft_index: u64, command: TopologyCommand) -> Result<Outcome, Refusal> {
+    let result = carry_out(topology, raft_index, command);
+    topology.check_invariants();
+    result
+}
+
+fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand) -> Result<Outcome, Refusal> {
     let outcome = match command {
         TopologyCommand::RegisterNode(registration) => register(topology, raft_index, registration),
         TopologyCommand::FormShards { shards } => form_shards(topology, shards),
@@ -36,7 +53,9 @@ pub fn apply(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
         TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version, change } => {
             change_in_sync(topology, &shard, &primary, term, in_sync_version, change)
         }
-        TopologyCommand::ReplacePrimary { changes } => Ok(replace_primaries(topology, changes)),
+        TopologyCommand::ReplacePrimary(change) => {
+            replace_primary(topology, change).map(|()| Outcome::Changed)
+        }
         TopologyCommand::ForgetNode { node } => forget(topology, &node),
         TopologyCommand::AnnounceSentinel { id, address } => {
             let known = topology.sentinels.insert(id, address.clone());
@@ -58,10 +77,8 @@ pub fn apply(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
     }?;
     match &outcome {
         Outcome::Unchanged => {}
-        Outcome::Replaced(results) if results.iter().all(Result::is_err) => {}
-        Outcome::Changed | Outcome::Registered { .. } | Outcome::Replaced(_) => topology.version = raft_index,
+        Outcome::Changed | Outcome::Registered { .. } => topology.version = raft_index,
     }
-    topology.check_invariants();
     Ok(outcome)
 }
 
@@ -80,7 +97,9 @@ fn node<'a>(topology: &'a Topology, id: &NodeId) -> Result<&'a Node, Refusal> {
 fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Result<Outcome, Refusal> {
     let known = topology.nodes.get(&new.id);
     let same_start = known.filter(|n| n.start_nonce == new.start_nonce);
-    let incarnation = same_start.map_or(Incarnation::new(raft_index), |n| n.incarnation);
+    // Two starts of a node may be registered by one entry, and still have to be told apart.
+    let later = known.map_or(Incarnation::ZERO, |n| n.incarnation.next()).max(Incarnation::new(raft_index));
+    let incarnation = same_start.map_or(later, |n| n.incarnation);
     let is_new_start = same_start.is_none();
     let registered_last = same_start.map_or(new.last, |n| n.registered_last);
     let shard_id = known.and_then(|n| n.shard.clone());
@@ -228,10 +247,6 @@ fn change_in_sync(
     }
     shard.in_sync_version += 1;
     Ok(Outcome::Changed)
-}
-
-fn replace_primaries(topology: &mut Topology, changes: Vec<PrimaryChange>) -> Outcome {
-    Outcome::Replaced(changes.into_iter().map(|change| replace_primary(topology, change)).collect())
 }
 
 fn replace_primary(topology: &mut Topology, change: PrimaryChange) -> Result<(), Refusal> {

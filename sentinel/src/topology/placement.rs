@@ -1,14 +1,34 @@
-//! Placement: the one command that brings the topology closest to the wanted shape.
+//! Placement: the commands that bring the topology closer to the wanted shape.
 //!
-//! The leader asks after each change and proposes the answer; nothing here is needed for the topology to be
+//! The leader asks after each change and proposes the answers; nothing here is needed for the topology to be
 //! consistent, so two sentinels of different versions may place differently.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::topology::{Node, Topology};
 
-use super::{NewShard, TopologyCommand};
+use super::{NewShard, TopologyCommand, apply};
+
+/// The next steps, `max` at most: each for the topology that the ones before it lead to.
+pub fn all(
+    topology: &Topology,
+    lost: &BTreeSet<NodeId>,
+    mut new_shard_id: impl FnMut() -> ShardId,
+    max: usize,
+) -> Vec<TopologyCommand> {
+    let (mut topology, mut commands) = (topology.clone(), Vec::new());
+    while commands.len() < max
+        && let Some(command) = next(&topology, lost, &mut new_shard_id)
+    {
+        let version = topology.version + 1;
+        if apply(&mut topology, version, command.clone()).is_err() {
+            break;
+        }
+        commands.push(command);
+    }
+    commands
+}
 
 /// The next step, or `None` when there is nothing to do.
 ///
@@ -46,14 +66,19 @@ fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyComman
         topology.nodes.values().filter(|n| n.shard.is_none() && !lost.contains(&n.id)).collect();
     spares.sort_by_key(|n| n.incarnation);
     let spare = spares.first()?;
+    // Members, and those in the zone of the spare.
+    let mut loads: BTreeMap<&ShardId, (usize, usize)> = BTreeMap::new();
+    for node in topology.nodes.values().filter(|n| !lost.contains(&n.id)) {
+        if let Some(shard) = &node.shard {
+            let (members, same_zone) = loads.entry(shard).or_default();
+            *members += 1;
+            *same_zone += usize::from(node.zone == spare.zone);
+        }
+    }
     let (shard, _) = topology
         .shards
         .values()
-        .map(|shard| {
-            let members: Vec<&Node> = topology.members(&shard.id).filter(|n| !lost.contains(&n.id)).collect();
-            let same_zone = members.iter().filter(|n| n.zone == spare.zone).count();
-            (shard, (members.len(), same_zone))
-        })
+        .map(|shard| (shard, loads.get(&shard.id).copied().unwrap_or_default()))
         .filter(|(_, (members, _))| *members < wanted)
         .min_by_key(|(shard, load)| (*load, shard.slots.first().map(|range| range.first)))?;
     Some(TopologyCommand::AssignNode { node: spare.id.clone(), shard: shard.id.clone() })

@@ -16,6 +16,22 @@ fn set(nodes: &[u8]) -> BTreeSet<NodeId> {
     nodes.iter().copied().map(id).collect()
 }
 
+fn registration(n: u8, nonce: u64, last: Position) -> Registration {
+    Registration {
+        id: id(n),
+        start_nonce: nonce,
+        host: "127.0.0.1".into(),
+        port: 7000 + u16::from(n),
+        bus_port: 17000 + u16::from(n),
+        hostname: String::new(),
+        zone: format!("zone-{}", n % 2),
+        replica_priority: 100,
+        cluster_enabled: false,
+        program_version: String::new(),
+        last,
+    }
+}
+
 /// Applies one command per Raft index.
 struct Group {
     topology: Topology,
@@ -52,20 +68,7 @@ impl Group {
     }
 
     fn start_with(&mut self, n: u8, nonce: u64, last: Position) -> Incarnation {
-        let registration = Registration {
-            id: id(n),
-            start_nonce: nonce,
-            host: "127.0.0.1".into(),
-            port: 7000 + u16::from(n),
-            bus_port: 17000 + u16::from(n),
-            hostname: String::new(),
-            zone: format!("zone-{}", n % 2),
-            replica_priority: 100,
-            cluster_enabled: false,
-            program_version: String::new(),
-            last,
-        };
-        let outcome = self.apply(TopologyCommand::RegisterNode(registration)).unwrap();
+        let outcome = self.apply(TopologyCommand::RegisterNode(registration(n, nonce, last))).unwrap();
         let mut shards = 100;
         while let Some(command) = placement::next(&self.topology, &BTreeSet::new(), || {
             shards += 1;
@@ -111,10 +114,9 @@ impl Group {
     }
 
     fn replace(&mut self, change: PrimaryChange) -> Result<(), Refusal> {
-        match self.apply(TopologyCommand::ReplacePrimary { changes: vec![change] }) {
-            Ok(Outcome::Replaced(mut results)) => results.remove(0),
-            other => panic!("{other:?}"),
-        }
+        let outcome = self.apply(TopologyCommand::ReplacePrimary(change))?;
+        assert_eq!(outcome, Outcome::Changed);
+        Ok(())
     }
 }
 
@@ -281,9 +283,40 @@ fn forgetting_a_node_is_refused_while_it_matters() {
 #[test]
 fn commands_survive_json() {
     let group = Group::three_in_sync();
-    let command = TopologyCommand::ReplacePrimary { changes: vec![group.replacement(2, &[2, 3])] };
+    let command = TopologyCommand::ReplacePrimary(group.replacement(2, &[2, 3]));
     let text = serde_json::to_string(&command).unwrap();
     assert_eq!(serde_json::from_str::<TopologyCommand>(&text).unwrap(), command);
     let text = serde_json::to_string(&group.topology).unwrap();
     assert_eq!(serde_json::from_str::<Topology>(&text).unwrap(), group.topology);
+}
+
+#[test]
+fn commands_of_one_entry_see_each_other_and_are_refused_alone() {
+    let mut group = Group::three_in_sync();
+    let (to_2, to_3) = (group.replacement(2, &[2, 3]), group.replacement(3, &[2, 3]));
+    let commands = vec![TopologyCommand::ReplacePrimary(to_2), TopologyCommand::ReplacePrimary(to_3)];
+    group.index += 1;
+    let results = apply_batch(&mut group.topology, group.index, Batch { commands });
+    assert_eq!(results, [Ok(Outcome::Changed), Err(Refusal::StaleTerm { current: Term::new(2) })]);
+    assert_eq!(group.shard().primary, Some(id(2)));
+    assert_eq!(group.topology.version, group.index);
+}
+
+#[test]
+fn two_starts_of_a_node_in_one_entry_are_told_apart() {
+    let mut group = Group::three_in_sync();
+    let start = |nonce| TopologyCommand::RegisterNode(registration(3, nonce, Position::ZERO));
+    group.index += 1;
+    let results =
+        apply_batch(&mut group.topology, group.index, Batch { commands: vec![start(7), start(8), start(8)] });
+    let incarnations: Vec<Incarnation> = results
+        .into_iter()
+        .map(|result| match result {
+            Ok(Outcome::Registered { incarnation }) => incarnation,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(incarnations[0] < incarnations[1]);
+    assert_eq!(incarnations[1], incarnations[2]);
+    assert!(incarnations[1] < group.start(3, 9), "the next start is later still");
 }

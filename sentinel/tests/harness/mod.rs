@@ -16,6 +16,7 @@ use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
 use keyward_proto::rpc::raft_client::RaftClient;
+use keyward_proto::topology::delta::Delta;
 use keyward_proto::topology::{Shard, Topology};
 use keyward_sentinel::channel::lazy;
 use keyward_sentinel::config::{Config, parse};
@@ -63,6 +64,26 @@ pub struct Group {
     initial: String,
     extra: Vec<String>,
     running: Vec<Option<Running>>,
+}
+
+/// Follows the topology as a node does.
+pub struct Watch {
+    updates: Streaming<rpc::TopologyUpdate>,
+    topology: Topology,
+}
+
+impl Watch {
+    /// What it knows after the next update.
+    pub async fn next(&mut self) -> Topology {
+        let update = self.updates.message().await.unwrap().unwrap();
+        if !update.topology.is_empty() {
+            self.topology = serde_json::from_slice(&update.topology).unwrap();
+        } else if !update.delta.is_empty() {
+            let delta: Delta = serde_json::from_slice(&update.delta).unwrap();
+            self.topology = delta.apply(&self.topology).expect("a stream's deltas fit what it brought");
+        }
+        self.topology.clone()
+    }
 }
 
 impl Group {
@@ -145,13 +166,14 @@ impl Group {
         RaftClient::new(lazy(&self.bus_address(n)).unwrap())
     }
 
-    pub async fn watch(&self, n: usize) -> Streaming<rpc::TopologyUpdate> {
-        let request = rpc::WatchRequest { node_id: String::new(), incarnation: 0 };
-        self.control(n).watch_topology(request).await.unwrap().into_inner()
+    pub async fn watch(&self, n: usize) -> Watch {
+        let request = rpc::WatchRequest::default();
+        let updates = self.control(n).watch_topology(request).await.unwrap().into_inner();
+        Watch { updates, topology: Topology::default() }
     }
 
     async fn try_topology(&self) -> Option<Topology> {
-        let request = rpc::WatchRequest { node_id: String::new(), incarnation: 0 };
+        let request = rpc::WatchRequest::default();
         let watched = async {
             let mut stream = self.control(self.alive()).watch_topology(request).await.ok()?.into_inner();
             let update = stream.message().await.ok()??;
@@ -317,8 +339,7 @@ impl TestNode {
             in_sync_version: shard.in_sync_version,
             add: id(replica.n).to_string(),
             add_incarnation: replica.state.lock().incarnation,
-            remove: Vec::new(),
-            challenge: 0,
+            ..Default::default()
         };
         group.control(group.alive()).change_in_sync(request).await.unwrap().into_inner()
     }
