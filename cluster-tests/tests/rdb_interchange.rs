@@ -122,6 +122,27 @@ fn files_of_keyward_are_loaded_by_valkey_and_redis() {
     assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), true);
 }
 
+/// `valkey-cli --rdb` and `redis-cli --rdb`.
+#[test]
+fn clients_read_the_database_as_a_file() {
+    let ours = Server::keyward(&[]).unwrap();
+    let (mut connection, _) = filled(&ours);
+    // More than is sent at a time.
+    run(&mut connection, &[vec![b"SET".to_vec(), b"big".to_vec(), vec![b'x'; 3 << 20]]]).unwrap();
+    let expected = keyspace(&mut connection).unwrap();
+    let Some(dir) = programs::valkey_or_skip("valkey-cli --rdb") else { return };
+    let file = ours.dir().join("read.rdb");
+    let (host, port) = ours.addr().rsplit_once(':').map(|(h, p)| (h.to_owned(), p.to_owned())).unwrap();
+    let read = std::process::Command::new(dir.join("valkey-cli"))
+        .args(["-h", &host, "-p", &port, "--rdb"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{read:?}");
+    let theirs = with_file(&dir.join("valkey-server"), &file).unwrap();
+    assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), true);
+}
+
 #[test]
 fn payloads_go_both_ways() {
     let ours = Server::keyward(&[]).unwrap();

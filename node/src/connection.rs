@@ -40,6 +40,7 @@ use crate::execute::{BatchEnd, Stop, timeout_reply};
 use crate::gate::Released;
 use crate::io::IoThread;
 use crate::session::Session;
+use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
 const BATCH_MAX: usize = 128;
@@ -49,6 +50,8 @@ const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 const STALLED_INPUT_BYTES: usize = 1 << 20;
 /// How often WAIT looks at what the replicas hold.
 const WAIT_POLL: Duration = Duration::from_millis(1);
+/// How much of a file waits for a client that reads it.
+const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
@@ -81,6 +84,8 @@ enum Stall {
     /// With the reply that ends it.
     Sleep(&'static [u8]),
     Await(oneshot::Receiver<Bytes>),
+    /// SYNC: the file is sent as the client reads it.
+    Download(Download),
 }
 
 struct Connection {
@@ -506,6 +511,15 @@ impl Connection {
             Stop::Await(request) => {
                 (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
             }
+            Stop::Download => {
+                let functions_only = self.session.download.functions_only;
+                let wake = self.client.wake.clone();
+                let download = {
+                    let executor = self.thread.executor.borrow();
+                    Download::start(executor.server(), functions_only, wake)
+                };
+                (Stall::Download(download), None)
+            }
         };
         self.stall = Some(stall);
         self.timer = patience.map(|p| Box::pin(tokio::time::sleep(p)));
@@ -543,6 +557,20 @@ impl Connection {
                     self.answer_stall(&out);
                 } else if timer {
                     self.timer = Some(Box::pin(tokio::time::sleep(WAIT_POLL)));
+                }
+                over
+            }
+            // What the client was owed before comes first.
+            Stall::Download(_) if !self.held.is_empty() => false,
+            Stall::Download(download) => {
+                let mut over = false;
+                while !over && self.output.len() < DOWNLOAD_OUTPUT_BYTES {
+                    match download.next() {
+                        Next::Piece(bytes) => self.output.extend_from_slice(&bytes),
+                        Next::NotYet => break,
+                        Next::End => over = true,
+                        Next::Broken => return Err(io::Error::other("the file will not be completed")),
+                    }
                 }
                 over
             }

@@ -77,6 +77,7 @@ pub enum Stop {
     /// This reply after this time.
     Sleep(Duration, &'static [u8]),
     Await(Request),
+    Download,
     Close,
 }
 
@@ -301,6 +302,7 @@ impl Executor {
             Ok(Outcome::Close) => Some(Stop::Close),
             Ok(Outcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
             Ok(Outcome::Await(request)) => Some(Stop::Await(request)),
+            Ok(Outcome::Download) => Some(Stop::Download),
             Ok(Outcome::WaitReplicas { replicas, timeout_ms }) => {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
                 Some(Stop::WaitReplicas { index: session.last_write, replicas, timeout })

@@ -10,6 +10,7 @@ use keyward_proto::resp::request::OwnedArgs;
 use crate::clients::Client;
 use crate::command::table::Row;
 use crate::keyspace::{DbIndex, DbKey};
+use crate::snapshot::download::Wanted;
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -76,6 +77,8 @@ pub struct Session {
     /// READONLY: reads may be served by a replica.
     pub readonly: bool,
     pub asking: bool,
+    /// By REPLCONF: what SYNC shall send.
+    pub download: Wanted,
     pub no_touch: bool,
     /// Largest index that a message among the replies of the running batch depends on.
     pub pushed: u64,
@@ -100,6 +103,7 @@ impl Session {
             stall_is_muted: false,
             readonly: false,
             asking: false,
+            download: Wanted::default(),
             no_touch: false,
             pushed: 0,
             in_exec: false,

@@ -61,6 +61,8 @@ pub enum Outcome {
     Sleep(std::time::Duration, &'static [u8]),
     /// CLUSTER FAILOVER, SHUTDOWN: the connection awaits the answer of another part of the server.
     Await(Request),
+    /// SYNC: the database as a file, instead of a reply.
+    Download,
     /// The reply is written; close the connection after it.
     Close,
 }

@@ -1,5 +1,5 @@
 //! Snapshots of the whole keyspace at one index of the write log, for whoever writes them somewhere: BGSAVE and SAVE
-//! ([`save`]), the base file of an AOF rewrite, a full sync.
+//! ([`save`]), a client ([`download`]), the base file of an AOF rewrite, a full sync.
 //!
 //! How a snapshot is taken while commands go on is told in [`crate::keyspace::snapshot`]; here is the thread that
 //! drives the walk. One snapshot runs at a time. Whoever asks while none runs, and all who ask while one does, share
@@ -12,6 +12,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+pub mod download;
 pub mod rules;
 pub mod save;
 #[cfg(test)]

@@ -364,27 +364,45 @@ pub(crate) fn write_to(
 ) -> Result<Written, Failure> {
     let beginning = stream.begin()?;
     let file = Synced { file: File::create(path)?, unsynced: 0, incremental: settings.rdb_incremental_fsync };
-    let mut writer = Writer::new(BufWriter::with_capacity(BUFFER_BYTES, file), settings.rdb_checksum)?;
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let keys = Some((&beginning, &mut stream));
+    let bytes = write_file(&mut file, settings, keys, functions, cancelled, purpose)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.file.sync_all()?;
+    Ok(Written { beginning, bytes })
+}
+
+/// Writes a file: functions, and the keys of a snapshot that has begun. Returns its length.
+pub(crate) fn write_file(
+    out: impl Write,
+    settings: &Settings,
+    keys: Option<(&Beginning, &mut Stream)>,
+    functions: &[Vec<u8>],
+    cancelled: &AtomicBool,
+    purpose: Purpose,
+) -> Result<u64, Failure> {
+    let mut writer = Writer::new(out, settings.rdb_checksum)?;
     for (name, value) in facts(purpose) {
         writer.aux(name, value.as_bytes())?;
     }
     for source in functions {
         writer.function(source)?;
     }
-    // Nearly all keys are in the first database, as a rule; whoever loads the file makes room for them at once.
-    writer.resize_db(0, beginning.keys, 0)?;
-    while let Some(chunk) = stream.next_chunk()? {
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(Failure::Cancelled);
-        }
-        for records in &chunk.records {
-            writer.records(records.db, &records.bytes)?;
+    if let Some((beginning, stream)) = keys {
+        // Nearly all keys are in the first database, as a rule; whoever loads the file makes room for them at once.
+        writer.resize_db(0, beginning.keys, 0)?;
+        while let Some(chunk) = stream.next_chunk()? {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(Failure::Cancelled);
+            }
+            for records in &chunk.records {
+                writer.records(records.db, &records.bytes)?;
+            }
         }
     }
     let bytes = writer.len();
-    let file = writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.file.sync_all()?;
-    Ok(Written { beginning, bytes })
+    writer.finish()?;
+    Ok(bytes)
 }
 
 /// What a file says of where it comes from.

@@ -60,6 +60,7 @@ pub(in crate::command) fn reset(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comma
     session.readonly = false;
     session.asking = false;
     session.no_touch = false;
+    session.download = Default::default();
     {
         let mut description = session.client.description.lock();
         description.name = Box::default();

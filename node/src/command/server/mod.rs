@@ -1,5 +1,6 @@
 //! Commands of the group server: the keyspace as a whole ([`keyspace`]), INFO ([`info`]), COMMAND ([`commands`],
-//! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), saving ([`persistence`]),
+//! [`docs`]), CONFIG ([`config`]), MEMORY ([`memory`]), DEBUG ([`debug`]), saving ([`persistence`]), SYNC
+//! ([`replication`]),
 //! and small ones ([`process`]).
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod memory;
 mod overview;
 mod persistence;
 mod process;
+mod replication;
 
 pub(super) use commands::{
     command, command_count, command_getkeys, command_getkeysandflags, command_help, command_info,
@@ -30,3 +32,4 @@ pub(super) use memory::{
 };
 pub(super) use persistence::{bgrewriteaof, bgsave, lastsave, save};
 pub(super) use process::{lolwut, role, shutdown, time};
+pub(super) use replication::{replconf, sync};

@@ -55,3 +55,26 @@ fn command_finds_the_keys_of_a_request() {
         ("COMMAND INFO nosuch", "*1\r\n$-1\r\n"),
     ]);
 }
+
+#[test]
+fn replconf_says_what_sync_shall_send() {
+    check(&[
+        ("REPLCONF", "+OK\r\n"),
+        ("REPLCONF capa", "-ERR syntax error\r\n"),
+        ("REPLCONF foo bar", "-ERR Unrecognized REPLCONF option: foo\r\n"),
+        ("REPLCONF rdb-only x", "-ERR value is not an integer or out of range\r\n"),
+        ("REPLCONF rdb-only 2", "-ERR value is out of range, value must between 0 and 1\r\n"),
+        ("REPLCONF rdb-filter-only bad", "-ERR Unsupported rdb-filter-only option: bad\r\n"),
+        ("REPLCONF listening-port 7000 ip-address 1.2.3.4 CAPA eof capa psync2", "+OK\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("SYNC", "-ERR Command 'sync' not allowed inside a transaction\r\n"),
+    ]);
+}
+
+#[test]
+fn sync_follows_nobody() {
+    let mut node = TestNode::new();
+    assert!(node.run("SYNC").starts_with("-ERR this node replicates to nodes of its own kind only"));
+    node.run("REPLCONF rdb-only 1");
+    assert!(node.run("SYNC").starts_with("-ERR"), "it has to understand how the file ends");
+}
