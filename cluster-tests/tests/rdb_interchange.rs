@@ -202,8 +202,10 @@ fn clients_are_told_that_the_data_is_being_loaded() {
             connection.call(&["DISCARD"]).unwrap();
         }
     }
-    let info = connection.call(&["INFO", "persistence"]).unwrap().string();
-    assert!(info.contains("loading:1\r\n") && info.contains("loading_start_time:"), "{info}");
+    assert!(wait_until(Duration::from_secs(20), || {
+        let info = connection.call(&["INFO", "persistence"]).unwrap().string();
+        info.contains("loading:1\r\n") && info.contains("loading_start_time:")
+    }));
     // A key, and the end without a checksum.
     file.write_all(b"\0\x01k\x011\xff\0\0\0\0\0\0\0\0").unwrap();
     drop(file);

@@ -565,7 +565,7 @@ impl Connection {
             Stall::Download(download) => {
                 let mut over = false;
                 while !over && self.output.len() < DOWNLOAD_OUTPUT_BYTES {
-                    match download.next() {
+                    match download.take() {
                         Next::Piece(bytes) => self.output.extend_from_slice(&bytes),
                         Next::NotYet => break,
                         Next::End => over = true,

@@ -87,7 +87,7 @@ impl Download {
         Download { messages }
     }
 
-    pub fn next(&mut self) -> Next {
+    pub fn take(&mut self) -> Next {
         match self.messages.try_recv() {
             Ok(Message::Piece(bytes)) => Next::Piece(bytes),
             Ok(Message::End) => Next::End,
