@@ -11,6 +11,7 @@
 //! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
 //! - [`hosts`], [`delay`], [`disks`] and [`chaos`]: network namespaces, and faults of every kind in them under a
 //!   recorded workload.
+//! - [`simulation`]: a shard in virtual time, with the real cores of nodes and sentinels, under faults.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
@@ -33,5 +34,6 @@ pub mod memory;
 pub mod processes;
 pub mod programs;
 pub mod resp_client;
+pub mod simulation;
 pub mod snapshot_bench;
 pub mod writers;

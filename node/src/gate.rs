@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -201,7 +202,7 @@ impl Gate {
     /// Whether this node may execute now. Never ask before the command has arrived.
     #[inline]
     pub fn lease_valid(&self, now: Monotonic) -> bool {
-        now.as_nanos() < self.lease_until.load(Ordering::Acquire)
+        now.as_nanos() < self.lease_until.load(Ordering::Acquire) || mutation::is_on(Mutation::SkipLeaseCheck)
     }
 
     /// False: fewer in-sync nodes than `min-in-sync`, writes get `-NOREPLICAS`.
@@ -221,7 +222,10 @@ impl Gate {
     pub fn released(&self, generation: u64) -> Released {
         let commit = self.commit_index();
         let current = self.generation();
-        if current == generation {
+        if mutation::is_on(Mutation::ReplyBeforeCommit) {
+            return Released::UpTo(LogIndex::new(u64::MAX));
+        }
+        if current == generation || mutation::is_on(Mutation::ReplyOfEndedTerm) {
             return Released::UpTo(commit);
         }
         let ended = self.ended_commit.load(Ordering::Acquire);
@@ -243,19 +247,19 @@ impl Gate {
     }
 
     #[inline]
-    pub(crate) fn auto_commits(&self) -> bool {
+    pub fn auto_commits(&self) -> bool {
         self.auto_commit.load(Ordering::Acquire)
     }
 
     /// Only under the log's lock.
-    pub(crate) fn set_auto_commit(&self, on: bool) {
+    pub fn set_auto_commit(&self, on: bool) {
         if self.auto_commits() != on {
             self.auto_commit.store(on, Ordering::SeqCst);
         }
     }
 
     /// Raises the commit index.
-    pub(crate) fn advance_commit(&self, commit: LogIndex) {
+    pub fn advance_commit(&self, commit: LogIndex) {
         self.commit.fetch_max(commit.get(), Ordering::AcqRel);
     }
 
@@ -279,7 +283,7 @@ impl Gate {
 
     /// Shows what a step of the replication core has decided, in the order that the module's documentation gives.
     /// Wakes the I/O threads if one of them may go on.
-    pub(crate) fn publish(&self, view: &GateView, now: Monotonic) {
+    pub fn publish(&self, view: &GateView, now: Monotonic) {
         let state = self.state();
         if view.state != GateState::Primary && view.state != state {
             self.state.store(view.state as u8, Ordering::SeqCst);
@@ -318,18 +322,18 @@ impl Gate {
 
 /// What the replication core wants the gate to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct GateView {
-    pub(crate) state: GateState,
-    pub(crate) term: Term,
-    pub(crate) commit: LogIndex,
-    pub(crate) lease_until: Monotonic,
-    pub(crate) writable: bool,
-    pub(crate) generation: u64,
+pub struct GateView {
+    pub state: GateState,
+    pub term: Term,
+    pub commit: LogIndex,
+    pub lease_until: Monotonic,
+    pub writable: bool,
+    pub generation: u64,
     /// Of the generation before.
-    pub(crate) ended_commit: LogIndex,
-    pub(crate) auto_commit: bool,
+    pub ended_commit: LogIndex,
+    pub auto_commit: bool,
     /// The term in which this node sends its log to others; zero if it is no primary.
-    pub(crate) sending_term: Term,
+    pub sending_term: Term,
 }
 
 impl GateView {

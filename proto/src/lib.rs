@@ -4,6 +4,7 @@
 //! - [`glob`]: patterns of channel and key names
 //! - [`ids`]: identifiers and log positions
 //! - [`time`]: the two kinds of time
+//! - [`mutation`]: deliberate bugs for the simulation, never in a release build
 //! - [`topology`]: who serves a slot, at which version
 //! - [`resp`]: the request reader and the reply writer of the Redis protocol
 //! - [`rpc`]: generated gRPC messages, clients and servers
@@ -12,6 +13,7 @@
 
 pub mod glob;
 pub mod ids;
+pub mod mutation;
 pub mod resp;
 pub mod slot;
 pub mod time;

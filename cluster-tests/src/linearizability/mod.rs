@@ -132,6 +132,14 @@ impl Events {
 
 /// Checks the history of one object. The order of `calls` does not matter.
 pub fn check<M: Model>(calls: &[Call<M::Operation, M::Reply>]) -> Verdict {
+    check_within::<M>(calls, CONFIGURATIONS_MAX)
+}
+
+/// As [`check`], with another limit to the configurations that are looked at.
+pub fn check_within<M: Model>(
+    calls: &[Call<M::Operation, M::Reply>],
+    configurations_max: usize,
+) -> Verdict {
     let mut events = Events::new(calls);
     let mut state = M::State::default();
     let mut done = vec![0_u64; calls.len().div_ceil(64)];
@@ -152,7 +160,7 @@ pub fn check<M: Model>(calls: &[Call<M::Operation, M::Reply>]) -> Verdict {
                 let bit = 1 << (event.call % 64);
                 done[event.call / 64] |= bit;
                 if seen.insert((done.clone(), after.clone())) {
-                    if seen.len() > CONFIGURATIONS_MAX {
+                    if seen.len() > configurations_max {
                         return Verdict::Undecided;
                     }
                     placed.push((event.call, std::mem::replace(&mut state, after)));

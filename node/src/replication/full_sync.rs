@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_PARTS: usize = 1024;
 
 /// Gives the slots.
-pub(crate) trait SlotReader {
+pub trait SlotReader {
     /// A slot as it is now; `None` if it is too large.
     fn read(&mut self, slot: Slot) -> Option<SlotSnapshot>;
     /// Parts of these slots, which are too large to be read at once; empty after the last.
@@ -35,7 +35,7 @@ pub(crate) trait SlotReader {
 }
 
 #[derive(Debug)]
-pub(crate) struct SnapshotSender {
+pub struct SnapshotSender {
     term: Term,
     from: Position,
     /// What the replica has already.
@@ -51,12 +51,12 @@ pub(crate) struct SnapshotSender {
 
 impl SnapshotSender {
     /// `from`: the end of the log now.
-    pub(crate) fn new(term: Term, from: Position) -> Self {
+    pub fn new(term: Term, from: Position) -> Self {
         SnapshotSender::resume(term, Resume { from, done: SlotSet::default() })
     }
 
     /// Goes on with a sync that broke off.
-    pub(crate) fn resume(term: Term, resume: Resume) -> Self {
+    pub fn resume(term: Term, resume: Resume) -> Self {
         SnapshotSender {
             term,
             from: resume.from,
@@ -68,17 +68,17 @@ impl SnapshotSender {
         }
     }
 
-    pub(crate) fn term(&self) -> Term {
+    pub fn term(&self) -> Term {
         self.term
     }
 
     /// Where the log goes on after the snapshot.
-    pub(crate) fn from(&self) -> Position {
+    pub fn from(&self) -> Position {
         self.from
     }
 
     /// The next chunk; `None` after the last.
-    pub(crate) fn next_chunk(
+    pub fn next_chunk(
         &mut self,
         now: Monotonic,
         reader: &mut dyn SlotReader,

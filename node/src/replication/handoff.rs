@@ -7,6 +7,7 @@
 //!   version every attempt is compared with, has changed and the target is no electable member any more.
 
 use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
 use super::local::Local;
@@ -130,6 +131,9 @@ impl Primary {
             Outcome::Refused(reason) if *attempts == 1 => {
                 let reason = reason.clone();
                 self.resume(Err(HandoffError::Refused(reason)), out);
+            }
+            Outcome::Unknown if mutation::is_on(Mutation::HandoffForgotten) => {
+                self.resume(Err(HandoffError::Timeout), out);
             }
             Outcome::Refused(_) => *refusals += 1,
             Outcome::Accepted | Outcome::Unknown => {}

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
 /// The latest beacon that a process has acknowledged.
@@ -81,7 +82,9 @@ impl LeaseGiver {
 
     /// Before an acknowledgement of a beacon received at `now`.
     pub(crate) fn promise(&mut self, now: Monotonic) {
-        self.promised_until = self.promised_until.max(now + self.grace);
+        let is_short = mutation::is_on(Mutation::GraceShorterThanLease);
+        let grace = if is_short { self.grace / 4 } else { self.grace };
+        self.promised_until = self.promised_until.max(now + grace);
     }
 
     pub(crate) fn promised_until(&self) -> Monotonic {

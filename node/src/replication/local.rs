@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shard, Topology};
 
@@ -105,6 +106,9 @@ impl Local {
 
     /// What this node itself holds of the log.
     pub(crate) fn held(&self, log: &WriteLog) -> LogIndex {
+        if mutation::is_on(Mutation::AcknowledgeBeforeDurable) {
+            return log.last().index;
+        }
         log.last().index.min(log.durable())
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Shard;
 
@@ -240,6 +241,11 @@ impl Primary {
             Change::Remove(nodes) => Request::Remove { shard, term, version, nodes },
             Change::Add(node, incarnation) => Request::Add { shard, term, version, node, incarnation },
         };
+        if let (Change::Remove(nodes), true) =
+            (&proposal.change, mutation::is_on(Mutation::RemovalBeforeCommit))
+        {
+            self.progress.set_in_sync(self.progress.in_sync().difference(nodes).cloned().collect());
+        }
         let id = local.request_id();
         proposal.in_flight = Some(id);
         proposal.attempts += 1;

@@ -18,53 +18,53 @@ use crate::log::TermStart;
 
 /// A replica's stream, at the primary. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LinkId(pub(crate) u64);
+pub struct LinkId(pub u64);
 
 /// The stream to the primary, at the replica. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct UplinkId(pub(crate) u64);
+pub struct UplinkId(pub u64);
 
 /// A request to the sentinels. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RequestId(pub(crate) u64);
+pub struct RequestId(pub u64);
 
 /// The first message of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hello {
-    pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) shard: ShardId,
-    pub(crate) term: Term,
-    pub(crate) last: Position,
+pub struct Hello {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub shard: ShardId,
+    pub term: Term,
+    pub last: Position,
     /// Everything up to here is, or is about to be, in the replica's keyspace: it cannot be truncated.
-    pub(crate) applied: LogIndex,
-    pub(crate) terms: Vec<TermStart>,
-    pub(crate) needs_full_sync: bool,
+    pub applied: LogIndex,
+    pub terms: Vec<TermStart>,
+    pub needs_full_sync: bool,
     /// What it has of a full sync of this term that broke off.
-    pub(crate) resume: Option<Resume>,
+    pub resume: Option<Resume>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ack {
-    pub(crate) term: Term,
-    pub(crate) held: LogIndex,
+pub struct Ack {
+    pub term: Term,
+    pub held: LogIndex,
     /// The primary's clock; zero: echoes nothing.
-    pub(crate) sent_at: Monotonic,
-    pub(crate) applied: LogIndex,
-    pub(crate) consistent: bool,
+    pub sent_at: Monotonic,
+    pub applied: LogIndex,
+    pub consistent: bool,
 }
 
 /// The primary's answer to a [`Hello`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Start {
-    pub(crate) term: Term,
-    pub(crate) sync: SyncKind,
-    pub(crate) lease: Duration,
-    pub(crate) grace: Duration,
+pub struct Start {
+    pub term: Term,
+    pub sync: SyncKind,
+    pub lease: Duration,
+    pub grace: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SyncKind {
+pub enum SyncKind {
     /// The log follows from here; what the replica has beyond is dropped.
     Partial(Position),
     /// A snapshot comes first.
@@ -74,16 +74,16 @@ pub(crate) enum SyncKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Append {
-    pub(crate) term: Term,
-    pub(crate) previous: Position,
-    pub(crate) entries_term: Term,
-    pub(crate) count: u64,
-    pub(crate) entries: Bytes,
-    pub(crate) commit: LogIndex,
-    pub(crate) sent_at: Monotonic,
+pub struct Append {
+    pub term: Term,
+    pub previous: Position,
+    pub entries_term: Term,
+    pub count: u64,
+    pub entries: Bytes,
+    pub commit: LogIndex,
+    pub sent_at: Monotonic,
     /// How long the primary has received no acknowledgement of this replica.
-    pub(crate) unheard: Duration,
+    pub unheard: Duration,
 }
 
 /// A slot, or a part of one, as it was at `index`.
@@ -98,19 +98,19 @@ pub struct SnapshotPart {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    pub(crate) term: Term,
-    pub(crate) sent_at: Monotonic,
+pub struct Chunk {
+    pub term: Term,
+    pub sent_at: Monotonic,
     /// Where the log goes on: the primary's last position when the sync began.
-    pub(crate) from: Position,
-    pub(crate) parts: Vec<SnapshotPart>,
+    pub from: Position,
+    pub parts: Vec<SnapshotPart>,
     /// On the last chunk the primary's last index: up to there all slots are of one history.
-    pub(crate) end: Option<LogIndex>,
+    pub end: Option<LogIndex>,
 }
 
 /// Why a stream or a connection attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub enum Closed {
     /// The kernel at the address answered that nobody listens.
     Refused,
     Broken,
@@ -118,7 +118,7 @@ pub(crate) enum Closed {
 
 /// What the sentinels said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     Accepted,
     /// By whoever decides: this very attempt has not taken and will not take effect.
     Refused(String),
@@ -128,7 +128,7 @@ pub(crate) enum Outcome {
 
 /// What a node asks the sentinels for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Request {
+pub enum Request {
     Remove { shard: ShardId, term: Term, version: u64, nodes: BTreeSet<NodeId> },
     Add { shard: ShardId, term: Term, version: u64, node: NodeId, incarnation: Incarnation },
     Failover { shard: ShardId, term: Term, primary_dead: bool },
@@ -156,10 +156,10 @@ pub enum HandoffError {
 
 /// Identifies who waits for a hand-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HandoffToken(pub(crate) u64);
+pub struct HandoffToken(pub u64);
 
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// The clock moved; the shell also sends one at each deadline.
     Tick,
     TopologyChanged(Arc<Topology>),
@@ -187,7 +187,7 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Make sure that no I/O thread is inside a command that saw the gate open; answered by [`Event::Quiesced`].
     Quiesce,
     /// Apply entries of the log in order; answered by [`Event::Applied`]. Up to `after` the keyspace contains them, or

@@ -1,6 +1,6 @@
 //! Replication: PacificA with the sentinels as its configuration manager. DESIGN section 6.
 //!
-//! Pure, tested alone and in a seeded simulation (`simulation/`):
+//! Pure, tested alone and in the deterministic simulation of `cluster-tests`, for which the core is public:
 //! - `node_core.rs`: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and
 //!   `handoff.rs`; `replica.rs`; `local.rs`, what both share
 //! - `lease.rs`, `progress.rs` (the commit tracker), `contact.rs`, `wakefulness.rs`
@@ -17,7 +17,7 @@
 
 mod applier;
 mod contact;
-mod full_sync;
+pub mod full_sync;
 #[cfg(test)]
 mod grpc_tests;
 mod handle;
@@ -26,17 +26,15 @@ mod lease;
 mod link;
 mod local;
 mod membership;
-pub(crate) mod messages;
-mod node_core;
+pub mod messages;
+pub mod node_core;
 mod primary;
 mod progress;
-mod received;
+pub mod received;
 mod replica;
 mod sender;
 mod shared;
-#[cfg(test)]
-mod simulation;
-mod stream;
+pub mod stream;
 pub(crate) mod task;
 mod wakefulness;
 pub(crate) mod wire;

@@ -77,7 +77,7 @@ pub struct Status {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct NodeCore {
+pub struct NodeCore {
     local: Local,
     role: Role,
     generation: u64,
@@ -88,7 +88,7 @@ pub(crate) struct NodeCore {
 impl NodeCore {
     /// `log` may hold what the disk remembers. The keyspace contains it up to `applied`; what follows may never have
     /// been committed.
-    pub(crate) fn new(
+    pub fn new(
         config: Config,
         me: NodeId,
         incarnation: Incarnation,
@@ -104,7 +104,7 @@ impl NodeCore {
         NodeCore { local, role: Role::Idle, generation: 0, ended_commit: LogIndex::ZERO }
     }
 
-    pub(crate) fn step(&mut self, now: Monotonic, event: Event, log: &mut WriteLog, out: &mut Vec<Action>) {
+    pub fn step(&mut self, now: Monotonic, event: Event, log: &mut WriteLog, out: &mut Vec<Action>) {
         self.local.awake.tick(now);
         if let Role::Primary(primary) = &mut self.role {
             primary.absorb_auto_commits(&self.local, log);
@@ -360,7 +360,7 @@ impl NodeCore {
     }
 
     /// What the gate has to show after a step.
-    pub(crate) fn view(&self, log: &WriteLog) -> GateView {
+    pub fn view(&self, log: &WriteLog) -> GateView {
         let state = match &self.role {
             Role::Primary(primary) => match primary.phase {
                 Phase::Serving if self.local.quiesces == 0 => GateState::Primary,
@@ -408,7 +408,7 @@ impl NodeCore {
     }
 
     /// When the next [`Event::Tick`] is due, at the latest.
-    pub(crate) fn next_deadline(&self, now: Monotonic) -> Monotonic {
+    pub fn next_deadline(&self, now: Monotonic) -> Monotonic {
         let tick = self.local.awake.ticked_at() + self.local.config.beacon_interval();
         let deadline = match &self.role {
             Role::Idle => None,
@@ -418,19 +418,24 @@ impl NodeCore {
         deadline.map_or(tick, |d| d.min(tick))
     }
 
-    pub(crate) fn topology(&self) -> &Arc<Topology> {
+    pub fn topology(&self) -> &Arc<Topology> {
         &self.local.topology
     }
 
+    /// The keyspace is a prefix of the shard's history.
+    pub fn is_consistent(&self) -> bool {
+        !self.local.keyspace.needs_full_sync
+    }
+
     /// Slots and bytes of a running full sync that have arrived.
-    pub(crate) fn full_sync_progress(&self) -> Option<(usize, u64)> {
+    pub fn full_sync_progress(&self) -> Option<(usize, u64)> {
         match &self.role {
             Role::Replica(replica) => replica.full_sync_progress(),
             Role::Idle | Role::Primary(_) => None,
         }
     }
 
-    pub(crate) fn status(&self, now: Monotonic, log: &WriteLog) -> Status {
+    pub fn status(&self, now: Monotonic, log: &WriteLog) -> Status {
         let role = match &self.role {
             Role::Idle => RoleStatus::None,
             Role::Replica(replica) => RoleStatus::Replica {
@@ -463,7 +468,7 @@ impl NodeCore {
     }
 
     /// What each replica holds, for WAIT.
-    pub(crate) fn held_by_replicas(&self) -> impl Iterator<Item = (LinkId, LogIndex)> {
+    pub fn held_by_replicas(&self) -> impl Iterator<Item = (LinkId, LogIndex)> {
         let links = match &self.role {
             Role::Primary(primary) => Some(&primary.links),
             Role::Idle | Role::Replica(_) => None,
@@ -473,7 +478,7 @@ impl NodeCore {
 
     /// Panics if the node contradicts itself: better a failover than a wrong primary. Called at every tick, and after
     /// every step in the simulation.
-    pub(crate) fn check_invariants(&self, log: &WriteLog) {
+    pub fn check_invariants(&self, log: &WriteLog) {
         let local = &self.local;
         match &self.role {
             Role::Idle => {}

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Shard;
 
@@ -97,12 +98,14 @@ impl Primary {
         let tail = log.append_unexecuted(local.term, &[]);
         local.keyspace.apply_up_to(tail, out);
         let nobody_before = shard.previous_primary_gone || local.term <= Term::ZERO.next();
+        let nobody_before = nobody_before || mutation::is_on(Mutation::ServeBeforePromiseEnds);
         let serve_at = if nobody_before { now } else { local.giver.promised_until() };
+        let committed = if mutation::is_on(Mutation::TrustOwnTail) { tail } else { local.commit };
         let mut primary = Primary {
             term: local.term,
             started_at: now,
             phase: Phase::Recovering { tail, serve_at },
-            progress: Progress::new(local.config.replication_ack, local.commit),
+            progress: Progress::new(local.config.replication_ack, committed),
             holder: LeaseHolder::new(local.config.lease),
             links: BTreeMap::new(),
             broken: BTreeSet::new(),
@@ -220,7 +223,8 @@ impl Primary {
         if local.incarnation_of(&link.node) != Some(link.incarnation) {
             return;
         }
-        self.holder.record(&link.node, link.incarnation, ack.sent_at);
+        let from_receipt = mutation::is_on(Mutation::LeaseFromReceipt) && ack.sent_at > Monotonic::ZERO;
+        self.holder.record(&link.node, link.incarnation, if from_receipt { now } else { ack.sent_at });
         if link.consistent && !self.restarted.contains(&link.node) {
             self.progress.acknowledge(&link.node, link.incarnation, link.held);
         }
@@ -282,7 +286,10 @@ impl Primary {
         }
         let full = self.start_message(local, SyncKind::Full);
         for (id, link) in &mut self.links {
-            if link.phase == LinkPhase::Waiting && !self.progress.counted().any(|n| *n == link.node) {
+            let is_member = self.progress.counted().any(|n| *n == link.node);
+            if link.phase == LinkPhase::Waiting
+                && (!is_member || mutation::is_on(Mutation::FullSyncOfMember))
+            {
                 link.phase = LinkPhase::FullSync;
                 self.progress.forget(&link.node);
                 // The slots that it has need the log from there on.

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId};
+use keyward_proto::mutation::{self, Mutation};
 
 use super::shared::ReplicationAck;
 
@@ -52,7 +53,7 @@ impl Progress {
 
     /// From now on `node` has to hold what is committed. `None`: the outcome of the proposal is known, or none was sent.
     pub(crate) fn set_joining(&mut self, node: Option<NodeId>) {
-        self.joining = node;
+        self.joining = node.filter(|_| !mutation::is_on(Mutation::JoiningNotCounted));
     }
 
     /// The nodes beside the primary whose acknowledgement and lease are needed.
@@ -67,8 +68,11 @@ impl Progress {
 
     /// `node` holds everything up to `index` of this term's history.
     pub(crate) fn acknowledge(&mut self, node: &NodeId, incarnation: Incarnation, index: LogIndex) {
+        let is_same = |held: &Held| {
+            held.incarnation == incarnation || mutation::is_on(Mutation::HeldByEarlierProcess)
+        };
         match self.held.get_mut(node) {
-            Some(held) if held.incarnation == incarnation => held.index = held.index.max(index),
+            Some(held) if is_same(held) => held.index = held.index.max(index),
             Some(held) if held.incarnation > incarnation => {}
             Some(_) | None => {
                 self.held.insert(node.clone(), Held { incarnation, index });
@@ -78,7 +82,9 @@ impl Progress {
 
     /// `node` may have lost what it held.
     pub(crate) fn forget(&mut self, node: &NodeId) {
-        self.held.remove(node);
+        if !mutation::is_on(Mutation::HeldByEarlierProcess) {
+            self.held.remove(node);
+        }
     }
 
     /// Zero if nothing is known.
@@ -89,11 +95,19 @@ impl Progress {
     /// Moves the commit index to what everybody counted holds, the primary itself up to `own`.
     pub(crate) fn advance(&mut self, own: LogIndex) -> LogIndex {
         let all = match self.ack {
+            ReplicationAck::InSync if mutation::is_on(Mutation::CommitByMajority) => self.majority(own),
             ReplicationAck::Async => own,
             ReplicationAck::InSync => self.counted().map(|n| self.held(n)).fold(own, LogIndex::min),
         };
         self.commit = self.commit.max(all);
         self.commit
+    }
+
+    /// What PacificA must not do: [`Mutation::CommitByMajority`].
+    fn majority(&self, own: LogIndex) -> LogIndex {
+        let mut held: Vec<LogIndex> = self.counted().map(|n| self.held(n)).chain([own]).collect();
+        held.sort_unstable();
+        held[(held.len() - 1) / 2]
     }
 }
 

@@ -32,27 +32,27 @@ impl SlotSet {
         self.0[slot.index() / BITS] & 1 << (slot.index() % BITS) != 0
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// `None` if it is not a bit for each slot.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<SlotSet> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<SlotSet> {
         (bytes.len() == usize::from(SLOT_COUNT) / BITS).then(|| SlotSet(bytes.into()))
     }
 }
 
 /// Where a full sync that broke off may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resume {
+pub struct Resume {
     /// Where the log goes on.
-    pub(crate) from: Position,
-    pub(crate) done: SlotSet,
+    pub from: Position,
+    pub done: SlotSet,
 }
 
 /// See the module documentation.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub struct Received {
     from: Position,
     /// At which index each complete slot was read.
     indexes: Vec<Option<LogIndex>>,
@@ -61,34 +61,34 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    pub(crate) fn new(from: Position) -> Received {
+    pub fn new(from: Position) -> Received {
         Received { from, indexes: vec![None; usize::from(SLOT_COUNT)], slots: 0, bytes: 0 }
     }
 
-    pub(crate) fn from(&self) -> Position {
+    pub fn from(&self) -> Position {
         self.from
     }
 
-    pub(crate) fn note(&mut self, part: &SnapshotPart) {
+    pub fn note(&mut self, part: &SnapshotPart) {
         self.bytes += part.payload.len() as u64;
         if part.is_last && self.indexes[part.slot.index()].replace(part.index).is_none() {
             self.slots += 1;
         }
     }
 
-    pub(crate) fn resume(&self) -> Resume {
+    pub fn resume(&self) -> Resume {
         let mut done = SlotSet::default();
         Slot::all().filter(|slot| self.indexes[slot.index()].is_some()).for_each(|slot| done.insert(slot));
         Resume { from: self.from, done }
     }
 
     /// The index of every slot; `None` if some are missing.
-    pub(crate) fn into_indexes(self) -> Option<Arc<[LogIndex]>> {
+    pub fn into_indexes(self) -> Option<Arc<[LogIndex]>> {
         self.indexes.into_iter().collect::<Option<Vec<LogIndex>>>().map(Arc::from)
     }
 
     /// Complete slots and bytes so far.
-    pub(crate) fn progress(&self) -> (usize, u64) {
+    pub fn progress(&self) -> (usize, u64) {
         (self.slots, self.bytes)
     }
 }

@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::time::Monotonic;
 
@@ -206,7 +207,8 @@ impl Replica {
                 Some(_) | None => self.sync_afresh(now, out),
             },
             SyncKind::Partial(from) if is_own_prefix(local, log, from) => {
-                log.truncate_after(from.index);
+                let forgets = mutation::is_on(Mutation::TruncateToKnownCommit);
+                log.truncate_after(if forgets { local.untruncatable() } else { from.index });
                 self.uplink = Uplink::Streaming(id);
                 self.acknowledge(now, local, log, Monotonic::ZERO, out);
             }
@@ -224,11 +226,17 @@ impl Replica {
         local: &mut Local,
         log: &mut WriteLog,
         id: UplinkId,
-        append: Append,
+        mut append: Append,
         out: &mut Vec<Action>,
     ) {
         if !self.is_current(id) {
             return;
+        }
+        if mutation::is_on(Mutation::AcknowledgeBeforeAppend) && append.count > 0 {
+            let held = LogIndex::new(append.previous.index.get() + append.count);
+            let (applied, sent_at) = (local.keyspace.applied, append.sent_at);
+            out.push(Action::SendAck(id, Ack { term: self.term, held, sent_at, applied, consistent: true }));
+            (append.count, append.entries) = (0, bytes::Bytes::new());
         }
         if UNWRITTEN_BYTES_MAX < log.unwritten_bytes() {
             // Rather than fill the memory with what the disk does not take.
@@ -248,7 +256,8 @@ impl Replica {
         }
         self.contact.heard_with_echo(now, append.unheard, local.config.beacon_interval());
         local.commit = local.commit.max(append.commit.min(log.last().index));
-        local.keyspace.apply_up_to(local.commit, out);
+        let applies_all = mutation::is_on(Mutation::ApplyBeforeCommit);
+        local.keyspace.apply_up_to(if applies_all { log.last().index } else { local.commit }, out);
         self.sent_at = append.sent_at;
         self.watch_disk(now, log);
         let beacon_due = local.config.beacon_interval() / 2 <= now.since(self.acked_at);

@@ -18,7 +18,7 @@ const COMMIT_DELAY: Duration = Duration::from_millis(1);
 const APPEND_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
-pub(crate) struct LogStream {
+pub struct LogStream {
     term: Term,
     next: LogIndex,
     beacon: Duration,
@@ -30,7 +30,7 @@ pub(crate) struct LogStream {
 
 impl LogStream {
     /// Sends what follows `after`.
-    pub(crate) fn new(term: Term, after: LogIndex, beacon: Duration) -> Self {
+    pub fn new(term: Term, after: LogIndex, beacon: Duration) -> Self {
         LogStream {
             term,
             next: after.next(),
@@ -42,12 +42,12 @@ impl LogStream {
     }
 
     /// An acknowledgement of the replica was received at this moment.
-    pub(crate) fn heard(&mut self, at: Monotonic) {
+    pub fn heard(&mut self, at: Monotonic) {
         self.heard_at = Some(at);
     }
 
     /// The next message with entries, or one that is due without; `None` if nothing is due.
-    pub(crate) fn next_append(
+    pub fn next_append(
         &mut self,
         now: Monotonic,
         log: &mut WriteLog,
@@ -75,12 +75,12 @@ impl LogStream {
     }
 
     /// Everything up to here has been sent.
-    pub(crate) fn sent(&self) -> LogIndex {
+    pub fn sent(&self) -> LogIndex {
         LogIndex::new(self.next.get() - 1)
     }
 
     /// When a message is due though there are no entries.
-    pub(crate) fn wake_at(&self, commit: LogIndex) -> Monotonic {
+    pub fn wake_at(&self, commit: LogIndex) -> Monotonic {
         self.sent_at + if commit > self.commit_sent { COMMIT_DELAY } else { self.beacon }
     }
 }

@@ -17,7 +17,7 @@ use crate::log::TermStart;
 /// A peer's message makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
-pub(crate) struct Malformed(&'static str);
+pub struct Malformed(&'static str);
 
 fn position(p: Option<rpc::Position>) -> Position {
     p.map_or(Position::ZERO, Position::from)

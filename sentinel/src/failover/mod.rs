@@ -19,6 +19,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::topology::{Node, Shard, Topology};
 
 use crate::topology::{PrimaryChange, Refusal, all_restarted, furthest_restarted};
@@ -153,7 +154,14 @@ impl<'a> Case<'a> {
     /// Whom to ask: the in-sync set, which contains the primary.
     pub fn questions(&self) -> impl Iterator<Item = &'a Node> {
         let topology = self.topology;
-        self.shard.in_sync.iter().filter_map(move |id| topology.nodes.get(id))
+        self.shard.in_sync.iter().filter_map(move |id| topology.nodes.get(id)).chain(self.outsiders())
+    }
+
+    /// Whom the rules forbid to choose: [`Mutation::PromoteOutsideInSync`].
+    fn outsiders(&self) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let (topology, shard) = (self.topology, self.shard);
+        let all = mutation::is_on(Mutation::PromoteOutsideInSync).then(|| topology.members(&shard.id));
+        all.into_iter().flatten().filter(|node| !shard.in_sync.contains(&node.id))
     }
 
     /// Nothing that is still to come could make the decision a different one.
@@ -206,6 +214,7 @@ impl<'a> Case<'a> {
             Some(Answer::Refused) => PrimaryHealth::Gone,
             Some(Answer::Status(state)) if !self.is_current(primary, state) => PrimaryHealth::Gone,
             Some(Answer::Status(_)) => PrimaryHealth::Answers,
+            Some(Answer::Silent) if mutation::is_on(Mutation::SilenceIsDeath) => PrimaryHealth::Gone,
             Some(Answer::Silent) | None => PrimaryHealth::Unknown,
         }
     }
@@ -244,6 +253,7 @@ impl<'a> Case<'a> {
         self.shard
             .in_sync
             .iter()
+            .chain(self.outsiders().map(|node| &node.id))
             .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
             .filter(|id| wanted.is_none_or(|wanted| wanted == *id))
             .filter_map(|id| {
@@ -273,7 +283,7 @@ impl<'a> Case<'a> {
                 None => true,
             }
         };
-        self.shard.in_sync.iter().filter(stays).cloned().collect()
+        self.shard.in_sync.iter().filter(stays).chain([node]).cloned().collect()
     }
 
     fn change(&self, node: &NodeId, in_sync: BTreeSet<NodeId>, answers: &Answers) -> PrimaryChange {
@@ -291,7 +301,9 @@ impl<'a> Case<'a> {
     }
 
     fn earlier_leases_are_over(&self) -> bool {
-        self.settled || self.shard.previous_primary_gone
+        self.settled
+            || self.shard.previous_primary_gone
+            || mutation::is_on(Mutation::EarlierLeasesForgotten)
     }
 
     fn continue_after_full_restart(&self, answers: &Answers) -> Decision {

@@ -20,6 +20,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::topology::{Node, Shard, Topology};
 
 pub use command::{
@@ -123,7 +124,9 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
         && let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id))
         && shard.in_sync.contains(&new.id)
     {
-        shard.restarted.insert(new.id.clone());
+        if !mutation::is_on(Mutation::RestartedStaysInSync) {
+            shard.restarted.insert(new.id.clone());
+        }
         if shard.primary.as_ref() == Some(&new.id) {
             shard.primary = None;
         }
@@ -268,7 +271,7 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
     let shard =
         topology.shards.get(&change.shard).ok_or_else(|| Refusal::UnknownShard(change.shard.clone()))?;
     let candidate = node(topology, &change.node)?;
-    if shard.term != change.expected_term {
+    if shard.term != change.expected_term && !mutation::is_on(Mutation::StaleTermAccepted) {
         return Err(Refusal::StaleTerm { current: shard.term });
     }
     if change.expected_in_sync_version.is_some_and(|expected| expected != shard.in_sync_version) {
@@ -284,11 +287,13 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
     if change.takeover {
         return if alone { Ok(()) } else { Err(Refusal::NotASubset) };
     }
-    if !shard.in_sync.contains(&change.node) {
-        return Err(Refusal::NotInSync(change.node.clone()));
-    }
-    if !change.in_sync.contains(&change.node) || !change.in_sync.is_subset(&shard.in_sync) {
-        return Err(Refusal::NotASubset);
+    if !mutation::is_on(Mutation::PromoteOutsideInSync) {
+        if !shard.in_sync.contains(&change.node) {
+            return Err(Refusal::NotInSync(change.node.clone()));
+        }
+        if !change.in_sync.contains(&change.node) || !change.in_sync.is_subset(&shard.in_sync) {
+            return Err(Refusal::NotASubset);
+        }
     }
     if all_restarted(shard) {
         if furthest_restarted(topology, shard) != Some(&change.node) {
@@ -309,6 +314,9 @@ pub fn all_restarted(shard: &Shard) -> bool {
 
 /// Of members that have all restarted, the one that held most when it registered; the first of equals.
 pub fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> Option<&'a NodeId> {
+    if mutation::is_on(Mutation::AnyoneLeadsAfterRestart) {
+        return shard.restarted.first();
+    }
     let held = |id: &NodeId| topology.nodes.get(id).map(|n| n.registered_last);
     shard.restarted.iter().rev().max_by_key(|id| held(id))
 }

@@ -1,0 +1,282 @@
+//! What goes wrong: one fault after another, at random, several at a time.
+//!
+//! **Which data may be lost.** The promise is that an acknowledged write is lost only if every member's machine has lost
+//! it. So the simulation keeps one member *intact*: a crash that takes with it what the node holds (memory without
+//! persistence, an emptied disk, a power failure with unsynced entries) happens only while another member of the in-sync
+//! set has everything and no change of that set is under way; otherwise the node is killed without loss, or stands
+//! still for a while. All processes at once may be killed at any time, and with `appendfsync always` all machines may
+//! lose their power.
+
+use keyward_node::replication::messages::{Event, HandoffToken};
+use rand::Rng;
+
+use super::disk::Persistence;
+use super::network;
+use super::node::{Machine, Power};
+use super::story::tell;
+use super::world::{Happening, World};
+use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// kill -9: its kernel goes on, what is written stays.
+    Kill,
+    PowerFailure,
+    /// And the disk is empty afterwards.
+    DiskLost,
+}
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        if FAULTS_END <= self.now {
+            return self.end_faults();
+        }
+        let delay = self.rng.random_range(ms(5)..ms(250));
+        self.at(delay, Happening::Fault);
+        let node = self.rng.random_range(0..NODES);
+        let sentinel = self.rng.random_range(0..SENTINELS);
+        match self.rng.random_range(0..26) {
+            0..=2 => self.crash(node, End::Kill),
+            3 => self.crash(node, End::PowerFailure),
+            4 => self.crash(node, End::DiskLost),
+            5 if self.rng.random_bool(0.3) => self.crash_all(),
+            5..=7 => {
+                let leader = self.leader().filter(|_| self.rng.random_bool(0.6));
+                let pause = if self.rng.random_bool(0.5) { ms(300)..ms(700) } else { ms(5)..ms(1500) };
+                let pause = self.rng.random_range(pause);
+                self.pause_node(leader.unwrap_or(node), pause);
+            }
+            8 => {
+                let pause = self.rng.random_range(ms(10)..ms(1500));
+                tell!("FAULT sentinel {sentinel} stands still for {} ms", pause / ms(1));
+                self.sentinels[sentinel].paused_until = self.now + pause;
+            }
+            9 => self.crash_sentinel(sentinel),
+            10 | 11 => self.partition(),
+            12 => {
+                tell!("FAULT the connections of node {node} break");
+                self.break_streams(node);
+            }
+            13 => {
+                self.network.loss_percent = self.rng.random_range(1..=30);
+                tell!("FAULT {} % of the messages are lost", self.network.loss_percent);
+            }
+            14..=16 => self.request_handoff(),
+            17 => {
+                tell!("FAULT the clock of node {node} jumps");
+                let now = self.now;
+                let World { machines, rng, .. } = self;
+                machines[node].clock.jump(now, rng);
+            }
+            18 if self.persistence != Persistence::Memory => {
+                let stall = self.rng.random_range(ms(10)..ms(1500));
+                tell!("FAULT the disk of node {node} stalls for {} ms", stall / ms(1));
+                self.machines[node].disk.stalled_until = self.now + stall;
+            }
+            19 => self.fail_sync(node),
+            20 => {
+                let other = self.rng.random_range(0..SENTINELS);
+                tell!("FAULT sentinels {sentinel} and {other} believe that they lead");
+                for s in [sentinel, other] {
+                    self.sentinels[s].leads = self.sentinels[s].is_up;
+                }
+            }
+            21 => {
+                let pause = self.rng.random_range(ms(50)..ms(800));
+                tell!("FAULT the sentinels commit nothing for {} ms", pause / ms(1));
+                self.register_frozen_until = self.now + pause;
+            }
+            _ => {
+                tell!("the network is whole");
+                self.network.heal();
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let primary = self.register.shard().primary.as_ref()?;
+        self.machines.iter().position(|m| m.id == *primary)
+    }
+
+    pub(super) fn pause_node(&mut self, node: usize, pause: Nanos) {
+        tell!("FAULT node {node} stands still for {} ms", pause / ms(1));
+        self.machines[node].paused_until = self.now + pause;
+        if let Some(run) = self.machines[node].run() {
+            self.at(pause, Happening::NodeEvent { node, run, event: Event::Tick });
+        }
+    }
+
+    fn partition(&mut self) {
+        let node = self.leader().filter(|_| self.rng.random_bool(0.5)).unwrap_or(self.rng.random_range(0..NODES));
+        let other = self.rng.random_range(0..NODES);
+        let sentinels = NODES..NODES + SENTINELS;
+        let one_way = self.rng.random_bool(0.4);
+        let mut cut = |a, b| if one_way { self.network.cut(a, b) } else { self.network.cut_both(a, b) };
+        let what = match self.rng.random_range(0..7) {
+            0 => {
+                (0..network::ENDPOINTS).for_each(|to| cut(node, to));
+                "is isolated"
+            }
+            1 => {
+                (0..NODES).for_each(|to| cut(node, to));
+                "is cut off from the other nodes"
+            }
+            2 => {
+                sentinels.for_each(|to| cut(node, to));
+                "is cut off from the sentinels"
+            }
+            3 => {
+                (0..CLIENTS).filter(|c| c % 2 == 0).for_each(|c| cut(network::client(c), node));
+                "is cut off from some clients"
+            }
+            4 => {
+                let alone = NODES + other % SENTINELS;
+                (0..NODES + SENTINELS).filter(|to| *to != alone && *to != node).for_each(|to| {
+                    cut(node, to);
+                    cut(alone, to);
+                });
+                "is cut off together with a sentinel"
+            }
+            5 => {
+                let alone = NODES + other % SENTINELS;
+                sentinels.for_each(|to| cut(alone, to));
+                "is well, but a sentinel is cut off from the others"
+            }
+            _ => {
+                cut(node, other);
+                "is cut off from another node"
+            }
+        };
+        tell!("FAULT node {node} {what}{}", if one_way { ", in one direction" } else { "" });
+    }
+
+    fn request_handoff(&mut self) {
+        let Some(node) = self.leader() else { return };
+        let other = self.rng.random_range(0..NODES);
+        let target = self.rng.random_bool(0.5).then(|| self.machines[other].id.clone());
+        self.next_token += 1;
+        let token = HandoffToken(self.next_token);
+        if let Some(run) = self.machines[node].run() {
+            tell!("node {node} shall hand over to {target:?}");
+            self.step(node, run, Event::HandoffRequested(token, target));
+        }
+    }
+
+    fn fail_sync(&mut self, node: usize) {
+        let Machine { power: Power::On(process), disk, .. } = &mut self.machines[node] else { return };
+        if let Some(writer) = &mut process.writer {
+            tell!("FAULT a sync of node {node} fails");
+            writer.fail_sync(disk, &mut process.log);
+        }
+    }
+
+    fn crash_sentinel(&mut self, sentinel: usize) {
+        if !self.sentinels[sentinel].is_up {
+            return;
+        }
+        tell!("FAULT sentinel {sentinel} crashes");
+        self.sentinels[sentinel].crash();
+        let delay = self.rng.random_range(ms(10)..ms(1500));
+        self.at(delay, Happening::SentinelStarts { sentinel });
+    }
+
+    pub(super) fn sentinel_starts(&mut self, sentinel: usize) {
+        self.sentinels[sentinel].is_up = true;
+        self.elect_if_needed();
+    }
+
+    /// Somebody leads, as soon as somebody can.
+    fn elect_if_needed(&mut self) {
+        if self.sentinels.iter().all(|s| !s.leads)
+            && let Some(first) = self.sentinels.iter_mut().find(|s| s.is_up)
+        {
+            first.leads = true;
+        }
+    }
+
+    // ------------------------------------------------------------------ crashes
+
+    /// Whether another member would still have everything if this node lost what it holds.
+    fn may_lose(&self, node: usize) -> bool {
+        let shard = self.register.shard();
+        let decided = self.asks_under_way == 0
+            && self.proposals_under_way == 0
+            && self.sentinels.iter().all(super::sentinel::Sentinel::is_idle);
+        let has_everything = |m: &Machine| {
+            let is_member = shard.in_sync.contains(&m.id);
+            let in_memory = m
+                .running()
+                .is_some_and(|p| p.incarnation == self.register.incarnation(&m.id) && !shard.restarted.contains(&m.id));
+            m.intact && is_member && (in_memory || self.persistence != Persistence::Memory)
+        };
+        decided && self.machines.iter().enumerate().any(|(other, m)| other != node && has_everything(m))
+    }
+
+    fn crash(&mut self, node: usize, wanted: End) {
+        if self.machines[node].run().is_none() {
+            return;
+        }
+        let loses = match (self.persistence, wanted) {
+            (Persistence::Memory, _) | (_, End::DiskLost) => true,
+            (Persistence::Always, End::PowerFailure) | (_, End::Kill) => false,
+            (_, End::PowerFailure) => self.machines[node].disk.has_unsynced(),
+        };
+        let end = if !loses || self.may_lose(node) { wanted } else { End::Kill };
+        if self.persistence == Persistence::Memory && loses && !self.may_lose(node) {
+            return self.pause_node(node, ms(300));
+        }
+        self.end_process(node, end, loses && (end == wanted));
+    }
+
+    fn crash_all(&mut self) {
+        if self.persistence == Persistence::Memory {
+            return;
+        }
+        let power = self.persistence == Persistence::Always && self.rng.random_bool(0.5);
+        for node in 0..NODES {
+            self.crash(node, if power { End::PowerFailure } else { End::Kill });
+        }
+    }
+
+    fn end_process(&mut self, node: usize, end: End, loses: bool) {
+        tell!("FAULT node {node} ends: {end:?}{}", if loses { ", with what it held" } else { "" });
+        let World { machines, rng, .. } = self;
+        let machine = &mut machines[node];
+        match end {
+            End::Kill => {}
+            End::PowerFailure => {
+                machine.disk.lose_power(rng);
+            }
+            End::DiskLost => machine.disk.empty(),
+        }
+        machine.intact &= !loses;
+        machine.paused_until = 0;
+        let has_power = end == End::Kill;
+        let power = std::mem::replace(&mut machine.power, Power::Off { has_power });
+        if let (Power::On(process), true) = (power, has_power) {
+            // Its kernel tells the others.
+            for stream in process.links.values() {
+                self.transmit(*stream, network::Towards::Replica, network::Wire::End);
+            }
+            for stream in process.uplinks.values() {
+                self.transmit(*stream, network::Towards::Primary, network::Wire::End);
+            }
+        }
+        let delay = self.rng.random_range(ms(10)..ms(600));
+        self.at(delay, Happening::Start { node });
+    }
+
+    fn end_faults(&mut self) {
+        tell!("the faults end");
+        self.network.heal();
+        for machine in &mut self.machines {
+            machine.paused_until = machine.paused_until.min(self.now);
+            machine.disk.stalled_until = machine.disk.stalled_until.min(self.now);
+        }
+        for sentinel in &mut self.sentinels {
+            sentinel.paused_until = sentinel.paused_until.min(self.now);
+        }
+        self.elect_if_needed();
+    }
+}

@@ -1,0 +1,35 @@
+//! Invariant 5: a committed entry is in the log of every later primary, and nothing else is ever committed in its place.
+
+use keyward_node::log::WriteLog;
+use keyward_proto::ids::{LogIndex, Term};
+
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// The term of every committed entry.
+    terms: Vec<Term>,
+}
+
+impl Committed {
+    pub(super) fn last(&self) -> LogIndex {
+        LogIndex::new(self.terms.len() as u64)
+    }
+
+    pub(super) fn commit(&mut self, index: LogIndex, term: Term) {
+        assert_eq!(index, self.last().next());
+        self.terms.push(term);
+    }
+
+    /// Whoever learns late that it was elected may find that a later primary has committed meanwhile.
+    pub(super) fn primary_begins(&self, node: usize, term: Term, log: &WriteLog) {
+        for (index, committed) in (1..).map(LogIndex::new).zip(&self.terms).take_while(|(_, t)| **t < term) {
+            assert!(
+                index <= log.last().index,
+                "invariant 5: node {node} leads term {term} and ends before committed entry {index}"
+            );
+            assert!(
+                log.term_at(index).is_none_or(|held| held == *committed),
+                "invariant 5: node {node} leads term {term} without committed entry {committed}.{index}"
+            );
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the sentinels agree on: one register that holds the topology and changes by committed commands.
+//!
+//! Raft is not simulated. What it gives is modelled as what it is: commands take effect one after another, each at one
+//! moment between its proposal and its answer, or never; a command without an answer may have taken effect. How a
+//! command changes the topology is the real `keyward_sentinel::topology`. That openraft keeps its promise over our store
+//! is shown elsewhere: by openraft's own tests, by its suite for stores, and by the chaos tests on real processes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
+use keyward_proto::topology::{Shape, Shard, Topology};
+use keyward_sentinel::topology::{Outcome, Refusal, Registration, TopologyCommand, apply, placement};
+
+use super::NODES;
+use super::story::tell;
+
+#[derive(Debug)]
+pub(super) struct Register {
+    pub(super) topology: Arc<Topology>,
+    /// The Raft index of the last command, whether it changed anything or not.
+    index: u64,
+    shard: ShardId,
+}
+
+pub(super) fn registration(node: usize, id: &NodeId, run: u64, last: Position) -> TopologyCommand {
+    TopologyCommand::RegisterNode(Registration {
+        id: id.clone(),
+        start_nonce: run,
+        host: format!("node-{node}"),
+        port: u16::try_from(node).expect("few nodes"),
+        bus_port: u16::try_from(node).expect("few nodes"),
+        hostname: String::new(),
+        zone: String::new(),
+        replica_priority: 100,
+        cluster_enabled: false,
+        program_version: String::new(),
+        last,
+    })
+}
+
+impl Register {
+    /// One shard of all nodes, formed by the real placement.
+    pub(super) fn new(nodes: &[NodeId]) -> Register {
+        let shape =
+            Shape { shards: 1, replicas_per_shard: NODES as u32 - 1, primary_name: "mymaster".into() };
+        let mut register = Register {
+            topology: Arc::new(Topology { shape, ..Topology::default() }),
+            index: 0,
+            shard: ShardId::from_random([7; 20]),
+        };
+        for (number, id) in nodes.iter().enumerate() {
+            register.commit(registration(number, id, 0, Position::ZERO)).expect("registrations are never refused");
+        }
+        let shard = register.shard.clone();
+        while let Some(command) = placement::next(&register.topology, &BTreeSet::new(), || shard.clone()) {
+            register.commit(command).expect("placement proposes what fits");
+        }
+        register
+    }
+
+    /// The next command takes effect.
+    pub(super) fn commit(&mut self, command: TopologyCommand) -> Result<Outcome, Refusal> {
+        self.index += 1;
+        let text = format!("{command:?}");
+        let mut topology = Topology::clone(&self.topology);
+        let result = apply(&mut topology, self.index, command);
+        match &result {
+            Ok(_) => {
+                self.topology = Arc::new(topology);
+                if let Some(Shard { term, primary, in_sync, restarted, in_sync_version, previous_primary_gone, .. }) =
+                    self.topology.shards.values().next()
+                {
+                    tell!(
+                        "COMMITTED {}: {text} => term {term}, primary {primary:?}, in sync {in_sync:?} (version {in_sync_version}), restarted {restarted:?}, previous gone {previous_primary_gone}",
+                        self.index
+                    );
+                }
+            }
+            Err(refusal) => tell!("REFUSED {}: {text}: {refusal}", self.index),
+        }
+        result
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        &self.topology.shards[&self.shard]
+    }
+
+    pub(super) fn incarnation(&self, node: &NodeId) -> Incarnation {
+        self.topology.nodes[node].incarnation
+    }
+}

@@ -1,0 +1,259 @@
+//! The simulated world: what is in it, and the queue of what happens next.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_node::replication::Config;
+use keyward_node::replication::messages::{Event, Hello, Outcome, RequestId, UplinkId};
+use keyward_proto::ids::{LogIndex, NodeId};
+use keyward_proto::topology::Topology;
+use keyward_sentinel::topology::{Outcome as Committed, Refusal};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::clients::{Client, Record};
+use super::clocks::Clock;
+use super::disk::{Disk, Persistence};
+use super::history;
+use super::invariants::Invariants;
+use super::network::{Endpoint, Network, Towards};
+use super::node::{Machine, Power};
+use super::register::Register;
+use super::sentinel::{Message, Proposal, Purpose, Sentinel};
+use super::story::{self, tell};
+use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, ms};
+
+#[derive(Debug)]
+pub(super) enum Happening {
+    NodeEvent { node: usize, run: u64, event: Event },
+    Apply { node: usize, run: u64, epoch: u64, target: LogIndex },
+    Write { node: usize, run: u64 },
+    Start { node: usize },
+    Register { node: usize, run: u64 },
+    AskTimeout { node: usize, run: u64, id: RequestId },
+    Connect { node: usize, run: u64, uplink: UplinkId, to: usize, hello: Box<Hello> },
+    Pump { stream: usize, towards: Towards },
+    Deliver { from: Endpoint, to: Endpoint, message: Box<Message> },
+    /// A command takes effect.
+    Commit(Box<Proposal>),
+    Committed { sentinel: usize, run: u64, purpose: Purpose, result: Result<Committed, Refusal> },
+    /// A sentinel learns what was committed.
+    Applied { sentinel: usize, topology: Arc<Topology> },
+    AnswersDue { sentinel: usize, run: u64, task: u64, attempt: u32 },
+    Decide { sentinel: usize, run: u64, task: u64, attempt: u32 },
+    GiveUp { sentinel: usize, run: u64, task: u64, attempt: u32 },
+    Watchdog { sentinel: usize },
+    SentinelStarts { sentinel: usize },
+    Client { client: usize },
+    ClientTimeout { client: usize, number: u64 },
+    Fault,
+}
+
+/// Something in the queue; what was queued first comes first at the same time.
+#[derive(Debug)]
+struct Scheduled {
+    at: Nanos,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) writes: u64,
+    pub(super) reads: u64,
+    pub(super) full_syncs: u64,
+    pub(super) resumed: u64,
+    pub(super) last_reply_at: Nanos,
+    steps: u64,
+}
+
+pub(super) struct World {
+    pub(super) rng: StdRng,
+    pub(super) now: Nanos,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    pub(super) persistence: Persistence,
+    pub(super) config: Config,
+    /// How long a node waits for a sentinel.
+    pub(super) request_timeout: Nanos,
+    pub(super) machines: Vec<Machine>,
+    pub(super) network: Network,
+    pub(super) register: Register,
+    /// No command takes effect before.
+    pub(super) register_frozen_until: Nanos,
+    pub(super) sentinels: Vec<Sentinel>,
+    pub(super) clients: Vec<Client>,
+    pub(super) history: Vec<Record>,
+    pub(super) invariants: Invariants,
+    pub(super) asks_under_way: u64,
+    pub(super) proposals_under_way: u64,
+    pub(super) next_operation: u64,
+    pub(super) next_run: u64,
+    pub(super) next_token: u64,
+    pub(super) counts: Counts,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let ids: Vec<NodeId> = (1..).take(NODES).map(|n| NodeId::from_random([n; 20])).collect();
+        let register = Register::new(&ids);
+        let persistence = match rng.random_range(0..5) {
+            0 | 1 => Persistence::Memory,
+            2 => Persistence::Always,
+            3 => Persistence::EverySecond,
+            _ => Persistence::Never,
+        };
+        let machines = ids.into_iter().map(|id| Machine {
+            id,
+            power: Power::Off { has_power: true },
+            disk: Disk::default(),
+            clock: Clock::new(&mut rng),
+            paused_until: 0,
+            watched: rng.random_range(0..SENTINELS),
+            heard_of_sentinel: 0,
+            intact: true,
+        });
+        let machines: Vec<Machine> = machines.collect();
+        let view = &register.topology;
+        let sentinels = (0..SENTINELS).map(|_| Sentinel::new(Clock::new(&mut rng), Arc::clone(view))).collect();
+        let config = Config {
+            handoff_timeout: Duration::from_millis(300),
+            fast_failover: rng.random_bool(0.8),
+            ..Config::default()
+        };
+        tell!("{persistence:?}, fast failover: {}", config.fast_failover);
+        let mut world = World {
+            request_timeout: if rng.random_bool(0.5) { ms(300) } else { ms(1500) },
+            rng,
+            now: 0,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            persistence,
+            config,
+            machines,
+            network: Network::default(),
+            register,
+            register_frozen_until: 0,
+            sentinels,
+            clients: (0..CLIENTS).map(|_| Client::default()).collect(),
+            history: Vec::new(),
+            invariants: Invariants::default(),
+            asks_under_way: 0,
+            proposals_under_way: 0,
+            next_operation: 0,
+            next_run: 0,
+            next_token: 0,
+            counts: Counts::default(),
+        };
+        world.begin();
+        world
+    }
+
+    /// The nodes that the shard was formed of are running: process 0 of each was registered with it.
+    fn begin(&mut self) {
+        self.sentinels[0].leads = true;
+        for node in 0..NODES {
+            self.start(node);
+        }
+        for sentinel in 0..SENTINELS {
+            self.at(ms(10), Happening::Watchdog { sentinel });
+        }
+        for client in 0..CLIENTS {
+            self.at(ms(600), Happening::Client { client });
+        }
+        self.at(ms(900), Happening::Fault);
+    }
+
+    pub(super) fn at(&mut self, delay: Nanos, happening: Happening) {
+        self.sequence += 1;
+        let (at, sequence) = (self.now + delay, self.sequence);
+        self.queue.push(Reverse(Scheduled { at, sequence, happening }));
+    }
+
+    /// Lets everything happen. Panics when a promise is broken.
+    pub(super) fn run(mut self) -> Summary {
+        while let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() {
+            if END < at {
+                break;
+            }
+            self.now = at;
+            self.counts.steps += 1;
+            story::set_now(at);
+            self.happen(happening);
+        }
+        self.finish()
+    }
+
+    fn finish(self) -> Summary {
+        let journals = self.invariants.converged(self.now, &self.machines, &self.register);
+        assert!(
+            CLIENTS_END - ms(200) < self.counts.last_reply_at,
+            "invariant 9: clients are not served any more though all faults are over"
+        );
+        let checked = history::check(&self.history, journals);
+        Summary {
+            writes: self.counts.writes,
+            reads: self.counts.reads,
+            terms: self.register.shard().term.get(),
+            full_syncs: self.counts.full_syncs,
+            resumed: self.counts.resumed,
+            steps: self.counts.steps,
+            calls: checked.calls as u64,
+            undecided: checked.undecided as u64,
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::NodeEvent { node, run, event } => self.step(node, run, event),
+            Happening::Apply { node, run, epoch, target } => self.apply(node, run, epoch, target),
+            Happening::Write { node, run } => self.write(node, run),
+            Happening::Start { node } => self.start(node),
+            Happening::Register { node, run } => self.register(node, run),
+            Happening::AskTimeout { node, run, id } => self.answered(node, run, id, Outcome::Unknown, None),
+            Happening::Connect { node, run, uplink, to, hello } => self.connect(node, run, uplink, to, hello),
+            Happening::Pump { stream, towards } => self.pump(stream, towards),
+            Happening::Deliver { from, to, message } => self.deliver(from, to, message),
+            Happening::Commit(proposal) => self.commit(*proposal),
+            Happening::Committed { sentinel, run, purpose, result } => {
+                self.proposal_answered(sentinel, run, purpose, result);
+            }
+            Happening::Applied { sentinel, topology } => self.applied(sentinel, &topology),
+            Happening::AnswersDue { sentinel, run, task, attempt } => {
+                self.answers_due(sentinel, run, task, attempt);
+            }
+            Happening::Decide { sentinel, run, task, attempt } => {
+                self.straggler_limit(sentinel, run, task, attempt);
+            }
+            Happening::GiveUp { sentinel, run, task, attempt } => self.give_up(sentinel, run, task, attempt),
+            Happening::Watchdog { sentinel } => self.watchdog(sentinel),
+            Happening::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
+            Happening::Client { client } => self.client(client),
+            Happening::ClientTimeout { client, number } => self.client_timeout(client, number),
+            Happening::Fault => self.fault(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Deliberate bugs in the pure cores, which prove that the simulation would find them.
+//!
+//! Each is one condition at the place that the rule is about. They exist only in builds with debug assertions: a release
+//! build compiles every [`is_on`] to `false`, whatever features and crates it is made of. Even where they exist none is
+//! on until a thread calls [`activate`], and it is on for that thread only; only the simulation does.
+
+#[cfg(debug_assertions)]
+use std::cell::Cell;
+
+macro_rules! mutations {
+    ($($name:ident: $text:literal,)*) => {
+        /// A rule that is broken on purpose.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutation {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Mutation {
+            pub const ALL: &[Mutation] = &[$(Mutation::$name,)*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Mutation::$name => stringify!($name),)* }
+            }
+
+            /// What the bug is, in one line.
+            pub fn description(self) -> &'static str {
+                match self { $(Mutation::$name => $text,)* }
+            }
+        }
+    };
+}
+
+mutations! {
+    SkipLeaseCheck: "a primary serves without looking at its lease",
+    LeaseFromReceipt: "a lease is measured from the acknowledgement's receipt instead of the beacon's sending",
+    GraceShorterThanLease: "a replica keeps its promise for less time than the lease lasts",
+    ServeBeforePromiseEnds: "a new primary does not wait until its promise to the old one has ended",
+    AcknowledgeBeforeAppend: "a replica acknowledges entries that it has not appended",
+    AcknowledgeBeforeDurable: "an entry counts as held before it is written or synced",
+    ApplyBeforeCommit: "a replica applies entries that are not committed",
+    ReplyBeforeCommit: "replies leave before their entry is committed",
+    ReadsNotGated: "a read does not wait for the write that it has seen",
+    ReplyOfEndedTerm: "a reply of an ended term leaves when a later history reaches its index",
+    CommitByMajority: "an entry is committed when a majority of the in-sync set holds it",
+    TrustOwnTail: "a new primary takes the tail of an old term for committed",
+    JoiningNotCounted: "a node whose addition is proposed does not count yet",
+    RemovalBeforeCommit: "a primary goes on without a member when its removal is proposed, not when it is committed",
+    TruncateToKnownCommit: "a replica that reconnects drops all that it does not know to be committed",
+    FullSyncOfMember: "a full sync empties a member of the in-sync set",
+    HandoffForgotten: "a primary serves again though its hand-off may still be committed",
+    HeldByEarlierProcess: "what a node held before its restart still counts",
+    PromoteOutsideInSync: "the sentinels promote a node outside the in-sync set",
+    RestartedStaysInSync: "a restarted member of the in-sync set stays electable",
+    StaleTermAccepted: "a change of primary is not compared with the shard's term",
+    EarlierLeasesForgotten: "the sentinels forget the primary before the last one, whose lease may still run",
+    SilenceIsDeath: "the sentinels take a primary that does not answer for dead",
+    AnyoneLeadsAfterRestart: "after all members have restarted any of them leads, not the furthest",
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// Whether this thread runs with the bug.
+#[inline]
+pub fn is_on(mutation: Mutation) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        ACTIVE.get() == Some(mutation)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        _ = mutation;
+        false
+    }
+}
+
+/// From now on this thread runs with the bug, or with none. False if this build has no bugs to offer.
+pub fn activate(mutation: Option<Mutation>) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        ACTIVE.set(mutation);
+        true
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        mutation.is_none()
+    }
+}
