@@ -88,7 +88,10 @@ fn main() -> ExitCode {
     let named = |name: &String| Mutation::ALL.iter().copied().find(|m| m.name() == name);
     let mutation = options.mutation.as_ref().and_then(named);
     if options.mutation.is_some() && mutation.is_none() {
-        eprintln!("simulate: the mutations are {}", Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>().join(", "));
+        eprintln!(
+            "simulate: the mutations are {}",
+            Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
+        );
         return ExitCode::FAILURE;
     }
     let settings = Settings { detailed: options.detailed, mutation };

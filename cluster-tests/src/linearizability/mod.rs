@@ -136,10 +136,7 @@ pub fn check<M: Model>(calls: &[Call<M::Operation, M::Reply>]) -> Verdict {
 }
 
 /// As [`check`], with another limit to the configurations that are looked at.
-pub fn check_within<M: Model>(
-    calls: &[Call<M::Operation, M::Reply>],
-    configurations_max: usize,
-) -> Verdict {
+pub fn check_within<M: Model>(calls: &[Call<M::Operation, M::Reply>], configurations_max: usize) -> Verdict {
     let mut events = Events::new(calls);
     let mut state = M::State::default();
     let mut done = vec![0_u64; calls.len().div_ceil(64)];

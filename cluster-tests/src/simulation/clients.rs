@@ -50,7 +50,13 @@ impl Operation {
             5 => Operation { get_counter: true, ..read },
             6 | 7 => Operation { range: true, ..read },
             8 => Operation { write: write(true, true, true), ..read },
-            _ => Operation { write: write(true, false, true), get: true, get_counter: true, range: true, ..read },
+            _ => Operation {
+                write: write(true, false, true),
+                get: true,
+                get_counter: true,
+                range: true,
+                ..read
+            },
         }
     }
 
@@ -143,9 +149,20 @@ impl World {
         self.next_operation += 1;
         let operation = Operation::random(&mut self.rng, number);
         self.clients[client].current = Some((number, self.history.len()));
-        self.history.push(Record { client, slot, operation, invoked: self.now, returned: None, is_void: false });
+        self.history.push(Record {
+            client,
+            slot,
+            operation,
+            invoked: self.now,
+            returned: None,
+            is_void: false,
+        });
         let node = self.clients[client].primary;
-        self.send_message(network::client(client), node, Message::Command { client, number, slot, operation });
+        self.send_message(
+            network::client(client),
+            node,
+            Message::Command { client, number, slot, operation },
+        );
         self.at(TIMEOUT, Happening::ClientTimeout { client, number });
     }
 
@@ -163,7 +180,8 @@ impl World {
     }
 
     pub(super) fn replied(&mut self, client: usize, number: u64, reply: Reply) {
-        let Some((current, at)) = self.clients[client].current.filter(|(current, _)| *current == number) else {
+        let Some((current, at)) = self.clients[client].current.filter(|(current, _)| *current == number)
+        else {
             return;
         };
         debug_assert_eq!(current, number);
@@ -194,7 +212,14 @@ impl World {
     // ------------------------------------------------------------------ at a node
 
     /// A command has arrived.
-    pub(super) fn command(&mut self, node: usize, client: usize, number: u64, slot: usize, operation: Operation) {
+    pub(super) fn command(
+        &mut self,
+        node: usize,
+        client: usize,
+        number: u64,
+        slot: usize,
+        operation: Operation,
+    ) {
         let now = self.now;
         let clock = self.machines[node].clock.read(now);
         let refused = self.machines[node].has_power();
@@ -223,7 +248,8 @@ impl World {
             }
             GateState::Primary | GateState::Holding if operation.stalls < STALLS_MAX => {
                 let stalls = operation.stalls + 1;
-                let message = Message::Command { client, number, slot, operation: Operation { stalls, ..operation } };
+                let message =
+                    Message::Command { client, number, slot, operation: Operation { stalls, ..operation } };
                 self.at(STALL, Happening::Deliver { from: node, to: node, message: Box::new(message) });
             }
             GateState::Replica => self.reply(node, client, number, Reply::NotExecuted(primary)),
@@ -268,7 +294,9 @@ impl World {
             expected,
             journal,
         });
-        detail!("node {node} executes {number} for client {client}: {operation:?} -> {seen:?}, depends on {depends_on}");
+        detail!(
+            "node {node} executes {number} for client {client}: {operation:?} -> {seen:?}, depends on {depends_on}"
+        );
         self.watch(node);
     }
 
@@ -290,7 +318,14 @@ impl World {
         let operation =
             Operation { write: Some(write), get: false, get_counter: false, range: false, stalls: 0 };
         let invoked = self.now;
-        self.history.push(Record { client: CLIENTS, slot: 0, operation, invoked, returned: None, is_void: false });
+        self.history.push(Record {
+            client: CLIENTS,
+            slot: 0,
+            operation,
+            invoked,
+            returned: None,
+            is_void: false,
+        });
         // Nobody waits for the reply, but it may leave.
         self.execute(node, generation, CLIENTS, number, 0, operation);
     }
@@ -312,7 +347,14 @@ impl World {
             let (Released::UpTo(index) | Released::Ended(index)) = released;
             let leaves = !reply.needs_lease && reply.depends_on <= index;
             if leaves {
-                leaving.push((reply.client, reply.number, reply.slot, reply.seen, reply.expected, std::mem::take(&mut reply.journal)));
+                leaving.push((
+                    reply.client,
+                    reply.number,
+                    reply.slot,
+                    reply.seen,
+                    reply.expected,
+                    std::mem::take(&mut reply.journal),
+                ));
             } else if !is_current {
                 ended.push((reply.client, reply.number));
             }

@@ -44,6 +44,7 @@ struct Batch {
 }
 
 impl Batch {
+    /// The last entry, of this batch or before it.
     fn last(&self) -> LogIndex {
         LogIndex::new(self.first.get() + self.payloads.len() as u64 - 1)
     }
@@ -69,7 +70,7 @@ impl Files {
     /// Removes the entries after `index`.
     fn cut_after(&mut self, index: LogIndex) {
         while let Some(batch) = self.batches.pop() {
-            if batch.payloads.is_empty() || batch.last() <= index {
+            if batch.last() <= index {
                 self.batches.push(batch);
                 break;
             }
@@ -109,6 +110,8 @@ pub(super) struct Disk {
 pub(super) struct Writer {
     persistence: Persistence,
     written: LogIndex,
+    /// Up to where this node has said that it holds the log.
+    promised: LogIndex,
     synced_index: LogIndex,
     noted_commit: LogIndex,
     wrote_at: Nanos,
@@ -185,6 +188,7 @@ impl Writer {
         Writer {
             persistence,
             written: last,
+            promised: last,
             synced_index: last,
             noted_commit: LogIndex::ZERO,
             wrote_at: now,
@@ -246,7 +250,13 @@ impl Writer {
         log.retract_disk(self.written);
     }
 
-    fn publish(&self, bytes: u64, disk: &Disk, log: &mut WriteLog) -> bool {
+    /// Whether the disk lacks what this node has said that it holds: a sync has failed, and what was cut off then is not
+    /// written again yet.
+    pub(super) fn is_behind(&self, disk: &Disk) -> bool {
+        disk.unnamed.is_none() && disk.named.last() < self.promised
+    }
+
+    fn publish(&mut self, bytes: u64, disk: &Disk, log: &mut WriteLog) -> bool {
         let before = log.durable();
         if !log.set_written(self.written, bytes) {
             return false;
@@ -257,6 +267,7 @@ impl Writer {
             Persistence::Memory | Persistence::EverySecond | Persistence::Never => self.written,
         };
         log.set_durable(durable);
+        self.promised = self.promised.max(durable);
         log.pin(PIN, self.synced_index);
         durable != before
     }
@@ -267,6 +278,7 @@ impl Writer {
                 if self.rewrite.as_ref().is_some_and(|r| index < r.at.index) {
                     self.rewrite = None;
                 }
+                self.promised = self.promised.min(index);
                 if self.written <= index {
                     return;
                 }
@@ -289,9 +301,14 @@ impl Writer {
     fn begin_anew(&mut self, disk: &mut Disk, log: &WriteLog) {
         let index = log.written();
         let follows = Position { term: log.term_at(index).unwrap_or_default(), index };
-        disk.unnamed =
-            Some(Files { follows, terms: known_terms(log, follows), shard: log.shard().cloned(), ..Files::default() });
+        disk.unnamed = Some(Files {
+            follows,
+            terms: known_terms(log, follows),
+            shard: log.shard().cloned(),
+            ..Files::default()
+        });
         self.written = index;
+        self.promised = LogIndex::ZERO;
         self.synced_index = index;
         self.noted_commit = self.noted_commit.min(index);
     }
@@ -314,7 +331,8 @@ impl Writer {
         {
             let at = Position { term, index };
             let ready_at = now + rng.random_range(ms(1)..ms(60));
-            self.rewrite = Some(Rewrite { keyspace: keyspace.clone(), at, terms: known_terms(log, at), ready_at });
+            self.rewrite =
+                Some(Rewrite { keyspace: keyspace.clone(), at, terms: known_terms(log, at), ready_at });
         }
         let is_ready = |r: &Rewrite| r.ready_at <= now && r.at.index <= commit && r.at.index <= self.written;
         let Some(Rewrite { keyspace, at, terms, .. }) = self.rewrite.take_if(|r| is_ready(r)) else { return };

@@ -2,7 +2,7 @@
 //!
 //! **Which data may be lost.** The promise is that an acknowledged write is lost only if every member's machine has lost
 //! it. So the simulation keeps one member *intact*: a crash that takes with it what the node holds (memory without
-//! persistence, an emptied disk, a power failure with unsynced entries) happens only while another member of the in-sync
+//! persistence, an emptied disk, a power failure with unsynced entries, a crash after a failed sync) happens only while another member of the in-sync
 //! set has everything and no change of that set is under way; otherwise the node is killed without loss, or stands
 //! still for a while. All processes at once may be killed at any time, and with `appendfsync always` all machines may
 //! lose their power.
@@ -108,7 +108,8 @@ impl World {
     }
 
     fn partition(&mut self) {
-        let node = self.leader().filter(|_| self.rng.random_bool(0.5)).unwrap_or(self.rng.random_range(0..NODES));
+        let node =
+            self.leader().filter(|_| self.rng.random_bool(0.5)).unwrap_or(self.rng.random_range(0..NODES));
         let other = self.rng.random_range(0..NODES);
         let sentinels = NODES..NODES + SENTINELS;
         let one_way = self.rng.random_bool(0.4);
@@ -205,9 +206,9 @@ impl World {
             && self.sentinels.iter().all(super::sentinel::Sentinel::is_idle);
         let has_everything = |m: &Machine| {
             let is_member = shard.in_sync.contains(&m.id);
-            let in_memory = m
-                .running()
-                .is_some_and(|p| p.incarnation == self.register.incarnation(&m.id) && !shard.restarted.contains(&m.id));
+            let in_memory = m.running().is_some_and(|p| {
+                p.incarnation == self.register.incarnation(&m.id) && !shard.restarted.contains(&m.id)
+            });
             m.intact && is_member && (in_memory || self.persistence != Persistence::Memory)
         };
         decided && self.machines.iter().enumerate().any(|(other, m)| other != node && has_everything(m))
@@ -217,16 +218,25 @@ impl World {
         if self.machines[node].run().is_none() {
             return;
         }
-        let loses = match (self.persistence, wanted) {
-            (Persistence::Memory, _) | (_, End::DiskLost) => true,
-            (Persistence::Always, End::PowerFailure) | (_, End::Kill) => false,
-            (_, End::PowerFailure) => self.machines[node].disk.has_unsynced(),
-        };
-        let end = if !loses || self.may_lose(node) { wanted } else { End::Kill };
-        if self.persistence == Persistence::Memory && loses && !self.may_lose(node) {
-            return self.pause_node(node, ms(300));
+        let end = [wanted, End::Kill].into_iter().find(|end| !self.loses(node, *end) || self.may_lose(node));
+        match end {
+            Some(end) => self.end_process(node, end, self.loses(node, end)),
+            None => self.pause_node(node, ms(300)),
         }
-        self.end_process(node, end, loses && (end == wanted));
+    }
+
+    /// Whether the node would forget something that it has said that it holds.
+    fn loses(&self, node: usize, end: End) -> bool {
+        let Machine { power, disk, .. } = &self.machines[node];
+        let writer = match power {
+            Power::On(process) => process.writer.as_ref(),
+            Power::Starting(_) | Power::Off { .. } => None,
+        };
+        match (self.persistence, end) {
+            (Persistence::Memory, _) | (_, End::DiskLost) => true,
+            (Persistence::EverySecond | Persistence::Never, End::PowerFailure) if disk.has_unsynced() => true,
+            (_, End::PowerFailure | End::Kill) => writer.is_some_and(|w| w.is_behind(disk)),
+        }
     }
 
     fn crash_all(&mut self) {

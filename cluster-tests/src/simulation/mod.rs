@@ -169,7 +169,10 @@ pub struct Settings {
 /// A promise was broken.
 pub fn run(seed: u64, settings: Settings) -> Result<(Outcome, Vec<String>), Box<Failure>> {
     install_hook();
-    assert!(mutation::activate(settings.mutation), "this build has no mutations: use one with debug assertions");
+    assert!(
+        mutation::activate(settings.mutation),
+        "this build has no mutations: use one with debug assertions"
+    );
     RUNNING.set(Some((seed, String::new())));
     story::begin(settings.detailed);
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run()));

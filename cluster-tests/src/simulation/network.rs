@@ -12,7 +12,9 @@
 
 use std::collections::VecDeque;
 
-use keyward_node::replication::messages::{Ack, Append, Chunk, Closed, Event, Hello, LinkId, Start, UplinkId};
+use keyward_node::replication::messages::{
+    Ack, Append, Chunk, Closed, Event, Hello, LinkId, Start, UplinkId,
+};
 use rand::Rng;
 
 use super::node::Power;

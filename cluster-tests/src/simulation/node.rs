@@ -150,7 +150,13 @@ impl World {
         self.at(REGISTER_AGAIN, Happening::Register { node, run });
     }
 
-    pub(super) fn registered(&mut self, node: usize, run: u64, incarnation: Incarnation, topology: Arc<Topology>) {
+    pub(super) fn registered(
+        &mut self,
+        node: usize,
+        run: u64,
+        incarnation: Incarnation,
+        topology: Arc<Topology>,
+    ) {
         let now = self.now;
         let machine = &mut self.machines[node];
         if !matches!(&machine.power, Power::Starting(s) if s.run == run) {
@@ -162,8 +168,8 @@ impl World {
         };
         let Recovered { mut log, keyspace, applied } = starting.recovered;
         let clock = machine.clock.read(now);
-        let writer = (self.persistence != Persistence::Memory)
-            .then(|| Writer::new(now, self.persistence, &mut log));
+        let writer =
+            (self.persistence != Persistence::Memory).then(|| Writer::new(now, self.persistence, &mut log));
         let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
         tell!("node {node} is registered: incarnation {incarnation}");
         let process = Process {
@@ -229,7 +235,11 @@ impl World {
         let after = (process.gate.state(), view.term, process.core.topology().version);
         if (before.0, before.2) != (after.0, after.2) {
             let (state, term, version) = after;
-            tell!("node {node}: {state:?}, term {term}, last {}, commit {}, topology {version}", process.log.last(), view.commit);
+            tell!(
+                "node {node}: {state:?}, term {term}, last {}, commit {}, topology {version}",
+                process.log.last(),
+                view.commit
+            );
         }
         let deadline = process.core.next_deadline(clock);
         let wait = Nanos::try_from(deadline.since(clock).as_nanos()).expect("soon").max(ms(1) / 5);

@@ -50,7 +50,9 @@ impl Register {
             shard: ShardId::from_random([7; 20]),
         };
         for (number, id) in nodes.iter().enumerate() {
-            register.commit(registration(number, id, 0, Position::ZERO)).expect("registrations are never refused");
+            // The processes that the world starts with.
+            let run = number as u64 + 1;
+            register.commit(registration(number, id, run, Position::ZERO)).expect("never refused");
         }
         let shard = register.shard.clone();
         while let Some(command) = placement::next(&register.topology, &BTreeSet::new(), || shard.clone()) {
@@ -66,10 +68,20 @@ impl Register {
         let mut topology = Topology::clone(&self.topology);
         let result = apply(&mut topology, self.index, command);
         match &result {
+            Ok(_) if topology.version < self.index => {
+                tell!("NOTHING CHANGED {}: {text}: {result:?}", self.index)
+            }
             Ok(_) => {
                 self.topology = Arc::new(topology);
-                if let Some(Shard { term, primary, in_sync, restarted, in_sync_version, previous_primary_gone, .. }) =
-                    self.topology.shards.values().next()
+                if let Some(Shard {
+                    term,
+                    primary,
+                    in_sync,
+                    restarted,
+                    in_sync_version,
+                    previous_primary_gone,
+                    ..
+                }) = self.topology.shards.values().next()
                 {
                     tell!(
                         "COMMITTED {}: {text} => term {term}, primary {primary:?}, in sync {in_sync:?} (version {in_sync_version}), restarted {restarted:?}, previous gone {previous_primary_gone}",

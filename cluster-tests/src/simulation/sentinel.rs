@@ -45,24 +45,67 @@ const PROBE: u64 = 0;
 /// What goes over the network on its own.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    Register { node: usize, run: u64, last: Position },
-    Registered { run: u64, incarnation: Incarnation, topology: Arc<Topology> },
+    Register {
+        node: usize,
+        run: u64,
+        last: Position,
+    },
+    Registered {
+        run: u64,
+        incarnation: Incarnation,
+        topology: Arc<Topology>,
+    },
     Topology(Arc<Topology>),
-    Ask { node: usize, run: u64, id: RequestId, request: Request },
-    Answered { run: u64, id: RequestId, outcome: Answered, topology: Option<Arc<Topology>> },
+    Ask {
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
+    },
+    Answered {
+        run: u64,
+        id: RequestId,
+        outcome: Answered,
+        topology: Option<Arc<Topology>>,
+    },
     /// A sentinel asks a node for its state.
-    Question { run: u64, task: u64 },
-    State { run: u64, task: u64, node: usize, answer: Answer },
-    Command { client: usize, number: u64, slot: usize, operation: Operation },
-    Reply { number: u64, reply: Reply },
+    Question {
+        run: u64,
+        task: u64,
+    },
+    State {
+        run: u64,
+        task: u64,
+        node: usize,
+        answer: Answer,
+    },
+    Command {
+        client: usize,
+        number: u64,
+        slot: usize,
+        operation: Operation,
+    },
+    Reply {
+        number: u64,
+        reply: Reply,
+    },
 }
 
 /// Whom a proposal's result concerns.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
-    Registration { node: usize, run: u64 },
-    Change { node: usize, run: u64, id: RequestId },
-    Failover { task: u64 },
+    Registration {
+        node: usize,
+        run: u64,
+    },
+    Change {
+        node: usize,
+        run: u64,
+        id: RequestId,
+    },
+    Failover {
+        task: u64,
+    },
     /// Carried out twice: nobody waits for the second answer.
     Again,
 }
@@ -225,7 +268,9 @@ impl World {
             return self.at(paused_until - self.now, Happening::Deliver { from, to, message });
         }
         match *message {
-            Message::Registered { run, incarnation, topology } => self.registered(to, run, incarnation, topology),
+            Message::Registered { run, incarnation, topology } => {
+                self.registered(to, run, incarnation, topology)
+            }
             Message::Topology(topology) => {
                 self.machines[to].heard_of_sentinel = self.now;
                 if let Some(run) = self.machines[to].run() {
@@ -234,7 +279,9 @@ impl World {
             }
             Message::Answered { run, id, outcome, topology } => self.answered(to, run, id, outcome, topology),
             Message::Question { run, task } => self.asked_for_state(from, to, run, task),
-            Message::Command { client, number, slot, operation } => self.command(to, client, number, slot, operation),
+            Message::Command { client, number, slot, operation } => {
+                self.command(to, client, number, slot, operation)
+            }
             Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
             Message::Register { node, run, last } => self.register_asked(to - NODES, node, run, last),
             Message::Ask { node, run, id, request } => {
@@ -292,14 +339,15 @@ impl World {
         let Proposal { sentinel, run, command, purpose } = proposal;
         if let TopologyCommand::RegisterNode(registration) = &command {
             // A call whose caller is gone is dropped with its connection.
-            let is_current = |m: &Machine| m.id != registration.id || m.run() == Some(registration.start_nonce);
+            let is_current =
+                |m: &Machine| m.id != registration.id || m.run() == Some(registration.start_nonce);
             if !self.machines.iter().all(is_current) {
                 return;
             }
         }
         let before = Arc::clone(&self.register.topology);
         let result = self.register.commit(command.clone());
-        if result.is_ok() {
+        if before.version < self.register.topology.version {
             self.committed(&before, &command);
         }
         let delay = self.latency();
@@ -319,7 +367,9 @@ impl World {
             _ => None,
         };
         if let Some(machine) = self.machines.iter_mut().find(|m| Some(&m.id) == added) {
-            machine.intact = true;
+            // A process that has died meanwhile has taken with it what it was added for.
+            let incarnation = self.register.incarnation(&machine.id);
+            machine.intact |= machine.running().is_some_and(|p| p.incarnation == incarnation);
         }
     }
 
@@ -412,7 +462,9 @@ impl World {
         let me = self.machines[node].id.clone();
         let view = Arc::clone(&self.sentinels[sentinel].view);
         let (shard, term, version, change) = match request {
-            Request::Remove { shard, term, version, nodes } => (shard, term, version, InSyncChange::Remove(nodes)),
+            Request::Remove { shard, term, version, nodes } => {
+                (shard, term, version, InSyncChange::Remove(nodes))
+            }
             Request::Add { shard, term, version, node, incarnation } => {
                 (shard, term, version, InSyncChange::Add { node, incarnation })
             }
@@ -494,7 +546,8 @@ impl World {
         failover.answers.clear();
         (failover.is_decidable, failover.is_proposed) = (false, false);
         let shard = failover.shard().id.clone();
-        let opened = Case::open(&failover.topology, &shard, failover.term, &failover.trigger, failover.settled);
+        let opened =
+            Case::open(&failover.topology, &shard, failover.term, &failover.trigger, failover.settled);
         let members: Vec<NodeId> = match opened {
             Ok(case) => case.questions().map(|n| n.id.clone()).collect(),
             Err(refusal) => return self.end_failover(sentinel, Some(Answered::Refused(refusal.to_string()))),
@@ -517,7 +570,8 @@ impl World {
             s.probed.insert(id, answer);
             return;
         }
-        let Some((_, failover)) = s.running.as_mut().filter(|(running, f)| *running == task && !f.is_proposed)
+        let Some((_, failover)) =
+            s.running.as_mut().filter(|(running, f)| *running == task && !f.is_proposed)
         else {
             return;
         };

@@ -27,27 +27,93 @@ use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINE
 
 #[derive(Debug)]
 pub(super) enum Happening {
-    NodeEvent { node: usize, run: u64, event: Event },
-    Apply { node: usize, run: u64, epoch: u64, target: LogIndex },
-    Write { node: usize, run: u64 },
-    Start { node: usize },
-    Register { node: usize, run: u64 },
-    AskTimeout { node: usize, run: u64, id: RequestId },
-    Connect { node: usize, run: u64, uplink: UplinkId, to: usize, hello: Box<Hello> },
-    Pump { stream: usize, towards: Towards },
-    Deliver { from: Endpoint, to: Endpoint, message: Box<Message> },
+    NodeEvent {
+        node: usize,
+        run: u64,
+        event: Event,
+    },
+    Apply {
+        node: usize,
+        run: u64,
+        epoch: u64,
+        target: LogIndex,
+    },
+    Write {
+        node: usize,
+        run: u64,
+    },
+    Start {
+        node: usize,
+    },
+    Register {
+        node: usize,
+        run: u64,
+    },
+    AskTimeout {
+        node: usize,
+        run: u64,
+        id: RequestId,
+    },
+    Connect {
+        node: usize,
+        run: u64,
+        uplink: UplinkId,
+        to: usize,
+        hello: Box<Hello>,
+    },
+    Pump {
+        stream: usize,
+        towards: Towards,
+    },
+    Deliver {
+        from: Endpoint,
+        to: Endpoint,
+        message: Box<Message>,
+    },
     /// A command takes effect.
     Commit(Box<Proposal>),
-    Committed { sentinel: usize, run: u64, purpose: Purpose, result: Result<Committed, Refusal> },
+    Committed {
+        sentinel: usize,
+        run: u64,
+        purpose: Purpose,
+        result: Result<Committed, Refusal>,
+    },
     /// A sentinel learns what was committed.
-    Applied { sentinel: usize, topology: Arc<Topology> },
-    AnswersDue { sentinel: usize, run: u64, task: u64, attempt: u32 },
-    Decide { sentinel: usize, run: u64, task: u64, attempt: u32 },
-    GiveUp { sentinel: usize, run: u64, task: u64, attempt: u32 },
-    Watchdog { sentinel: usize },
-    SentinelStarts { sentinel: usize },
-    Client { client: usize },
-    ClientTimeout { client: usize, number: u64 },
+    Applied {
+        sentinel: usize,
+        topology: Arc<Topology>,
+    },
+    AnswersDue {
+        sentinel: usize,
+        run: u64,
+        task: u64,
+        attempt: u32,
+    },
+    Decide {
+        sentinel: usize,
+        run: u64,
+        task: u64,
+        attempt: u32,
+    },
+    GiveUp {
+        sentinel: usize,
+        run: u64,
+        task: u64,
+        attempt: u32,
+    },
+    Watchdog {
+        sentinel: usize,
+    },
+    SentinelStarts {
+        sentinel: usize,
+    },
+    Client {
+        client: usize,
+    },
+    ClientTimeout {
+        client: usize,
+        number: u64,
+    },
     Fault,
 }
 
@@ -138,7 +204,8 @@ impl World {
         });
         let machines: Vec<Machine> = machines.collect();
         let view = &register.topology;
-        let sentinels = (0..SENTINELS).map(|_| Sentinel::new(Clock::new(&mut rng), Arc::clone(view))).collect();
+        let sentinels =
+            (0..SENTINELS).map(|_| Sentinel::new(Clock::new(&mut rng), Arc::clone(view))).collect();
         let config = Config {
             handoff_timeout: Duration::from_millis(300),
             fast_failover: rng.random_bool(0.8),

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - from the first attempt of the `Handoff` request until its outcome is *known*, this node executes nothing, reads
 //!   included: the target serves at once when the sentinels have committed it;
+//! - the target holds everything. All of it is committed, unless it is this node's own disk that lags: a member never
+//!   counts for more than it holds, so what that disk lacks is left to the target to commit;
 //! - it serves again only if no attempt can still take effect: the only attempt was refused, or the in-sync set, whose
 //!   version every attempt is compared with, has changed and the target is no electable member any more.
 
@@ -37,11 +39,6 @@ enum Stage {
 }
 
 impl Handoff {
-    /// No I/O thread executes anything in this term any more.
-    pub(super) fn is_quiesced(&self) -> bool {
-        !matches!(self.stage, Stage::Quiescing { .. })
-    }
-
     pub(crate) fn token(&self) -> HandoffToken {
         self.token
     }
@@ -162,10 +159,14 @@ impl Primary {
             Stage::Quiescing { .. } => {}
             Stage::Draining { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
             Stage::Draining { deadline } if *deadline <= now => self.resume(Err(HandoffError::Timeout), out),
-            Stage::Draining { .. } => {
+            Stage::Draining { deadline } => {
                 let last = log.last().index;
-                let ready = self.progress.commit() == last
-                    && self.progress.held(&target) == last
+                let waited = now.since(*deadline - local.config.handoff_timeout);
+                // Waited for as long as a replica would be.
+                let own_disk_lags = local.held(log) < last && local.config.suspect_after() <= waited;
+                let others_hold = self.progress.counted().all(|n| self.progress.held(n) == last);
+                let ready = self.progress.held(&target) == last
+                    && (self.progress.commit() == last || own_disk_lags && others_hold)
                     && self.proposal.as_ref().is_none_or(|p| p.added().is_none());
                 if ready {
                     self.ask_for_handoff(0, 0, now, local, log, out);
@@ -193,7 +194,7 @@ impl Primary {
             return;
         };
         assert_eq!(
-            self.progress.commit(),
+            self.progress.held(&handoff.target),
             log.last().index,
             "a primary gives its role away only with everything"
         );

@@ -263,20 +263,11 @@ impl Primary {
             self.marks = [self.marks[1], log.last().index];
             self.marked_at = now;
         }
-        self.progress.advance(self.held(local, log));
+        self.progress.advance(local.held(log));
         self.start_full_syncs(local, log, out);
         self.settle_membership(now, local, log, out);
         self.settle_handoff(now, local, log, out);
         local.commit = local.commit.max(self.progress.commit());
-    }
-
-    /// What this node itself counts for. Once it executes nothing more and gives its role away, the others have to hold
-    /// everything: it may be its own disk that makes it leave.
-    fn held(&self, local: &Local, log: &WriteLog) -> LogIndex {
-        match &self.phase {
-            Phase::HandingOff(handoff) if handoff.is_quiesced() => log.last().index,
-            Phase::HandingOff(_) | Phase::Serving | Phase::Recovering { .. } => local.held(log),
-        }
     }
 
     /// A full sync empties a node, so it must not be a member, nor about to become one.
@@ -287,8 +278,7 @@ impl Primary {
         let full = self.start_message(local, SyncKind::Full);
         for (id, link) in &mut self.links {
             let is_member = self.progress.counted().any(|n| *n == link.node);
-            if link.phase == LinkPhase::Waiting
-                && (!is_member || mutation::is_on(Mutation::FullSyncOfMember))
+            if link.phase == LinkPhase::Waiting && (!is_member || mutation::is_on(Mutation::FullSyncOfMember))
             {
                 link.phase = LinkPhase::FullSync;
                 self.progress.forget(&link.node);

@@ -68,9 +68,8 @@ impl Progress {
 
     /// `node` holds everything up to `index` of this term's history.
     pub(crate) fn acknowledge(&mut self, node: &NodeId, incarnation: Incarnation, index: LogIndex) {
-        let is_same = |held: &Held| {
-            held.incarnation == incarnation || mutation::is_on(Mutation::HeldByEarlierProcess)
-        };
+        let is_same =
+            |held: &Held| held.incarnation == incarnation || mutation::is_on(Mutation::HeldByEarlierProcess);
         match self.held.get_mut(node) {
             Some(held) if is_same(held) => held.index = held.index.max(index),
             Some(held) if held.incarnation > incarnation => {}

@@ -301,9 +301,7 @@ impl<'a> Case<'a> {
     }
 
     fn earlier_leases_are_over(&self) -> bool {
-        self.settled
-            || self.shard.previous_primary_gone
-            || mutation::is_on(Mutation::EarlierLeasesForgotten)
+        self.settled || self.shard.previous_primary_gone || mutation::is_on(Mutation::EarlierLeasesForgotten)
     }
 
     fn continue_after_full_restart(&self, answers: &Answers) -> Decision {

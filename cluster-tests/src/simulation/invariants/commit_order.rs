@@ -35,7 +35,8 @@ pub(super) fn check(_now: Nanos, machines: &[Machine], register: &Register, comm
     let Some(commit) = primary_commit else { return };
     for (node, machine) in machines.iter().enumerate() {
         let is_member = shard.in_sync.contains(&machine.id) && !shard.restarted.contains(&machine.id);
-        let Some(member) = machine.running().filter(|p| is_member && p.incarnation == register.incarnation(&machine.id))
+        let Some(member) =
+            machine.running().filter(|p| is_member && p.incarnation == register.incarnation(&machine.id))
         else {
             continue;
         };

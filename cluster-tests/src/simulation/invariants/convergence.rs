@@ -22,7 +22,10 @@ pub(super) fn check<'a>(now: Nanos, machines: &'a [Machine], register: &Register
         let clock = machine.clock.read(now);
         let status = process.core.status(clock, &process.log);
         let is_primary = matches!(status.role, RoleStatus::Primary { .. });
-        assert!(is_primary == (machine.id == primary), "invariant 9: node {node} has another role: {status:?}");
+        assert!(
+            is_primary == (machine.id == primary),
+            "invariant 9: node {node} has another role: {status:?}"
+        );
         if is_primary {
             let serves = process.gate.state() == GateState::Primary
                 && process.gate.lease_valid(clock)

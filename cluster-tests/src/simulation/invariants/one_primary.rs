@@ -12,6 +12,9 @@ pub(super) struct OnePrimary {
 impl OnePrimary {
     pub(super) fn reply_leaves(&mut self, node: usize, term: Term) {
         let first = *self.nodes.entry(term).or_insert(node);
-        assert!(first == node, "invariant 1: node {node} replies in term {term}, in which node {first} is the primary");
+        assert!(
+            first == node,
+            "invariant 1: node {node} replies in term {term}, in which node {first} is the primary"
+        );
     }
 }

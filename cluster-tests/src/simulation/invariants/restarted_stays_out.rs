@@ -21,7 +21,11 @@ pub(super) fn check(
             let is_new = before.nodes[&registration.id].incarnation < register.incarnation(&registration.id);
             let is_electable =
                 shard.in_sync.contains(&registration.id) && !shard.restarted.contains(&registration.id);
-            assert!(!is_new || !is_electable, "invariant 8: {:?} stays electable though it has restarted", registration.id);
+            assert!(
+                !is_new || !is_electable,
+                "invariant 8: {:?} stays electable though it has restarted",
+                registration.id
+            );
         }
         TopologyCommand::ChangeInSync { change: InSyncChange::Add { node, incarnation }, .. } => {
             let machine = machines.iter().find(|m| m.id == *node).expect("a node of this world");
