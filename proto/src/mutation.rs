@@ -48,7 +48,7 @@ mutations! {
     TruncateToKnownCommit: "a replica that reconnects drops all that it does not know to be committed",
     FullSyncOfMember: "a full sync empties a member of the in-sync set",
     HandoffForgotten: "a primary serves again though its hand-off may still be committed",
-    HeldByEarlierProcess: "what a node held before its restart still counts",
+    MemberBeforeCaughtUp: "a replica counts as caught up before its full sync has ended",
     PromoteOutsideInSync: "the sentinels promote a node outside the in-sync set",
     RestartedStaysInSync: "a restarted member of the in-sync set stays electable",
     StaleTermAccepted: "a change of primary is not compared with the shard's term",

@@ -168,7 +168,8 @@ impl World {
 
     fn next_operation_of(&mut self, client: usize) {
         self.clients[client].current = None;
-        let pause = self.rng.random_range(ms(1)..ms(30));
+        let quiet = self.rng.random_bool(0.02);
+        let pause = self.rng.random_range(ms(1)..if quiet { ms(500) } else { ms(30) });
         self.at(pause, Happening::Client { client });
     }
 

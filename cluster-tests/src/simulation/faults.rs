@@ -7,12 +7,13 @@
 //! still for a while. All processes at once may be killed at any time, and with `appendfsync always` all machines may
 //! lose their power.
 
-use keyward_node::replication::messages::{Event, HandoffToken};
+use keyward_node::replication::messages::{Event, HandoffToken, Outcome};
 use rand::Rng;
 
 use super::disk::Persistence;
 use super::network;
 use super::node::{Machine, Power};
+use super::sentinel::Message;
 use super::story::tell;
 use super::world::{Happening, World};
 use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
@@ -32,11 +33,11 @@ impl World {
         if FAULTS_END <= self.now {
             return self.end_faults();
         }
-        let delay = self.rng.random_range(ms(5)..ms(250));
+        let delay = self.rng.random_range(ms(5)..self.fault_pause);
         self.at(delay, Happening::Fault);
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..26) {
+        match self.rng.random_range(0..29) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 => self.crash(node, End::DiskLost),
@@ -87,10 +88,55 @@ impl World {
                 tell!("FAULT the sentinels commit nothing for {} ms", pause / ms(1));
                 self.register_frozen_until = self.now + pause;
             }
+            22 => self.unlucky_handoff(),
+            23 => self.force_failover(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
             }
+        }
+    }
+
+    /// The sentinel that a hand-off goes through crashes meanwhile, or the primary does not hear of the outcome.
+    fn unlucky_handoff(&mut self) {
+        let Some(node) = self.leader() else { return };
+        let sentinel = self.machines[node].watched;
+        if self.rng.random_bool(0.5) {
+            tell!("FAULT node {node} does not hear the sentinels");
+            (0..SENTINELS).for_each(|s| self.network.cut(network::sentinel(s), node));
+        }
+        if self.rng.random_bool(0.5) {
+            let delay = self.rng.random_range(ms(1)..ms(20));
+            self.at(delay, Happening::SentinelCrashes { sentinel });
+        }
+        self.request_handoff();
+    }
+
+    /// An operator wants another primary, whatever the present one does; who becomes it may die at once.
+    fn force_failover(&mut self) {
+        let Some(primary) = self.leader() else { return };
+        let reporter = (primary + self.rng.random_range(1..NODES)) % NODES;
+        let sentinel = self.rng.random_range(0..SENTINELS);
+        if self.rng.random_bool(0.6) {
+            tell!("FAULT node {primary} is cut off from the sentinels");
+            (0..SENTINELS).for_each(|s| self.network.cut_both(network::sentinel(s), primary));
+        }
+        if self.rng.random_bool(0.6) {
+            let delay = self.rng.random_range(ms(2)..ms(200));
+            self.at(delay, Happening::Kill { node: reporter });
+        }
+        if self.machines[reporter].running().is_none() {
+            return;
+        }
+        tell!("node {reporter} is told to take over");
+        let id = self.machines[reporter].id.clone();
+        self.asks_under_way += 1;
+        self.send_message(reporter, network::sentinel(sentinel), Message::Demand { reporter: id });
+    }
+
+    pub(super) fn kill(&mut self, node: usize) {
+        if self.now < FAULTS_END {
+            self.crash(node, End::Kill);
         }
     }
 
@@ -172,12 +218,16 @@ impl World {
         }
     }
 
-    fn crash_sentinel(&mut self, sentinel: usize) {
-        if !self.sentinels[sentinel].is_up {
+    pub(super) fn crash_sentinel(&mut self, sentinel: usize) {
+        if !self.sentinels[sentinel].is_up || FAULTS_END <= self.now {
             return;
         }
         tell!("FAULT sentinel {sentinel} crashes");
-        self.sentinels[sentinel].crash();
+        for (node, run, id) in self.sentinels[sentinel].crash() {
+            // Its kernel ends the connections.
+            let message = Message::Answered { run, id, outcome: Outcome::Unknown, topology: None };
+            self.send_message(network::sentinel(sentinel), node, message);
+        }
         let delay = self.rng.random_range(ms(10)..ms(1500));
         self.at(delay, Happening::SentinelStarts { sentinel });
     }

@@ -52,6 +52,8 @@ pub(super) struct Process {
     indexes: Option<Arc<[LogIndex]>>,
     pub(super) held: Vec<Held>,
     pub(super) senders: BTreeMap<LinkId, Sender>,
+    /// When each replica was last heard.
+    heard: BTreeMap<LinkId, Monotonic>,
     pub(super) links: BTreeMap<LinkId, usize>,
     pub(super) uplinks: BTreeMap<UplinkId, usize>,
     pub(super) writer: Option<Writer>,
@@ -183,6 +185,7 @@ impl World {
             indexes: None,
             held: Vec::new(),
             senders: BTreeMap::new(),
+            heard: BTreeMap::new(),
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             writer,
@@ -217,6 +220,9 @@ impl World {
             process.wake_at = Nanos::MAX;
         } else {
             detail!("node {node} <- {event:?}");
+        }
+        if let Event::AckReceived(link, _) = &event {
+            process.heard.insert(*link, clock);
         }
         let before = (process.gate.state(), process.gate.term(), process.core.topology().version);
         let mut actions = Vec::new();
@@ -263,6 +269,7 @@ impl World {
     }
 
     fn act(&mut self, node: usize, run: u64, action: Action) {
+        let clock = self.machines[node].clock.read(self.now);
         let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
         match action {
             Action::Quiesce => {
@@ -330,6 +337,7 @@ impl World {
                 };
                 if let Some(&stream) = process.links.get(&link) {
                     process.senders.insert(link, sender);
+                    process.heard.insert(link, clock);
                     self.transmit(stream, Towards::Replica, Wire::Start(start));
                 }
             }
@@ -348,7 +356,7 @@ impl World {
                 tell!("node {node} asks the sentinels: {request:?}");
                 let to = network::sentinel(self.machines[node].watched);
                 self.asks_under_way += 1;
-                self.send_message(node, to, Message::Ask { node, run, id, request });
+                self.send_message(node, to, Message::Ask { node, run, id, request, challenge: 0 });
                 self.at(self.request_timeout, Happening::AskTimeout { node, run, id });
             }
             Action::HandoffEnded(_, result) => tell!("node {node}: the hand-off ended: {result:?}"),
@@ -422,7 +430,7 @@ impl World {
         let run = process.run;
         let mut messages = Vec::new();
         let mut trimmed = Vec::new();
-        let Process { senders, log, keyspace, gate, links, core, .. } = process;
+        let Process { senders, heard, log, keyspace, gate, links, core, .. } = process;
         let sending_term = core.view(log).sending_term;
         for (link, sender) in senders.iter_mut() {
             match sender {
@@ -438,11 +446,14 @@ impl World {
                         *sender = Sender::Log(LogStream::new(sending_term, from.index, beacon));
                     }
                 }
-                Sender::Log(stream) => match stream.next_append(clock, log, gate.commit_index()) {
-                    Ok(Some(append)) => messages.push((links[link], Wire::Append(append))),
-                    Ok(None) => {}
-                    Err(_) => trimmed.push(*link),
-                },
+                Sender::Log(stream) => {
+                    stream.heard(heard.get(link).copied().unwrap_or(clock));
+                    match stream.next_append(clock, log, gate.commit_index()) {
+                        Ok(Some(append)) => messages.push((links[link], Wire::Append(append))),
+                        Ok(None) => {}
+                        Err(_) => trimmed.push(*link),
+                    }
+                }
             }
         }
         for (stream, wire) in messages {

@@ -14,6 +14,7 @@ use keyward_node::replication::messages::{Outcome as Answered, Request, RequestI
 use keyward_node::replication::node_core::RoleStatus;
 use keyward_proto::ids::{Incarnation, NodeId, Position, Term};
 use keyward_proto::topology::{Shard, Topology};
+use keyward_sentinel::failover::removal::{self, Contact, Removal};
 use keyward_sentinel::failover::{self, Answer, Answers, Case, Decision, NodeState, Role, Trigger};
 use keyward_sentinel::health::Health;
 use keyward_sentinel::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
@@ -61,12 +62,24 @@ pub(super) enum Message {
         run: u64,
         id: RequestId,
         request: Request,
+        challenge: u64,
+    },
+    /// Nothing was done: the request is to be sent again with this number.
+    Challenge {
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
+        challenge: u64,
     },
     Answered {
         run: u64,
         id: RequestId,
         outcome: Answered,
         topology: Option<Arc<Topology>>,
+    },
+    Demand {
+        reporter: NodeId,
     },
     /// A sentinel asks a node for its state.
     Question {
@@ -78,6 +91,7 @@ pub(super) enum Message {
         task: u64,
         node: usize,
         answer: Answer,
+        cut_off: bool,
     },
     Command {
         client: usize,
@@ -145,6 +159,14 @@ impl Failover {
 }
 
 #[derive(Debug)]
+struct PendingRemoval {
+    origin: (usize, u64, RequestId),
+    request: Request,
+    primary: NodeId,
+    contacts: BTreeMap<NodeId, Contact>,
+}
+
+#[derive(Debug)]
 pub(super) struct Sentinel {
     /// Grows with each start; messages to an earlier process are lost.
     pub(super) run: u64,
@@ -159,6 +181,10 @@ pub(super) struct Sentinel {
     /// The failover that runs, and those that wait for it.
     running: Option<(u64, Failover)>,
     waiting: VecDeque<(Term, Trigger, Option<(usize, u64, RequestId)>)>,
+    /// Requests of nodes that have no answer yet: node, process, request.
+    calls: Vec<(usize, u64, RequestId)>,
+    /// Removals before which those concerned are asked.
+    removals: BTreeMap<u64, PendingRemoval>,
     next_task: u64,
     looks: u64,
     /// No proposal of this sentinel arrives before.
@@ -178,6 +204,8 @@ impl Sentinel {
             probed: BTreeMap::new(),
             running: None,
             waiting: VecDeque::new(),
+            calls: Vec::new(),
+            removals: BTreeMap::new(),
             next_task: PROBE,
             looks: 0,
             proposals_until: 0,
@@ -186,11 +214,11 @@ impl Sentinel {
 
     /// Nothing is being decided or waits to be.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.is_none() && self.waiting.is_empty()
+        self.running.is_none() && self.waiting.is_empty() && self.removals.is_empty()
     }
 
-    /// The process ends: what it has applied is on its disk, the rest is gone.
-    pub(super) fn crash(&mut self) {
+    /// The process ends: what it has applied is on its disk, the rest is gone. Returns whose calls break off.
+    pub(super) fn crash(&mut self) -> Vec<(usize, u64, RequestId)> {
         self.run += 1;
         self.is_up = false;
         self.leads = false;
@@ -198,6 +226,8 @@ impl Sentinel {
         self.probed.clear();
         self.running = None;
         self.waiting.clear();
+        self.removals.clear();
+        std::mem::take(&mut self.calls)
     }
 
     fn see(&mut self, now: Nanos, topology: &Arc<Topology>) {
@@ -250,7 +280,7 @@ impl World {
 
     /// Requests that may change who is in sync are counted while they are under way.
     fn note_lost(&mut self, message: &Message) {
-        if let Message::Ask { .. } = message {
+        if let Message::Ask { .. } | Message::Demand { .. } = message {
             self.asks_under_way -= 1;
         }
     }
@@ -284,11 +314,23 @@ impl World {
             }
             Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
             Message::Register { node, run, last } => self.register_asked(to - NODES, node, run, last),
-            Message::Ask { node, run, id, request } => {
+            Message::Ask { node, run, id, request, challenge } => {
                 self.asks_under_way -= 1;
-                self.asked(to - NODES, node, run, id, request);
+                self.asked(to - NODES, node, run, id, request, challenge);
             }
-            Message::State { run, task, node, answer } => self.told(to - NODES, run, task, node, answer),
+            Message::Challenge { node, run, id, request, challenge } => {
+                if self.machines[node].run() == Some(run) {
+                    self.asks_under_way += 1;
+                    self.send_message(node, from, Message::Ask { node, run, id, request, challenge });
+                }
+            }
+            Message::Demand { reporter } => {
+                self.asks_under_way -= 1;
+                self.demanded(to - NODES, reporter);
+            }
+            Message::State { run, task, node, answer, cut_off } => {
+                self.told(to - NODES, run, task, node, answer, cut_off);
+            }
         }
     }
 
@@ -300,7 +342,11 @@ impl World {
             Power::Starting(_) | Power::Off { has_power: false } => None,
         };
         if let Some(answer) = answer {
-            self.send_message(node, from, Message::State { run, task, node, answer });
+            let cut_off = machine.running().is_some_and(|p| {
+                let status = p.core.status(machine.clock.read(self.now), &p.log);
+                matches!(status.role, RoleStatus::Replica { cut_off: true, .. })
+            });
+            self.send_message(node, from, Message::State { run, task, node, answer, cut_off });
         }
     }
 
@@ -439,6 +485,7 @@ impl World {
     }
 
     fn answer(&mut self, sentinel: usize, (node, run, id): (usize, u64, RequestId), outcome: Answered) {
+        self.sentinels[sentinel].calls.retain(|call| *call != (node, run, id));
         let topology = Some(Arc::clone(&self.sentinels[sentinel].view));
         let message = Message::Answered { run, id, outcome, topology };
         self.send_message(network::sentinel(sentinel), node, message);
@@ -453,15 +500,24 @@ impl World {
         }
     }
 
-    fn asked(&mut self, sentinel: usize, node: usize, run: u64, id: RequestId, request: Request) {
+    fn asked(
+        &mut self,
+        sentinel: usize,
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
+        challenge: u64,
+    ) {
         let origin = (node, run, id);
         if !self.sentinels[sentinel].is_up {
             let message = Message::Answered { run, id, outcome: Answered::Unknown, topology: None };
             return self.send_message(network::sentinel(sentinel), node, message);
         }
+        self.sentinels[sentinel].calls.push(origin);
         let me = self.machines[node].id.clone();
         let view = Arc::clone(&self.sentinels[sentinel].view);
-        let (shard, term, version, change) = match request {
+        let (shard, term, version, change) = match request.clone() {
             Request::Remove { shard, term, version, nodes } => {
                 (shard, term, version, InSyncChange::Remove(nodes))
             }
@@ -496,9 +552,73 @@ impl World {
         if is_carried_out(&view.shards[&shard], term, version, &change) {
             return self.answer(sentinel, origin, Answered::Accepted);
         }
+        if let InSyncChange::Remove(nodes) = &change {
+            let clock = self.sentinels[sentinel].clock.read(self.now);
+            if !removal::is_met(challenge, clock) {
+                let challenge = removal::challenge(clock);
+                let message = Message::Challenge { node, run, id, request, challenge };
+                return self.send_message(network::sentinel(sentinel), node, message);
+            }
+            let known = view.shards[&shard].term == term;
+            let questions: Vec<NodeId> = if known {
+                Removal::new(&view, &view.shards[&shard], nodes).questions().into_iter().cloned().collect()
+            } else {
+                Vec::new()
+            };
+            if !questions.is_empty() {
+                return self.begin_removal(sentinel, origin, request, me, questions);
+            }
+        }
         let command =
             TopologyCommand::ChangeInSync { shard, primary: me, term, in_sync_version: version, change };
         self.propose(sentinel, command, Purpose::Change { node, run, id });
+    }
+
+    /// Those who are to be removed are asked first.
+    fn begin_removal(
+        &mut self,
+        sentinel: usize,
+        origin: (usize, u64, RequestId),
+        request: Request,
+        primary: NodeId,
+        questions: Vec<NodeId>,
+    ) {
+        let s = &mut self.sentinels[sentinel];
+        s.next_task += 1;
+        let (run, task) = (s.run, s.next_task);
+        s.removals.insert(task, PendingRemoval { origin, request, primary, contacts: BTreeMap::new() });
+        for node in (0..NODES).filter(|n| questions.contains(&self.machines[*n].id)).collect::<Vec<_>>() {
+            self.send_message(network::sentinel(sentinel), node, Message::Question { run, task });
+        }
+        self.at(ANSWER_LIMIT, Happening::RemovalDue { sentinel, run, task });
+    }
+
+    /// Whoever answers in time has been heard.
+    pub(super) fn removal_due(&mut self, sentinel: usize, run: u64, task: u64) {
+        let s = &mut self.sentinels[sentinel];
+        let Some(pending) = s.removals.remove(&task).filter(|_| s.run == run) else { return };
+        let view = Arc::clone(&s.view);
+        let PendingRemoval { origin, request, primary, contacts } = pending;
+        let Request::Remove { shard, term, version, nodes } = request else { return };
+        if let Some(reason) = Removal::new(&view, &view.shards[&shard], &nodes).objection(&contacts) {
+            tell!("sentinel {sentinel} refuses a removal: {reason}");
+            return self.answer(sentinel, origin, Answered::Refused(reason));
+        }
+        let change = InSyncChange::Remove(nodes);
+        let command =
+            TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version: version, change };
+        let (node, run, id) = origin;
+        self.propose(sentinel, command, Purpose::Change { node, run, id });
+    }
+
+    /// An operator's demand (CLUSTER FAILOVER FORCE), passed on by a replica.
+    fn demanded(&mut self, sentinel: usize, reporter: NodeId) {
+        let s = &mut self.sentinels[sentinel];
+        if s.is_up {
+            let term = s.view.shards.values().next().expect("the only shard").term;
+            s.waiting.push_back((term, Trigger::Force { reporter }, None));
+            self.next_failover(sentinel);
+        }
     }
 
     // ------------------------------------------------------------------ failovers
@@ -560,7 +680,7 @@ impl World {
         self.at(ANSWER_LIMIT, Happening::AnswersDue { sentinel, run, task, attempt });
     }
 
-    fn told(&mut self, sentinel: usize, run: u64, task: u64, node: usize, answer: Answer) {
+    fn told(&mut self, sentinel: usize, run: u64, task: u64, node: usize, answer: Answer, cut_off: bool) {
         let id = self.machines[node].id.clone();
         let s = &mut self.sentinels[sentinel];
         if s.run != run || !s.is_up {
@@ -568,6 +688,11 @@ impl World {
         }
         if task == PROBE {
             s.probed.insert(id, answer);
+            return;
+        }
+        if let (Some(removal), Answer::Status(state)) = (s.removals.get_mut(&task), &answer) {
+            let is_current = s.view.nodes[&id].incarnation == state.incarnation;
+            removal.contacts.insert(id, Contact { usable: state.usable && is_current, cut_off });
             return;
         }
         let Some((_, failover)) =

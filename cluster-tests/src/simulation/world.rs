@@ -107,6 +107,17 @@ pub(super) enum Happening {
     SentinelStarts {
         sentinel: usize,
     },
+    SentinelCrashes {
+        sentinel: usize,
+    },
+    RemovalDue {
+        sentinel: usize,
+        run: u64,
+        task: u64,
+    },
+    Kill {
+        node: usize,
+    },
     Client {
         client: usize,
     },
@@ -162,6 +173,8 @@ pub(super) struct World {
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub(super) persistence: Persistence,
     pub(super) config: Config,
+    /// Between two faults at most.
+    pub(super) fault_pause: Nanos,
     /// How long a node waits for a sentinel.
     pub(super) request_timeout: Nanos,
     pub(super) machines: Vec<Machine>,
@@ -213,6 +226,7 @@ impl World {
         };
         tell!("{persistence:?}, fast failover: {}", config.fast_failover);
         let mut world = World {
+            fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
             request_timeout: if rng.random_bool(0.5) { ms(300) } else { ms(1500) },
             rng,
             now: 0,
@@ -318,6 +332,9 @@ impl World {
             Happening::GiveUp { sentinel, run, task, attempt } => self.give_up(sentinel, run, task, attempt),
             Happening::Watchdog { sentinel } => self.watchdog(sentinel),
             Happening::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
+            Happening::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
+            Happening::RemovalDue { sentinel, run, task } => self.removal_due(sentinel, run, task),
+            Happening::Kill { node } => self.kill(node),
             Happening::Client { client } => self.client(client),
             Happening::ClientTimeout { client, number } => self.client_timeout(client, number),
             Happening::Fault => self.fault(),

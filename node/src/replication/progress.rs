@@ -68,10 +68,8 @@ impl Progress {
 
     /// `node` holds everything up to `index` of this term's history.
     pub(crate) fn acknowledge(&mut self, node: &NodeId, incarnation: Incarnation, index: LogIndex) {
-        let is_same =
-            |held: &Held| held.incarnation == incarnation || mutation::is_on(Mutation::HeldByEarlierProcess);
         match self.held.get_mut(node) {
-            Some(held) if is_same(held) => held.index = held.index.max(index),
+            Some(held) if held.incarnation == incarnation => held.index = held.index.max(index),
             Some(held) if held.incarnation > incarnation => {}
             Some(_) | None => {
                 self.held.insert(node.clone(), Held { incarnation, index });
@@ -81,9 +79,7 @@ impl Progress {
 
     /// `node` may have lost what it held.
     pub(crate) fn forget(&mut self, node: &NodeId) {
-        if !mutation::is_on(Mutation::HeldByEarlierProcess) {
-            self.held.remove(node);
-        }
+        self.held.remove(node);
     }
 
     /// Zero if nothing is known.

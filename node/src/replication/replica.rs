@@ -329,7 +329,7 @@ impl Replica {
         }
         self.acked_at = now;
         self.contact.acknowledged(now);
-        let consistent = !local.keyspace.needs_full_sync;
+        let consistent = !local.keyspace.needs_full_sync || mutation::is_on(Mutation::MemberBeforeCaughtUp);
         let held = if consistent { local.held(log) } else { LogIndex::ZERO };
         out.push(Action::SendAck(
             id,

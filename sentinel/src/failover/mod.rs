@@ -245,10 +245,12 @@ impl<'a> Case<'a> {
 
     /// The best in-sync member that answered: furthest log, then priority, then the zone of the old primary.
     fn candidate(&self, answers: &Answers) -> Option<&'a NodeId> {
-        if let Trigger::Force { reporter } = self.trigger {
-            return self.shard.in_sync.get(reporter);
-        }
-        let wanted = if let Trigger::Operator { target } = self.trigger { target.as_ref() } else { None };
+        // Also who forces it has to answer: its process may have ended since, with what it held.
+        let (wanted, is_forced) = match self.trigger {
+            Trigger::Force { reporter } => (Some(reporter), true),
+            Trigger::Operator { target } => (target.as_ref(), false),
+            Trigger::Complaint { .. } | Trigger::Takeover { .. } | Trigger::Watchdog => (None, false),
+        };
         let zone = self.shard.primary.as_ref().and_then(|id| self.topology.nodes.get(id)).map(|n| &n.zone);
         self.shard
             .in_sync
@@ -259,7 +261,8 @@ impl<'a> Case<'a> {
             .filter_map(|id| {
                 let node = self.topology.nodes.get(id)?;
                 let Some(Answer::Status(state)) = answers.get(id) else { return None };
-                let electable = self.is_current(id, state) && state.usable && node.replica_priority != 0;
+                let may_lead = is_forced || node.replica_priority != 0;
+                let electable = self.is_current(id, state) && state.usable && may_lead;
                 let rank =
                     (state.last, Reverse(node.replica_priority), Some(&node.zone) == zone, Reverse(id));
                 electable.then_some((rank, id))

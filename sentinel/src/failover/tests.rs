@@ -134,7 +134,11 @@ fn a_primary_that_others_hear_stays() {
     assert!(matches!(decide(&t, &COMPLAINT_OF_2(), &with(&[2])), Decision::Keep { .. }));
     let change = replaced(decide(&t, &COMPLAINT_OF_2(), &with(&[])));
     assert!(!change.previous_primary_gone && !change.in_sync.contains(&id(1)));
-    assert_eq!(replaced(decide(&t, &Trigger::Force { reporter: id(3) }, &with(&[2, 3]))).node, id(3));
+    let forced = Trigger::Force { reporter: id(3) };
+    assert_eq!(replaced(decide(&t, &forced, &with(&[2, 3]))).node, id(3));
+    let without_3: Vec<_> = with(&[2, 3]).into_iter().filter(|(node, _)| *node != id(3)).collect();
+    let silent = decide(&t, &forced, &without_3);
+    assert!(matches!(silent, Decision::Wait { .. }), "its process may have ended, with what it held");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use keyward_proto::ids::{LogIndex, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct Committed {
-    /// The term of every committed entry.
-    terms: Vec<Term>,
+    /// Of every committed entry: its term, and that of the primary which has committed it.
+    terms: Vec<(Term, Term)>,
 }
 
 impl Committed {
@@ -14,14 +14,16 @@ impl Committed {
         LogIndex::new(self.terms.len() as u64)
     }
 
-    pub(super) fn commit(&mut self, index: LogIndex, term: Term) {
+    pub(super) fn commit(&mut self, index: LogIndex, term: Term, by: Term) {
         assert_eq!(index, self.last().next());
-        self.terms.push(term);
+        self.terms.push((term, by));
     }
 
-    /// Whoever learns late that it was elected may find that a later primary has committed meanwhile.
+    /// Whoever learns late that it was elected may find that a later primary has committed meanwhile, also what was
+    /// appended before.
     pub(super) fn primary_begins(&self, node: usize, term: Term, log: &WriteLog) {
-        for (index, committed) in (1..).map(LogIndex::new).zip(&self.terms).take_while(|(_, t)| **t < term) {
+        let before = (1..).map(LogIndex::new).zip(&self.terms).filter(|(_, (_, by))| *by < term);
+        for (index, (committed, _)) in before {
             assert!(
                 index <= log.last().index,
                 "invariant 5: node {node} leads term {term} and ends before committed entry {index}"

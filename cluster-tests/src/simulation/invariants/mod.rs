@@ -73,7 +73,8 @@ impl Invariants {
         }
         for index in self.committed.last().get() + 1..=gate.commit_index().get() {
             let index = LogIndex::new(index);
-            self.committed.commit(index, log.term_at(index).expect("a primary knows what it commits"));
+            let entry_term = log.term_at(index).expect("a primary knows what it commits");
+            self.committed.commit(index, entry_term, term);
         }
     }
 
