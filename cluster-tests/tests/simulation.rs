@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p cluster-tests --bin simulate -- --seeds 100000` does the same for longer.
 
-use cluster_tests::simulation::{self, Outcome, Settings};
+use cluster_tests::simulation::{self, Outcome, Settings, mutations};
+use keyward_proto::mutation::Mutation;
 
 const FIXED: u64 = 2000;
 const FRESH: u64 = 500;
@@ -25,4 +26,13 @@ fn simulated_shards_keep_their_promises() {
     assert!(outcome.writes > seeds * 300 && outcome.reads > seeds * 200, "clients are hardly served");
     assert!(outcome.terms > seeds * 3 && outcome.full_syncs > seeds / 2 && outcome.resumed > 0);
     assert!(outcome.undecided * 100 < seeds, "too many histories are undecided");
+}
+
+#[test]
+fn every_mutation_is_found() {
+    let findings = mutations::find_all(Mutation::ALL, mutations::SEEDS_MAX, &|_| {});
+    println!("{}", mutations::table(&findings));
+    for finding in findings {
+        assert!(finding.seeds.is_some(), "{:?} is not found", finding.mutation);
+    }
 }

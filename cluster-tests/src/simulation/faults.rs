@@ -106,7 +106,8 @@ impl World {
             (0..SENTINELS).for_each(|s| self.network.cut(network::sentinel(s), node));
         }
         if self.rng.random_bool(0.5) {
-            let delay = self.rng.random_range(ms(1)..ms(20));
+            let delay = self.rng.random_range(ms(1)..ms(30));
+            self.register_frozen_until = self.now + ms(30);
             self.at(delay, Happening::SentinelCrashes { sentinel });
         }
         self.request_handoff();

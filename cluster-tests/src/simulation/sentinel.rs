@@ -409,7 +409,7 @@ impl World {
         let added = match command {
             TopologyCommand::ChangeInSync { change: InSyncChange::Add { node, .. }, .. } => Some(node),
             // After a full restart the history is what the chosen one has.
-            TopologyCommand::ReplacePrimary { changes } => changes.first().map(|c| &c.node),
+            TopologyCommand::ReplacePrimary(change) => Some(&change.node),
             _ => None,
         };
         if let Some(machine) = self.machines.iter_mut().find(|m| Some(&m.id) == added) {
@@ -472,11 +472,7 @@ impl World {
                 self.send_message(network::sentinel(sentinel), node, message);
             }
             Purpose::Change { node, run, id } => {
-                let refusal = match result {
-                    Ok(Outcome::Replaced(results)) => results.into_iter().find_map(Result::err),
-                    Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Registered { .. }) => None,
-                    Err(refusal) => Some(refusal),
-                };
+                let refusal = result.err();
                 let outcome = refusal.map_or(Answered::Accepted, |r| Answered::Refused(r.to_string()));
                 self.answer(sentinel, (node, run, id), outcome);
             }
@@ -541,7 +537,7 @@ impl World {
                     failover::Handoff { shard, primary: me, term, target, last, in_sync_version: version };
                 match failover::hand_off(&view, &handoff) {
                     Ok(change) => {
-                        let command = TopologyCommand::ReplacePrimary { changes: vec![change] };
+                        let command = TopologyCommand::ReplacePrimary(change);
                         self.propose(sentinel, command, Purpose::Change { node, run, id });
                     }
                     Err(refusal) => self.answer(sentinel, origin, Answered::Refused(refusal.to_string())),
@@ -749,7 +745,7 @@ impl World {
         match decision {
             Decision::Replace(change) => {
                 failover.is_proposed = true;
-                let command = TopologyCommand::ReplacePrimary { changes: vec![change] };
+                let command = TopologyCommand::ReplacePrimary(change);
                 self.propose(sentinel, command, Purpose::Failover { task });
                 self.at(PROPOSAL_LIMIT, Happening::GiveUp { sentinel, run, task, attempt });
             }
@@ -762,12 +758,7 @@ impl World {
     fn failover_answered(&mut self, sentinel: usize, task: u64, result: Result<Outcome, Refusal>) {
         let s = &mut self.sentinels[sentinel];
         let Some((_, failover)) = s.running.as_mut().filter(|(running, _)| *running == task) else { return };
-        let refusal = match result {
-            Ok(Outcome::Replaced(results)) => results.into_iter().find_map(Result::err),
-            Ok(_) => None,
-            Err(refusal) => Some(refusal),
-        };
-        match refusal {
+        match result.err() {
             None => self.end_failover(sentinel, Some(Answered::Accepted)),
             Some(refusal @ Refusal::StaleTerm { .. }) => {
                 self.end_failover(sentinel, Some(Answered::Refused(refusal.to_string())));
