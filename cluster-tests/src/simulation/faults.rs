@@ -101,16 +101,23 @@ impl World {
     fn unlucky_handoff(&mut self) {
         let Some(node) = self.leader() else { return };
         let sentinel = self.machines[node].watched;
-        if self.rng.random_bool(0.5) {
+        let crash = self.rng.random_range(ms(1)..ms(30));
+        if self.rng.random_bool(0.6) {
+            self.register_frozen_until = self.now + ms(30);
+            self.at(crash, Happening::SentinelCrashes { sentinel });
+        }
+        if self.rng.random_bool(0.6) {
+            self.at(crash + ms(2), Happening::Deafen { node });
+        }
+        self.request_handoff();
+    }
+
+    /// A node does not hear the sentinels any more, though they hear it.
+    pub(super) fn deafen(&mut self, node: usize) {
+        if self.now < FAULTS_END {
             tell!("FAULT node {node} does not hear the sentinels");
             (0..SENTINELS).for_each(|s| self.network.cut(network::sentinel(s), node));
         }
-        if self.rng.random_bool(0.5) {
-            let delay = self.rng.random_range(ms(1)..ms(30));
-            self.register_frozen_until = self.now + ms(30);
-            self.at(delay, Happening::SentinelCrashes { sentinel });
-        }
-        self.request_handoff();
     }
 
     /// An operator wants another primary, whatever the present one does; who becomes it may die at once.

@@ -118,6 +118,9 @@ pub(super) enum Happening {
     Kill {
         node: usize,
     },
+    Deafen {
+        node: usize,
+    },
     Client {
         client: usize,
     },
@@ -335,6 +338,7 @@ impl World {
             Happening::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
             Happening::RemovalDue { sentinel, run, task } => self.removal_due(sentinel, run, task),
             Happening::Kill { node } => self.kill(node),
+            Happening::Deafen { node } => self.deafen(node),
             Happening::Client { client } => self.client(client),
             Happening::ClientTimeout { client, number } => self.client_timeout(client, number),
             Happening::Fault => self.fault(),
