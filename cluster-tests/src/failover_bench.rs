@@ -1,7 +1,7 @@
 //! How long a fault keeps clients without service, and what it loses: Keyward, and for comparison a Valkey Cluster
 //! and a Valkey under Valkey's Sentinel, on the same hosts.
 //!
-//! Writers set the bits of a key of their own, one after the other; readers count them. Both ask whichever node answers,
+//! Writers add numbers to a set of their own, one after the other; readers count them. Both ask whichever node answers,
 //! with a short deadline, so that what is measured is the servers and not the patience of a client library. A gap is the
 //! longest time between two answers around the fault. Lost are acknowledged writes that are not there afterwards;
 //! stale are counts lower than that of the writes acknowledged before the question.
@@ -112,7 +112,7 @@ pub fn measure(
         let sample = Sample {
             without_writes: seen.longest_gap_of_writes(at),
             without_reads: seen.longest_gap_of_reads(at),
-            lost: seen.lost(|key| group.read(key))?,
+            lost: seen.lost(|key| group.members(key))?,
             stale: seen.stale,
             errors: seen.errors,
             phases: phases.flatten(),

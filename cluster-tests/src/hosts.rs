@@ -1,18 +1,21 @@
 //! Where a cluster's processes run: all on the loopback address, or each in a network namespace of its own, joined by
 //! a bridge on which packets can be dropped and delayed.
 //!
-//! Namespaces, bridge and rules are made by `ip` and `nft` (which needs root), named after this process, and removed
+//! Namespaces, bridge and rules are made by `ip` and `nft` (which needs root, if only of a user namespace), named after
+//! this process, and removed
 //! when the value is dropped. The test itself stays outside and reaches every host: a cut between hosts leaves clients
 //! connected to both sides, which is what tempts a store to lie.
 //!
-//! Each host knows all hosts by name (`host0` ...), from a hosts file of its own. Processes find each other by these
-//! names, so that every address can change.
+//! Each host knows all hosts by name (`host0` ...), from a file that lies over `/etc/hosts`. Processes find each other by
+//! these names, so that every address can change.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs programs")]
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
 
 /// Packets to be dropped. Hosts by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Network {
     generation: usize,
     /// Seconds by which the monotonic clocks of a host's processes are ahead of this machine's.
     clocks: Vec<u64>,
+    /// With the file of the hosts' names.
+    names: TempDir,
 }
 
 /// Addresses 1 to 9 are those of the hosts at first, 11 to 19 after the first change, and so on.
@@ -68,6 +73,7 @@ impl Hosts {
             count,
             generation: 0,
             clocks: vec![0; count],
+            names: TempDir::new().map_err(|e| e.to_string())?,
         };
         run("nft", &["--version"])?;
         let bridge = network.bridge();
@@ -83,7 +89,6 @@ impl Hosts {
             run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
             run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
             run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
-            fs::create_dir_all(network.etc(host)).map_err(|e| e.to_string())?;
         }
         network.write_names()?;
         Ok(Hosts::Namespaces(network))
@@ -119,17 +124,18 @@ impl Hosts {
     /// Words in front of a command that is to run on a host.
     pub fn prefix(&self, host: usize) -> Vec<String> {
         let Hosts::Namespaces(network) = self else { return Vec::new() };
-        // By `exec`, so that the process that was started is the program itself.
-        let mut words = ["ip", "netns", "exec", &network.namespace(host)].map(str::to_owned).to_vec();
+        let net = format!("--net=/run/netns/{}", network.namespace(host));
+        let mut words = ["nsenter", &net, "unshare", "--mount"].map(str::to_owned).to_vec();
         match network.clocks[host] {
             0 => {}
             ahead => {
                 let ahead = ahead.to_string();
-                words.extend(
-                    ["unshare", "--time", "--monotonic", &ahead, "--boottime", &ahead].map(str::to_owned),
-                );
+                words.extend(["--time", "--monotonic", &ahead, "--boottime", &ahead].map(str::to_owned));
             }
         }
+        // By `exec`, so that the process that was started is the program itself.
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        words.extend(["sh", "-c", script, &network.names_file().to_string_lossy()].map(str::to_owned));
         words
     }
 
@@ -230,9 +236,8 @@ impl Network {
         self.numbered(self.generation * (HOSTS_MAX + 1) + host + 1)
     }
 
-    /// Its files lie over those of /etc for whatever `ip netns exec` starts.
-    fn etc(&self, host: usize) -> PathBuf {
-        PathBuf::from("/etc/netns").join(self.namespace(host))
+    fn names_file(&self) -> PathBuf {
+        self.names.path().join("hosts")
     }
 
     /// Written in place: running processes see the file, not its name.
@@ -241,9 +246,7 @@ impl Network {
         for host in 0..self.count {
             text += &format!("{} host{host}\n", self.address(host));
         }
-        (0..self.count)
-            .try_for_each(|host| fs::write(self.etc(host).join("hosts"), &text))
-            .map_err(|e| format!("/etc/netns: {e}"))
+        fs::write(self.names_file(), &text).map_err(|e| format!("{}: {e}", self.names_file().display()))
     }
 }
 
@@ -253,7 +256,6 @@ impl Drop for Network {
         drop(run("nft", &["delete", "table", "bridge", &self.tag]));
         for host in 0..self.count {
             drop(run("ip", &["netns", "delete", &self.namespace(host)]));
-            drop(fs::remove_dir_all(self.etc(host)));
         }
         drop(run("ip", &["link", "delete", &self.bridge()]));
     }

@@ -168,6 +168,33 @@ fn sentinels_all_stopped_reads_and_writes_go_on() {
     });
 }
 
+/// BLPOP that gives up says that the list was empty. If that is the work of an LPOP that no replica has yet, the answer
+/// has to wait for it: another primary might still have the element.
+#[test]
+fn a_blocked_client_does_not_give_up_on_what_is_not_committed() {
+    with_cluster(|cluster| {
+        let primary = cluster.wait_until_whole()?;
+        let connect = || Connection::connect(&cluster.nodes[primary].addr()).map_err(|e| e.to_string());
+        let (mut taker, mut waiter) = (connect()?, connect()?);
+        taker.call(&["RPUSH", "list", "element"]).map_err(|e| e.to_string())?;
+        let replicas = || cluster.nodes.iter().enumerate().filter(|(node, _)| *node != primary);
+        let others: Vec<_> = cluster.sentinels.iter().chain(replicas().map(|(_, server)| server)).collect();
+        others.iter().for_each(|server| server.signal(Signal::STOP));
+        taker.send(&["LPOP", "list"]);
+        waiter.send(&["BLPOP", "list", "0.02"]);
+        let answered = waiter.has_reply(Duration::from_millis(300));
+        others.iter().for_each(|server| server.signal(Signal::CONT));
+        if answered {
+            return Err(format!("BLPOP of what is not known to be gone: {:?}", waiter.reply()));
+        }
+        let (taken, waited) = (taker.reply(), waiter.reply());
+        match (&taken, &waited) {
+            (Ok(taken), Ok(waited)) if taken.text() == b"element" && waited.is_null() => Ok(()),
+            _ => Err(format!("LPOP {taken:?}, BLPOP {waited:?}")),
+        }
+    });
+}
+
 #[test]
 fn sentinel_leader_killed_then_failover() {
     with_cluster(|cluster| {

@@ -64,6 +64,15 @@ struct HeldReply {
     generation: u64,
 }
 
+/// What a command saw of the keyspace, and when that was certain.
+#[derive(Debug, Clone, Copy)]
+struct Observed {
+    depends_on: u64,
+    /// The lease was not seen to be valid after the execution.
+    needs_lease: bool,
+    generation: u64,
+}
+
 /// Why nothing is executed at the moment.
 enum Stall {
     /// No lease, hand-off, change of term: tried again after each event of the thread beyond this one.
@@ -74,6 +83,7 @@ enum Stall {
     Blocked {
         waiter: Arc<Waiter>,
         on_timeout: OnTimeout,
+        found_nothing: Observed,
     },
     /// Looked at again and again: acknowledgements do not wake connections.
     WaitReplicas {
@@ -317,8 +327,18 @@ impl Connection {
         self.reader = RequestReader::default();
         let done =
             if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
-        self.begin_stall(stop);
+        let observed = self.observed(end.depends_on, end.needs_lease, generation);
+        self.begin_stall(stop, observed);
         Ok((done, true))
+    }
+
+    /// What a batch that has just ended saw.
+    fn observed(&self, depends_on: u64, needs_lease: bool, generation: u64) -> Observed {
+        let gate = &self.thread.server().shared.gate;
+        let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
+        let current = gate.generation() == generation;
+        // The lease was valid after the execution: what was read was true then, whenever the reply leaves.
+        Observed { depends_on, needs_lease: needs_lease && !(lease && current), generation }
     }
 
     /// Sends replies, or holds them.
@@ -329,7 +349,6 @@ impl Connection {
             let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
             let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
             let current = gate.generation() == generation;
-            // The lease was valid after the execution: what was read was true then, whenever the reply leaves.
             let needs_lease = end.needs_lease && !(lease && current);
             if !self.held.is_empty() || !committed || needs_lease || !current {
                 self.hold(out.split(), end.depends_on, needs_lease, generation);
@@ -480,7 +499,7 @@ impl Connection {
 
     // ------------------------------------------------------------------ stalls
 
-    fn begin_stall(&mut self, stop: Stop) {
+    fn begin_stall(&mut self, stop: Stop, observed: Observed) {
         let grace = self.thread.settings().grace;
         let (stall, patience) = match stop {
             Stop::Close => {
@@ -501,7 +520,7 @@ impl Connection {
             Stop::Blocked { waiter, timeout, on_timeout } => {
                 self.client.description.lock().blocked = true;
                 self.thread.add_blocked(&self.client);
-                (Stall::Blocked { waiter, on_timeout }, timeout)
+                (Stall::Blocked { waiter, on_timeout, found_nothing: observed }, timeout)
             }
             Stop::WaitReplicas { index, replicas, timeout } => {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
@@ -543,10 +562,10 @@ impl Connection {
                 }
                 timer
             }
-            Stall::Blocked { waiter, on_timeout } => {
+            Stall::Blocked { waiter, on_timeout, found_nothing } => {
                 let unblocked = self.client.take_unblock();
-                let (waiter, on_timeout) = (Arc::clone(waiter), *on_timeout);
-                return self.check_blocked(&waiter, on_timeout, timer, unblocked);
+                let (waiter, on_timeout, found_nothing) = (Arc::clone(waiter), *on_timeout, *found_nothing);
+                return self.check_blocked(&waiter, on_timeout, found_nothing, timer, unblocked);
             }
             Stall::WaitReplicas { index, replicas, deadline } => {
                 let holding = self.thread.server().replicas_holding(*index) as u64;
@@ -595,6 +614,7 @@ impl Connection {
         &mut self,
         waiter: &Arc<Waiter>,
         on_timeout: OnTimeout,
+        found_nothing: Observed,
         timer: bool,
         unblocked: Option<Unblock>,
     ) -> io::Result<()> {
@@ -616,8 +636,11 @@ impl Connection {
                     ReplyWriter::new(&mut out, version)
                         .error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
                     self.answer_stall(&out);
-                } else {
-                    self.answer_stall(&timeout_reply(on_timeout, version));
+                } else if !self.session.stall_is_muted {
+                    // That the key was empty may be the work of a write that is not committed.
+                    let Observed { depends_on, needs_lease, generation } = found_nothing;
+                    let reply = timeout_reply(on_timeout, version);
+                    self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
                 }
             }
             None if self.thread.is_demoted() => {

@@ -1,7 +1,8 @@
 //! Injects faults into a cluster of real processes and checks what its clients saw.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
@@ -73,7 +74,7 @@ fn faults(names: &[String]) -> Result<Vec<Fault>, String> {
 fn run(options: &Options) -> Result<(), String> {
     let namespaces = !options.loopback && rustix::process::geteuid().is_root();
     if !namespaces {
-        println!("chaos: on the loopback address, without faults of the network (namespaces need root)");
+        println!("chaos: on the loopback address, without faults of the network");
     }
     let settings = Settings {
         duration: Duration::from_secs_f64(options.minutes * 60.0),
@@ -103,8 +104,36 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether this process is the one that [`become_root`] has started.
+const IS_ROOT: &str = "KEYWARD_CHAOS_IS_ROOT";
+
+/// Starts this program again as the root of a user namespace, where the system allows that. Returns why it does not.
+fn become_root() -> String {
+    let unshare = ["--user", "--map-root-user", "--net", "--mount"];
+    match Command::new("unshare").args(unshare).arg("true").output() {
+        Err(error) => return error.to_string(),
+        Ok(output) if !output.status.success() => {
+            return String::from_utf8_lossy(&output.stderr).trim().into();
+        }
+        Ok(_) => {}
+    }
+    // `ip` keeps the names of network namespaces there.
+    let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec \"$@\"";
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return error.to_string(),
+    };
+    let mut command = Command::new("unshare");
+    command.args(unshare).args(["sh", "-c", script, "sh"]).arg(program).args(std::env::args_os().skip(1));
+    command.env(IS_ROOT, "1").exec().to_string()
+}
+
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    if !options.loopback && !rustix::process::geteuid().is_root() && std::env::var_os(IS_ROOT).is_none() {
+        println!("chaos: not root, and not in a user namespace either: {}", become_root());
+    }
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("chaos: {error}");

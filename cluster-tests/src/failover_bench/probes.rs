@@ -1,6 +1,8 @@
-//! Steady load on a few keys that remembers every answer: writers set one bit after the other, readers count them.
+//! Steady load on a few keys that remembers every answer: writers add one number after the other to a set, readers count
+//! them.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs clients and measures time")]
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -25,7 +27,7 @@ fn key(round: usize, number: usize) -> String {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Bits of each key whose setting was acknowledged, and how many.
+    /// Members of each key whose addition was acknowledged, and how many.
     acknowledged: [Mutex<Vec<u64>>; KEYS],
     counts: [AtomicU64; KEYS],
     writes_at: Mutex<Vec<Instant>>,
@@ -100,7 +102,7 @@ impl Probes {
             acknowledged: shared
                 .acknowledged
                 .iter()
-                .map(|bits| std::mem::take(&mut *bits.lock().expect("no probe panics")))
+                .map(|added| std::mem::take(&mut *added.lock().expect("no probe panics")))
                 .collect(),
             stale: shared.stale.load(Ordering::Relaxed),
             errors: shared.errors.load(Ordering::Relaxed),
@@ -124,20 +126,17 @@ impl Seen {
     }
 
     /// How many acknowledged writes are missing.
-    pub(super) fn lost(&self, read: impl Fn(&str) -> Result<Vec<u8>, String>) -> Result<usize, String> {
+    pub(super) fn lost(
+        &self,
+        members: impl Fn(&str) -> Result<HashSet<u64>, String>,
+    ) -> Result<usize, String> {
         let mut lost = 0;
         for (number, acknowledged) in self.acknowledged.iter().enumerate() {
-            let bitmap = read(&key(self.round, number))?;
-            lost += acknowledged.iter().filter(|bit| !is_set(&bitmap, **bit)).count();
+            let members = members(&key(self.round, number))?;
+            lost += acknowledged.iter().filter(|added| !members.contains(added)).count();
         }
         Ok(lost)
     }
-}
-
-/// As SETBIT counts: the highest bit of the first byte is the first.
-fn is_set(bitmap: &[u8], bit: u64) -> bool {
-    let byte = usize::try_from(bit / 8).ok().and_then(|byte| bitmap.get(byte));
-    byte.is_some_and(|byte| byte & (0x80 >> (bit % 8)) != 0)
 }
 
 /// The neighbours that lie furthest apart, the later one after `since`.
@@ -196,7 +195,7 @@ fn write(
     next: &mut u64,
 ) -> Result<(), Failure> {
     *next += 1;
-    client.call(&["SETBIT", key, &next.to_string(), "1"])?;
+    client.call(&["SADD", key, &next.to_string()])?;
     shared.acknowledged[number].lock().expect("no probe panics").push(*next);
     shared.counts[number].fetch_add(1, Ordering::SeqCst);
     shared.writes_at.lock().expect("no probe panics").push(Instant::now());
@@ -205,7 +204,7 @@ fn write(
 
 fn read(shared: &Shared, client: &mut Client, key: &str, number: usize) -> Result<(), Failure> {
     let before = shared.counts[number].load(Ordering::SeqCst);
-    let found = client.call(&["BITCOUNT", key])?;
+    let found = client.call(&["SCARD", key])?;
     if found < before {
         shared.stale.fetch_add(1, Ordering::Relaxed);
     }
@@ -216,12 +215,6 @@ fn read(shared: &Shared, client: &mut Client, key: &str, number: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bits_are_counted_from_the_highest() {
-        assert!(is_set(&[0b0100_0000], 1) && is_set(&[0, 1], 15));
-        assert!(!is_set(&[0b0100_0000], 0) && !is_set(&[255], 8));
-    }
 
     #[test]
     fn the_longest_gap_is_one_that_ends_after_the_fault() {

@@ -1,6 +1,7 @@
 //! The systems that are measured, with what differs between them.
 #![allow(clippy::disallowed_methods, reason = "a shell: runs processes and waits for them")]
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -222,17 +223,18 @@ impl Group {
         }
     }
 
-    /// The value of a key, from its primary.
-    pub(super) fn read(&self, key: &str) -> Result<Vec<u8>, String> {
+    /// The numbers in a set, from its primary.
+    pub(super) fn members(&self, key: &str) -> Result<HashSet<u64>, String> {
         let mut found = None;
         wait_until(super::HEAL_DEADLINE, || {
             let primary = (0..self.nodes.len()).find(|n| self.is_primary(*n));
-            let reply = primary.and_then(|primary| self.ask(primary, &["GET", key]));
+            let reply = primary.and_then(|primary| self.ask(primary, &["SMEMBERS", key]));
             found = reply.filter(|reply| !reply.is_error());
             found.is_some()
         });
-        let reply = found.ok_or_else(|| format!("nobody answers GET {key}"))?;
-        Ok(if reply.is_null() { Vec::new() } else { reply.text().to_vec() })
+        let reply = found.ok_or_else(|| format!("nobody answers SMEMBERS {key}"))?;
+        let numbers = reply.items.iter().filter_map(|item| item.integer().and_then(|n| n.try_into().ok()));
+        Ok(numbers.collect())
     }
 
     /// Everything that nodes and sentinels have logged.

@@ -123,11 +123,8 @@ fn lists_keep_what_was_appended_in_one_order() {
 #[test]
 fn a_queue_of_two_lists_is_one_object() {
     use QueueOperation::{Move, Push, ReadSecond, Take};
-    let queue = |calls: Vec<(usize, QueueOperation, u64, Option<(u64, Reply)>)>| {
-        let call = |(client, operation, invoked, returned)| Call { client, operation, invoked, returned };
-        let calls: Vec<_> = calls.into_iter().map(call).collect();
-        check::<QueueModel>(&calls) == Verdict::Linearizable
-    };
+    let queue =
+        |lines: Vec<Line<QueueOperation>>| check::<QueueModel>(&calls(lines)) == Verdict::Linearizable;
     let moved =
         || vec![(0, Push(1), 0, Some((1, Reply::Integer(1)))), (0, Move, 2, Some((3, Reply::Value(1))))];
     let taken = |at, reply| (1, Take, at, Some((at + 50, reply)));
