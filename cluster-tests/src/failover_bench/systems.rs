@@ -19,6 +19,9 @@ use crate::resp_client::{Connection, Frame};
 
 const ANSWER_DEADLINE: Duration = Duration::from_millis(300);
 const NODES: usize = 3;
+/// valkey-cli would wait for ever.
+const CREATE_SECONDS: &str = "40";
+const CREATE_TRIES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum System {
@@ -67,6 +70,17 @@ impl Group {
                 let timeout = node_timeout.to_string();
                 let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", &timeout];
                 let mut group = Group::valkeys(system, hosts, 2 * NODES, &args)?;
+                // With a short node timeout its nodes do not always find together.
+                for _ in 1..CREATE_TRIES {
+                    if group.create_cluster().is_ok() {
+                        return Ok(group);
+                    }
+                    for node in &mut group.nodes {
+                        node.wipe()?;
+                        node.restart()?;
+                        node.wait_until_answering()?;
+                    }
+                }
                 group.create_cluster()?;
                 Ok(group)
             }
@@ -105,14 +119,15 @@ impl Group {
 
     fn create_cluster(&mut self) -> Result<(), String> {
         let cli = self.cli.as_ref().ok_or("valkey-cli is missing")?;
-        let mut args: Vec<String> = ["--cluster", "create"].map(str::to_owned).into();
+        let mut args: Vec<String> =
+            [CREATE_SECONDS, &cli.to_string_lossy(), "--cluster", "create"].map(str::to_owned).into();
         args.extend(self.addrs());
         args.extend(["--cluster-replicas", "1", "--cluster-yes"].map(str::to_owned));
-        let output = Command::new(cli).args(&args).output().map_err(|e| e.to_string())?;
+        let output = Command::new("timeout").args(&args).output().map_err(|e| e.to_string())?;
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("valkey-cli {}: {}", args.join(" "), String::from_utf8_lossy(&output.stdout)))
+        Err(format!("timeout {}: {}", args.join(" "), String::from_utf8_lossy(&output.stdout)))
     }
 
     fn start_sentinels(&mut self, down_after: u32) -> Result<(), String> {
