@@ -47,7 +47,6 @@ mutations! {
     RemovalBeforeCommit: "a primary goes on without a member when its removal is proposed, not when it is committed",
     TruncateToKnownCommit: "a replica that reconnects drops all that it does not know to be committed",
     FullSyncOfMember: "a full sync empties a member of the in-sync set",
-    HandoffForgotten: "a primary serves again though its hand-off may still be committed",
     MemberBeforeCaughtUp: "a replica counts as caught up before its full sync has ended",
     PromoteOutsideInSync: "the sentinels promote a node outside the in-sync set",
     RestartedStaysInSync: "a restarted member of the in-sync set stays electable",

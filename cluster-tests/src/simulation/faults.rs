@@ -8,6 +8,7 @@
 //! lose their power.
 
 use keyward_node::replication::messages::{Event, HandoffToken, Outcome};
+use keyward_proto::ids::NodeId;
 use rand::Rng;
 
 use super::disk::Persistence;
@@ -37,7 +38,7 @@ impl World {
         self.at(delay, Happening::Fault);
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..29) {
+        match self.rng.random_range(0..32) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 => self.crash(node, End::DiskLost),
@@ -63,7 +64,11 @@ impl World {
                 self.network.loss_percent = self.rng.random_range(1..=30);
                 tell!("FAULT {} % of the messages are lost", self.network.loss_percent);
             }
-            14..=16 => self.request_handoff(),
+            14..=16 => {
+                let target = self.rng.random_range(0..NODES);
+                let target = self.rng.random_bool(0.5).then(|| self.machines[target].id.clone());
+                self.request_handoff(target);
+            }
             17 => {
                 tell!("FAULT the clock of node {node} jumps");
                 let now = self.now;
@@ -88,8 +93,8 @@ impl World {
                 tell!("FAULT the sentinels commit nothing for {} ms", pause / ms(1));
                 self.register_frozen_until = self.now + pause;
             }
-            22 => self.unlucky_handoff(),
-            23 => self.force_failover(),
+            22..=25 => self.unlucky_handoff(),
+            26 => self.force_failover(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -100,6 +105,7 @@ impl World {
     /// The sentinel that a hand-off goes through crashes meanwhile, or the primary does not hear of the outcome.
     fn unlucky_handoff(&mut self) {
         let Some(node) = self.leader() else { return };
+        self.network.heal();
         let sentinel = self.machines[node].watched;
         let crash = self.rng.random_range(ms(1)..ms(30));
         if self.rng.random_bool(0.6) {
@@ -109,7 +115,7 @@ impl World {
         if self.rng.random_bool(0.6) {
             self.at(crash + ms(2), Happening::Deafen { node });
         }
-        self.request_handoff();
+        self.request_handoff(None);
     }
 
     /// A node does not hear the sentinels any more, though they hear it.
@@ -206,10 +212,8 @@ impl World {
         tell!("FAULT node {node} {what}{}", if one_way { ", in one direction" } else { "" });
     }
 
-    fn request_handoff(&mut self) {
+    fn request_handoff(&mut self, target: Option<NodeId>) {
         let Some(node) = self.leader() else { return };
-        let other = self.rng.random_range(0..NODES);
-        let target = self.rng.random_bool(0.5).then(|| self.machines[other].id.clone());
         self.next_token += 1;
         let token = HandoffToken(self.next_token);
         if let Some(run) = self.machines[node].run() {

@@ -26,7 +26,7 @@ use super::network::{self, Endpoint};
 use super::node::{Machine, Power};
 use super::story::{detail, tell};
 use super::world::{Happening, World};
-use super::{NODES, Nanos, SENTINELS, ms, register};
+use super::{FAULTS_END, NODES, Nanos, SENTINELS, ms, register};
 
 /// As in `keyward_sentinel::control::failover`.
 const ANSWER_LIMIT: Nanos = ms(150);
@@ -357,7 +357,7 @@ impl World {
         let isolated = (0..SENTINELS)
             .filter(|&other| other != sentinel)
             .all(|other| self.network.is_cut(network::sentinel(sentinel), network::sentinel(other)));
-        if self.rng.random_bool(if isolated { 0.8 } else { 0.03 }) {
+        if self.rng.random_bool(if isolated { 0.8 } else { 0.03 }) && self.now < FAULTS_END {
             return;
         }
         let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(400)) } else { 0 };

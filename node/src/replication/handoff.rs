@@ -9,7 +9,6 @@
 //!   version every attempt is compared with, has changed and the target is no electable member any more.
 
 use keyward_proto::ids::{NodeId, Term};
-use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
 use super::local::Local;
@@ -129,9 +128,6 @@ impl Primary {
                 let reason = reason.clone();
                 self.resume(Err(HandoffError::Refused(reason)), out);
             }
-            Outcome::Unknown if mutation::is_on(Mutation::HandoffForgotten) => {
-                self.resume(Err(HandoffError::Timeout), out);
-            }
             Outcome::Refused(_) => *refusals += 1,
             Outcome::Accepted | Outcome::Unknown => {}
         }
@@ -223,5 +219,111 @@ impl Primary {
             }
             Phase::HandingOff(_) | Phase::Serving | Phase::Recovering { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use keyward_proto::ids::{Incarnation, LogIndex, Position, ShardId};
+    use keyward_proto::topology::{Node, Shard, Topology};
+
+    use super::super::messages::{Ack, Hello, LinkId};
+    use super::super::shared::Config;
+    use super::*;
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic::from_nanos(ms * 1_000_000)
+    }
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_random([n; 20])
+    }
+
+    /// Nodes 1, the primary of term 1, and 2 are in sync.
+    fn topology() -> Topology {
+        let shard = ShardId::from_random([9; 20]);
+        let node = |n| Node {
+            id: id(n),
+            incarnation: Incarnation::new(1),
+            start_nonce: 0,
+            host: String::new(),
+            port: 0,
+            bus_port: 0,
+            hostname: String::new(),
+            zone: String::new(),
+            replica_priority: 100,
+            shard: Some(shard.clone()),
+            cluster_enabled: false,
+            program_version: String::new(),
+            registered_last: Position::ZERO,
+        };
+        let mut topology = Topology { version: 1, ..Topology::default() };
+        topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();
+        let shard = Shard {
+            id: shard,
+            slots: Vec::new(),
+            term: Term::new(1),
+            primary: Some(id(1)),
+            in_sync: [id(1), id(2)].into(),
+            restarted: Default::default(),
+            in_sync_version: 1,
+            previous_primary_gone: true,
+            handoff_position: Position::ZERO,
+        };
+        topology.shards.insert(shard.id.clone(), shard);
+        topology
+    }
+
+    /// It used to count for what its disk did not have, so that this was committed with the target alone.
+    #[test]
+    fn a_primary_whose_disk_lags_hands_over_without_counting_for_more_than_it_holds() {
+        let topology = topology();
+        let shard = topology.shards.values().next().unwrap().clone();
+        let mut local = Local::new(Config::default(), id(1), Incarnation::new(1), at(0));
+        local.topology = Arc::new(topology);
+        local.shard = Some(shard.id.clone());
+        local.term = shard.term;
+        let (mut log, mut out) = (WriteLog::new(1 << 20), Vec::new());
+        log.attach_disk();
+        let mut primary = Primary::start(at(0), &mut local, &mut log, &shard, &mut out);
+        local.keyspace.applied = log.last().index;
+        primary.settle(at(0), &mut local, &mut log, &mut out);
+        let hello = Hello {
+            node: id(2),
+            incarnation: Incarnation::new(1),
+            shard: shard.id.clone(),
+            term: shard.term,
+            last: Position::ZERO,
+            applied: LogIndex::ZERO,
+            terms: Vec::new(),
+            needs_full_sync: false,
+            resume: None,
+        };
+        primary.on_hello(at(0), &local, &log, LinkId(1), &hello, &mut out);
+        let last = log.append(shard.term, b"on no disk");
+        let acknowledge = |primary: &mut Primary, local: &Local, ms| {
+            let ack = Ack {
+                term: shard.term,
+                held: last,
+                sent_at: at(ms),
+                applied: LogIndex::ZERO,
+                consistent: true,
+            };
+            primary.on_ack(at(ms), local, &log, LinkId(1), &ack, &mut Vec::new());
+        };
+        acknowledge(&mut primary, &local, 10);
+        acknowledge(&mut primary, &local, 190);
+        primary.on_handoff_requested(at(190), &mut local, HandoffToken(1), None, &mut out);
+        primary.on_quiesced();
+        let asks = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Ask(_, Request::Handoff { .. })));
+        primary.settle(at(200), &mut local, &mut log, &mut out);
+        assert!(!asks(&out), "its disk is given some time");
+        let patience = local.config.suspect_after() + Duration::from_millis(1);
+        primary.settle(at(190) + patience, &mut local, &mut log, &mut out);
+        assert!(asks(&out));
+        assert_eq!(primary.progress.commit(), LogIndex::ZERO, "nothing is committed that its disk lacks");
     }
 }
