@@ -145,7 +145,7 @@ struct Failover {
     is_decidable: bool,
     is_proposed: bool,
     /// Who waits for the answer.
-    origin: Option<(usize, u64, RequestId)>,
+    origin: Option<Call>,
 }
 
 impl Failover {
@@ -158,9 +158,12 @@ impl Failover {
     }
 }
 
+/// A request of a node's process.
+type Call = (usize, u64, RequestId);
+
 #[derive(Debug)]
 struct PendingRemoval {
-    origin: (usize, u64, RequestId),
+    origin: Call,
     request: Request,
     primary: NodeId,
     contacts: BTreeMap<NodeId, Contact>,
@@ -180,9 +183,9 @@ pub(super) struct Sentinel {
     probed: BTreeMap<NodeId, Answer>,
     /// The failover that runs, and those that wait for it.
     running: Option<(u64, Failover)>,
-    waiting: VecDeque<(Term, Trigger, Option<(usize, u64, RequestId)>)>,
+    waiting: VecDeque<(Term, Trigger, Option<Call>)>,
     /// Requests of nodes that have no answer yet: node, process, request.
-    calls: Vec<(usize, u64, RequestId)>,
+    calls: Vec<Call>,
     /// Removals before which those concerned are asked.
     removals: BTreeMap<u64, PendingRemoval>,
     next_task: u64,
@@ -218,7 +221,7 @@ impl Sentinel {
     }
 
     /// The process ends: what it has applied is on its disk, the rest is gone. Returns whose calls break off.
-    pub(super) fn crash(&mut self) -> Vec<(usize, u64, RequestId)> {
+    pub(super) fn crash(&mut self) -> Vec<Call> {
         self.run += 1;
         self.is_up = false;
         self.leads = false;
@@ -480,7 +483,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, sentinel: usize, (node, run, id): (usize, u64, RequestId), outcome: Answered) {
+    fn answer(&mut self, sentinel: usize, (node, run, id): Call, outcome: Answered) {
         self.sentinels[sentinel].calls.retain(|call| *call != (node, run, id));
         let topology = Some(Arc::clone(&self.sentinels[sentinel].view));
         let message = Message::Answered { run, id, outcome, topology };
@@ -574,7 +577,7 @@ impl World {
     fn begin_removal(
         &mut self,
         sentinel: usize,
-        origin: (usize, u64, RequestId),
+        origin: Call,
         request: Request,
         primary: NodeId,
         questions: Vec<NodeId>,
