@@ -15,8 +15,13 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs the body on a fresh cluster whose nodes write their log to disk.
 fn with_cluster(appendfsync: &str, body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
+    with_cluster_of(&["--appendfsync", appendfsync], body);
+}
+
+/// The same, with these directives besides.
+fn with_cluster_of(directives: &[&str], body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let args = ["--save", "", "--appendonly", "yes", "--appendfsync", appendfsync];
+    let args = [&["--save", "", "--appendonly", "yes"], directives].concat();
     let mut cluster = Cluster::start(Mode::Cluster, &args).expect("the cluster starts");
     if let Err(error) = body(&mut cluster) {
         panic!("{error}\n{}", cluster.describe());
@@ -29,6 +34,21 @@ fn wait_for_writes(writers: &Writers, more: usize) -> Result<(), String> {
         return Ok(());
     }
     Err("the writers do not get on".into())
+}
+
+/// Bytes of the log in memory that a few hundred writes exceed.
+const SMALL_BACKLOG: &str = "16384";
+
+/// Makes a node rewrite its log, and waits for the end.
+fn rewrite(cluster: &Cluster, node: usize) -> Result<(), String> {
+    cluster.ask(node, &["BGREWRITEAOF"]).ok_or("no answer to BGREWRITEAOF")?;
+    let is_over = || {
+        let info = cluster.ask(node, &["INFO", "persistence"]).map(|reply| reply.string());
+        info.is_some_and(|info| {
+            info.contains("aof_rewrite_in_progress:0") && info.contains("aof_last_bgrewrite_status:ok")
+        })
+    };
+    if wait_until(HEAL_DEADLINE, is_over) { Ok(()) } else { Err("a rewrite does not end well".into()) }
 }
 
 /// A counter of INFO's section Stats.
@@ -108,11 +128,13 @@ fn a_restarted_node_goes_on_where_it_was() {
 /// it goes on where it was like any other.
 #[test]
 fn a_full_sync_ends_with_a_base_on_disk() {
-    with_cluster("everysec", |cluster| {
+    let directives = ["--repl-backlog-size", SMALL_BACKLOG, "--repl-backlog-disk-size", "0"];
+    with_cluster_of(&directives, |cluster| {
         let writers = Writers::start(&cluster.urls(), 2, OnError::Retry)?;
-        wait_for_writes(&writers, 500)?;
+        wait_for_writes(&writers, 1000)?;
         let primary = cluster.wait_until_whole()?;
-        // What the primary has dropped from memory cannot be sent as a part of the log.
+        rewrite(cluster, primary)?;
+        // What the primary has neither in memory nor on disk cannot be sent as a part of the log.
         let node = (primary + 1) % 3;
         cluster.nodes[node].kill();
         let folder = cluster.nodes[node].dir().join("appendonlydir");
@@ -121,6 +143,9 @@ fn a_full_sync_ends_with_a_base_on_disk() {
         cluster.wait_until_whole()?;
         wait_for_writes(&writers, 100)?;
         let before = full_syncs(cluster);
+        if before == 0 {
+            return Err("there was no full sync".into());
+        }
         cluster.nodes[node].restart()?;
         cluster.wait_until_whole()?;
         if full_syncs(cluster) != before {
@@ -131,6 +156,48 @@ fn a_full_sync_ends_with_a_base_on_disk() {
             node.restart()?;
         }
         cluster.wait_until_whole()?;
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        let primary = cluster.wait_until_whole()?;
+        history.check(&cluster.strings(primary)?)
+    });
+}
+
+/// A node that comes back when the others have forgotten in memory what it lacks gets it from their disks, also what
+/// they keep there only for it.
+#[test]
+fn what_memory_has_no_more_comes_from_the_disk() {
+    with_cluster_of(&["--repl-backlog-size", SMALL_BACKLOG], |cluster| {
+        let writers = Writers::start(&cluster.urls(), 4, OnError::Retry)?;
+        wait_for_writes(&writers, 300)?;
+        let primary = cluster.wait_until_whole()?;
+        let node = (primary + 1) % 3;
+        for rewrites in 0..3 {
+            cluster.nodes[node].kill();
+            for _ in 0..rewrites {
+                wait_for_writes(&writers, 1000)?;
+                rewrite(cluster, primary)?;
+            }
+            wait_for_writes(&writers, 1000)?;
+            cluster.nodes[node].restart()?;
+            cluster.wait_until_whole()?;
+        }
+        if full_syncs(cluster) > 0 {
+            return Err("a node with its data was sent everything anew".into());
+        }
+        // The files that are kept are found again by a process that starts.
+        cluster.nodes[node].kill();
+        wait_for_writes(&writers, 1000)?;
+        rewrite(cluster, primary)?;
+        wait_for_writes(&writers, 1000)?;
+        cluster.nodes[primary].restart()?;
+        cluster.wait_for_replicas(1)?;
+        wait_for_writes(&writers, 1000)?;
+        cluster.nodes[node].restart()?;
+        cluster.wait_until_whole()?;
+        if full_syncs(cluster) > 0 {
+            return Err("a node with its data was sent everything anew, after a failover".into());
+        }
         let history = writers.stop()?;
         cluster.wait_until_converged()?;
         let primary = cluster.wait_until_whole()?;

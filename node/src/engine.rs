@@ -17,6 +17,7 @@ use keyward_proto::resp::{Args, Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
 use parking_lot::Mutex;
 
+use crate::aof::history::HistoryReader;
 use crate::clients::Client;
 use crate::clock;
 use crate::command::ascii_eq;
@@ -24,10 +25,12 @@ use crate::execute::Executor;
 use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::{Keys, Mode};
-use crate::log::{Effect, effects};
+use crate::log::{Effect, Slice, effects};
 use crate::notify::EventClasses;
 use crate::rdb::{Compression, record};
-use crate::replication::{Engine, LargeSlots, Shared, SlotSet, SlotSnapshot, SnapshotEnded, SnapshotPart};
+use crate::replication::{
+    Engine, LargeSlots, LogHistory, Shared, SlotSet, SlotSnapshot, SnapshotEnded, SnapshotPart,
+};
 use crate::server::Server;
 use crate::session::Session;
 use crate::snapshot::Stream;
@@ -232,6 +235,12 @@ impl LargeSlots for LargeSlotsStream {
     }
 }
 
+impl LogHistory for HistoryReader {
+    fn read(&mut self) -> Result<Option<Slice>, String> {
+        HistoryReader::read(self)
+    }
+}
+
 impl Engine for KeyspaceEngine {
     fn apply(&self, index: LogIndex, payload: &[u8]) {
         let mut applier = self.applier.lock();
@@ -330,6 +339,11 @@ impl Engine for KeyspaceEngine {
         Slot::all()
             .map(|s| self.server.keyspace.lock(s).dbs().map(|(_, t)| t.len() as u64).sum::<u64>())
             .sum()
+    }
+
+    fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {
+        let reader = self.server.aof.read_history(&self.server, next)?;
+        Some(Box::new(reader))
     }
 
     fn quiesce(&self) {

@@ -16,7 +16,6 @@
 //! Pure. Files may come from outside: nothing in them is trusted, and no length is allocated before it was compared
 //! with what is there.
 
-use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 use keyward_proto::resp::{Args, Batch, Limits, ProtocolError, RequestReader};
@@ -368,11 +367,6 @@ pub fn prefix_bytes(body: &[u8], count: u64) -> Option<usize> {
         }
     }
     (left == 0).then_some(entries.bytes)
-}
-
-/// An empty slice that stands for the log's end, to tell what is committed.
-pub fn no_entries(last: Position) -> Slice {
-    Slice { previous: last, term: last.term, first: last.index.next(), count: 0, bytes: Bytes::new() }
 }
 
 #[cfg(test)]

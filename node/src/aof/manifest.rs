@@ -32,6 +32,8 @@ pub struct Manifest {
     pub incremental: Vec<AofFile>,
     /// To be deleted.
     pub history: Vec<AofFile>,
+    /// Older incremental files that are kept for replicas; for other programs history as well.
+    pub kept: Vec<AofFile>,
 }
 
 /// What a base file holds, by its name.
@@ -93,7 +95,7 @@ impl Manifest {
             text.push_str(&format!("file {name} seq {} type {kind}\n", file.seq));
         };
         self.base.iter().for_each(|f| line(f, 'b'));
-        self.history.iter().for_each(|f| line(f, 'h'));
+        self.history.iter().chain(&self.kept).for_each(|f| line(f, 'h'));
         self.incremental.iter().for_each(|f| line(f, 'i'));
         text
     }
@@ -105,7 +107,14 @@ impl Manifest {
 
     /// The name and number of the next incremental file.
     pub fn next_incremental(&self, prefix: &str) -> AofFile {
-        let seq = 1 + self.incremental.iter().chain(&self.history).map(|f| f.seq).max().unwrap_or(0);
+        let seq = 1 + self
+            .incremental
+            .iter()
+            .chain(&self.history)
+            .chain(&self.kept)
+            .map(|f| f.seq)
+            .max()
+            .unwrap_or(0);
         AofFile::incremental(prefix, seq)
     }
 

@@ -1,7 +1,7 @@
 //! The write log on disk: `appendonly yes`. DESIGN sections 5 and 8.
 //!
 //! - [`manifest`] and [`format`] (pure): what the files say; [`directory`], [`file`], [`reader`]: the files
-//! - [`recover`]: loading them at the start
+//! - [`recover`]: loading them at the start; [`history`]: reading them for replicas
 //! - [`rewrite`]: a new base; [`check`]: `keyward-node check-aof`
 //! - [`writer`]: the thread that writes; [`sync`]: the one that syncs once a second
 //!
@@ -15,6 +15,7 @@ pub mod check;
 pub mod directory;
 pub mod file;
 pub mod format;
+pub mod history;
 pub mod manifest;
 pub mod reader;
 pub mod recover;
@@ -39,6 +40,7 @@ use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
+use history::{History, HistoryReader, Segment};
 use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
 use rewrite::Refused;
@@ -106,9 +108,16 @@ pub struct Aof {
     /// The next attempt to leave the role of the primary is not made before.
     handoff_after: Mutex<Monotonic>,
     pub counters: Counters,
+    /// What of the log can be read from the files. Written by the writer.
+    history: Mutex<History>,
 }
 
 impl Aof {
+    /// The log from an entry on, from the files; `None` if they do not have it.
+    pub fn read_history(&self, server: &Server, next: LogIndex) -> Option<HistoryReader> {
+        self.history.lock().read_from(next, directory(&server.settings()))
+    }
+
     pub fn status(&self) -> Status {
         self.status.lock().clone()
     }
@@ -279,8 +288,10 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
     let shared = &server.shared;
     shared.set_applied(applied);
     {
+        let first_on_disk = server.aof.history.lock().first();
         let mut log = shared.log.lock();
         log.attach_disk();
+        log.set_first_on_disk(first_on_disk);
         if shared.gate.is_alone() {
             // Nobody but the writer reads it.
             log.set_capacity_bytes(0);
@@ -381,6 +392,7 @@ fn prepare_at(
     };
     let name = manifest.next_incremental(directory.prefix());
     let current = create_incremental(&directory, name, position, shard.as_ref(), &terms)?;
+    *server.aof.history.lock() = History::new(vec![Segment::new(&current)]);
     let mut writer = Writer::new(server, directory, manifest, current, position.index, shard)?;
     writer.complete = false;
     Ok(writer)
@@ -411,8 +423,20 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
         let log = server.shared.log.lock();
         (log.last(), log.shard().cloned(), log.terms().to_vec())
     };
+    let mut history = None;
     let current = match resume {
-        Some(resume) => go_on(&directory, resume, last)?,
+        Some(resume) => {
+            let current = go_on(&directory, resume, last)?;
+            if !server.shared.gate.is_alone() {
+                let first = manifest.incremental.first().map_or(0, |file| file.seq);
+                let mut found = History::found(&directory, &manifest, &current);
+                found.trim(first, server.settings().backlog_disk_bytes);
+                manifest.kept = found.before(first).cloned().collect();
+                manifest.history.retain(|file| !manifest.kept.contains(file));
+                history = Some(found);
+            }
+            current
+        }
         None => {
             let name = manifest.next_incremental(directory.prefix());
             let current = create_incremental(&directory, name, last, shard.as_ref(), &terms)?;
@@ -422,6 +446,7 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
             current
         }
     };
+    *server.aof.history.lock() = history.unwrap_or_else(|| History::new(vec![Segment::new(&current)]));
     directory.delete_history(&mut manifest)?;
     let mut writer = Writer::new(server, directory, manifest, current, last.index, shard)?;
     writer.noted_commit = applied;

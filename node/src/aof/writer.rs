@@ -29,7 +29,8 @@ use keyward_proto::time::Monotonic;
 
 use super::directory::Directory;
 use super::file::{CutError, Incremental, Mark};
-use super::format::{Encoder, head_line, no_entries, shard_line};
+use super::format::{Encoder, head_line, shard_line};
+use super::history::{History, Segment};
 use super::manifest::{AofFile, Manifest};
 use super::sync::{Job, Syncer};
 use super::{Aof, Order, REWRITE_PIN, rewrite};
@@ -326,7 +327,7 @@ impl Writer {
     /// So that after a restart nothing that was committed has to wait for the others.
     fn note_commit(&mut self, now: Monotonic, end: &Slice, commit: LogIndex) -> Next {
         let position = Position { term: end.previous.term, index: self.written };
-        let bytes = self.encoder.encode(&no_entries(position), commit, self.current.synced.bytes);
+        let bytes = self.encoder.encode(&Slice::empty(position), commit, self.current.synced.bytes);
         if let Err(error) = self.current.append(bytes) {
             return self.fail(now, "write", &error);
         }
@@ -534,6 +535,7 @@ impl Writer {
     /// A new file before which there is no base yet: nothing in it counts until there is one.
     fn begin_anew(&mut self, follows: Position) -> io::Result<()> {
         let next = self.create_next(follows)?;
+        self.set_history(|history| *history = History::new(vec![Segment::new(&next)]));
         self.leave(next);
         self.complete = false;
         self.written = follows.index;
@@ -541,6 +543,13 @@ impl Writer {
         self.encoder.forget_db();
         self.aof().request_rewrite();
         Ok(())
+    }
+
+    /// What can be read from the files is something else now.
+    fn set_history(&self, change: impl FnOnce(&mut History)) {
+        let mut history = self.aof().history.lock();
+        change(&mut history);
+        self.server.shared.log.lock().set_first_on_disk(history.first());
     }
 
     /// Goes on in another file. One that no manifest names is deleted when there is a base.
@@ -616,6 +625,8 @@ impl Writer {
         if let Some(rewrite) = &mut self.rewrite {
             rewrite.rotated = Some(next.name.clone());
         }
+        let bytes = self.current.size();
+        self.set_history(|history| history.push(Segment::new(&next), bytes));
         self.leave(next);
         self.server.shared.log.lock().unpin(REWRITE_PIN);
         self.publish(0);
@@ -627,16 +638,29 @@ impl Writer {
         let old = std::mem::take(&mut self.manifest);
         let (kept, gone): (Vec<AofFile>, Vec<AofFile>) =
             old.incremental.iter().cloned().partition(|f| first.seq <= f.seq);
-        let mut manifest = Manifest { base: Some(base), incremental: kept, history: old.history.clone() };
+        // Nobody follows a node alone.
+        let is_alone = self.server.shared.gate.is_alone();
+        let bytes_max = if is_alone { 0 } else { self.server.settings().backlog_disk_bytes };
+        let mut history = self.aof().history.lock().clone();
+        history.trim(first.seq, bytes_max);
+        let mut manifest = Manifest {
+            base: Some(base),
+            incremental: kept,
+            history: old.history.clone(),
+            kept: history.before(first.seq).cloned().collect(),
+        };
         if !manifest.incremental.contains(&first) {
             manifest.incremental.push(first);
         }
-        manifest.history.extend(old.base.iter().cloned().chain(gone).chain(self.unlisted.iter().cloned()));
+        let left = gone.into_iter().chain(self.unlisted.iter().cloned()).chain(old.kept.iter().cloned());
+        let superfluous = left.filter(|file| !manifest.kept.contains(file));
+        manifest.history.extend(superfluous.chain(old.base.iter().cloned()));
         if let Err(error) = self.directory.write_manifest(&manifest) {
             self.manifest = old;
             return Err(error);
         }
         self.manifest = manifest;
+        self.set_history(|kept| *kept = history);
         self.unlisted.clear();
         self.complete = true;
         self.directory.delete_files(&mut self.manifest);

@@ -179,6 +179,7 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
     row("replica-priority", int(0, INT), "100", StartOnly),
     row("repl-backlog-size", MEMORY, "268435456", StartOnly),
+    row("repl-backlog-disk-size", MEMORY, "1073741824", Runtime),
     row("cluster-enabled", Kind::YesNo, "no", StartOnly),
     row("cluster-announce-ip", Kind::Text, "", StartOnly),
     row("cluster-announce-port", int(0, 65535), "0", StartOnly),

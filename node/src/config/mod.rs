@@ -78,6 +78,7 @@ pub struct Settings {
     pub serve_stale_data: bool,
     pub replica_priority: u32,
     pub backlog_len_bytes: usize,
+    pub backlog_disk_bytes: u64,
     /// `host:port` of the sentinels' bus ports; empty: the node runs alone.
     pub sentinels: Vec<String>,
     pub ack_in_sync: bool,
@@ -378,6 +379,7 @@ impl Config {
             serve_stale_data: self.yes("replica-serve-stale-data"),
             replica_priority: self.unsigned("replica-priority")?,
             backlog_len_bytes: self.unsigned("repl-backlog-size")?,
+            backlog_disk_bytes: self.unsigned("repl-backlog-disk-size")?,
             sentinels: words("sentinels"),
             ack_in_sync: self.text("replication-ack") == "in-sync",
             min_in_sync: self.unsigned("min-in-sync")?,

@@ -38,6 +38,8 @@ pub(super) struct Disk {
     durable: LogIndex,
     unwritten_bytes: u64,
     rewound: Option<Rewind>,
+    /// The first entry that the files have; those behind it, too.
+    first: Option<LogIndex>,
     /// Whether an entry has to be durable before this node holds it. Not while the first base is being written of a
     /// node that has held everything in memory only until now.
     gates: bool,
@@ -47,8 +49,14 @@ impl WriteLog {
     /// From now on the log is written to disk; up to its end it is there already.
     pub fn attach_disk(&mut self) {
         let last = self.last.index;
-        self.disk =
-            Some(Disk { written: last, durable: last, unwritten_bytes: 0, rewound: None, gates: true });
+        self.disk = Some(Disk {
+            written: last,
+            durable: last,
+            unwritten_bytes: 0,
+            rewound: None,
+            first: None,
+            gates: true,
+        });
     }
 
     /// Whether entries have to be durable before this node holds them.
@@ -125,6 +133,19 @@ impl WriteLog {
         }
     }
 
+    /// From which entry on the files have the log; `None`: nothing can be read from them.
+    pub fn set_first_on_disk(&mut self, first: Option<LogIndex>) {
+        if let Some(disk) = self.disk.as_mut().filter(|d| d.rewound.is_none()) {
+            disk.first = first;
+        }
+    }
+
+    /// The first entry that can be read, from memory or from the files.
+    pub fn oldest_index(&self) -> LogIndex {
+        let on_disk = self.disk.as_ref().and_then(|disk| disk.first);
+        on_disk.map_or(self.first_index(), |first| first.min(self.first_index()))
+    }
+
     /// Entries are appended.
     #[inline]
     pub(super) fn count_unwritten(&mut self, bytes: usize) {
@@ -141,6 +162,7 @@ impl WriteLog {
             Rewind::To(index) => {
                 disk.written = disk.written.min(index);
                 disk.durable = disk.durable.min(index);
+                disk.first = disk.first.filter(|first| *first <= index);
                 let written = disk.written;
                 let bytes = self.bytes_after(written);
                 if let Some(disk) = &mut self.disk {
@@ -151,6 +173,7 @@ impl WriteLog {
                 disk.written = self.last.index;
                 disk.durable = LogIndex::ZERO;
                 disk.unwritten_bytes = 0;
+                disk.first = None;
             }
         }
     }

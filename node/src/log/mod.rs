@@ -63,6 +63,11 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// No entries after this one.
+    pub fn empty(previous: Position) -> Slice {
+        Slice { previous, term: previous.term, first: previous.index.next(), count: 0, bytes: Bytes::new() }
+    }
+
     /// The last entry; `previous` if there is none.
     pub fn last(&self) -> Position {
         match self.count {
@@ -242,6 +247,12 @@ impl WriteLog {
         }
         let after = self.terms.partition_point(|t| t.first_index <= index);
         after.checked_sub(1).map(|i| self.terms[i].term)
+    }
+
+    /// Whether entries that were read elsewhere are of this history.
+    pub fn agrees_with(&self, slice: &Slice) -> bool {
+        let is_ours = |position: Position| self.term_at(position.index) == Some(position.term);
+        is_ours(slice.previous) && is_ours(slice.last())
     }
 
     /// Bytes held, with the overhead of their segments.

@@ -45,5 +45,5 @@ pub use messages::{HandoffError, SnapshotPart};
 pub use node_core::{LinkStatus, RoleStatus, Status};
 pub use received::SlotSet;
 pub use shared::{
-    Config, ConfigError, Engine, LargeSlots, ReplicationAck, Shared, SlotSnapshot, SnapshotEnded,
+    Config, ConfigError, Engine, LargeSlots, LogHistory, ReplicationAck, Shared, SlotSnapshot, SnapshotEnded,
 };

@@ -344,7 +344,7 @@ impl Primary {
 /// not in this history, or the log does not reach back far enough.
 fn partial_sync_from(log: &WriteLog, hello: &Hello) -> Option<Position> {
     let common = WriteLog::divergence(log.terms(), log.last(), &hello.terms, hello.last);
-    if hello.needs_full_sync || common < hello.applied || common.next() < log.first_index() {
+    if hello.needs_full_sync || common < hello.applied || common.next() < log.oldest_index() {
         return None;
     }
     Local::position(log, common)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_proto::rpc::follow_response::Message;
 use keyward_proto::rpc::{FollowResponse, StreamStart};
 use keyward_proto::slot::Slot;
@@ -17,10 +17,11 @@ use tonic::Status;
 use super::full_sync::{SlotReader, SnapshotSender};
 use super::messages::{LinkId, SnapshotPart, Start, SyncKind};
 use super::received::Resume;
-use super::shared::{Engine, LargeSlots, Shared, SlotSnapshot, SnapshotEnded};
+use super::shared::{Engine, LargeSlots, LogHistory, Shared, SlotSnapshot, SnapshotEnded};
 use super::stream::LogStream;
 use super::wire;
 use crate::clock;
+use crate::log::Slice;
 
 /// A replica that takes nothing of a full sync for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,7 +84,67 @@ pub(crate) async fn run(
             }
         }
     };
-    send_log(&reader, LogStream::new(start.term, after, beacon), start.term, &out).await;
+    let stream = LogStream::new(start.term, after, beacon);
+    let Some(stream) = send_history(&reader, &engine, stream, start.term, &out).await else { return };
+    send_log(&reader, stream, start.term, &out).await;
+}
+
+/// Sends what is on the disk only, until the log in memory goes on from there. `None` if that ends the stream.
+async fn send_history(
+    reader: &Reader<'_>,
+    engine: &Arc<dyn Engine>,
+    mut stream: LogStream,
+    term: Term,
+    out: &Outbox,
+) -> Option<LogStream> {
+    let shared = reader.shared;
+    let mut history: Option<Box<dyn LogHistory>> = None;
+    while stream.sent().next() < shared.log.lock().first_index() {
+        let (engine, next, opened) = (Arc::clone(engine), stream.sent().next(), history.take());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut history = opened.or_else(|| engine.read_history(next)).ok_or("the files were deleted")?;
+            let slice = history.read()?;
+            Ok::<_, String>((history, slice))
+        });
+        let (slice, now) = match read.await.ok()? {
+            Ok((opened, slice)) => {
+                history = Some(opened);
+                (slice, clock::monotonic())
+            }
+            Err(error) => {
+                tracing::warn!(error, "the write log on disk does not give what a replica needs");
+                shared.log.lock().set_first_on_disk(None);
+                return None;
+            }
+        };
+        let append = {
+            let mut log = shared.log.lock();
+            if shared.sending_term() != term {
+                return None;
+            }
+            let commit = shared.gate.commit_index();
+            stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
+            let is_beacon_due = stream.wake_at(commit) <= now;
+            match slice {
+                Some(slice) if log.agrees_with(&slice) => Some(stream.append(now, slice, commit)),
+                Some(slice) => {
+                    tracing::warn!(first = %slice.first, "the write log on disk is of another history");
+                    log.set_first_on_disk(None);
+                    return None;
+                }
+                None if is_beacon_due => {
+                    let index = stream.sent();
+                    let previous = Position { term: log.term_at(index)?, index };
+                    Some(stream.append(now, Slice::empty(previous), commit))
+                }
+                None => None,
+            }
+        };
+        if let Some(append) = append {
+            out.send(Ok(wire::response(Message::Append(append.into())))).await.ok()?;
+        }
+    }
+    Some(stream)
 }
 
 /// `None` if the replica is gone or the term is over.

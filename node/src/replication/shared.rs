@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::messages::SnapshotPart;
 use super::received::SlotSet;
 use crate::gate::Gate;
-use crate::log::WriteLog;
+use crate::log::{Slice, WriteLog};
 
 /// When an entry is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +132,22 @@ pub trait Engine: Send + Sync + 'static {
     /// Begins to read slots that are too large, all of one moment, which is not before this call.
     fn read_large_slots(&self, slots: &[Slot]) -> Box<dyn LargeSlots>;
     fn key_count(&self) -> u64;
+    /// Entries of the log from `next` on that are not in memory any more; `None`: they are nowhere.
+    fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {
+        let _nowhere = next;
+        None
+    }
     /// Returns when no I/O thread is inside a command that saw the gate as it was before the call. Blocks.
     fn quiesce(&self);
+}
+
+/// Entries of the log that are not in memory any more.
+pub trait LogHistory: Send {
+    /// The next ones; `None` if there may be more but none were found yet. Blocks.
+    ///
+    /// # Errors
+    /// Why there are no more.
+    fn read(&mut self) -> Result<Option<Slice>, String>;
 }
 
 /// Shared by the I/O threads, which append, and the replication task, which decides.

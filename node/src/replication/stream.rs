@@ -10,7 +10,7 @@ use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::time::Monotonic;
 
 use super::messages::Append;
-use crate::log::{Trimmed, WriteLog};
+use crate::log::{Slice, Trimmed, WriteLog};
 
 /// A commit index travels alone only if nothing was sent for so long: under load it leaves with the next entries.
 const COMMIT_DELAY: Duration = Duration::from_millis(1);
@@ -57,12 +57,18 @@ impl LogStream {
         if slice.count == 0 && now < self.wake_at(commit) {
             return Ok(None);
         }
+        Ok(Some(self.append(now, slice, commit)))
+    }
+
+    /// The message with these entries, which follow those that were sent.
+    pub(crate) fn append(&mut self, now: Monotonic, slice: Slice, commit: LogIndex) -> Append {
+        assert_eq!(slice.previous.index, self.sent(), "entries follow those that were sent");
         let last = slice.last();
         assert!(last.term <= self.term, "entries of a later term in the name of term {}", self.term);
         self.next = last.index.next();
         self.commit_sent = self.commit_sent.max(commit);
         self.sent_at = now;
-        Ok(Some(Append {
+        Append {
             term: self.term,
             previous: slice.previous,
             entries_term: slice.term,
@@ -71,7 +77,7 @@ impl LogStream {
             commit,
             sent_at: now,
             unheard: self.heard_at.map_or(Duration::ZERO, |at| now.since(at)),
-        }))
+        }
     }
 
     /// Everything up to here has been sent.
