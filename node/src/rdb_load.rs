@@ -63,6 +63,8 @@ pub struct Loaded {
     pub expired: u64,
     /// Collections without elements, passed over.
     pub empty: u64,
+    /// Where it ends in the file.
+    pub bytes: u64,
 }
 
 /// For INFO: what the last load has found.
@@ -102,7 +104,7 @@ pub fn load_dump(server: &Server, settings: &Settings) -> Result<(), String> {
     for module in &loaded.facts.modules {
         tracing::warn!(module, "the file holds data of a module, which was passed over");
     }
-    let Loaded { keys, expired, empty, facts } = loaded;
+    let Loaded { keys, expired, empty, facts, bytes: _ } = loaded;
     server.last_load.keys.store(keys, Ordering::Relaxed);
     server.last_load.expired.store(expired, Ordering::Relaxed);
     *server.functions.lock() = facts.functions;
@@ -158,6 +160,7 @@ pub fn load<R: Read>(
         keys: work.keys.into_inner(),
         expired: work.expired.into_inner(),
         empty: work.empty.into_inner(),
+        bytes: reader.offset(),
     })
 }
 

@@ -14,6 +14,7 @@ use super::format::parse_entries;
 use super::manifest::Manifest;
 use super::reader::{Fault, FileReader, Record};
 use crate::rdb;
+use crate::rdb::file::has_magic;
 
 /// Whether to mend what is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +102,10 @@ fn check_manifest(path: &Path, mode: Mode) -> Result<(String, bool), String> {
 fn check_one(path: &Path, mode: Mode, place: Place) -> Result<(String, bool), String> {
     let failed = |e: io::Error| format!("can't read '{}': {e}", path.display());
     let mut file = File::open(path).map_err(failed)?;
-    let mut magic = [0; 5];
-    let length = file.read(&mut magic).map_err(failed)?;
+    let mut begin = [0; 8];
+    let length = file.read(&mut begin).map_err(failed)?;
     file.rewind().map_err(failed)?;
-    if magic[..length] == *b"REDIS" || magic[..length] == *b"VALKE" {
+    if has_magic(&begin[..length]) {
         let total = file.metadata().map_err(failed)?.len();
         let report = rdb::check::check(file, Some(total));
         return Ok((format!("{}: {report}", path.display()), report.error.is_none()));

@@ -42,14 +42,24 @@ impl Directory {
     /// # Errors
     /// One line for the operator.
     pub fn read_manifest(&self) -> Result<Option<Manifest>, String> {
-        let path = self.manifest_path();
-        match fs::read(&path) {
-            Ok(text) => {
-                let manifest = Manifest::parse(&text).map_err(|e| format!("{}, {e}", path.display()))?;
+        match self.existing_manifest()? {
+            Some(manifest) => {
                 self.finish_adoption(&manifest)?;
                 Ok(Some(manifest))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.adopt_single_file(),
+            None => self.adopt_single_file(),
+        }
+    }
+
+    /// As [`Directory::read_manifest`], but nothing is moved.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn existing_manifest(&self) -> Result<Option<Manifest>, String> {
+        let path = self.manifest_path();
+        match fs::read(&path) {
+            Ok(text) => Manifest::parse(&text).map(Some).map_err(|e| format!("{}, {e}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("can't read '{}': {error}", path.display())),
         }
     }

@@ -36,21 +36,9 @@ pub struct Manifest {
     pub kept: Vec<AofFile>,
 }
 
-/// What a base file holds, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BaseFormat {
-    Rdb,
-    Commands,
-}
-
 impl AofFile {
     pub fn incremental(prefix: &str, seq: u64) -> AofFile {
         AofFile { name: format!("{prefix}.{seq}.incr.aof"), seq }
-    }
-
-    /// A base's format; any file may begin with the signature of an RDB file, whatever it is called.
-    pub fn base_format(&self) -> BaseFormat {
-        if self.name.ends_with(".rdb") { BaseFormat::Rdb } else { BaseFormat::Commands }
     }
 }
 

@@ -146,11 +146,8 @@ impl Aof {
     /// BGREWRITEAOF.
     ///
     /// # Errors
-    /// One is running, or there is nothing to rewrite.
+    /// One is running.
     pub fn begin_rewrite(&self, server: &Arc<Server>) -> Result<(), Refused> {
-        if !self.status().enabled {
-            return Err(Refused::Disabled);
-        }
         self.rewrite.lock().begin(clock::monotonic())?;
         rewrite::start(server, directory(&server.settings()));
         Ok(())

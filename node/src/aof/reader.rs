@@ -240,7 +240,11 @@ impl FileReader {
         Ok(None)
     }
 
-    fn move_to(&mut self, at: u64) -> io::Result<()> {
+    /// What is read next stands there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn move_to(&mut self, at: u64) -> io::Result<()> {
         self.input.seek(SeekFrom::Start(at))?;
         self.window.clear();
         (self.start, self.at) = (0, at);

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,13 +26,14 @@ use keyward_proto::resp::Args;
 use super::directory::Directory;
 use super::file::BatchSpan;
 use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
-use super::manifest::{AofFile, BaseFormat, Manifest};
+use super::manifest::{AofFile, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record};
 use crate::clients::Client;
 use crate::clock;
 use crate::execute::{Executor, Touched, touched};
 use crate::keyspace::DbIndex;
 use crate::log::EffectBuffer;
+use crate::rdb::file::has_magic;
 use crate::rdb_load;
 use crate::server::Server;
 use crate::session::Session;
@@ -239,12 +241,19 @@ impl Loader<'_> {
             let opened =
                 directory.open(&file.name).map_err(|e| format!("can't open '{}': {e}", path.display()))?;
             let is_base = manifest.base.as_ref() == Some(file);
-            if is_base && file.base_format() == BaseFormat::Rdb {
-                self.load_base(opened, &path)?;
-                continue;
+            let mut from = 0;
+            if is_base && begins_as_rdb(&opened) {
+                let size = opened.metadata().map_or(0, |metadata| metadata.len());
+                let same = opened.try_clone().map_err(|e| format!("can't read '{}': {e}", path.display()))?;
+                from = self.load_base(same, &path)?;
+                // A file from before there were directories goes on with commands.
+                if from == size {
+                    continue;
+                }
             }
             self.db = 0;
-            let FileEnd { len, batches, annotated, follows } = self.load_file(opened, &path, is_last)?;
+            let FileEnd { len, batches, annotated, follows } =
+                self.load_file(opened, &path, from, is_last)?;
             self.barrier()?;
             if is_last && !is_base && annotated {
                 resume = Some(Resume { file: file.clone(), len, batches, follows });
@@ -255,7 +264,8 @@ impl Loader<'_> {
         Ok(Recovered { manifest, resume, applied, entries: self.entries })
     }
 
-    fn load_base(&mut self, file: File, path: &Path) -> Result<(), String> {
+    /// Returns where what the file holds as RDB ends.
+    fn load_base(&mut self, file: File, path: &Path) -> Result<u64, String> {
         let size = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
         // When a key goes is said by the log behind the base.
         let options = rdb_load::Options::new(&self.server.settings(), None);
@@ -269,7 +279,7 @@ impl Loader<'_> {
         })?;
         self.has_base |= loaded.keys > 0;
         *self.server.functions.lock() = loaded.facts.functions;
-        Ok(())
+        Ok(loaded.bytes)
     }
 
     /// Makes the log what the files say. Returns up to where the keyspace contains it, and whether the last file can be
@@ -301,9 +311,10 @@ impl Loader<'_> {
         Ok((applied, annotated))
     }
 
-    fn load_file(&mut self, file: File, path: &Path, is_last: bool) -> Result<FileEnd, String> {
+    fn load_file(&mut self, file: File, path: &Path, from: u64, is_last: bool) -> Result<FileEnd, String> {
         let unreadable = |e: std::io::Error| format!("can't read '{}': {e}", path.display());
         let mut reader = FileReader::new(file).map_err(unreadable)?;
+        reader.move_to(from).map_err(unreadable)?;
         let mut batches = VecDeque::new();
         let mut ends_plain = false;
         let mut follows = self.last.index;
@@ -565,6 +576,12 @@ impl Loader<'_> {
         while wait.recv().is_ok() {}
         self.failure.take()
     }
+}
+
+/// Whatever it is called.
+fn begins_as_rdb(file: &File) -> bool {
+    let mut begin = [0; 8];
+    file.read_exact_at(&mut begin, 0).is_ok() && has_magic(&begin)
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@
 //!    a manifest in place that names the new base and the files since; the others are deleted.
 //!
 //! Until step 3 the old files stay valid and complete; whatever goes wrong before it leaves nothing but a file more.
+//!
+//! With `appendonly no` there is no writer: the snapshot becomes the base of a directory without incremental files, as
+//! in Valkey.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -21,7 +24,7 @@ use keyward_proto::time::Monotonic;
 
 use super::Order;
 use super::directory::Directory;
-use super::manifest::AofFile;
+use super::manifest::{AofFile, Manifest};
 use crate::clock;
 use crate::process;
 use crate::server::Server;
@@ -39,8 +42,6 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 pub enum Refused {
     #[error("Background append only file rewriting already in progress")]
     AlreadyRunning,
-    #[error("Background append only file rewriting needs 'appendonly yes'")]
-    Disabled,
 }
 
 /// What INFO tells.
@@ -137,9 +138,13 @@ pub(super) fn start(server: &Arc<Server>, directory: Directory) {
 fn run(server: &Arc<Server>, directory: &Directory) {
     process::run_in_background();
     let started = clock::monotonic();
-    sync_current(directory);
     let temporary = directory.path_of(&format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
-    let result = write_base(server, directory, &temporary);
+    let result = if server.aof.status().enabled {
+        sync_current(directory);
+        write_base(server, directory, &temporary)
+    } else {
+        write_base_only(server, directory, &temporary)
+    };
     let now = clock::monotonic();
     match &result {
         Ok(bytes) => {
@@ -185,6 +190,30 @@ fn write_base(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> 
     Ok(written.bytes)
 }
 
+/// As [`write_base`], for a node that does not write its log to disk.
+fn write_base_only(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> Result<u64, String> {
+    directory.create().map_err(|e| format!("can't create the directory: {e}"))?;
+    let stream = server.snapshots.request(server, Box::new(|_| {}));
+    let functions = server.functions.lock().clone();
+    let never = AtomicBool::new(false);
+    let written = write_to(temporary, &server.settings(), stream, &functions, &never, Purpose::AofBase);
+    let written = written.map_err(|e| e.to_string())?;
+    // Whoever switches the writer on or off has the directory for himself.
+    let _switching = server.aof.switching.lock();
+    if server.aof.status().enabled {
+        return Err("'appendonly' was switched on meanwhile".into());
+    }
+    let old = directory.existing_manifest()?.unwrap_or_default();
+    let in_place = name_base(directory, temporary).and_then(|base| {
+        let history = old.files().chain(&old.history).cloned().collect();
+        let mut manifest = Manifest { base: Some(base), history, ..Manifest::default() };
+        directory.write_manifest(&manifest)?;
+        directory.delete_history(&mut manifest)
+    });
+    in_place.map_err(|e| format!("can't put the new base in place: {e}"))?;
+    Ok(written.bytes)
+}
+
 /// The writer has to sync the file when it leaves it: the less there is to do then the shorter clients wait.
 fn sync_current(directory: &Directory) {
     let manifest = directory.read_manifest().ok().flatten().unwrap_or_default();
@@ -196,7 +225,7 @@ fn sync_current(directory: &Directory) {
 
 /// Gives the base the name that the next manifest will know it by.
 fn name_base(directory: &Directory, temporary: &Path) -> io::Result<AofFile> {
-    let manifest = directory.read_manifest().map_err(io::Error::other)?.unwrap_or_default();
+    let manifest = directory.existing_manifest().map_err(io::Error::other)?.unwrap_or_default();
     let name = manifest.next_base(directory.prefix());
     std::fs::rename(temporary, directory.path_of(&name.name))?;
     directory.sync()?;

@@ -67,8 +67,6 @@ pub(in crate::command) fn lastsave(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Co
 }
 
 /// `BGREWRITEAOF`
-///
-/// Differs from Valkey: with `appendonly no` there is nothing to rewrite, and it says so.
 pub(in crate::command) fn bgrewriteaof(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let Some(server) = ctx.server.shared_self() else { return Err(CommandError::err("the node is ending")) };
     server.aof.begin_rewrite(&server).map_err(|e| CommandError::err(e.to_string()))?;
