@@ -31,6 +31,8 @@ pub struct Settings {
     pub value_len: usize,
     /// Commands of one measurement without pipelining; with pipelines it grows.
     pub requests: usize,
+    /// Directives for both servers.
+    pub server_args: Vec<String>,
     pub keyward_args: Vec<String>,
 }
 
@@ -66,6 +68,7 @@ pub fn plain(settings: &Settings) -> Result<String, String> {
     for &threads in &settings.io_threads {
         let count = threads.to_string();
         let mut args = vec!["--io-threads", &count];
+        args.extend(settings.server_args.iter().map(String::as_str));
         let valkey = Server::valkey(&valkey_dir, &args)?;
         args.extend(settings.keyward_args.iter().map(String::as_str));
         let keyward = Server::keyward(&args)?;
@@ -151,15 +154,16 @@ fn csv_row(text: &str, test: &str) -> Option<Vec<f64>> {
 /// SETs to three nodes, acknowledged by replicas: a Markdown table.
 pub fn replicated(settings: &Settings) -> Result<String, String> {
     let valkey_dir = programs::valkey()?;
-    let valkey = Server::valkey(&valkey_dir, &[])?;
+    let own: Vec<&str> = settings.server_args.iter().map(String::as_str).collect();
+    let valkey = Server::valkey(&valkey_dir, &own)?;
     let port = valkey.port().to_string();
-    let replica = || Server::valkey(&valkey_dir, &["--replicaof", "127.0.0.1", &port]);
+    let replica = || Server::valkey(&valkey_dir, &[&["--replicaof", "127.0.0.1", &port], &own[..]].concat());
     let replicas = [replica()?, replica()?];
     if !wait_until(Duration::from_secs(30), || online_replicas(&valkey) == replicas.len()) {
         return Err("valkey's replicas do not get in sync".into());
     }
     let mut node_args = vec!["--save", "", "--appendonly", "no"];
-    node_args.extend(settings.keyward_args.iter().map(String::as_str));
+    node_args.extend(settings.server_args.iter().chain(&settings.keyward_args).map(String::as_str));
     let mut cluster = Cluster::start(Mode::Replicated, &node_args)?;
     let primary = cluster.wait_until_whole()?;
     let keyward = &cluster.nodes[primary];

@@ -30,6 +30,9 @@ struct Options {
     /// Commands of a measurement without pipelining; up to eight times as many with pipelines.
     #[arg(long, default_value_t = 500_000)]
     requests: usize,
+    /// More flags for both servers, in one argument, such as "--appendonly yes".
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server_args: String,
     /// More flags for keyward-node, in one argument.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     keyward_args: String,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         keys: options.keys / share,
         value_len: options.value_len,
         requests: options.requests / share,
+        server_args: options.server_args.split_whitespace().map(str::to_owned).collect(),
         keyward_args: options.keyward_args.split_whitespace().map(str::to_owned).collect(),
     };
     let table =
