@@ -18,9 +18,20 @@ fn connect(server: &Server) -> Connection {
     Connection::connect(&server.addr()).expect("a started server listens")
 }
 
+/// Whether a zero keeps its sign depends on the encoding that a sorted set had when the score was set, in Valkey too.
+fn without_signs(keyspace: &Keyspace) -> Keyspace {
+    let mut keyspace = keyspace.clone();
+    for text in keyspace.values_mut().filter(|key| key.type_name == "zset").flat_map(|key| &mut key.content) {
+        if text == b"Some(-0.0)" {
+            *text = b"Some(0.0)".to_vec();
+        }
+    }
+    keyspace
+}
+
 #[track_caller]
 fn assert_same(expected: &Keyspace, found: &Keyspace) {
-    let lines = differences(expected, found, false);
+    let lines = differences(&without_signs(expected), &without_signs(found), false);
     assert!(lines.is_empty(), "{} differ:\n{}", lines.len(), lines[..lines.len().min(20)].join("\n"));
 }
 

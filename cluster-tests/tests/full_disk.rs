@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, Mode};
 use cluster_tests::processes::{Server, wait_until};
@@ -60,6 +61,11 @@ impl Drop for SmallDisk {
     }
 }
 
+/// With little patience: what waits for the disk is answered when that has space.
+fn connect(node: &Server) -> Connection {
+    Connection::connect_within(&node.addr(), Duration::from_millis(500)).unwrap()
+}
+
 fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -77,14 +83,17 @@ fn refuses_and_recovers(appendfsync: &str) {
     let program = programs::keyward("keyward-node").unwrap();
     let directives = ["--appendonly", "yes", "--appendfsync", appendfsync];
     let mut node = Server::alone_in(&program, dir, &directives).unwrap();
-    let mut connection = Connection::connect(&node.addr()).unwrap();
+    let mut connection = connect(&node);
     let mut acknowledged = Vec::new();
     let value = "v".repeat(2_000);
     for round in 0..3 {
         for number in 0..400 {
             let key = format!("k{round}:{number}");
-            if call(&mut connection, &["SET", &key, &value]) == "OK" {
-                acknowledged.push(key);
+            match connection.call(&["SET", &key, &value]) {
+                Ok(reply) if reply.string() == "OK" => acknowledged.push(key),
+                Ok(_) => {}
+                // It waits for the disk.
+                Err(_) => connection = connect(&node),
             }
             if number == 100 {
                 disk.fill();
@@ -99,8 +108,9 @@ fn refuses_and_recovers(appendfsync: &str) {
         let info = call(&mut connection, &["INFO", "persistence"]);
         assert!(info.contains("aof_last_write_status:err"), "{info}");
         disk.empty();
-        let is_well = |connection: &mut Connection| call(connection, &["SET", "again", "x"]) == "OK";
-        assert!(wait_until(HEAL_DEADLINE, || is_well(&mut connection)));
+        let is_well =
+            || connect(&node).call(&["SET", "again", "x"]).is_ok_and(|reply| reply.string() == "OK");
+        assert!(wait_until(HEAL_DEADLINE, is_well));
         assert_eq!(call(&mut connection, &["GET", "refused"]), "");
         // The files get smaller, so that there is space for the next round.
         call(&mut connection, &["BGREWRITEAOF"]);
@@ -110,7 +120,7 @@ fn refuses_and_recovers(appendfsync: &str) {
         }));
         node.restart().unwrap();
         node.wait_until_answering().unwrap();
-        connection = Connection::connect(&node.addr()).unwrap();
+        connection = connect(&node);
         for key in &acknowledged {
             assert_eq!(call(&mut connection, &["GET", key]), value, "{key} in round {round}");
         }
