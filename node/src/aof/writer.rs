@@ -738,7 +738,9 @@ mod tests {
             Order::Rotate { at: Position::ZERO, rewrite: Arc::clone(&rewrite) },
             Order::Adopt { base: base.clone(), bytes: 0, rewrite: Arc::clone(&rewrite) },
         ]);
-        (0..3).for_each(|_| drop(writer.step()));
+        for _ in 0..3 {
+            let _next = writer.step();
+        }
         assert!(rewrite.done.load(Ordering::Acquire) && !rewrite.given_up.load(Ordering::Acquire));
         let manifest = directory.read_manifest().unwrap().unwrap();
         assert_eq!((manifest.base, manifest.incremental), (Some(base), vec![AofFile::incremental("a", 2)]));
