@@ -107,6 +107,7 @@ rust() {
   need nft nftables
   need iptables iptables
   need strace strace
+  need faketime faketime
   build
   step "tests in Rust"
   # --show-output prints what was measured.

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -19,6 +19,7 @@ use crate::hosts::Hosts;
 use crate::processes::{Server, free_port, wait_until};
 use crate::programs;
 use crate::resp_client::{Connection, Frame};
+use crate::wall_clocks::WallClocks;
 
 /// How long a healthy server takes to answer a question, at most.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(300);
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub nodes: Vec<Server>,
     /// Where clients find the nodes. A lock, because these may move while clients are running.
     pub node_addrs: Arc<RwLock<Vec<String>>>,
+    /// Of the nodes, if these are not simply the machine's.
+    wall_clocks: Option<WallClocks>,
     /// Nodes first, then sentinels. Goes last: its processes end before it is taken down.
     pub hosts: Hosts,
 }
@@ -84,6 +87,9 @@ const DISK_MEBIBYTES: u32 = 192;
 /// A string key with its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
+/// A key with its value and what PEXPIRETIME says.
+type Entry = (KeyValue, Option<i64>);
+
 /// How clients see a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -101,12 +107,19 @@ impl Cluster {
 
     /// The same, each process on a host of its own if there are [`HOSTS`] of them.
     pub fn start_on(hosts: Hosts, mode: Mode, node_args: &[&str]) -> Result<Self, String> {
-        Self::start_shaped(hosts, mode, Shape::ONE_BY_THREE, node_args)
+        Self::start_shaped(hosts, mode, Shape::ONE_BY_THREE, None, node_args)
     }
 
     /// Any shape, each process on a host of its own if there are [`Shape::hosts`] of them. On hosts of their own nodes
-    /// also have disks of their own.
-    pub fn start_shaped(hosts: Hosts, mode: Mode, shape: Shape, node_args: &[&str]) -> Result<Self, String> {
+    /// also have disks of their own. Sentinels never have wall clocks of their own: the times in their logs tell when
+    /// something happened.
+    pub fn start_shaped(
+        hosts: Hosts,
+        mode: Mode,
+        shape: Shape,
+        wall_clocks: Option<WallClocks>,
+        node_args: &[&str],
+    ) -> Result<Self, String> {
         let sentinel_program = programs::keyward("keyward-sentinel")?;
         let sentinels = start_sentinels(&hosts, &sentinel_program, shape)?;
         let bus =
@@ -117,6 +130,10 @@ impl Cluster {
         let mut nodes = Vec::new();
         for host in 0..shape.nodes() {
             let dir = if hosts.are_namespaces() { small_disk(DISK_MEBIBYTES)? } else { folder()? };
+            let (program, first) = match &wall_clocks {
+                None => (program.clone(), Vec::new()),
+                Some(clocks) => clocks.start_with(host, &program),
+            };
             let node = Server::spawn_at(&hosts, host, &program, free_port(), dir, |port, dir| {
                 let (port, dir) = (port.to_string(), dir.to_string_lossy());
                 let own = [
@@ -127,12 +144,13 @@ impl Cluster {
                     ["--bind", hosts.bind_address()],
                     ["--protected-mode", "no"],
                 ];
-                own.as_flattened().iter().chain(node_args).map(|arg| (*arg).to_owned()).collect()
+                let args = own.as_flattened().iter().chain(node_args).map(|arg| (*arg).to_owned());
+                first.iter().cloned().chain(args).collect()
             })?;
             nodes.push(node);
         }
         let node_addrs = Arc::new(RwLock::new(nodes.iter().map(Server::addr).collect()));
-        let mut cluster = Self { sentinel_program, shape, sentinels, nodes, node_addrs, hosts };
+        let mut cluster = Self { sentinel_program, shape, sentinels, nodes, node_addrs, wall_clocks, hosts };
         cluster.wait_until_whole()?;
         Ok(cluster)
     }
@@ -161,6 +179,22 @@ impl Cluster {
         self.hosts = hosts;
         *self.node_addrs.write().expect("no client panics") = self.nodes.iter().map(Server::addr).collect();
         self.all_hosts().try_for_each(|host| self.process(host).restart())
+    }
+
+    /// Sets the wall clocks of nodes, given by their numbers, so many seconds ahead of this machine's.
+    ///
+    /// # Errors
+    /// They have none of their own.
+    pub fn set_wall_clocks(&self, ahead: &[(usize, i64)]) -> Result<(), String> {
+        let clocks = self.wall_clocks.as_ref().ok_or("the nodes have no wall clocks of their own")?;
+        ahead.iter().try_for_each(|(node, ahead)| clocks.set(*node, *ahead))
+    }
+
+    /// How many seconds the wall clock of a node is ahead of this machine's, as TIME tells it.
+    pub fn wall_clock_ahead(&self, node: usize) -> Option<i64> {
+        let seconds = self.ask(node, &["TIME"])?.items.first()?.integer()?;
+        let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(seconds - i64::try_from(here.as_secs()).ok()?)
     }
 
     /// The shards with their primaries, as the sentinels have them; `None` while one has no primary.
@@ -306,6 +340,10 @@ impl Cluster {
     /// Every string and list and its value as this node has it, sorted; a list as its elements parted by spaces. Asks
     /// for READONLY first.
     pub fn strings(&self, node: usize) -> Result<Vec<KeyValue>, String> {
+        Ok(self.entries(node)?.into_iter().map(|(key_value, _)| key_value).collect())
+    }
+
+    fn entries(&self, node: usize) -> Result<Vec<Entry>, String> {
         let error = |error: &dyn std::fmt::Display| format!("node {node}: {error}");
         let mut connection = Connection::connect(&self.nodes[node].addr()).map_err(|e| error(&e))?;
         connection.call(&["READONLY"]).map_err(|e| error(&e))?;
@@ -317,13 +355,15 @@ impl Cluster {
             for key in &keys.items {
                 connection.send(&[b"GET", key.text()]);
                 connection.send(&[b"LRANGE".as_slice(), key.text(), b"0", b"-1"]);
+                connection.send(&[b"PEXPIRETIME".as_slice(), key.text()]);
             }
             for key in &keys.items {
                 let string = connection.reply().map_err(|e| error(&e))?;
                 let list = connection.reply().map_err(|e| error(&e))?;
+                let expires = connection.reply().map_err(|e| error(&e))?.integer();
                 let elements: Vec<&[u8]> = list.items.iter().map(Frame::text).collect();
                 let value = if string.is_error() { elements.join(&b' ') } else { string.text().to_vec() };
-                found.push((key.text().to_vec(), value));
+                found.push(((key.text().to_vec(), value), expires));
             }
             if next.text() == b"0" {
                 break;
@@ -335,8 +375,8 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Waits until the nodes of each shard hold the same strings and lists; says how many there are, or where they
-    /// differ.
+    /// Waits until the nodes of each shard hold the same strings and lists, with the same expiry; says how many there
+    /// are, or where they differ.
     pub fn wait_until_converged(&self) -> Result<usize, String> {
         let shards = match self.shape.shards {
             1 => vec![(0..self.nodes.len()).collect()],
@@ -348,14 +388,14 @@ impl Cluster {
     fn wait_until_equal(&self, nodes: &[usize]) -> Result<usize, String> {
         let end = Instant::now() + HEAL_DEADLINE;
         loop {
-            let all: Vec<_> = nodes.iter().map(|node| self.strings(*node)).collect::<Result<_, _>>()?;
-            if all.iter().all(|strings| *strings == all[0]) {
+            let all: Vec<_> = nodes.iter().map(|node| self.entries(*node)).collect::<Result<_, _>>()?;
+            if all.iter().all(|entries| *entries == all[0]) {
                 return Ok(all[0].len());
             }
             if end <= Instant::now() {
                 let sizes: Vec<usize> = all.iter().map(Vec::len).collect();
                 let first =
-                    all.iter().flatten().find(|entry| !all.iter().all(|strings| strings.contains(entry)));
+                    all.iter().flatten().find(|entry| !all.iter().all(|entries| entries.contains(entry)));
                 return Err(format!("the nodes hold {sizes:?} keys, and not all of them {first:?}"));
             }
         }

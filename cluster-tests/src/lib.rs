@@ -9,8 +9,8 @@
 //! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
 //!   the same run; [`memory`]: how much it takes.
 //! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
-//! - [`hosts`], [`delay`], [`disks`] and [`chaos`]: network namespaces, and faults of every kind in them under a
-//!   recorded workload.
+//! - [`hosts`], [`delay`], [`disks`], [`wall_clocks`] and [`chaos`]: network namespaces, and faults of every kind in
+//!   them under a recorded workload.
 //! - [`simulation`]: a shard in virtual time, with the real cores of nodes and sentinels, under faults.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
@@ -36,4 +36,5 @@ pub mod programs;
 pub mod resp_client;
 pub mod simulation;
 pub mod snapshot_bench;
+pub mod wall_clocks;
 pub mod writers;

@@ -22,6 +22,7 @@ use crate::disks::Folder;
 use crate::hosts::Hosts;
 use crate::programs;
 use crate::resp_client::Connection;
+use crate::wall_clocks::remove_leftovers;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const START_TRIES: usize = 3;
@@ -279,6 +280,7 @@ impl Drop for Server {
 fn end(child: &mut Child) {
     if child.kill().is_ok() {
         child.wait().expect("a killed child can be waited for");
+        remove_leftovers(child.id());
     }
 }
 

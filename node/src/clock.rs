@@ -1,6 +1,10 @@
 //! The only place that reads a clock; cores take the time as an argument.
+//!
+//! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
+//! any amount at any time, and nothing but expiry and what people read may depend on it. The monotonic clock is asked
+//! for from the kernel without the C library, so that nothing preloaded can touch what leases depend on.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keyward_proto::time::{Monotonic, UnixMillis};
 use rustix::time::{ClockId, clock_gettime};
@@ -15,14 +19,21 @@ pub fn monotonic() -> Monotonic {
 
 /// The wall clock, in milliseconds.
 pub fn unix_millis() -> UnixMillis {
-    let time = clock_gettime(ClockId::Realtime);
-    UnixMillis(time.tv_sec * 1000 + time.tv_nsec / 1_000_000)
+    UnixMillis(since_epoch(Duration::as_millis))
 }
 
 /// The wall clock, in microseconds.
 pub fn unix_micros() -> i64 {
-    let time = clock_gettime(ClockId::Realtime);
-    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+    since_epoch(Duration::as_micros)
+}
+
+/// The wall clock in the units that `count` counts; negative before 1970.
+fn since_epoch(count: impl Fn(&Duration) -> u128) -> i64 {
+    let signed = |time: &Duration| i64::try_from(count(time)).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => signed(&after),
+        Err(before) => -signed(&before.duration()),
+    }
 }
 
 /// How long until `deadline`; zero if it has passed.

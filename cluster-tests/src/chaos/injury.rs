@@ -11,6 +11,7 @@ use crate::cluster::Cluster;
 use crate::delay::Delay;
 use crate::disks::{self, FailingCalls};
 use crate::hosts::Cut;
+use crate::processes::wait_until;
 
 #[derive(Debug)]
 pub(super) enum Injury {
@@ -24,12 +25,14 @@ pub(super) enum Injury {
     },
     FullDisk(usize),
     FailingSync(usize),
+    /// Of these nodes, by so many seconds; back at the end.
+    WallClocks(Vec<(usize, i64)>),
     // These are over when they have been brought about.
     HandOff {
         to: usize,
     },
     RollingRestart,
-    ClockJump {
+    NewMonotonicClock {
         node: usize,
         ahead: u64,
     },
@@ -48,6 +51,7 @@ enum Wound {
     Delayed(#[expect(dead_code, reason = "it delays while it lives")] Delay),
     FullDisk(usize),
     FailingCalls(#[expect(dead_code, reason = "calls fail while it lives")] FailingCalls),
+    WallClocks(Vec<usize>),
 }
 
 /// Brings injuries about, lets them last, and undoes them, also if one of them fails. The cluster may still have to
@@ -58,7 +62,7 @@ enum Wound {
 pub(super) fn inflict(injuries: Vec<Injury>, cluster: &mut Cluster, lasting: Duration) -> Result<(), String> {
     let mut wounds = Vec::new();
     let mut result = Ok(());
-    for injury in merge_cuts(injuries) {
+    for injury in in_order(injuries) {
         match injury.begin(cluster) {
             Ok(wound) => wounds.push(wound),
             Err(error) => {
@@ -77,19 +81,37 @@ pub(super) fn inflict(injuries: Vec<Injury>, cluster: &mut Cluster, lasting: Dur
     result
 }
 
-/// The rules of all cuts are made, and removed, at once.
-fn merge_cuts(injuries: Vec<Injury>) -> Vec<Injury> {
-    let (mut cuts, mut others) = (Vec::new(), Vec::new());
+/// Clocks go wrong first, while every node can be asked for the time. The rules of all cuts are made, and removed, at
+/// once.
+fn in_order(injuries: Vec<Injury>) -> Vec<Injury> {
+    let (mut clocks, mut cuts, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for injury in injuries {
         match injury {
+            Injury::WallClocks(more) => clocks.extend(more),
             Injury::Cut(more) => cuts.extend(more),
             other => others.push(other),
         }
     }
-    if !cuts.is_empty() {
-        others.insert(0, Injury::Cut(cuts));
+    let clocks = (!clocks.is_empty()).then_some(Injury::WallClocks(clocks));
+    let cuts = (!cuts.is_empty()).then_some(Injury::Cut(cuts));
+    clocks.into_iter().chain(cuts).chain(others).collect()
+}
+
+/// How long a clock may take to be seen as wrong.
+const JUMP_DEADLINE: Duration = Duration::from_secs(5);
+/// By how many seconds that may be missed: it is asked for at one moment and compared at another.
+const JUMP_TOLERANCE: i64 = 5;
+
+/// Lets wall clocks jump, and sees to it that clients notice.
+fn jump(cluster: &Cluster, clocks: &[(usize, i64)]) -> Result<(), String> {
+    cluster.set_wall_clocks(clocks)?;
+    for (node, ahead) in clocks {
+        let is_seen = |seen: i64| seen.abs_diff(*ahead) <= JUMP_TOLERANCE.unsigned_abs();
+        if !wait_until(JUMP_DEADLINE, || cluster.wall_clock_ahead(*node).is_some_and(is_seen)) {
+            return Err(format!("the wall clock of node {node} does not jump by {ahead} s"));
+        }
     }
-    others
+    Ok(())
 }
 
 impl Injury {
@@ -118,6 +140,13 @@ impl Injury {
             Injury::FailingSync(node) => {
                 FailingCalls::syncs(cluster.nodes[node].pid()).map(Wound::FailingCalls)
             }
+            Injury::WallClocks(clocks) => {
+                let wound = Wound::WallClocks(clocks.iter().map(|(node, _)| *node).collect());
+                if let Err(error) = jump(cluster, &clocks) {
+                    return wound.heal(cluster).and(Err(error));
+                }
+                Ok(wound)
+            }
             Injury::HandOff { to } => {
                 // A refusal (a replica that has just fallen behind) is an outcome as well.
                 drop(cluster.ask(to, &["CLUSTER", "FAILOVER"]));
@@ -131,7 +160,7 @@ impl Injury {
                 }
                 Ok(Wound::None)
             }
-            Injury::ClockJump { node, ahead } => {
+            Injury::NewMonotonicClock { node, ahead } => {
                 cluster.nodes[node].kill();
                 cluster.hosts.set_clock(node, ahead);
                 let Cluster { nodes, hosts, .. } = cluster;
@@ -159,6 +188,9 @@ impl Wound {
             }
             Wound::Cut => cluster.hosts.heal(),
             Wound::FullDisk(node) => disks::free(cluster.nodes[node].dir()),
+            Wound::WallClocks(nodes) => {
+                cluster.set_wall_clocks(&nodes.iter().map(|node| (*node, 0)).collect::<Vec<_>>())
+            }
         }
     }
 }

@@ -7,9 +7,10 @@
 //!
 //! What the promises demand at any speed is asserted; times are only reported.
 //!
-//! Not among the faults are jumps of the wall clock: the programs read the clock without the C library, so
-//! `libfaketime` does not reach them, and the machine's own clock is not ours to change. Nothing but expiry and log
-//! lines looks at the wall clock; the simulation has clocks that jump and run at different speeds.
+//! Wall clocks jump by up to a day in either direction, those of nodes only: the lines in the sentinels' logs say when
+//! a primary was changed, and sentinels look at no wall clock otherwise. Many keys expire, but in 30 days: whichever
+//! node is asked has to have them. Monotonic clocks differ from node to node, and after a restart; that they run at
+//! different speeds is left to the simulation.
 #![allow(clippy::disallowed_methods, reason = "a shell: measures time")]
 
 pub mod client;
@@ -30,6 +31,7 @@ use crate::cluster::{Cluster, Mode, Shape};
 use crate::delay::Delay;
 use crate::hosts::{Hosts, run as run_program};
 use crate::processes::wait_until;
+use crate::wall_clocks::WallClocks;
 use nemesis::{Fault, Need};
 use pressure::Pressure;
 use report::{Event, Failover, Report};
@@ -80,7 +82,9 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Report
         return Err("no fault is left to inject".into());
     }
     let args: Vec<&str> = settings.node_args.iter().map(String::as_str).collect();
-    let cluster = Cluster::start_shaped(hosts, Mode::Cluster, settings.shape, &args)?;
+    let jumps = faults.iter().any(|fault| fault.needs().contains(&Need::WallClocks));
+    let wall_clocks = jumps.then(|| WallClocks::new(settings.shape.nodes())).transpose()?;
+    let cluster = Cluster::start_shaped(hosts, Mode::Cluster, settings.shape, wall_clocks, &args)?;
     let _delay = match settings.delay_ms {
         Some(most) => Some(Delay::start(&cluster.hosts, 0..=most, settings.seed)?),
         None => None,
@@ -194,12 +198,14 @@ fn possible_faults(settings: &Settings, hosts: &Hosts) -> (Vec<Fault>, Vec<Strin
     let check = |need, check: &dyn Fn() -> Result<(), String>| if is_needed(need) { check() } else { Ok(()) };
     let delays = check(Need::DelayedPackets, &|| Delay::start(hosts, 0..=0, 0).map(drop));
     let tracing = check(Need::Tracing, &|| run_program("strace", &["--version"]));
+    let wall_clocks = check(Need::WallClocks, &|| WallClocks::new(0).map(drop));
     for fault in &settings.faults {
         let obstacle = fault.needs().iter().find_map(|need| match need {
             Need::Namespaces => (!settings.namespaces).then(|| "hosts of its own are needed".to_owned()),
             Need::Persistence => (!persistent).then(|| "--appendonly yes is needed".to_owned()),
             Need::DelayedPackets => delays.clone().err(),
             Need::Tracing => tracing.clone().err(),
+            Need::WallClocks => wall_clocks.clone().err(),
         });
         match obstacle {
             None => possible.push(*fault),

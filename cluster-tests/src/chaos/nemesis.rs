@@ -55,7 +55,13 @@ pub enum Fault {
     /// Packets between hosts take 50 to 500 ms.
     Delay,
     /// A node comes back with another monotonic clock, as after a reboot or on another machine.
-    ClockJump,
+    NewMonotonicClock,
+    /// The wall clock of the running primary is wrong by up to a day, in either direction.
+    WallClockOfPrimary,
+    /// The same for a replica.
+    WallClockOfReplica,
+    /// The same for every node of the shard, each by another amount.
+    WallClocksOfShard,
     /// The disk of a node takes no more.
     FullDisk,
     /// Every sync of a node's files fails.
@@ -64,6 +70,13 @@ pub enum Fault {
     ReplaceSentinel,
     /// Every process ends and comes back at another address.
     MoveEverything,
+}
+
+/// By how many seconds a wall clock is wrong at most.
+const WRONG_MAX: i64 = 24 * 60 * 60;
+
+fn wrong_by(rng: &mut SmallRng) -> i64 {
+    rng.random_range(-WRONG_MAX..=WRONG_MAX)
 }
 
 /// What a fault needs beside processes.
@@ -77,6 +90,8 @@ pub enum Need {
     DelayedPackets,
     /// `strace`.
     Tracing,
+    /// `libfaketime`.
+    WallClocks,
 }
 
 impl Fault {
@@ -103,7 +118,10 @@ impl Fault {
         Fault::MuteReplica,
         Fault::Loss,
         Fault::Delay,
-        Fault::ClockJump,
+        Fault::NewMonotonicClock,
+        Fault::WallClockOfPrimary,
+        Fault::WallClockOfReplica,
+        Fault::WallClocksOfShard,
         Fault::FullDisk,
         Fault::FailingSync,
         Fault::ReplaceSentinel,
@@ -137,13 +155,23 @@ impl Fault {
             | Fault::DeafReplica
             | Fault::MuteReplica
             | Fault::Loss
-            | Fault::ClockJump => &[Need::Namespaces],
+            | Fault::NewMonotonicClock => &[Need::Namespaces],
+            Fault::WallClockOfPrimary | Fault::WallClockOfReplica | Fault::WallClocksOfShard => {
+                &[Need::WallClocks]
+            }
         }
     }
 
-    /// Whether `other` may happen at the same time: a fault of the network, and one of processes that only lasts.
+    /// Whether `other` may happen at the same time: a fault of the network, and one of processes that only lasts; wrong
+    /// clocks, and anything else.
     pub fn goes_with(self, other: Fault) -> bool {
-        self.is_of_network() && other.is_of_processes() || other.is_of_network() && self.is_of_processes()
+        self.is_of_network() && other.is_of_processes()
+            || other.is_of_network() && self.is_of_processes()
+            || self.is_of_wall_clocks() != other.is_of_wall_clocks()
+    }
+
+    fn is_of_wall_clocks(self) -> bool {
+        self.needs().contains(&Need::WallClocks)
     }
 
     fn is_of_network(self) -> bool {
@@ -234,8 +262,14 @@ impl Fault {
             Fault::MuteReplica => cuts(vec![Cut::From(replica)]),
             Fault::Loss => cuts(vec![Cut::Loss(rng.random_range(10..=50))]),
             Fault::Delay => vec![Injury::Delay { milliseconds: 50..=500, seed: rng.random() }],
-            Fault::ClockJump => {
-                vec![Injury::ClockJump { node: either, ahead: rng.random_range(0..10_000_000) }]
+            Fault::NewMonotonicClock => {
+                vec![Injury::NewMonotonicClock { node: either, ahead: rng.random_range(0..10_000_000) }]
+            }
+            Fault::WallClockOfPrimary => vec![Injury::WallClocks(vec![(primary, wrong_by(rng))])],
+            Fault::WallClockOfReplica => vec![Injury::WallClocks(vec![(replica, wrong_by(rng))])],
+            Fault::WallClocksOfShard => {
+                let nodes = std::iter::once(&primary).chain(&shard.replicas);
+                vec![Injury::WallClocks(nodes.map(|node| (*node, wrong_by(rng))).collect())]
             }
             Fault::FullDisk => vec![Injury::FullDisk(either)],
             Fault::FailingSync => vec![Injury::FailingSync(either)],
@@ -272,7 +306,10 @@ impl fmt::Display for Fault {
             Fault::MuteReplica => "replica heard by nobody",
             Fault::Loss => "10 to 50 % packet loss",
             Fault::Delay => "50 to 500 ms delay",
-            Fault::ClockJump => "restart with another clock",
+            Fault::NewMonotonicClock => "restart with another monotonic clock",
+            Fault::WallClockOfPrimary => "wall clock of the primary wrong",
+            Fault::WallClockOfReplica => "wall clock of a replica wrong",
+            Fault::WallClocksOfShard => "all wall clocks wrong",
             Fault::FullDisk => "full disk",
             Fault::FailingSync => "failing syncs",
             Fault::ReplaceSentinel => "sentinel replaced",

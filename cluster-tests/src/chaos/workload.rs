@@ -1,7 +1,8 @@
 //! Clients that work on a few keys of each kind and record what they did, for the checker.
 //!
 //! Registers (SET, GET), counters (INCR), compare-and-set by WATCH and MULTI, lists (RPUSH, LPOP, LRANGE), and queues
-//! of two lists (RPUSH, LMOVE, BLPOP), which count as one object.
+//! of two lists (RPUSH, LMOVE, BLPOP), which count as one object. Some of the keys expire, but not before wall clocks
+//! that are a day ahead have come back.
 //!
 //! Keys are used for a short while and then replaced by the next generation: a history of some hundred operations is
 //! checked in milliseconds, one of a hundred thousand never. Every other client is impatient, so that what is measured
@@ -35,6 +36,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 const PATIENCE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_millis(200)];
 /// How long the last reads may take together.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// When keys expire, if they do: 30 days, in milliseconds.
+const EXPIRE_MS: &str = "2592000000";
+/// How often counters and lists that were changed are given an expiry.
+const EXPIRED_CHANGES: f64 = 0.3;
 /// BLPOP waits so long, in seconds.
 const BLOCK_SECONDS: &str = "0.05";
 
@@ -268,7 +273,11 @@ impl Worker {
         let command: &[&str] = match &operation {
             StringOperation::Set(value) => {
                 text = value.to_string();
-                &["SET", key, &text]
+                if self.rng.random_bool(0.5) {
+                    &["SET", key, &text, "PX", EXPIRE_MS]
+                } else {
+                    &["SET", key, &text]
+                }
             }
             StringOperation::Incr => &["INCR", key],
             StringOperation::Get | StringOperation::CompareAndSet(..) => &["GET", key],
@@ -277,7 +286,17 @@ impl Worker {
         let invoked = self.now();
         let outcome = self.client.call(key, command);
         let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
+        if operation == StringOperation::Incr && returned.is_some() {
+            self.let_expire(key);
+        }
         self.note_string(key, operation, invoked, returned)
+    }
+
+    /// Not part of the history: it changes no value, whether it is executed or not.
+    fn let_expire(&mut self, key: &str) {
+        if self.rng.random_bool(EXPIRED_CHANGES) {
+            drop(self.client.call(key, &["PEXPIRE", key, EXPIRE_MS]));
+        }
     }
 
     fn note_string(
@@ -308,6 +327,9 @@ impl Worker {
         let is_write = operation != ListOperation::Read;
         let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
         let answered = returned.is_some();
+        if is_write && answered {
+            self.let_expire(key);
+        }
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.lists.entry(key.to_owned()).or_default().push(call);
         answered
