@@ -12,7 +12,7 @@
 //! - [`control`]: the gRPC service for nodes and operators, the failover, the watchdog
 //! - [`resp`]: the Sentinel API for clients
 //! - [`proposals`]: commands on their way into the Raft log
-//! - [`probe`], [`channel`], [`clock`]: connections and time
+//! - [`probe`], [`connections`], [`channel`], [`clock`]: questions to nodes, connections and time
 //! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
 //!
 //! Architecture invariant: steady replication needs none of this; nodes ask only when something changes.
@@ -22,6 +22,7 @@ pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod control;
 pub mod events;
 pub mod failover;

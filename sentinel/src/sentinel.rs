@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use crate::channel::{join_host_port, lazy};
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::events::Event;
 use crate::health::Health;
 use crate::proposals::{self, Proposal};
@@ -52,6 +53,8 @@ pub struct Sentinel {
     pub placement: tokio::sync::Mutex<()>,
     /// The watchdog has news.
     pub probed: Notify,
+    /// To the nodes.
+    pub connections: Connections,
     channels: Mutex<BTreeMap<String, Channel>>,
     publications: Mutex<Publications>,
 }
@@ -73,6 +76,7 @@ impl Sentinel {
             failovers: Mutex::default(),
             placement: tokio::sync::Mutex::default(),
             probed: Notify::new(),
+            connections: Connections::default(),
             channels: Mutex::default(),
             publications: Mutex::default(),
         }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::join_all;
 use keyward_proto::ids::{NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
@@ -297,13 +296,7 @@ pub struct NodeStatus {
 
 async fn status(sentinel: &Sentinel) -> StatusReport {
     let topology = sentinel.current();
-    let reports = join_all(
-        topology
-            .nodes
-            .values()
-            .map(|node| async { (node.id.clone(), probe::ask(&topology, node, ANSWER_LIMIT).await) }),
-    );
-    let reports: BTreeMap<NodeId, Report> = reports.await.into_iter().collect();
+    let reports = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT).await;
     let health = sentinel.health.lock().sentinels.clone();
     let leader = sentinel.leader();
     let sentinels = topology.sentinels.iter().map(|(id, s)| SentinelStatus {

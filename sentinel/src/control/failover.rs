@@ -81,7 +81,7 @@ pub async fn fail_over_locked(
             Ok(case) => case,
             Err(refusal) => return Ok(Err(refusal.to_string())),
         };
-        let answers = ask_members(&case).await;
+        let answers = ask_members(sentinel, &case).await;
         let asked = started.elapsed();
         let change = match case.decide(&answers) {
             Decision::Replace(change) => change,
@@ -112,13 +112,14 @@ pub async fn fail_over_locked(
 }
 
 /// Asks all members at once and stops waiting as soon as the rules allow.
-async fn ask_members(case: &Case<'_>) -> Answers {
-    let mut pending: FuturesUnordered<_> =
-        case.questions()
-            .map(|node| async move {
-                (node.id.clone(), probe::ask(case.topology, node, ANSWER_LIMIT).await.answer)
-            })
-            .collect();
+async fn ask_members(sentinel: &Sentinel, case: &Case<'_>) -> Answers {
+    let mut pending: FuturesUnordered<_> = case
+        .questions()
+        .map(|node| async move {
+            let asked = probe::ask(&sentinel.connections, case.topology, node, ANSWER_LIMIT);
+            (node.id.clone(), asked.await.answer)
+        })
+        .collect();
     let mut answers = Answers::new();
     let mut deadline = Instant::now() + ANSWER_LIMIT * 2;
     let mut decidable = false;
@@ -209,7 +210,7 @@ pub async fn planned(
             .await;
     };
     info!(shard = %shard.id, term = %shard.term, primary = %primary.id, ?target, "an operator asks for a hand-off");
-    match start_handoff(primary, shard, target).await {
+    match start_handoff(sentinel, &topology, primary, shard, target).await {
         Ok(reply) if reply.accepted => Ok(Ok(())),
         Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),
         Err(reason) => {
@@ -219,7 +220,10 @@ pub async fn planned(
     }
 }
 
+/// Over a connection on which the primary has answered just now: the request itself is not sent twice.
 async fn start_handoff(
+    sentinel: &Sentinel,
+    topology: &Topology,
     primary: &Node,
     shard: &Shard,
     target: Option<&NodeId>,
@@ -229,11 +233,13 @@ async fn start_handoff(
         term: shard.term.get(),
         target: target.map(|id| id.as_str().to_owned()).unwrap_or_default(),
     };
-    let connected = timeout(ANSWER_LIMIT * 2, probe::connect(primary)).await;
-    let mut client = match connected {
-        Ok(Ok(client)) => client,
-        Ok(Err(Answer::Refused)) => return Err("nobody listens there"),
-        Ok(Err(Answer::Silent | Answer::Status(_))) | Err(_) => return Err("no answer in time"),
+    let (report, client) = probe::reach(&sentinel.connections, topology, primary, ANSWER_LIMIT * 2).await;
+    let Some(mut client) = client else {
+        return Err(match report.answer {
+            Answer::Refused => "nobody listens there",
+            Answer::Status(_) => "it has restarted",
+            Answer::Silent => "no answer in time",
+        });
     };
     match timeout(HANDOFF_LIMIT, client.start_handoff(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),

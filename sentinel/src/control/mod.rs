@@ -184,7 +184,8 @@ impl ControlService {
         let removal = Removal::new(&topology, shard, nodes);
         let questions = removal.questions().into_iter().filter_map(|id| topology.nodes.get(id));
         let answers = questions.map(|node| async {
-            let report = probe::ask(&topology, node, failover::ANSWER_LIMIT).await;
+            let connections = &self.sentinel.connections;
+            let report = probe::ask(connections, &topology, node, failover::ANSWER_LIMIT).await;
             let contact = match (&report.answer, &report.status) {
                 (Answer::Status(state), Some(status)) => Some(Contact {
                     usable: state.usable && state.incarnation == node.incarnation,

@@ -41,22 +41,25 @@ pub async fn probe_all(sentinel: Arc<Sentinel>) {
     loop {
         tick.tick().await;
         let topology = sentinel.current();
-        let nodes = topology.nodes.values().map(|node| async {
-            let (report, address) =
-                tokio::join!(probe::ask(&topology, node, ANSWER_LIMIT), resolve(&node.host, node.port));
-            (node.id.clone(), report, address)
-        });
+        sentinel.connections.follow(&topology);
+        let nodes = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT);
+        let addresses = topology
+            .nodes
+            .values()
+            .map(|node| async { (node.id.clone(), resolve(&node.host, node.port).await) });
         let sentinels =
             topology.sentinels.keys().map(|id| async { (*id, sentinel_answers(&sentinel, *id).await) });
-        let (nodes, sentinels) = tokio::join!(join_all(nodes), join_all(sentinels));
+        let (nodes, addresses, sentinels) = tokio::join!(nodes, join_all(addresses), join_all(sentinels));
         let mut changes = Vec::new();
         {
             let mut health = sentinel.health.lock();
-            for (id, report, address) in nodes {
+            for (id, report) in nodes {
                 if let Some(is_down) = health.note_node(now(), down_after, &id, report.answer, report.status)
                 {
                     changes.push((id.clone(), is_down));
                 }
+            }
+            for (id, address) in addresses {
                 if let Some(node) = health.nodes.get_mut(&id)
                     && address.is_some()
                 {

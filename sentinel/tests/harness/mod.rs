@@ -276,13 +276,11 @@ impl TestNode {
         let service = NodeControlServer::new(Answering { n: self.n, state: self.state.clone() });
         let server = Server::builder()
             .add_service(service)
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                result = server => result.unwrap(),
-                _ = stopped => {}
-            }
-        });
+            // Connections end too, as they do with a process.
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+                drop(stopped.await);
+            });
+        let task = tokio::spawn(async move { server.await.unwrap() });
         self.server = Some((stop, task));
     }
 
@@ -294,11 +292,16 @@ impl TestNode {
         }
     }
 
-    pub async fn restart(&mut self, group: &Group) {
+    /// Another process at the same address.
+    pub async fn serve_again(&mut self) {
         self.stop().await;
         let listener = eventually("the port", async || TcpListener::bind(self.address).await.ok()).await;
         self.nonce += 1;
         self.serve(listener);
+    }
+
+    pub async fn restart(&mut self, group: &Group) {
+        self.serve_again().await;
         self.register(group).await;
     }
 

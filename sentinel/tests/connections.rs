@@ -1,0 +1,207 @@
+//! Questions to a node over real sockets: which connections they use, and what becomes of the answers.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "the test spawns servers and measures times")]
+
+mod harness;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harness::{TestNode, id};
+use keyward_proto::ids::{Incarnation, Position};
+use keyward_proto::topology::{Node, Topology};
+use keyward_sentinel::connections::Connections;
+use keyward_sentinel::failover::Answer;
+use keyward_sentinel::probe;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Long enough for a busy machine; whoever does not answer at all costs as much.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// A wire to a node, on which connections can get stuck as they do in a partition: nothing comes through, and nothing
+/// is closed.
+struct Wire {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    /// Connections up to this number are stuck.
+    stuck: watch::Sender<usize>,
+}
+
+impl Wire {
+    async fn to(node: SocketAddr) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (stuck, watched) = watch::channel(0);
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(carry(client, node, number, watched.clone()));
+            }
+        });
+        Wire { address, accepted, stuck }
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    fn get_stuck(&self) {
+        self.stuck.send_replace(self.accepted());
+    }
+}
+
+async fn carry(mut client: TcpStream, node: SocketAddr, number: usize, mut stuck: watch::Receiver<usize>) {
+    let Ok(mut server) = TcpStream::connect(node).await else { return };
+    let gets_stuck = async { drop(stuck.wait_for(|last| number <= *last).await) };
+    let is_stuck = tokio::select! {
+        biased;
+        () = gets_stuck => true,
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => false,
+    };
+    if is_stuck {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Node `n` as the topology has it.
+fn node_at(n: u8, address: SocketAddr, incarnation: u64) -> Node {
+    Node {
+        id: id(n),
+        incarnation: Incarnation::new(incarnation),
+        start_nonce: 1,
+        host: address.ip().to_string(),
+        port: address.port(),
+        bus_port: address.port(),
+        hostname: String::new(),
+        zone: String::new(),
+        replica_priority: 100,
+        shard: None,
+        cluster_enabled: true,
+        program_version: String::new(),
+        registered_last: Position::ZERO,
+    }
+}
+
+async fn ask(connections: &Connections, node: &Node) -> Answer {
+    probe::ask(connections, &Topology::default(), node, LIMIT).await.answer
+}
+
+fn incarnation(answer: &Answer) -> Option<u64> {
+    match answer {
+        Answer::Status(state) => Some(state.incarnation.get()),
+        Answer::Refused | Answer::Silent => None,
+    }
+}
+
+#[tokio::test]
+async fn one_connection_serves_all_questions_until_the_node_moves_or_leaves() {
+    let server = TestNode::start(1).await;
+    let wire = Wire::to(server.address).await;
+    let connections = Connections::default();
+    let node = node_at(1, wire.address, 0);
+    for _ in 0..5 {
+        assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+    }
+    assert_eq!(wire.accepted(), 1);
+
+    let mut topology = Topology::default();
+    topology.nodes.insert(id(1), node.clone());
+    connections.follow(&topology);
+    assert!(connections.take(&node).is_some_and(|client| {
+        connections.keep(&node, client);
+        true
+    }));
+    let moved = node_at(1, server.address, 0);
+    assert!(connections.take(&moved).is_none(), "it leads to another address");
+    ask(&connections, &node).await;
+    assert!(connections.take(&node_at(1, wire.address, 1)).is_none(), "it leads to an earlier process");
+    ask(&connections, &node).await;
+    connections.follow(&Topology::default());
+    assert!(connections.take(&node).is_none(), "the node has left");
+}
+
+#[tokio::test]
+async fn questions_at_the_same_time_have_connections_of_their_own() {
+    let server = TestNode::start(1).await;
+    let wire = Wire::to(server.address).await;
+    let connections = Connections::default();
+    let node = node_at(1, wire.address, 0);
+    let answers = tokio::join!(ask(&connections, &node), ask(&connections, &node));
+    assert_eq!((incarnation(&answers.0), incarnation(&answers.1)), (Some(0), Some(0)));
+    assert_eq!(wire.accepted(), 2);
+    ask(&connections, &node).await;
+    assert_eq!(wire.accepted(), 2, "one of them was kept");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_is_known_to_be_dead_at_once() {
+    let mut server = TestNode::start(1).await;
+    let connections = Connections::default();
+    let node = node_at(1, server.address, 0);
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+    server.stop().await;
+    let start = Instant::now();
+    assert_eq!(ask(&connections, &node).await, Answer::Refused);
+    assert!(start.elapsed() < LIMIT / 16, "nobody waits for the kept connection: {:?}", start.elapsed());
+    assert!(connections.take(&node).is_none());
+}
+
+#[tokio::test]
+async fn another_process_at_the_address_answers_for_itself() {
+    let mut server = TestNode::start(1).await;
+    let connections = Connections::default();
+    let node = node_at(1, server.address, 0);
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+    server.serve_again().await;
+    server.state.lock().incarnation = 7;
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(7), "it says that it has restarted");
+    assert!(connections.take(&node).is_none(), "the topology does not know that process");
+
+    let other = node_at(2, server.address, 7);
+    assert_eq!(ask(&connections, &other).await, Answer::Refused, "node 2 is not there");
+    assert!(connections.take(&other).is_none());
+}
+
+#[tokio::test]
+async fn a_kept_connection_proves_nothing_but_life() {
+    let server = TestNode::start(1).await;
+    let connections = Connections::default();
+    let known = node_at(1, server.address, 0);
+    assert_eq!(incarnation(&ask(&connections, &known).await), Some(0));
+    // As if the connection that is kept for node 2 led to node 1.
+    let other = TestNode::start(2).await;
+    let node = node_at(2, other.address, 0);
+    connections.keep(&node, connections.take(&known).unwrap());
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0), "over a new connection");
+    assert!(connections.take(&node).is_some());
+}
+
+#[tokio::test]
+async fn a_stuck_connection_costs_little_and_a_silent_node_no_more_than_the_limit() {
+    let server = TestNode::start(1).await;
+    let wire = Wire::to(server.address).await;
+    let connections = Connections::default();
+    let node = node_at(1, wire.address, 0);
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+    wire.get_stuck();
+    let start = Instant::now();
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0), "a new connection works");
+    assert!(start.elapsed() < LIMIT / 2, "{:?}", start.elapsed());
+    assert_eq!(wire.accepted(), 2);
+
+    wire.stuck.send_replace(usize::MAX);
+    let limit = Duration::from_millis(200);
+    let start = Instant::now();
+    let report = probe::ask(&connections, &Topology::default(), &node, limit).await;
+    assert_eq!(report.answer, Answer::Silent);
+    assert!(limit <= start.elapsed());
+    assert!(connections.take(&node).is_none(), "the next question starts anew");
+    wire.get_stuck();
+    assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+}
