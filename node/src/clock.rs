@@ -3,6 +3,7 @@
 //! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
 //! any amount at any time, and nothing but expiry and what people read may depend on it. The monotonic clock is asked
 //! for from the kernel without the C library, so that nothing preloaded can touch what leases depend on.
+#![allow(clippy::disallowed_methods, reason = "a shell: reads the clocks")]
 
 use std::time::{Duration, SystemTime};
 
@@ -19,20 +20,23 @@ pub fn monotonic() -> Monotonic {
 
 /// The wall clock, in milliseconds.
 pub fn unix_millis() -> UnixMillis {
-    UnixMillis(since_epoch(Duration::as_millis))
+    UnixMillis(since_epoch(1000, Duration::subsec_millis))
 }
 
 /// The wall clock, in microseconds.
 pub fn unix_micros() -> i64 {
-    since_epoch(Duration::as_micros)
+    since_epoch(1_000_000, Duration::subsec_micros)
 }
 
-/// The wall clock in the units that `count` counts; negative before 1970.
-fn since_epoch(count: impl Fn(&Duration) -> u128) -> i64 {
-    let signed = |time: &Duration| i64::try_from(count(time)).unwrap_or(i64::MAX);
+/// The wall clock in units of which a second has so many; negative before 1970.
+#[inline]
+fn since_epoch(per_second: i64, of_last_second: impl Fn(&Duration) -> u32) -> i64 {
+    let count = |time: Duration| {
+        time.as_secs().cast_signed().wrapping_mul(per_second).wrapping_add(of_last_second(&time).into())
+    };
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => signed(&after),
-        Err(before) => -signed(&before.duration()),
+        Ok(after) => count(after),
+        Err(before) => -count(before.duration()),
     }
 }
 
