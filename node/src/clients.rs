@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering,
-};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_proto::resp::Version;
+use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -69,10 +69,9 @@ pub struct Client {
     pub address: String,
     pub local_address: String,
     pub fd: AtomicI32,
-    /// Milliseconds since the Unix epoch.
-    pub created_at: i64,
-    /// Milliseconds since the Unix epoch.
-    pub last_interaction: AtomicI64,
+    created_at: Monotonic,
+    /// Nanoseconds, as of [`Monotonic`].
+    last_interaction: AtomicU64,
     pub description: Mutex<Description>,
     last_command: AtomicPtr<Row>,
     pushes: Mutex<Pushes>,
@@ -92,14 +91,14 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(id: u64, address: String, local_address: String, now: i64) -> Arc<Client> {
+    fn new(id: u64, address: String, local_address: String, now: Monotonic) -> Arc<Client> {
         Arc::new(Client {
             id,
             address,
             local_address,
             fd: AtomicI32::new(-1),
             created_at: now,
-            last_interaction: AtomicI64::new(now),
+            last_interaction: AtomicU64::new(now.as_nanos()),
             description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
             last_command: AtomicPtr::new(std::ptr::null_mut()),
             pushes: Mutex::default(),
@@ -119,7 +118,21 @@ impl Client {
 
     /// In whose name effects of the log are applied: it is connected to nothing.
     pub fn detached() -> Arc<Client> {
-        Client::new(0, String::new(), String::new(), 0)
+        Client::new(0, String::new(), String::new(), Monotonic::ZERO)
+    }
+
+    pub fn age(&self, now: Monotonic) -> Duration {
+        now.since(self.created_at)
+    }
+
+    #[inline]
+    pub fn note_interaction(&self, now: Monotonic) {
+        self.last_interaction.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// How long ago it last sent something.
+    pub fn idle(&self, now: Monotonic) -> Duration {
+        now.since(Monotonic::from_nanos(self.last_interaction.load(Ordering::Relaxed)))
     }
 
     /// Queues a message; a client that does not read is closed when more than `limit_bytes` wait (0: no limit).
@@ -225,7 +238,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn add(&self, address: String, local_address: String, now: i64) -> Arc<Client> {
+    pub fn add(&self, address: String, local_address: String, now: Monotonic) -> Arc<Client> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Client::new(id, address, local_address, now);
         self.clients.lock().insert(client.id, Arc::clone(&client));

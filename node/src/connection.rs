@@ -50,6 +50,8 @@ const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
 const STALLED_INPUT_BYTES: usize = 1 << 20;
 /// How often WAIT looks at what the replicas hold.
 const WAIT_POLL: Duration = Duration::from_millis(1);
+/// How long a connection waits at least for the end of CLIENT PAUSE.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How much of a file waits for a client that reads it.
 const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
 /// Buffers above this are given back when they are empty.
@@ -513,9 +515,8 @@ impl Connection {
                 (Stall::NotNow { seen: self.thread.gate_events() }, Some(until.since(now)))
             }
             Stop::Paused(until) => {
-                let left = until.saturating_sub(clock::unix_millis().0).max(0);
                 self.thread.server().pause.add_waiting(Arc::clone(&self.client.wake));
-                (Stall::Paused, Some(Duration::from_millis(left.unsigned_abs().max(1))))
+                (Stall::Paused, Some(clock::until(until).max(PAUSE_MIN)))
             }
             Stop::Blocked { waiter, timeout, on_timeout } => {
                 self.client.description.lock().blocked = true;
@@ -554,7 +555,7 @@ impl Connection {
                 self.waited |= timer;
                 timer || *seen != self.thread.gate_events()
             }
-            Stall::Paused => timer || self.thread.server().pause.is_over(clock::unix_millis().0),
+            Stall::Paused => timer || self.thread.server().pause.is_over(clock::monotonic()),
             Stall::Sleep(reply) => {
                 let reply = *reply;
                 if timer {

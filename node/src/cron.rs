@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keyward_proto::time::Monotonic;
+
 use crate::clock;
 use crate::execute::{Eviction, Executor, ExpiryCycle};
 use crate::server::Server;
@@ -38,10 +40,10 @@ pub async fn run(server: Arc<Server>) {
             regular = now + REGULAR;
             server.saves.tick(&server);
             server.aof.tick(&server);
-            close_idle_clients(&server);
-            let closed = close_slow_readers(&server, &mut over_soft_limit, clock::unix_millis().0);
+            close_idle_clients(&server, now);
+            let closed = close_slow_readers(&server, &mut over_soft_limit, now);
             executor.stats.output_buffer_disconnections.add(closed);
-            server.rates.sample(clock::unix_millis().0, &server.stats);
+            server.rates.sample(now, &server.stats);
         }
         let settings = server.settings();
         let mut more_evictions = false;
@@ -52,10 +54,10 @@ pub async fn run(server: Arc<Server>) {
                 server.correct_memory();
                 corrected = server.memory.figure();
             }
-            server.memory.watch_limit(settings.maxmemory, clock::unix_millis().0);
+            server.memory.watch_limit(settings.maxmemory, now);
             limit_clients(&server, settings.maxmemory_clients, &executor.stats);
         }
-        let paused = !server.pause.is_over(clock::unix_millis().0);
+        let paused = !server.pause.is_over(clock::monotonic());
         if !paused {
             more_evictions = executor.evict_cycle(EVICT_MAX) == Eviction::Running;
             if (is_regular || more_expires) && server.active_expire.load(Ordering::Relaxed) {
@@ -73,24 +75,22 @@ pub async fn run(server: Arc<Server>) {
     }
 }
 
-fn close_idle_clients(server: &Server) {
+fn close_idle_clients(server: &Server, now: Monotonic) {
     let Some(timeout) = server.settings().timeout else { return };
-    let oldest = clock::unix_millis().0 - i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     for client in server.clients.all() {
         let d = client.description.lock();
         let waits = d.blocked || d.channels + d.patterns + d.sharded > 0;
-        if !waits && client.last_interaction.load(Ordering::Relaxed) < oldest {
+        if !waits && timeout < client.idle(now) {
             client.kill();
         }
     }
 }
 
 /// Since when clients have been over the soft limit of their output, by their IDs.
-type OverSoftLimit = HashMap<u64, i64>;
+type OverSoftLimit = HashMap<u64, Monotonic>;
 
-/// Closes clients that have been over the soft limit of `client-output-buffer-limit` for too long; `now` in
-/// milliseconds. Returns how many.
-fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: i64) -> u64 {
+/// Closes clients that have been over the soft limit of `client-output-buffer-limit` for too long. Returns how many.
+fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: Monotonic) -> u64 {
     let settings = server.settings();
     let (normal, pubsub) = (settings.output_limit_normal, settings.output_limit_pubsub);
     if normal.soft_bytes == 0 && pubsub.soft_bytes == 0 {
@@ -114,7 +114,7 @@ fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: i64)
         }
         let since = over_since.get(&client.id).copied().unwrap_or(now);
         over_still.insert(client.id, since);
-        if limit.soft_seconds.saturating_mul(1000) <= now.abs_diff(since) && since < now {
+        if Duration::from_secs(limit.soft_seconds) <= now.since(since) && since < now {
             tracing::warn!(
                 client = client.id,
                 "closed: over the soft limit of its output buffer for too long"
@@ -149,6 +149,7 @@ fn limit_clients(server: &Server, limit: usize, stats: &ThreadStats) {
         total -= bytes;
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,9 +172,24 @@ mod tests {
             (6000, 2000, 1),
         ] {
             client.output_buffer_len.store(waiting, Ordering::Relaxed);
-            assert_eq!(close_slow_readers(&server, &mut over_since, now), closed, "at {now}");
+            let at = Monotonic::ZERO + Duration::from_millis(now);
+            assert_eq!(close_slow_readers(&server, &mut over_since, at), closed, "at {now}");
         }
         assert!(client.is_killed());
+    }
+
+    #[test]
+    fn a_client_is_closed_after_its_timeout() {
+        let mut node = TestNode::with_arguments(&["--timeout", "10"]);
+        node.run("PING");
+        let client = Arc::clone(&node.session.client);
+        let server = Arc::clone(node.executor.server());
+        let at = |seconds: u64| Monotonic::ZERO + Duration::from_secs(seconds);
+        client.note_interaction(at(5));
+        for (now, killed) in [(4, false), (15, false), (16, true)] {
+            close_idle_clients(&server, at(now));
+            assert_eq!(client.is_killed(), killed, "at {now}");
+        }
     }
 
     #[test]
@@ -182,7 +198,9 @@ mod tests {
         let server = Arc::clone(node.executor.server());
         node.session.client.output_buffer_len.store(1 << 30, Ordering::Relaxed);
         let mut over_since = OverSoftLimit::default();
-        assert_eq!(close_slow_readers(&server, &mut over_since, 1), 0);
-        assert_eq!(close_slow_readers(&server, &mut over_since, 9_999_999), 0);
+        for seconds in [1, 10_000] {
+            let at = Monotonic::ZERO + Duration::from_secs(seconds);
+            assert_eq!(close_slow_readers(&server, &mut over_since, at), 0);
+        }
     }
 }

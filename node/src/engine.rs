@@ -23,6 +23,7 @@ use crate::clock;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
 use crate::keyspace::DbIndex;
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::log::{Effect, Slice, effects};
@@ -262,9 +263,10 @@ impl Engine for KeyspaceEngine {
         let mut applier = self.applier.lock();
         let Applier { executor, fragments, .. } = &mut *applier;
         let _batch = executor.enter();
-        let now = clock::unix_millis().0;
-        let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, now, EventClasses::default());
-        let limits = self.server.settings().limits;
+        let settings = self.server.settings();
+        let (clock, limits) = (AccessClock::new(clock::monotonic(), settings.lfu), settings.limits);
+        let events = EventClasses::default();
+        let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, 0, clock, events);
         keys.lock_one(slot);
         for group in groups(payload) {
             keys.db = group.db;

@@ -60,8 +60,8 @@ pub enum Stop {
     /// The node may not execute now (no lease, hand-off, change of term): try again when the gate changes, at most
     /// until `grace` has passed.
     NotNow,
-    /// CLIENT PAUSE until this time (milliseconds since the Unix epoch).
-    Paused(i64),
+    /// CLIENT PAUSE until this time.
+    Paused(Monotonic),
     /// The command waits for keys; it goes on with the next request.
     Blocked {
         waiter: Arc<Waiter>,
@@ -104,6 +104,8 @@ pub struct Executor {
     settings: Arc<Settings>,
     routing: Arc<Routing>,
     version: u64,
+    /// When the batch began.
+    now: Monotonic,
     /// The gate's state when the batch began. Whoever changes it waits for the batch to end before relying on it.
     state: GateState,
     /// The database could not be saved, and then writes are refused. Of the same moment.
@@ -141,6 +143,7 @@ impl Executor {
             settings: server.settings(),
             routing: server.routing(),
             version: 0,
+            now: Monotonic::ZERO,
             state: GateState::Loading,
             save_failed: false,
             disk: DiskState::Healthy,
@@ -191,7 +194,8 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let mut guard: GateGuard = Some(self.gate.lock_arc());
         let (now, start) = (clock::unix_millis().0, clock::monotonic());
-        session.client.last_interaction.store(now, Ordering::Relaxed);
+        session.client.note_interaction(start);
+        self.now = start;
         self.state = server.shared.gate.state();
         self.save_failed = server.saves.has_failed()
             && self.settings.stop_writes_on_bgsave_error
@@ -203,11 +207,12 @@ impl Executor {
             mode,
             server.shared.gate.logs(),
             now,
+            AccessClock::new(start, self.settings.lfu),
             self.settings.notify_keyspace_events,
         );
         keys.limits = self.settings.limits;
         if self.settings.lfu.is_some() {
-            keys.set_access_clock(AccessClock::new(now, self.settings.lfu), self.rng.random());
+            keys.set_dice(self.rng.random());
         }
         let mut progress = Progress::default();
         let mut stop = None;
@@ -271,7 +276,7 @@ impl Executor {
             Ok(row) => {
                 session.client.set_last_command(row);
                 confirms = row.has(table::PUBSUB) && row.name.ends_with("subscribe");
-                let mut admission = self.admit(session, row, args, waited, keys.now, progress);
+                let mut admission = self.admit(session, row, args, waited, progress);
                 if self.maxmemory != 0
                     && let Ok(admitted) = &admission
                     && needs_memory(session, row, admitted)
@@ -387,7 +392,6 @@ impl Executor {
         row: &'static Row,
         args: Args<'_>,
         waited: bool,
-        now: i64,
         progress: &mut Progress,
     ) -> Result<Admission, CommandError> {
         let in_transaction = session.transaction.is_some();
@@ -422,7 +426,7 @@ impl Executor {
         {
             return Err(CommandError::coded(SAVE_FAILED));
         }
-        if let Some(until) = self.server.pause.applies(now, may_replicate(session, row)) {
+        if let Some(until) = self.server.pause.applies(self.now, may_replicate(session, row)) {
             return Ok(Admission::Stop(Stop::Paused(until)));
         }
         session.asking = false;
@@ -978,7 +982,8 @@ impl Executor {
     ) -> Result<(), String> {
         let server = Arc::clone(&self.server);
         let events = crate::notify::EventClasses::default();
-        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, events);
+        let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
+        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
         let row = lookup(args).map_err(|e| e.to_string())?;
         if !row.accepts(args.len()) {
             return Err(CommandError::WrongArity(row.name.into()).to_string());
@@ -1009,11 +1014,12 @@ impl Executor {
         run: impl FnOnce(&mut dyn FnMut(u16, Args<'_>)),
     ) {
         let server = Arc::clone(&self.server);
-        let mut keys =
-            Keys::new(&server.keyspace, Mode::Apply, false, 0, crate::notify::EventClasses::default());
         self.refresh();
+        let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
+        let events = crate::notify::EventClasses::default();
+        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, 0, clock, events);
         keys.limits = self.settings.limits;
-        keys.set_access_clock(AccessClock::new(clock::unix_millis().0, self.settings.lfu), self.rng.random());
+        keys.set_dice(self.rng.random());
         match slots {
             Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),

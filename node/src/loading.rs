@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use keyward_proto::time::Monotonic;
+
 use crate::clock;
 
 /// Between two lines in the log.
@@ -13,11 +15,14 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Written by whoever loads, read by INFO.
 #[derive(Debug, Default)]
 pub struct Loading {
-    /// Milliseconds since the Unix epoch; zero: nothing is being loaded.
+    /// Seconds since the Unix epoch; zero: nothing is being loaded.
     started_at: AtomicI64,
+    /// The same moment, in nanoseconds as of [`Monotonic`].
+    started: AtomicU64,
     total_bytes: AtomicU64,
     loaded_bytes: AtomicU64,
-    told_at: AtomicI64,
+    /// Nanoseconds, as of [`Monotonic`].
+    told: AtomicU64,
 }
 
 /// As INFO shows it.
@@ -33,22 +38,22 @@ pub struct Progress {
 impl Loading {
     /// Files of so many bytes are to be loaded.
     pub fn begin(&self, total_bytes: u64) {
-        let now = clock::unix_millis().0;
+        let now = clock::monotonic().as_nanos();
         self.total_bytes.store(total_bytes, Ordering::Relaxed);
         self.loaded_bytes.store(0, Ordering::Relaxed);
-        self.told_at.store(now, Ordering::Relaxed);
-        self.started_at.store(now, Ordering::Release);
+        self.told.store(now, Ordering::Relaxed);
+        self.started.store(now, Ordering::Relaxed);
+        self.started_at.store((clock::unix_millis().0 / 1000).max(1), Ordering::Release);
     }
 
     /// So many bytes more are loaded.
     pub fn advance(&self, bytes: u64) {
         self.loaded_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let now = clock::unix_millis().0;
-        let tell_every = i64::try_from(TELL_EVERY.as_millis()).unwrap_or(i64::MAX);
-        if now - self.told_at.load(Ordering::Relaxed) < tell_every {
+        let now = clock::monotonic();
+        if now.since(Monotonic::from_nanos(self.told.load(Ordering::Relaxed))) < TELL_EVERY {
             return;
         }
-        self.told_at.store(now, Ordering::Relaxed);
+        self.told.store(now.as_nanos(), Ordering::Relaxed);
         if let Some(progress) = self.progress() {
             let Progress { total_bytes, loaded_bytes, eta_seconds, .. } = progress;
             tracing::info!(loaded_bytes, total_bytes, eta_seconds, "loading");
@@ -67,10 +72,11 @@ impl Loading {
         }
         let (total, loaded) =
             (self.total_bytes.load(Ordering::Relaxed), self.loaded_bytes.load(Ordering::Relaxed));
-        let elapsed = u64::try_from(clock::unix_millis().0 - started_at).unwrap_or(0);
+        let started = Monotonic::from_nanos(self.started.load(Ordering::Relaxed));
+        let elapsed = u64::try_from(clock::monotonic().since(started).as_millis()).unwrap_or(u64::MAX);
         let left_millis = elapsed.saturating_mul(total.saturating_sub(loaded)).checked_div(loaded);
         Some(Progress {
-            started_at: started_at / 1000,
+            started_at,
             total_bytes: total,
             loaded_bytes: loaded,
             eta_seconds: left_millis.map_or(1, |ms| i64::try_from(ms / 1000).unwrap_or(i64::MAX)),

@@ -10,10 +10,14 @@
 //!
 //! Pure: the counts are arguments.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use keyward_proto::time::Monotonic;
 
 /// What a thread may keep for itself before it adds it to the shared figure.
 const NOTED_BYTES: i64 = 16 << 10;
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -25,10 +29,10 @@ pub struct UsedMemory {
     being_freed: AtomicUsize,
     startup: AtomicUsize,
     peak: AtomicUsize,
-    /// Milliseconds since the Unix epoch since when more is in use than allowed; zero: not so.
-    exceeded_since: AtomicI64,
-    /// Milliseconds, ever, without the current time.
-    exceeded_total: AtomicI64,
+    /// Since when more is in use than allowed, in nanoseconds as of [`Monotonic`]; zero: not so.
+    exceeded_since: AtomicU64,
+    /// Nanoseconds, ever, without the current time.
+    exceeded_total: AtomicU64,
 }
 
 /// What one thread has already added to the shared figure.
@@ -108,25 +112,26 @@ impl UsedMemory {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Called regularly: whether more than `limit` (zero: none) is in use at the time `now`, in milliseconds. One caller.
-    pub fn watch_limit(&self, limit: usize, now: i64) {
+    /// Called regularly: whether more than `limit` (zero: none) is in use at the time `now`. One caller.
+    pub fn watch_limit(&self, limit: usize, now: Monotonic) {
         let since = self.exceeded_since.load(Ordering::Relaxed);
         let exceeded = limit != 0 && limit < self.counted();
         if exceeded && since == 0 {
-            self.exceeded_since.store(now, Ordering::Relaxed);
+            self.exceeded_since.store(now.as_nanos(), Ordering::Relaxed);
         } else if !exceeded && since != 0 {
-            self.exceeded_total.fetch_add(now - since, Ordering::Relaxed);
+            self.exceeded_total.fetch_add(now.as_nanos().saturating_sub(since), Ordering::Relaxed);
             self.exceeded_since.store(0, Ordering::Relaxed);
         }
     }
 
     /// For how many milliseconds more than the limit was in use, ever and this time.
-    pub fn exceeded_millis(&self, now: i64) -> (i64, i64) {
+    pub fn exceeded_millis(&self, now: Monotonic) -> (u64, u64) {
         let current = match self.exceeded_since.load(Ordering::Relaxed) {
             0 => 0,
-            since => now - since,
+            since => now.as_nanos().saturating_sub(since),
         };
-        (self.exceeded_total.load(Ordering::Relaxed) + current, current)
+        let total = self.exceeded_total.load(Ordering::Relaxed) + current;
+        (total / NANOS_PER_MILLI, current / NANOS_PER_MILLI)
     }
 
     /// CONFIG RESETSTAT.
@@ -155,14 +160,15 @@ mod tests {
     #[test]
     fn the_time_above_the_limit_is_counted() {
         let memory = UsedMemory::default();
+        let at = |millis: u64| Monotonic::from_nanos(millis * NANOS_PER_MILLI);
         memory.correct(0, 500, 0);
-        memory.watch_limit(0, 10);
-        assert_eq!(memory.exceeded_millis(10), (0, 0));
-        memory.watch_limit(400, 20);
-        memory.watch_limit(400, 30);
-        assert_eq!(memory.exceeded_millis(50), (30, 30));
-        memory.watch_limit(600, 60);
-        assert_eq!(memory.exceeded_millis(90), (40, 0));
+        memory.watch_limit(0, at(10));
+        assert_eq!(memory.exceeded_millis(at(10)), (0, 0));
+        memory.watch_limit(400, at(20));
+        memory.watch_limit(400, at(30));
+        assert_eq!(memory.exceeded_millis(at(50)), (30, 30));
+        memory.watch_limit(600, at(60));
+        assert_eq!(memory.exceeded_millis(at(90)), (40, 0));
     }
 
     #[test]

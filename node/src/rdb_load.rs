@@ -242,9 +242,8 @@ impl<'a> Work<'a> {
     }
 
     fn load_chunk(&self, chunk: &Chunk) -> Result<(), FileError> {
-        let now = clock::unix_millis().0;
-        let mut keys = Keys::new(self.keyspace, Mode::Apply, false, now, EventClasses::default());
-        keys.set_access_clock(AccessClock::new(now, self.options.lfu), 0);
+        let clock = AccessClock::new(clock::monotonic(), self.options.lfu);
+        let keys = Keys::new(self.keyspace, Mode::Apply, false, 0, clock, EventClasses::default());
         let mut decoded = Vec::with_capacity(BATCH_LEN);
         let mut counts = Counts::default();
         for spans in chunk.spans.chunks(BATCH_LEN) {

@@ -25,7 +25,7 @@ pub fn run(config: Config) -> Result<(), String> {
     std::env::set_current_dir(&settings.dir)
         .map_err(|e| format!("can't chdir to '{}': {e}", settings.dir.display()))?;
     let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
-    let server = Server::new(config, clock::unix_millis().0, run_id)?;
+    let server = Server::new(config, clock::unix_millis(), clock::monotonic(), run_id)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -179,7 +179,7 @@ async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadH
         let prepared = prepare(stream, &settings);
         let Ok(stream) = prepared else { continue };
         let local = stream.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
-        let client = server.clients.add(peer.to_string(), local, clock::unix_millis().0);
+        let client = server.clients.add(peer.to_string(), local, clock::monotonic());
         let authenticated = settings.requirepass.is_empty();
         if let Err(accepted) = thread.send(Accepted { stream, client, authenticated }) {
             server.clients.remove(accepted.client.id);

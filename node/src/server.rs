@@ -1,9 +1,10 @@
 //! What all threads of a node share.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Node;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -52,8 +53,7 @@ pub struct Server {
     /// Grows with each change of settings or routing, so that threads keep a copy and compare one number.
     version: AtomicU64,
     pub pause: Pause,
-    /// Milliseconds since the Unix epoch.
-    pub started_at: i64,
+    pub started_at: Monotonic,
     /// 40 hexadecimal digits, new at each start.
     pub run_id: String,
     /// Asks the program to end.
@@ -90,8 +90,8 @@ pub struct Replica<'a> {
 /// CLIENT PAUSE: until when which commands wait.
 #[derive(Debug, Default)]
 pub struct Pause {
-    /// Milliseconds since the Unix epoch; zero: no pause.
-    until: AtomicI64,
+    /// Nanoseconds, as of [`Monotonic`]; zero: no pause.
+    until: AtomicU64,
     writes_only: AtomicBool,
     /// Wakes the paused connections when the pause ends early.
     waiting: Mutex<Vec<Arc<Notify>>>,
@@ -99,7 +99,7 @@ pub struct Pause {
 
 impl Pause {
     /// A pause that is there is neither shortened nor made weaker.
-    pub fn extend(&self, now: i64, until: i64, writes_only: bool) {
+    pub fn extend(&self, now: Monotonic, until: Monotonic, writes_only: bool) {
         let mut one_at_a_time = self.waiting.lock();
         let (current, current_writes_only) = self.state();
         let active = now < current;
@@ -108,7 +108,8 @@ impl Pause {
             one_at_a_time.clear();
         }
         self.writes_only.store(writes_only && (!active || current_writes_only), Ordering::Release);
-        self.until.store(if active { until.max(current) } else { until }, Ordering::Release);
+        let until = if active { until.max(current) } else { until };
+        self.until.store(until.as_nanos(), Ordering::Release);
     }
 
     pub fn end(&self) {
@@ -134,25 +135,35 @@ impl Pause {
 
     /// Until when a command has to wait, if it has.
     #[inline]
-    pub fn applies(&self, now: i64, is_write: bool) -> Option<i64> {
-        let until = self.until.load(Ordering::Acquire);
+    pub fn applies(&self, now: Monotonic, is_write: bool) -> Option<Monotonic> {
+        let until = self.until();
         (now < until && (is_write || !self.writes_only.load(Ordering::Acquire))).then_some(until)
     }
 
-    pub fn is_over(&self, now: i64) -> bool {
-        self.until.load(Ordering::Acquire) <= now
+    pub fn is_over(&self, now: Monotonic) -> bool {
+        self.until() <= now
     }
 
     /// Until when commands of some kind wait, and whether only writes do.
-    pub fn state(&self) -> (i64, bool) {
-        (self.until.load(Ordering::Acquire), self.writes_only.load(Ordering::Acquire))
+    pub fn state(&self) -> (Monotonic, bool) {
+        (self.until(), self.writes_only.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn until(&self) -> Monotonic {
+        Monotonic::from_nanos(self.until.load(Ordering::Acquire))
     }
 }
 
 impl Server {
     /// # Errors
     /// Settings that contradict each other.
-    pub fn new(config: Config, now: i64, run_id: String) -> Result<Arc<Server>, String> {
+    pub fn new(
+        config: Config,
+        now: UnixMillis,
+        started_at: Monotonic,
+        run_id: String,
+    ) -> Result<Arc<Server>, String> {
         let settings = config.settings()?;
         let alone = settings.sentinels.is_empty();
         let gate = if alone { Gate::alone() } else { Gate::replicated() };
@@ -174,7 +185,7 @@ impl Server {
             routing: RwLock::default(),
             version: AtomicU64::new(1),
             pause: Pause::default(),
-            started_at: now,
+            started_at,
             run_id,
             shutdown: crate::shutdown::Shutdown::default(),
             replication: OnceLock::new(),
@@ -182,7 +193,7 @@ impl Server {
             auth_failures: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
             snapshots: Snapshots::default(),
-            saves: Saves::new(now / 1000),
+            saves: Saves::new(now.0 / 1000, started_at),
             complete: AtomicBool::new(true),
             me: Weak::clone(me),
             aof: crate::aof::Aof::default(),

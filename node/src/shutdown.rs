@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -15,7 +16,7 @@ use crate::server::Server;
 use crate::snapshot::save::Kind;
 
 /// Writes are held back for at most this while the database is saved.
-const HELD_BACK_MILLIS: i64 = 24 * 3600 * 1000;
+const HELD_BACK: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether the database is saved before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,8 +129,8 @@ impl Shutdown {
             return Ok(());
         }
         // What were written now would be acknowledged and lost.
-        let now = clock::unix_millis().0;
-        server.pause.extend(now, now + HELD_BACK_MILLIS, true);
+        let now = clock::monotonic();
+        server.pause.extend(now, now + HELD_BACK, true);
         let world = Arc::clone(server);
         tokio::task::spawn_blocking(move || world.world.quiesce()).await.map_err(|e| e.to_string())?;
         let result =

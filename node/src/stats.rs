@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 
 use crate::command::table::{ROWS, Row};
@@ -210,19 +211,19 @@ pub struct Rates(Mutex<RateSamples>);
 
 #[derive(Debug, Default)]
 struct RateSamples {
-    /// Time in milliseconds, and commands, bytes in and bytes out until then.
-    last: Option<(i64, [u64; 3])>,
+    /// Time, and commands, bytes in and bytes out until then.
+    last: Option<(Monotonic, [u64; 3])>,
     per_second: [[u64; 3]; RATE_SAMPLES],
     next: usize,
 }
 
 impl Rates {
-    pub fn sample(&self, now: i64, stats: &Stats) {
+    pub fn sample(&self, now: Monotonic, stats: &Stats) {
         let totals =
             [stats.sum(|t| &t.commands), stats.sum(|t| &t.net_in_bytes), stats.sum(|t| &t.net_out_bytes)];
         let mut samples = self.0.lock();
         if let Some((then, before)) = samples.last.replace((now, totals)) {
-            let elapsed = u64::try_from(now - then).unwrap_or(0).max(1);
+            let elapsed = u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX).max(1);
             let at = samples.next;
             for i in 0..totals.len() {
                 samples.per_second[at][i] = totals[i].saturating_sub(before[i]) * 1000 / elapsed;
@@ -263,7 +264,7 @@ mod tests {
         let thread = stats.add_thread();
         for now in 0..=16 {
             thread.commands.add(5);
-            rates.sample(now * 100, &stats);
+            rates.sample(Monotonic::from_nanos(now * 100_000_000), &stats);
         }
         assert_eq!(rates.per_second()[0], 50);
     }

@@ -11,7 +11,7 @@ use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Args, Batch, RequestReader, Version, request::Limits};
 use keyward_proto::slot::Slot;
-use keyward_proto::time::Monotonic;
+use keyward_proto::time::{Monotonic, UnixMillis};
 
 use crate::config::Config;
 use crate::execute::{Executor, Stop};
@@ -47,7 +47,7 @@ impl TestNode {
     pub(crate) fn with_arguments(arguments: &[&str]) -> TestNode {
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
         let config = Config::from_arguments(&arguments).unwrap();
-        TestNode::on(Server::new(config, 0, "0".repeat(40)).unwrap())
+        TestNode::on(Server::new(config, UnixMillis(0), Monotonic::ZERO, "0".repeat(40)).unwrap())
     }
 
     /// Another client of the same server.
@@ -56,7 +56,7 @@ impl TestNode {
     }
 
     fn on(server: Arc<Server>) -> TestNode {
-        let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), 0);
+        let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
         TestNode {
             executor: Executor::new(server),
             session: Session::new(client, true),

@@ -49,7 +49,7 @@ pub fn parse_timeout(argument: &[u8], now: i64) -> Result<u64, CommandError> {
     #[allow(clippy::cast_possible_truncation, reason = "checked above; a cast saturates at the lower end")]
     match milliseconds as i64 {
         ..0 => Err(CommandError::err("timeout is negative")),
-        ms if i64::MAX - now < ms => Err(CommandError::err("timeout is out of range")),
+        ms if i64::MAX.saturating_sub(now) < ms => Err(CommandError::err("timeout is out of range")),
         ms => Ok(ms.unsigned_abs()),
     }
 }

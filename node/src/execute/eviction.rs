@@ -15,6 +15,7 @@ use keyward_proto::time::Monotonic;
 use super::{Executor, Progress};
 use crate::clock;
 use crate::gate::GateState;
+use crate::keyspace::Keyspace;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::eviction::{Eligible, Order, Policy, Pool, SharedWeights, Weights, fill_pool, score};
 use crate::keyspace::keys::{Keys, Mode};
@@ -24,10 +25,10 @@ use crate::process;
 const BETWEEN_LOOKS: u32 = 16;
 /// Draws without a result after which the slots' counts are taken to be out of date.
 const MISSES_MAX: u32 = 8;
-/// Counts are good for so long, in milliseconds.
-const COUNTS_AGE_MAX: i64 = 1000;
-/// Counts that found nothing are good for so long, in milliseconds: a new key may be the first that may be evicted.
-const EMPTY_AGE_MAX: i64 = 10;
+/// Counts are good for so long.
+const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
+/// Counts that found nothing are good for so long: a new key may be the first that may be evicted.
+const EMPTY_AGE_MAX: Duration = Duration::from_millis(10);
 
 /// What a thread keeps between evictions.
 #[derive(Debug, Default)]
@@ -35,25 +36,26 @@ pub(super) struct Evictor {
     policy: Policy,
     pool: Pool,
     weights: Option<Arc<Weights>>,
-    counted_at: i64,
+    counted_at: Monotonic,
 }
 
 impl Evictor {
-    /// The counts by which slots are drawn, at most `age_max` milliseconds old.
+    /// The counts by which slots are drawn, at most `age_max` old.
     fn weights(
         &mut self,
         shared: &SharedWeights,
-        keys: &Keys<'_>,
+        space: &Keyspace,
+        now: Monotonic,
         eligible: Eligible,
-        age_max: i64,
+        age_max: Duration,
     ) -> Arc<Weights> {
         if let Some(weights) = &self.weights
-            && keys.now - self.counted_at < age_max
+            && now.since(self.counted_at) < age_max
         {
             return Arc::clone(weights);
         }
         self.weights = None;
-        let (counted_at, weights) = shared.get(keys.space(), eligible, keys.now, age_max);
+        let (counted_at, weights) = shared.get(space, eligible, now, age_max);
         self.counted_at = counted_at;
         self.weights = Some(Arc::clone(&weights));
         weights
@@ -94,19 +96,19 @@ impl Executor {
         if self.evictor.policy != policy {
             self.evictor = Evictor { policy, ..Evictor::default() };
         }
-        let clock = AccessClock::new(keys.now, self.settings.lfu);
+        let clock = keys.access_clock();
         let server = Arc::clone(&self.server);
         let started = clock::monotonic();
         let (mut rounds, mut misses, mut recounted) = (0, 0, false);
         let shared = &server.eviction_weights;
-        let mut weights = self.evictor.weights(shared, keys, rules.0, COUNTS_AGE_MAX);
+        let mut weights = self.evictor.weights(shared, keys.space(), started, rules.0, COUNTS_AGE_MAX);
         while self.maxmemory < server.memory.counted() {
             if weights.is_empty() || misses == MISSES_MAX {
                 if recounted {
                     return if weights.is_empty() { Eviction::Nothing } else { Eviction::Running };
                 }
-                let age_max = if weights.is_empty() { EMPTY_AGE_MAX } else { 0 };
-                weights = self.evictor.weights(shared, keys, rules.0, age_max);
+                let age_max = if weights.is_empty() { EMPTY_AGE_MAX } else { Duration::ZERO };
+                weights = self.evictor.weights(shared, keys.space(), started, rules.0, age_max);
                 (misses, recounted) = (0, true);
                 continue;
             }
@@ -170,7 +172,8 @@ impl Executor {
             return Eviction::Done;
         }
         let (now, notify) = (clock::unix_millis().0, self.settings.notify_keyspace_events);
-        let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, notify);
+        let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
+        let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
         let mut progress = Progress::default();
         let ended = self.evict(&mut keys, &mut progress, Some(time_max));
         if progress.appended {

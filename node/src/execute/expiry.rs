@@ -13,11 +13,12 @@ use keyward_proto::time::Monotonic;
 
 use super::Executor;
 use crate::clock;
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::keys::{ExpiryWalk, Keys, Mode};
 
 /// Entries that are looked at under one lock.
 const STEP_LEN: usize = 64;
-/// Slots that are looked at between two looks at the clock.
+/// Slots that are looked at between two looks at the clocks.
 const BETWEEN_LOOKS: u16 = 256;
 
 /// Where the walk over the slots is.
@@ -62,20 +63,22 @@ impl Executor {
         if self.expirer.left == 0 {
             self.expirer.left = SLOT_COUNT;
         }
+        let mut now = clock::unix_millis().0;
         while let Some(slot) = self.expirer.left.checked_sub(1).and_then(Slot::new) {
             self.expirer.left -= 1;
             // Most slots have nothing to expire: for them, no more than this look.
             let next = server.keyspace.lock(slot).next_expiry;
             if next != 0
-                && next < clock::unix_millis().0
+                && next < now
                 && self.expire_in_slot(slot, ExpiryWalk::default(), started, time_max) == ExpiryCycle::MoreDue
             {
                 return ExpiryCycle::MoreDue;
             }
-            if self.expirer.left % BETWEEN_LOOKS == BETWEEN_LOOKS - 1
-                && time_max <= clock::monotonic().since(started)
-            {
-                return ExpiryCycle::MoreDue;
+            if self.expirer.left % BETWEEN_LOOKS == BETWEEN_LOOKS - 1 {
+                if time_max <= clock::monotonic().since(started) {
+                    return ExpiryCycle::MoreDue;
+                }
+                now = clock::unix_millis().0;
             }
         }
         ExpiryCycle::Complete
@@ -98,7 +101,9 @@ impl Executor {
                 return ExpiryCycle::Complete;
             }
             let (now, notify) = (clock::unix_millis().0, self.settings.notify_keyspace_events);
-            let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, notify);
+            // Keys are deleted, none is used.
+            let clock = AccessClock::default();
+            let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
             keys.lock_one(slot);
             let next = keys.expire_step(walk, STEP_LEN);
             let index = self.commit_own(&mut keys);

@@ -7,6 +7,8 @@
 //!
 //! Pure: the time and the random number are arguments.
 
+use keyward_proto::time::Monotonic;
+
 /// A new key starts with this, so that it is not evicted before it had a chance to be used.
 const NEW_KEY_COUNTER: u8 = 5;
 const SECONDS_MASK: u32 = 0xff_ffff;
@@ -19,8 +21,9 @@ pub struct Lfu {
     pub decay_minutes: u32,
 }
 
-/// What the access fields of keys used now are set to.
-#[derive(Debug, Clone, Copy)]
+/// What the access fields of keys used now are set to. By the monotonic clock: when the wall clock is set, the order in
+/// which keys were used stays. Fields are meaningless to other nodes and to the next start; they go there as ages.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct AccessClock {
     seconds: u32,
     minutes: u32,
@@ -29,10 +32,15 @@ pub struct AccessClock {
 }
 
 impl AccessClock {
-    /// `now` in milliseconds since the Unix epoch.
-    pub fn new(now: i64, lfu: Option<Lfu>) -> AccessClock {
-        let masked = |n: i64, mask: u32| u32::try_from(n & i64::from(mask)).unwrap_or(0);
-        AccessClock { seconds: masked(now / 1000, SECONDS_MASK), minutes: masked(now / 60_000, 0xffff), lfu }
+    pub fn new(now: Monotonic, lfu: Option<Lfu>) -> AccessClock {
+        let seconds = now.as_nanos() / 1_000_000_000;
+        let masked = |n: u64, mask: u32| u32::try_from(n & u64::from(mask)).unwrap_or(0);
+        AccessClock { seconds: masked(seconds, SECONDS_MASK), minutes: masked(seconds / 60, 0xffff), lfu }
+    }
+
+    /// The field of a key used now, without an LFU policy: INFO shows it.
+    pub fn seconds(&self) -> u32 {
+        self.seconds
     }
 
     pub fn is_lfu(&self) -> bool {
@@ -103,10 +111,14 @@ mod tests {
 
     const LFU: Option<Lfu> = Some(Lfu { log_factor: 10, decay_minutes: 1 });
 
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_nanos(seconds * 1_000_000_000)
+    }
+
     #[test]
     fn idle_time_survives_the_wrap_of_the_clock() {
-        let before = AccessClock::new((0xff_fffe) * 1000, None).of_new_key();
-        let now = AccessClock::new((0x100_0003) * 1000, None);
+        let before = AccessClock::new(at(0xff_fffe), None).of_new_key();
+        let now = AccessClock::new(at(0x100_0003), None);
         assert_eq!(now.idle_seconds(before), 5);
         assert_eq!(now.idle_seconds(now.from_idle_seconds(9)), 9);
         assert_eq!(now.idle_seconds(now.from_idle_seconds(u64::MAX)), SECONDS_MASK);
@@ -114,9 +126,9 @@ mod tests {
 
     #[test]
     fn a_counter_falls_by_one_per_decay_time() {
-        let access = AccessClock::new(0, LFU).from_frequency(100);
-        let after = |minutes: i64, decay_minutes| {
-            AccessClock::new(minutes * 60_000, Some(Lfu { log_factor: 10, decay_minutes })).frequency(access)
+        let access = AccessClock::new(Monotonic::ZERO, LFU).from_frequency(100);
+        let after = |minutes: u64, decay_minutes| {
+            AccessClock::new(at(minutes * 60), Some(Lfu { log_factor: 10, decay_minutes })).frequency(access)
         };
         assert_eq!([after(0, 1), after(30, 1), after(30, 7), after(500, 1)], [100, 70, 96, 0]);
         assert_eq!(after(500, 0), 100);
@@ -125,7 +137,7 @@ mod tests {
     #[test]
     fn a_counter_grows_with_the_logarithm_of_the_accesses() {
         // The table of valkey.conf for a factor of 10: 1000 hits give 18, 100000 give 142; 1M saturate.
-        let clock = AccessClock::new(0, LFU);
+        let clock = AccessClock::new(Monotonic::ZERO, LFU);
         let mut state = 1u64;
         let mut counter_after = |hits: u32| {
             let mut access = clock.of_new_key();

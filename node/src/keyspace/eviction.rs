@@ -10,8 +10,10 @@
 //! Pure: the time (as an [`AccessClock`]) and the dice are arguments.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward_proto::slot::{SLOT_COUNT, Slot};
+use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -141,18 +143,23 @@ pub struct SharedWeights(Mutex<Option<Counted>>);
 #[derive(Debug)]
 struct Counted {
     eligible: Eligible,
-    /// Milliseconds since the Unix epoch.
-    at: i64,
+    at: Monotonic,
     weights: Arc<Weights>,
 }
 
 impl SharedWeights {
-    /// Counts of these keys that are less than `age_max` milliseconds old at the time `now`, and when they were taken.
+    /// Counts of these keys that are less than `age_max` old at the time `now`, and when they were taken.
     /// Only one thread counts, the others wait for it; no slot may be locked by the caller.
-    pub fn get(&self, space: &Keyspace, eligible: Eligible, now: i64, age_max: i64) -> (i64, Arc<Weights>) {
+    pub fn get(
+        &self,
+        space: &Keyspace,
+        eligible: Eligible,
+        now: Monotonic,
+        age_max: Duration,
+    ) -> (Monotonic, Arc<Weights>) {
         let mut last = self.0.lock();
         match &*last {
-            Some(counted) if counted.eligible == eligible && now - counted.at < age_max => {
+            Some(counted) if counted.eligible == eligible && now.since(counted.at) < age_max => {
                 (counted.at, Arc::clone(&counted.weights))
             }
             Some(_) | None => {
@@ -276,7 +283,8 @@ mod tests {
     /// Keys `a0`, `a1` ... in one slot by their hash tag, and single ones elsewhere.
     fn space(names: impl Iterator<Item = (String, Expiry)>) -> Keyspace {
         let space = Keyspace::default();
-        let mut keys = Keys::new(&space, Mode::Primary, false, 0, EventClasses::default());
+        let mut keys =
+            Keys::new(&space, Mode::Primary, false, 0, AccessClock::default(), EventClasses::default());
         for (name, expiry) in names {
             keys.lock_one(Slot::of(name.as_bytes()));
             keys.insert(name.as_bytes(), NewValue::Bytes(b"v"), expiry);
@@ -322,15 +330,17 @@ mod tests {
         let space = space((0..2000).map(|i| (format!("{{t}}{i}"), expiry(i))));
         let weights = Weights::count(&space, Eligible::WithExpiry);
         let (mut rng, mut pool) = (SmallRng::seed_from_u64(7), Pool::default());
-        let clock = AccessClock::new(0, None);
-        fill_pool(&space, &weights, (Eligible::WithExpiry, Order::Ttl), 100, &clock, &mut rng, &mut pool);
+        let clock = AccessClock::default();
+        // One that comes soon after another in the order of hashes, which is new in each process, is seldom drawn.
+        let samples = 100_000;
+        fill_pool(&space, &weights, (Eligible::WithExpiry, Order::Ttl), samples, &clock, &mut rng, &mut pool);
         assert_eq!(&*pool.take().unwrap().key, b"{t}7");
         assert!(Weights::count(&Keyspace::default(), Eligible::All).is_empty());
     }
 
     #[test]
     fn scores_follow_the_order() {
-        let clock = AccessClock::new(100_000, None);
+        let clock = AccessClock::new(Monotonic::from_nanos(100_000_000_000), None);
         let entry = |access, expire_at| Entry::new(b"k", NewValue::Bytes(b""), expire_at, access);
         let score = |entry: &Entry, order| super::score(entry, order, &clock);
         assert!(score(&entry(90, None), Order::Lru) > score(&entry(95, None), Order::Lru));

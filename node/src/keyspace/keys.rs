@@ -118,8 +118,14 @@ fn throw(dice: &Cell<u32>) -> u32 {
 }
 
 impl<'a> Keys<'a> {
-    pub fn new(space: &'a Keyspace, mode: Mode, logging: bool, now: i64, notify: EventClasses) -> Self {
-        let clock = AccessClock::new(now, None);
+    pub fn new(
+        space: &'a Keyspace,
+        mode: Mode,
+        logging: bool,
+        now: i64,
+        clock: AccessClock,
+        notify: EventClasses,
+    ) -> Self {
         Keys {
             space,
             held: Held::None,
@@ -437,11 +443,14 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// What the access fields mean from now on; `seed` is for the dice of LFU counters.
-    pub fn set_access_clock(&mut self, clock: AccessClock, seed: u32) {
-        self.access = clock.of_new_key();
-        self.clock = clock;
+    /// For LFU counters.
+    pub fn set_dice(&mut self, seed: u32) {
         self.dice.set(seed);
+    }
+
+    /// By which access fields are read and written.
+    pub fn access_clock(&self) -> AccessClock {
+        self.clock
     }
 
     /// As [`Keys::read`], for commands that look at a key without using it: its access clock stays.
@@ -1022,7 +1031,8 @@ mod tests {
     /// Effects and value of a command that runs on a key which has expired but was not deleted yet.
     fn run(command: impl FnOnce(&mut Keys<'_>)) -> Vec<String> {
         let space = Keyspace::default();
-        let mut keys = Keys::new(&space, Mode::Primary, true, 100, EventClasses::default());
+        let mut keys =
+            Keys::new(&space, Mode::Primary, true, 100, AccessClock::default(), EventClasses::default());
         keys.lock_one(Slot::of(b"k"));
         keys.insert(b"k", NewValue::Bytes(b"old"), Expiry::At(50));
         command(&mut keys);

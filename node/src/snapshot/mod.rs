@@ -339,7 +339,7 @@ impl RecordEncoder {
     fn new(settings: &Settings) -> RecordEncoder {
         RecordEncoder {
             compression: settings.rdb_compression,
-            clock: AccessClock::new(clock::unix_millis().0, settings.lfu),
+            clock: AccessClock::new(clock::monotonic(), settings.lfu),
             is_lru: settings.maxmemory_policy.is_lru(),
         }
     }

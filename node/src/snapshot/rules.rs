@@ -1,21 +1,23 @@
 //! `save` rules: when a snapshot is due by itself.
 
+use std::time::Duration;
+
 /// `save seconds changes`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SavePoint {
-    pub seconds: i64,
+    pub seconds: u64,
     pub changes: u64,
 }
 
 /// After a failed attempt, at least this long until the next one by rule.
-const RETRY_SECONDS: i64 = 5;
+const RETRY_SECONDS: u64 = 5;
 
-/// What the rules look at. Seconds since the Unix epoch.
+/// What the rules look at. Ages, not times of the wall clock: that may be set back, and nothing would be saved until it
+/// has caught up.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation {
-    pub now: i64,
-    pub last_save: i64,
-    pub last_try: i64,
+    pub since_save: Duration,
+    pub since_try: Duration,
     pub last_try_failed: bool,
     /// Modifications of keys since the last save.
     pub changes: u64,
@@ -25,18 +27,21 @@ pub struct Situation {
 pub fn parse(text: &str) -> Vec<SavePoint> {
     let numbers: Vec<i64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let pair = |pair: &[i64]| {
-        Some(SavePoint { seconds: *pair.first()?, changes: u64::try_from(*pair.get(1)?).unwrap_or(0) })
+        Some(SavePoint {
+            seconds: u64::try_from(*pair.first()?).unwrap_or(0),
+            changes: u64::try_from(*pair.get(1)?).unwrap_or(0),
+        })
     };
     numbers.chunks(2).filter_map(pair).collect()
 }
 
 /// The rule by which a save is due now.
 pub fn due(points: &[SavePoint], situation: Situation) -> Option<SavePoint> {
-    let Situation { now, last_save, last_try, last_try_failed, changes } = situation;
-    if last_try_failed && now - last_try <= RETRY_SECONDS {
+    let Situation { since_save, since_try, last_try_failed, changes } = situation;
+    if last_try_failed && since_try.as_secs() <= RETRY_SECONDS {
         return None;
     }
-    points.iter().copied().find(|point| point.changes <= changes && point.seconds < now - last_save)
+    points.iter().copied().find(|point| point.changes <= changes && point.seconds < since_save.as_secs())
 }
 
 #[cfg(test)]
@@ -47,14 +52,9 @@ mod tests {
     fn a_save_is_due_by_the_first_rule_that_holds() {
         let points = parse("3600 1 300 100 60 10000");
         assert_eq!(points.len(), 3);
-        let check = |elapsed: i64, changes: u64, expect: Option<i64>| {
-            let situation = Situation {
-                now: 10_000 + elapsed,
-                last_save: 10_000,
-                last_try: 0,
-                last_try_failed: false,
-                changes,
-            };
+        let check = |elapsed: u64, changes: u64, expect: Option<u64>| {
+            let since_save = Duration::from_secs(elapsed);
+            let situation = Situation { since_save, since_try: since_save, last_try_failed: false, changes };
             assert_eq!(due(&points, situation).map(|p| p.seconds), expect, "{elapsed} s, {changes} changes");
         };
         check(59, 1_000_000, None);
@@ -69,8 +69,13 @@ mod tests {
     #[test]
     fn after_a_failure_the_next_attempt_waits() {
         let points = parse("1 1");
-        let at = |now: i64| Situation { now, last_save: 0, last_try: 100, last_try_failed: true, changes: 5 };
-        assert_eq!(due(&points, at(105)), None);
-        assert!(due(&points, at(106)).is_some());
+        let after = |seconds: u64| Situation {
+            since_save: Duration::from_secs(100),
+            since_try: Duration::from_secs(seconds),
+            last_try_failed: true,
+            changes: 5,
+        };
+        assert_eq!(due(&points, after(5)), None);
+        assert!(due(&points, after(6)).is_some());
     }
 }

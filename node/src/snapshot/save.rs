@@ -63,9 +63,11 @@ struct State {
     running: Option<Running>,
     last_id: u64,
     is_scheduled: bool,
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch, for who asks.
     last_save: i64,
-    last_try: i64,
+    /// The same moment, for the rules.
+    saved_at: Monotonic,
+    last_try: Monotonic,
     last_background_failed: bool,
     last_background_seconds: i64,
     saves: u64,
@@ -109,14 +111,15 @@ impl State {
 }
 
 impl Saves {
-    /// `now`: seconds since the Unix epoch. What a node holds at its start counts as saved.
-    pub fn new(now: i64) -> Saves {
+    /// `now`: seconds since the Unix epoch, and the same moment. What a node holds at its start counts as saved.
+    pub fn new(now: i64, started_at: Monotonic) -> Saves {
         let state = State {
             running: None,
             last_id: 0,
             is_scheduled: false,
             last_save: now,
-            last_try: 0,
+            saved_at: started_at,
+            last_try: started_at,
             last_background_failed: false,
             last_background_seconds: -1,
             saves: 0,
@@ -191,7 +194,7 @@ impl Saves {
 
     /// Regularly: begins what is scheduled, or due by a rule.
     pub fn tick(&self, server: &Arc<Server>) {
-        let now = clock::unix_millis().0 / 1000;
+        let now = clock::monotonic();
         let settings = server.settings();
         {
             let state = self.state.lock();
@@ -200,9 +203,8 @@ impl Saves {
             }
             let changes = server.stats.sum(|t| &t.changes).saturating_sub(state.saved_changes);
             let situation = Situation {
-                now,
-                last_save: state.last_save,
-                last_try: state.last_try,
+                since_save: now.since(state.saved_at),
+                since_try: now.since(state.last_try),
                 last_try_failed: state.last_background_failed,
                 changes,
             };
@@ -237,7 +239,7 @@ impl Saves {
             state.last_id += 1;
             let (id, since) = (state.last_id, clock::monotonic());
             state.running = Some(Running { id, kind, since, cancelled: Arc::clone(&cancelled) });
-            state.last_try = clock::unix_millis().0 / 1000;
+            state.last_try = since;
             if kind == Kind::Background {
                 state.is_scheduled = false;
             }
@@ -265,14 +267,14 @@ impl Saves {
     }
 
     fn finish(&self, server: &Server, id: u64, written: Result<Written, Failure>) -> Result<(), String> {
-        let now = clock::unix_millis().0 / 1000;
+        let now = clock::monotonic();
         let mut state = self.state.lock();
         let Some(running) = state.running.take_if(|r| r.id == id) else {
             tracing::info!("a save was cancelled");
             return Err("the save was cancelled".into());
         };
         let kind = running.kind;
-        let elapsed = clock::monotonic().since(running.since);
+        let elapsed = now.since(running.since);
         if kind == Kind::Background {
             state.last_background_seconds = i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX);
         }
@@ -280,7 +282,8 @@ impl Saves {
         match written {
             Ok(Written { beginning, bytes }) => {
                 state.saved_changes = beginning.changes;
-                state.last_save = now;
+                state.last_save = clock::unix_millis().0 / 1000;
+                state.saved_at = now;
                 state.last_background_failed = false;
                 state.saves += 1;
                 self.failed.store(false, Ordering::Relaxed);

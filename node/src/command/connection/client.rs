@@ -1,9 +1,12 @@
 //! CLIENT subcommands that concern the session itself, and those that pause or wake others.
 
+use std::time::Duration;
+
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use crate::clients::Unblock;
+use crate::clock;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help, parse_i64_arg};
 use crate::session::ReplyMode;
 
@@ -108,9 +111,11 @@ pub(in crate::command) fn client_pause(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
     if timeout < 0 {
         return Err(CommandError::err("timeout is negative"));
     }
-    let until =
-        timeout.checked_add(ctx.keys.now).ok_or_else(|| CommandError::err("timeout is out of range"))?;
-    ctx.server.pause.extend(ctx.keys.now, until, writes_only);
+    if timeout.checked_add(ctx.keys.now).is_none() {
+        return Err(CommandError::err("timeout is out of range"));
+    }
+    let now = clock::monotonic();
+    ctx.server.pause.extend(now, now + Duration::from_millis(timeout.unsigned_abs()), writes_only);
     ctx.out.ok();
     Ok(Outcome::Reply)
 }

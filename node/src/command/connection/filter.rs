@@ -1,9 +1,10 @@
 //! Which clients CLIENT LIST and CLIENT KILL mean: all given conditions must hold.
 
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
+use keyward_proto::time::Monotonic;
 
 use super::listing::flags_of;
 use crate::clients::Client;
@@ -107,7 +108,7 @@ impl Filter {
         }
     }
 
-    pub(super) fn selects(&self, client: &Client, me: u64, now: i64) -> bool {
+    pub(super) fn selects(&self, client: &Client, me: u64, now: Monotonic) -> bool {
         !(self.skip_me && client.id == me)
             && self.conditions.iter().all(|(c, negated)| c.holds(client, now) != *negated)
     }
@@ -144,9 +145,9 @@ impl Condition {
         })
     }
 
-    fn holds(&self, client: &Client, now: i64) -> bool {
+    fn holds(&self, client: &Client, now: Monotonic) -> bool {
         let d = client.description.lock();
-        let seconds_since = |then: i64| (now - then) / 1000;
+        let seconds = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         match self {
             Condition::Ids(ids) => ids.contains(&client.id),
             Condition::Type(kind) => {
@@ -169,8 +170,8 @@ impl Condition {
             Condition::LibVersion(version) => *d.lib_version == **version,
             Condition::Db(db) => d.db == *db,
             Condition::Capa(letters) => letters.is_empty() || d.capa_redirect,
-            Condition::MaxAge(age) => *age <= seconds_since(client.created_at),
-            Condition::Idle(idle) => *idle <= seconds_since(client.last_interaction.load(Ordering::Relaxed)),
+            Condition::MaxAge(age) => *age <= seconds(client.age(now)),
+            Condition::Idle(idle) => *idle <= seconds(client.idle(now)),
         }
     }
 }

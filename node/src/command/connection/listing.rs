@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use keyward_proto::resp::{Args, Version};
+use keyward_proto::time::Monotonic;
 
 use super::filter::Filter;
 use crate::clients::{Client, Description};
+use crate::clock;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome};
 
 /// `CLIENT INFO`
 pub(in crate::command) fn client_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.session.describe();
     let mut text = Vec::new();
-    push_line(&mut text, &ctx.session.client, ctx.keys.now);
+    push_line(&mut text, &ctx.session.client, clock::monotonic());
     ctx.out.verbatim("txt", &text);
     Ok(Outcome::Reply)
 }
@@ -23,10 +25,11 @@ pub(in crate::command) fn client_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) ->
 pub(in crate::command) fn client_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let filter = Filter::parse(ctx.server, args, false)?;
     ctx.session.describe();
+    let now = clock::monotonic();
     let mut text = Vec::new();
     for client in ctx.server.clients.all() {
-        if filter.selects(&client, ctx.session.client.id, ctx.keys.now) {
-            push_line(&mut text, &client, ctx.keys.now);
+        if filter.selects(&client, ctx.session.client.id, now) {
+            push_line(&mut text, &client, now);
         }
     }
     ctx.out.verbatim("txt", &text);
@@ -38,9 +41,9 @@ pub(in crate::command) fn client_kill(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     let by_address = args.len() == 3;
     let filter =
         if by_address { Filter::by_address(args.at(2)) } else { Filter::parse(ctx.server, args, true)? };
-    let me = ctx.session.client.id;
+    let (me, now) = (ctx.session.client.id, clock::monotonic());
     let all = ctx.server.clients.all();
-    let selected: Vec<&Arc<Client>> = all.iter().filter(|c| filter.selects(c, me, ctx.keys.now)).collect();
+    let selected: Vec<&Arc<Client>> = all.iter().filter(|c| filter.selects(c, me, now)).collect();
     if by_address && selected.is_empty() {
         return Err(CommandError::err("No such client"));
     }
@@ -72,7 +75,7 @@ pub(super) fn flags_of(d: &Description, client: &Client) -> String {
     if flags.is_empty() { "N".into() } else { flags }
 }
 
-fn push_line(text: &mut Vec<u8>, client: &Client, now: i64) {
+fn push_line(text: &mut Vec<u8>, client: &Client, now: Monotonic) {
     let d = client.description.lock();
     let load = |n: &std::sync::atomic::AtomicUsize| n.load(Ordering::Relaxed);
     let (input, output) = (load(&client.query_buffer_len), load(&client.output_buffer_len));
@@ -93,8 +96,8 @@ fn push_line(text: &mut Vec<u8>, client: &Client, now: i64) {
         client.local_address,
         client.fd.load(Ordering::Relaxed),
         String::from_utf8_lossy(&d.name),
-        (now - client.created_at).max(0) / 1000,
-        (now - client.last_interaction.load(Ordering::Relaxed)).max(0) / 1000,
+        client.age(now).as_secs(),
+        client.idle(now).as_secs(),
         flags_of(&d, client),
         if d.capa_redirect { "r" } else { "" },
         d.db,

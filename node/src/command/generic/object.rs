@@ -6,7 +6,6 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome};
-use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::types::{HashRef, ListRef, SetRef, SortedSetRef};
 
@@ -46,7 +45,7 @@ pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 
 /// `OBJECT IDLETIME key`
 pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let clock = access_clock(ctx);
+    let clock = ctx.keys.access_clock();
     match ctx.keys.get(args.at(2)) {
         Some(_) if clock.is_lfu() => {
             return Err(CommandError::err(
@@ -62,7 +61,7 @@ pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 
 /// `OBJECT FREQ key`
 pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let clock = access_clock(ctx);
+    let clock = ctx.keys.access_clock();
     match ctx.keys.get(args.at(2)) {
         Some(_) if !clock.is_lfu() => {
             return Err(CommandError::err(
@@ -74,10 +73,6 @@ pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
         None => ctx.out.null(),
     }
     Ok(Outcome::Reply)
-}
-
-fn access_clock(ctx: &Ctx<'_, '_>) -> AccessClock {
-    AccessClock::new(ctx.keys.now, ctx.server.settings().lfu)
 }
 
 /// `OBJECT ENCODING key`

@@ -6,6 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::{Expiry, Keys, Mode};
@@ -129,7 +130,8 @@ fn key(rng: &mut SmallRng) -> Vec<u8> {
 
 /// One random change, as commands make them.
 fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
-    let mut keys = Keys::new(space, Mode::Primary, false, now, EventClasses::default());
+    let mut keys =
+        Keys::new(space, Mode::Primary, false, now, AccessClock::default(), EventClasses::default());
     keys.db = rng.random_range(0..DBS);
     let (key, other) = (key(rng), key(rng));
     let value = rng.random_range(0..1_000_000u32).to_string();
@@ -282,7 +284,8 @@ fn records_are_the_keyspace_of_the_beginning() {
 #[test]
 fn a_piece_is_bounded_and_other_slots_stay_free() {
     let space = Keyspace::default();
-    let mut keys = Keys::new(&space, Mode::Primary, false, 0, EventClasses::default());
+    let mut keys =
+        Keys::new(&space, Mode::Primary, false, 0, AccessClock::default(), EventClasses::default());
     for i in 0..1_000 {
         let key = format!("{{t}}{i}");
         keys.lock_one(Slot::of(b"t"));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use keyward_proto::slot::Slot;
 
 use super::Lines;
+use crate::clock;
 use crate::command::Ctx;
 use crate::stats::{Counter, ThreadStats};
 
@@ -24,7 +25,8 @@ pub(super) fn clients(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         output_max = client.output_buffer_len.load(Ordering::Relaxed).max(output_max);
     }
     let (until, writes_only) = server.pause.state();
-    let paused_for = (until - ctx.keys.now).max(0);
+    let now = clock::monotonic();
+    let paused_for = until.since(now).as_millis();
     let actions = match (paused_for, writes_only) {
         (0, _) => "none",
         (_, true) => "write",
@@ -79,7 +81,7 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("expired_stale_perc", &"0.00"),
         ("expired_keys_with_volatile_items_stale_perc", &"0.00"),
     ]);
-    let (exceeded_total, exceeded_current) = server.memory.exceeded_millis(ctx.keys.now);
+    let (exceeded_total, exceeded_current) = server.memory.exceeded_millis(clock::monotonic());
     lines.fields(&[
         ("expired_time_cap_reached_count", &sum(|t| &t.expire_time_cap_reached)),
         ("expire_cycle_cpu_milliseconds", &(sum(|t| &t.expire_nanos) / 1_000_000)),

@@ -9,7 +9,7 @@ use crate::server::{REDIS_VERSION, VALKEY_VERSION};
 pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let settings = server.settings();
-    let uptime = (ctx.keys.now - server.started_at).max(0) / 1000;
+    let uptime = clock::monotonic().since(server.started_at).as_secs();
     let text = |name: &str| server.with_config(|config| config.text(name).to_owned());
     let hz = text("hz");
     let file = server.with_config(|c| c.file.as_ref().map_or_else(String::new, |f| f.display().to_string()));
@@ -39,7 +39,7 @@ pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("hz", &hz),
         ("configured_hz", &hz),
         ("clients_hz", &hz),
-        ("lru_clock", &((ctx.keys.now / 1000) & 0xff_ffff)),
+        ("lru_clock", &ctx.keys.access_clock().seconds()),
         ("executable", &process::executable()),
         ("config_file", &file),
         ("io_threads_active", &usize::from(settings.io_threads > 1)),
