@@ -12,7 +12,8 @@
 //! - [`control`]: the gRPC service for nodes and operators, the failover, the watchdog
 //! - [`resp`]: the Sentinel API for clients
 //! - [`proposals`]: commands on their way into the Raft log
-//! - [`probe`], [`connections`], [`channel`], [`clock`]: questions to nodes, connections and time
+//! - [`probe`], [`indirect`]: questions to nodes, directly and through other sentinels
+//! - [`connections`], [`channel`], [`clock`]: connections and time
 //! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
 //!
 //! Architecture invariant: steady replication needs none of this; nodes ask only when something changes.
@@ -27,6 +28,7 @@ pub mod control;
 pub mod events;
 pub mod failover;
 pub mod health;
+pub mod indirect;
 pub mod probe;
 pub mod proposals;
 pub mod publication;

@@ -136,7 +136,7 @@ async fn over_new(
 }
 
 /// Another node at the address counts as nobody there: its process is not the one that we know.
-fn report(expected: &NodeId, status: rpc::NodeStatus) -> Report {
+pub fn report(expected: &NodeId, status: rpc::NodeStatus) -> Report {
     if status.node_id != expected.as_str() {
         return Report::without_status(Answer::Refused);
     }

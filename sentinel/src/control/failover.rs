@@ -19,9 +19,9 @@ use tracing::{info, warn};
 
 use crate::clock::now;
 use crate::failover::{self, Answer, Answers, Case, Decision, Handoff, Trigger};
-use crate::probe;
 use crate::sentinel::Sentinel;
 use crate::topology::{PrimaryChange, Refusal, TopologyCommand, all_restarted};
+use crate::{indirect, probe};
 
 /// How long a node may take to answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_millis(150);
@@ -116,7 +116,7 @@ async fn ask_members(sentinel: &Sentinel, case: &Case<'_>) -> Answers {
     let mut pending: FuturesUnordered<_> = case
         .questions()
         .map(|node| async move {
-            let asked = probe::ask(&sentinel.connections, case.topology, node, ANSWER_LIMIT);
+            let asked = indirect::ask(sentinel, case.topology, node, ANSWER_LIMIT);
             (node.id.clone(), asked.await.answer)
         })
         .collect();

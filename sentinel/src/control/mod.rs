@@ -32,7 +32,7 @@ use tracing::info;
 use crate::clock::now;
 use crate::failover::removal::{self, Contact, Removal};
 use crate::failover::{Answer, Handoff, Trigger};
-use crate::probe;
+use crate::indirect;
 use crate::publication;
 use crate::sentinel::{REQUEST_LIMIT, Sentinel};
 use crate::topology::{InSyncChange, Outcome, Registration, TopologyCommand};
@@ -184,8 +184,7 @@ impl ControlService {
         let removal = Removal::new(&topology, shard, nodes);
         let questions = removal.questions().into_iter().filter_map(|id| topology.nodes.get(id));
         let answers = questions.map(|node| async {
-            let connections = &self.sentinel.connections;
-            let report = probe::ask(connections, &topology, node, failover::ANSWER_LIMIT).await;
+            let report = indirect::ask(&self.sentinel, &topology, node, failover::ANSWER_LIMIT).await;
             let contact = match (&report.answer, &report.status) {
                 (Answer::Status(state), Some(status)) => Some(Contact {
                     usable: state.usable && state.incarnation == node.incarnation,
@@ -357,5 +356,14 @@ impl rpc::control_server::Control for ControlService {
             admin,
             admin::execute(&self.sentinel, &message.command, &message.arguments)
         )
+    }
+
+    async fn ask_node(
+        &self,
+        request: Request<rpc::AskNodeRequest>,
+    ) -> Result<Response<rpc::AskNodeReply>, Status> {
+        let message = request.into_inner();
+        let node = node_id(&message.node_id)?;
+        Ok(Response::new(indirect::pass_on(&self.sentinel, &node, &message).await))
     }
 }

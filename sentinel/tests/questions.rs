@@ -1,4 +1,5 @@
-//! Questions to a node over real sockets: which connections they use, and what becomes of the answers.
+//! Questions to a node over real sockets: which connections they use, whom they go through, and what becomes of the
+//! answers.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the test spawns servers and measures times")]
 
@@ -9,14 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{TestNode, id};
+use harness::{Group, TestNode, eventually, id, three_in_sync};
 use keyward_proto::ids::{Incarnation, Position};
+use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
+use keyward_sentinel::config::{Config, parse};
 use keyward_sentinel::connections::Connections;
 use keyward_sentinel::failover::Answer;
-use keyward_sentinel::probe;
+use keyward_sentinel::sentinel::Sentinel;
+use keyward_sentinel::{indirect, probe};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Long enough for a busy machine; whoever does not answer at all costs as much.
@@ -57,6 +61,9 @@ impl Wire {
 }
 
 async fn carry(mut client: TcpStream, node: SocketAddr, number: usize, mut stuck: watch::Receiver<usize>) {
+    if number <= *stuck.borrow() {
+        return std::future::pending().await;
+    }
     let Ok(mut server) = TcpStream::connect(node).await else { return };
     let gets_stuck = async { drop(stuck.wait_for(|last| number <= *last).await) };
     let is_stuck = tokio::select! {
@@ -204,4 +211,69 @@ async fn a_stuck_connection_costs_little_and_a_silent_node_no_more_than_the_limi
     assert!(connections.take(&node).is_none(), "the next question starts anew");
     wire.get_stuck();
     assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
+}
+
+/// A sentinel beside the group, which knows the group's topology, but node 2 at an address of its own.
+fn outsider(topology: &Topology, node_2: SocketAddr) -> (Sentinel, Node) {
+    let args = ["keyward-sentinel", "--name", "s9", "--initial", "s9=127.0.0.1:1"].map(String::from);
+    let config = Config::new(parse(args).unwrap()).unwrap();
+    let mut topology = topology.clone();
+    let node = topology.nodes.get_mut(&id(2)).unwrap();
+    node.bus_port = node_2.port();
+    let node = node.clone();
+    let (_, watched) = watch::channel(Arc::new(topology));
+    (Sentinel::new(config, watched, mpsc::channel(1).0), node)
+}
+
+async fn ask_also_through_others(topology: &Topology, node_2: SocketAddr, limit: Duration) -> Answer {
+    let (sentinel, node) = outsider(topology, node_2);
+    indirect::ask(&sentinel, &sentinel.current(), &node, limit).await.answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_sentinel_passes_on_what_a_node_says_of_itself_and_nothing_else() {
+    let group = Group::start(3).await;
+    let mut nodes = three_in_sync(&group).await;
+    let topology = group.topology().await;
+    let silent = Wire::to(nodes[1].address).await;
+    silent.stuck.send_replace(usize::MAX);
+
+    let start = Instant::now();
+    let answers = async || {
+        let answer = ask_also_through_others(&topology, silent.address, LIMIT).await;
+        incarnation(&answer)
+    };
+    let known = topology.nodes[&id(2)].incarnation;
+    assert_eq!(eventually("an answer", answers).await, known.get());
+    assert!(start.elapsed() < LIMIT, "as soon as one of them has it: {:?}", start.elapsed());
+
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let refused = ask_also_through_others(&topology, nobody, LIMIT).await;
+    assert_eq!(refused, Answer::Refused, "this sentinel's own connection is proof");
+
+    let limit = Duration::from_millis(400);
+    nodes[1].state.lock().incarnation = known.get() + 1;
+    let other_process = ask_also_through_others(&topology, silent.address, limit).await;
+    assert_eq!(other_process, Answer::Silent, "proves nothing about the one that is meant");
+    nodes[1].state.lock().incarnation = known.get();
+    assert_eq!(eventually("an answer", answers).await, known.get());
+    nodes[1].stop().await;
+    let refused_there = ask_also_through_others(&topology, silent.address, limit).await;
+    assert_eq!(refused_there, Answer::Silent, "a refusal elsewhere is no proof");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_passed_on_only_for_a_process_that_is_known() {
+    let group = Group::start(1).await;
+    let nodes = three_in_sync(&group).await;
+    let ask = async |n: u8, incarnation: u64, limit: Duration| {
+        let limit_nanos = u64::try_from(limit.as_nanos()).unwrap();
+        let request = rpc::AskNodeRequest { node_id: id(n).to_string(), incarnation, limit_nanos };
+        group.control(0).ask_node(request).await.unwrap().into_inner().status
+    };
+    let incarnation = nodes[1].state.lock().incarnation;
+    let status = eventually("an answer", async || ask(2, incarnation, LIMIT).await).await;
+    assert_eq!(status.node_id, id(2).to_string());
+    assert_eq!(ask(2, incarnation + 1, LIMIT).await, None);
+    assert_eq!(ask(9, incarnation, LIMIT).await, None);
 }
