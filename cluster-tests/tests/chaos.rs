@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use cluster_tests::chaos::nemesis::Fault;
+use cluster_tests::chaos::nemesis::{Fault, Need};
 use cluster_tests::chaos::{self, Settings};
 use cluster_tests::cluster::Shape;
 use cluster_tests::hosts::Hosts;
+use cluster_tests::wall_clocks::WallClocks;
 
 const DURATION: Duration = Duration::from_secs(145);
 
@@ -39,6 +40,12 @@ fn survives(shape: Shape, seed: u64) {
     println!("{}", report.markdown());
     assert!(report.is_clean(), "seed {seed}: {}", report.markdown());
     assert!(1000 < report.answered() && !report.events.is_empty());
+    // Where it can be done it was: the fault itself sees to it that clients notice the jump.
+    let is_of_wall_clocks = |fault: &Fault| fault.needs().contains(&Need::WallClocks);
+    assert!(
+        WallClocks::new(0).is_err()
+            || report.events.iter().flat_map(|event| &event.faults).any(is_of_wall_clocks)
+    );
 }
 
 #[test]
