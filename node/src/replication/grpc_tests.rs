@@ -197,6 +197,10 @@ impl Control for OneSentinel {
     async fn admin(&self, _: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
         Ok(Response::new(rpc::AdminReply { ok: true, body: Bytes::from_static(b"fine") }))
     }
+
+    async fn ask_node(&self, _: Request<rpc::AskNodeRequest>) -> Result<Response<rpc::AskNodeReply>, Status> {
+        Ok(Response::new(rpc::AskNodeReply::default()))
+    }
 }
 
 /// A keyspace of one list of commands per slot.
