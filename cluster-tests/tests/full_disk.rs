@@ -49,6 +49,16 @@ impl SmallDisk {
         while file.write_all(&[0]).is_ok() {}
     }
 
+    /// The sizes of the files that the manifest names as superfluous.
+    fn kept_files(&self) -> Vec<u64> {
+        let manifest = fs::read_to_string(self.0.join("appendonly.aof.manifest")).unwrap_or_default();
+        let names = manifest
+            .lines()
+            .filter(|line| line.ends_with("type h"))
+            .filter_map(|line| line.split(' ').nth(1));
+        names.filter_map(|name| fs::metadata(self.0.join(name)).ok()).map(|file| file.len()).collect()
+    }
+
     fn empty(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
@@ -141,26 +151,22 @@ fn a_node_alone_refuses_writes_and_recovers_always() {
     refuses_and_recovers("always");
 }
 
-/// A primary whose disk is full hands over to a replica that is in sync, and comes back when it has space.
-#[test]
-fn a_primary_with_a_full_disk_hands_over() {
-    let _alone = alone();
-    let args = ["--save", "", "--appendonly", "yes"];
-    let mut cluster = Cluster::start(Mode::Cluster, &args).expect("the cluster starts");
-    let primary = cluster.wait_until_whole().unwrap();
+/// A primary of a shard of three whose log is on a small disk; `None` where nothing may be mounted.
+fn primary_on_a_small_disk(args: &[&str], size: &str) -> Option<(Cluster, usize, SmallDisk)> {
+    let mut cluster = Cluster::start(Mode::Cluster, args).expect("the cluster starts");
+    let node = cluster.wait_until_whole().unwrap();
     // The node starts again on a small disk with what it had.
-    let folder = cluster.nodes[primary].dir().join("appendonlydir");
-    let aside = cluster.nodes[primary].dir().join("aside");
-    cluster.nodes[primary].kill();
+    let folder = cluster.nodes[node].dir().join("appendonlydir");
+    let aside = cluster.nodes[node].dir().join("aside");
+    cluster.nodes[node].kill();
     fs::rename(&folder, &aside).unwrap();
-    let Some(disk) = SmallDisk::mount(&folder, "8m") else { return };
+    let disk = SmallDisk::mount(&folder, size)?;
     for file in fs::read_dir(&aside).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), folder.join(file.file_name())).unwrap();
     }
-    cluster.nodes[primary].restart().unwrap();
+    cluster.nodes[node].restart().unwrap();
     cluster.wait_until_whole().unwrap();
-    let node = primary;
     // It leads again, so that it is the primary's disk that fills.
     assert!(wait_until(HEAL_DEADLINE, || {
         cluster.primary() == Some(node) || {
@@ -169,6 +175,15 @@ fn a_primary_with_a_full_disk_hands_over() {
         }
     }));
     cluster.wait_until_whole().unwrap();
+    Some((cluster, node, disk))
+}
+
+/// A primary whose disk is full hands over to a replica that is in sync, and comes back when it has space.
+#[test]
+fn a_primary_with_a_full_disk_hands_over() {
+    let _alone = alone();
+    let args = ["--save", "", "--appendonly", "yes"];
+    let Some((mut cluster, node, disk)) = primary_on_a_small_disk(&args, "8m") else { return };
     let writers = Writers::start(&cluster.urls(), 4, OnError::Retry).unwrap();
     assert!(wait_until(HEAL_DEADLINE, || 500 < writers.acknowledged()));
     disk.fill();
@@ -181,4 +196,27 @@ fn a_primary_with_a_full_disk_hands_over() {
     cluster.wait_until_converged().unwrap();
     let primary = cluster.wait_until_whole().unwrap();
     history.check(&cluster.strings(primary).unwrap()).unwrap();
+}
+
+/// What is kept of the log for replicas never fills the disk: three times it was rewritten, and by default a gigabyte
+/// may be kept.
+#[test]
+fn the_log_that_is_kept_for_replicas_leaves_room_for_the_log() {
+    let _alone = alone();
+    let args = ["--save", "", "--appendonly", "yes", "--auto-aof-rewrite-min-size", "2mb"];
+    let Some((cluster, node, disk)) = primary_on_a_small_disk(&args, "12m") else { return };
+    let mut connection = connect(&cluster.nodes[node]);
+    let value = "x".repeat(10_000);
+    let mut write = |bytes: usize| {
+        for n in 0..bytes / value.len() {
+            assert_eq!(call(&mut connection, &["SET", &format!("key:{}", n % 20), &value]), "OK");
+        }
+    };
+    write(40 << 20);
+    assert!(wait_until(HEAL_DEADLINE, || !disk.kept_files().is_empty()), "something is kept");
+    disk.fill();
+    let kept: u64 = disk.kept_files().iter().sum();
+    write(usize::try_from(kept / 2).unwrap());
+    assert!(!cluster.nodes[node].log().contains("it hands over"), "its disk was never full");
+    disk.empty();
 }

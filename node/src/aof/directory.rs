@@ -121,6 +121,11 @@ impl Directory {
         File::open(&self.path)?.sync_all()
     }
 
+    /// What files may still take; everything if the system does not say.
+    pub fn available_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// A new, empty file; one of that name that no manifest names is in the way of nothing.
     pub fn create_file(&self, name: &str) -> io::Result<File> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(self.path_of(name))?;

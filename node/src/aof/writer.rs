@@ -7,7 +7,8 @@
 //! **When the disk fails.** A write that fails leaves the file as it was before (what was written halfway is cut off);
 //! after a sync that fails nobody knows what the disk has, so the file is cut to what was synced before, and the rest
 //! is taken from memory again: it is pinned there until a sync has succeeded. Either is tried again, again and
-//! again; meanwhile writes are refused, and nothing that waits for the disk is acknowledged.
+//! again; meanwhile writes are refused, and nothing that waits for the disk is acknowledged. Before that, files that
+//! are only kept for replicas make room.
 //!
 //! **When the log turns back** (entries that were never committed are dropped after a failover, or a full sync begins)
 //! the file is cut likewise, before anything that follows is written.
@@ -197,7 +198,9 @@ impl Writer {
             return self.fail_sync(now, &error);
         }
         if let Some(at) = self.rotation_due() {
-            if let Err(error) = self.rotate(at) {
+            if let Err(error) = self.rotate(at)
+                && !self.made_room(&error)
+            {
                 tracing::warn!(%error, "the write log can't go on in a new file");
                 self.give_up_rewrite();
             }
@@ -435,6 +438,9 @@ impl Writer {
 
     fn fail(&mut self, now: Monotonic, what: &str, error: &io::Error) -> Next {
         self.encoder.forget_db();
+        if self.made_room(error) {
+            return Next::Again;
+        }
         self.retry_at = Some(now + RETRY);
         let text = rustix_text(error);
         if self.aof().status().error.as_deref() != Some(&text) {
@@ -445,6 +451,26 @@ impl Writer {
             return Next::End;
         }
         Next::Again
+    }
+
+    /// On a full disk the files that are kept for replicas make room for the log; whether there were any.
+    fn made_room(&mut self, error: &io::Error) -> bool {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return false;
+        }
+        let first = self.manifest.incremental.first().map_or(self.current.name.seq, |file| file.seq);
+        self.set_history(|history| history.trim(first, 0));
+        let kept = std::mem::take(&mut self.manifest.kept);
+        if kept.is_empty() {
+            return false;
+        }
+        tracing::warn!(
+            files = kept.len(),
+            "the disk is full: what was kept of the log for replicas is deleted"
+        );
+        self.manifest.history.extend(kept);
+        self.directory.delete_files(&mut self.manifest);
+        true
     }
 
     fn tell_failure(&self, text: &str) {
@@ -640,7 +666,11 @@ impl Writer {
             old.incremental.iter().cloned().partition(|f| first.seq <= f.seq);
         // Nobody follows a node alone.
         let is_alone = self.server.shared.gate.is_alone();
-        let bytes_max = if is_alone { 0 } else { self.server.settings().backlog_disk_bytes };
+        let bytes_max = match is_alone {
+            true => 0,
+            // Never more than what is left beside it: the log itself needs room to grow.
+            false => self.server.settings().backlog_disk_bytes.min(self.directory.available_bytes()),
+        };
         let mut history = self.aof().history.lock().clone();
         history.trim(first.seq, bytes_max);
         let mut manifest = Manifest {
