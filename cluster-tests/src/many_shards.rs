@@ -197,9 +197,11 @@ impl World {
 
     fn registration(&mut self, id: &NodeId) -> TopologyCommand {
         self.starts += 1;
+        let known = self.topology.nodes.get(id);
         TopologyCommand::RegisterNode(Registration {
             id: id.clone(),
             start_nonce: self.starts,
+            follows: known.map_or(Incarnation::ZERO, |node| node.incarnation),
             host: "node.example.net".into(),
             port: 6379,
             bus_port: 16379,

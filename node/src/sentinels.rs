@@ -3,18 +3,22 @@
 //! Any one address suffices; names are resolved at each connection. While no sentinel answers, the node goes on with
 //! what it knows: only changes have to wait.
 //!
-//! A request is one attempt with one sentinel. Whether it is safe to repeat it is the core's decision, because an
-//! attempt without an answer may still take effect. Only a complaint about the primary may be repeated by anybody at any
-//! time, so it goes to the next sentinel soon: the first may be cut off together with the primary.
+//! **Requests.** Whether it is safe to repeat one is the core's decision, because an attempt without an answer may still
+//! take effect. A sentinel may be cut off, though, and some requests cannot wait: a complaint and a hand-off go to the
+//! next sentinel as well if there is no answer soon. What that makes of the answers is [`Urgency::is_settled_by`].
+//!
+//! **The topology** is followed at a majority of the sentinels: one of them is always with those that decide, so a new
+//! primary does not learn late of its role because a sentinel was cut off.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
@@ -27,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::replication::messages::{Event, Outcome};
+use crate::replication::messages::{Event, Outcome, Urgency};
 use crate::replication::task::{Input, send};
 use crate::replication::wire::ControlRequest;
 
@@ -35,9 +39,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A sentinel may have to ask the shard's nodes before it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a complaint waits for one sentinel before it goes to another one as well.
+/// How long a request that cannot wait gives one sentinel before it goes to another one as well.
 const NEXT_AFTER: Duration = Duration::from_millis(200);
-/// Without news for so long another sentinel is watched: this one may be cut off from the others.
+/// Without news for so long another sentinel is watched: this one may be gone.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
@@ -68,6 +72,8 @@ pub struct Sentinels {
     channels: Mutex<BTreeMap<usize, Channel>>,
     /// The newest topology: what sentinels tell is relative to it.
     latest: Mutex<Option<Arc<Topology>>>,
+    /// Whose topology is followed.
+    watched: Mutex<BTreeSet<usize>>,
 }
 
 impl Sentinels {
@@ -79,6 +85,7 @@ impl Sentinels {
             current: AtomicUsize::new(0),
             channels: Mutex::default(),
             latest: Mutex::default(),
+            watched: Mutex::default(),
         })
     }
 
@@ -144,35 +151,35 @@ impl Sentinels {
     pub(crate) async fn ask(&self, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
         let base = self.latest();
         let known = base.as_deref().and_then(key);
-        let reply = match request {
-            ControlRequest::Failover(r) => self.complain(rpc::FailoverRequest { known, ..r }).await,
+        let request = match request {
+            ControlRequest::Failover(r) => ControlRequest::Failover(rpc::FailoverRequest { known, ..r }),
             ControlRequest::ChangeInSync(r) => {
-                let request = ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { known, ..r });
-                self.attempt(self.current(), request).await
+                ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { known, ..r })
             }
-            ControlRequest::Handoff(r) => {
-                let request = ControlRequest::Handoff(rpc::HandoffRequest { known, ..r });
-                self.attempt(self.current(), request).await
-            }
+            ControlRequest::Handoff(r) => ControlRequest::Handoff(rpc::HandoffRequest { known, ..r }),
+        };
+        let reply = match urgency(&request) {
+            Some(urgency) => self.ask_in_turn(&request, urgency).await,
+            None => self.attempt(self.current(), request).await,
         };
         let Some(reply) = reply else { return (Outcome::Unknown, None) };
         let outcome = if reply.accepted { Outcome::Accepted } else { Outcome::Refused(reply.reason) };
         (outcome, reply.update.and_then(|update| self.receive(base.as_ref(), &update)))
     }
 
-    /// The first answer of any sentinel.
-    async fn complain(&self, complaint: rpc::FailoverRequest) -> Option<rpc::ChangeReply> {
-        let first = self.current();
+    /// One sentinel after another, until an answer settles the request.
+    async fn ask_in_turn(&self, request: &ControlRequest, urgency: Urgency) -> Option<rpc::ChangeReply> {
+        let (first, count) = (self.current(), self.addresses.len());
         let mut attempts = FuturesUnordered::new();
-        for next in 0..self.addresses.len() {
-            let at = (first + next) % self.addresses.len();
-            attempts.push(self.attempt(at, ControlRequest::Failover(complaint.clone())));
-            let answer = tokio::time::timeout(NEXT_AFTER, first_answer(&mut attempts)).await;
+        for begun in 1..=count {
+            attempts.push(self.attempt((first + begun - 1) % count, request.clone()));
+            let settles = |reply: &rpc::ChangeReply| urgency.is_settled_by(reply.accepted, begun);
+            let answer = tokio::time::timeout(NEXT_AFTER, first_answer(&mut attempts, settles)).await;
             if let Ok(Some(reply)) = answer {
                 return Some(reply);
             }
         }
-        first_answer(&mut attempts).await
+        first_answer(&mut attempts, |reply| urgency.is_settled_by(reply.accepted, count)).await
     }
 
     async fn attempt(&self, at: usize, request: ControlRequest) -> Option<rpc::ChangeReply> {
@@ -217,7 +224,7 @@ impl Sentinels {
         last: Position,
         start_nonce: u64,
     ) -> (Incarnation, Arc<Topology>) {
-        let request = rpc::RegisterRequest {
+        let mut request = rpc::RegisterRequest {
             node_id: announce.node_id.to_string(),
             host: announce.host.clone(),
             port: u32::from(announce.port),
@@ -229,6 +236,7 @@ impl Sentinels {
             cluster_enabled: announce.cluster_enabled,
             version: announce.version.clone(),
             start_nonce,
+            known_incarnation: 0,
         };
         loop {
             let at = self.current();
@@ -236,6 +244,11 @@ impl Sentinels {
             match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
+                    if reply.incarnation == 0 && reply.known_incarnation != request.known_incarnation {
+                        // That is how it is known to this start which one it follows.
+                        request.known_incarnation = reply.known_incarnation;
+                        continue;
+                    }
                     let update = rpc::TopologyUpdate { topology: reply.topology, ..Default::default() };
                     if let Some(topology) = self.receive(None, &update) {
                         tracing::info!(
@@ -260,14 +273,32 @@ impl Sentinels {
 
     /// Feeds every topology that the sentinels announce to the replication task, for ever.
     pub(crate) async fn watch(&self, me: NodeId, incarnation: Incarnation, inputs: mpsc::Sender<Input>) {
+        let majority = self.addresses.len() / 2 + 1;
+        join_all((0..majority).map(|_| self.keep_watching(&me, incarnation, &inputs))).await;
+    }
+
+    /// Follows one sentinel after another.
+    async fn keep_watching(&self, me: &NodeId, incarnation: Incarnation, inputs: &mpsc::Sender<Input>) {
+        let mut next = self.current();
         while !inputs.is_closed() {
-            let at = self.current();
-            if let Err(status) = self.watch_one(at, &me, incarnation, &inputs).await {
+            let at = self.begin_watch(next);
+            if let Err(status) = self.watch_one(at, me, incarnation, inputs).await {
                 tracing::warn!(sentinel = self.addresses[at], %status, "lost the sentinel");
             }
+            self.watched.lock().remove(&at);
             self.leave(at);
+            next = at + 1;
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// The first sentinel from `from` on that is not followed yet: there are more of them than followers.
+    fn begin_watch(&self, from: usize) -> usize {
+        let count = self.addresses.len();
+        let mut watched = self.watched.lock();
+        let mut candidates = (0..count).map(|step| (from + step) % count);
+        let at = candidates.find(|at| watched.insert(*at));
+        at.expect("fewer than all are followed")
     }
 
     async fn watch_one(
@@ -317,16 +348,25 @@ impl Sentinels {
     }
 }
 
-/// `None` when no attempt is left.
+/// The first that settles the request; `None` when no attempt is left.
 async fn first_answer(
     attempts: &mut FuturesUnordered<impl Future<Output = Option<rpc::ChangeReply>>>,
+    settles: impl Fn(&rpc::ChangeReply) -> bool,
 ) -> Option<rpc::ChangeReply> {
     while let Some(answer) = attempts.next().await {
-        if answer.is_some() {
+        if answer.as_ref().is_some_and(&settles) {
             return answer;
         }
     }
     None
+}
+
+fn urgency(request: &ControlRequest) -> Option<Urgency> {
+    match request {
+        ControlRequest::Failover(_) => Some(Urgency::Complaint),
+        ControlRequest::Handoff(_) => Some(Urgency::Handoff),
+        ControlRequest::ChangeInSync(_) => None,
+    }
 }
 
 /// Sends a challenge back at once: nothing was done before that.

@@ -54,6 +54,7 @@ mutations! {
     EarlierLeasesForgotten: "the sentinels forget the primary before the last one, whose lease may still run",
     SilenceIsDeath: "the sentinels take a primary that does not answer for dead",
     AnyoneLeadsAfterRestart: "after all members have restarted any of them leads, not the furthest",
+    LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
 }
 
 #[cfg(debug_assertions)]

@@ -98,6 +98,7 @@ mod tests {
         let registration = crate::topology::Registration {
             id: keyward_proto::ids::NodeId::from_random([1; 20]),
             start_nonce: 1,
+            follows: keyward_proto::ids::Incarnation::ZERO,
             host: "h".into(),
             port: 1,
             bus_port: 2,

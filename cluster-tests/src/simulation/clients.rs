@@ -13,9 +13,9 @@ use rand::rngs::StdRng;
 
 use super::invariants::Expectation;
 use super::keyspace::{SLOTS, Values, Write, payload};
+use super::messages::Message;
 use super::network;
 use super::node::{Process, commit_at_once};
-use super::sentinel::Message;
 use super::story::detail;
 use super::world::{Happening, World};
 use super::{CLIENTS, CLIENTS_END, FAULTS_END, NODES, Nanos, ms};

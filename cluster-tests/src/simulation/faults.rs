@@ -7,14 +7,16 @@
 //! still for a while. All processes at once may be killed at any time, and with `appendfsync always` all machines may
 //! lose their power.
 
+use std::sync::Arc;
+
 use keyward_node::replication::messages::{Event, HandoffToken, Outcome};
 use keyward_proto::ids::NodeId;
 use rand::Rng;
 
 use super::disk::Persistence;
+use super::messages::Message;
 use super::network;
 use super::node::{Machine, Power};
-use super::sentinel::Message;
 use super::story::tell;
 use super::world::{Happening, World};
 use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
@@ -38,7 +40,7 @@ impl World {
         self.at(delay, Happening::Fault);
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..32) {
+        match self.rng.random_range(0..33) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 => self.crash(node, End::DiskLost),
@@ -95,6 +97,7 @@ impl World {
             }
             22..=25 => self.unlucky_handoff(),
             26 => self.force_failover(),
+            27 => self.disputed_handoff(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -118,11 +121,32 @@ impl World {
         self.request_handoff(None);
     }
 
-    /// A node does not hear the sentinels any more, though they hear it.
+    /// The sentinel that a hand-off goes through is slow; the next one, cut off from the others, refuses.
+    fn disputed_handoff(&mut self) {
+        let Some(node) = self.leader() else { return };
+        self.network.heal();
+        let slow = self.machines[node].watched;
+        let outdated = (slow + 1) % SENTINELS;
+        tell!("FAULT sentinel {slow} is slow, sentinel {outdated} is cut off with an old view");
+        self.sentinels[slow].proposals_until = self.now + self.rng.random_range(ms(220)..ms(500));
+        self.sentinels[outdated].view = Arc::clone(&self.register.earlier);
+        (0..SENTINELS)
+            .filter(|other| *other != outdated)
+            .for_each(|other| self.network.cut_both(network::sentinel(outdated), network::sentinel(other)));
+        if self.rng.random_bool(0.6) {
+            // What the primary has heard by then is the refusal.
+            self.at(ms(220), Happening::Deafen { node });
+        }
+        self.request_handoff(None);
+    }
+
+    /// A node does not hear the sentinels any more, and perhaps nobody, though it is heard.
     pub(super) fn deafen(&mut self, node: usize) {
         if self.now < FAULTS_END {
-            tell!("FAULT node {node} does not hear the sentinels");
-            (0..SENTINELS).for_each(|s| self.network.cut(network::sentinel(s), node));
+            let hears_nodes = self.rng.random_bool(0.5);
+            tell!("FAULT node {node} hears {}", if hears_nodes { "no sentinel" } else { "nobody" });
+            let from = if hears_nodes { NODES } else { 0 };
+            (from..NODES + SENTINELS).for_each(|other| self.network.cut(other, node));
         }
     }
 
@@ -323,6 +347,7 @@ impl World {
             End::DiskLost => machine.disk.empty(),
         }
         machine.intact &= !loses;
+        machine.asked.clear();
         machine.paused_until = 0;
         let has_power = end == End::Kill;
         let power = std::mem::replace(&mut machine.power, Power::Off { has_power });

@@ -21,6 +21,7 @@ mod faults;
 mod history;
 mod invariants;
 mod keyspace;
+mod messages;
 pub mod mutations;
 mod network;
 mod node;

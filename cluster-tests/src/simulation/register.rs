@@ -18,15 +18,24 @@ use super::story::tell;
 #[derive(Debug)]
 pub(super) struct Register {
     pub(super) topology: Arc<Topology>,
+    /// As it was before its last change.
+    pub(super) earlier: Arc<Topology>,
     /// The Raft index of the last command, whether it changed anything or not.
     index: u64,
     shard: ShardId,
 }
 
-pub(super) fn registration(node: usize, id: &NodeId, run: u64, last: Position) -> TopologyCommand {
+pub(super) fn registration(
+    node: usize,
+    id: &NodeId,
+    run: u64,
+    last: Position,
+    follows: Incarnation,
+) -> TopologyCommand {
     TopologyCommand::RegisterNode(Registration {
         id: id.clone(),
         start_nonce: run,
+        follows,
         host: format!("node-{node}"),
         port: u16::try_from(node).expect("few nodes"),
         bus_port: u16::try_from(node).expect("few nodes"),
@@ -46,13 +55,16 @@ impl Register {
             Shape { shards: 1, replicas_per_shard: NODES as u32 - 1, primary_name: "mymaster".into() };
         let mut register = Register {
             topology: Arc::new(Topology { shape, ..Topology::default() }),
+            earlier: Arc::default(),
             index: 0,
             shard: ShardId::from_random([7; 20]),
         };
         for (number, id) in nodes.iter().enumerate() {
             // The processes that the world starts with.
             let run = number as u64 + 1;
-            register.commit(registration(number, id, run, Position::ZERO)).expect("never refused");
+            register
+                .commit(registration(number, id, run, Position::ZERO, Incarnation::ZERO))
+                .expect("never refused");
         }
         let shard = register.shard.clone();
         while let Some(command) = placement::next(&register.topology, &BTreeSet::new(), || shard.clone()) {
@@ -72,7 +84,7 @@ impl Register {
                 tell!("NOTHING CHANGED {}: {text}: {result:?}", self.index)
             }
             Ok(_) => {
-                self.topology = Arc::new(topology);
+                self.earlier = std::mem::replace(&mut self.topology, Arc::new(topology));
                 if let Some(Shard {
                     term,
                     primary,

@@ -1,12 +1,12 @@
 //! The simulated world: what is in it, and the queue of what happens next.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_node::replication::Config;
-use keyward_node::replication::messages::{Event, Hello, Outcome, RequestId, UplinkId};
+use keyward_node::replication::messages::{Event, Hello, Outcome, Request, RequestId, UplinkId};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::topology::Topology;
 use keyward_sentinel::topology::{Outcome as Committed, Refusal};
@@ -18,10 +18,11 @@ use super::clocks::Clock;
 use super::disk::{Disk, Persistence};
 use super::history;
 use super::invariants::Invariants;
+use super::messages::Message;
 use super::network::{Endpoint, Network, Towards};
 use super::node::{Machine, Power};
 use super::register::Register;
-use super::sentinel::{Message, Proposal, Purpose, Sentinel};
+use super::sentinel::{Proposal, Purpose, Sentinel};
 use super::story::{self, tell};
 use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, ms};
 
@@ -48,6 +49,13 @@ pub(super) enum Happening {
     Register {
         node: usize,
         run: u64,
+    },
+    /// Another sentinel is asked as well.
+    AskNext {
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
     },
     AskTimeout {
         node: usize,
@@ -215,6 +223,7 @@ impl World {
             clock: Clock::new(&mut rng),
             paused_until: 0,
             watched: rng.random_range(0..SENTINELS),
+            asked: BTreeMap::new(),
             heard_of_sentinel: 0,
             intact: true,
         });
@@ -317,7 +326,8 @@ impl World {
             Happening::Write { node, run } => self.write(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Register { node, run } => self.register(node, run),
-            Happening::AskTimeout { node, run, id } => self.answered(node, run, id, Outcome::Unknown, None),
+            Happening::AskNext { node, run, id, request } => self.ask_next(node, run, id, request),
+            Happening::AskTimeout { node, run, id } => self.settled(node, run, id, Outcome::Unknown, None),
             Happening::Connect { node, run, uplink, to, hello } => self.connect(node, run, uplink, to, hello),
             Happening::Pump { stream, towards } => self.pump(stream, towards),
             Happening::Deliver { from, to, message } => self.deliver(from, to, message),

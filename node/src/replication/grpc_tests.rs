@@ -111,7 +111,11 @@ impl Control for OneSentinel {
             };
             topology.nodes.insert(node, entry);
         });
-        Ok(Response::new(rpc::RegisterReply { incarnation: incarnation.get(), topology: self.json() }))
+        Ok(Response::new(rpc::RegisterReply {
+            incarnation: incarnation.get(),
+            topology: self.json(),
+            known_incarnation: incarnation.get(),
+        }))
     }
 
     async fn watch_topology(
@@ -194,12 +198,12 @@ impl Control for OneSentinel {
         })))
     }
 
-    async fn admin(&self, _: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
-        Ok(Response::new(rpc::AdminReply { ok: true, body: Bytes::from_static(b"fine") }))
+    async fn ask_node(&self, _: Request<rpc::AskNodeRequest>) -> Result<Response<rpc::AskNodeReply>, Status> {
+        Err(Status::unimplemented("there is one sentinel"))
     }
 
-    async fn ask_node(&self, _: Request<rpc::AskNodeRequest>) -> Result<Response<rpc::AskNodeReply>, Status> {
-        Ok(Response::new(rpc::AskNodeReply::default()))
+    async fn admin(&self, _: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
+        Ok(Response::new(rpc::AdminReply { ok: true, body: Bytes::from_static(b"fine") }))
     }
 }
 

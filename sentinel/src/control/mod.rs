@@ -35,7 +35,7 @@ use crate::failover::{Answer, Handoff, Trigger};
 use crate::indirect;
 use crate::publication;
 use crate::sentinel::{REQUEST_LIMIT, Sentinel};
-use crate::topology::{InSyncChange, Outcome, Registration, TopologyCommand};
+use crate::topology::{InSyncChange, Outcome, Refusal, Registration, TopologyCommand};
 
 /// Marks a request that has been forwarded once: it is not forwarded again.
 const FORWARDED: &str = "keyward-forwarded";
@@ -111,18 +111,27 @@ impl ControlService {
             cluster_enabled: request.cluster_enabled,
             program_version: request.version.clone(),
             last: request.last.unwrap_or_default().into(),
+            follows: Incarnation::new(request.known_incarnation),
         };
         let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
         let incarnation = match outcome {
             Ok(Outcome::Registered { incarnation }) => incarnation,
             Ok(Outcome::Changed | Outcome::Unchanged) => Incarnation::ZERO,
+            Err(Refusal::StaleIncarnation { current }) => {
+                let known_incarnation = current.get();
+                return Ok(rpc::RegisterReply { known_incarnation, ..Default::default() });
+            }
             Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
         };
         let last: Position = request.last.unwrap_or_default().into();
         info!(node = %request.node_id, host = %request.host, port = request.port, %incarnation, holds = %last, "node registered");
         watchdog::place(&self.sentinel).await;
         let (whole, _) = self.sentinel.update_for(None);
-        Ok(rpc::RegisterReply { incarnation: incarnation.get(), topology: whole.topology })
+        Ok(rpc::RegisterReply {
+            incarnation: incarnation.get(),
+            topology: whole.topology,
+            known_incarnation: incarnation.get(),
+        })
     }
 
     async fn change_in_sync_here(

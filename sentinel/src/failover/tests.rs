@@ -13,10 +13,16 @@ fn set(nodes: &[u8]) -> BTreeSet<NodeId> {
     nodes.iter().copied().map(id).collect()
 }
 
-fn registration(n: u8, nonce: u64, last: Position) -> TopologyCommand {
+fn restart(topology: &mut Topology, index: u64, n: u8, last: Position) {
+    let follows = topology.nodes[&id(n)].incarnation;
+    apply(topology, index, registration(n, 2, last, follows)).unwrap();
+}
+
+fn registration(n: u8, nonce: u64, last: Position, follows: Incarnation) -> TopologyCommand {
     TopologyCommand::RegisterNode(Registration {
         id: id(n),
         start_nonce: nonce,
+        follows,
         host: "127.0.0.1".into(),
         port: 7000,
         bus_port: 17000,
@@ -38,7 +44,7 @@ fn topology() -> Topology {
         apply(topology, index, command).unwrap()
     };
     for n in 1..=3 {
-        let outcome = run(&mut topology, registration(n, 1, Position::ZERO));
+        let outcome = run(&mut topology, registration(n, 1, Position::ZERO, Incarnation::ZERO));
         let Outcome::Registered { incarnation } = outcome else { panic!("{outcome:?}") };
         let command = placement::next(&topology, &BTreeSet::new(), || ShardId::from_random([9; 20])).unwrap();
         run(&mut topology, command);
@@ -194,15 +200,15 @@ fn a_straggler_stays_in_sync_and_does_not_delay() {
 #[test]
 fn a_shard_waits_for_a_member_that_may_hold_more() {
     let mut t = topology();
-    apply(&mut t, 50, registration(1, 2, Position::new(1, 4))).unwrap();
-    apply(&mut t, 51, registration(2, 2, Position::new(1, 6))).unwrap();
+    restart(&mut t, 50, 1, Position::new(1, 4));
+    restart(&mut t, 51, 2, Position::new(1, 6));
     let up = |t: &Topology| [state(t, 1, Role::None, 4, &[]), state(t, 2, Role::None, 6, &[])];
     let answers = [up(&t).to_vec(), vec![(id(3), Answer::Refused)]].concat();
     assert!(matches!(decide(&t, &Trigger::Watchdog, &answers), Decision::Wait { .. }));
     let takeover = replaced(decide(&t, &Trigger::Takeover { reporter: id(1) }, &answers));
     assert!(takeover.takeover && takeover.node == id(1));
 
-    apply(&mut t, 52, registration(3, 2, Position::ZERO)).unwrap();
+    restart(&mut t, 52, 3, Position::ZERO);
     let change = replaced(decide(&t, &Trigger::Watchdog, &up(&t)));
     assert_eq!((change.node, change.in_sync), (id(2), set(&[2])));
 }

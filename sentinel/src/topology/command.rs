@@ -62,6 +62,10 @@ pub struct Registration {
     pub id: NodeId,
     /// Tells two starts apart; a repeated registration of one start keeps its incarnation.
     pub start_nonce: u64,
+    /// The incarnation that this start follows; compared with the registered one, so that a request of an earlier
+    /// start that arrives late changes nothing.
+    #[serde(default)]
+    pub follows: Incarnation,
     pub host: String,
     pub port: u16,
     pub bus_port: u16,

@@ -98,7 +98,13 @@ fn node<'a>(topology: &'a Topology, id: &NodeId) -> Result<&'a Node, Refusal> {
 fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Result<Outcome, Refusal> {
     let known = topology.nodes.get(&new.id);
     let same_start = known.filter(|n| n.start_nonce == new.start_nonce);
-    // Two starts of a node may be registered by one entry, and still have to be told apart.
+    if let Some(known) = known
+        && same_start.is_none()
+        && known.incarnation != new.follows
+        && !mutation::is_on(Mutation::LateRegistrationCounts)
+    {
+        return Err(Refusal::StaleIncarnation { current: known.incarnation });
+    }
     let later = known.map_or(Incarnation::ZERO, |n| n.incarnation.next()).max(Incarnation::new(raft_index));
     let incarnation = same_start.map_or(later, |n| n.incarnation);
     let is_new_start = same_start.is_none();

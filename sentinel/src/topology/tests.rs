@@ -20,6 +20,7 @@ fn registration(n: u8, nonce: u64, last: Position) -> Registration {
     Registration {
         id: id(n),
         start_nonce: nonce,
+        follows: Incarnation::ZERO,
         host: "127.0.0.1".into(),
         port: 7000 + u16::from(n),
         bus_port: 17000 + u16::from(n),
@@ -68,7 +69,9 @@ impl Group {
     }
 
     fn start_with(&mut self, n: u8, nonce: u64, last: Position) -> Incarnation {
-        let outcome = self.apply(TopologyCommand::RegisterNode(registration(n, nonce, last))).unwrap();
+        let follows = self.topology.nodes.get(&id(n)).map_or(Incarnation::ZERO, |node| node.incarnation);
+        let registration = Registration { follows, ..registration(n, nonce, last) };
+        let outcome = self.apply(TopologyCommand::RegisterNode(registration)).unwrap();
         let mut shards = 100;
         while let Some(command) = placement::next(&self.topology, &BTreeSet::new(), || {
             shards += 1;
@@ -180,6 +183,19 @@ fn registering_again_keeps_the_incarnation_of_a_start() {
     assert!(group.shard().restarted.is_empty());
     assert!(first < group.start(2, 2));
     assert_eq!(group.shard().restarted, set(&[2]));
+}
+
+/// A sentinel that stood still may pass a registration on when its process is long gone.
+#[test]
+fn a_late_registration_of_an_earlier_start_changes_nothing() {
+    let mut group = Group::three_in_sync();
+    let first = group.topology.nodes[&id(2)].incarnation;
+    let late = Registration { follows: first, ..registration(2, 2, Position::ZERO) };
+    let third = group.start(2, 3);
+    let before = group.topology.clone();
+    let refused = group.apply(TopologyCommand::RegisterNode(late));
+    assert_eq!(refused, Err(Refusal::StaleIncarnation { current: third }));
+    assert_eq!(group.topology, before);
 }
 
 #[test]
@@ -303,20 +319,19 @@ fn commands_of_one_entry_see_each_other_and_are_refused_alone() {
 }
 
 #[test]
-fn two_starts_of_a_node_in_one_entry_are_told_apart() {
+fn of_two_starts_of_a_node_in_one_entry_the_second_has_to_ask_again() {
     let mut group = Group::three_in_sync();
-    let start = |nonce| TopologyCommand::RegisterNode(registration(3, nonce, Position::ZERO));
+    let follows = group.topology.nodes[&id(3)].incarnation;
+    let start = |nonce| {
+        TopologyCommand::RegisterNode(Registration { follows, ..registration(3, nonce, Position::ZERO) })
+    };
     group.index += 1;
     let results =
-        apply_batch(&mut group.topology, group.index, Batch { commands: vec![start(7), start(8), start(8)] });
-    let incarnations: Vec<Incarnation> = results
-        .into_iter()
-        .map(|result| match result {
-            Ok(Outcome::Registered { incarnation }) => incarnation,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert!(incarnations[0] < incarnations[1]);
-    assert_eq!(incarnations[1], incarnations[2]);
-    assert!(incarnations[1] < group.start(3, 9), "the next start is later still");
+        apply_batch(&mut group.topology, group.index, Batch { commands: vec![start(7), start(8), start(7)] });
+    let incarnation = group.topology.nodes[&id(3)].incarnation;
+    assert!(follows < incarnation);
+    let registered = Ok(Outcome::Registered { incarnation });
+    let refused = Err(Refusal::StaleIncarnation { current: incarnation });
+    assert_eq!(results, [registered.clone(), refused, registered]);
+    assert!(incarnation < group.start(3, 8), "the next start is later");
 }

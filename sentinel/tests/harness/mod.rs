@@ -306,7 +306,7 @@ impl TestNode {
     }
 
     pub async fn register(&self, group: &Group) -> rpc::RegisterReply {
-        let request = rpc::RegisterRequest {
+        let mut request = rpc::RegisterRequest {
             node_id: id(self.n).to_string(),
             port: u32::from(self.address.port()),
             bus_port: u32::from(self.address.port()),
@@ -315,7 +315,11 @@ impl TestNode {
             ..rpc::RegisterRequest::default()
         };
         let last = group.running.len() - 1;
-        let reply = group.control(last).register(request).await.unwrap().into_inner();
+        let mut reply = group.control(last).register(request.clone()).await.unwrap().into_inner();
+        if reply.incarnation == 0 {
+            request.known_incarnation = reply.known_incarnation;
+            reply = group.control(last).register(request).await.unwrap().into_inner();
+        }
         self.state.lock().incarnation = reply.incarnation;
         reply
     }

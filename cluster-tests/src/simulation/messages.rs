@@ -1,0 +1,187 @@
+//! What goes over the network on its own, and who it is for.
+
+use std::sync::Arc;
+
+use keyward_node::replication::messages::{Event, Outcome as Answered, Request, RequestId};
+use keyward_node::replication::node_core::RoleStatus;
+use keyward_proto::ids::{Incarnation, NodeId, Position};
+use keyward_proto::topology::Topology;
+use keyward_sentinel::failover::{Answer, NodeState, Role};
+
+use super::clients::{Operation, Reply};
+use super::network::{self, Endpoint};
+use super::node::{Machine, Power};
+use super::world::{Happening, World};
+use super::{NODES, Nanos, SENTINELS};
+
+/// What goes over the network on its own.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    Register {
+        node: usize,
+        run: u64,
+        last: Position,
+        follows: Incarnation,
+    },
+    /// Nothing was done: the node is registered in another incarnation.
+    RegisterAgain {
+        run: u64,
+        follows: Incarnation,
+    },
+    Registered {
+        run: u64,
+        incarnation: Incarnation,
+        topology: Arc<Topology>,
+    },
+    Topology(Arc<Topology>),
+    Ask {
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
+        challenge: u64,
+    },
+    /// Nothing was done: the request is to be sent again with this number.
+    Challenge {
+        node: usize,
+        run: u64,
+        id: RequestId,
+        request: Request,
+        challenge: u64,
+    },
+    Answered {
+        run: u64,
+        id: RequestId,
+        outcome: Answered,
+        topology: Option<Arc<Topology>>,
+    },
+    Demand {
+        reporter: NodeId,
+    },
+    /// A sentinel asks a node for its state.
+    Question {
+        run: u64,
+        task: u64,
+    },
+    State {
+        run: u64,
+        task: u64,
+        node: usize,
+        answer: Answer,
+        cut_off: bool,
+    },
+    Command {
+        client: usize,
+        number: u64,
+        slot: usize,
+        operation: Operation,
+    },
+    Reply {
+        number: u64,
+        reply: Reply,
+    },
+}
+
+/// What a node answers; as `wire::node_status` and `probe::report` translate it.
+fn state_of(machine: &Machine, now: Nanos) -> Option<NodeState> {
+    let process = machine.running()?;
+    let status = process.core.status(machine.clock.read(now), &process.log);
+    let (role, leases) = match status.role {
+        RoleStatus::None => (Role::None, Default::default()),
+        RoleStatus::Primary { leases, .. } => (Role::Primary, leases.into_iter().collect()),
+        RoleStatus::Replica { .. } => (Role::Replica, Default::default()),
+    };
+    Some(NodeState {
+        incarnation: process.incarnation,
+        role,
+        term: status.term,
+        last: status.last,
+        usable: status.consistent,
+        leases,
+    })
+}
+
+impl World {
+    pub(super) fn send_message(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+        if self.network.is_cut(from, to) || self.is_lost() {
+            return self.note_lost(&message);
+        }
+        let delay = self.latency();
+        self.at(delay, Happening::Deliver { from, to, message: Box::new(message) });
+    }
+
+    /// Requests that may change who is in sync are counted while they are under way.
+    fn note_lost(&mut self, message: &Message) {
+        if let Message::Ask { .. } | Message::Demand { .. } = message {
+            self.asks_under_way -= 1;
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Box<Message>) {
+        if self.network.is_cut(from, to) {
+            return self.note_lost(&message);
+        }
+        let paused_until = match to {
+            node if node < NODES => self.machines[node].paused_until,
+            other if other < NODES + SENTINELS => self.sentinels[other - NODES].paused_until,
+            _ => 0,
+        };
+        if self.now < paused_until {
+            return self.at(paused_until - self.now, Happening::Deliver { from, to, message });
+        }
+        match *message {
+            Message::Registered { run, incarnation, topology } => {
+                self.registered(to, run, incarnation, topology)
+            }
+            Message::Topology(topology) => {
+                self.machines[to].heard_of_sentinel = self.now;
+                if let Some(run) = self.machines[to].run() {
+                    self.step(to, run, Event::TopologyChanged(topology));
+                }
+            }
+            Message::Answered { run, id, outcome, topology } => self.answered(to, run, id, outcome, topology),
+            Message::Question { run, task } => self.asked_for_state(from, to, run, task),
+            Message::Command { client, number, slot, operation } => {
+                self.command(to, client, number, slot, operation)
+            }
+            Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
+            Message::Register { node, run, last, follows } => {
+                self.register_asked(to - NODES, node, run, last, follows);
+            }
+            Message::RegisterAgain { run, follows } => self.register_again(to, from, run, follows),
+            Message::Ask { node, run, id, request, challenge } => {
+                self.asks_under_way -= 1;
+                self.asked(to - NODES, node, run, id, request, challenge);
+            }
+            Message::Challenge { node, run, id, request, challenge } => {
+                if self.machines[node].run() == Some(run) {
+                    self.asks_under_way += 1;
+                    self.send_message(node, from, Message::Ask { node, run, id, request, challenge });
+                }
+            }
+            Message::Demand { reporter } => {
+                self.asks_under_way -= 1;
+                self.demanded(to - NODES, reporter);
+            }
+            Message::State { run, task, node, answer, cut_off } => {
+                self.told(to - NODES, run, task, node, answer, cut_off);
+            }
+        }
+    }
+
+    fn asked_for_state(&mut self, from: Endpoint, node: usize, run: u64, task: u64) {
+        let machine = &self.machines[node];
+        let answer = match &machine.power {
+            Power::On(_) => state_of(machine, self.now).map(Answer::Status),
+            Power::Off { has_power: true } => Some(Answer::Refused),
+            Power::Starting(_) | Power::Off { has_power: false } => None,
+        };
+        if let Some(answer) = answer {
+            let cut_off = machine.running().is_some_and(|p| {
+                let status = p.core.status(machine.clock.read(self.now), &p.log);
+                matches!(status.role, RoleStatus::Replica { cut_off: true, .. })
+            });
+            self.send_message(node, from, Message::State { run, task, node, answer, cut_off });
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! A simulated node: the real core, log and gate, and around them what the shells of `keyward-node` do with tasks,
+//! threads and sockets: carry out actions, apply entries, send the log, hold replies.
+
+mod core;
+mod log;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keyward_node::gate::{Gate, GateState};
+use keyward_node::log::WriteLog;
+use keyward_node::replication::SnapshotPart;
+use keyward_node::replication::full_sync::SnapshotSender;
+use keyward_node::replication::messages::{Event, LinkId, RequestId, UplinkId, Urgency};
+use keyward_node::replication::node_core::NodeCore;
+use keyward_node::replication::stream::LogStream;
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Topology;
+use rand::Rng;
+
+use super::clients::Held;
+use super::clocks::Clock;
+use super::disk::{Disk, Persistence, Recovered, Writer};
+use super::keyspace::Keyspace;
+use super::messages::Message;
+use super::network::Endpoint;
+use super::story::tell;
+use super::world::{Happening, World};
+use super::{Nanos, SENTINELS, ms, network};
+
+/// A registration without an answer is repeated.
+const REGISTER_AGAIN: Nanos = ms(200);
+#[derive(Debug)]
+pub(super) enum Sender {
+    /// With the parts of large slots that are still to be sent.
+    Snapshot(Box<SnapshotSender>, Option<Vec<SnapshotPart>>),
+    Log(LogStream),
+}
+
+/// A process that has registered.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) run: u64,
+    pub(super) core: NodeCore,
+    pub(super) log: WriteLog,
+    pub(super) gate: Gate,
+    pub(super) incarnation: Incarnation,
+    pub(super) keyspace: Keyspace,
+    pub(super) applied: LogIndex,
+    epoch: u64,
+    indexes: Option<Arc<[LogIndex]>>,
+    pub(super) held: Vec<Held>,
+    pub(super) senders: BTreeMap<LinkId, Sender>,
+    /// When each replica was last heard.
+    heard: BTreeMap<LinkId, Monotonic>,
+    pub(super) links: BTreeMap<LinkId, usize>,
+    pub(super) uplinks: BTreeMap<UplinkId, usize>,
+    pub(super) writer: Option<Writer>,
+    /// The generation in which the gate was last open: what a late command has seen.
+    pub(super) open_generation: u64,
+    /// The earliest tick that is scheduled.
+    wake_at: Nanos,
+    steps: u64,
+    /// Up to where the invariants have seen the log.
+    pub(super) checked: Position,
+    pub(super) checked_term: Term,
+}
+
+/// A process that has loaded its data and asks the sentinels for its incarnation.
+pub(super) struct Starting {
+    pub(super) run: u64,
+    recovered: Recovered,
+    /// The incarnation that it takes itself to follow.
+    follows: Incarnation,
+}
+
+pub(super) enum Power {
+    On(Box<Process>),
+    Starting(Box<Starting>),
+    Off { has_power: bool },
+}
+
+/// A request that goes to one sentinel after another.
+pub(super) struct Asked {
+    pub(super) urgency: Urgency,
+    first: usize,
+    pub(super) begun: usize,
+    /// Attempts that may still be answered.
+    pub(super) open: usize,
+}
+
+/// A host with its disk and its clock.
+pub(super) struct Machine {
+    pub(super) id: NodeId,
+    pub(super) power: Power,
+    pub(super) disk: Disk,
+    pub(super) clock: Clock,
+    pub(super) paused_until: Nanos,
+    /// The sentinel that it talks to.
+    pub(super) watched: usize,
+    /// Requests that go to more than one sentinel and are not settled.
+    pub(super) asked: BTreeMap<RequestId, Asked>,
+    pub(super) heard_of_sentinel: Nanos,
+    /// It has not lost anything that it held since it was last taken into the in-sync set.
+    pub(super) intact: bool,
+}
+
+impl Machine {
+    pub(super) fn process(&mut self) -> Option<&mut Process> {
+        match &mut self.power {
+            Power::On(process) => Some(process),
+            Power::Starting(_) | Power::Off { .. } => None,
+        }
+    }
+
+    pub(super) fn running(&self) -> Option<&Process> {
+        match &self.power {
+            Power::On(process) => Some(process),
+            Power::Starting(_) | Power::Off { .. } => None,
+        }
+    }
+
+    /// Whether it follows what this sentinel announces, as it does at a majority of them.
+    pub(super) fn watches(&self, sentinel: usize) -> bool {
+        (0..=SENTINELS / 2).any(|next| (self.watched + next) % SENTINELS == sentinel)
+    }
+
+    pub(super) fn has_power(&self) -> bool {
+        !matches!(self.power, Power::Off { has_power: false })
+    }
+
+    /// The number of the process, registered or not.
+    pub(super) fn run(&self) -> Option<u64> {
+        match &self.power {
+            Power::On(process) => Some(process.run),
+            Power::Starting(starting) => Some(starting.run),
+            Power::Off { .. } => None,
+        }
+    }
+}
+
+impl World {
+    // ------------------------------------------------------------------ starting
+
+    /// A process starts: it loads what the disk has, and registers.
+    pub(super) fn start(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        if machine.run().is_some() {
+            return;
+        }
+        let capacity = if self.rng.random_bool(0.3) { 4 << 10 } else { 1 << 20 };
+        let recovered = machine.disk.recover(capacity);
+        self.next_run += 1;
+        let run = self.next_run;
+        tell!("node {node} starts as process {run} with the log up to {}", recovered.log.last());
+        machine.power = Power::Starting(Box::new(Starting { run, recovered, follows: Incarnation::ZERO }));
+        self.register(node, run);
+    }
+
+    pub(super) fn register(&mut self, node: usize, run: u64) {
+        let machine = &self.machines[node];
+        let Power::Starting(starting) = &machine.power else { return };
+        if starting.run != run {
+            return;
+        }
+        let (watched, last, follows) = (machine.watched, starting.recovered.log.last(), starting.follows);
+        self.send_message(node, network::sentinel(watched), Message::Register { node, run, last, follows });
+        self.machines[node].watched = self.rng.random_range(0..SENTINELS);
+        self.at(REGISTER_AGAIN, Happening::Register { node, run });
+    }
+
+    pub(super) fn register_again(&mut self, node: usize, sentinel: Endpoint, run: u64, known: Incarnation) {
+        let Power::Starting(starting) = &mut self.machines[node].power else { return };
+        if starting.run == run {
+            starting.follows = known;
+            let last = starting.recovered.log.last();
+            self.send_message(node, sentinel, Message::Register { node, run, last, follows: known });
+        }
+    }
+
+    pub(super) fn registered(
+        &mut self,
+        node: usize,
+        run: u64,
+        incarnation: Incarnation,
+        topology: Arc<Topology>,
+    ) {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        if !matches!(&machine.power, Power::Starting(s) if s.run == run) {
+            return;
+        }
+        let Power::Starting(starting) = std::mem::replace(&mut machine.power, Power::Off { has_power: true })
+        else {
+            return;
+        };
+        let Recovered { mut log, keyspace, applied } = starting.recovered;
+        let clock = machine.clock.read(now);
+        let writer =
+            (self.persistence != Persistence::Memory).then(|| Writer::new(now, self.persistence, &mut log));
+        let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
+        tell!("node {node} is registered: incarnation {incarnation}");
+        let process = Process {
+            run,
+            core,
+            gate: Gate::replicated(),
+            incarnation,
+            keyspace,
+            applied,
+            epoch: 0,
+            indexes: None,
+            held: Vec::new(),
+            senders: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            links: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            writer,
+            open_generation: 0,
+            wake_at: Nanos::MAX,
+            steps: 0,
+            checked: Position { term: Term::ZERO, index: LogIndex::ZERO },
+            checked_term: Term::ZERO,
+            log,
+        };
+        machine.power = Power::On(Box::new(process));
+        machine.heard_of_sentinel = now;
+        if self.persistence != Persistence::Memory {
+            self.at(ms(1), Happening::Write { node, run });
+        }
+        self.step(node, run, Event::TopologyChanged(topology));
+    }
+}
+
+/// As `Shared::commit_at_once`: nobody else has to hold the entries.
+pub(super) fn commit_at_once(process: &mut Process) {
+    if process.gate.auto_commits() {
+        process.gate.advance_commit(process.log.last().index.min(process.log.durable()));
+    }
+}
+
+/// For the invariants: what a node serves now.
+pub(super) fn serves(machine: &Machine, now: Nanos) -> bool {
+    let clock: Monotonic = machine.clock.read(now);
+    machine.running().is_some_and(|p| p.gate.state() == GateState::Primary && p.gate.lease_valid(clock))
+}

@@ -1,0 +1,202 @@
+//! The sentinels: simulated processes that do what the shells of `keyward-sentinel` do, with its real rules
+//! (`failover`, `health`), and commit through the one [`super::register::Register`].
+//!
+//! They are worse than real ones. Each answers requests by itself, with a view of the topology that may be old; in
+//! reality only Raft's leader does, with what it has applied. Several may believe that they lead, so that failovers run
+//! at the same time; a request may be carried out twice; each crashes, pauses, is cut off, and sees stale health. All of
+//! that must be harmless, as every change is compared with the topology when it takes effect.
+
+mod failovers;
+mod proposals;
+mod requests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_node::replication::messages::{Outcome as Answered, RequestId};
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::topology::{Shard, Topology};
+use keyward_sentinel::failover::{Answer, Trigger};
+use keyward_sentinel::health::Health;
+use rand::Rng;
+
+use super::clocks::Clock;
+use super::messages::Message;
+use super::world::{Happening, World};
+use super::{NODES, Nanos, SENTINELS, ms, network};
+
+use failovers::Failover;
+pub(super) use proposals::{Proposal, Purpose};
+use requests::PendingRemoval;
+
+/// As in `keyward_sentinel::control::failover`.
+const ANSWER_LIMIT: Nanos = ms(150);
+const STRAGGLER_LIMIT: Nanos = ms(15);
+const ATTEMPTS_MAX: u32 = 3;
+/// A proposal without an answer is given up.
+const PROPOSAL_LIMIT: Nanos = ms(2000);
+/// The watchdog: how often it looks, and in every how many looks it asks all nodes.
+const WATCHDOG: Nanos = ms(100);
+const PROBE_EVERY: u64 = 5;
+const DOWN_AFTER: Duration = Duration::from_millis(1000);
+/// The topology is sent again after so long without a change.
+const KEEPALIVE_LOOKS: u64 = 5;
+/// The question of the watchdog.
+const PROBE: u64 = 0;
+
+/// A request of a node's process.
+type Call = (usize, u64, RequestId);
+
+#[derive(Debug)]
+pub(super) struct Sentinel {
+    /// Grows with each start; messages to an earlier process are lost.
+    pub(super) run: u64,
+    pub(super) is_up: bool,
+    pub(super) leads: bool,
+    pub(super) paused_until: Nanos,
+    pub(super) clock: Clock,
+    pub(super) view: Arc<Topology>,
+    health: Health,
+    /// What the watchdog has heard since it last asked.
+    probed: BTreeMap<NodeId, Answer>,
+    /// The failover that runs, and those that wait for it.
+    running: Option<(u64, Failover)>,
+    waiting: VecDeque<(Term, Trigger, Option<Call>)>,
+    /// Requests of nodes that have no answer yet: node, process, request.
+    calls: Vec<Call>,
+    /// Removals before which those concerned are asked.
+    removals: BTreeMap<u64, PendingRemoval>,
+    next_task: u64,
+    looks: u64,
+    /// No proposal of this sentinel arrives before.
+    pub(super) proposals_until: Nanos,
+}
+
+impl Sentinel {
+    pub(super) fn new(clock: Clock, view: Arc<Topology>) -> Sentinel {
+        Sentinel {
+            run: 0,
+            is_up: true,
+            leads: false,
+            paused_until: 0,
+            clock,
+            view,
+            health: Health::default(),
+            probed: BTreeMap::new(),
+            running: None,
+            waiting: VecDeque::new(),
+            calls: Vec::new(),
+            removals: BTreeMap::new(),
+            next_task: PROBE,
+            looks: 0,
+            proposals_until: 0,
+        }
+    }
+
+    /// Nothing is being decided or waits to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty() && self.removals.is_empty()
+    }
+
+    /// The process ends: what it has applied is on its disk, the rest is gone. Returns whose calls break off.
+    pub(super) fn crash(&mut self) -> Vec<Call> {
+        self.run += 1;
+        self.is_up = false;
+        self.leads = false;
+        self.health = Health::default();
+        self.probed.clear();
+        self.running = None;
+        self.waiting.clear();
+        self.removals.clear();
+        std::mem::take(&mut self.calls)
+    }
+
+    fn see(&mut self, now: Nanos, topology: &Arc<Topology>) {
+        if self.view.version < topology.version {
+            self.view = Arc::clone(topology);
+        }
+        self.health.note_topology(self.clock.read(now), &self.view);
+    }
+}
+
+impl World {
+    /// A sentinel learns what was committed, some time.
+    pub(super) fn spread_to(&mut self, sentinel: usize) {
+        let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(200)) } else { 0 };
+        let delay = self.latency() + slow;
+        let topology = Arc::clone(&self.register.topology);
+        self.at(delay, Happening::Applied { sentinel, topology });
+    }
+
+    pub(super) fn applied(&mut self, sentinel: usize, topology: &Arc<Topology>) {
+        let isolated = (0..SENTINELS)
+            .filter(|&other| other != sentinel)
+            .all(|other| self.network.is_cut(network::sentinel(other), network::sentinel(sentinel)));
+        let s = &mut self.sentinels[sentinel];
+        if isolated || !s.is_up || self.now < s.paused_until || topology.version <= s.view.version {
+            return;
+        }
+        s.see(self.now, topology);
+        self.announce(sentinel);
+    }
+
+    /// Tells the nodes that listen to this sentinel.
+    pub(super) fn announce(&mut self, sentinel: usize) {
+        let view = Arc::clone(&self.sentinels[sentinel].view);
+        for node in (0..NODES).filter(|n| self.machines[*n].watches(sentinel)).collect::<Vec<_>>() {
+            self.send_message(network::sentinel(sentinel), node, Message::Topology(Arc::clone(&view)));
+        }
+    }
+    pub(super) fn answer(&mut self, sentinel: usize, (node, run, id): Call, outcome: Answered) {
+        self.sentinels[sentinel].calls.retain(|call| *call != (node, run, id));
+        let topology = Some(Arc::clone(&self.sentinels[sentinel].view));
+        let message = Message::Answered { run, id, outcome, topology };
+        self.send_message(network::sentinel(sentinel), node, message);
+    }
+
+    pub(super) fn watchdog(&mut self, sentinel: usize) {
+        self.at(WATCHDOG, Happening::Watchdog { sentinel });
+        let now = self.now;
+        let s = &mut self.sentinels[sentinel];
+        if !s.is_up || now < s.paused_until {
+            return;
+        }
+        s.looks += 1;
+        let clock = s.clock.read(now);
+        if s.looks.is_multiple_of(PROBE_EVERY) {
+            let probed = std::mem::take(&mut s.probed);
+            for id in self.register.topology.nodes.keys() {
+                let answer = probed.get(id).cloned().unwrap_or(Answer::Silent);
+                s.health.note_node(clock, DOWN_AFTER, id, answer, None);
+            }
+            let run = s.run;
+            for node in 0..NODES {
+                self.send_message(network::sentinel(sentinel), node, Message::Question { run, task: PROBE });
+            }
+        }
+        self.spread_to(sentinel);
+        let s = &mut self.sentinels[sentinel];
+        s.health.note_topology(clock, &s.view);
+        if s.looks.is_multiple_of(KEEPALIVE_LOOKS) {
+            self.announce(sentinel);
+        }
+        let s = &mut self.sentinels[sentinel];
+        let shard = s.view.shards.values().next().expect("the only shard");
+        if s.leads && s.is_idle() && needs_primary(&s.health, &s.view, shard) {
+            let term = shard.term;
+            s.waiting.push_back((term, Trigger::Watchdog, None));
+            self.next_failover(sentinel);
+        }
+    }
+}
+
+/// No primary, or nobody listens at its address any more; as in `keyward_sentinel::control::watchdog`.
+fn needs_primary(health: &Health, topology: &Topology, shard: &Shard) -> bool {
+    let Some(primary) = &shard.primary else { return true };
+    match health.nodes.get(primary).map(|n| &n.answer) {
+        Some(Answer::Refused) => true,
+        Some(Answer::Status(state)) => topology.nodes[primary].incarnation < state.incarnation,
+        Some(Answer::Silent) | None => false,
+    }
+}

@@ -1,0 +1,142 @@
+//! What sentinels propose, and what becomes of it.
+
+use std::sync::Arc;
+
+use keyward_node::replication::messages::{Outcome as Answered, RequestId};
+use keyward_proto::topology::Topology;
+use keyward_sentinel::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
+use rand::Rng;
+
+use crate::simulation::messages::Message;
+use crate::simulation::world::{Happening, World};
+use crate::simulation::{FAULTS_END, SENTINELS, ms, network};
+
+/// As in `keyward_sentinel::control::failover`.
+
+/// Whom a proposal's result concerns.
+#[derive(Debug, Clone)]
+pub(in crate::simulation) enum Purpose {
+    Registration {
+        node: usize,
+        run: u64,
+    },
+    Change {
+        node: usize,
+        run: u64,
+        id: RequestId,
+    },
+    Failover {
+        task: u64,
+    },
+    /// Carried out twice: nobody waits for the second answer.
+    Again,
+}
+
+/// A command on its way into the register.
+#[derive(Debug)]
+pub(in crate::simulation) struct Proposal {
+    pub(in crate::simulation) sentinel: usize,
+    run: u64,
+    command: TopologyCommand,
+    purpose: Purpose,
+}
+
+impl World {
+    /// A sentinel proposes a command. It takes effect later, or never.
+    pub(super) fn propose(&mut self, sentinel: usize, command: TopologyCommand, purpose: Purpose) {
+        let isolated = (0..SENTINELS)
+            .filter(|&other| other != sentinel)
+            .all(|other| self.network.is_cut(network::sentinel(sentinel), network::sentinel(other)));
+        if self.rng.random_bool(if isolated { 0.8 } else { 0.03 }) && self.now < FAULTS_END {
+            return;
+        }
+        let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(400)) } else { 0 };
+        let twice = self.rng.random_bool(0.03);
+        let arrival = (self.now + self.latency() + self.latency() + slow)
+            .max(self.sentinels[sentinel].proposals_until)
+            .max(self.register_frozen_until);
+        self.sentinels[sentinel].proposals_until = arrival;
+        let run = self.sentinels[sentinel].run;
+        let delay = arrival - self.now;
+        self.proposals_under_way += 1;
+        if twice {
+            self.proposals_under_way += 1;
+            let again = Proposal { sentinel, run, command: command.clone(), purpose: Purpose::Again };
+            let later = delay + self.rng.random_range(0..ms(300));
+            self.at(later, Happening::Commit(Box::new(again)));
+        }
+        let proposal = Proposal { sentinel, run, command, purpose };
+        self.at(delay, Happening::Commit(Box::new(proposal)));
+    }
+
+    /// A command takes effect.
+    pub(in crate::simulation) fn commit(&mut self, proposal: Proposal) {
+        self.proposals_under_way -= 1;
+        let Proposal { sentinel, run, command, purpose } = proposal;
+        let before = Arc::clone(&self.register.topology);
+        let result = self.register.commit(command.clone());
+        if before.version < self.register.topology.version {
+            self.committed(&before, &command);
+        }
+        let delay = self.latency();
+        self.at(delay, Happening::Committed { sentinel, run, purpose, result });
+        for other in 0..SENTINELS {
+            self.spread_to(other);
+        }
+    }
+
+    /// The invariants and the world take note of a change.
+    fn committed(&mut self, before: &Topology, command: &TopologyCommand) {
+        self.invariants.committed(before, command, &self.register, &self.machines);
+        let added = match command {
+            TopologyCommand::ChangeInSync { change: InSyncChange::Add { node, .. }, .. } => Some(node),
+            // After a full restart the history is what the chosen one has.
+            TopologyCommand::ReplacePrimary(change) => Some(&change.node),
+            _ => None,
+        };
+        if let Some(machine) = self.machines.iter_mut().find(|m| Some(&m.id) == added) {
+            // A process that has died meanwhile has taken with it what it was added for.
+            let incarnation = self.register.incarnation(&machine.id);
+            machine.intact |= machine.running().is_some_and(|p| p.incarnation == incarnation);
+        }
+    }
+    pub(in crate::simulation) fn proposal_answered(
+        &mut self,
+        sentinel: usize,
+        run: u64,
+        purpose: Purpose,
+        result: Result<Outcome, Refusal>,
+    ) {
+        let topology = Arc::clone(&self.register.topology);
+        let (now, s) = (self.now, &mut self.sentinels[sentinel]);
+        if s.run != run || !s.is_up {
+            return;
+        }
+        if now < s.paused_until {
+            let wait = s.paused_until - now;
+            return self.at(wait, Happening::Committed { sentinel, run, purpose, result });
+        }
+        s.see(now, &topology);
+        match purpose {
+            Purpose::Again => {}
+            Purpose::Registration { node, run } => {
+                let message = match result {
+                    Ok(Outcome::Registered { incarnation }) => {
+                        Message::Registered { run, incarnation, topology }
+                    }
+                    Err(Refusal::StaleIncarnation { current }) => {
+                        Message::RegisterAgain { run, follows: current }
+                    }
+                    other => unreachable!("a registration: {other:?}"),
+                };
+                self.send_message(network::sentinel(sentinel), node, message);
+            }
+            Purpose::Change { node, run, id } => {
+                let refusal = result.err();
+                let outcome = refusal.map_or(Answered::Accepted, |r| Answered::Refused(r.to_string()));
+                self.answer(sentinel, (node, run, id), outcome);
+            }
+            Purpose::Failover { task } => self.failover_answered(sentinel, task, result),
+        }
+    }
+}
