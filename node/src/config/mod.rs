@@ -408,8 +408,8 @@ impl Config {
             aof_load_truncated: self.yes("aof-load-truncated"),
             maxmemory,
             maxmemory_clients: match self.text("maxmemory-clients").strip_suffix('%') {
-                Some(percent) => maxmemory / 100 * percent.parse().unwrap_or(0),
-                None => self.unsigned("maxmemory-clients")?,
+                Some(percent) => clients_limit(maxmemory, percent.parse().unwrap_or(0)),
+                None => clients_limit(self.unsigned("maxmemory-clients")?, 100),
             },
             maxmemory_policy: policy,
             maxmemory_samples: self.unsigned("maxmemory-samples")?,
@@ -458,6 +458,17 @@ fn find(name: &str) -> Option<&'static Directive> {
     DIRECTIVES.iter().find(|d| d.name == canonical)
 }
 
+/// Less is not enforced: nobody could connect to change it.
+const CLIENTS_LIMIT_MIN: usize = 128 << 10;
+
+/// So many per cent of `bytes`; zero stays no limit.
+fn clients_limit(bytes: usize, percent: usize) -> usize {
+    match bytes as u128 * percent as u128 / 100 {
+        0 if bytes == 0 || percent == 0 => 0,
+        limit => usize::try_from(limit).unwrap_or(usize::MAX).max(CLIENTS_LIMIT_MIN),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,6 +484,20 @@ mod tests {
         assert_eq!((settings.port, settings.bus_port), (7000, 17000));
         assert_eq!(settings.bind, ["127.0.0.1", "::1"]);
         assert_eq!(config.text("repl-backlog-size"), "1073741824");
+    }
+
+    #[test]
+    fn the_limit_of_clients_leaves_room_for_some() {
+        let check = |text: &str, expect: usize| {
+            assert_eq!(arguments(text).unwrap().settings().unwrap().maxmemory_clients, expect, "{text}");
+        };
+        check("--maxmemory 1gb", 0);
+        check("--maxmemory-clients 50%", 0);
+        check("--maxmemory 100mb --maxmemory-clients 0%", 0);
+        check("--maxmemory 100mb --maxmemory-clients 50%", 52_428_800);
+        check("--maxmemory 1kb --maxmemory-clients 100%", 128 << 10);
+        check("--maxmemory-clients 1", 128 << 10);
+        check("--maxmemory-clients 2mb", 2 << 20);
     }
 
     #[test]
