@@ -8,7 +8,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, Mode};
+use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, HOSTS, Mode};
+use cluster_tests::hosts::{Cut, Hosts};
 use cluster_tests::processes::wait_until;
 use cluster_tests::resp_client::Connection;
 use cluster_tests::writers::{History, OnError, Probe, Writers};
@@ -21,8 +22,12 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs the body on a fresh cluster, and prints the state of all processes if it fails.
 fn with_cluster(body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
+    on_hosts(Hosts::Loopback, body);
+}
+
+fn on_hosts(hosts: Hosts, body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut cluster = Cluster::start(Mode::Cluster, NODE_ARGS).expect("the cluster starts");
+    let mut cluster = Cluster::start_on(hosts, Mode::Cluster, NODE_ARGS).expect("the cluster starts");
     if let Err(error) = body(&mut cluster) {
         panic!("{error}\n{}", cluster.describe());
     }
@@ -211,6 +216,40 @@ fn sentinel_leader_killed_then_failover() {
         cluster.sentinels[leader].restart()?;
         cluster.nodes[old].restart()?;
         cluster.wait_until_whole().map(drop)
+    });
+}
+
+/// The leading sentinel reaches the primary, which no replica reaches, and no replica, which reach the other sentinels.
+/// It must neither take the replicas out of the in-sync set nor wait until the network is whole.
+#[test]
+fn a_replica_takes_over_that_the_leading_sentinel_hears_only_through_the_others() {
+    let hosts = match Hosts::namespaces(HOSTS) {
+        Ok(hosts) => hosts,
+        Err(reason) => return println!("left out: {reason}"),
+    };
+    on_hosts(hosts, |cluster| {
+        let old = cluster.wait_until_whole()?;
+        let leader = cluster.leading_sentinel().ok_or("no sentinel says that it leads")?;
+        let leader = cluster.nodes.len() + leader;
+        let writers = Writers::start(&cluster.urls(), 2, OnError::Report)?;
+        if !wait_until(HEAL_DEADLINE, || 200 < writers.acknowledged()) {
+            return Err("the writers do not get on".into());
+        }
+        let replicas = (0..cluster.nodes.len()).filter(|node| *node != old);
+        let cuts: Vec<Cut> =
+            replicas.flat_map(|node| [Cut::Between(old, node), Cut::Between(leader, node)]).collect();
+        let start = Instant::now();
+        cluster.hosts.cut(&cuts)?;
+        cluster.wait_for_other_primary(old)?;
+        println!(
+            "primary and leading sentinel cut off from the replicas: {:?} without service",
+            start.elapsed()
+        );
+        cluster.hosts.heal()?;
+        let primary = cluster.wait_until_whole()?;
+        let history = writers.stop()?;
+        cluster.wait_until_converged()?;
+        history.check(&cluster.strings(primary)?)
     });
 }
 

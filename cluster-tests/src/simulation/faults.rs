@@ -198,7 +198,7 @@ impl World {
         let sentinels = NODES..NODES + SENTINELS;
         let one_way = self.rng.random_bool(0.4);
         let mut cut = |a, b| if one_way { self.network.cut(a, b) } else { self.network.cut_both(a, b) };
-        let what = match self.rng.random_range(0..7) {
+        let what = match self.rng.random_range(0..8) {
             0 => {
                 (0..network::ENDPOINTS).for_each(|to| cut(node, to));
                 "is isolated"
@@ -227,6 +227,14 @@ impl World {
                 let alone = NODES + other % SENTINELS;
                 sentinels.for_each(|to| cut(alone, to));
                 "is well, but a sentinel is cut off from the others"
+            }
+            6 => {
+                let alone = NODES + other % SENTINELS;
+                (0..NODES).filter(|to| *to != node).for_each(|to| {
+                    cut(node, to);
+                    cut(alone, to);
+                });
+                "is cut off from the other nodes, as is a sentinel"
             }
             _ => {
                 cut(node, other);

@@ -59,13 +59,14 @@ pub(super) enum Message {
         reporter: NodeId,
     },
     /// A sentinel asks a node for its state.
-    Question {
-        run: u64,
-        task: u64,
+    Question(Question),
+    /// It asks another sentinel to ask.
+    AskNode {
+        node: usize,
+        question: Question,
     },
     State {
-        run: u64,
-        task: u64,
+        question: Question,
         node: usize,
         answer: Answer,
         cut_off: bool,
@@ -80,6 +81,17 @@ pub(super) enum Message {
         number: u64,
         reply: Reply,
     },
+}
+
+/// What a sentinel asks a node for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    /// Who wants to know, and which of its processes.
+    pub(super) sentinel: usize,
+    pub(super) run: u64,
+    pub(super) task: u64,
+    /// The process that is meant.
+    pub(super) incarnation: Incarnation,
 }
 
 /// What a node answers; as `wire::node_status` and `probe::report` translate it.
@@ -140,7 +152,8 @@ impl World {
                 }
             }
             Message::Answered { run, id, outcome, topology } => self.answered(to, run, id, outcome, topology),
-            Message::Question { run, task } => self.asked_for_state(from, to, run, task),
+            Message::Question(question) => self.asked_for_state(from, to, question),
+            Message::AskNode { node, question } => self.asked_to_pass_on(to - NODES, node, question),
             Message::Command { client, number, slot, operation } => {
                 self.command(to, client, number, slot, operation)
             }
@@ -163,13 +176,13 @@ impl World {
                 self.asks_under_way -= 1;
                 self.demanded(to - NODES, reporter);
             }
-            Message::State { run, task, node, answer, cut_off } => {
-                self.told(to - NODES, run, task, node, answer, cut_off);
+            Message::State { question, node, answer, cut_off } => {
+                self.state_told(from, to - NODES, node, question, answer, cut_off);
             }
         }
     }
 
-    fn asked_for_state(&mut self, from: Endpoint, node: usize, run: u64, task: u64) {
+    fn asked_for_state(&mut self, from: Endpoint, node: usize, question: Question) {
         let machine = &self.machines[node];
         let answer = match &machine.power {
             Power::On(_) => state_of(machine, self.now).map(Answer::Status),
@@ -181,7 +194,7 @@ impl World {
                 let status = p.core.status(machine.clock.read(self.now), &p.log);
                 matches!(status.role, RoleStatus::Replica { cut_off: true, .. })
             });
-            self.send_message(node, from, Message::State { run, task, node, answer, cut_off });
+            self.send_message(node, from, Message::State { question, node, answer, cut_off });
         }
     }
 }

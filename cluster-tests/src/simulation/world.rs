@@ -18,7 +18,7 @@ use super::clocks::Clock;
 use super::disk::{Disk, Persistence};
 use super::history;
 use super::invariants::Invariants;
-use super::messages::Message;
+use super::messages::{Message, Question};
 use super::network::{Endpoint, Network, Towards};
 use super::node::{Machine, Power};
 use super::register::Register;
@@ -117,6 +117,11 @@ pub(super) enum Happening {
     },
     SentinelCrashes {
         sentinel: usize,
+    },
+    /// A node has not answered for a while.
+    AskOthers {
+        node: usize,
+        question: Question,
     },
     RemovalDue {
         sentinel: usize,
@@ -346,6 +351,7 @@ impl World {
             Happening::Watchdog { sentinel } => self.watchdog(sentinel),
             Happening::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
             Happening::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
+            Happening::AskOthers { node, question } => self.ask_others(node, question),
             Happening::RemovalDue { sentinel, run, task } => self.removal_due(sentinel, run, task),
             Happening::Kill { node } => self.kill(node),
             Happening::Deafen { node } => self.deafen(node),

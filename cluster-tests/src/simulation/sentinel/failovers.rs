@@ -10,10 +10,8 @@ use keyward_sentinel::failover::{Answer, Answers, Case, Decision, Trigger};
 use keyward_sentinel::topology::{Outcome, Refusal, TopologyCommand};
 
 use super::{ANSWER_LIMIT, ATTEMPTS_MAX, Call, PROBE, PROPOSAL_LIMIT, Purpose, STRAGGLER_LIMIT};
-use crate::simulation::messages::Message;
 use crate::simulation::story::{detail, tell};
 use crate::simulation::world::{Happening, World};
-use crate::simulation::{NODES, network};
 
 /// As in `keyward_sentinel::control::failover`.
 #[derive(Debug)]
@@ -34,6 +32,10 @@ pub(super) struct Failover {
 impl Failover {
     fn shard(&self) -> &Shard {
         self.topology.shards.values().next().expect("the only shard")
+    }
+
+    pub(super) fn waits_for(&self, node: &NodeId) -> bool {
+        !self.is_proposed && !self.answers.contains_key(node)
     }
 
     fn case(&self) -> Case<'_> {
@@ -93,9 +95,7 @@ impl World {
         };
         detail!("sentinel {sentinel} asks {members:?} because of {:?}", failover.trigger);
         let attempt = failover.attempts;
-        for node in (0..NODES).filter(|n| members.contains(&self.machines[*n].id)).collect::<Vec<_>>() {
-            self.send_message(network::sentinel(sentinel), node, Message::Question { run, task });
-        }
+        self.ask_nodes(sentinel, task, &members);
         self.at(ANSWER_LIMIT, Happening::AnswersDue { sentinel, run, task, attempt });
     }
 

@@ -8,6 +8,7 @@
 
 mod failovers;
 mod proposals;
+mod questions;
 mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,14 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_node::replication::messages::{Outcome as Answered, RequestId};
-use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::ids::{Incarnation, NodeId, Term};
 use keyward_proto::topology::{Shard, Topology};
 use keyward_sentinel::failover::{Answer, Trigger};
 use keyward_sentinel::health::Health;
 use rand::Rng;
 
 use super::clocks::Clock;
-use super::messages::Message;
+use super::messages::{Message, Question};
 use super::world::{Happening, World};
 use super::{NODES, Nanos, SENTINELS, ms, network};
 
@@ -170,9 +171,10 @@ impl World {
                 let answer = probed.get(id).cloned().unwrap_or(Answer::Silent);
                 s.health.note_node(clock, DOWN_AFTER, id, answer, None);
             }
-            let run = s.run;
+            // Not passed on, so that it does not matter which process is meant.
+            let question = Question { sentinel, run: s.run, task: PROBE, incarnation: Incarnation::ZERO };
             for node in 0..NODES {
-                self.send_message(network::sentinel(sentinel), node, Message::Question { run, task: PROBE });
+                self.send_message(network::sentinel(sentinel), node, Message::Question(question));
             }
         }
         self.spread_to(sentinel);

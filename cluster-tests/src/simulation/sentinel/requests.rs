@@ -15,7 +15,7 @@ use super::{ANSWER_LIMIT, Call, Purpose};
 use crate::simulation::messages::Message;
 use crate::simulation::story::tell;
 use crate::simulation::world::{Happening, World};
-use crate::simulation::{NODES, network, register};
+use crate::simulation::{network, register};
 
 /// As in `keyward_sentinel::control::failover`.
 #[derive(Debug)]
@@ -24,6 +24,12 @@ pub(super) struct PendingRemoval {
     request: Request,
     primary: NodeId,
     pub(super) contacts: BTreeMap<NodeId, Contact>,
+}
+
+impl PendingRemoval {
+    pub(super) fn waits_for(&self, node: &NodeId) -> bool {
+        !self.contacts.contains_key(node)
+    }
 }
 
 /// A change that was committed but whose answer was lost is asked for again; as in `keyward_sentinel::control`.
@@ -138,9 +144,7 @@ impl World {
         s.next_task += 1;
         let (run, task) = (s.run, s.next_task);
         s.removals.insert(task, PendingRemoval { origin, request, primary, contacts: BTreeMap::new() });
-        for node in (0..NODES).filter(|n| questions.contains(&self.machines[*n].id)).collect::<Vec<_>>() {
-            self.send_message(network::sentinel(sentinel), node, Message::Question { run, task });
-        }
+        self.ask_nodes(sentinel, task, &questions);
         self.at(ANSWER_LIMIT, Happening::RemovalDue { sentinel, run, task });
     }
 
