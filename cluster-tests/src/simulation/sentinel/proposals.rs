@@ -11,8 +11,6 @@ use crate::simulation::messages::Message;
 use crate::simulation::world::{Happening, World};
 use crate::simulation::{FAULTS_END, SENTINELS, ms, network};
 
-/// As in `keyward_sentinel::control::failover`.
-
 /// Whom a proposal's result concerns.
 #[derive(Debug, Clone)]
 pub(in crate::simulation) enum Purpose {
