@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemalloc_ctl::thread::{self, ThreadLocal};
 use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 
@@ -28,6 +29,31 @@ pub struct Memory {
 pub struct Cpu {
     pub user: f64,
     pub system: f64,
+}
+
+/// Files that are open besides clients' connections: listeners, the log, files being written, other nodes.
+const RESERVED_FILES: u64 = 96;
+
+/// How many of so many clients the system lets this process serve. Raises the limit of open files as far as it takes
+/// and is allowed: many systems give much less than that at first.
+pub fn clients_allowed(wanted: usize) -> usize {
+    let files = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(RESERVED_FILES);
+    let clients = allow_open_files(files).saturating_sub(RESERVED_FILES);
+    usize::try_from(clients).unwrap_or(usize::MAX).min(wanted)
+}
+
+/// The limit in the end.
+fn allow_open_files(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let set = |current, maximum| setrlimit(Resource::Nofile, Rlimit { current, maximum }).is_ok();
+    match (limit.current, limit.maximum) {
+        (None, _) => wanted,
+        (Some(current), _) if wanted <= current => wanted,
+        // Who may raise the upper bound as well, does.
+        (_, maximum) if set(Some(wanted), maximum.map(|most| most.max(wanted))) => wanted,
+        (_, Some(maximum)) if set(Some(maximum), Some(maximum)) => maximum,
+        (Some(current), _) => current,
+    }
 }
 
 /// How much more polite a thread in the background is than others: the kernel gives it about a third of what it gives

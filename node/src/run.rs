@@ -20,7 +20,8 @@ use crate::server::Server;
 ///
 /// # Errors
 /// One line for the operator.
-pub fn run(config: Config) -> Result<(), String> {
+pub fn run(mut config: Config) -> Result<(), String> {
+    fit_maxclients(&mut config)?;
     let settings = config.settings()?;
     std::env::set_current_dir(&settings.dir)
         .map_err(|e| format!("can't chdir to '{}': {e}", settings.dir.display()))?;
@@ -33,6 +34,24 @@ pub fn run(config: Config) -> Result<(), String> {
         .build()
         .map_err(|e| format!("can't start: {e}"))?;
     control.block_on(run_control(server, settings))
+}
+
+/// No more clients than the system lets this process have files open.
+fn fit_maxclients(config: &mut Config) -> Result<(), String> {
+    let wanted = config.settings()?.maxclients;
+    let allowed = crate::process::clients_allowed(wanted);
+    if allowed == wanted {
+        return Ok(());
+    }
+    if allowed == 0 {
+        return Err("the limit of open files is too low to serve anybody: raise it ('ulimit -n')".into());
+    }
+    tracing::warn!(
+        wanted,
+        allowed,
+        "maxclients is reduced: the limit of open files ('ulimit -n') is too low for more"
+    );
+    config.set(&[("maxclients".to_owned(), allowed.to_string())])
 }
 
 async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keyward_proto::rpc::control_server::ControlServer;
 use keyward_proto::rpc::raft_server::RaftServer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,11 +50,20 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
     TcpListener::bind(&address).await.map_err(|source| RunError::Listen { address, source })
 }
 
+/// Thousands of nodes and clients need more open files than many systems allow at first.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Runs until `shutdown` is ready.
 ///
 /// # Errors
 /// [`RunError`]
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    allow_open_files();
     let store = Store::open(&config.options.dir)?;
     let machine = StateMachine::open(store.clone())?;
     let bus = listen(&config.options.bind, config.bus_port).await?;
