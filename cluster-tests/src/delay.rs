@@ -34,7 +34,7 @@ const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 #[derive(Debug)]
 pub struct Delay {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), String>>>,
     rule: Vec<String>,
 }
 
@@ -59,9 +59,12 @@ impl Delay {
         let thread = thread::spawn(move || match open(number) {
             Ok(queue) => {
                 drop(sender.send(Ok(())));
-                forward(queue, number, range, &stopped, SmallRng::seed_from_u64(seed));
+                forward(queue, number, range, &stopped, SmallRng::seed_from_u64(seed))
             }
-            Err(error) => drop(sender.send(Err(format!("NFQUEUE: {error}")))),
+            Err(error) => {
+                drop(sender.send(Err(format!("NFQUEUE: {error}"))));
+                Ok(())
+            }
         });
         opened.recv().map_err(|_| "the queue's thread has ended")??;
         let bridge = network.bridge();
@@ -80,12 +83,29 @@ impl Delay {
     }
 }
 
+impl Delay {
+    /// Lets packets go at once again.
+    ///
+    /// # Errors
+    /// Why they were not delayed all the time.
+    pub fn end(mut self) -> Result<(), String> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<(), String> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        // The rule first: a rule without a queue lets packets pass, a queue without a reader keeps them.
+        let removed = self.iptables("-D");
+        self.stop.store(true, Ordering::Relaxed);
+        thread.join().map_err(|_| "the queue's thread has panicked".to_owned())?.and(removed)
+    }
+}
+
 impl Drop for Delay {
     fn drop(&mut self) {
-        // The rule first: a rule without a queue lets packets pass, a queue without a reader keeps them.
-        drop(self.iptables("-D"));
-        self.stop.store(true, Ordering::Relaxed);
-        drop(self.thread.take().map(JoinHandle::join));
+        if let Err(error) = self.stop() {
+            eprintln!("{error}");
+        }
     }
 }
 
@@ -101,7 +121,14 @@ fn open(number: u16) -> std::io::Result<Queue> {
 }
 
 /// Lets packets go when they are due; at the end all that are left.
-fn forward(mut queue: Queue, number: u16, range: RangeInclusive<u64>, stop: &AtomicBool, mut rng: SmallRng) {
+fn forward(
+    mut queue: Queue,
+    number: u16,
+    range: RangeInclusive<u64>,
+    stop: &AtomicBool,
+    mut rng: SmallRng,
+) -> Result<(), String> {
+    let mut result = Ok(());
     let mut waiting: VecDeque<(Instant, Message)> = VecDeque::new();
     let mut chosen = (Instant::now(), Duration::from_millis(rng.random_range(range.clone())));
     let release = |queue: &mut Queue, mut message: Message| {
@@ -123,8 +150,10 @@ fn forward(mut queue: Queue, number: u16, range: RangeInclusive<u64>, stop: &Ato
                 waiting.push_back((due, message));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // A packet was gone when its verdict came, as when its interface is taken down.
+            Err(error) if error.kind() == ErrorKind::NotFound => is_idle = false,
             Err(error) => {
-                eprintln!("the delay of packets ends: {error}");
+                result = Err(format!("the delay of packets ended: {error}"));
                 break;
             }
         }
@@ -138,4 +167,5 @@ fn forward(mut queue: Queue, number: u16, range: RangeInclusive<u64>, stop: &Ato
     }
     waiting.into_iter().for_each(|(_, message)| release(&mut queue, message));
     drop(queue.unbind(number));
+    result
 }

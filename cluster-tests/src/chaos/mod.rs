@@ -85,7 +85,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Report
     let jumps = faults.iter().any(|fault| fault.needs().contains(&Need::WallClocks));
     let wall_clocks = jumps.then(|| WallClocks::new(settings.shape.nodes())).transpose()?;
     let cluster = Cluster::start_shaped(hosts, Mode::Cluster, settings.shape, wall_clocks, &args)?;
-    let _delay = match settings.delay_ms {
+    let delay = match settings.delay_ms {
         Some(most) => Some(Delay::start(&cluster.hosts, 0..=most, settings.seed)?),
         None => None,
     };
@@ -110,6 +110,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Report
         run.cluster.save_logs(dir)?;
     }
     injected?;
+    delay.map_or(Ok(()), Delay::end)?;
     let took = begin.elapsed();
     let pressed = pressure.stop();
     let Run { cluster, workload, events, .. } = run;
