@@ -180,12 +180,18 @@ fn a_blocked_client_does_not_give_up_on_what_is_not_committed() {
     with_cluster(|cluster| {
         let primary = cluster.wait_until_whole()?;
         let connect = || Connection::connect(&cluster.nodes[primary].addr()).map_err(|e| e.to_string());
-        let (mut taker, mut waiter) = (connect()?, connect()?);
+        let (mut taker, mut waiter, mut observer) = (connect()?, connect()?, connect()?);
         taker.call(&["RPUSH", "list", "element"]).map_err(|e| e.to_string())?;
         let replicas = || cluster.nodes.iter().enumerate().filter(|(node, _)| *node != primary);
         let others: Vec<_> = cluster.sentinels.iter().chain(replicas().map(|(_, server)| server)).collect();
         others.iter().for_each(|server| server.signal(Signal::STOP));
         taker.send(&["LPOP", "list"]);
+        // The two clients may be served by different threads.
+        let is_executed =
+            || observer.call(&["CLIENT", "LIST"]).is_ok_and(|l| l.string().contains("cmd=lpop"));
+        if !wait_until(HEAL_DEADLINE, is_executed) {
+            return Err("LPOP is not executed".into());
+        }
         waiter.send(&["BLPOP", "list", "0.02"]);
         let answered = waiter.has_reply(Duration::from_millis(300));
         others.iter().for_each(|server| server.signal(Signal::CONT));
