@@ -1154,7 +1154,7 @@ fn mode_of(state: GateState) -> Mode {
     }
 }
 
-fn loading() -> CommandError {
+pub(crate) fn loading() -> CommandError {
     CommandError::coded("LOADING Valkey is loading the dataset in memory")
 }
 

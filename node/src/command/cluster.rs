@@ -56,14 +56,19 @@ fn write_endpoint(out: &mut ReplyWriter<'_>, node: &Node, settings: &Settings) {
 pub(super) fn cluster_slots(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
+    if routing.topology.version == 0 {
+        // It has just started and knows nobody: the client is to ask another node, or again.
+        return Err(crate::execute::loading());
+    }
     let mut ranges: Vec<_> =
         routing.topology.shards.values().flat_map(|s| s.slots.iter().map(move |r| (*r, s))).collect();
-    ranges.retain(|(_, shard)| shard.primary.is_some());
     ranges.sort_by_key(|(range, _)| *range);
     ctx.out.array(ranges.len());
     for (range, shard) in ranges {
-        let members: Vec<&Node> =
-            ordered_members(&routing, shard).into_iter().filter(|n| is_healthy(shard, n)).collect();
+        // A shard that is about to get a primary keeps its slots: clients that are told of no node at all have nobody
+        // left to ask.
+        let is_listed = |node: &&Node| shard.primary.is_none() || is_healthy(shard, node);
+        let members: Vec<&Node> = ordered_members(&routing, shard).into_iter().filter(is_listed).collect();
         ctx.out.array(2 + members.len());
         ctx.out.integer(i64::from(range.first.number()));
         ctx.out.integer(i64::from(range.last.number()));
