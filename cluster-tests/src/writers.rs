@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redis::cluster::ClusterClientBuilder;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use tokio::runtime::Runtime;
 
@@ -25,6 +25,8 @@ use crate::resp_client::Connection;
 const KEYS_PER_WRITER: u64 = 500;
 
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(1);
+/// The library's client sometimes stops asking anybody when all its connections broke at once: then a new one goes on.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// What one writer knows of one key.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +89,13 @@ impl Writers {
             };
             let client = client.build().map_err(text)?;
             let connection = runtime.block_on(client.get_async_connection()).map_err(text)?;
-            tasks.push(runtime.spawn(write(writer, connection, stop.clone(), acknowledged_at.clone())));
+            tasks.push(runtime.spawn(write(
+                writer,
+                client,
+                connection,
+                stop.clone(),
+                acknowledged_at.clone(),
+            )));
         }
         Ok(Self { runtime, stop, tasks, acknowledged_at })
     }
@@ -152,6 +160,7 @@ impl History {
 
 async fn write(
     writer: usize,
+    client: ClusterClient,
     mut connection: ClusterConnection,
     stop: Arc<AtomicBool>,
     acknowledged_at: Arc<Mutex<Vec<Instant>>>,
@@ -163,14 +172,20 @@ async fn write(
         let key = format!("writer:{writer}:{}", number % KEYS_PER_WRITER);
         let written = ledger.entry(key.clone()).or_default();
         written.tried = number;
-        let reply: redis::RedisResult<String> =
-            redis::cmd("SET").arg(&key).arg(number).query_async(&mut connection).await;
-        match reply {
-            Ok(_) => {
+        let mut command = redis::cmd("SET");
+        let reply = command.arg(&key).arg(number).query_async::<String>(&mut connection);
+        match tokio::time::timeout(STUCK_AFTER, reply).await {
+            Ok(Ok(_)) => {
                 written.acknowledged = number;
                 acknowledged_at.lock().expect("no writer panics").push(Instant::now());
             }
-            Err(error) => {
+            Err(_) => {
+                *errors.entry("stuck".to_owned()).or_default() += 1;
+                if let Ok(another) = client.get_async_connection().await {
+                    connection = another;
+                }
+            }
+            Ok(Err(error)) => {
                 *errors.entry(summary(&error)).or_default() += 1;
                 // A refused connection fails at once: leave the processor to the servers.
                 tokio::time::sleep(Duration::from_millis(1)).await;
