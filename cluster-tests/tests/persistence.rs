@@ -65,7 +65,7 @@ fn full_syncs(cluster: &Cluster) -> u64 {
 /// All nodes end at the same moment, as when the power of a rack fails; nothing that was acknowledged may be missing.
 fn kill_all_under_load(appendfsync: &str, times: usize) {
     with_cluster(appendfsync, |cluster| {
-        let writers = Writers::start(&cluster.urls(), 4, OnError::Retry)?;
+        let writers = Writers::start(&cluster.urls(), 4, OnError::Report)?;
         for _ in 0..times {
             wait_for_writes(&writers, 300)?;
             let start = Instant::now();
