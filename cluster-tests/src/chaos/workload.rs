@@ -34,7 +34,7 @@ const KEYS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long clients wait for an answer, one after the other.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_millis(200)];
-/// How long the last reads may take together.
+/// How long the last read of a key may take: a long run leaves thousands of keys.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// When keys expire, if they do: 30 days, in milliseconds.
 const EXPIRE_MS: &str = "2592000000";
@@ -200,8 +200,8 @@ impl Workload {
             sight: Arc::default(),
             histories: Histories::default(),
         };
-        let end = Instant::now() + READ_DEADLINE;
         let mut read = |key: &str, read: &mut dyn FnMut(&mut Worker) -> bool| {
+            let end = Instant::now() + READ_DEADLINE;
             while !read(&mut reader) {
                 if end < Instant::now() {
                     return Err(format!("{key} cannot be read from the healed cluster"));
