@@ -268,6 +268,14 @@ impl Connection {
         peeked.is_ok()
     }
 
+    /// Waits for bytes beyond those that are here, at most so long.
+    pub fn await_more(&mut self, wait: Duration) {
+        let mut chunk = [0; 16 * 1024];
+        let read = self.stream.set_read_timeout(Some(wait)).and_then(|()| self.stream.read(&mut chunk));
+        self.buffer.extend_from_slice(&chunk[..read.unwrap_or(0)]);
+        self.stream.set_read_timeout(Some(REPLY_DEADLINE)).expect("an open socket takes a timeout");
+    }
+
     fn is_push(&self, frame: &Frame) -> bool {
         match frame.kind() {
             b'>' => true,

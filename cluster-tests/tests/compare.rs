@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::compare::campaign::{Campaign, Outcome};
+use cluster_tests::compare::campaign::{Campaign, Mode, Outcome};
 use cluster_tests::compare::runner::Pair;
 use cluster_tests::compare::templates::CORE_GROUPS;
 use cluster_tests::processes::Server;
@@ -31,12 +31,48 @@ fn replies_equal_valkeys_on_random_sequences() {
         let campaign = Campaign {
             seed,
             sequences: 120,
-            only: CORE_GROUPS.iter().map(|group| (*group).to_owned()).collect(),
+            only: core_groups(&[]),
             time_limit: Some(Duration::from_secs(60)),
             ..Campaign::default()
         };
         assert_equal(&run(&keyward, &valkey, &campaign));
     }
+}
+
+fn core_groups(and: &[&str]) -> Vec<String> {
+    CORE_GROUPS.iter().chain(and).map(|group| (*group).to_owned()).collect()
+}
+
+#[test]
+fn replies_equal_valkeys_in_streams_that_are_cut_at_random_bytes() {
+    let Some(dir) = programs::valkey_or_skip("comparison with Valkey") else { return };
+    let valkey = Server::valkey(&dir, &[]).unwrap();
+    let keyward = Server::keyward(&[]).unwrap();
+    let campaign = Campaign {
+        mode: Mode::Pipelined,
+        sequences: 60,
+        length: 500,
+        only: core_groups(&[]),
+        time_limit: Some(Duration::from_secs(60)),
+        ..Campaign::default()
+    };
+    assert_equal(&run(&keyward, &valkey, &campaign));
+}
+
+#[test]
+fn every_command_leaves_the_rest_of_a_stream_as_valkey_does() {
+    let Some(dir) = programs::valkey_or_skip("comparison with Valkey") else { return };
+    let valkey = Server::valkey(&dir, &["--enable-debug-command", "yes"]).unwrap();
+    let keyward = Server::keyward(&["--enable-debug-command", "yes"]).unwrap();
+    let campaign = Campaign {
+        mode: Mode::InTheMiddle,
+        sequences: u64::MAX,
+        // More than a batch in all.
+        length: 80,
+        only: core_groups(&["middle"]),
+        ..Campaign::default()
+    };
+    assert_equal(&run(&keyward, &valkey, &campaign));
 }
 
 #[test]

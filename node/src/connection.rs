@@ -307,31 +307,44 @@ impl Connection {
 
     /// Executes a parsed batch; returns the bytes that are done with, and whether execution has to stop.
     fn execute_batch(&mut self, batch: &Batch, buffer: &[u8], parsed: usize) -> io::Result<(usize, bool)> {
-        if batch.is_empty() {
-            return Ok((parsed, false));
-        }
         let thread = Rc::clone(&self.thread);
         let mut out = thread.output.borrow_mut();
-        out.clear();
-        let generation = thread.server().shared.gate.generation();
-        let waited = std::mem::take(&mut self.waited);
-        let end =
-            thread.executor.borrow_mut().run_batch(&mut self.session, batch, buffer, 0, waited, &mut out);
-        if end.appended {
-            thread.server().shared.notify_appended();
+        let mut first = 0;
+        while first < batch.len() {
+            out.clear();
+            let generation = thread.server().shared.gate.generation();
+            let waited = std::mem::take(&mut self.waited);
+            let end = thread.executor.borrow_mut().run_batch(
+                &mut self.session,
+                batch,
+                buffer,
+                first,
+                waited,
+                &mut out,
+            );
+            if end.appended {
+                thread.server().shared.notify_appended();
+            }
+            self.emit(&mut out, &end, generation)?;
+            if !matches!(end.stop, Some(Stop::NotNow)) || end.next > first {
+                self.patience = None;
+            }
+            if let Some(stop) = end.stop {
+                // What follows in the buffer is parsed again when the stall is over.
+                self.reader = RequestReader::default();
+                let done = if end.next < batch.len() {
+                    batch.bounds(end.next).0
+                } else {
+                    batch.bounds(end.next - 1).1
+                };
+                let observed = self.observed(end.depends_on, end.needs_lease, generation);
+                self.begin_stall(stop, observed);
+                return Ok((done, true));
+            }
+            assert!(first < end.next, "a batch that need not wait goes on");
+            first = end.next;
         }
-        self.emit(&mut out, &end, generation)?;
-        if !matches!(end.stop, Some(Stop::NotNow)) || end.next > 0 {
-            self.patience = None;
-        }
-        let Some(stop) = end.stop else { return Ok((parsed, false)) };
-        // What follows in the buffer is parsed again when the stall is over.
-        self.reader = RequestReader::default();
-        let done =
-            if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
-        let observed = self.observed(end.depends_on, end.needs_lease, generation);
-        self.begin_stall(stop, observed);
-        Ok((done, true))
+        Ok((parsed, false))
     }
 
     /// What a batch that has just ended saw.

@@ -54,7 +54,7 @@ const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, b
 /// Writes are held back while more of the write log than this waits for the disk.
 pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
-/// Why a batch ended before its last request.
+/// Why nothing more may be executed for the client for now.
 #[derive(Debug)]
 pub enum Stop {
     /// The node may not execute now (no lease, hand-off, change of term): try again when the gate changes, at most
@@ -84,8 +84,9 @@ pub enum Stop {
 /// How far a batch came.
 #[derive(Debug)]
 pub struct BatchEnd {
-    /// The request at which it stopped; the number of requests if it did not.
+    /// The request with which it goes on; the number of requests if all are executed.
     pub next: usize,
+    /// Without a reason to stop, the caller goes on at once with what is left.
     pub stop: Option<Stop>,
     /// The replies leave when this index is committed.
     pub depends_on: u64,
@@ -178,7 +179,8 @@ impl Executor {
         }
     }
 
-    /// Executes the requests of `batch` from `first` on; replies are appended to `out`.
+    /// Executes the requests of `batch` from `first` on, up to the end, a reason to stop, or a command that stopped the
+    /// world: the caller goes on with [`BatchEnd::next`]. Replies are appended to `out`.
     ///
     /// `waited`: the first request was stopped before and has waited as long as it may.
     pub fn run_batch(
@@ -197,9 +199,6 @@ impl Executor {
         session.client.note_interaction(start);
         self.now = start;
         self.state = server.shared.gate.state();
-        self.save_failed = server.saves.has_failed()
-            && self.settings.stop_writes_on_bgsave_error
-            && !self.settings.save_points.is_empty();
         self.disk = server.shared.gate.disk();
         let mode = mode_of(self.state);
         let mut keys = Keys::new(
@@ -210,10 +209,7 @@ impl Executor {
             AccessClock::new(start, self.settings.lfu),
             self.settings.notify_keyspace_events,
         );
-        keys.limits = self.settings.limits;
-        if self.settings.lfu.is_some() {
-            keys.set_dice(self.rng.random());
-        }
+        self.configure(&mut keys);
         let mut progress = Progress::default();
         let mut stop = None;
         let mut next = first;
@@ -246,6 +242,21 @@ impl Executor {
         }
         let Progress { depends_on, needs_lease, appended } = progress;
         BatchEnd { next, stop, depends_on, needs_lease, appended }
+    }
+
+    /// Lets what the settings say hold for the commands that follow.
+    #[inline]
+    fn configure(&mut self, keys: &mut Keys<'_>) {
+        let settings = &self.settings;
+        self.save_failed = self.server.saves.has_failed()
+            && settings.stop_writes_on_bgsave_error
+            && !settings.save_points.is_empty();
+        keys.limits = settings.limits;
+        keys.set_event_classes(settings.notify_keyspace_events);
+        keys.set_access_clock(AccessClock::new(self.now, settings.lfu));
+        if settings.lfu.is_some() {
+            keys.set_dice(self.rng.random());
+        }
     }
 
     /// One request of a client. `Some` if the batch has to stop; nothing was done for `NotNow` and `Paused`.
@@ -719,7 +730,7 @@ impl Executor {
         if row.scope == Scope::None && self.server.version() != self.version {
             // CONFIG SET: what follows in the batch is executed under the new settings.
             self.refresh();
-            keys.set_event_classes(self.settings.notify_keyspace_events);
+            self.configure(keys);
         }
         result
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use cluster_tests::compare::campaign::Campaign;
+use cluster_tests::compare::campaign::{Campaign, Mode};
 use cluster_tests::compare::runner::Pair;
 use cluster_tests::processes::Server;
 use cluster_tests::programs;
@@ -34,6 +34,8 @@ struct Options {
     /// The protocol, 2 or 3; both if left out.
     #[arg(long)]
     resp: Option<u8>,
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
     /// Print so many differences, one per command, then stop.
     #[arg(long, default_value_t = 10)]
     differences: usize,
@@ -79,6 +81,7 @@ fn run(options: &Options) -> Result<bool, String> {
         sequences: options.sequences,
         length: options.length,
         protocols: options.resp.map_or(vec![2, 3], |resp| vec![resp]),
+        mode: options.mode,
         only: options.only.clone(),
         skip: options.skip.clone(),
         differences_max: options.differences,

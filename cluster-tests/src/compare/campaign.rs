@@ -6,12 +6,28 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
 use super::generator::{Action, Client, Generator, Step};
-use super::runner::{Difference, Pair, command_line};
+use super::pipeline::UNCUT;
+use super::runner::{Difference, Pair, Sending, command_line};
 use super::template::Args;
 
 /// Shrinking stops here even if more could go.
 const SHRINK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the sequences are, and how they are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Random steps, each when the one before it is answered.
+    #[default]
+    OneByOne,
+    /// Random commands in one stream, cut at random bytes.
+    Pipelined,
+    /// In one stream: one template after another, each in the middle of some hundred plain commands. The number of a
+    /// sequence is that of its template.
+    InTheMiddle,
+}
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -23,6 +39,7 @@ pub struct Campaign {
     pub length: usize,
     /// The protocols, each run with every sequence.
     pub protocols: Vec<u8>,
+    pub mode: Mode,
     /// Groups and commands to choose from; all, if empty.
     pub only: Vec<String>,
     /// Groups and commands to leave out.
@@ -41,11 +58,25 @@ impl Default for Campaign {
             sequences: 100,
             length: 40,
             protocols: vec![2, 3],
+            mode: Mode::OneByOne,
             only: Vec::new(),
             skip: Vec::new(),
             differences_max: 5,
             time_limit: None,
         }
+    }
+}
+
+/// How a sequence is run.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    resp: u8,
+    sending: Sending,
+}
+
+impl Way {
+    fn run(self, pair: &Pair, steps: &[Step]) -> Option<Difference> {
+        pair.run(steps, self.resp, self.sending)
     }
 }
 
@@ -71,13 +102,20 @@ impl Campaign {
                 break;
             }
             for &resp in &self.protocols {
-                let steps = generator.sequence(self.seed, number, self.length);
+                let steps = match self.mode {
+                    Mode::OneByOne | Mode::Pipelined => generator.sequence(self.seed, number, self.length),
+                    Mode::InTheMiddle => match generator.in_the_middle(self.seed, number, self.length) {
+                        Some(steps) => steps,
+                        None => return Ok(outcome),
+                    },
+                };
                 outcome.actions += steps.iter().map(|step| step.actions.len()).sum::<usize>();
-                let Some(difference) = pair.run(&steps, resp) else { continue };
+                let way = Way { resp, sending: self.sending(number) };
+                let Some(difference) = way.run(pair, &steps) else { continue };
                 let known = outcome.failures.entry(difference.command.clone()).or_default();
                 *known += 1;
                 if *known == 1 {
-                    let report = self.report(pair, number, resp, steps, difference);
+                    let report = self.report(pair, number, way, steps, difference);
                     outcome.reports.push(report);
                 }
                 if self.differences_max <= outcome.reports.len() {
@@ -89,8 +127,17 @@ impl Campaign {
         Ok(outcome)
     }
 
-    fn report(&self, pair: &Pair, number: u64, resp: u8, steps: Vec<Step>, difference: Difference) -> String {
-        let (steps, difference) = shrink(pair, steps, resp, difference);
+    fn sending(&self, number: u64) -> Sending {
+        match self.mode {
+            Mode::OneByOne => Sending::OneByOne,
+            Mode::Pipelined => Sending::Pipelined { cuts: self.seed.wrapping_add(number) },
+            Mode::InTheMiddle => Sending::Pipelined { cuts: UNCUT },
+        }
+    }
+
+    fn report(&self, pair: &Pair, number: u64, way: Way, steps: Vec<Step>, difference: Difference) -> String {
+        let (steps, difference) = shrink(pair, steps, way, difference);
+        let resp = way.resp;
         let mut text = String::new();
         let what = &difference.what;
         let (ours, theirs) = around_difference(&difference.ours, &difference.theirs);
@@ -108,6 +155,10 @@ impl Campaign {
             self.length
         )
         .expect("a string");
+        if self.mode != Mode::OneByOne {
+            let mode = self.mode.to_possible_value().expect("no mode is hidden");
+            write!(text, " --mode {}", mode.get_name()).expect("a string");
+        }
         for (flag, words) in [("--only", &self.only), ("--skip", &self.skip)] {
             if !words.is_empty() {
                 write!(text, " {flag} {}", words.join(",")).expect("a string");
@@ -150,7 +201,7 @@ fn describe(action: &Action) -> String {
 fn shrink(
     pair: &Pair,
     mut steps: Vec<Step>,
-    resp: u8,
+    way: Way,
     mut difference: Difference,
 ) -> (Vec<Step>, Difference) {
     let start = Instant::now();
@@ -159,7 +210,7 @@ fn shrink(
         if SHRINK_DEADLINE < start.elapsed() {
             return false;
         }
-        let found = pair.run(candidate, resp).filter(|found| found.command == command);
+        let found = way.run(pair, candidate).filter(|found| found.command == command);
         found.map(|found| *difference = found).is_some()
     };
     let last = (difference.step + 1).min(steps.len());

@@ -50,6 +50,8 @@ impl Equality {
             ("XPENDING", _) => Self::Shape,
             ("SCAN" | "HSCAN" | "SSCAN" | "ZSCAN", _) => Self::Kind,
             ("CLIENT", "ID" | "INFO" | "LIST") | ("INFO" | "LOLWUT" | "LASTSAVE" | "ROLE", _) => Self::Kind,
+            // Valkey counts the argument of a queued command, too.
+            ("OBJECT", "REFCOUNT") => Self::Kind,
             ("MEMORY", "USAGE") => Self::Shape,
             ("HELLO", _) => Self::Hello,
             _ => Self::Exact,

@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 
 use super::template::{Args, Template};
-use super::templates::{BLOCKING, GROUPS, POPULATING, SUBSCRIBER};
+use super::templates::{BLOCKING, GROUPS, MIDDLE, POPULATING, SUBSCRIBER};
 use super::words::ODD;
 
 /// Which of a server's connections an action uses.
@@ -60,6 +60,7 @@ pub struct Generator {
     populating: Vec<Template>,
     subscriber: Vec<Template>,
     blocking: Vec<Template>,
+    middle: Vec<Template>,
 }
 
 impl Generator {
@@ -87,6 +88,7 @@ impl Generator {
         Ok(Self {
             populating: populating.filter(|template| !skipped(skip, template)).collect(),
             subscriber: choose("pubsub", SUBSCRIBER),
+            middle: choose("middle", MIDDLE),
             blocking: BLOCKING.iter().flat_map(|(group, texts)| choose(group, texts)).collect(),
             groups,
         })
@@ -117,6 +119,32 @@ impl Generator {
             steps.extend(made);
         }
         steps
+    }
+
+    /// Some data, then the template with that number with `around` plain commands before and behind it. None beyond
+    /// the last template.
+    pub fn in_the_middle(&self, seed: u64, number: u64, around: usize) -> Option<Vec<Step>> {
+        let templates = self.groups.iter().flat_map(|(_, templates)| templates);
+        let mut templates = templates.chain(&self.subscriber).chain(&self.middle);
+        let template = templates.nth(usize::try_from(number).ok()?)?;
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let plain = |numbers: std::ops::Range<usize>| -> Vec<Step> {
+            let line = |number| match number % 3 {
+                0 => format!("ECHO {number}"),
+                1 => format!("SET plain:{number} {number}"),
+                _ => format!("INCR plain:{}", number % 7),
+            };
+            numbers.map(|number| command(Client::Main, word(&line(number)))).collect()
+        };
+        let mut steps: Vec<Step> = self
+            .populating
+            .iter()
+            .map(|template| commands(Client::Main, template.expand(&mut rng)))
+            .collect();
+        steps.extend(plain(0..around));
+        steps.push(commands(Client::Main, template.expand(&mut rng)));
+        steps.extend(plain(around..2 * around));
+        Some(steps)
     }
 
     fn has(&self, group: &str) -> bool {

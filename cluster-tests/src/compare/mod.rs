@@ -4,6 +4,7 @@
 //! - [`template`]: the small language that they are written in.
 //! - [`words`]: the keys, values and numbers put into them: few, so that commands meet, and awkward.
 //! - [`generator`]: sequences of steps from a seed, with transactions, blocked clients and subscribers.
+//! - [`pipeline`]: a sequence in one stream instead of command by command.
 //! - [`equality`]: what "equal" means where order or content is left to chance.
 //! - [`runner`]: runs one sequence on both servers and says where they first differ.
 //! - [`campaign`]: many sequences; a failing one is shrunk and printed with the line that reproduces it.
@@ -11,6 +12,7 @@
 pub mod campaign;
 pub mod equality;
 pub mod generator;
+pub mod pipeline;
 pub mod runner;
 pub mod template;
 pub mod templates;

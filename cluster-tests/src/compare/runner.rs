@@ -12,6 +12,7 @@ use crate::resp_client::{Connection, Frame, NoReply, REPLY_DEADLINE, Reply};
 
 use super::equality::{Equality, normal_pushes};
 use super::generator::{Action, Client, Step, name};
+use super::pipeline;
 use super::template::Args;
 
 /// How long the second server may take for what the first one has done already.
@@ -37,12 +38,12 @@ pub struct Difference {
 
 /// One server with the connections of one sequence.
 #[derive(Debug)]
-struct Side {
+pub(super) struct Side {
     control: Connection,
     clients: Vec<Connection>,
     second_id: String,
-    /// How the replies of a transaction's commands are to be compared; one list per client.
-    queued: Vec<Vec<Equality>>,
+    /// One per client.
+    transactions: Vec<Transaction>,
     /// Whether compact sets may have the order of the hash tables that they were made from.
     derives_sets: bool,
 }
@@ -74,12 +75,12 @@ impl Side {
             control,
             clients,
             second_id,
-            queued: vec![Vec::new(); Client::ALL.len()],
+            transactions: vec![Transaction::default(); Client::ALL.len()],
             derives_sets: true,
         })
     }
 
-    fn client(&mut self, client: Client) -> &mut Connection {
+    pub(super) fn client(&mut self, client: Client) -> &mut Connection {
         &mut self.clients[client.index()]
     }
 
@@ -98,7 +99,11 @@ impl Side {
 
     /// The replies to what a client has sent before the barrier, and all that was pushed until then. At least
     /// `expected_pushes` are waited for: another thread of the server may still be about to write them.
-    fn until_barrier(&mut self, client: Client, expected_pushes: usize) -> (Vec<Reply>, Vec<Frame>) {
+    pub(super) fn until_barrier(
+        &mut self,
+        client: Client,
+        expected_pushes: usize,
+    ) -> (Vec<Reply>, Vec<Frame>) {
         let connection = self.client(client);
         let mut replies = Vec::new();
         loop {
@@ -225,7 +230,7 @@ impl Entry {
 }
 
 /// Sent after a client's commands: when it is answered, everything before it has been.
-const BARRIER: &str = "keyward-comparison-barrier";
+pub(super) const BARRIER: &str = "keyward-comparison-barrier";
 
 fn is_barrier(frame: &Frame) -> bool {
     frame.text() == BARRIER.as_bytes()
@@ -241,7 +246,20 @@ pub struct Pair {
 
 impl Pair {
     /// Runs a sequence on both, emptied, servers. `resp` is the protocol of all clients.
-    pub fn run(&self, steps: &[Step], resp: u8) -> Option<Difference> {
+    pub fn run(&self, steps: &[Step], resp: u8, sending: Sending) -> Option<Difference> {
+        let (mut ours, mut theirs) = match self.open(steps, resp) {
+            Ok(sides) => sides,
+            Err(difference) => return Some(*difference),
+        };
+        let found = match sending {
+            Sending::OneByOne => one_by_one(&mut ours, &mut theirs, steps),
+            Sending::Pipelined { cuts } => pipeline::run(&mut ours, &mut theirs, steps, cuts),
+        };
+        let mut end = || same_keyspace(&mut ours, &mut theirs);
+        found.or_else(|| end().map(|difference| Difference { step: steps.len(), ..difference }))
+    }
+
+    fn open(&self, steps: &[Step], resp: u8) -> Result<(Side, Side), Box<Difference>> {
         let reset = reset_commands(steps);
         let ours = Side::open(&self.ours, resp, &reset);
         let theirs = Side::open(&self.theirs, resp, &reset);
@@ -251,29 +269,41 @@ impl Pair {
                 let state = |side: Result<Side, NoReply>| {
                     side.map_or_else(|error| error.to_string(), |_| "open".into())
                 };
-                return Some(Difference {
+                return Err(Box::new(Difference {
                     step: 0,
                     command: "connect".into(),
                     what: "opening the connections".into(),
                     ours: state(ours),
                     theirs: state(theirs),
-                });
+                }));
             }
         };
         let derives_sets = steps.iter().flat_map(|step| &step.actions).any(derives_set);
         (ours.derives_sets, theirs.derives_sets) = (derives_sets, derives_sets);
-        for (index, step) in steps.iter().enumerate() {
-            for action in &step.actions {
-                if let Some(difference) = act(&mut ours, &mut theirs, action) {
-                    return Some(Difference { step: index, ..difference });
-                }
+        Ok((ours, theirs))
+    }
+}
+
+/// How the commands of a sequence reach the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Each when the one before it is answered.
+    OneByOne,
+    /// Those of the main client all in one stream, cut at random bytes. The other clients do nothing.
+    Pipelined { cuts: u64 },
+}
+
+fn one_by_one(ours: &mut Side, theirs: &mut Side, steps: &[Step]) -> Option<Difference> {
+    for (index, step) in steps.iter().enumerate() {
+        for action in &step.actions {
+            if let Some(difference) = act(ours, theirs, action) {
+                return Some(Difference { step: index, ..difference });
             }
         }
-        let end = subscriber(&mut ours, &mut theirs, &vec![b"PING".to_vec(), b"end".to_vec()])
-            .or_else(|| same_invalidations(&mut ours, &mut theirs))
-            .or_else(|| same_keyspace(&mut ours, &mut theirs));
-        end.map(|difference| Difference { step: steps.len(), ..difference })
     }
+    let end = subscriber(ours, theirs, &vec![b"PING".to_vec(), b"end".to_vec()])
+        .or_else(|| same_invalidations(ours, theirs));
+    end.map(|difference| Difference { step: steps.len(), ..difference })
 }
 
 /// Directives that a sequence may have changed, with the defaults that both servers share.
@@ -330,8 +360,7 @@ fn act(ours: &mut Side, theirs: &mut Side, action: &Action) -> Option<Difference
     match action {
         Action::Command(client, args) => {
             let (our_reply, their_reply) = both(ours, theirs, *client, args);
-            let transaction = TransactionReplies { ours, client: *client };
-            let equal = transaction.equal(args, &our_reply, &their_reply);
+            let equal = ours.transactions[client.index()].equal(args, &our_reply, &their_reply);
             (!equal).then(|| difference(args, &our_reply, &their_reply))
         }
         Action::Send(client, args) => {
@@ -357,18 +386,18 @@ fn both(ours: &mut Side, theirs: &mut Side, client: Client, args: &Args) -> (Rep
     (ours.client(client).reply(), their_reply)
 }
 
-/// Compares replies, also those which EXEC returns for the commands queued before it.
-struct TransactionReplies<'a> {
-    ours: &'a mut Side,
-    client: Client,
+/// Compares a connection's replies, also those which EXEC returns for the commands queued before it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Transaction {
+    /// How the replies of the queued commands are to be compared.
+    queued: Vec<Equality>,
 }
 
-impl TransactionReplies<'_> {
-    fn equal(self, args: &Args, ours: &Reply, theirs: &Reply) -> bool {
-        let queued = &mut self.ours.queued[self.client.index()];
+impl Transaction {
+    pub(super) fn equal(&mut self, args: &Args, ours: &Reply, theirs: &Reply) -> bool {
         let rules = match name(args).as_str() {
             "MULTI" => return ours == theirs,
-            "EXEC" | "DISCARD" | "RESET" => std::mem::take(queued),
+            "EXEC" | "DISCARD" | "RESET" => std::mem::take(&mut self.queued),
             _ => Vec::new(),
         };
         let (ours, theirs) = match (ours, theirs) {
@@ -376,7 +405,7 @@ impl TransactionReplies<'_> {
             _ => return ours == theirs,
         };
         if theirs.raw.as_ref() == b"+QUEUED\r\n" {
-            queued.push(Equality::of(args));
+            self.queued.push(Equality::of(args));
             return ours == theirs;
         }
         if name(args) == "EXEC"
@@ -409,7 +438,7 @@ fn unblock(ours: &mut Side, theirs: &mut Side, client: Client) -> Option<Differe
         ours.client(client).has_reply(LAG_DEADLINE);
     }
     let our_reply = ours.client(client).reply();
-    let equal = TransactionReplies { ours, client }.equal(&what, &our_reply, &their_reply);
+    let equal = ours.transactions[client.index()].equal(&what, &our_reply, &their_reply);
     (!equal).then(|| difference(&what, &our_reply, &their_reply))
 }
 
@@ -462,8 +491,7 @@ fn same_invalidations(ours: &mut Side, theirs: &mut Side) -> Option<Difference> 
 
 fn scan(ours: &mut Side, theirs: &mut Side, args: &Args) -> Option<Difference> {
     let (our_first, their_first) = both(ours, theirs, Client::Main, args);
-    let transaction = TransactionReplies { ours, client: Client::Main };
-    if !transaction.equal(args, &our_first, &their_first) {
+    if !ours.transactions[Client::Main.index()].equal(args, &our_first, &their_first) {
         return Some(difference(args, &our_first, &their_first));
     }
     let (our_reply, our_elements) = ours.scan(args, our_first);
@@ -509,7 +537,7 @@ fn show(reply: &Reply) -> String {
     reply.as_ref().map_or_else(|error| error.to_string(), Frame::to_string)
 }
 
-fn difference(args: &Args, ours: &Reply, theirs: &Reply) -> Difference {
+pub(super) fn difference(args: &Args, ours: &Reply, theirs: &Reply) -> Difference {
     Difference {
         step: 0,
         command: name(args),

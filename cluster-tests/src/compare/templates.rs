@@ -525,6 +525,51 @@ pub const SUBSCRIBER: &[&str] = &[
     "RESET",
 ];
 
+/// Commands that are worth a look in the middle of a stream only: they end a batch, wait, or change how replies come.
+pub const MIDDLE: &[&str] = &[
+    "FLUSHALL",
+    "FLUSHALL ASYNC",
+    "FLUSHDB",
+    "SWAPDB 0 1",
+    "MULTI ; SET plain:1 x ; DBSIZE ; EXEC",
+    "MULTI ; KEYS nosuch* ; EXEC",
+    "MULTI ; SCAN 0 COUNT 1 MATCH nosuch ; EXEC",
+    "MULTI ; RANDOMKEY ; EXEC",
+    "MULTI ; FLUSHALL ; SET plain:1 x ; EXEC",
+    "MULTI ; SWAPDB 0 1 ; EXEC",
+    "MULTI ; FLUSHDB ; DISCARD",
+    "MULTI ; nosuch ; FLUSHALL ; EXEC",
+    "WATCH plain:1 ; FLUSHALL ; MULTI ; SET plain:1 x ; EXEC",
+    "FLUSHALL ; FLUSHALL ; SWAPDB 0 1 ; SWAPDB 1 0 ; FLUSHDB",
+    "CLIENT REPLY OFF",
+    "CLIENT REPLY OFF ; FLUSHALL ; ECHO unseen ; CLIENT REPLY ON",
+    "CLIENT REPLY SKIP",
+    "CLIENT REPLY SKIP ; FLUSHALL",
+    "CLIENT REPLY SKIP ; MULTI ; SET plain:1 x ; DBSIZE ; EXEC",
+    "CLIENT REPLY OFF ; MULTI ; ECHO unseen ; FLUSHALL ; EXEC ; CLIENT REPLY ON",
+    "CLIENT REPLY OFF ; RESET",
+    "CLIENT REPLY SKIP ; RESET",
+    "CLIENT REPLY SKIP ; BLPOP nosuch 0.01",
+    "BLPOP nosuch 0.01",
+    "BLMOVE nosuch nosuch LEFT LEFT 0.01",
+    "BZPOPMIN nosuch 0.01",
+    "MULTI ; BLPOP nosuch 0 ; FLUSHALL ; EXEC",
+    "WAIT 0 10",
+    "WAIT 1 10",
+    "CLIENT PAUSE 20",
+    "CLIENT PAUSE 20 WRITE",
+    "DEBUG SLEEP 0.01",
+    "SUBSCRIBE a b ; UNSUBSCRIBE",
+    "SUBSCRIBE a ; PUBLISH a x ; UNSUBSCRIBE a",
+    "SSUBSCRIBE a ; SUNSUBSCRIBE a",
+    "HELLO 3",
+    "HELLO 2",
+    "SELECT 1",
+    "QUIT",
+    "QUIT ; FLUSHALL",
+    "SAVE",
+];
+
 /// A command that waits, one that may end its waiting, and perhaps a second.
 pub const BLOCKING: &[(&str, &[&str])] = &[
     (

@@ -448,6 +448,10 @@ impl<'a> Keys<'a> {
         self.dice.set(seed);
     }
 
+    pub fn set_access_clock(&mut self, clock: AccessClock) {
+        self.clock = clock;
+    }
+
     /// By which access fields are read and written.
     pub fn access_clock(&self) -> AccessClock {
         self.clock
