@@ -15,7 +15,7 @@ use super::number::parse_i64;
 pub struct Limits {
     /// `proto-max-bulk-len`
     pub bulk_len_max: usize,
-    /// Arguments of one command.
+    /// Arguments of one command. Valkey has no other limit; what a request may take in all is for the caller to bound.
     pub args_max: usize,
     /// Before AUTH, where a password is set: 10 arguments of 16 KiB, as in Valkey.
     pub authenticated: bool,
@@ -23,18 +23,23 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { bulk_len_max: 512 << 20, args_max: 1024 * 1024, authenticated: true }
+        Limits { bulk_len_max: 512 << 20, args_max: i32::MAX as usize, authenticated: true }
     }
 }
 
 /// Longest inline command and longest length line.
 pub const INLINE_MAX: usize = 64 * 1024;
+/// Spans above this many are given back when they are done with: few requests have as many arguments.
+const KEPT_SPANS: usize = 64 * 1024;
+/// The same for what each connection keeps.
+const KEPT_PARTIAL_SPANS: usize = 1024;
 
 /// The peer broke the protocol: it gets this text as an error, then the connection is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProtocolError {
     InvalidMultibulkLength,
     InvalidBulkLength,
+    InvalidCrlf,
     UnauthenticatedMultibulkLength,
     UnauthenticatedBulkLength,
     ExpectedDollar(u8),
@@ -44,12 +49,25 @@ pub enum ProtocolError {
     UnbalancedQuotes,
 }
 
+impl ProtocolError {
+    /// The text of the error reply: it quotes a byte as it was received.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            ProtocolError::ExpectedDollar(byte) => {
+                [b"ERR Protocol error: expected '$', got '", [*byte].as_slice(), b"'"].concat()
+            }
+            other => format!("ERR {other}").into_bytes(),
+        }
+    }
+}
+
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Protocol error: ")?;
         match self {
             ProtocolError::InvalidMultibulkLength => f.write_str("invalid multibulk length"),
             ProtocolError::InvalidBulkLength => f.write_str("invalid bulk length"),
+            ProtocolError::InvalidCrlf => f.write_str("invalid CRLF in request"),
             ProtocolError::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
             ProtocolError::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
             ProtocolError::ExpectedDollar(byte) => write!(f, "expected '$', got '{}'", char::from(*byte)),
@@ -84,6 +102,8 @@ pub struct Batch {
     spans: Vec<Span>,
     requests: Vec<Request>,
     inline: Vec<u8>,
+    /// Before which requests an empty one came (`*0`, an empty line), in ascending order.
+    empty_before: Vec<usize>,
 }
 
 impl Batch {
@@ -114,10 +134,23 @@ impl Batch {
         (raw.start, raw.start + raw.len)
     }
 
+    /// Whether an empty request came right before request number `index`; before the end of the batch for its length.
+    pub fn has_empty_before(&self, index: usize) -> bool {
+        self.empty_before.binary_search(&index).is_ok()
+    }
+
+    fn push_empty(&mut self) {
+        if self.empty_before.last() != Some(&self.requests.len()) {
+            self.empty_before.push(self.requests.len());
+        }
+    }
+
     fn clear(&mut self) {
         self.spans.clear();
+        self.spans.shrink_to(KEPT_SPANS);
         self.requests.clear();
         self.inline.clear();
+        self.empty_before.clear();
     }
 }
 
@@ -274,6 +307,11 @@ impl RequestReader {
         (consumed, result)
     }
 
+    /// What it keeps of a request that is not complete yet, beside the buffer.
+    pub fn memory_bytes(&self) -> usize {
+        self.partial.capacity() * size_of::<Span>()
+    }
+
     /// How long the buffer should at least be to hold the argument that is arriving.
     pub fn wanted_len(&self) -> usize {
         match self.progress {
@@ -299,7 +337,7 @@ impl RequestReader {
             if buffer[self.position] != b'*' {
                 return self.parse_inline(buffer, batch);
             }
-            let Some((line, next)) = line_at(buffer, self.position + 1) else {
+            let Some((line, next)) = line_at(buffer, self.position + 1)? else {
                 return too_long(buffer, self.position, ProtocolError::TooBigMultibulkCount);
             };
             let count = parse_i64(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
@@ -310,7 +348,10 @@ impl RequestReader {
                 return Err(ProtocolError::UnauthenticatedMultibulkLength);
             }
             self.position = next;
-            let Ok(remaining @ 1..) = usize::try_from(count) else { return Ok(true) };
+            let Ok(remaining @ 1..) = usize::try_from(count) else {
+                batch.push_empty();
+                return Ok(true);
+            };
             self.partial.clear();
             self.progress = Progress::Multibulk { remaining, bulk_len: None };
         }
@@ -323,7 +364,7 @@ impl RequestReader {
                     if first != b'$' {
                         return Err(ProtocolError::ExpectedDollar(first));
                     }
-                    let Some((line, next)) = line_at(buffer, self.position + 1) else {
+                    let Some((line, next)) = line_at(buffer, self.position + 1)? else {
                         self.progress = Progress::Multibulk { remaining, bulk_len };
                         return too_long(buffer, self.position, ProtocolError::TooBigBulkCount);
                     };
@@ -339,8 +380,9 @@ impl RequestReader {
                     len
                 }
             };
-            if buffer.len() < self.position + len + 2 {
-                break;
+            let Some(end) = buffer.get(self.position + len..self.position + len + 2) else { break };
+            if end != b"\r\n" {
+                return Err(ProtocolError::InvalidCrlf);
             }
             self.partial.push(Span { start: self.position, len });
             self.position += len + 2;
@@ -354,6 +396,7 @@ impl RequestReader {
         self.progress = Progress::Idle;
         let first_span = batch.spans.len();
         batch.spans.append(&mut self.partial);
+        self.partial.shrink_to(KEPT_PARTIAL_SPANS);
         batch.requests.push(Request {
             first_span,
             span_count: batch.spans.len() - first_span,
@@ -365,7 +408,8 @@ impl RequestReader {
 
     fn parse_inline(&mut self, buffer: &[u8], batch: &mut Batch) -> Result<bool, ProtocolError> {
         let rest = &buffer[self.position..];
-        let Some(newline) = memchr::memchr(b'\n', rest) else {
+        // As in Valkey a line ends at a NUL, too, and that one never becomes complete.
+        let Some(newline) = memchr::memchr2(b'\n', 0, rest).filter(|end| rest[*end] == b'\n') else {
             return too_long(buffer, self.position, ProtocolError::TooBigInline);
         };
         let line = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
@@ -379,6 +423,9 @@ impl RequestReader {
         let span_count = batch.spans.len() - first_span;
         if span_count > 0 {
             batch.requests.push(Request { first_span, span_count, raw, inline: true });
+        } else if line.is_empty() {
+            // One of spaces counts as nothing at all, as in Valkey.
+            batch.push_empty();
         }
         Ok(true)
     }
@@ -393,7 +440,8 @@ fn parse_plain(rest: &[u8], limits: &Limits, start: usize, batch: &mut Batch) ->
     for _ in 0..count {
         let argument = rest.get(at..).and_then(|header| plain_length(header, b'$'));
         let Some((len, header_len)) = argument.filter(|(len, header_len)| {
-            *len <= limits.bulk_len_max && at + header_len + len + 2 <= rest.len()
+            let end = at + header_len + len;
+            *len <= limits.bulk_len_max && rest.get(end..end + 2) == Some(b"\r\n")
         }) else {
             batch.spans.truncate(first_span);
             return None;
@@ -416,13 +464,15 @@ fn parse_plain(rest: &[u8], limits: &Limits, start: usize, batch: &mut Batch) ->
 fn plain_length(header: &[u8], kind: u8) -> Option<(usize, usize)> {
     let digit = |byte: u8| usize::from(byte.wrapping_sub(b'0'));
     match *header {
-        [first, a, b'\r', _, ..] if first == kind && digit(a) < 10 && (kind == b'$' || a != b'0') => {
+        [first, a, b'\r', b'\n', ..] if first == kind && digit(a) < 10 && (kind == b'$' || a != b'0') => {
             Some((digit(a), 4))
         }
-        [first, a @ b'1'..=b'9', b, b'\r', _, ..] if first == kind && digit(b) < 10 => {
+        [first, a @ b'1'..=b'9', b, b'\r', b'\n', ..] if first == kind && digit(b) < 10 => {
             Some((digit(a) * 10 + digit(b), 5))
         }
-        [first, a @ b'1'..=b'9', b, c, b'\r', _, ..] if first == kind && digit(b) < 10 && digit(c) < 10 => {
+        [first, a @ b'1'..=b'9', b, c, b'\r', b'\n', ..]
+            if first == kind && digit(b) < 10 && digit(c) < 10 =>
+        {
             Some((digit(a) * 100 + digit(b) * 10 + digit(c), 6))
         }
         _ => None,
@@ -433,16 +483,24 @@ fn too_long(buffer: &[u8], start: usize, error: ProtocolError) -> Result<bool, P
     if buffer.len() - start > INLINE_MAX { Err(error) } else { Ok(false) }
 }
 
-/// The line from `start` to CR LF and the position behind it.
+/// The line from `start` to CR LF and the position behind it; `None` if it has not come yet.
 #[inline]
-fn line_at(buffer: &[u8], start: usize) -> Option<(&[u8], usize)> {
-    let rest = buffer.get(start..)?;
+fn line_at(buffer: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, ProtocolError> {
+    let Some(rest) = buffer.get(start..) else { return Ok(None) };
     // Length lines are a few bytes long: a loop beats a search.
-    let end = rest.iter().take(32).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', rest))?;
-    (end + 1 < rest.len()).then(|| (&rest[..end], start + end + 2))
+    let end = rest.iter().take(32).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', rest));
+    let Some(end) = end else { return Ok(None) };
+    match rest.get(end + 1) {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some((&rest[..end], start + end + 2))),
+        Some(_) => Err(ProtocolError::InvalidCrlf),
+    }
 }
 
 /// Splits a line into words the way a shell would: quotes, escapes. Shared by inline commands and conf files.
+///
+/// As in Valkey, vertical tab and form feed are spaces before a word but part of a word that they follow, and quotes
+/// may begin and end in the middle of a word.
 struct Words<'a> {
     line: &'a [u8],
     position: usize,
@@ -452,15 +510,16 @@ impl Words<'_> {
     fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<Span>, ProtocolError> {
         let line = self.line;
         let is_space = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+        let ends_word = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0);
         while line.get(self.position).is_some_and(is_space) {
             self.position += 1;
         }
-        if self.position >= line.len() {
+        if line.get(self.position).is_none_or(|b| *b == 0) {
             return Ok(None);
         }
         let start = out.len();
         while let Some(&b) = line.get(self.position) {
-            if is_space(&b) || b == 0 {
+            if ends_word(&b) {
                 break;
             }
             self.position += 1;
@@ -469,9 +528,6 @@ impl Words<'_> {
                 b'\'' => self.single_quoted(out)?,
                 _ => out.push(b),
             }
-        }
-        if line.get(self.position) == Some(&0) {
-            self.position = line.len();
         }
         Ok(Some(Span { start, len: out.len() - start }))
     }
@@ -495,9 +551,9 @@ impl Words<'_> {
                     });
                     self.position += 2;
                 }
-                [b'"', after @ ..] => {
+                [b'"', ..] => {
                     self.position += 1;
-                    return end_of_quotes(after);
+                    return Ok(());
                 }
                 [b, ..] => {
                     out.push(*b);
@@ -516,9 +572,9 @@ impl Words<'_> {
                     out.push(b'\'');
                     self.position += 2;
                 }
-                [b'\'', after @ ..] => {
+                [b'\'', ..] => {
                     self.position += 1;
-                    return end_of_quotes(after);
+                    return Ok(());
                 }
                 [b, ..] => {
                     out.push(*b);
@@ -527,13 +583,6 @@ impl Words<'_> {
                 [] => return Err(ProtocolError::UnbalancedQuotes),
             }
         }
-    }
-}
-
-fn end_of_quotes(after: &[u8]) -> Result<(), ProtocolError> {
-    match after.first() {
-        Some(b) if !b.is_ascii_whitespace() && *b != 0 => Err(ProtocolError::UnbalancedQuotes),
-        Some(_) | None => Ok(()),
     }
 }
 
@@ -601,13 +650,109 @@ mod tests {
             assert_eq!(parse_all(input, 7).unwrap_err().to_string(), format!("Protocol error: {text}"));
         };
         check(b"*x\r\n", "invalid multibulk length");
-        check(b"*2000000\r\n", "invalid multibulk length");
+        check(b"*2147483648\r\n", "invalid multibulk length");
         check(b"*1\r\n:1\r\n", "expected '$', got ':'");
         check(b"*1\r\n$-1\r\n", "invalid bulk length");
         check(b"*1\r\n$999999999\r\n", "invalid bulk length");
         check(b"SET \"a\r\n", "unbalanced quotes in request");
-        check(b"SET \"a\"b\r\n", "unbalanced quotes in request");
+        check(b"SET 'a\r\n", "unbalanced quotes in request");
         check(&[b'a'; 70000], "too big inline request");
+        assert_eq!(
+            ProtocolError::ExpectedDollar(0xff).to_bytes(),
+            b"ERR Protocol error: expected '$', got '\xff'"
+        );
+    }
+
+    #[test]
+    fn every_line_and_argument_ends_with_cr_lf() {
+        for input in [
+            &b"*1\r\n$4\r\nPINGxx"[..],
+            b"*1\r\n$4\r\nPING\rx",
+            b"*1\r\n$4\r\nPING\n\n",
+            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nvalue12345",
+            b"*1\rx$4\r\nPING\r\n",
+            b"*1\r\n$4\rxPING\r\n",
+            // Looked at before the number is.
+            b"*x\rx",
+            b"*0\rx",
+            b"*1\r\n$-1\rx",
+            b"*1\r\n$x\rx",
+        ] {
+            for step in 1..=input.len() {
+                assert_eq!(
+                    parse_all(input, step),
+                    Err(ProtocolError::InvalidCrlf),
+                    "{input:?} in pieces of {step}"
+                );
+            }
+            let mut long = b"*2\r\n$4\r\nECHO\r\n$1000\r\n".to_vec();
+            long.extend([b'x'; 1000]);
+            long.extend(b"\rx");
+            assert_eq!(parse_all(&long, long.len()), Err(ProtocolError::InvalidCrlf));
+        }
+        // Half of it may be still to come.
+        assert_eq!(parse_all(b"*1\r\n$4\r\nPING\r", 100), Ok(vec![]));
+        assert_eq!(parse_all(b"*1\r\n$4\r", 100), Ok(vec![]));
+    }
+
+    #[test]
+    fn more_than_a_million_arguments() {
+        const COUNT: usize = (1 << 20) + 1;
+        let mut input = format!("*{COUNT}\r\n").into_bytes();
+        input.extend(b"$1\r\na\r\n".repeat(COUNT));
+        let (mut reader, mut batch) = (RequestReader::default(), Batch::default());
+        let half = input.len() / 2;
+        assert_eq!(reader.parse(&input[..half], &Limits::default(), 128, &mut batch), (0, Ok(())));
+        assert!(COUNT / 2 * 16 <= reader.memory_bytes() + 16);
+        assert_eq!(reader.parse(&input, &Limits::default(), 128, &mut batch), (input.len(), Ok(())));
+        assert_eq!(batch.args(&input, 0).len(), COUNT);
+        // Neither the connection nor its thread keeps as much for ever.
+        assert!(reader.memory_bytes() <= KEPT_PARTIAL_SPANS * 16);
+        assert_eq!(reader.parse(b"", &Limits::default(), 128, &mut batch), (0, Ok(())));
+        assert!(batch.spans.capacity() <= KEPT_SPANS);
+    }
+
+    #[test]
+    fn words_are_split_as_in_valkey() {
+        let check = |line: &[u8], words: &[&[u8]]| {
+            assert_eq!(split_words(line).unwrap(), words, "{}", line.escape_ascii());
+        };
+        check(b"PING \"a\"b", &[b"PING", b"ab"]);
+        check(b"PING 'a'b\"c\"", &[b"PING", b"abc"]);
+        check(b"PING a\"b c\"d", &[b"PING", b"ab cd"]);
+        check(b"PING\x0ba\x0cb", &[b"PING\x0ba\x0cb"]);
+        check(b"\x0b\x0cPING \x0b a", &[b"PING", b"a"]);
+        check(b"PING \"a\"\x0b", &[b"PING", b"a\x0b"]);
+        check(b"PING\ra\tb", &[b"PING", b"a", b"b"]);
+        check(b" \x0b\x0c\t", &[]);
+        check(b"a\0b c", &[b"a"]);
+        check(b"a \0b", &[b"a"]);
+        check(b"\"\"", &[b""]);
+    }
+
+    #[test]
+    fn an_inline_request_with_a_nul_never_ends() {
+        assert_eq!(parse_all(b"PING a\0b\r\nPING\r\n", 100), Ok(vec![]));
+        let mut long = b"PING a\0b\r\n".to_vec();
+        long.extend([b'\n'; 70000]);
+        assert_eq!(parse_all(&long, 1000), Err(ProtocolError::TooBigInline));
+    }
+
+    #[test]
+    fn empty_requests_are_noted() {
+        let mut batch = Batch::default();
+        let mut check = |input: &[u8], expected: &[usize]| {
+            let (consumed, result) =
+                RequestReader::default().parse(input, &Limits::default(), 10, &mut batch);
+            assert_eq!((consumed, result), (input.len(), Ok(())));
+            let found: Vec<usize> = (0..=batch.len()).filter(|i| batch.has_empty_before(*i)).collect();
+            assert_eq!(found, expected, "{}", input.escape_ascii());
+        };
+        check(b"PING\r\n", &[]);
+        check(b"*0\r\nPING\r\n\r\n\n*-1\r\nPING\r\n", &[0, 1]);
+        check(b"PING\r\n*0\r\n", &[1]);
+        check(b"*-5\r\n", &[0]);
+        check(b"PING\r\n \r\n\t\n", &[]);
     }
 
     #[test]
