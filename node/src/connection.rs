@@ -10,6 +10,10 @@
 //!
 //! **Stalls.** A request that has to wait (blocking command, no lease, pause) stalls the connection: it goes on
 //! reading up to a bound, so that it notices a disconnect, but executes nothing until the stall is over.
+//!
+//! **Strangers.** Who has to authenticate may send only small requests. They are executed one at a time, so that the
+//! one behind AUTH is looked at under the limits that hold then; and when authentication is lost, what has come of a
+//! large request is looked at again.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -26,9 +30,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
-use keyward_proto::resp::{Batch, Limits, ReplyWriter, RequestReader, Version};
+use keyward_proto::resp::{Batch, Limits, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_proto::time::Monotonic;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -39,7 +43,7 @@ use crate::command::OnTimeout;
 use crate::execute::{BatchEnd, Stop, timeout_reply};
 use crate::gate::Released;
 use crate::io::IoThread;
-use crate::session::Session;
+use crate::session::{ReplyMode, Session};
 use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
@@ -54,6 +58,10 @@ const WAIT_POLL: Duration = Duration::from_millis(1);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How much of a file waits for a client that reads it.
 const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
+/// How long, and for how many bytes, a connection that ends takes what the client still sends.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 << 20;
+const LINGER_READ_BYTES: usize = 16 << 10;
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
@@ -121,6 +129,8 @@ struct Connection {
     waited: bool,
     /// Close when all replies have left.
     closing: bool,
+    /// The client may be sending still, and shall be able to read why the connection ends.
+    lingers: bool,
 }
 
 /// What woke the connection.
@@ -150,11 +160,16 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
         patience: None,
         waited: false,
         closing: false,
+        lingers: false,
     };
-    if let Err(error) = connection.run().await {
+    let ended = connection.run().await;
+    connection.end_session();
+    if let Err(error) = ended {
         tracing::trace!(client = connection.client.id, %error, "connection ended");
+    } else if !connection.client.is_killed() && (connection.lingers || !connection.input.is_empty()) {
+        linger(&mut connection.stream).await;
     }
-    connection.end();
+    connection.thread.server().clients.remove(connection.client.id);
 }
 
 impl Connection {
@@ -240,7 +255,8 @@ impl Connection {
     /// What a client has sent, and what it has queued in a transaction, is bounded.
     fn check_query_buffer_limit(&self) {
         let queued = self.session.transaction.as_ref().map_or(0, |t| t.len_bytes);
-        if self.thread.settings().query_buffer_limit < self.input.len() + queued {
+        let arriving = self.input.len() + self.reader.memory_bytes();
+        if self.thread.settings().query_buffer_limit < arriving + queued {
             tracing::warn!(client = self.client.id, "closed: query buffer limit reached");
             self.thread.stats.query_buffer_disconnections.add(1);
             self.client.kill();
@@ -283,23 +299,33 @@ impl Connection {
         let mut consumed = 0;
         loop {
             let rest = &buffer[consumed..];
+            let settings = thread.settings();
+            let stranger = self.session.must_authenticate(&settings);
             let limits = Limits {
-                bulk_len_max: thread.settings().proto_max_bulk_len,
-                authenticated: self.session.authenticated,
+                bulk_len_max: settings.proto_max_bulk_len,
+                authenticated: !stranger,
                 ..Limits::default()
             };
-            let (parsed, result) = self.reader.parse(rest, &limits, BATCH_MAX, &mut batch);
+            let batch_max = if stranger { 1 } else { BATCH_MAX };
+            let (parsed, result) = self.reader.parse(rest, &limits, batch_max, &mut batch);
             let (done, stopped) = self.execute_batch(&batch, rest, parsed)?;
             consumed += done;
             if stopped {
                 return Ok(consumed);
             }
+            if batch.has_empty_before(batch.len()) {
+                self.session.note_empty_request();
+            }
+            if !batch.is_empty() && self.session.must_authenticate(&thread.settings()) != stranger {
+                self.reader = RequestReader::default();
+                continue;
+            }
             if let Err(error) = result {
-                self.protocol_error(&error.to_string());
+                self.protocol_error(&error);
                 return Ok(buffer.len());
             }
             let paused = OUTPUT_PAUSE_BYTES < self.output.len() + self.held_len_bytes;
-            if batch.len() < BATCH_MAX || paused {
+            if batch.len() < batch_max || paused {
                 return Ok(consumed);
             }
         }
@@ -505,11 +531,15 @@ impl Connection {
         Ok(())
     }
 
-    fn protocol_error(&mut self, text: &str) {
-        let mut out = BytesMut::new();
-        ReplyWriter::new(&mut out, Version::Resp2).error(format!("ERR {text}"));
-        self.send_after_held(&out);
+    /// Differs from Valkey: the connection is also closed if CLIENT REPLY leaves the error out.
+    fn protocol_error(&mut self, error: &ProtocolError) {
+        if self.session.reply_mode == ReplyMode::On {
+            let mut out = BytesMut::new();
+            ReplyWriter::new(&mut out, Version::Resp2).error(error.to_bytes());
+            self.send_after_held(&out);
+        }
         self.closing = true;
+        self.lingers = true;
     }
 
     // ------------------------------------------------------------------ stalls
@@ -690,12 +720,34 @@ impl Connection {
         self.client.wake.notify_one();
     }
 
-    fn end(&mut self) {
+    fn end_session(&mut self) {
         if let Some(Stall::Blocked { waiter, .. }) = &self.stall {
             waiter.give_up();
             self.thread.executor.borrow().forget_waiter(waiter);
         }
         self.thread.executor.borrow().end_session(&mut self.session);
-        self.thread.server().clients.remove(self.client.id);
+    }
+}
+
+/// Ends the sending side, so that the client sees the end, and takes what it still sends: were the connection closed
+/// with bytes unread, it would be reset, and the client might never see the last reply. Bounded: a client that goes on
+/// sending is cut off.
+pub async fn linger(stream: &mut TcpStream) {
+    let mut scratch = vec![0; LINGER_READ_BYTES];
+    let drain = async {
+        stream.shutdown().await?;
+        let mut left = LINGER_BYTES;
+        while 0 < left {
+            match stream.read(&mut scratch).await? {
+                0 => break,
+                taken => left = left.saturating_sub(taken),
+            }
+        }
+        io::Result::Ok(())
+    };
+    match tokio::time::timeout(LINGER, drain).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::trace!(%error, "while lingering"),
+        Err(_) => tracing::trace!("the client does not close"),
     }
 }

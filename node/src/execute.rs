@@ -220,6 +220,12 @@ impl Executor {
             keys.no_touch = session.no_touch;
             let planned = self.lookahead.get(&server.keyspace, session.db, batch, buffer, next);
             let waited = waited && next == first;
+            if session.reply_mode != ReplyMode::On {
+                if batch.has_empty_before(next) {
+                    session.note_empty_request();
+                }
+                session.begin_request();
+            }
             stop = self.run(session, args, planned, waited, &mut keys, out, &mut guard, &mut progress);
             if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {
                 break;
@@ -273,12 +279,13 @@ impl Executor {
         progress: &mut Progress,
     ) -> Option<Stop> {
         let start = out.len();
-        if session.reply_mode == ReplyMode::SkipNext {
-            session.reply_mode = ReplyMode::Skip;
-        }
-        let mut confirms = false;
+        // It has left out by itself what CLIENT REPLY leaves out.
+        let mut mutes_itself = false;
         let found = match planned.row {
-            Some(row) if row.accepts(args.len()) && (session.authenticated || row.has(table::NO_AUTH)) => {
+            Some(row)
+                if row.accepts(args.len())
+                    && (!session.must_authenticate(&self.settings) || row.has(table::NO_AUTH)) =>
+            {
                 Ok(row)
             }
             Some(_) | None => self.find(session, args),
@@ -286,7 +293,6 @@ impl Executor {
         let result = match found {
             Ok(row) => {
                 session.client.set_last_command(row);
-                confirms = row.has(table::PUBSUB) && row.name.ends_with("subscribe");
                 let mut admission = self.admit(session, row, args, waited, progress);
                 if self.maxmemory != 0
                     && let Ok(admitted) = &admission
@@ -299,6 +305,7 @@ impl Executor {
                     Ok(Admission::Execute) => {
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, result.is_err());
+                        mutes_itself = result.is_ok() && (row.scope == Scope::Transaction || confirms(row));
                         result
                     }
                     Ok(Admission::Queue) => queue(session, row, args, out),
@@ -310,6 +317,13 @@ impl Executor {
                         Err(rejected(session, args, keys, e))
                     }
                 }
+            }
+            Err(_) if is_http(args) => {
+                self.server.warn_of_http(self.now, &session.client.address);
+                session.client.kill();
+                // As in Valkey what was answered in the same batch is not sent.
+                out.clear();
+                return Some(Stop::Close);
             }
             Err(e) => Err(rejected(session, args, keys, e)),
         };
@@ -336,8 +350,8 @@ impl Executor {
                 None
             }
         };
-        session.stall_is_muted = matches!(session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
-        if session.stall_is_muted && !confirms {
+        session.stall_is_muted = session.is_muted();
+        if session.stall_is_muted && !mutes_itself {
             out.truncate(start);
         }
         if session.reply_mode == ReplyMode::Skip {
@@ -385,7 +399,9 @@ impl Executor {
     #[inline]
     fn find(&self, session: &Session, args: Args<'_>) -> Result<&'static Row, CommandError> {
         let found = lookup(args);
-        if !session.authenticated && !found.as_ref().is_ok_and(|row| row.has(table::NO_AUTH)) {
+        if session.must_authenticate(&self.settings)
+            && !found.as_ref().is_ok_and(|row| row.has(table::NO_AUTH))
+        {
             return Err(CommandError::coded("NOAUTH Authentication required."));
         }
         let row = found?;
@@ -828,13 +844,20 @@ impl Executor {
         let failed = session.watch_failed() || expired;
         unwatch(session, keys);
         session.describe();
+        let header = out.len();
         if failed {
             self.commit(session, keys, progress);
             ReplyWriter::new(out, session.version).null_array();
+        } else {
+            session.in_exec = true;
+            ReplyWriter::new(out, session.version).array(transaction.commands.len());
+        }
+        if session.is_muted() {
+            out.truncate(header);
+        }
+        if failed {
             return Ok(Outcome::Reply);
         }
-        session.in_exec = true;
-        ReplyWriter::new(out, session.version).array(transaction.commands.len());
         let mut end = Outcome::Reply;
         for (row, args) in &transaction.commands {
             keys.db = session.db;
@@ -847,6 +870,7 @@ impl Executor {
                 }
             };
             self.count_call(row, result.is_err());
+            let confirmed = result.is_ok() && confirms(row);
             match result {
                 Ok(Outcome::Reply) => {}
                 // A transaction does not wait.
@@ -861,6 +885,9 @@ impl Executor {
                     out.truncate(start);
                     ReplyWriter::new(out, session.version).error(e.to_bytes());
                 }
+            }
+            if session.is_muted() && !confirmed {
+                out.truncate(start);
             }
         }
         session.in_exec = false;
@@ -1103,6 +1130,17 @@ fn needs_memory(session: &Session, row: &Row, admitted: &Admission) -> bool {
 /// The commands that end or leave a transaction, or are refused in it, rather than being queued.
 fn runs_inside_multi(row: &Row) -> bool {
     matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// Its reply is messages, which CLIENT REPLY does not leave out.
+fn confirms(row: &Row) -> bool {
+    row.has(table::PUBSUB) && row.name.ends_with("subscribe")
+}
+
+/// The first words of an HTTP request that are no commands: a web page may have a browser send any body to any port.
+#[cold]
+fn is_http(args: Args<'_>) -> bool {
+    args.at(0).eq_ignore_ascii_case(b"post") || args.at(0).eq_ignore_ascii_case(b"host:")
 }
 
 /// What a command in a file of the write log touches.

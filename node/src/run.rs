@@ -10,11 +10,16 @@ use keyward_proto::ids::LogIndex;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
 use crate::config::{Config, Settings};
+use crate::connection;
 use crate::io::{Accepted, ThreadHandle};
 use crate::server::Server;
+
+/// Refused clients that are given the time to read why; others are cut off.
+const REFUSALS_MAX: usize = 16;
 
 /// Runs the node; returns when it has ended in order.
 ///
@@ -177,6 +182,7 @@ fn bind(ip: &str, port: u16, backlog: i32) -> std::io::Result<TcpListener> {
 
 async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadHandle>) {
     let stats = server.stats.add_thread();
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     for thread in threads.iter().cycle() {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -191,6 +197,8 @@ async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadH
             stats.rejected_connections.add(1);
             if let Err(error) = stream.try_write(refusal.as_bytes()) {
                 tracing::debug!(%error, %peer, "refused");
+            } else if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(let_read(stream, permit));
             }
             continue;
         }
@@ -204,6 +212,12 @@ async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadH
             server.clients.remove(accepted.client.id);
         }
     }
+}
+
+/// What a refused client has already sent would otherwise reset the connection before it reads why.
+async fn let_read(mut stream: tokio::net::TcpStream, permit: OwnedSemaphorePermit) {
+    connection::linger(&mut stream).await;
+    drop(permit);
 }
 
 fn prepare(stream: tokio::net::TcpStream, settings: &Settings) -> std::io::Result<std::net::TcpStream> {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::{Monotonic, UnixMillis};
@@ -64,6 +65,8 @@ pub struct Server {
     pub bus: OnceLock<Bus>,
     /// AUTH and HELLO with a wrong password.
     pub auth_failures: AtomicU64,
+    /// When a client that speaks HTTP was last told of in the log; nanoseconds, as of [`Monotonic`]. Zero: never.
+    http_warned_at: AtomicU64,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
     pub snapshots: Snapshots,
@@ -191,6 +194,7 @@ impl Server {
             replication: OnceLock::new(),
             bus: OnceLock::new(),
             auth_failures: AtomicU64::new(0),
+            http_warned_at: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
             snapshots: Snapshots::default(),
             saves: Saves::new(now.0 / 1000, started_at),
@@ -315,6 +319,21 @@ impl Server {
         self.memory.reset_stats();
         self.reclaim.reset_stats();
         self.auth_failures.store(0, Ordering::Relaxed);
+    }
+
+    /// Says that a client's connection was closed because it speaks HTTP, but not more often than is of use.
+    pub fn warn_of_http(&self, now: Monotonic, address: &str) {
+        const INTERVAL: Duration = Duration::from_secs(60);
+        let last = self.http_warned_at.load(Ordering::Relaxed);
+        if last != 0 && now.since(Monotonic::from_nanos(last)) < INTERVAL {
+            return;
+        }
+        self.http_warned_at.store(now.as_nanos().max(1), Ordering::Relaxed);
+        tracing::warn!(
+            client = address,
+            "possible SECURITY ATTACK: closed a connection that sent POST or Host:, as a web page does that has a \
+             browser send commands to this port"
+        );
     }
 
     /// Replicas that hold the log up to this index: WAIT.

@@ -9,6 +9,7 @@ use keyward_proto::resp::request::OwnedArgs;
 
 use crate::clients::Client;
 use crate::command::table::Row;
+use crate::config::Settings;
 use crate::keyspace::{DbIndex, DbKey};
 use crate::snapshot::download::Wanted;
 
@@ -36,9 +37,9 @@ pub enum ReplyMode {
     #[default]
     On,
     Off,
-    /// The running command was CLIENT REPLY SKIP.
+    /// The last request was CLIENT REPLY SKIP.
     SkipNext,
-    /// The next command's reply is left out.
+    /// The running command's reply is left out.
     Skip,
 }
 
@@ -65,6 +66,8 @@ pub struct Session {
     pub client: Arc<Client>,
     pub db: DbIndex,
     pub version: Version,
+    /// By AUTH or HELLO, or because no password was set when it connected or by RESET. Who has not may still be served
+    /// while there is no password, see [`Session::must_authenticate`].
     pub authenticated: bool,
     pub transaction: Option<Transaction>,
     pub watched: Vec<WatchedKey>,
@@ -108,6 +111,33 @@ impl Session {
             pushed: 0,
             in_exec: false,
             last_write: 0,
+        }
+    }
+
+    /// Whether it has to authenticate first, under these settings: a password may be set and removed at any time.
+    #[inline]
+    pub fn must_authenticate(&self, settings: &Settings) -> bool {
+        !self.authenticated && !settings.requirepass.is_empty()
+    }
+
+    /// Whether CLIENT REPLY leaves out what the running command answers.
+    #[inline]
+    pub fn is_muted(&self) -> bool {
+        matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip)
+    }
+
+    /// CLIENT REPLY SKIP concerns the request that begins now.
+    #[inline]
+    pub fn begin_request(&mut self) {
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::Skip;
+        }
+    }
+
+    /// An empty request uses up a SKIP.
+    pub fn note_empty_request(&mut self) {
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::On;
         }
     }
 

@@ -56,7 +56,9 @@ pub(in crate::command) fn reset(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comma
     session.db = 0;
     session.version = Version::Resp2;
     session.authenticated = ctx.server.settings().requirepass.is_empty();
-    session.reply_mode = ReplyMode::On;
+    if session.reply_mode == ReplyMode::Off {
+        session.reply_mode = ReplyMode::On;
+    }
     session.readonly = false;
     session.asking = false;
     session.no_touch = false;

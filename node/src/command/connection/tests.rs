@@ -1,5 +1,6 @@
 //! HELLO, AUTH, CLIENT.
 
+use crate::execute::Stop;
 use crate::testing::{TestNode, check, check_on};
 
 #[test]
@@ -41,6 +42,38 @@ fn a_password_is_asked_for_first() {
 }
 
 #[test]
+fn who_has_not_authenticated_is_served_while_there_is_no_password() {
+    let mut admin = TestNode::with_arguments(&["--requirepass", "secret"]);
+    let mut node = admin.another_client();
+    node.session.authenticated = false;
+    let refused = "-NOAUTH Authentication required.\r\n";
+    let mut set_password = |word: &str| {
+        assert_eq!(admin.run(&format!("CONFIG SET requirepass \"{word}\"")), "+OK\r\n");
+    };
+    check_on(&mut node, &[("PING", refused)]);
+    set_password("");
+    check_on(&mut node, &[("PING", "+PONG\r\n"), ("MULTI", "+OK\r\n"), ("PING", "+QUEUED\r\n")]);
+    // HELLO wants the client to have authenticated, as in Valkey, not only to be served.
+    assert!(node.run("HELLO").starts_with("-NOAUTH HELLO must be called"));
+    set_password("secret");
+    check_on(&mut node, &[("PING", refused), ("RESET", "+RESET\r\n"), ("PING", refused)]);
+    set_password("");
+    check_on(&mut node, &[("RESET", "+RESET\r\n")]);
+    // Whoever connects, says RESET or AUTH while there is none has authenticated.
+    set_password("secret");
+    check_on(&mut node, &[("PING", "+PONG\r\n")]);
+    set_password("other");
+    check_on(
+        &mut node,
+        &[
+            ("PING", "+PONG\r\n"),
+            ("AUTH secret", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+            ("PING", "+PONG\r\n"),
+        ],
+    );
+}
+
+#[test]
 fn skip_leaves_out_one_reply() {
     check(&[
         ("CLIENT REPLY SKIP", ""),
@@ -49,7 +82,63 @@ fn skip_leaves_out_one_reply() {
         ("CLIENT REPLY OFF", ""),
         ("NOSUCH", ""),
         ("CLIENT REPLY ON", "+OK\r\n"),
+        ("CLIENT REPLY SKIP", ""),
+        ("RESET", ""),
+        ("PING", "+PONG\r\n"),
+        ("CLIENT REPLY OFF", ""),
+        ("RESET", "+RESET\r\n"),
     ]);
+}
+
+#[test]
+fn only_confirmations_of_subscriptions_pass_when_replies_are_off() {
+    let confirmed = |count: u8| format!("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:{count}\r\n");
+    check(&[
+        ("CLIENT REPLY OFF", ""),
+        ("MULTI", ""),
+        ("SUBSCRIBE a", ""),
+        ("PING", ""),
+        ("NOSUCH", ""),
+        ("EXEC", ""),
+        ("MULTI", ""),
+        ("GET a", ""),
+        ("LPUSH l a", ""),
+        ("INCR l", ""),
+        ("EXEC", ""),
+        ("SUBSCRIBE", ""),
+        ("CLIENT REPLY ON", "+OK\r\n"),
+        ("LRANGE l 0 -1", "*1\r\n$1\r\na\r\n"),
+        ("CLIENT REPLY OFF", ""),
+        ("MULTI", ""),
+        ("PING", ""),
+        ("SUBSCRIBE a", ""),
+        ("GET a", ""),
+        ("EXEC", &confirmed(1)),
+        ("PING", ""),
+        ("RESET", "+RESET\r\n"),
+    ]);
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    check_on(&mut node, &[("WATCH w", "+OK\r\n"), ("CLIENT REPLY OFF", ""), ("MULTI", ""), ("GET w", "")]);
+    check_on(&mut other, &[("SET w 1", "+OK\r\n")]);
+    check_on(&mut node, &[("EXEC", ""), ("CLIENT REPLY ON", "+OK\r\n")]);
+}
+
+#[test]
+fn http_ends_the_connection() {
+    let words: [&[&[u8]]; 4] = [&[b"POST", b"/", b"HTTP/1.1"], &[b"post"], &[b"Host:", b"a"], &[b"HOST:"]];
+    for words in words {
+        for before in ["PING", "MULTI", "SUBSCRIBE a", "CLIENT REPLY OFF"] {
+            let mut node = TestNode::with_arguments(&["--requirepass", "secret"]);
+            for authenticated in [true, false] {
+                node.session.authenticated = authenticated;
+                node.run(before);
+                assert_eq!(node.run_words(words), "");
+                assert!(matches!(node.stop, Some(Stop::Close)) && node.session.client.is_killed());
+            }
+        }
+    }
+    check(&[("HOST:a", "-ERR unknown command 'HOST:a', with args beginning with: \r\n")]);
 }
 
 #[test]
