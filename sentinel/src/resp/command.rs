@@ -79,6 +79,10 @@ impl Session {
         }
     }
 
+    pub fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
     pub fn is_subscribed(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }

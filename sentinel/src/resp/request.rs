@@ -1,14 +1,7 @@
-//! Finds commands in what a client sent.
-//!
-//! The decoder accepts any frame, nested as deeply as the sender likes. A command is only ever an array of bulk
-//! strings, so that shape, and its limits, are checked first.
+//! Finds commands in what a client sent: the reader of the nodes, with limits of its own.
 
-use bytes::{Bytes, BytesMut};
-use keyward_proto::resp::ProtocolError;
-use keyward_proto::resp::number::parse_i64;
-use keyward_proto::resp::request::{INLINE_MAX, split_words};
-use redis_protocol::resp2::decode::decode_bytes_mut;
-use redis_protocol::resp2::types::BytesFrame;
+use bytes::{Buf, Bytes, BytesMut};
+use keyward_proto::resp::{Batch, Limits, ProtocolError, RequestReader};
 
 /// No command of the Sentinel API is anywhere near.
 pub const ARGUMENTS_MAX: usize = 1024;
@@ -16,98 +9,44 @@ pub const ARGUMENT_BYTES_MAX: usize = 64 * 1024;
 /// What a client may send without completing a command.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
-/// Takes the next complete command off the front of the buffer; it may be empty.
-///
-/// # Errors
-/// [`ProtocolError`]: the client gets its text and is disconnected.
-pub fn next(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, ProtocolError> {
-    match buffer.first() {
-        None => Ok(None),
-        Some(b'*') => next_array(buffer),
-        Some(_) => next_inline(buffer),
-    }
+/// What is known of a request that is not complete yet.
+#[derive(Debug, Default)]
+pub struct Requests {
+    reader: RequestReader,
+    batch: Batch,
 }
 
-fn next_inline(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, ProtocolError> {
-    let Some(end) = buffer.iter().position(|b| *b == b'\n') else {
-        return if INLINE_MAX < buffer.len() { Err(ProtocolError::TooBigInline) } else { Ok(None) };
-    };
-    let line = buffer.split_to(end + 1);
-    let line = line.strip_suffix(b"\n").unwrap_or(&line);
-    let words = split_words(line.strip_suffix(b"\r").unwrap_or(line))?;
-    Ok(Some(words.into_iter().map(Bytes::from).collect()))
-}
-
-fn next_array(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, ProtocolError> {
-    match check_shape(buffer)? {
-        Shape::Incomplete if REQUEST_BYTES_MAX < buffer.len() => Err(ProtocolError::InvalidBulkLength),
-        Shape::Incomplete => Ok(None),
-        Shape::Empty(len) => {
-            drop(buffer.split_to(len));
-            Ok(Some(Vec::new()))
+impl Requests {
+    /// Takes the next complete command off the front of the buffer; never an empty one. One at a time, so that each is
+    /// looked at under the limits that hold after the one before it.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: the client gets its text and is disconnected.
+    pub fn next(
+        &mut self,
+        buffer: &mut BytesMut,
+        authenticated: bool,
+    ) -> Result<Option<Vec<Bytes>>, ProtocolError> {
+        let limits = Limits { bulk_len_max: ARGUMENT_BYTES_MAX, args_max: ARGUMENTS_MAX, authenticated };
+        let (consumed, result) = self.reader.parse(buffer, &limits, 1, &mut self.batch);
+        let found = (!self.batch.is_empty())
+            .then(|| self.batch.args(buffer, 0).iter().map(Bytes::copy_from_slice).collect());
+        buffer.advance(consumed);
+        if found.is_none() {
+            result?;
+            if REQUEST_BYTES_MAX < buffer.len() {
+                return Err(ProtocolError::InvalidBulkLength);
+            }
         }
-        Shape::Complete => {
-            let decoded = decode_bytes_mut(buffer).map_err(|_| ProtocolError::InvalidMultibulkLength)?;
-            let Some((BytesFrame::Array(frames), _, _)) = decoded else {
-                return Err(ProtocolError::InvalidMultibulkLength);
-            };
-            let argument = |frame| match frame {
-                BytesFrame::BulkString(bytes) => Ok(bytes),
-                _ => Err(ProtocolError::InvalidBulkLength),
-            };
-            frames.into_iter().map(argument).collect::<Result<Vec<Bytes>, _>>().map(Some)
-        }
+        Ok(found)
     }
 }
 
-enum Shape {
-    Incomplete,
-    /// `*0` or `*-1`, so long.
-    Empty(usize),
-    Complete,
-}
-
-fn check_shape(buffer: &[u8]) -> Result<Shape, ProtocolError> {
-    let Some((line, mut position)) = line_at(buffer, 1) else {
-        return if 64 < buffer.len() {
-            Err(ProtocolError::TooBigMultibulkCount)
-        } else {
-            Ok(Shape::Incomplete)
-        };
-    };
-    let count = parse_i64(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
-    let Ok(count) = usize::try_from(count) else { return Ok(Shape::Empty(position)) };
-    if count == 0 {
-        return Ok(Shape::Empty(position));
-    }
-    if ARGUMENTS_MAX < count {
-        return Err(ProtocolError::InvalidMultibulkLength);
-    }
-    for _ in 0..count {
-        match buffer.get(position) {
-            None => return Ok(Shape::Incomplete),
-            Some(b'$') => {}
-            Some(other) => return Err(ProtocolError::ExpectedDollar(*other)),
-        }
-        let Some((line, start)) = line_at(buffer, position + 1) else {
-            let pending = buffer.len() - position;
-            return if 64 < pending { Err(ProtocolError::TooBigBulkCount) } else { Ok(Shape::Incomplete) };
-        };
-        let len = parse_i64(line).and_then(|len| usize::try_from(len).ok());
-        let len = len.filter(|len| *len <= ARGUMENT_BYTES_MAX).ok_or(ProtocolError::InvalidBulkLength)?;
-        position = start + len + 2;
-        if buffer.len() < position {
-            return Ok(Shape::Incomplete);
-        }
-    }
-    Ok(Shape::Complete)
-}
-
-/// The line from `start` to CR LF, and the position behind it.
-fn line_at(buffer: &[u8], start: usize) -> Option<(&[u8], usize)> {
-    let rest = buffer.get(start..)?;
-    let end = rest.windows(2).take(64).position(|pair| pair == b"\r\n")?;
-    Some((rest.get(..end)?, start + end + 2))
+/// Whether these are the first words of an HTTP request: a web page may have a browser send any body to any port.
+pub fn is_http(command: &[Bytes]) -> bool {
+    command
+        .first()
+        .is_some_and(|name| name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))
 }
 
 #[cfg(test)]
@@ -115,10 +54,10 @@ mod tests {
     use super::*;
 
     fn all(input: &[u8], step: usize) -> Result<Vec<Vec<Bytes>>, ProtocolError> {
-        let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
+        let (mut requests, mut buffer, mut found) = (Requests::default(), BytesMut::new(), Vec::new());
         for piece in input.chunks(step) {
             buffer.extend_from_slice(piece);
-            while let Some(command) = next(&mut buffer)? {
+            while let Some(command) = requests.next(&mut buffer, true)? {
                 found.push(command);
             }
         }
@@ -129,8 +68,8 @@ mod tests {
     fn commands_arrive_in_any_pieces() {
         let input = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*0\r\nPING \"a b\"\r\n\r\n*1\r\n$4\r\nPING\r\n";
         let whole = all(input, input.len()).unwrap();
-        assert_eq!(whole.len(), 5);
-        assert_eq!(whole[2], vec![Bytes::from("PING"), Bytes::from("a b")]);
+        assert_eq!(whole.len(), 3);
+        assert_eq!(whole[1], vec![Bytes::from("PING"), Bytes::from("a b")]);
         for step in 1..input.len() {
             assert_eq!(all(input, step).unwrap(), whole, "{step}");
         }
@@ -141,6 +80,31 @@ mod tests {
         assert_eq!(all(&b"*1\r\n".repeat(100_000), 1 << 20), Err(ProtocolError::ExpectedDollar(b'*')));
         assert_eq!(all(b"*9999\r\n", 9), Err(ProtocolError::InvalidMultibulkLength));
         assert_eq!(all(b"*1\r\n$-1\r\n", 9), Err(ProtocolError::InvalidBulkLength));
+        assert_eq!(all(b"*1\r\n$4\r\nPINGab", 99), Err(ProtocolError::InvalidCrlf));
         assert_eq!(all(&[b'x'; 70_000], 70_000), Err(ProtocolError::TooBigInline));
+        let mut large = b"*1000\r\n".to_vec();
+        large.extend(format!("$60000\r\n{}\r\n", "x".repeat(60_000)).repeat(20).bytes());
+        assert_eq!(all(&large, 10_000), Err(ProtocolError::InvalidBulkLength));
+        let mut buffer = BytesMut::from(&b"PING\r\n*11\r\n"[..]);
+        let mut requests = Requests::default();
+        assert!(requests.next(&mut buffer, false).unwrap().is_some());
+        assert_eq!(requests.next(&mut buffer, false), Err(ProtocolError::UnauthenticatedMultibulkLength));
+    }
+
+    #[test]
+    fn the_limits_of_strangers_end_with_authentication() {
+        let mut buffer = BytesMut::from(&b"AUTH x\r\n*11\r\n$1\r\na\r\n"[..]);
+        let mut requests = Requests::default();
+        assert!(requests.next(&mut buffer, false).unwrap().is_some());
+        assert_eq!(requests.next(&mut buffer, true), Ok(None));
+    }
+
+    #[test]
+    fn http_is_known_by_its_first_words() {
+        for (line, http) in
+            [("POST / HTTP/1.1", true), ("host: a", true), ("GET / HTTP/1.1", false), ("PING", false)]
+        {
+            assert_eq!(is_http(&all(format!("{line}\r\n").as_bytes(), 100).unwrap()[0]), http, "{line}");
+        }
     }
 }

@@ -19,23 +19,47 @@ use tracing::{debug, warn};
 
 use super::command::{Session, Wish};
 use super::instances::View;
-use super::request;
+use super::request::{Requests, is_http};
 use crate::clock::now;
 use crate::control::{ADMIN_LIMIT, admin, failover};
 use crate::sentinel::Sentinel;
 
 const CONNECTIONS_MAX: usize = 10_000;
+/// Refused clients that are given the time to read why; others are cut off.
+const REFUSALS_MAX: usize = 16;
 /// A subscriber that does not read is disconnected.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Replies to a pipeline are sent in pieces of about this size.
 const REPLY_BYTES: usize = 256 * 1024;
+/// How long, and for how many bytes, a connection that ends takes what the client still sends.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 << 20;
+/// Clients that speak HTTP are told of in the log no more often than this.
+const HTTP_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Counters {
     open: AtomicUsize,
     accepted: AtomicU64,
     commands: AtomicU64,
+    /// When a client that speaks HTTP was last told of; nanoseconds, as of [`Monotonic`]. Zero: never.
+    http_warned_at: AtomicU64,
     started: Monotonic,
+}
+
+impl Counters {
+    fn warn_of_http(&self, peer: SocketAddr) {
+        let (now, last) = (now(), self.http_warned_at.load(Ordering::Relaxed));
+        if last != 0 && now.since(Monotonic::from_nanos(last)) < HTTP_WARNING_INTERVAL {
+            return;
+        }
+        self.http_warned_at.store(now.as_nanos().max(1), Ordering::Relaxed);
+        warn!(
+            %peer,
+            "possible SECURITY ATTACK: closed a connection that sent POST or Host:, as a web page does that has a \
+             browser send commands to this port"
+        );
+    }
 }
 
 /// Serves until the task is dropped.
@@ -44,6 +68,7 @@ pub async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
         open: AtomicUsize::new(0),
         accepted: AtomicU64::new(0),
         commands: AtomicU64::new(0),
+        http_warned_at: AtomicU64::new(0),
         started: now(),
     });
     let mut connections = tokio::task::JoinSet::new();
@@ -76,14 +101,16 @@ async fn converse(
     open: usize,
 ) -> io::Result<()> {
     if CONNECTIONS_MAX <= open {
-        return stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        stream.write_all(b"-ERR max number of clients reached\r\n").await?;
+        // It counts as open until then, so that there are not many.
+        return if open < CONNECTIONS_MAX + REFUSALS_MAX { linger(&mut stream).await } else { Ok(()) };
     }
     stream.set_nodelay(true)?;
     let id = counters.accepted.fetch_add(1, Ordering::Relaxed) + 1;
     let needs_password = sentinel.config.options.requirepass.is_some();
     let mut session = Session::new(id, peer.to_string(), now(), needs_password);
     let mut events = sentinel.events.subscribe();
-    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let (mut requests, mut input, mut output) = (Requests::default(), BytesMut::new(), BytesMut::new());
     loop {
         tokio::select! {
             read = stream.read_buf(&mut input) => if read? == 0 { return Ok(()) },
@@ -102,11 +129,15 @@ async fn converse(
         }
         let mut close = false;
         while !close {
-            match request::next(&mut input) {
+            match requests.next(&mut input, session.is_authenticated()) {
                 Ok(None) => break,
+                Ok(Some(args)) if is_http(&args) => {
+                    counters.warn_of_http(peer);
+                    return Ok(());
+                }
                 Ok(Some(args)) => close = answer(sentinel, counters, &mut session, &args, &mut output),
                 Err(e) => {
-                    ReplyWriter::new(&mut output, Version::Resp2).error(format!("ERR {e}"));
+                    ReplyWriter::new(&mut output, Version::Resp2).error(e.to_bytes());
                     close = true;
                 }
             }
@@ -116,9 +147,27 @@ async fn converse(
         }
         send(&mut stream, &mut output).await?;
         if close {
-            return Ok(());
+            return linger(&mut stream).await;
         }
     }
+}
+
+/// Ends the sending side, so that the client sees the end, and takes what it still sends: were the connection closed
+/// with bytes unread, it would be reset, and the client might never see the last reply.
+async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+    let mut scratch = vec![0; 16 << 10];
+    let drain = async {
+        stream.shutdown().await?;
+        let mut left = LINGER_BYTES;
+        while 0 < left {
+            match stream.read(&mut scratch).await? {
+                0 => break,
+                taken => left = left.saturating_sub(taken),
+            }
+        }
+        Ok(())
+    };
+    timeout(LINGER, drain).await.map_err(io::Error::from)?
 }
 
 /// Sends what has been written so far.
@@ -139,9 +188,6 @@ fn answer(
     args: &[bytes::Bytes],
     output: &mut BytesMut,
 ) -> bool {
-    if args.is_empty() {
-        return false;
-    }
     let commands_total = counters.commands.fetch_add(1, Ordering::Relaxed);
     let topology = sentinel.current();
     let options = &sentinel.config.options;
