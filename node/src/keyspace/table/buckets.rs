@@ -1,13 +1,19 @@
-//! The buckets of a table: one cache line each, full ones pass elements on to those behind them.
+//! The buckets of a table: one cache line each, full ones pass elements on to those behind them, but not far: where
+//! [`REACH`] buckets in a row are full, an element lies in the table's crowd (see [`super`]) and is counted as passed
+//! on by all of them.
 //!
 //! Whoever searches or changes sees them through [`View`] and [`ViewMut`]: a row of `len` buckets of which only the
 //! first ones may have been made yet; the others are empty. That is how a large table gets its next buckets
 //! ([`Growing`]): not all at once, but while its elements move to them.
 
-use super::{Keyed, hash_of};
+use super::{Keyed, Order};
 
 /// Elements of a bucket.
 pub(super) const BUCKET_LEN: usize = 7;
+
+/// Buckets in which an element may lie, its own one included. Where hashes are spread evenly one element in some
+/// thousands finds no room in so many, and that only just before the table grows.
+pub(super) const REACH: usize = 32;
 
 #[repr(align(64))]
 pub(super) struct Bucket<T> {
@@ -63,6 +69,7 @@ impl<T> Bucket<T> {
         }
     }
 
+    #[inline]
     fn free_place(&self) -> Option<usize> {
         self.entries.iter().position(Option::is_none)
     }
@@ -110,10 +117,17 @@ fn behind(index: usize, len: usize) -> usize {
     if index + 1 == len { 0 } else { index + 1 }
 }
 
-/// A row of `len` buckets, for reading. Those that are not in `made` are empty.
+/// A row of `len` buckets, for reading. Those that are not in `made` are empty. Hashes are those of the table's order.
 pub(super) struct View<'a, T> {
     pub(super) made: &'a [Bucket<T>],
     pub(super) len: usize,
+}
+
+/// Whether an element was found, or may lie in the crowd.
+pub(super) enum Found {
+    At(usize, usize),
+    Nowhere,
+    PerhapsInCrowd,
 }
 
 impl<T> Clone for View<'_, T> {
@@ -135,7 +149,7 @@ impl<'a, T> View<'a, T> {
     pub(super) fn chain(self, home: usize) -> impl Iterator<Item = usize> + 'a {
         let mut next = (home < self.made.len()).then_some(home);
         // Each one once, even if all of them have passed on elements.
-        (0..self.made.len()).map_while(move |_| {
+        (0..self.made.len().min(REACH)).map_while(move |_| {
             let index = next?;
             next = (self.made[index].passed_on() > 0).then(|| behind(index, self.len));
             Some(index)
@@ -159,37 +173,31 @@ impl<'a, T> View<'a, T> {
 impl<'a, T: Keyed> View<'a, T> {
     /// Bucket and place of an element.
     #[inline]
-    pub(super) fn find(self, hash: u64, key: &[u8]) -> Option<(usize, usize)> {
+    pub(super) fn find(self, hash: u64, key: &[u8]) -> Found {
         let tag = tag_of(hash);
         let mut index = self.home(hash);
-        let mut left = self.len;
-        loop {
-            let bucket = self.made.get(index)?;
+        for _ in 0..self.len.min(REACH) {
+            super::count_step();
+            let Some(bucket) = self.made.get(index) else { return Found::Nowhere };
             if let Some(place) = bucket.position(tag, key) {
-                return Some((index, place));
+                return Found::At(index, place);
             }
-            left -= 1;
-            if bucket.passed_on() == 0 || left == 0 {
-                return None;
+            if bucket.passed_on() == 0 {
+                return Found::Nowhere;
             }
             index = behind(index, self.len);
         }
+        Found::PerhapsInCrowd
     }
 
-    #[inline]
-    pub(super) fn get(self, hash: u64, key: &[u8]) -> Option<&'a T> {
-        let (index, place) = self.find(hash, key)?;
-        self.made[index].entries[place].as_ref()
-    }
-
-    /// Visits the elements of the bucket `home`.
-    pub(super) fn visit(self, home: usize, visit: &mut dyn FnMut(&'a T)) {
+    /// Visits the elements of the bucket `home` but those in the crowd.
+    pub(super) fn visit(self, home: usize, order: Order, visit: &mut dyn FnMut(&'a T)) {
         let before = if home == 0 { self.len - 1 } else { home - 1 };
         let alone = self.made.get(before).is_none_or(|bucket| bucket.passed_on() == 0);
         for index in self.chain(home) {
             for element in self.made[index].entries.iter().flatten() {
                 // Without guests from before, what lies in a bucket belongs there.
-                if alone && index == home || self.home(hash_of(element.key())) == home {
+                if alone && index == home || self.home(order.hash_of(element)) == home {
                     visit(element);
                 }
             }
@@ -209,32 +217,24 @@ impl<'a, T: Keyed> ViewMut<'a, T> {
         View { made: self.made, len: self.len }
     }
 
-    #[inline]
-    pub(super) fn get_mut(self, hash: u64, key: &[u8]) -> Option<&'a mut T> {
-        let (index, place) = self.view().find(hash, key)?;
-        self.made[index].entries[place].as_mut()
-    }
-
-    /// All buckets are made.
-    pub(super) fn insert(&mut self, hash: u64, element: T) {
+    /// All buckets are made. An element for which there is no room within reach comes back.
+    pub(super) fn insert(&mut self, hash: u64, element: T) -> Result<(), T> {
         let mut index = index_of(hash, self.len);
-        loop {
+        for _ in 0..self.len.min(REACH) {
+            super::count_step();
             let bucket = &mut self.made[index];
             if let Some(place) = bucket.free_place() {
-                return bucket.put(place, tag_of(hash), element);
+                bucket.put(place, tag_of(hash), element);
+                return Ok(());
             }
             bucket.pass_on();
             index = behind(index, self.len);
         }
-    }
-
-    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
-        let (found, place) = self.view().find(hash, key)?;
-        self.take(index_of(hash, self.len), found, place)
+        Err(element)
     }
 
     /// Takes an element of the bucket `home` out of the bucket in which it lies.
-    fn take(&mut self, home: usize, found: usize, place: usize) -> Option<T> {
+    pub(super) fn take(&mut self, home: usize, found: usize, place: usize) -> Option<T> {
         let mut index = home;
         while index != found {
             self.made[index].take_back();
@@ -243,13 +243,22 @@ impl<'a, T: Keyed> ViewMut<'a, T> {
         self.made[found].take(place)
     }
 
-    /// Takes out the elements of the bucket `home`.
-    pub(super) fn drain(&mut self, home: usize, put: &mut dyn FnMut(u64, T)) {
+    /// An element of the bucket `home` has been taken out of the crowd.
+    pub(super) fn take_back_all(&mut self, home: usize) {
+        let mut index = home;
+        for _ in 0..self.len.min(REACH) {
+            self.made[index].take_back();
+            index = behind(index, self.len);
+        }
+    }
+
+    /// Takes out the elements of the bucket `home` but those in the crowd.
+    pub(super) fn drain(&mut self, home: usize, order: Order, put: &mut dyn FnMut(u64, T)) {
         let chain: Vec<usize> = self.view().chain(home).collect();
         for index in chain {
             for place in 0..BUCKET_LEN {
                 let Some(element) = &self.made[index].entries[place] else { continue };
-                let hash = hash_of(element.key());
+                let hash = order.hash_of(element);
                 if index_of(hash, self.len) == home
                     && let Some(element) = self.take(home, index, place)
                 {
@@ -284,17 +293,14 @@ impl<T> Growing<T> {
         ViewMut { made: &mut self.made, len: self.len }
     }
 
-    pub(super) fn insert(&mut self, hash: u64, element: T) {
-        let mut index = index_of(hash, self.len);
-        loop {
-            self.make(index + 1);
-            let bucket = &mut self.made[index];
-            if let Some(place) = bucket.free_place() {
-                return bucket.put(place, tag_of(hash), element);
-            }
-            bucket.pass_on();
-            index = behind(index, self.len);
-        }
+    /// As [`ViewMut::insert`].
+    pub(super) fn insert(&mut self, hash: u64, element: T) -> Result<(), T>
+    where
+        T: Keyed,
+    {
+        let last = index_of(hash, self.len) + REACH;
+        self.make(if last <= self.len { last } else { self.len });
+        self.view_mut().insert(hash, element)
     }
 
     fn make(&mut self, len: usize) {

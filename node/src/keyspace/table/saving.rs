@@ -7,7 +7,7 @@
 //! Invariants: of the elements of the beginning each is given exactly once: by the walk, or because it was kept; a name
 //! is in `skipped` if and only if its hash is not walked over yet and it was changed, removed or added since.
 
-use super::{Keyed, ScanPosition, Table, hash_of};
+use super::{Keyed, Order, ScanPosition, Table, hash_of};
 use crate::keyspace::entry::thin::ThinBytes;
 
 /// See the module documentation.
@@ -33,6 +33,7 @@ impl<T> std::fmt::Debug for Saving<T> {
 }
 
 impl<T: Keyed> Saving<T> {
+    /// `hash` is in the table's order here.
     fn is_walked(&self, hash: u64) -> bool {
         self.position.is_none_or(|position| (hash >> 32) < u64::from(position))
     }
@@ -42,8 +43,8 @@ impl<T: Keyed> Saving<T> {
     }
 
     /// Whether what has this name is still to be saved.
-    fn is_due(&self, hash: u64, key: &[u8]) -> bool {
-        !self.is_walked(hash) && !self.skips(hash, key)
+    fn is_due(&self, order: Order, hash: u64, key: &[u8]) -> bool {
+        !self.is_walked(order.of(hash)) && !self.skips(hash, key)
     }
 
     fn skip(&mut self, hash: u64, key: &[u8]) {
@@ -62,8 +63,8 @@ impl<T: Keyed> Table<T> {
     where
         T: Clone,
     {
-        let saving =
-            Saving { id, position: Some(0), kept: Vec::new(), skipped: Table::default(), copy: T::clone };
+        let skipped = Table::with_own_order();
+        let saving = Saving { id, position: Some(0), kept: Vec::new(), skipped, copy: T::clone };
         self.extra().saving = Some(saving);
     }
 
@@ -107,7 +108,8 @@ impl<T: Keyed> Table<T> {
     /// Before an element is changed or removed.
     #[cold]
     pub(super) fn note_change(&mut self, hash: u64, key: &[u8]) {
-        if !self.saving().is_some_and(|saving| saving.is_due(hash, key)) {
+        let order = self.order();
+        if !self.saving().is_some_and(|saving| saving.is_due(order, hash, key)) {
             return;
         }
         let Some(element) = self.get(hash, key) else { return };
@@ -121,8 +123,9 @@ impl<T: Keyed> Table<T> {
     /// Before an element is added.
     #[cold]
     pub(super) fn note_insertion(&mut self, hash: u64, key: &[u8]) {
+        let order = self.order();
         if let Some(saving) = self.extra.as_mut().and_then(|extra| extra.saving.as_mut())
-            && saving.is_due(hash, key)
+            && saving.is_due(order, hash, key)
         {
             saving.skip(hash, key);
         }

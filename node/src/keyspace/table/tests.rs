@@ -2,9 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::buckets::tag_of;
+use super::buckets::{REACH, tag_of};
 use super::*;
 use crate::keyspace::entry::thin::ThinBytes;
+
+thread_local! {
+    /// Buckets that this thread has looked at, in all tables.
+    pub(super) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Buckets looked at by `f`.
+fn steps(f: impl FnOnce()) -> u64 {
+    STEPS.set(0);
+    f();
+    STEPS.get()
+}
 
 impl Keyed for Box<[u8]> {
     fn key(&self) -> &[u8] {
@@ -91,9 +103,17 @@ fn scan_mut_reaches_every_element_of_a_growing_table() {
 
 /// Panics if an element lies where it is not looked for, or a bucket counts wrongly.
 fn check(table: &Table<Box<[u8]>>) {
-    let mut len = 0;
-    for view in [Some(table.view()), table.growing().map(Growing::view)].into_iter().flatten() {
-        let mut passed_on = vec![0u64; view.len];
+    let (mut len, order) = (0, table.order());
+    let views = [Some(table.view()), table.growing().map(Growing::view)];
+    let mut passed_on: Vec<Vec<u64>> = views.iter().map(|v| vec![0; v.map_or(0, |v| v.len)]).collect();
+    let mut note = |view: usize, hash: u64, places: usize| {
+        let counts = &mut passed_on[view];
+        let home = index_of(hash, counts.len());
+        let len = counts.len();
+        (0..places).for_each(|i| counts[(home + i) % len] += 1);
+    };
+    for (number, view) in views.iter().enumerate() {
+        let Some(view) = view else { continue };
         for (index, bucket) in view.made.iter().enumerate() {
             for (place, element) in bucket.entries.iter().enumerate() {
                 let Some(element) = element else {
@@ -101,15 +121,21 @@ fn check(table: &Table<Box<[u8]>>) {
                     continue;
                 };
                 len += 1;
-                let hash = hash_of(element);
+                let hash = order.hash_of(element);
                 assert_eq!(bucket.tag(place), tag_of(hash));
-                let mut passed = view.home(hash);
-                while passed != index {
-                    passed_on[passed] += 1;
-                    passed = (passed + 1) % view.len;
-                }
+                let passed = (index + view.len - view.home(hash)) % view.len;
+                assert!(passed < REACH);
+                note(number, hash, passed);
             }
         }
+    }
+    for ((hash, _), element) in table.extra.iter().flat_map(|extra| &extra.crowd) {
+        len += 1;
+        assert_eq!(*hash, order.hash_of(element));
+        let moved = table.growing().is_some_and(|g| table.view().home(*hash) < g.moved);
+        note(usize::from(moved), *hash, REACH);
+    }
+    for (view, passed_on) in views.into_iter().flatten().zip(passed_on) {
         for (bucket, passed_on) in view.made.iter().zip(passed_on) {
             assert!(bucket.passed_on() == passed_on || bucket.passed_on() == 0xff);
         }
@@ -255,5 +281,142 @@ fn what_is_saved_is_the_table_of_the_beginning() {
         assert_eq!(saved.len(), expected.len());
         assert!(saved.into_iter().collect::<BTreeSet<_>>() == expected);
         assert!(table.end_saving().is_some() && table.saving().is_none());
+    }
+}
+
+/// Two slots, or a collection and one that it is read into, or one that is emptied and filled again.
+#[derive(Clone, Copy, Debug)]
+enum Filled {
+    Slot,
+    Collection,
+}
+
+fn filled_from(kind: Filled, from: &Table<Box<[u8]>>, count: usize) -> (Table<Box<[u8]>>, u64) {
+    let mut table = match kind {
+        Filled::Slot => Table::default(),
+        Filled::Collection => Table::with_own_order(),
+    };
+    let steps = steps(|| {
+        for element in from.iter().take(count) {
+            let hash = hash_of(element);
+            if table.get(hash, element).is_none() {
+                table.insert_new(hash, element.clone());
+            }
+        }
+    });
+    (table, steps)
+}
+
+/// A table with so many elements, in the order in which it has them.
+fn source(kind: Filled, len: u32) -> Table<Box<[u8]>> {
+    let mut table = match kind {
+        Filled::Slot => Table::default(),
+        Filled::Collection => Table::with_own_order(),
+    };
+    (0..len).for_each(|i| insert(&mut table, i));
+    table
+}
+
+/// A search and an insertion look at a few buckets, and at no more in a table of a hundred times as many elements.
+#[test]
+fn filling_a_table_in_the_order_of_another_takes_no_more_steps_per_element_when_it_is_large() {
+    for len in [2_000, 20_000, 200_000] {
+        let source = source(Filled::Collection, len);
+        let (table, steps) = filled_from(Filled::Collection, &source, len as usize);
+        assert!(steps < 12 * u64::from(len), "{len}: {steps}");
+        // Only the beginning of the other one: no crowd either.
+        let (part, steps) = filled_from(Filled::Collection, &source, len as usize / 20);
+        assert!(steps < 12 * u64::from(len / 20), "{len}: {steps}");
+        for table in [table, part] {
+            assert!(table.crowd_len() * 1_000 < table.len(), "{} of {}", table.crowd_len(), table.len());
+        }
+    }
+}
+
+/// The same where both have the same order: what comes too close together lies in the crowd, and steps are bounded.
+#[test]
+fn filling_a_table_in_its_own_order_takes_bounded_steps() {
+    for len in [2_000, 20_000, 200_000] {
+        let source = source(Filled::Slot, len);
+        let (table, steps) = filled_from(Filled::Slot, &source, len as usize);
+        assert!(steps < 5 * REACH as u64 * u64::from(len), "{len}: {steps}");
+        check(&table);
+        let (part, _) = filled_from(Filled::Slot, &source, len as usize / 20);
+        check(&part);
+        assert_eq!(part.iter().count(), len as usize / 20);
+    }
+}
+
+/// SSCAN and SREM of what it shows, then new members: what is left lies together at one end of the hashes.
+#[test]
+fn emptying_a_table_in_its_own_order_and_filling_it_again_takes_bounded_steps() {
+    for len in [2_000_u32, 20_000, 200_000] {
+        let mut table = source(Filled::Collection, len);
+        let names: Vec<Box<[u8]>> = table.iter().cloned().collect();
+        let (most, rest) = names.split_at(names.len() * 9 / 10);
+        let steps = steps(|| {
+            most.iter().for_each(|name| drop(table.remove(hash_of(name), name)));
+            check(&table);
+            (len..2 * len).for_each(|i| insert(&mut table, i));
+        });
+        assert!(steps < 6 * REACH as u64 * u64::from(len), "{len}: {steps}");
+        check(&table);
+        assert!(rest.iter().all(|name| table.get(hash_of(name), name).is_some()));
+        assert_eq!(scan_all(&mut table, |_| ()).len(), table.len());
+        names.iter().for_each(|name| drop(table.remove(hash_of(name), name)));
+        (len..2 * len).for_each(|i| assert!(table.remove(hash_of(&key(i)), &key(i)).is_some()));
+        assert!(table.is_empty() && table.extra.is_none());
+    }
+}
+
+/// SCAN's guarantee, SCAN in place, random choice and a copy, where most elements are in the crowd.
+#[test]
+fn a_crowd_is_scanned_drawn_from_and_copied() {
+    let source = source(Filled::Slot, 200_000);
+    let (mut table, _) = filled_from(Filled::Slot, &source, 10_000);
+    assert!(table.crowd_len() > 5_000, "{}", table.crowd_len());
+    let names: BTreeSet<Box<[u8]>> = table.iter().cloned().collect();
+    let mut next = 200_000;
+    let seen = scan_all(&mut table, |t| {
+        if next < 230_000 {
+            (next..next + 50).for_each(|i| insert(t, i));
+            next += 50;
+        }
+    });
+    assert!(names.is_subset(&seen));
+    let (mut table, _) = filled_from(Filled::Slot, &source, 10_000);
+    let (mut seen, mut position) = (BTreeSet::new(), Some(0));
+    while let Some(p) = position {
+        position = table.scan_mut(p, &mut |e| {
+            seen.insert(e.clone());
+        });
+    }
+    assert!(seen == names);
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state ^ (state >> 29)
+    };
+    let drawn: BTreeSet<_> = (0..100_000).filter_map(|_| table.random(&mut random).cloned()).collect();
+    assert!(drawn.len() > 9_900, "{}", drawn.len());
+    let copy = table.clone();
+    check(&copy);
+    assert!(copy.crowd_len() < 20 && copy.iter().cloned().collect::<BTreeSet<_>>() == names);
+}
+
+/// Orders have nothing to do with each other: not even those of seeds that follow each other or are multiples.
+#[test]
+fn what_is_first_in_one_order_is_spread_over_every_other_one() {
+    let order = |seed: u64| Order(seed.wrapping_mul(SEED_FACTOR) | 1);
+    let hashes: Vec<u64> = (0..4_000).map(|i| hash_of(&key(i))).collect();
+    for a in 0..40 {
+        let mut first = hashes.clone();
+        first.sort_by_key(|hash| order(a).of(*hash));
+        first.truncate(400);
+        for b in (0..40).filter(|b| *b != a) {
+            let mut parts = [0; 8];
+            first.iter().for_each(|hash| parts[(order(b).of(*hash) >> 61) as usize] += 1);
+            assert!(parts.iter().all(|n| (15..100).contains(n)), "{a} {b}: {parts:?}");
+        }
     }
 }

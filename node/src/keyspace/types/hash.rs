@@ -280,7 +280,7 @@ impl<'a> HashMut<'a> {
     /// The table; a listpack is converted.
     fn table(&mut self) -> &mut FieldTable {
         if let HashRef::Listpack(list) = self.as_ref() {
-            let mut table = FieldTable::default();
+            let mut table = FieldTable::with_own_order();
             for (name, value) in pairs(list) {
                 table.insert_new(hash_of(&name), Field::new(&name, &value));
             }

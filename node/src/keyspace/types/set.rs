@@ -309,7 +309,7 @@ impl<'a> SetMut<'a> {
     /// The table; a compact set is converted.
     fn table(&mut self) -> &mut MemberTable {
         if self.as_ref().is_compact() {
-            let mut table = MemberTable::default();
+            let mut table = MemberTable::with_own_order();
             for member in self.as_ref().iter() {
                 table.insert_new(hash_of(&member), ThinBytes::new([&member]));
             }

@@ -44,10 +44,16 @@ impl SortedSetLimits {
 }
 
 /// A large sorted set. Named as Valkey names what serves there in its place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Skiplist {
     by_name: Table<Member>,
     in_order: Tree,
+}
+
+impl Default for Skiplist {
+    fn default() -> Self {
+        Skiplist { by_name: Table::with_own_order(), in_order: Tree::default() }
+    }
 }
 
 impl Skiplist {
@@ -86,6 +92,7 @@ impl Skiplist {
 impl Clone for Skiplist {
     fn clone(&self) -> Self {
         let mut copy = Skiplist::default();
+        copy.by_name.reserve(self.by_name.len());
         for item in self.in_order.range(0..self.in_order.len()) {
             let name = item.member.name();
             copy.insert_new(hash_of(name), Member::new(name, item.score));
