@@ -125,15 +125,15 @@ impl Applier {
         assert!(result.is_ok() && self.batch.len() == 1, "an effect is a command");
         let args = self.batch.args(effect.command, 0);
         let name = args.at(0);
-        let cow = &server.keyspace.cow;
+        let (cow, counts) = (&server.keyspace.cow, &server.keyspace.counts);
         for slot in Slot::all().filter(|slot| self.is_due(*slot, index)) {
             let mut state = server.keyspace.lock(slot);
             if ascii_eq(name, "flushall") {
-                drop(cow.keep_taken(slot, state.take_tables(None)));
+                drop(cow.keep_taken(slot, state.take_tables(None, counts)));
             } else if ascii_eq(name, "flushdb") {
-                drop(cow.keep_taken(slot, state.take_tables(Some(effect.db))));
+                drop(cow.keep_taken(slot, state.take_tables(Some(effect.db), counts)));
             } else if let Some((a, b)) = swapdb_arguments(args).filter(|_| ascii_eq(name, "swapdb")) {
-                state.swap_dbs(a, b);
+                state.swap_dbs(a, b, counts);
             } else {
                 panic!("an effect on the whole keyspace that is not known: {args:?}");
             }
@@ -150,8 +150,9 @@ fn swapdb_arguments(args: Args<'_>) -> Option<(DbIndex, DbIndex)> {
 
 impl KeyspaceEngine {
     fn clear_slot(&self, slot: Slot) {
-        let mut state = self.server.keyspace.lock(slot);
-        let tables = self.server.keyspace.cow.keep_taken(slot, state.take_tables(None));
+        let keyspace = &self.server.keyspace;
+        let mut state = keyspace.lock(slot);
+        let tables = keyspace.cow.keep_taken(slot, state.take_tables(None, &keyspace.counts));
         state.next_expiry = 0;
         state.last_write = 0;
         drop(state);
@@ -338,9 +339,7 @@ impl Engine for KeyspaceEngine {
     }
 
     fn key_count(&self) -> u64 {
-        Slot::all()
-            .map(|s| self.server.keyspace.lock(s).dbs().map(|(_, t)| t.len() as u64).sum::<u64>())
-            .sum()
+        self.server.keyspace.counts.keys() as u64
     }
 
     fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {

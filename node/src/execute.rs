@@ -690,6 +690,7 @@ impl Executor {
     #[inline]
     fn commit<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
         keys.finish();
+        let counted = keys.take_counted();
         if keys.is_logging() {
             if let Some(index) = self.append(keys) {
                 session.last_write = index;
@@ -702,6 +703,10 @@ impl Executor {
                 && (self.disk != DiskState::Failed || !self.server.shared.gate.is_alone())
             {
                 progress.depends_on = progress.depends_on.max(keys.last_write());
+                if counted {
+                    let last = self.server.shared.log.lock().last().index.get();
+                    progress.depends_on = progress.depends_on.max(last);
+                }
             }
         }
         keys.unlock();
@@ -820,7 +825,7 @@ impl Executor {
                 this.run_transaction(session, &transaction, keys, out, progress)
             });
         }
-        let mut slots: Vec<Slot> = session.watched.iter().map(|w| Slot::of(&w.key.1)).collect();
+        let mut slots: Vec<Slot> = session.watched.keys().map(|(_, key)| Slot::of(key)).collect();
         for (row, args) in &transaction.commands {
             let args = args.as_args();
             slots.extend(slots_of(row, args));
@@ -837,9 +842,9 @@ impl Executor {
         out: &mut BytesMut,
         progress: &mut Progress,
     ) -> CommandResult {
-        let expired = session.watched.iter().any(|w| {
-            keys.db = w.key.0;
-            w.existed && !keys.exists(&w.key.1)
+        let expired = session.watched.iter().any(|((db, key), existed)| {
+            keys.db = *db;
+            *existed && !keys.exists(key)
         });
         let failed = session.watch_failed() || expired;
         unwatch(session, keys);
@@ -990,9 +995,8 @@ impl Executor {
 
     /// Ends a session: its watches and subscriptions are removed.
     pub fn end_session(&self, session: &mut Session) {
-        for watched in std::mem::take(&mut session.watched) {
-            let slot = Slot::of(&watched.key.1);
-            self.server.keyspace.lock(slot).unwatch(&watched.key, &session.watch_flag);
+        for key in std::mem::take(&mut session.watched).into_keys() {
+            self.server.keyspace.lock(Slot::of(&key.1)).unwatch(&key, session.client.id);
         }
         self.server.pubsub.end(session);
     }
@@ -1278,8 +1282,8 @@ fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Byt
 
 /// Forgets all watched keys. Locks that are held are used, others taken.
 pub fn unwatch(session: &mut Session, keys: &mut Keys<'_>) {
-    for watched in std::mem::take(&mut session.watched) {
-        keys.with_slot(Slot::of(&watched.key.1), |state| state.unwatch(&watched.key, &session.watch_flag));
+    for key in std::mem::take(&mut session.watched).into_keys() {
+        keys.with_slot(Slot::of(&key.1), |state| state.unwatch(&key, session.client.id));
     }
     session.watch_flag.store(false, Ordering::Release);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemalloc_ctl::thread::{self, ThreadLocal};
@@ -71,18 +72,16 @@ pub fn run_in_background() {
     }
 }
 
+/// What the allocator and the system say; the allocator as of the last call of [`allocated`].
 pub fn memory() -> Memory {
-    // Without this the statistics are those of the last time; an error leaves them as they are.
-    if let Err(error) = epoch::advance() {
-        tracing::debug!(%error, "no new statistics from the allocator");
-    }
+    static TOTAL_SYSTEM: OnceLock<usize> = OnceLock::new();
     let resident = stats::resident::read().unwrap_or(0);
     Memory {
         allocated: in_use(),
         active: stats::active::read().unwrap_or(0),
         resident,
         rss: kilobytes("/proc/self/status", "VmRSS:").unwrap_or(resident),
-        total_system: kilobytes("/proc/meminfo", "MemTotal:").unwrap_or(0),
+        total_system: *TOTAL_SYSTEM.get_or_init(|| kilobytes("/proc/meminfo", "MemTotal:").unwrap_or(0)),
     }
 }
 

@@ -194,7 +194,7 @@ fn reserve(keyspace: &Keyspace, keys: u64) {
     // Most slots have at most this many: keys fall into slots at random.
     let per_slot = (per_slot + 2.0 * per_slot.sqrt()) as usize;
     for slot in Slot::all().take_while(|_| per_slot > 1) {
-        keyspace.lock(slot).reserve(per_slot);
+        keyspace.reserve(slot, per_slot);
     }
 }
 
@@ -255,7 +255,7 @@ impl<'a> Work<'a> {
             }
             for key in decoded.drain(..) {
                 let Decoded { span, slot, hash, entry } = key;
-                if !self.keyspace.lock(slot).insert_loaded(span.db, hash, entry) {
+                if !self.keyspace.insert_loaded(slot, span.db, hash, entry) {
                     return Err(error(chunk, span, RdbError::Corrupt("a key is there twice")));
                 }
                 counts.keys += 1;

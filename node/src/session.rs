@@ -1,6 +1,6 @@
 //! The state of a client's session: what HELLO, SELECT, MULTI, SUBSCRIBE and CLIENT change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,14 +21,6 @@ pub struct Transaction {
     pub aborted: bool,
     /// Bytes of all arguments.
     pub len_bytes: usize,
-}
-
-/// A key that WATCH observes.
-#[derive(Debug, Clone)]
-pub struct WatchedKey {
-    pub key: DbKey,
-    /// It existed and had not expired: then expiring counts as a change.
-    pub existed: bool,
 }
 
 /// CLIENT REPLY.
@@ -70,7 +62,8 @@ pub struct Session {
     /// while there is no password, see [`Session::must_authenticate`].
     pub authenticated: bool,
     pub transaction: Option<Transaction>,
-    pub watched: Vec<WatchedKey>,
+    /// Keys that WATCH observes, and whether they existed and had not expired: then expiring counts as a change.
+    pub watched: BTreeMap<DbKey, bool>,
     /// Set by whoever modifies a watched key.
     pub watch_flag: Arc<AtomicBool>,
     pub subscriptions: Subscriptions,
@@ -99,7 +92,7 @@ impl Session {
             version: Version::Resp2,
             authenticated,
             transaction: None,
-            watched: Vec::new(),
+            watched: BTreeMap::new(),
             watch_flag: Arc::default(),
             subscriptions: Subscriptions::default(),
             reply_mode: ReplyMode::On,

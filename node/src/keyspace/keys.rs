@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 use rand::Rng;
 
 use super::access::AccessClock;
+use super::counts::{Count, Pending};
 use super::entry::{Compact, Entry, Epoch, NewValue, ValueRef, ValueType};
 use super::garbage::{Cause, Garbage, is_large};
 use super::snapshot::large::saving_id;
@@ -106,6 +107,10 @@ pub struct Keys<'a> {
     expired_count: u64,
     /// Largest index of the last writes to slots that the running command walked over.
     walked: u64,
+    /// The running command has read what depends on all that was written.
+    counted: bool,
+    /// What the running command has changed in the keyspace's counts.
+    pending: Pending,
     /// Address, length and hash of the running command's key, computed before. The key lies in the receive buffer,
     /// which outlives this: no other key has its address.
     known: (usize, usize, u64),
@@ -153,6 +158,8 @@ impl<'a> Keys<'a> {
             misses: Cell::new(0),
             expired_count: 0,
             walked: 0,
+            counted: false,
+            pending: Pending::default(),
             known: (0, 0, 0),
         }
     }
@@ -208,7 +215,9 @@ impl<'a> Keys<'a> {
         self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
     }
 
+    #[inline]
     pub fn unlock(&mut self) {
+        self.pending.publish(&self.space.counts);
         if let Held::Many(mut states) = std::mem::take(&mut self.held) {
             states.clear();
             self.spare_states = states;
@@ -251,14 +260,15 @@ impl<'a> Keys<'a> {
             Held::One(_, state) => state.last_write = index,
             Held::Many(states) => {
                 let mut whole = false;
-                let written: Vec<Slot> = crate::log::effects(self.effects.as_payload())
+                let mut written: Vec<Slot> = crate::log::effects(self.effects.as_payload())
                     .filter_map(|e| {
                         whole |= e.slot.is_none();
                         e.slot
                     })
                     .collect();
+                written.sort_unstable();
                 for (slot, state) in states {
-                    if whole || written.contains(slot) {
+                    if whole || written.binary_search(slot).is_ok() {
                         state.last_write = index;
                     }
                 }
@@ -277,6 +287,11 @@ impl<'a> Keys<'a> {
             Held::Many(states) => states.iter().map(|(_, s)| s.last_write).max().unwrap_or(0),
         };
         held.max(self.walked)
+    }
+
+    /// Whether the running command has read a count of keys, which depends on all that was written before.
+    pub fn take_counted(&mut self) -> bool {
+        std::mem::take(&mut self.counted)
     }
 
     /// Marks the locked slots as written at this index.
@@ -697,11 +712,8 @@ impl<'a> Keys<'a> {
         let mut entry = Entry::new(key, value, expire_at, access);
         entry.set_epoch(self.epoch);
         let hash = self.key_hash(key);
-        let state = self.state_mut(key);
-        state.table_mut(db).insert_new(hash, entry);
-        if expire_at.is_some() {
-            state.count_expiry(db, None, expire_at);
-        }
+        let change = self.state_mut(key).insert_new(db, hash, entry);
+        self.pending.add(db, change);
         self.notify(EventClass::New, "new", key);
     }
 
@@ -742,7 +754,8 @@ impl<'a> Keys<'a> {
         let after = if expiry == Expiry::Keep && live { before } else { new_expiry };
         if before != after {
             entry.set_expire_at(after);
-            state.count_expiry(db, before, after);
+            let expires = state.count_expiry(db, before, after);
+            self.pending.add(db, Count { expires, ..Count::default() });
         }
         if let Some(replaced) = replaced {
             self.discard(replaced, Cause::Replaced);
@@ -755,14 +768,13 @@ impl<'a> Keys<'a> {
         if let Some(replaced) = self.remove(entry.key()) {
             self.discard(replaced, Cause::Replaced);
         }
-        let (db, expire_at, hash) = (self.db, entry.expire_at(), hash_of(entry.key()));
+        let (db, hash) = (self.db, hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
         if let Some(id) = saving_id(&entry) {
             self.space.cow.note_moved(id, Slot::of(&key), db, &key);
         }
-        let state = self.state_mut(&key);
-        state.table_mut(db).insert_new(hash, entry);
-        state.count_expiry(db, None, expire_at);
+        let change = self.state_mut(&key).insert_new(db, hash, entry);
+        self.pending.add(db, change);
         self.notify(EventClass::New, "new", &key);
     }
 
@@ -771,11 +783,8 @@ impl<'a> Keys<'a> {
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let db = self.db;
         let hash = self.key_hash(key);
-        let state = self.state_mut(key);
-        let mut entry = state.table_mut(db).remove(hash, key)?;
-        if entry.expire_at().is_some() {
-            state.count_expiry(db, entry.expire_at(), None);
-        }
+        let (mut entry, change) = self.state_mut(key).remove(db, hash, key)?;
+        self.pending.add(db, change);
         if entry.epoch() != self.epoch {
             self.space.cow.save_old(Slot::of(key), db, &mut entry);
         }
@@ -819,7 +828,8 @@ impl<'a> Keys<'a> {
         }
         let before = entry.expire_at();
         entry.set_expire_at(expire_at);
-        state.count_expiry(db, before, expire_at);
+        let expires = state.count_expiry(db, before, expire_at);
+        self.pending.add(db, Count { expires, ..Count::default() });
     }
 
     /// Deletes expired keys among some `len` entries of the one locked slot, from where `walk` is; returns where to go
@@ -880,7 +890,7 @@ impl<'a> Keys<'a> {
         let db = self.db;
         let state = self.state_mut(key);
         if state.is_watched() {
-            state.mark_watchers(db, Some(key));
+            state.mark_watchers(db, key);
         }
     }
 
@@ -948,7 +958,9 @@ impl<'a> Keys<'a> {
 
     /// Number of keys of a database, expired ones that still take memory included.
     pub fn len(&mut self, db: DbIndex) -> usize {
-        Slot::all().map(|s| self.with_slot(s, |state| state.key_count(db))).sum()
+        self.counted = true;
+        let len = self.space.counts.of(db).keys + self.pending.keys(db);
+        usize::try_from(len).unwrap_or(0)
     }
 
     pub fn is_empty(&mut self, db: DbIndex) -> bool {

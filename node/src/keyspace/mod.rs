@@ -2,7 +2,7 @@
 //!
 //! - [`entry`]: a key with its value in one allocation
 //! - [`access`]: when and how often a key was used; [`eviction`]: which key to give up when memory is short
-//! - [`table`]: the hash table of a slot
+//! - [`table`]: the hash table of a slot; [`counts`]: how many keys all slots have
 //! - [`types`]: the value types
 //! - [`keys`]: what a command sees of the keyspace while it holds the locks of its slots
 //! - [`prefetch`]: loads cache lines ahead of their use (with `entry` the only modules with `unsafe`)
@@ -15,6 +15,7 @@
 //! Architecture invariant: nothing in here does I/O, reads a clock or awaits.
 
 pub mod access;
+pub mod counts;
 pub mod entry;
 pub mod eviction;
 pub mod garbage;
@@ -36,6 +37,7 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::blocking::Waiter;
+use counts::{Count, Counts};
 use entry::Entry;
 use snapshot::CopyOnWrite;
 use table::Table;
@@ -58,14 +60,17 @@ pub struct SlotState {
     rare: Option<Box<Rare>>,
 }
 
+/// Flags of the clients whose transactions watch a key, by the clients' numbers.
+type Watchers = BTreeMap<u64, Arc<AtomicBool>>;
+
 /// What few slots have.
 #[derive(Debug, Default)]
 struct Rare {
     other_dbs: BTreeMap<DbIndex, Table<Entry>>,
     /// Keys with an expiry.
     expires: BTreeMap<DbIndex, usize>,
-    /// Flags of the transactions that watch a key.
-    watched: BTreeMap<DbKey, Vec<Arc<AtomicBool>>>,
+    /// Who watches a key.
+    watched: BTreeMap<DbIndex, BTreeMap<Box<[u8]>, Watchers>>,
     /// Clients that wait for a key, first come first served.
     waiters: BTreeMap<DbKey, VecDeque<Arc<Waiter>>>,
 }
@@ -104,27 +109,45 @@ impl SlotState {
         self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
     }
 
-    /// Adds a key that was loaded, of the current epoch; false if it is there already.
-    pub fn insert_loaded(&mut self, db: DbIndex, hash: u64, entry: Entry) -> bool {
+    /// Adds a key that is not there, with the current epoch; returns what has changed.
+    #[inline]
+    fn insert_new(&mut self, db: DbIndex, hash: u64, entry: Entry) -> Count {
         let expire_at = entry.expire_at();
         let table = self.table_mut(db);
-        if table.get(hash, entry.key()).is_some() {
-            return false;
-        }
+        let bytes_before = table.buckets_len_bytes();
         table.insert_new(hash, entry);
-        if expire_at.is_some() {
-            self.count_expiry(db, None, expire_at);
-        }
-        true
+        let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
+        let expires = if expire_at.is_some() { self.count_expiry(db, None, expire_at) } else { 0 };
+        Count { keys: 1, expires, bucket_bytes }
     }
 
-    /// Makes room for so many keys in the first database.
-    pub fn reserve(&mut self, keys: usize) {
-        self.db0.reserve(keys);
+    /// Removes a key; returns what has changed, too.
+    #[inline]
+    fn remove(&mut self, db: DbIndex, hash: u64, key: &[u8]) -> Option<(Entry, Count)> {
+        let table = self.table_mut(db);
+        let bytes_before = table.buckets_len_bytes();
+        let entry = table.remove(hash, key)?;
+        let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
+        let expire_at = entry.expire_at();
+        let expires = if expire_at.is_some() { self.count_expiry(db, expire_at, None) } else { 0 };
+        Some((entry, Count { keys: -1, expires, bucket_bytes }))
+    }
+
+    /// What it has of a database.
+    fn count(&self, db: DbIndex) -> Count {
+        let table = self.table(db);
+        Count {
+            keys: difference(table.map_or(0, Table::len), 0),
+            expires: difference(self.expires_count(db), 0),
+            bucket_bytes: difference(table.map_or(0, Table::buckets_len_bytes), 0),
+        }
     }
 
     /// Empties one database, or all; returns the tables, to be given to [`CopyOnWrite::keep_taken`].
-    pub fn take_tables(&mut self, db: Option<DbIndex>) -> Vec<(DbIndex, Table<Entry>)> {
+    pub fn take_tables(&mut self, db: Option<DbIndex>, counts: &Counts) -> Vec<(DbIndex, Table<Entry>)> {
+        let dbs: Vec<DbIndex> =
+            self.dbs().map(|(db, _)| db).filter(|found| db.is_none_or(|db| db == *found)).collect();
+        dbs.iter().for_each(|db| counts.add(*db, -self.count(*db)));
         let mut taken = Vec::new();
         if db.is_none_or(|db| db == 0) && !self.db0.is_empty() {
             taken.push((0, std::mem::take(&mut self.db0)));
@@ -144,9 +167,14 @@ impl SlotState {
         taken
     }
 
-    pub fn swap_dbs(&mut self, a: DbIndex, b: DbIndex) {
+    pub fn swap_dbs(&mut self, a: DbIndex, b: DbIndex, counts: &Counts) {
         if self.rare.is_none() && (self.db0.is_empty() || (a != 0 && b != 0)) {
             return;
+        }
+        let (count_a, count_b) = (self.count(a), self.count(b));
+        for (db, before, after) in [(a, count_a, count_b), (b, count_b, count_a)] {
+            counts.add(db, -before);
+            counts.add(db, after);
         }
         let (table_a, table_b) = (std::mem::take(self.table_mut(a)), std::mem::take(self.table_mut(b)));
         *self.table_mut(a) = table_b;
@@ -161,61 +189,61 @@ impl SlotState {
         self.rare.get_or_insert_default()
     }
 
-    /// Bookkeeping for a key that got (`added`) or lost an expiry.
-    fn count_expiry(&mut self, db: DbIndex, before: Option<i64>, after: Option<i64>) {
+    /// Bookkeeping for a key that got or lost an expiry; returns how many more keys have one.
+    fn count_expiry(&mut self, db: DbIndex, before: Option<i64>, after: Option<i64>) -> i64 {
         if let Some(at) = after
             && (self.next_expiry == 0 || at < self.next_expiry)
         {
             self.next_expiry = at.max(1);
         }
         match (before.is_some(), after.is_some()) {
-            (false, true) => *self.rare().expires.entry(db).or_default() += 1,
+            (false, true) => {
+                *self.rare().expires.entry(db).or_default() += 1;
+                1
+            }
             (true, false) => {
                 let count = self.rare().expires.entry(db).or_default();
                 *count = count.saturating_sub(1);
+                -1
             }
-            (true, true) | (false, false) => {}
+            (true, true) | (false, false) => 0,
         }
     }
 
     /// Sets `flag` when the key is modified, until [`SlotState::unwatch`].
-    pub fn watch(&mut self, key: DbKey, flag: Arc<AtomicBool>) {
-        self.rare().watched.entry(key).or_default().push(flag);
+    pub fn watch(&mut self, (db, key): DbKey, client_id: u64, flag: Arc<AtomicBool>) {
+        self.rare().watched.entry(db).or_default().entry(key).or_default().insert(client_id, flag);
     }
 
-    pub fn unwatch(&mut self, key: &DbKey, flag: &Arc<AtomicBool>) {
+    pub fn unwatch(&mut self, (db, key): &DbKey, client_id: u64) {
         let Some(rare) = &mut self.rare else { return };
-        if let Some(flags) = rare.watched.get_mut(key) {
-            flags.retain(|f| !Arc::ptr_eq(f, flag));
-            if flags.is_empty() {
-                rare.watched.remove(key);
-            }
+        let Some(keys) = rare.watched.get_mut(db) else { return };
+        let Some(flags) = keys.get_mut(key) else { return };
+        flags.remove(&client_id);
+        if flags.is_empty() {
+            keys.remove(key);
+        }
+        if keys.is_empty() {
+            rare.watched.remove(db);
         }
     }
 
-    /// Transactions that watch this key, or any key of the slot, will fail.
-    pub fn mark_watchers(&mut self, db: DbIndex, key: Option<&[u8]>) {
-        let Some(rare) = &mut self.rare else { return };
-        if rare.watched.is_empty() {
-            return;
-        }
-        for ((watched_db, watched_key), flags) in &rare.watched {
-            if *watched_db == db && key.is_none_or(|k| **watched_key == *k) {
-                for flag in flags {
-                    flag.store(true, std::sync::atomic::Ordering::Release);
-                }
-            }
-        }
+    /// Transactions that watch this key will fail.
+    pub fn mark_watchers(&mut self, db: DbIndex, key: &[u8]) {
+        let flags = self.rare.as_ref().and_then(|rare| rare.watched.get(&db)?.get(key));
+        flags.into_iter().flat_map(BTreeMap::values).for_each(|flag| flag.store(true, Ordering::Release));
     }
 
     /// Transactions that watch a key that exists, in a database of which `affected` is true, will fail: the database
     /// is about to be emptied or swapped.
     pub fn mark_watchers_of_existing(&self, affected: impl Fn(DbIndex) -> bool) {
         let Some(rare) = &self.rare else { return };
-        for ((db, key), flags) in &rare.watched {
-            let exists = self.table(*db).is_some_and(|t| t.get(table::hash_of(key), key).is_some());
-            if affected(*db) && exists {
-                flags.iter().for_each(|flag| flag.store(true, std::sync::atomic::Ordering::Release));
+        for (db, keys) in rare.watched.iter().filter(|(db, _)| affected(**db)) {
+            let Some(table) = self.table(*db) else { continue };
+            for (key, flags) in keys {
+                if table.get(table::hash_of(key), key).is_some() {
+                    flags.values().for_each(|flag| flag.store(true, Ordering::Release));
+                }
             }
         }
     }
@@ -255,6 +283,11 @@ impl SlotState {
     }
 }
 
+/// `after - before`, of lengths.
+fn difference(after: usize, before: usize) -> i64 {
+    after.wrapping_sub(before) as i64
+}
+
 /// One slot, alone in its cache line so that threads do not disturb each other.
 #[repr(align(64))]
 #[derive(Debug, Default)]
@@ -269,6 +302,7 @@ pub struct Keyspace {
     hints: Box<[BucketsHint]>,
     /// What a running snapshot needs of whoever changes the keyspace.
     pub cow: CopyOnWrite,
+    pub counts: Counts,
 }
 
 /// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
@@ -302,6 +336,7 @@ impl Default for Keyspace {
             slots: std::iter::repeat_with(SlotCell::default).take(len).collect(),
             hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
             cow: CopyOnWrite::default(),
+            counts: Counts::default(),
         }
     }
 }
@@ -310,6 +345,40 @@ impl Keyspace {
     #[inline]
     pub fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotState> {
         self.slots[slot.index()].0.lock()
+    }
+
+    /// Makes room for so many keys in the first database of a slot.
+    pub fn reserve(&self, slot: Slot, keys: usize) {
+        let mut state = self.lock(slot);
+        let before = state.count(0);
+        state.db0.reserve(keys);
+        let bucket_bytes = state.count(0).bucket_bytes - before.bucket_bytes;
+        self.counts.add(0, Count { bucket_bytes, ..Count::default() });
+    }
+
+    /// Adds a key that was loaded, of the current epoch; false if it is there already.
+    pub fn insert_loaded(&self, slot: Slot, db: DbIndex, hash: u64, entry: Entry) -> bool {
+        let mut state = self.lock(slot);
+        if state.table(db).is_some_and(|table| table.get(hash, entry.key()).is_some()) {
+            return false;
+        }
+        let change = state.insert_new(db, hash, entry);
+        self.counts.add(db, change);
+        true
+    }
+
+    /// Panics if what was counted is not what the slots have. Nobody changes them.
+    #[cfg(test)]
+    pub(crate) fn check_counts(&self) {
+        let mut found: BTreeMap<DbIndex, Count> = BTreeMap::new();
+        for slot in Slot::all() {
+            let state = self.lock(slot);
+            for (db, _) in state.dbs() {
+                *found.entry(db).or_default() += state.count(db);
+            }
+        }
+        assert_eq!(self.counts.all(), found);
+        assert!(found.iter().all(|(db, count)| self.counts.of(*db) == *count));
     }
 
     /// Has the slot's state and, in the first database, the bucket of this hash loaded.

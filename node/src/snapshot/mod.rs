@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
-use keyward_proto::slot::Slot;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -274,7 +273,7 @@ fn run(server: &Arc<Server>) {
 fn take(server: &Arc<Server>) {
     let snapshots = &server.snapshots;
     // Only a hint, so the world need not be stopped for it.
-    let keys = Slot::all().map(|s| server.keyspace.lock(s).dbs().map(|(_, t)| t.len()).sum::<usize>()).sum();
+    let keys = server.keyspace.counts.keys();
     let started = clock::monotonic();
     let stopped = server.world.stop();
     let waiting = std::mem::take(&mut snapshots.waiting.lock().consumers);

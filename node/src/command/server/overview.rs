@@ -1,7 +1,5 @@
 //! Where the memory goes: what INFO memory and MEMORY STATS tell.
 
-use keyward_proto::slot::Slot;
-
 use crate::command::Ctx;
 use crate::keyspace::DbIndex;
 use crate::process;
@@ -28,16 +26,7 @@ impl Overview {
         let server = ctx.server;
         server.correct_memory();
         let used = server.memory.used();
-        let mut tables = std::collections::BTreeMap::<DbIndex, usize>::new();
-        let mut keys = 0;
-        for slot in Slot::all() {
-            ctx.keys.with_slot(slot, |state| {
-                for (db, table) in state.dbs() {
-                    *tables.entry(db).or_default() += table.buckets_len_bytes();
-                    keys += table.len();
-                }
-            });
-        }
+        let counts = server.keyspace.counts.all();
         Overview {
             memory: process::memory(),
             used,
@@ -45,8 +34,11 @@ impl Overview {
             startup: server.memory.startup().min(used),
             log: server.shared.log.lock().allocated_bytes(),
             clients: server.clients.all().iter().map(|client| client.memory_bytes()).sum(),
-            tables: tables.into_iter().collect(),
-            keys,
+            tables: counts
+                .iter()
+                .map(|(db, count)| (*db, usize::try_from(count.bucket_bytes).unwrap_or(0)))
+                .collect(),
+            keys: counts.values().map(|count| count.keys()).sum(),
         }
     }
 

@@ -9,7 +9,7 @@ use keyward_proto::resp::Args;
 
 use super::{CommandError, CommandResult, Ctx, Outcome};
 use crate::execute;
-use crate::session::{Transaction, WatchedKey};
+use crate::session::Transaction;
 
 /// `MULTI`
 pub(super) fn multi(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
@@ -39,7 +39,7 @@ pub(super) fn discard(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
 pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     for key in args.iter().skip(1) {
         let db_key = (ctx.session.db, key.into());
-        if ctx.session.watched.iter().any(|w| w.key == db_key) {
+        if ctx.session.watched.contains_key(&db_key) {
             continue;
         }
         // Its deletion is no change that the transaction has to fear.
@@ -47,8 +47,9 @@ pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
         let existed = ctx.keys.exists(key);
         let flag = Arc::clone(&ctx.session.watch_flag);
         let slot = keyward_proto::slot::Slot::of(key);
-        ctx.keys.with_slot(slot, |state| state.watch(db_key.clone(), flag));
-        ctx.session.watched.push(WatchedKey { key: db_key, existed });
+        let client_id = ctx.session.client.id;
+        ctx.keys.with_slot(slot, |state| state.watch(db_key.clone(), client_id, flag));
+        ctx.session.watched.insert(db_key, existed);
     }
     ctx.session.describe();
     ctx.out.ok();

@@ -141,14 +141,14 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
             for slot in Slot::all() {
                 let db = (value[0] > b'5').then_some(keys.db);
                 let mut state = space.lock(slot);
-                let taken = state.take_tables(db);
+                let taken = state.take_tables(db, &space.counts);
                 drop(space.cow.keep_taken(slot, taken));
             }
             return;
         }
         1..=2 => {
             let (a, b) = (keys.db, (keys.db + 1) % DBS);
-            Slot::all().for_each(|slot| space.lock(slot).swap_dbs(a, b));
+            Slot::all().for_each(|slot| space.lock(slot).swap_dbs(a, b, &space.counts));
             return space.cow.swap_dbs(a, b);
         }
         _ => keys.lock_many([Slot::of(&key), Slot::of(&other)]),
@@ -243,6 +243,7 @@ fn run(seed: u64) {
     let space = Keyspace::default();
     let mut now = 1_000;
     (0..3_000).for_each(|_| change(&space, now, &mut rng));
+    space.check_counts();
     for snapshot in 0..4 {
         let expected = contents(&space);
         let mut walk = Walk::begin(&space, Arc::new(Records6));
@@ -269,6 +270,7 @@ fn run(seed: u64) {
             found.sort();
             assert!(found == expected, "seed {seed}, snapshot {snapshot}");
         }
+        space.check_counts();
         let epoch = space.cow.epoch();
         for slot in Slot::all() {
             assert!(space.lock(slot).dbs().flat_map(|(_, t)| t.iter()).all(|e| e.epoch() == epoch));

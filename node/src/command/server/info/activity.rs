@@ -2,8 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use keyward_proto::slot::Slot;
-
 use super::Lines;
 use crate::clock;
 use crate::command::Ctx;
@@ -167,17 +165,8 @@ pub(super) fn errorstats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
 }
 
 pub(super) fn keyspace(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
-    let mut counts: std::collections::BTreeMap<u16, (usize, usize)> = std::collections::BTreeMap::new();
-    for slot in Slot::all() {
-        ctx.keys.with_slot(slot, |state| {
-            for (db, table) in state.dbs() {
-                let count = counts.entry(db).or_default();
-                count.0 += table.len();
-                count.1 += state.expires_count(db);
-            }
-        });
-    }
-    for (db, (keys, expires)) in counts {
+    for (db, count) in ctx.server.keyspace.counts.all() {
+        let (keys, expires) = (count.keys, count.expires);
         let value =
             format_args!("keys={keys},expires={expires},avg_ttl=0,keys_with_volatile_items=0").to_string();
         lines.field(&format!("db{db}"), value);

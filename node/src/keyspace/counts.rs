@@ -1,0 +1,223 @@
+//! How many keys each database has, known without a look at its slots: for DBSIZE and INFO.
+//!
+//! A thread adds what its commands have changed to a part of its own, so that counting shares no cache line; whoever
+//! wants a figure adds the parts up. A part alone means nothing (keys come through one thread and go through another);
+//! the sum is right whenever no change is under way.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::{AddAssign, Neg};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::DbIndex;
+
+/// More threads than this share parts.
+const PARTS: usize = 64;
+
+/// What a database has, or what has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub keys: i64,
+    /// Keys with an expiry.
+    pub expires: i64,
+    /// Bytes of the tables' buckets.
+    pub bucket_bytes: i64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Count) {
+        self.keys += other.keys;
+        self.expires += other.expires;
+        self.bucket_bytes += other.bucket_bytes;
+    }
+}
+
+impl Neg for Count {
+    type Output = Count;
+
+    fn neg(self) -> Count {
+        Count { keys: -self.keys, expires: -self.expires, bucket_bytes: -self.bucket_bytes }
+    }
+}
+
+/// What came through some threads.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Part {
+    /// Of the first database: keys, keys with an expiry, bytes of buckets.
+    first: [AtomicI64; 3],
+    others: Mutex<BTreeMap<DbIndex, Count>>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Counts {
+    parts: Box<[Part]>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts { parts: std::iter::repeat_with(Part::default).take(PARTS).collect() }
+    }
+}
+
+/// The number of the calling thread.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    NUMBER.with(|number| {
+        number.get().unwrap_or_else(|| {
+            let new = NEXT.fetch_add(1, Ordering::Relaxed);
+            number.set(Some(new));
+            new
+        })
+    })
+}
+
+impl Counts {
+    /// A change under the locks of the slots that it concerns, after its effect was appended to the write log: who
+    /// reads this count and then the log's last index has what the count depends on.
+    #[inline]
+    pub fn add(&self, db: DbIndex, change: Count) {
+        let part = &self.parts[thread_number() % PARTS];
+        if db != 0 {
+            *part.others.lock().entry(db).or_default() += change;
+            return;
+        }
+        let [keys, expires, bucket_bytes] = &part.first;
+        for (counter, change) in
+            [(keys, change.keys), (expires, change.expires), (bucket_bytes, change.bucket_bytes)]
+        {
+            if change != 0 {
+                counter.fetch_add(change, Ordering::Release);
+            }
+        }
+    }
+
+    /// What a database has. While others change it figures may be off by what they change, but never negative.
+    pub fn of(&self, db: DbIndex) -> Count {
+        let mut sum = Count::default();
+        for part in &self.parts {
+            sum += match db {
+                0 => part.first(),
+                _ => part.others.lock().get(&db).copied().unwrap_or_default(),
+            };
+        }
+        sum.not_negative()
+    }
+
+    /// The databases that have keys.
+    pub fn all(&self) -> BTreeMap<DbIndex, Count> {
+        let mut sums: BTreeMap<DbIndex, Count> = BTreeMap::new();
+        for part in &self.parts {
+            *sums.entry(0).or_default() += part.first();
+            for (db, count) in part.others.lock().iter() {
+                *sums.entry(*db).or_default() += *count;
+            }
+        }
+        sums.retain(|_, count| count.keys > 0);
+        sums.into_iter().map(|(db, count)| (db, count.not_negative())).collect()
+    }
+
+    /// Keys of all databases.
+    pub fn keys(&self) -> usize {
+        self.all().values().map(|count| count.keys()).sum()
+    }
+}
+
+impl Part {
+    fn first(&self) -> Count {
+        let [keys, expires, bucket_bytes] = self.first.each_ref().map(|n| n.load(Ordering::Acquire));
+        Count { keys, expires, bucket_bytes }
+    }
+}
+
+impl Count {
+    fn not_negative(self) -> Count {
+        let Count { keys, expires, bucket_bytes } = self;
+        Count { keys: keys.max(0), expires: expires.max(0), bucket_bytes: bucket_bytes.max(0) }
+    }
+
+    pub fn keys(&self) -> usize {
+        usize::try_from(self.keys).unwrap_or(0)
+    }
+}
+
+/// What the running command has changed; most of them change one database.
+#[derive(Debug, Default)]
+pub struct Pending {
+    db: DbIndex,
+    change: Count,
+    others: Vec<(DbIndex, Count)>,
+}
+
+impl Pending {
+    #[inline]
+    pub fn add(&mut self, db: DbIndex, change: Count) {
+        if self.db == db || self.change == Count::default() {
+            self.db = db;
+            self.change += change;
+        } else {
+            self.others.push((db, change));
+        }
+    }
+
+    #[inline]
+    pub fn publish(&mut self, counts: &Counts) {
+        if self.change != Count::default() {
+            counts.add(self.db, std::mem::take(&mut self.change));
+        }
+        self.others.drain(..).for_each(|(db, change)| counts.add(db, change));
+    }
+
+    /// What is not in the counts yet.
+    pub fn keys(&self, db: DbIndex) -> i64 {
+        let others = self.others.iter().filter(|(other, _)| *other == db).map(|(_, change)| change.keys);
+        let first = if self.db == db { self.change.keys } else { 0 };
+        first + others.sum::<i64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_all_threads_add_up() {
+        let counts = Counts::default();
+        let change = |keys| Count { keys, expires: 1, bucket_bytes: 64 };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..1000 {
+                        counts.add(i % 3, change(2));
+                    }
+                    counts.add(7, change(1));
+                    counts.add(7, -change(1));
+                });
+            }
+        });
+        let of_0 = Count { keys: 4 * 668, expires: 4 * 334, bucket_bytes: 4 * 334 * 64 };
+        assert_eq!(counts.of(0), of_0);
+        assert_eq!(counts.all().keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(counts.keys(), 8000);
+    }
+
+    #[test]
+    fn what_is_pending_is_published_once() {
+        let (counts, mut pending) = (Counts::default(), Pending::default());
+        let one = Count { keys: 1, ..Count::default() };
+        for (db, change) in [(3, one), (3, one), (0, one), (3, -one), (0, one)] {
+            pending.add(db, change);
+        }
+        assert_eq!((pending.keys(3), pending.keys(0), pending.keys(1)), (1, 2, 0));
+        for _ in 0..2 {
+            pending.publish(&counts);
+            assert_eq!((counts.of(3).keys, counts.of(0).keys, pending.keys(3)), (1, 2, 0));
+        }
+    }
+}
