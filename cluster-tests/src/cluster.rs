@@ -286,13 +286,14 @@ impl Cluster {
         in_sync_in(&self.status().unwrap_or_default())
     }
 
-    /// What the first sentinel that answers reports.
+    /// What the sentinels agree on; `None` without a majority of them.
     fn status(&self) -> Option<Value> {
         self.sentinels.iter().find_map(|sentinel| {
             let bus = sentinel.bus_addr();
             let output =
                 Command::new(&self.sentinel_program).args(["status", "--json", "--sentinel", &bus]).output();
-            serde_json::from_slice(&output.ok()?.stdout).ok()
+            let report: Value = serde_json::from_slice(&output.ok()?.stdout).ok()?;
+            (report["majority"] == true).then_some(report)
         })
     }
 

@@ -575,11 +575,11 @@ impl Connection {
                 (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
             }
             Stop::Download => {
-                let functions_only = self.session.download.functions_only;
+                let wanted = self.session.download;
                 let wake = self.client.wake.clone();
                 let download = {
                     let executor = self.thread.executor.borrow();
-                    Download::start(executor.server(), functions_only, wake)
+                    Download::start(executor.server(), wanted, wake)
                 };
                 (Stall::Download(download), None)
             }
@@ -631,7 +631,10 @@ impl Connection {
                     match download.take() {
                         Next::Piece(bytes) => self.output.extend_from_slice(&bytes),
                         Next::NotYet => break,
-                        Next::End => over = true,
+                        Next::End => {
+                            over = true;
+                            self.closing |= self.session.download.ends_connection();
+                        }
                         Next::Broken => return Err(io::Error::other("the file will not be completed")),
                     }
                 }

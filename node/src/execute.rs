@@ -30,6 +30,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::blocking::{Served, Waiter};
 use crate::clock;
+use crate::command::cluster;
 use crate::command::table::{self, Row, Scope};
 use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
 use crate::config::Settings;
@@ -404,11 +405,35 @@ impl Executor {
         {
             return Err(CommandError::coded("NOAUTH Authentication required."));
         }
-        let row = found?;
+        let row = found.map_err(|error| self.instead(args).unwrap_or(error))?;
         if !row.accepts(args.len()) {
             return Err(CommandError::WrongArity(row.name.into()));
         }
         Ok(row)
+    }
+
+    /// The error of what the sentinels do here: it names how.
+    #[cold]
+    fn instead(&self, args: Args<'_>) -> Option<CommandError> {
+        let (command, subcommand) = (args.at(0), args.get(1));
+        if command.eq_ignore_ascii_case(b"replicaof") || command.eq_ignore_ascii_case(b"slaveof") {
+            return Some(CommandError::err(
+                "REPLICAOF is not supported: a node follows the primary that the sentinels name; start it with \
+                 '--sentinels HOST:BUS-PORT,...'",
+            ));
+        }
+        if command.eq_ignore_ascii_case(b"failover") {
+            return Some(CommandError::err(
+                "FAILOVER is not supported: use 'keyward-sentinel failover SHARD', or SENTINEL FAILOVER at a sentinel",
+            ));
+        }
+        let text =
+            subcommand.filter(|_| command.eq_ignore_ascii_case(b"cluster")).and_then(cluster::instead)?;
+        Some(if self.settings.cluster_enabled {
+            CommandError::err(text)
+        } else {
+            CommandError::err("This instance has cluster support disabled")
+        })
     }
 
     /// Whether a command may run here and now.
@@ -500,6 +525,10 @@ impl Executor {
         let executes =
             row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
         if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
+            // PING, too: a node that has not joined yet, or lacks data, is not ready.
+            if self.state == GateState::Loading && !row.has(table::LOADING) {
+                return Err(loading());
+            }
             // Shard channels belong to slots; a replica serves their subscribers too.
             if self.settings.cluster_enabled && row.has(table::PUBSUB) && !row.keys.is_empty() {
                 let known = self.check_slots(session, row, args, row.has(table::MAY_REPLICATE))?;

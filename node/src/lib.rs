@@ -8,7 +8,7 @@
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`aof`]: the write log on disk; [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
-//! - [`member`]: joining a shard, handing over, leaving
+//! - [`member`]: joining a shard, handing over, leaving; [`reach`]: why a sentinel does not answer
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
@@ -44,6 +44,7 @@ pub mod process;
 pub mod pubsub;
 pub mod rdb;
 pub mod rdb_load;
+pub mod reach;
 pub mod reclaim;
 pub mod replication;
 pub mod routing;

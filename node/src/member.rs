@@ -49,7 +49,7 @@ pub fn join(
     applied: LogIndex,
 ) -> Result<(), String> {
     let Identity { node_id, lock } = identity;
-    tracing::info!(node = %node_id, sentinels = settings.sentinels.join(","), "joining");
+    tracing::info!(node = %node_id, "joining: asking the sentinels {}", settings.sentinels.join(" "));
     let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
     let announce = Announce {
         node_id: node_id.clone(),

@@ -26,6 +26,7 @@ const REFUSALS_MAX: usize = 16;
 /// # Errors
 /// One line for the operator.
 pub fn run(mut config: Config) -> Result<(), String> {
+    tell_start(&config.settings()?);
     fit_maxclients(&mut config)?;
     let settings = config.settings()?;
     std::env::set_current_dir(&settings.dir)
@@ -39,6 +40,23 @@ pub fn run(mut config: Config) -> Result<(), String> {
         .build()
         .map_err(|e| format!("can't start: {e}"))?;
     control.block_on(run_control(server, settings))
+}
+
+/// The first line of the log: what was started, where, as what.
+fn tell_start(settings: &Settings) {
+    let mode = match (settings.sentinels.is_empty(), settings.cluster_enabled) {
+        (true, _) => "alone".to_owned(),
+        (false, false) => format!("one shard, with the sentinels {}", settings.sentinels.join(" ")),
+        (false, true) => format!("cluster mode, with the sentinels {}", settings.sentinels.join(" ")),
+    };
+    let dir = std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone());
+    tracing::info!(
+        port = settings.port,
+        "keyward-node {} starts: PID {}, folder {}, {mode}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        dir.display()
+    );
 }
 
 /// No more clients than the system lets this process have files open.

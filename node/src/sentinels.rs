@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::reach::Reach;
 use crate::replication::messages::{Event, Outcome, Urgency};
 use crate::replication::task::{Input, send};
 use crate::replication::wire::ControlRequest;
@@ -74,6 +75,7 @@ pub struct Sentinels {
     latest: Mutex<Option<Arc<Topology>>>,
     /// Whose topology is followed.
     watched: Mutex<BTreeSet<usize>>,
+    reach: Arc<Reach>,
 }
 
 impl Sentinels {
@@ -86,6 +88,7 @@ impl Sentinels {
             channels: Mutex::default(),
             latest: Mutex::default(),
             watched: Mutex::default(),
+            reach: Arc::default(),
         })
     }
 
@@ -93,7 +96,17 @@ impl Sentinels {
         self.current.load(Ordering::Relaxed) % self.addresses.len()
     }
 
-    /// Sentinel `at` does not answer; the next one is asked from now on.
+    /// Sentinel `at` has not done what was asked; `status` is what it said of that, if anything. The next one is asked
+    /// from now on.
+    fn failed(&self, at: usize, status: Option<tonic::Status>) {
+        self.reach.failed(&self.addresses[at], status);
+        self.leave(at);
+    }
+
+    fn answered(&self, at: usize) {
+        self.reach.answered(&self.addresses[at]);
+    }
+
     fn leave(&self, at: usize) {
         self.channels.lock().remove(&at);
         if self.current() == at {
@@ -106,8 +119,7 @@ impl Sentinels {
         let channel = match known {
             Some(channel) => channel,
             None => {
-                let channel =
-                    self.connect(at).await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+                let channel = self.connect(at).await.map_err(not_connected)?;
                 self.channels.lock().insert(at, channel.clone());
                 channel
             }
@@ -184,13 +196,13 @@ impl Sentinels {
 
     async fn attempt(&self, at: usize, request: ControlRequest) -> Option<rpc::ChangeReply> {
         match tokio::time::timeout(REQUEST_TIMEOUT, self.ask_one(at, request)).await {
-            Ok(Ok(reply)) => return Some(reply),
-            Ok(Err(status)) => {
-                tracing::warn!(sentinel = self.addresses[at], %status, "a sentinel did not answer");
+            Ok(Ok(reply)) => {
+                self.answered(at);
+                return Some(reply);
             }
-            Err(_) => tracing::warn!(sentinel = self.addresses[at], "a sentinel did not answer in time"),
+            Ok(Err(status)) => self.failed(at, Some(status)),
+            Err(_) => self.failed(at, None),
         }
-        self.leave(at);
         None
     }
 
@@ -250,21 +262,19 @@ impl Sentinels {
                         continue;
                     }
                     let update = rpc::TopologyUpdate { topology: reply.topology, ..Default::default() };
+                    self.answered(at);
                     if let Some(topology) = self.receive(None, &update) {
                         tracing::info!(
                             incarnation = reply.incarnation,
                             version = topology.version,
-                            "registered"
+                            "this node has joined, by the sentinel at {}",
+                            self.addresses[at]
                         );
                         return (Incarnation::new(reply.incarnation), topology);
                     }
                 }
-                Ok(Err(status)) => {
-                    tracing::warn!(sentinel = self.addresses[at], %status, "can't register; trying again");
-                }
-                Err(_) => {
-                    tracing::warn!(sentinel = self.addresses[at], "registration timed out; trying again")
-                }
+                Ok(Err(status)) => self.reach.failed(&self.addresses[at], Some(status)),
+                Err(_) => self.reach.failed(&self.addresses[at], None),
             }
             self.leave(at);
             tokio::time::sleep(RETRY).await;
@@ -283,7 +293,7 @@ impl Sentinels {
         while !inputs.is_closed() {
             let at = self.begin_watch(next);
             if let Err(status) = self.watch_one(at, me, incarnation, inputs).await {
-                tracing::warn!(sentinel = self.addresses[at], %status, "lost the sentinel");
+                self.reach.failed(&self.addresses[at], status);
             }
             self.watched.lock().remove(&at);
             self.leave(at);
@@ -301,28 +311,30 @@ impl Sentinels {
         at.expect("fewer than all are followed")
     }
 
+    /// Its error is what the sentinel said; `None`: nothing for too long.
     async fn watch_one(
         &self,
         at: usize,
         me: &NodeId,
         incarnation: Incarnation,
         inputs: &mpsc::Sender<Input>,
-    ) -> Result<(), tonic::Status> {
+    ) -> Result<(), Option<tonic::Status>> {
         let mut base = self.latest();
         let known = base.as_deref().and_then(key);
         let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get(), known };
         let open = async { self.client(at).await?.watch_topology(request).await };
-        let silent = |_| tonic::Status::deadline_exceeded("silent");
-        let mut updates = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(silent)??.into_inner();
+        let opened = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(|_| None)?;
+        let mut updates = opened.map_err(Some)?.into_inner();
         loop {
             let update =
-                tokio::time::timeout(WATCH_SILENCE_MAX, updates.message()).await.map_err(silent)??;
-            let Some(update) = update else { return Ok(()) };
+                tokio::time::timeout(WATCH_SILENCE_MAX, updates.message()).await.map_err(|_| None)?;
+            let Some(update) = update.map_err(Some)? else { return Ok(()) };
+            self.answered(at);
             base = self.receive(base.as_ref(), &update);
             let Some(topology) = &base else {
                 // The next stream begins with the whole topology.
                 *self.latest.lock() = None;
-                return Err(tonic::Status::data_loss("it sent an update that does not fit"));
+                return Err(Some(tonic::Status::data_loss("it sent an update that does not fit")));
             };
             send(inputs, Event::TopologyChanged(Arc::clone(topology))).await;
         }
@@ -346,6 +358,13 @@ impl Sentinels {
             tokio::time::sleep(REPORT_INTERVAL).await;
         }
     }
+}
+
+/// A status that says by its source that it is not the sentinel's word.
+fn not_connected(error: tonic::transport::Error) -> tonic::Status {
+    let mut status = tonic::Status::unavailable(error.to_string());
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// The first that settles the request; `None` when no attempt is left.

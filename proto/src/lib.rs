@@ -5,6 +5,7 @@
 //! - [`ids`]: identifiers and log positions
 //! - [`time`]: the two kinds of time
 //! - [`mutation`]: deliberate bugs for the simulation, never in a release build
+//! - [`peer`]: what is said when another process is not reached
 //! - [`topology`]: who serves a slot, at which version
 //! - [`resp`]: the request reader and the reply writer of the Redis protocol
 //! - [`rpc`]: generated gRPC messages, clients and servers
@@ -14,6 +15,7 @@
 pub mod glob;
 pub mod ids;
 pub mod mutation;
+pub mod peer;
 pub mod resp;
 pub mod slot;
 pub mod time;

@@ -1,10 +1,12 @@
 //! The topology: nodes, shards, slot ownership. Sentinels agree on it through Raft; nodes route by it.
 //!
 //! - [`delta`]: what has changed between two versions
+//! - [`names`]: what people call shards and nodes
 //!
 //! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::topology`).
 
 pub mod delta;
+pub mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use keyward_proto::rpc;
+use keyward_proto::topology::names::host_port;
 use openraft::BasicNode;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::channel::join_host_port;
+use crate::config::Founder;
 use crate::control::admin::{self, Identity};
 use crate::raft::network::Network;
 use crate::raft::store::{StateMachine, Store};
@@ -77,13 +78,13 @@ pub async fn start_raft(
     let initialized = raft.is_initialized().await.map_err(|e| fatal(&e))?;
     sentinel.id.get_or_init(|| identity.id);
     sentinel.raft.set(raft.clone());
-    info!(id = identity.id, name = %identity.name, founder = identity.is_founder, "sentinel takes part");
+    info!(id = identity.id, "the sentinel {} takes part", identity.name);
     if identity.is_founder && !initialized {
         let members: BTreeMap<RaftId, BasicNode> =
             sentinel.config.initial_addresses().into_iter().map(|(id, a)| (id, BasicNode::new(a))).collect();
         if let Err(e) = raft.initialize(members).await {
             // Another founder was faster.
-            info!(reason = %e, "the group is founded already");
+            debug!(reason = %e, "the group is founded already");
         }
     }
     if !identity.is_founder {
@@ -100,7 +101,7 @@ async fn find_identity(sentinel: &Sentinel) -> Stored {
     let mut told = false;
     loop {
         let others = founders.iter().filter(|f| f.name != name);
-        let answers = join_all(others.map(|f| ask(sentinel, join_host_port(&f.host, f.bus_port)))).await;
+        let answers = join_all(others.map(|f| ask(sentinel, f))).await;
         let answers: Vec<(String, Identity)> = answers.into_iter().flatten().collect();
         if let Some((address, _)) = answers.iter().find(|(_, a)| a.known.contains(&name)) {
             if let Some(id) = join(sentinel, address).await {
@@ -118,10 +119,25 @@ async fn find_identity(sentinel: &Sentinel) -> Stored {
     }
 }
 
-async fn ask(sentinel: &Sentinel, address: String) -> Option<(String, Identity)> {
-    let mut client = sentinel.control_client(&address)?;
+async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, Identity)> {
+    let (name, address) = (&founder.name, host_port(&founder.host, founder.bus_port));
+    let Some(mut client) = sentinel.control_client(&address) else {
+        sentinel.reach.failed(name, &address, None);
+        return None;
+    };
     let request = rpc::AdminRequest { command: admin::IDENTITY.into(), arguments: Vec::new() };
-    let reply = timeout(ANSWER_LIMIT, client.admin(request)).await.ok()?.ok()?;
+    let reply = match timeout(ANSWER_LIMIT, client.admin(request)).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(status)) => {
+            sentinel.reach.failed(name, &address, Some(status));
+            return None;
+        }
+        Err(_) => {
+            sentinel.reach.failed(name, &address, None);
+            return None;
+        }
+    };
+    sentinel.reach.answered(name, &address);
     let identity = serde_json::from_slice(&reply.into_inner().body).ok()?;
     Some((address, identity))
 }
@@ -131,7 +147,7 @@ async fn join(sentinel: &Sentinel, through: &str) -> Option<RaftId> {
     let own = sentinel.own_address();
     let request = rpc::AdminRequest {
         command: admin::JOIN.into(),
-        arguments: vec![own.name, join_host_port(&own.host, own.bus_port)],
+        arguments: vec![own.name, host_port(&own.host, own.bus_port)],
     };
     let reply = sentinel.control_client(through)?.admin(request).await.ok()?.into_inner();
     let id = std::str::from_utf8(&reply.body).ok()?.parse().ok().filter(|_| reply.ok)?;
@@ -148,11 +164,9 @@ async fn become_voter(sentinel: &Sentinel, id: RaftId) {
         if sentinel.leader().is_some() {
             let arguments = vec![id.to_string(), sentinel.config.options.name.clone()];
             match admin::at_leader(sentinel, admin::PROMOTE, arguments, Duration::from_secs(5)).await {
-                Ok(reply) if reply.ok => info!(id, "sentinel is a voter"),
-                Ok(reply) => {
-                    warn!(reason = %String::from_utf8_lossy(&reply.body), "cannot become a voter yet")
-                }
-                Err(status) => warn!(reason = status.message(), "cannot become a voter yet"),
+                Ok(reply) if reply.ok => info!(id, "this sentinel votes"),
+                Ok(reply) => warn!("this sentinel cannot vote yet: {}", String::from_utf8_lossy(&reply.body)),
+                Err(status) => warn!("this sentinel cannot vote yet: {}", status.message()),
             }
         }
         sleep(PAUSE).await;

@@ -26,15 +26,6 @@ pub fn lazy(address: &str) -> Option<Channel> {
     endpoint(address).map(|e| e.connect_lazy())
 }
 
-/// `host:port`, with brackets around an IPv6 address.
-pub fn join_host_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
 /// Whether a kernel refused the connection: nobody listens there any more.
 pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
+use keyward_proto::peer::split_address;
 use keyward_proto::resp::request::split_words;
 
 use crate::raft::RaftId;
@@ -96,10 +97,17 @@ pub struct Options {
 /// What an operator can ask of a running group.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Show shards, roles, in-sync sets, terms, lag and the sentinels
+    /// Show shards, roles, in-sync sets, terms, lag and the sentinels, and what is wrong
+    #[command(
+        after_help = "Exit code: 0 all well; 3 everything is served, but not all processes are up and in sync; \
+                            4 something is not served, or would not be replaced if it failed; 1 nobody answers"
+    )]
     Status {
         #[command(flatten)]
         target: Target,
+        /// Nodes to ask if no sentinel answers, separated by commas; with names, which are shown
+        #[arg(long, value_name = "[NAME=]HOST:BUS-PORT", value_delimiter = ',', value_parser = named_address)]
+        nodes: Vec<NamedAddress>,
         /// JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -125,9 +133,27 @@ pub enum Command {
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Bus address of any sentinel
-    #[arg(long, default_value = "127.0.0.1:36379", value_name = "HOST:BUS-PORT")]
-    pub sentinel: String,
+    /// Bus address of any sentinel; of several, separated by commas, the first that answers is asked
+    #[arg(long, default_value = "127.0.0.1:36379", value_name = "HOST:BUS-PORT", value_delimiter = ',')]
+    pub sentinel: Vec<String>,
+}
+
+/// An address, and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedAddress {
+    pub name: Option<String>,
+    pub address: String,
+}
+
+fn named_address(text: &str) -> Result<NamedAddress, String> {
+    let (name, address) = match text.split_once('=') {
+        Some((name, address)) if !name.is_empty() => (Some(name.to_owned()), address),
+        _ => (None, text),
+    };
+    if split_address(address).is_none() {
+        return Err(format!("`{address}` is not host:bus-port"));
+    }
+    Ok(NamedAddress { name, address: address.to_owned() })
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
@@ -186,7 +212,7 @@ impl Config {
     }
 
     pub fn initial_addresses(&self) -> BTreeMap<RaftId, String> {
-        let address = |f: &Founder| crate::channel::join_host_port(&f.host, f.bus_port);
+        let address = |f: &Founder| keyward_proto::topology::names::host_port(&f.host, f.bus_port);
         self.founders.iter().map(|f| (f.id, address(f))).collect()
     }
 }
@@ -334,5 +360,11 @@ mod tests {
         assert!(matches!(read.command, Some(Command::Status { json: true, .. })));
         let read = options(&["failover", "mymaster", "--to", "abc"]).unwrap();
         assert!(matches!(read.command, Some(Command::Failover { to: Some(_), .. })));
+        let read = options(&["status", "--sentinel", "h:1,i:2", "--nodes", "n1=h:3,h:4"]).unwrap();
+        let Some(Command::Status { target, nodes, .. }) = read.command else { panic!("{read:?}") };
+        assert_eq!(target.sentinel, ["h:1", "i:2"]);
+        assert_eq!(nodes[0], NamedAddress { name: Some("n1".into()), address: "h:3".into() });
+        assert_eq!(nodes[1], NamedAddress { name: None, address: "h:4".into() });
+        assert!(options(&["status", "--nodes", "n1=h"]).is_err());
     }
 }

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 
 use keyward_proto::ids::{Incarnation, NodeId};
 use keyward_proto::rpc::node_control_client::NodeControlClient;
+use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, Topology};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
-use crate::channel::{endpoint, is_refused, join_host_port};
+use crate::channel::{endpoint, is_refused};
 use crate::failover::Answer;
 
 pub type NodeClient = NodeControlClient<Channel>;
@@ -79,7 +80,7 @@ impl Connections {
     /// The answer that the failed connection amounts to.
     pub async fn connect(&self, node: &Node) -> Result<NodeClient, Answer> {
         let _permit = self.connecting.acquire().await.expect("the semaphore is never closed");
-        let Some(endpoint) = endpoint(&join_host_port(&node.host, node.bus_port)) else {
+        let Some(endpoint) = endpoint(&host_port(&node.host, node.bus_port)) else {
             return Err(Answer::Silent);
         };
         match endpoint.connect().await {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use keyward_proto::ids::{NodeId, ShardId};
-use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_proto::topology::{Node, Topology};
 
 use crate::health::Health;
 
@@ -14,15 +14,6 @@ use crate::health::Health;
 pub struct Event {
     pub channel: &'static str,
     pub message: String,
-}
-
-/// The shards in the order of their slots, with the names that clients know them by.
-pub fn named_shards(topology: &Topology) -> Vec<(String, &Shard)> {
-    let mut shards: Vec<&Shard> = topology.shards.values().collect();
-    shards.sort_by_key(|s| (s.slots.first().map(|r| r.first), s.id.clone()));
-    let base = &topology.shape.primary_name;
-    let name = |number: usize| if number == 1 { base.clone() } else { format!("{base}-{number}") };
-    (1..).zip(shards).map(|(number, shard)| (name(number), shard)).collect()
 }
 
 /// Remembers what was told, to tell the difference.
@@ -49,7 +40,7 @@ impl Storyteller {
     pub fn step(&mut self, topology: &Topology, health: &Health) -> Vec<Event> {
         let mut events = Vec::new();
         let quorum = topology.sentinels.len() / 2 + 1;
-        for (name, shard) in named_shards(topology) {
+        for (name, shard) in topology.named_shards() {
             let told = self.shards.entry(shard.id.clone()).or_default();
             let address =
                 |node: &Node| format!("{} {}", health.client_host(node, self.announce_hostnames), node.port);
@@ -88,7 +79,7 @@ impl Storyteller {
             if self.sentinels.insert(*id, now.clone()).as_ref() == Some(&now) {
                 continue;
             }
-            for (name, shard) in named_shards(topology) {
+            for (name, shard) in topology.named_shards() {
                 let primary = self.shards.get(&shard.id).map(|t| t.primary.clone()).unwrap_or_default();
                 let message =
                     format!("sentinel {} {now} @ {name} {primary}", sentinel_run_id(*id, &sentinel.name));
@@ -106,7 +97,8 @@ impl Storyteller {
         id: &NodeId,
         is_down: bool,
     ) -> Vec<Event> {
-        let Some((name, shard)) = named_shards(topology)
+        let Some((name, shard)) = topology
+            .named_shards()
             .into_iter()
             .find(|(_, s)| topology.nodes.get(id).is_some_and(|n| n.shard.as_ref() == Some(&s.id)))
         else {

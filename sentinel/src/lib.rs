@@ -5,6 +5,7 @@
 //! - [`failover`]: who becomes primary, given what the nodes answer
 //! - [`publication`]: the topology as nodes are told it
 //! - [`health`], [`events`]: what is known of the nodes, and what subscribers are told
+//! - [`status`]: what operators are shown
 //!
 //! Shells:
 //! - [`raft`]: openraft, its durable store and its messages
@@ -13,7 +14,7 @@
 //! - [`resp`]: the Sentinel API for clients
 //! - [`proposals`]: commands on their way into the Raft log
 //! - [`probe`], [`indirect`]: questions to nodes, directly and through other sentinels
-//! - [`connections`], [`channel`], [`clock`]: connections and time
+//! - [`connections`], [`channel`], [`clock`]: connections and time; [`reach`]: why there is none
 //! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
 //!
 //! Architecture invariant: steady replication needs none of this; nodes ask only when something changes.
@@ -33,7 +34,9 @@ pub mod probe;
 pub mod proposals;
 pub mod publication;
 pub mod raft;
+pub mod reach;
 pub mod resp;
 pub mod runtime;
 pub mod sentinel;
+pub mod status;
 pub mod topology;

@@ -22,9 +22,9 @@ fn main() -> ExitCode {
     };
     match options.command.clone() {
         Some(command) => match runtime.block_on(cli::execute(command)) {
-            Ok(text) => {
-                println!("{}", text.trim_end());
-                ExitCode::SUCCESS
+            Ok(answer) => {
+                println!("{}", answer.text.trim_end());
+                ExitCode::from(answer.exit_code)
             }
             Err(e) => fail(&e),
         },
@@ -35,9 +35,11 @@ fn main() -> ExitCode {
 fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
     let level = match options.loglevel.as_str() {
         "debug" => "debug,h2=info,hyper=info,tower=info",
-        "verbose" => "info",
-        "warning" => "warn",
-        _ => "info,openraft=error",
+        // openraft tells of every message to a sentinel that is not there yet as an error. What an operator has to
+        // know of it this program says itself.
+        "verbose" => "info,openraft=off",
+        "warning" => "warn,openraft=off",
+        _ => "info,openraft=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let is_terminal = std::io::stderr().is_terminal();
@@ -70,6 +72,6 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("keyward-sentinel: {error}");
+    error.to_string().lines().for_each(|line| eprintln!("keyward-sentinel: {line}"));
     ExitCode::FAILURE
 }

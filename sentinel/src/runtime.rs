@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keyward_proto::rpc::control_server::ControlServer;
 use keyward_proto::rpc::raft_server::RaftServer;
+use keyward_proto::topology::names::host_port;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,7 +19,6 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::bootstrap::{self, BootstrapError};
-use crate::channel::join_host_port;
 use crate::config::Config;
 use crate::control::{ControlService, watchdog};
 use crate::proposals;
@@ -46,7 +46,7 @@ pub enum RunError {
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
-    let address = join_host_port(host, port);
+    let address = host_port(host, port);
     TcpListener::bind(&address).await.map_err(|source| RunError::Listen { address, source })
 }
 
@@ -63,6 +63,17 @@ fn allow_open_files() {
 /// # Errors
 /// [`RunError`]
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let dir = std::path::absolute(&config.options.dir).unwrap_or_else(|_| config.options.dir.clone());
+    info!(
+        port = config.options.port,
+        bus_port = config.bus_port,
+        "keyward-sentinel {} starts: PID {}, folder {}, sentinel {} of {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        dir.display(),
+        config.options.name,
+        config.founders.len()
+    );
     allow_open_files();
     let store = Store::open(&config.options.dir)?;
     let machine = StateMachine::open(store.clone())?;
@@ -70,13 +81,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let clients = listen(&config.options.bind, config.options.port).await?;
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let sentinel = Arc::new(Sentinel::new(config, machine.watch(), proposals));
-    info!(
-        name = %sentinel.config.options.name,
-        port = sentinel.config.options.port,
-        bus_port = sentinel.config.bus_port,
-        dir = %sentinel.config.options.dir.display(),
-        "sentinel starts"
-    );
     let mut tasks = JoinSet::new();
     tasks.spawn(proposals::commit(sentinel.clone(), waiting));
     tasks.spawn(watchdog::probe_all(sentinel.clone()));
@@ -113,7 +117,17 @@ async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine)
         }
         if current.current_leader != leader {
             leader = current.current_leader;
-            info!(?leader, term = current.current_term, own_id = current.id, "Raft leader");
+            match leader {
+                Some(id) if id == current.id => {
+                    info!(term = current.current_term, "this sentinel leads the group")
+                }
+                Some(id) => info!(
+                    term = current.current_term,
+                    "the sentinel {} leads the group",
+                    sentinel.name_of(id)
+                ),
+                None => info!(term = current.current_term, "the group has no leader at the moment"),
+            }
         }
         if metrics.changed().await.is_err() {
             return Ok(());

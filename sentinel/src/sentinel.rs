@@ -10,6 +10,7 @@ use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::topology::delta::Key;
+use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{SentinelAddress, Topology};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::channel::{join_host_port, lazy};
+use crate::channel::lazy;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::events::Event;
@@ -26,6 +27,7 @@ use crate::proposals::{self, Proposal};
 use crate::publication::Publications;
 use crate::raft::service::RaftCell;
 use crate::raft::{Metrics, Raft, RaftId};
+use crate::reach::Reach;
 use crate::topology::TopologyCommand;
 
 /// How long a request waits for a leader and its answer.
@@ -55,6 +57,8 @@ pub struct Sentinel {
     pub probed: Notify,
     /// To the nodes.
     pub connections: Connections,
+    /// What was said of sentinels that do not answer.
+    pub reach: Arc<Reach>,
     channels: Mutex<BTreeMap<String, Channel>>,
     publications: Mutex<Publications>,
 }
@@ -77,6 +81,7 @@ impl Sentinel {
             placement: tokio::sync::Mutex::default(),
             probed: Notify::new(),
             connections: Connections::default(),
+            reach: Arc::default(),
             channels: Mutex::default(),
             publications: Mutex::default(),
         }
@@ -93,6 +98,13 @@ impl Sentinel {
 
     pub fn current(&self) -> Arc<Topology> {
         self.topology.borrow().clone()
+    }
+
+    /// For the log.
+    pub fn in_sync_names(&self, shard: &ShardId) -> String {
+        let topology = self.current();
+        let in_sync = topology.shards.get(shard).into_iter().flat_map(|s| &s.in_sync);
+        topology.node_names(in_sync)
     }
 
     /// For a node that knows `known`, with the key of what it will know then.
@@ -125,9 +137,15 @@ impl Sentinel {
 
     /// The bus address of a sentinel: what it announced, else what the operator listed.
     pub fn address_of(&self, id: RaftId) -> Option<String> {
-        let announced =
-            self.topology.borrow().sentinels.get(&id).map(|s| join_host_port(&s.host, s.bus_port));
+        let announced = self.topology.borrow().sentinels.get(&id).map(|s| host_port(&s.host, s.bus_port));
         announced.or_else(|| self.config.initial_addresses().remove(&id))
+    }
+
+    /// What an operator calls a sentinel.
+    pub fn name_of(&self, id: RaftId) -> String {
+        let announced = self.topology.borrow().sentinels.get(&id).map(|s| s.name.clone());
+        let listed = || self.config.founders.iter().find(|f| f.id == id).map(|f| f.name.clone());
+        announced.or_else(listed).unwrap_or_else(|| id.to_string())
     }
 
     /// A client of another sentinel; connections are kept.

@@ -35,9 +35,10 @@ pub(super) fn phases(logs: &[String], fault: SystemTime, served: Duration) -> Op
         let timed = matching.filter_map(|line| Some((time_of(line)?, line)));
         timed.filter(|(at, _)| after <= *at).min()
     };
-    let (asked, _) = first(&["request=Failover", "request=Handoff"], fault)?;
+    let (asked, _) =
+        first(&["asking the sentinels for another primary", "asking the sentinels to make"], fault)?;
     let (committed, line) = first(&["primary replaced", "primary handed over"], asked)?;
-    let (began, _) = first(&["role=Primary"], asked)?;
+    let (began, _) = first(&["this node is the primary of"], asked)?;
     let commit = duration_in(line, "committed=")?.min(committed - asked);
     let served = fault + served;
     Some(Phases {
@@ -88,11 +89,10 @@ mod tests {
     #[test]
     fn phases_are_the_times_between_lines() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_333_999);
-        let node = "2026-03-01T02:59:58.000000Z  INFO x: asking request=Failover { }\n\
-            \u{1b}[2m2026-03-01T02:59:59.010000Z\u{1b}[0m  INFO x: asking the sentinels request=Failover { }\n\
-            2026-03-01T02:59:59.030000Z  INFO x: role role=Primary { }\n";
-        let sentinel =
-            "2026-03-01T02:59:59.025000Z  INFO y: primary replaced asked=11ms committed=4.0ms total=15ms\n";
+        let node = "2026-03-01T02:59:58.000000Z  INFO x: asking the sentinels for another primary of mymaster: x\n\
+            \u{1b}[2m2026-03-01T02:59:59.010000Z\u{1b}[0m  INFO x: asking the sentinels for another primary of m: x\n\
+            2026-03-01T02:59:59.030000Z  INFO x: this node is the primary of mymaster term=2\n";
+        let sentinel = "2026-03-01T02:59:59.025000Z  INFO y: primary replaced: mymaster is led by 127.0.0.1:6380 now asked=11ms committed=4.0ms total=15ms\n";
         let phases = phases(&[node.to_owned(), sentinel.to_owned()], at, Duration::from_millis(42)).unwrap();
         let ms = Duration::from_millis;
         assert_eq!(phases.as_array(), [ms(10), ms(11), ms(4), ms(5), ms(12)]);

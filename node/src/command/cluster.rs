@@ -372,6 +372,38 @@ pub(super) fn cluster_reset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandRes
     ))
 }
 
+/// What to do instead of what Valkey has and the sentinels do here: the error of such a subcommand.
+pub(crate) fn instead(subcommand: &[u8]) -> Option<String> {
+    const SLOTS: &str = "the sentinels give out all slots when the shards form, as many as 'keyward-sentinel --shards' \
+                         says, and none can be moved yet";
+    const TERM: &str =
+        "an epoch is the term of a shard: 'keyward-sentinel failover SHARD' begins the next one";
+    let name = std::str::from_utf8(subcommand).ok()?.to_ascii_uppercase();
+    let text = match name.as_str() {
+        "MEET" => "a node joins by itself: start it with '--sentinels HOST:BUS-PORT,...'",
+        "FORGET" => "end the node and use 'keyward-sentinel remove-node NODE'",
+        "REPLICATE" => {
+            "the sentinels choose the shard of a node when it joins ('keyward-sentinel --replicas'); to change who leads \
+             use 'keyward-sentinel failover SHARD --to NODE', or CLUSTER FAILOVER on the replica"
+        }
+        "ADDSLOTS"
+        | "ADDSLOTSRANGE"
+        | "DELSLOTS"
+        | "DELSLOTSRANGE"
+        | "FLUSHSLOT"
+        | "FLUSHSLOTS"
+        | "SETSLOT"
+        | "MIGRATESLOTS"
+        | "CANCELSLOTMIGRATIONS"
+        | "GETSLOTMIGRATIONS"
+        | "SYNCSLOTS" => SLOTS,
+        "BUMPEPOCH" | "SET-CONFIG-EPOCH" => TERM,
+        "SAVECONFIG" => "there is nothing to save: the sentinels keep the topology, on their disks",
+        _ => return None,
+    };
+    Some(format!("CLUSTER {name} is not supported: {text}"))
+}
+
 const HELP: &[&str] = &[
     "CLUSTER <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "COUNTKEYSINSLOT <slot>",

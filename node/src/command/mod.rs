@@ -6,7 +6,7 @@
 //! the slots of the keys that the row names.
 
 mod arguments;
-mod cluster;
+pub(crate) mod cluster;
 mod connection;
 mod error;
 mod expiry;

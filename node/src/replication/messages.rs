@@ -4,6 +4,7 @@
 //! (see [`super::node_core::NodeCore::view`]) is published before its actions.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,48 @@ pub enum Request {
     Add { shard: ShardId, term: Term, version: u64, node: NodeId, incarnation: Incarnation },
     Failover { shard: ShardId, term: Term, primary_dead: bool },
     Handoff { shard: ShardId, term: Term, version: u64, target: NodeId, last: Position },
+}
+
+impl Request {
+    /// For the log.
+    pub fn describe(&self, topology: &Topology) -> String {
+        match self {
+            Request::Remove { shard, nodes, .. } => format!(
+                "asking the sentinels to let {} go on without {}",
+                topology.shard_name(shard),
+                topology.node_names(nodes)
+            ),
+            Request::Add { shard, node, .. } => format!(
+                "asking the sentinels to count {} as in sync in {}",
+                topology.node_name(node),
+                topology.shard_name(shard)
+            ),
+            Request::Failover { shard, primary_dead, .. } => format!(
+                "asking the sentinels for another primary of {}: {}",
+                topology.shard_name(shard),
+                if *primary_dead {
+                    "nobody listens at its address any more"
+                } else {
+                    "nothing is heard of it"
+                }
+            ),
+            Request::Handoff { shard, target, .. } => format!(
+                "asking the sentinels to make {} the primary of {}",
+                topology.node_name(target),
+                topology.shard_name(shard)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Accepted => f.write_str("the sentinels agree"),
+            Outcome::Refused(reason) => write!(f, "the sentinels do not agree: {reason}"),
+            Outcome::Unknown => f.write_str("no sentinel has answered in time"),
+        }
+    }
 }
 
 /// A request that goes to another sentinel as well when the first does not answer soon.

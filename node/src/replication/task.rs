@@ -60,6 +60,8 @@ pub(crate) struct Shown {
 }
 
 struct LinkHandle {
+    /// Of the replica, for the log.
+    name: String,
     outbox: Outbox,
     sender: Option<LinkSender>,
 }
@@ -194,8 +196,9 @@ impl Task {
                 }
             }
             Input::LinkOpened(link, hello, outbox) => {
-                tracing::info!(node = %hello.node, last = %hello.last, "a replica connects");
-                self.links.insert(link, LinkHandle { outbox, sender: None });
+                let name = self.core.topology().node_name(&hello.node);
+                tracing::info!("the replica {name} connects; it holds the log up to {}", hello.last);
+                self.links.insert(link, LinkHandle { name, outbox, sender: None });
                 self.step(Event::HelloReceived(link, *hello));
             }
             Input::NodeStatus(answer) => {
@@ -236,7 +239,11 @@ impl Task {
         if log_moved {
             self.shared.wake_disk_writer();
         }
+        let state = self.shared.gate.state();
         self.shared.gate.publish(&view, now);
+        if state != view.state {
+            self.tell_gate(view.state);
+        }
         if committed < view.commit && view.state != GateState::Replica {
             self.wake_senders();
         }
@@ -248,6 +255,20 @@ impl Task {
         }
         for action in actions {
             self.act(action);
+        }
+    }
+
+    /// When clients are served by this node, and when that ends for a hand-off: how long one takes lies in between.
+    fn tell_gate(&self, state: GateState) {
+        let topology = self.core.topology();
+        let name =
+            || topology.shard_of(&self.me).map(|shard| topology.shard_name(&shard.id)).unwrap_or_default();
+        match state {
+            GateState::Primary => tracing::info!("this node serves as the primary of {}", name()),
+            GateState::Holding if !self.handoffs.is_empty() => {
+                tracing::info!("commands wait for the hand-off of {}", name());
+            }
+            GateState::Holding | GateState::Replica | GateState::NoPrimary | GateState::Loading => {}
         }
     }
 
@@ -308,12 +329,12 @@ impl Task {
             Action::Reject { link, term, reason } => self.reject(link, term, reason),
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
-                tracing::info!(?request, "asking the sentinels");
+                tracing::info!("{}", request.describe(self.core.topology()));
                 let request = wire::control_request(&self.me, request);
                 let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
                 tokio::spawn(async move {
                     let (outcome, topology) = sentinels.ask(request).await;
-                    tracing::info!(?outcome, "the sentinels answered");
+                    tracing::info!("{outcome}");
                     if let Some(topology) = topology {
                         send(&inputs, Event::TopologyChanged(topology)).await;
                     }
@@ -321,7 +342,10 @@ impl Task {
                 });
             }
             Action::HandoffEnded(HandoffToken(token), result) => {
-                tracing::info!(?result, "hand-off ended");
+                match &result {
+                    Ok(()) => tracing::info!("the hand-off is done"),
+                    Err(error) => tracing::info!("no hand-off: {error}"),
+                }
                 if let Some(answer) = self.handoffs.remove(&token)
                     && answer.send(result).is_err()
                 {
@@ -370,7 +394,12 @@ impl Task {
             SyncKind::Partial(_) => &self.shared.partial_syncs,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(sync = ?start.sync, "a replica is served");
+        let what = match start.sync {
+            SyncKind::Partial(from) => format!("the log from {from} on"),
+            SyncKind::Full => "everything: a full sync begins".to_owned(),
+            SyncKind::Resume(from) => format!("the slots that it lacks, and the log from {from} on"),
+        };
+        tracing::info!("the replica {} gets {what}", handle.name);
         let wake = Arc::new(Notify::new());
         let outbox = handle.outbox.clone();
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
@@ -416,10 +445,33 @@ impl Task {
         let status = self.status();
         let role = (outline(&status.role), status.term);
         if role != self.role {
-            tracing::info!(role = ?role.0, term = %role.1, last = %status.last, commit = %status.commit, "role");
+            let words = self.describe_role(&status.role);
+            tracing::info!(term = %status.term, last = %status.last, commit = %status.commit, "{words}");
             self.role = role;
         }
         self.shown.status.send_replace(Arc::new(status));
+    }
+}
+
+impl Task {
+    /// For the log: what this node is now.
+    fn describe_role(&self, role: &RoleStatus) -> String {
+        let topology = self.core.topology();
+        let shard = topology.shard_of(&self.me);
+        let name = shard.map(|shard| topology.shard_name(&shard.id)).unwrap_or_default();
+        match role {
+            RoleStatus::None if shard.is_none() => "this node is a spare: it belongs to no shard".into(),
+            RoleStatus::None => format!("this node has no role in {name} at the moment"),
+            RoleStatus::Primary { .. } => format!("this node is the primary of {name}"),
+            RoleStatus::Replica { primary, linked, full_sync, .. } => {
+                let link = match (linked, full_sync) {
+                    (false, _) => "not connected to it",
+                    (true, true) => "a full sync runs",
+                    (true, false) => "follows it",
+                };
+                format!("this node is a replica of {} in {name}: {link}", topology.node_name(primary))
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A snapshot as an RDB file that a client reads from its connection: SYNC after `REPLCONF rdb-only 1`, as
-//! `valkey-cli --rdb` asks for it. The file comes between a mark of 40 bytes and its repetition, for nobody knows its
-//! length before.
+//! `valkey-cli --rdb` asks for it, or SYNC alone, as `valkey-cli --cluster backup` does. The file comes between a mark
+//! of 40 bytes and its repetition, for nobody knows its length before; who does not understand that is told the length,
+//! for which the file is first written to the disk, and gets empty lines meanwhile.
 //!
 //! A thread writes the file into a queue, from which the connection takes as much as its client reads. Bounded: the
 //! queue holds [`QUEUE_LEN`] pieces, and a client that takes none for [`PATIENCE`] loses its connection, as a snapshot
@@ -8,12 +9,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use keyward_proto::time::Monotonic;
 use rand::Rng;
 use rand::distr::Alphanumeric;
 use tokio::sync::Notify;
@@ -26,6 +29,8 @@ use crate::{clock, process};
 const PIECE_BYTES: usize = 64 << 10;
 const QUEUE_LEN: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two empty lines for a client that waits for the length.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How often a full queue is looked at.
 const FULL_POLL: Duration = Duration::from_millis(2);
 
@@ -38,6 +43,20 @@ pub struct Wanted {
     pub eof: bool,
     /// Only the functions, no keys.
     pub functions_only: bool,
+    /// It has said something of itself that is not just about the file: it means to follow.
+    pub follows: bool,
+}
+
+impl Wanted {
+    /// Whether it can have the file and nothing else. One that has said nothing is a tool: replicas say who they are.
+    pub fn is_file(self) -> bool {
+        self.rdb_only || !self.follows
+    }
+
+    /// One that may expect more after the file is to see that nothing comes.
+    pub fn ends_connection(self) -> bool {
+        !self.rdb_only
+    }
 }
 
 #[derive(Debug)]
@@ -64,13 +83,13 @@ pub enum Next {
 
 impl Download {
     /// `wake` is notified of each piece.
-    pub fn start(server: &Arc<Server>, functions_only: bool, wake: Arc<Notify>) -> Download {
+    pub fn start(server: &Arc<Server>, wanted: Wanted, wake: Arc<Notify>) -> Download {
         let (sender, messages) = mpsc::channel(QUEUE_LEN);
         let server = Arc::clone(server);
         let spawned = std::thread::Builder::new().name("download".into()).spawn(move || {
             process::run_in_background();
             let mut queue = Queue { messages: sender, wake, piece: BytesMut::new() };
-            match run(&server, functions_only, &mut queue) {
+            match run(&server, wanted, &mut queue) {
                 Ok(bytes) => tracing::info!(bytes, "a client has read the database as a file"),
                 Err(error) => {
                     tracing::warn!(%error, "a client that reads the database as a file is given up")
@@ -97,7 +116,7 @@ impl Download {
     }
 }
 
-fn run(server: &Arc<Server>, functions_only: bool, queue: &mut Queue) -> Result<u64, Failure> {
+fn run(server: &Arc<Server>, wanted: Wanted, queue: &mut Queue) -> Result<u64, Failure> {
     let mut stream = server.snapshots.request(server, Box::new(|_| {}));
     let beginning = match stream.begin() {
         Ok(beginning) => beginning,
@@ -107,15 +126,74 @@ fn run(server: &Arc<Server>, functions_only: bool, queue: &mut Queue) -> Result<
             return Err(error.into());
         }
     };
+    let functions = server.functions.lock().clone();
+    let keys = if wanted.functions_only { None } else { Some((&beginning, &mut stream)) };
+    let (settings, cancelled) = (server.settings(), AtomicBool::new(false));
+    if !wanted.eof {
+        let mut file = Unnamed { file: unnamed_file()?, queue, said: clock::monotonic() };
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, &mut file);
+        write_file(&mut out, &settings, keys, &functions, &cancelled, Purpose::Dump)?;
+        out.flush()?;
+        drop(out);
+        return file.send();
+    }
     let mark: String = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
     queue.write_all(format!("$EOF:{mark}\r\n").as_bytes())?;
-    let functions = server.functions.lock().clone();
-    let keys = if functions_only { None } else { Some((&beginning, &mut stream)) };
-    let cancelled = AtomicBool::new(false);
-    let bytes = write_file(&mut *queue, &server.settings(), keys, &functions, &cancelled, Purpose::Dump)?;
+    let bytes = write_file(&mut *queue, &settings, keys, &functions, &cancelled, Purpose::Dump)?;
     queue.write_all(mark.as_bytes())?;
     queue.end()?;
     Ok(bytes)
+}
+
+/// Goes away with its last handle, whatever happens to this process.
+fn unnamed_file() -> io::Result<File> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("temp-sync-{}-{}.rdb", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&name)?;
+    std::fs::remove_file(&name)?;
+    Ok(file)
+}
+
+/// The file whose length has to be known before it is sent.
+struct Unnamed<'a> {
+    file: File,
+    queue: &'a mut Queue,
+    /// When the client last got an empty line.
+    said: Monotonic,
+}
+
+impl Write for Unnamed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let now = clock::monotonic();
+        if self.said + SIGN_OF_LIFE <= now {
+            self.said = now;
+            self.queue.write_all(b"\n")?;
+            self.queue.flush()?;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Unnamed<'_> {
+    fn send(mut self) -> Result<u64, Failure> {
+        let bytes = self.file.stream_position()?;
+        self.file.rewind()?;
+        self.queue.write_all(format!("${bytes}\r\n").as_bytes())?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let len = self.file.read(&mut piece)?;
+            if len == 0 {
+                break;
+            }
+            self.queue.write_all(&piece[..len])?;
+        }
+        self.queue.end()?;
+        Ok(bytes)
+    }
 }
 
 /// Collects what is written into pieces.

@@ -5,30 +5,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use keyward_proto::ids::{NodeId, Position};
 use keyward_proto::rpc;
+use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 use openraft::BasicNode;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tracing::{info, warn};
 
-use super::{ADMIN_LIMIT, failover, forwarded};
-use crate::channel::join_host_port;
-use crate::events::{named_shards, sentinel_run_id};
+use super::{failover, forwarded, watchdog};
+use crate::events::sentinel_run_id;
 use crate::failover::Answer;
 use crate::probe::{self, Report};
 use crate::raft::RaftId;
 use crate::sentinel::Sentinel;
+use crate::status::{NodeStatus, SentinelStatus, ShardStatus, StatusReport};
 use crate::topology::{Refusal, TopologyCommand};
 
 /// Answered by every sentinel for itself, even before it takes part.
 pub const IDENTITY: &str = "identity";
+/// Answered by every sentinel, by its own view if there is no leader.
+pub const STATUS: &str = "status";
 pub const ANNOUNCE: &str = "announce-sentinel";
 pub const JOIN: &str = "join-sentinel";
 pub const PROMOTE: &str = "promote-sentinel";
 
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
+/// An election is over by then, if there is a majority.
+const LEADER_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a sentinel says of itself to one that starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +58,14 @@ pub fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
     })
 }
 
+/// What the leader says; if none is found soon, what is known here.
+pub async fn status_anywhere(sentinel: &Sentinel) -> rpc::AdminReply {
+    match at_leader(sentinel, STATUS, Vec::new(), LEADER_LIMIT).await {
+        Ok(reply) => reply,
+        Err(_) => json(&status(sentinel).await),
+    }
+}
+
 fn json(value: &impl Serialize) -> rpc::AdminReply {
     let body = serde_json::to_vec(value).expect("plain values are valid JSON");
     rpc::AdminReply { ok: true, body: Bytes::from(body) }
@@ -73,7 +87,7 @@ pub async fn execute(
     arguments: &[String],
 ) -> Result<rpc::AdminReply, Status> {
     match (command, arguments) {
-        ("status", []) => Ok(json(&status(sentinel).await)),
+        (STATUS, []) => Ok(json(&status(sentinel).await)),
         ("failover", [shard]) => fail_over(sentinel, shard, None).await,
         ("failover", [shard, target]) => fail_over(sentinel, shard, Some(target)).await,
         ("remove-node", [node]) => remove_node(sentinel, node).await,
@@ -142,7 +156,7 @@ pub async fn at_leader(
 
 /// The shard with this name, this ID, or the only one whose ID begins so.
 fn find_shard<'a>(topology: &'a Topology, text: &str) -> Result<&'a Shard, String> {
-    let shards = named_shards(topology);
+    let shards = topology.named_shards();
     let by_name = shards.iter().find(|(name, shard)| name == text || shard.id.as_str() == text);
     if let Some((_, shard)) = by_name {
         return Ok(shard);
@@ -159,7 +173,7 @@ fn find_shard<'a>(topology: &'a Topology, text: &str) -> Result<&'a Shard, Strin
 /// The node with this ID, this beginning of an ID, or this address.
 fn find_node<'a>(topology: &'a Topology, text: &str) -> Result<&'a Node, String> {
     let is_meant = |node: &&Node| {
-        let named = |host: &str| !host.is_empty() && join_host_port(host, node.port) == text;
+        let named = |host: &str| !host.is_empty() && host_port(host, node.port) == text;
         !text.is_empty() && node.id.as_str().starts_with(text) || named(&node.host) || named(&node.hostname)
     };
     let mut matching = topology.nodes.values().filter(is_meant);
@@ -188,7 +202,7 @@ async fn fail_over(
     let after = sentinel.current();
     let primary =
         after.shards.get(&shard.id).and_then(|s| s.primary.as_ref()).and_then(|id| after.nodes.get(id));
-    let address = primary.map(|n| format!("{} at {}", n.id, join_host_port(&n.host, n.port)));
+    let address = primary.map(|n| format!("{} at {}", n.id, host_port(&n.host, n.port)));
     Ok(line(
         result.map(|()| format!("OK, the primary is {}", address.unwrap_or_else(|| "not known yet".into()))),
     ))
@@ -199,7 +213,10 @@ async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply,
     match find_node(&topology, node) {
         Ok(node) => {
             let result = sentinel.propose(TopologyCommand::ForgetNode { node: node.id.clone() }).await?;
-            info!(node = %node.id, ?result, "an operator removes a node");
+            match &result {
+                Ok(_) => info!(node = %node.id, "an operator has removed the node {}", node.address()),
+                Err(refusal) => info!("an operator wants to remove the node {}: {refusal}", node.address()),
+            }
             Ok(outcome(result.map(|_| ())))
         }
         Err(reason) => Ok(line(Err(reason))),
@@ -215,7 +232,7 @@ async fn join(sentinel: &Sentinel, name: &str, address: &str) -> Result<rpc::Adm
     let topology = sentinel.current();
     let used = membership.membership().nodes().map(|(id, _)| *id).chain(topology.sentinels.keys().copied());
     let id = used.max().unwrap_or_default() + 1;
-    warn!(name, address, id, "a sentinel without its directory joins under a new ID");
+    warn!(id, "the sentinel {name} at {address} has lost its directory: it joins under a new ID");
     raft.add_learner(id, BasicNode::new(address), false)
         .await
         .map_err(|e| Status::unavailable(e.to_string()))?;
@@ -238,77 +255,34 @@ async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::Adm
     raft.change_membership(voters, false).await.map_err(|e| Status::unavailable(e.to_string()))?;
     let mut sentinels: BTreeMap<RaftId, SentinelAddress> = sentinel.current().sentinels.clone();
     sentinels.retain(|other, _| !replaced.contains(other));
-    warn!(name, id, ?replaced, "sentinel replaced");
+    let before: Vec<String> = replaced.iter().map(RaftId::to_string).collect();
+    warn!(id, before = before.join(" "), "the sentinel {name} takes its old place under its new ID");
     Ok(outcome(sentinel.propose(TopologyCommand::SetSentinels { sentinels }).await?.map(|_| ())))
 }
 
 // ---------------------------------------------------------------- status
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StatusReport {
-    pub version: u64,
-    pub sentinels: Vec<SentinelStatus>,
-    pub shards: Vec<ShardStatus>,
-    /// Nodes without a shard.
-    pub spares: Vec<NodeStatus>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SentinelStatus {
-    pub id: RaftId,
-    pub name: String,
-    pub run_id: String,
-    pub address: String,
-    pub bus_address: String,
-    pub leader: bool,
-    pub up: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ShardStatus {
-    pub id: String,
-    pub name: String,
-    pub slots: Vec<String>,
-    pub term: u64,
-    pub in_sync_version: u64,
-    pub primary: Option<String>,
-    pub nodes: Vec<NodeStatus>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeStatus {
-    pub id: String,
-    pub address: String,
-    pub zone: String,
-    pub incarnation: u64,
-    /// As the topology has it: "primary", "replica" or "spare".
-    pub role: String,
-    pub in_sync: bool,
-    pub restarted: bool,
-    /// "up", "loading", "down" (nobody listens) or "silent".
-    pub state: String,
-    pub last: String,
-    pub commit_index: u64,
-    /// Entries that the primary has and this node has not; absent when either did not answer.
-    pub lag: Option<u64>,
-    pub keys: u64,
-}
-
+/// As this sentinel sees it; if it leads a majority, it is what all agree on.
 async fn status(sentinel: &Sentinel) -> StatusReport {
     let topology = sentinel.current();
     let reports = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT).await;
-    let health = sentinel.health.lock().sentinels.clone();
+    // Not as they were half a second ago.
+    let asked =
+        topology.sentinels.keys().map(|id| async { (*id, watchdog::sentinel_answers(sentinel, *id).await) });
+    let answering: BTreeMap<RaftId, bool> = join_all(asked).await.into_iter().collect();
+    let up = answering.values().filter(|answers| **answers).count();
+    let majority = sentinel.is_leader() && topology.sentinels.len() / 2 < up.max(1);
     let leader = sentinel.leader();
     let sentinels = topology.sentinels.iter().map(|(id, s)| SentinelStatus {
         id: *id,
         name: s.name.clone(),
         run_id: sentinel_run_id(*id, &s.name),
-        address: join_host_port(&s.host, s.port),
-        bus_address: join_host_port(&s.host, s.bus_port),
-        leader: leader == Some(*id),
-        up: *id == sentinel.id() || health.get(id).is_some_and(|h| h.answers),
+        address: host_port(&s.host, s.port),
+        bus_address: host_port(&s.host, s.bus_port),
+        leader: majority && leader == Some(*id),
+        up: answering.get(id).is_some_and(|answers| *answers),
     });
-    let shards = named_shards(&topology).into_iter().map(|(name, shard)| ShardStatus {
+    let shards = topology.named_shards().into_iter().map(|(name, shard)| ShardStatus {
         id: shard.id.to_string(),
         name,
         slots: shard.slots.iter().map(|r| format!("{}-{}", r.first, r.last)).collect(),
@@ -323,6 +297,8 @@ async fn status(sentinel: &Sentinel) -> StatusReport {
         sentinels: sentinels.collect(),
         shards: shards.collect(),
         spares: spares.map(|node| node_status(node, None, &reports)).collect(),
+        majority,
+        from_nodes: false,
     }
 }
 
@@ -350,7 +326,8 @@ fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Re
     };
     NodeStatus {
         id: node.id.to_string(),
-        address: join_host_port(&node.host, node.port),
+        address: node.address(),
+        bus_address: host_port(&node.host, node.bus_port),
         zone: node.zone.clone(),
         incarnation: node.incarnation.get(),
         role: role.into(),
@@ -363,6 +340,3 @@ fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Re
         keys: own.map(|s| s.keys).unwrap_or_default(),
     }
 }
-
-/// What the command line waits for an answer.
-pub const CLI_LIMIT: Duration = ADMIN_LIMIT;

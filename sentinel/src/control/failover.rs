@@ -73,6 +73,7 @@ pub async fn fail_over_locked(
     for _ in 0..ATTEMPTS_MAX {
         let started = Instant::now();
         let topology = sentinel.current();
+        let name = topology.shard_name(shard);
         let settled = match topology.shards.get(shard) {
             Some(shard) => sentinel.health.lock().is_settled(now(), shard),
             None => false,
@@ -86,26 +87,32 @@ pub async fn fail_over_locked(
         let change = match case.decide(&answers) {
             Decision::Replace(change) => change,
             Decision::Keep { reason } => {
-                info!(%shard, %term, %reason, ?asked, "the primary stays");
+                info!(%term, ?asked, "the primary of {name} stays: {reason}");
                 return Ok(Err(reason));
             }
             Decision::Wait { reason } => return Ok(Err(reason)),
         };
         tell_answers(&topology, case.shard, &answers);
         warn_of_losses(&topology, case.shard, &change);
-        let (node, gone) = (change.node.clone(), change.previous_primary_gone);
-        let in_sync = change.in_sync.clone();
+        let (to, in_sync) = (topology.node_name(&change.node), topology.node_names(&change.in_sync));
+        let from = case.shard.primary.as_ref().map_or("none".into(), |id| topology.node_name(id));
+        let gone = if change.previous_primary_gone {
+            "is gone"
+        } else {
+            "may still run, so its leases are waited for"
+        };
         match commit(sentinel, change).await? {
             Ok(()) => {
                 let total = started.elapsed();
                 info!(
-                    %shard, term = %term.next(), primary = %node, ?in_sync, previous_primary_gone = gone,
-                    ?trigger, ?asked, committed = ?total.saturating_sub(asked), ?total, "primary replaced"
+                    term = %term.next(), ?asked, committed = ?total.saturating_sub(asked), ?total,
+                    "primary replaced: {name} is led by {to} now, before by {from}, which {gone}; in sync: {in_sync}; {}",
+                    trigger.reason(&topology)
                 );
                 return Ok(Ok(()));
             }
             Err(refusal @ Refusal::StaleTerm { .. }) => return Ok(Err(refusal.to_string())),
-            Err(refusal) => info!(%shard, %term, %refusal, "the shard changed meanwhile: asking again"),
+            Err(refusal) => info!(%term, "{name} has changed meanwhile ({refusal}): asking again"),
         }
     }
     Ok(Err("the shard keeps changing: try again".into()))
@@ -134,35 +141,37 @@ async fn ask_members(sentinel: &Sentinel, case: &Case<'_>) -> Answers {
 }
 
 fn tell_answers(topology: &Topology, shard: &Shard, answers: &Answers) {
+    let name = topology.shard_name(&shard.id);
     for id in &shard.in_sync {
-        let role = if shard.primary.as_ref() == Some(id) { "primary" } else { "replica" };
-        let address = topology.nodes.get(id).map(|n| format!("{}:{}", n.host, n.port)).unwrap_or_default();
+        let role = if shard.primary.as_ref() == Some(id) { "the primary" } else { "the replica" };
+        let address = topology.node_name(id);
         match answers.get(id) {
             Some(Answer::Status(state)) => {
-                info!(shard = %shard.id, node = %id, %address, role, last = %state.last, incarnation = %state.incarnation,
-                    leases = ?state.leases, "asked: it answers");
+                let leases = topology.node_names(&state.leases);
+                info!(last = %state.last, incarnation = %state.incarnation, leases,
+                    "asked {role} {address} of {name}: it answers");
             }
-            Some(Answer::Refused) => {
-                info!(shard = %shard.id, node = %id, %address, role, "asked: nobody listens there")
-            }
-            Some(Answer::Silent) => {
-                info!(shard = %shard.id, node = %id, %address, role, "asked: no answer in time")
-            }
-            None => info!(shard = %shard.id, node = %id, %address, role, "asked: not waited for"),
+            Some(Answer::Refused) => info!("asked {role} {address} of {name}: nobody listens there"),
+            Some(Answer::Silent) => info!("asked {role} {address} of {name}: no answer in time"),
+            None => info!("asked {role} {address} of {name}: not waited for"),
         }
     }
 }
 
 fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
     let held = topology.nodes.get(&change.node).map(|n| n.registered_last).unwrap_or_default();
+    let (name, address) = (topology.shard_name(&shard.id), topology.node_name(&change.node));
     if change.takeover {
-        warn!(shard = %shard.id, node = %change.node, "TAKEOVER by the operator: acknowledged writes may be lost");
+        warn!("{name}: TAKEOVER of {address} by the operator: acknowledged writes may be lost");
     } else if all_restarted(shard) && held == Position::ZERO {
-        warn!(shard = %shard.id, node = %change.node,
-            "EVERY member of the in-sync set has restarted and came back with nothing: the shard continues EMPTY");
+        warn!(
+            "{name}: EVERY member of the in-sync set has restarted and came back with nothing: the shard continues \
+             EMPTY, with {address}"
+        );
     } else if all_restarted(shard) {
-        warn!(shard = %shard.id, node = %change.node, %held,
-            "every member of the in-sync set has restarted: the one that holds most continues");
+        warn!(
+            "{name}: every member of the in-sync set has restarted: {address} continues, which holds most (up to {held})"
+        );
     }
 }
 
@@ -182,15 +191,17 @@ pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<()
     {
         return Ok(Ok(()));
     }
+    let name = topology.shard_name(&shard);
+    let (from, to) = (topology.node_name(&primary), topology.node_name(&target));
     let change = match failover::hand_off(&topology, &handoff) {
         Ok(change) => change,
         Err(refusal) => return Ok(Err(refusal.to_string())),
     };
     let result = commit(sentinel, change).await?;
     match &result {
-        Ok(()) => info!(%shard, term = %term.next(), from = %primary, to = %target, %last,
-            committed = ?started.elapsed(), "primary handed over"),
-        Err(refusal) => info!(%shard, %term, from = %primary, to = %target, %refusal, "hand-off refused"),
+        Ok(()) => info!(term = %term.next(), %last, committed = ?started.elapsed(),
+            "primary handed over: {name} is led by {to} now, before by {from}"),
+        Err(refusal) => info!(%term, "{name}: no hand-off from {from} to {to}: {refusal}"),
     }
     Ok(result.map_err(|refusal| refusal.to_string()))
 }
@@ -209,12 +220,14 @@ pub async fn planned(
         return fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() })
             .await;
     };
-    info!(shard = %shard.id, term = %shard.term, primary = %primary.id, ?target, "an operator asks for a hand-off");
+    let name = topology.shard_name(&shard.id);
+    let wanted = target.map_or(String::new(), |id| format!(" to {}", topology.node_name(id)));
+    info!(term = %shard.term, "an operator asks {}, the primary of {name}, to hand over{wanted}", primary.address());
     match start_handoff(sentinel, &topology, primary, shard, target).await {
         Ok(reply) if reply.accepted => Ok(Ok(())),
         Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),
         Err(reason) => {
-            info!(shard = %shard.id, primary = %primary.id, reason, "the primary cannot be reached: replacing it");
+            info!("the primary of {name}, {}, cannot be reached ({reason}): replacing it", primary.address());
             fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() }).await
         }
     }

@@ -22,6 +22,7 @@ use futures::future::join_all;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::topology::Shard;
+use keyward_proto::topology::names::host_port;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -124,7 +125,8 @@ impl ControlService {
             Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
         };
         let last: Position = request.last.unwrap_or_default().into();
-        info!(node = %request.node_id, host = %request.host, port = request.port, %incarnation, holds = %last, "node registered");
+        let address = host_port(&request.host, port(request.port)?);
+        info!(node = %request.node_id, %incarnation, holds = %last, "the node {address} has joined");
         watchdog::place(&self.sentinel).await;
         let (whole, _) = self.sentinel.update_for(None);
         Ok(rpc::RegisterReply {
@@ -158,6 +160,7 @@ impl ControlService {
         {
             return Ok(self.reply(Ok::<(), Status>(()), request.known.as_ref()));
         }
+        let topology = self.sentinel.current();
         if let InSyncChange::Remove(nodes) = &change {
             if !removal::is_met(request.challenge, now()) {
                 let reason = "the primary has to show that it hears the sentinels";
@@ -165,7 +168,12 @@ impl ControlService {
                 return Ok(rpc::ChangeReply { challenge: removal::challenge(now()), ..reply });
             }
             if let Some(reason) = self.objection(&shard, term, nodes).await {
-                info!(%shard, %term, %primary, ?nodes, reason, "the in-sync set stays as it is");
+                info!(
+                    %term,
+                    "the in-sync set of {} stays as it is, not without {}: {reason}",
+                    topology.shard_name(&shard),
+                    topology.node_names(nodes)
+                );
                 return Ok(self.reply(Err::<(), _>(reason), request.known.as_ref()));
             }
         }
@@ -178,10 +186,19 @@ impl ControlService {
         };
         let result = self.sentinel.propose(command).await?;
         match &result {
-            Ok(_) => info!(%shard, %term, %primary, ?change, "in-sync set changed"),
-            Err(refusal) => {
-                info!(%shard, %term, %primary, ?change, %refusal, "change of the in-sync set refused")
-            }
+            Ok(_) => info!(
+                %term,
+                "{} goes on {}; in sync: {}",
+                topology.shard_name(&shard),
+                change.describe(&topology),
+                self.sentinel.in_sync_names(&shard)
+            ),
+            Err(refusal) => info!(
+                %term,
+                "{} does not go on {}: {refusal}",
+                topology.shard_name(&shard),
+                change.describe(&topology)
+            ),
         }
         Ok(self.reply(result.map(|_| ()), request.known.as_ref()))
     }
@@ -217,7 +234,14 @@ impl ControlService {
             (false, false) => Trigger::Complaint { reporter },
         };
         let (shard, term) = (shard_id(&request.shard_id)?, Term::new(request.term));
-        info!(%shard, %term, ?trigger, primary_dead = request.primary_dead, "a replica asks for another primary");
+        let topology = self.sentinel.current();
+        let dead = if request.primary_dead { " (nobody listens there any more)" } else { "" };
+        info!(
+            %term,
+            "{} is to have another primary: {}{dead}",
+            topology.shard_name(&shard),
+            trigger.reason(&topology)
+        );
         let result = failover::fail_over(&self.sentinel, &shard, term, trigger).await?;
         Ok(self.reply(result, request.known.as_ref()))
     }
@@ -356,6 +380,9 @@ impl rpc::control_server::Control for ControlService {
         let message = request.into_inner();
         if message.command == admin::IDENTITY {
             return Ok(Response::new(admin::identity(&self.sentinel)));
+        }
+        if message.command == admin::STATUS && !is_forwarded {
+            return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
         }
         on_leader!(
             self,

@@ -14,7 +14,7 @@ use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Shape, Shard, Topology};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{admin, failover};
 use crate::clock::now;
@@ -89,15 +89,27 @@ async fn resolve(host: &str, port: u16) -> Option<std::net::IpAddr> {
     addresses.first().copied()
 }
 
-async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
+/// Whether another sentinel answers now.
+pub async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
     if id == sentinel.id() {
         return true;
     }
-    let Some(mut client) = sentinel.address_of(id).and_then(|a| sentinel.control_client(&a)) else {
+    let Some(address) = sentinel.address_of(id) else { return false };
+    let name = sentinel.name_of(id);
+    let Some(mut client) = sentinel.control_client(&address) else {
+        sentinel.reach.failed(&name, &address, None);
         return false;
     };
     let request = rpc::AdminRequest { command: admin::IDENTITY.into(), arguments: Vec::new() };
-    matches!(timeout(ANSWER_LIMIT, client.admin(request)).await, Ok(Ok(_)))
+    match timeout(ANSWER_LIMIT, client.admin(request)).await {
+        Ok(Ok(_)) => {
+            sentinel.reach.answered(&name, &address);
+            return true;
+        }
+        Ok(Err(status)) => sentinel.reach.failed(&name, &address, Some(status)),
+        Err(_) => sentinel.reach.failed(&name, &address, None),
+    }
+    false
 }
 
 fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, bool)>) {
@@ -109,9 +121,9 @@ fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, boo
     storyteller.step(topology, &health);
     for (id, is_down) in changes {
         if is_down {
-            info!(node = %id, "node is down");
+            info!("the node {} is down", topology.node_name(&id));
         } else {
-            info!(node = %id, "node is up");
+            info!("the node {} is up", topology.node_name(&id));
         }
         for event in storyteller.node_down_changed(topology, &health, &id, is_down) {
             // Nobody may be listening.
@@ -166,7 +178,7 @@ pub async fn react(sentinel: Arc<Sentinel>) {
             place(&sentinel).await;
         }
         while let Ok((shard, reason)) = reasons.try_recv() {
-            note_waiting(&mut waiting, shard, reason);
+            note_waiting(&mut waiting, &current, shard, reason);
         }
         let is_waiting = current.shards.values().any(|s| s.primary.is_none());
         tokio::select! {
@@ -177,13 +189,18 @@ pub async fn react(sentinel: Arc<Sentinel>) {
     }
 }
 
-fn note_waiting(waiting: &mut BTreeMap<ShardId, String>, shard: ShardId, reason: Option<String>) {
+fn note_waiting(
+    waiting: &mut BTreeMap<ShardId, String>,
+    topology: &Topology,
+    shard: ShardId,
+    reason: Option<String>,
+) {
     let Some(reason) = reason else {
         waiting.remove(&shard);
         return;
     };
     if waiting.get(&shard) != Some(&reason) {
-        warn!(%shard, %reason, "no failover");
+        warn!("no failover of {} yet: {reason}", topology.shard_name(&shard));
         waiting.insert(shard, reason);
     }
 }
@@ -207,7 +224,7 @@ async fn announce(sentinel: &Sentinel, topology: &Topology) {
         return;
     }
     if let Err(status) = admin::announce(sentinel, own).await {
-        info!(reason = status.message(), "cannot announce this sentinel yet");
+        debug!(reason = status.message(), "cannot announce this sentinel yet");
     }
 }
 
@@ -224,8 +241,8 @@ async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
     }
     match sentinel.propose(TopologyCommand::SetShape { shape }).await {
         Ok(Ok(_)) => {}
-        Ok(Err(refusal)) => warn!(%refusal, "the wanted shape is refused"),
-        Err(status) => info!(reason = status.message(), "cannot settle the shape yet"),
+        Ok(Err(refusal)) => warn!("the number of shards and replicas is refused: {refusal}"),
+        Err(status) => info!("the number of shards and replicas cannot be settled yet: {}", status.message()),
     }
 }
 
@@ -241,10 +258,12 @@ pub async fn place(sentinel: &Sentinel) {
         PLACEMENT_STEPS_MAX,
     );
     let placed = commands.into_iter().map(|command| async move {
-        match sentinel.propose(command.clone()).await {
-            Ok(Ok(_)) => info!(?command, "placed"),
-            Ok(Err(refusal)) => info!(?command, %refusal, "placement refused"),
-            Err(status) => info!(?command, reason = status.message(), "cannot place now"),
+        let result = sentinel.propose(command.clone()).await;
+        let what = command.describe(&sentinel.current());
+        match result {
+            Ok(Ok(_)) => info!("{what}"),
+            Ok(Err(refusal)) => info!("not done: {what}: {refusal}"),
+            Err(status) => info!("cannot be done now: {what}: {}", status.message()),
         }
     });
     join_all(placed).await;

@@ -40,6 +40,19 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// For the log: why there should be another primary.
+    pub fn reason(&self, topology: &Topology) -> String {
+        match self {
+            Trigger::Complaint { reporter } => format!("{} has lost it", topology.node_name(reporter)),
+            Trigger::Force { reporter } => format!("{} was told to FORCE it", topology.node_name(reporter)),
+            Trigger::Takeover { reporter } => {
+                format!("{} was told to TAKEOVER", topology.node_name(reporter))
+            }
+            Trigger::Watchdog => "there is none, or nobody listens at its address".into(),
+            Trigger::Operator { .. } => "an operator asked for it".into(),
+        }
+    }
+
     pub fn reporter(&self) -> Option<&NodeId> {
         match self {
             Trigger::Complaint { reporter }

@@ -7,7 +7,7 @@ use keyward_proto::resp::ReplyWriter;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 
-use crate::events::{named_shards, sentinel_run_id};
+use crate::events::sentinel_run_id;
 use crate::health::Health;
 use crate::raft::RaftId;
 
@@ -40,7 +40,7 @@ pub struct Monitored<'a> {
 impl<'a> View<'a> {
     /// Shards that clients can ask for: those that have, or had, a primary.
     pub fn monitored(&self) -> Vec<Monitored<'a>> {
-        let shards = named_shards(self.topology).into_iter();
+        let shards = self.topology.named_shards().into_iter();
         shards.map(|(name, shard)| Monitored { name, shard }).collect()
     }
 

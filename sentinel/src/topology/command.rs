@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
-use keyward_proto::topology::{SentinelAddress, Shape, SlotRange};
+use keyward_proto::topology::{SentinelAddress, Shape, SlotRange, Topology};
 use serde::{Deserialize, Serialize};
 
 /// What one Raft entry carries: commands of requests that were ready at the same time, carried out in their order,
@@ -98,6 +98,16 @@ pub enum InSyncChange {
     },
 }
 
+impl InSyncChange {
+    /// For the log.
+    pub fn describe(&self, topology: &Topology) -> String {
+        match self {
+            InSyncChange::Remove(nodes) => format!("without {}", topology.node_names(nodes)),
+            InSyncChange::Add { node, .. } => format!("with {}", topology.node_name(node)),
+        }
+    }
+}
+
 /// One shard's next primary; compared with the shard's term when it is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryChange {
@@ -151,6 +161,28 @@ pub enum Refusal {
     StillPrimary(NodeId),
     LastCandidate(NodeId),
     Invalid(String),
+}
+
+impl TopologyCommand {
+    /// For the log, where nobody wants to read IDs.
+    pub fn describe(&self, topology: &Topology) -> String {
+        let slots = |ranges: &[SlotRange]| {
+            let ranges: Vec<String> = ranges.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
+            ranges.join(" ")
+        };
+        match self {
+            TopologyCommand::FormShards { shards } => {
+                let shard = |s: &NewShard| {
+                    format!("{} leads slots {}", topology.node_name(&s.primary), slots(&s.slots))
+                };
+                format!("the shards form: {}", shards.iter().map(shard).collect::<Vec<_>>().join(", "))
+            }
+            TopologyCommand::AssignNode { node, shard } => {
+                format!("{} becomes a member of {}", topology.node_name(node), topology.shard_name(shard))
+            }
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {

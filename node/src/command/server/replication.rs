@@ -10,6 +10,7 @@ pub(in crate::command) fn replconf(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
         return Err(CommandError::Syntax);
     }
     let mut wanted = ctx.session.download;
+    wanted.follows = true;
     for at in (1..args.len()).step_by(2) {
         let (option, value) = (args.at(at), args.at(at + 1));
         let is = |name: &str| ascii_eq(option, name);
@@ -42,8 +43,7 @@ pub(in crate::command) fn replconf(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 
 /// `SYNC`
 pub(in crate::command) fn sync(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    let wanted = ctx.session.download;
-    if !wanted.rdb_only || !wanted.eof {
+    if !ctx.session.download.is_file() {
         return Err(CommandError::err(
             "this node replicates to nodes of its own kind only; for the database as a file send \
              'REPLCONF capa eof rdb-only 1' first",

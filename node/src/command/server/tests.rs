@@ -73,8 +73,27 @@ fn replconf_says_what_sync_shall_send() {
 
 #[test]
 fn sync_follows_nobody() {
+    for introduction in ["REPLCONF listening-port 7000", "REPLCONF capa eof capa psync2"] {
+        let mut node = TestNode::new();
+        node.run(introduction);
+        assert!(node.run("SYNC").starts_with("-ERR this node replicates to nodes of its own kind only"));
+    }
+}
+
+#[test]
+fn what_the_sentinels_do_is_named() {
+    let disabled = "-ERR This instance has cluster support disabled\r\n";
+    check(&[
+        ("CLUSTER MEET 127.0.0.1 6380", disabled),
+        ("CLUSTER addslots 1", disabled),
+        ("CLUSTER NOSUCH", "-ERR unknown subcommand 'NOSUCH'. Try CLUSTER HELP.\r\n"),
+    ]);
     let mut node = TestNode::new();
-    assert!(node.run("SYNC").starts_with("-ERR this node replicates to nodes of its own kind only"));
-    node.run("REPLCONF rdb-only 1");
-    assert!(node.run("SYNC").starts_with("-ERR"), "it has to understand how the file ends");
+    for command in ["REPLICAOF NO ONE", "slaveof 127.0.0.1 6379"] {
+        let reply = node.run(command);
+        assert!(
+            reply.starts_with("-ERR REPLICAOF is not supported: ") && reply.contains("--sentinels"),
+            "{reply}"
+        );
+    }
 }
