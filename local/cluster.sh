@@ -2,19 +2,19 @@
 # A Keyward cluster on this machine, for development and for a first look.
 usage() {
   cat <<'USAGE'
-usage: local/cluster.sh COMMAND
+usage: local/cluster.sh COMMAND          local/cluster.sh COMMAND --help tells more
 
   start [--mode cluster|sentinel] [--shards N] [--replicas M]
-                        build what is not built, start three sentinels s1-s3 and N*(1+M) nodes n1, n2 ...
-                        (one shard with two replicas, if not told otherwise) and wait until they serve
-  stop                  end all processes in order; the data stays
-  status                processes, shards, roles and in-sync sets
-  logs [-f] [NAME ...]  the end of the logs; -f follows them
+                          build what is not built, start sentinels and nodes, wait until they serve
+  stop                    end all processes in order; the data stays
+  status [--json]         processes, shards, roles, in-sync sets, and what is wrong
+  logs [-f] [NAME ...]    the end of the logs
   cli [NAME] [COMMAND ...]
-                        redis-cli or valkey-cli on the cluster, or on the one process NAME
-  kill NAME             end one process as a crash would (SIGKILL)
-  restart NAME          end one process in order if it runs, start it, and wait until all serve
-  destroy [--keep-data] stop, and delete the data unless told to keep it
+                          redis-cli or valkey-cli on the cluster, or on one process
+  kill NAME|primary       end one process as a crash would
+  restart NAME|primary    end one process in order if it runs, and start it again
+  destroy [--yes|--keep-data]
+                          stop, and delete the data if you say so
 
 Environment:
   VALKEY_PASSWORD               password of the nodes              (dev-valkey-password)
@@ -26,6 +26,69 @@ Environment:
 Every process also uses its port + 10000, for the others of the cluster.
 USAGE
 }
+
+usage_of() {
+  case $1 in
+    start)
+      cat <<'USAGE'
+usage: local/cluster.sh start [--mode cluster|sentinel] [--shards N] [--replicas M]
+
+Builds the two programs if they are not built, starts three sentinels s1-s3 and N*(1+M) nodes n1, n2 ... (one shard with
+two replicas, if not told otherwise), and waits until they serve. What runs already is left alone.
+
+  --mode cluster    for clients with Cluster support (the default). With one shard, plain clients can use n1 as well.
+  --mode sentinel   for clients with Sentinel support; one shard, 16 databases, any keys in one command. It also suits
+                    plain clients, such as redis.Redis(port=6379): after a start n1 is the primary. They do not follow
+                    it when it moves.
+
+The mode and the numbers are remembered, and belong to the data.
+USAGE
+      ;;
+    stop) echo "usage: local/cluster.sh stop          ends all processes in order; the data stays" ;;
+    status)
+      cat <<'USAGE'
+usage: local/cluster.sh status [--json]
+
+The processes, and what the sentinels say of shards, roles and in-sync sets; the nodes, if no sentinel answers.
+Exit code: 0 if all is well, 1 if something is wrong. --json prints what the sentinels say as JSON.
+USAGE
+      ;;
+    logs) echo "usage: local/cluster.sh logs [-f] [NAME ...]          the end of the logs; -f follows them" ;;
+    cli)
+      cat <<'USAGE'
+usage: local/cluster.sh cli [NAME|primary] [COMMAND ...]
+
+redis-cli or valkey-cli, with the password: on the cluster, or on one process (n1, s2 ...).
+USAGE
+      ;;
+    kill)
+      cat <<'USAGE'
+usage: local/cluster.sh kill NAME|primary
+
+Ends one process (n1, s2 ...) as a crash would (SIGKILL). If it was a primary, waits until another node serves, and says
+how long that took by their logs.
+USAGE
+      ;;
+    restart)
+      cat <<'USAGE'
+usage: local/cluster.sh restart NAME|primary
+
+Ends one process in order if it runs, starts it, and waits until all serve. A primary hands over before it ends.
+USAGE
+      ;;
+    destroy)
+      cat <<'USAGE'
+usage: local/cluster.sh destroy [--yes|--keep-data]
+
+Stops the cluster. On a terminal it asks whether to delete the data, elsewhere the data stays.
+
+  --yes         delete the data without asking
+  --keep-data   keep it without asking
+USAGE
+      ;;
+  esac
+}
+
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,9 +96,30 @@ host=127.0.0.1
 stop_seconds=15     # for an orderly end; then SIGKILL
 serve_seconds=90    # for all to serve after a start
 
+# What this start has started, and has to end again if it fails.
+started=()
+
 die() {
   echo "cluster.sh: $*" >&2
+  if ((${#started[@]})); then
+    end "${started[@]}" >/dev/null
+    echo "cluster.sh: ended again: ${started[*]}" >&2
+    if [[ -n ${new_state:-} ]]; then rm -f "$state"; fi
+  fi
   exit 1
+}
+
+# Words that COMMAND does not know: says so, with its usage.
+misused() {
+  echo "cluster.sh: $2" >&2
+  usage_of "$1" | head -n 1 >&2
+  exit 2
+}
+
+no_words() {
+  local command=$1
+  shift
+  if (($#)); then misused "$command" "$command does not know '$1'"; fi
 }
 
 # --- What was started: kept in $data/cluster.conf, so that later commands need no options ---
@@ -54,7 +138,16 @@ settle() {
   local old
   old=$(stored "$1")
   [[ -z $old || -z $2 || $old == "$2" ]] ||
-    die "the cluster in $data has $1 $old, not $2 (local/cluster.sh destroy removes it)"
+    die "the cluster in $data has $1 $old, not $2 (local/cluster.sh destroy --yes deletes it)"
+  echo "${2:-${old:-$3}}"
+}
+
+# The same for a port, which may change as long as nothing runs: everybody finds everybody again.
+settle_port() {
+  local old
+  old=$(stored "$1")
+  [[ -z $old || -z $2 || $old == "$2" ]] || ! any_running ||
+    die "the cluster in $data runs with $1 $old, not $2; local/cluster.sh stop comes first"
   echo "${2:-${old:-$3}}"
 }
 
@@ -62,8 +155,8 @@ settings() {
   mode=$(settle mode "${1:-}" cluster)
   shards=$(settle shards "${2:-}" 1)
   replicas=$(settle replicas "${3:-}" 2)
-  port=$(settle port "${KEYWARD_LOCAL_PORT:-}" 6379)
-  sentinel_port=$(settle sentinel-port "${KEYWARD_LOCAL_SENTINEL_PORT:-}" 26379)
+  port=$(settle_port port "${KEYWARD_LOCAL_PORT:-}" 6379)
+  sentinel_port=$(settle_port sentinel-port "${KEYWARD_LOCAL_SENTINEL_PORT:-}" 26379)
   [[ $mode == cluster || $mode == sentinel ]] || die "--mode is cluster or sentinel, not '$mode'"
   local number
   for number in "$shards" "$replicas" "$port" "$sentinel_port"; do
@@ -96,6 +189,24 @@ known_name() {
   for name in "${names[@]}"; do [[ $name != "${1:-}" ]] || return 0; done
   return 1
 }
+
+# named COMMAND NAME: prints the process that is meant; `primary` is the first that leads a shard.
+named() {
+  local name
+  if [[ ${2:-} == primary ]]; then
+    for name in "${names[@]:3}"; do
+      if is_primary "$name"; then
+        echo "$name"
+        return
+      fi
+    done
+    die "no node says that it is a primary; try local/cluster.sh status"
+  fi
+  known_name "${2:-}" || misused "$1" "$1 needs one of ${names[*]}, or primary"
+  echo "$2"
+}
+
+is_primary() { runs "$1" && [[ $(ask "$1" INFO replication) == *role:master* ]]; }
 
 # The port of s2, n3 ...
 port_of() {
@@ -170,12 +281,23 @@ configure() {
   )
 }
 
-launch() {
-  local name=$1 program=keyward-node extra=${KEYWARD_LOCAL_NODE_ARGS:-} number tick
-  if [[ $name == s* ]]; then program=keyward-sentinel extra=; fi
-  for number in $(($(port_of "$name"))) $(($(port_of "$name") + 10000)); do
-    if is_taken "$number"; then die "port $number, needed by $name, is taken by another program"; fi
+# Before anything is started: every port that is needed is free.
+check_ports() {
+  local name number variable moved
+  for name in "$@"; do
+    for number in "$(port_of "$name")" $(($(port_of "$name") + 10000)); do
+      if is_taken "$number"; then
+        variable=KEYWARD_LOCAL_PORT moved=$((port + 1000))
+        if [[ $name == s* ]]; then variable=KEYWARD_LOCAL_SENTINEL_PORT moved=$((sentinel_port + 1000)); fi
+        die "port $number, needed by $name, is taken by another program; $variable moves it: $variable=$moved local/cluster.sh ..."
+      fi
+    done
   done
+}
+
+launch() {
+  local name=$1 program=keyward-node extra=${KEYWARD_LOCAL_NODE_ARGS:-} tick
+  if [[ $name == s* ]]; then program=keyward-sentinel extra=; fi
   configure "$name"
   # Job control gives it a process group of its own: Ctrl-C in this terminal is not meant for it.
   set -m
@@ -253,10 +375,16 @@ request() {
   for word in "$@"; do printf '$%d\r\n%s\r\n' ${#word} "$word"; done
 }
 
-# Sets $progress, and succeeds when every primary serves with all its replicas.
+# Sets $progress, and succeeds when what runs serves: every primary with all its replicas that run.
 all_serve() {
-  local name info answering=0 primaries=0 in_sync=0 sentinels=0 ok=0
-  for name in "${names[@]}"; do
+  local name info answering=0 primaries=0 in_sync=0 sentinels=0 ok=0 wanted_sentinels=0 wanted_nodes=0
+  for name in "$@"; do
+    case $name in
+      s*) wanted_sentinels=$((wanted_sentinels + 1)) ;;
+      n*) wanted_nodes=$((wanted_nodes + 1)) ;;
+    esac
+  done
+  for name in "$@"; do
     if [[ $name == s* ]]; then
       if [[ $(ask "$name" PING) == +PONG* ]]; then sentinels=$((sentinels + 1)); fi
       continue
@@ -271,23 +399,29 @@ all_serve() {
     [[ $mode == sentinel || $(ask "$name" CLUSTER INFO) == *cluster_state:ok* ]] || continue
     ok=$((ok + 1))
   done
-  progress="sentinels $sentinels/3, nodes $answering/$nodes, primaries $primaries/$shards"
-  progress+=", replicas in sync $in_sync/$((shards * replicas))"
-  ((sentinels == 3 && primaries == shards && in_sync == shards * replicas && ok == nodes))
+  progress="sentinels $sentinels/$wanted_sentinels, nodes $answering/$wanted_nodes, primaries $primaries/$shards"
+  progress+=", replicas in sync $in_sync/$((wanted_nodes - shards))"
+  ((sentinels == wanted_sentinels && primaries == shards && in_sync == wanted_nodes - shards && ok == wanted_nodes))
 }
 
 wait_until_all_serve() {
-  local end=$((SECONDS + serve_seconds)) last='' name
-  until all_serve; do
+  local end=$((SECONDS + serve_seconds)) last='' name there=() absent=()
+  for name in "${names[@]}"; do
+    if runs "$name"; then there+=("$name"); else absent+=("$name"); fi
+  done
+  until all_serve "${there[@]}"; do
     if [[ $progress != "$last" ]]; then echo "  $progress"; fi
     last=$progress
-    for name in "${names[@]}"; do
+    for name in "${there[@]}"; do
       runs "$name" || die "$name has ended: $(tail -n 1 "$data/$name.log")"
     done
+    # Not ended again: somebody will want to look at them.
+    ((SECONDS < end)) || started=()
     ((SECONDS < end)) || die "not all serve after $serve_seconds seconds ($progress); see local/cluster.sh logs"
     sleep 0.2
   done
   echo "  $progress"
+  ((${#absent[@]} == 0)) || echo "  not running: ${absent[*]}"
 }
 
 # --- Commands ---
@@ -297,8 +431,10 @@ build() {
   if [[ -z $bin ]]; then
     bin=${CARGO_TARGET_DIR:-$repository/target}/release
     if command -v cargo >/dev/null; then
-      echo "building (release; the first time takes some minutes)"
-      (cd "$repository" && cargo build --release --quiet -p keyward-node -p keyward-sentinel) ||
+      [[ -x $bin/keyward-node ]] || command -v make >/dev/null ||
+        die "make is needed to build the memory allocator (Debian: make)"
+      echo "building keyward-node and keyward-sentinel (release; the first time takes some minutes)"
+      (cd "$repository" && cargo build --release --locked -p keyward-node -p keyward-sentinel) ||
         die "the build failed"
     fi
   fi
@@ -308,10 +444,10 @@ build() {
 }
 
 start() {
-  local wanted_mode='' wanted_shards='' wanted_replicas='' name started=()
+  local wanted_mode='' wanted_shards='' wanted_replicas='' name missing=()
   while (($#)); do
-    [[ $1 == --mode || $1 == --shards || $1 == --replicas ]] || die "start has no option '$1'"
-    (($# > 1)) || die "$1 needs a value"
+    [[ $1 == --mode || $1 == --shards || $1 == --replicas ]] || misused start "start has no option '$1'"
+    (($# > 1)) || misused start "$1 needs a value"
     case $1 in
       --mode) wanted_mode=$2 ;;
       --shards) wanted_shards=$2 ;;
@@ -320,26 +456,51 @@ start() {
     shift 2
   done
   settings "$wanted_mode" "$wanted_shards" "$wanted_replicas"
-  if all_run; then
+  for name in "${names[@]}"; do
+    if ! runs "$name"; then missing+=("$name"); fi
+  done
+  if ((${#missing[@]} == 0)); then
     echo "already running"
+    wait_until_all_serve
   else
+    check_ports "${missing[@]}"
     build
+    [[ -f $state ]] || new_state=yes
     save_settings
-    for name in "${names[@]}"; do
-      if ! runs "$name"; then
-        launch "$name"
-        started+=("$name")
-      fi
-    done
-    echo "started ${started[*]}"
+    launch_all "${missing[@]}"
+    echo "started ${missing[*]}"
+    wait_until_all_serve
+    started=()
+    first_node_leads
   fi
-  wait_until_all_serve
   how_to_connect
 }
 
-all_run() {
-  local name
-  for name in "${names[@]}"; do runs "$name" || return 1; done
+# The shards form around the nodes that come first: n1 leads the first, n2 the second ...
+launch_all() {
+  local name end is_new=yes
+  for name in "${names[@]:3}"; do
+    if [[ -d $data/$name ]]; then is_new=; fi
+  done
+  for name in "$@"; do
+    started+=("$name")
+    launch "$name"
+    if [[ -z $is_new || $name == s* ]] || ((shards < ${name#n})); then continue; fi
+    end=$((SECONDS + serve_seconds))
+    # A node answers PING when it has joined.
+    until [[ $(ask "$name" PING) == *+PONG* ]]; do
+      runs "$name" || die "$name has ended: $(tail -n 1 "$data/$name.log")"
+      ((SECONDS < end)) || die "$name has not joined after $serve_seconds seconds: $(tail -n 1 "$data/$name.log")"
+      sleep 0.05
+    done
+  done
+}
+
+# With one shard n1 leads after a start, for clients that know one address only.
+first_node_leads() {
+  if ((shards > 1)) || is_primary n1; then return 0; fi
+  "$bin/keyward-sentinel" failover mymaster --to "$host:$port" --sentinel "$(sentinel_list '')" >/dev/null || return 0
+  wait_until_all_serve >/dev/null
 }
 
 how_to_connect() {
@@ -350,8 +511,12 @@ how_to_connect() {
   if [[ $mode == cluster ]]; then
     echo "Cluster clients:   any of $nodes_list"
     echo "                   redis-cli -c -p $port"
+    if ((shards == 1)); then
+      echo "Plain clients:     $host:$port, as long as n1 is the primary (--mode sentinel suits them better)"
+    fi
   else
     echo "Sentinel clients:  primary name mymaster, sentinels $sentinels_list"
+    echo "Plain clients:     $host:$port, as long as n1 is the primary"
     echo "The nodes:         $nodes_list"
   fi
   if [[ $password == dev-valkey-password ]]; then
@@ -359,7 +524,7 @@ how_to_connect() {
   else
     echo "Password:          the one in VALKEY_PASSWORD"
   fi
-  echo "More:              local/cluster.sh status | cli | kill n1 | logs | stop"
+  echo "More:              local/cluster.sh status | cli | kill primary | logs | stop"
 }
 
 stop() {
@@ -375,22 +540,29 @@ stop() {
 }
 
 status() {
-  settings
-  local name pid address='' running=0
-  printf '%-8s %-7s %s\n' PROCESS PORT PID
-  for name in "${names[@]}"; do
-    if pid=$(pid_of "$name"); then
-      running=$((running + 1))
-      if [[ $name == s* ]]; then address=$host:$(($(port_of "$name") + 10000)); fi
-    fi
-    printf '%-8s %-7s %s\n' "$name" "$(port_of "$name")" "${pid:-not running}"
-  done
-  if [[ -n $address ]]; then
-    bin=${KEYWARD_BIN_DIR:-${CARGO_TARGET_DIR:-$repository/target}/release}
-    echo
-    "$bin/keyward-sentinel" status --sentinel "$address"
+  local json='' name pid running=0 node_list='' well=0
+  if [[ ${1:-} == --json ]]; then
+    json=--json
+    shift
   fi
-  ((running == ${#names[@]}))
+  no_words status "$@"
+  settings
+  for name in "${names[@]:3}"; do node_list+=",$name=$host:$(($(port_of "$name") + 10000))"; done
+  if [[ -z $json ]]; then printf '%-8s %-7s %s\n' PROCESS PORT PID; fi
+  for name in "${names[@]}"; do
+    pid=$(pid_of "$name") && running=$((running + 1))
+    [[ -n $json ]] || printf '%-8s %-7s %s\n' "$name" "$(port_of "$name")" "${pid:-not running}"
+  done
+  [[ -n $json ]] || echo
+  if ((running)); then
+    bin=${KEYWARD_BIN_DIR:-${CARGO_TARGET_DIR:-$repository/target}/release}
+    "$bin/keyward-sentinel" status $json --sentinel "$(sentinel_list '')" --nodes "${node_list#,}" || well=1
+  elif [[ -f $state ]]; then
+    echo "nothing runs; local/cluster.sh start starts it" >&2
+  else
+    echo "there is no cluster in $data; local/cluster.sh start makes one" >&2
+  fi
+  ((running == ${#names[@]} && well == 0))
 }
 
 logs() {
@@ -402,7 +574,7 @@ logs() {
   settings
   if (($# == 0)); then set -- "${names[@]}"; fi
   for name in "$@"; do
-    known_name "$name" || die "no process '$name'; there are ${names[*]}"
+    known_name "$name" || misused logs "logs does not know '$name'; there are ${names[*]}"
     if [[ -f $data/$name.log ]]; then files+=("$data/$name.log"); fi
   done
   ((${#files[@]})) || die "no logs in $data"
@@ -416,8 +588,8 @@ cli() {
     if [[ -z $program ]] && command -v "$tool" >/dev/null; then program=$tool; fi
   done
   [[ -n $program ]] || die "redis-cli or valkey-cli is needed, from a package such as redis-tools or valkey-tools"
-  if known_name "${1:-}"; then
-    name=$1
+  if [[ ${1:-} == primary ]] || known_name "${1:-}"; then
+    name=$(named cli "$1")
     shift
     runs "$name" || die "$name is not running"
   else
@@ -435,31 +607,124 @@ cli() {
   exec "$program" "${options[@]+"${options[@]}"}" -h "$host" -p "$(port_of "$name")" "$@"
 }
 
-one() {
-  local action=$1 name=${2:-}
+# --- Failovers, as the logs tell them ---
+
+# Microseconds since midnight, UTC.
+now_micros() {
+  local now=${EPOCHREALTIME:-$(date +%s).000000}
+  echo $((${now/[.,]/} % 86400000000))
+}
+
+# The time in a line of a log, in the same way: 2026-01-02T03:04:05.678901Z
+micros_of() {
+  [[ $1 =~ T([0-9]{2}):([0-9]{2}):([0-9]{2})\.([0-9]{6})Z ]] || return 1
+  echo $((((10#${BASH_REMATCH[1]} * 60 + 10#${BASH_REMATCH[2]}) * 60 + 10#${BASH_REMATCH[3]}) * 1000000 + 10#${BASH_REMATCH[4]}))
+}
+
+# milliseconds FROM TO: also over midnight.
+milliseconds() { echo $((($2 - $1 + 86400000000) % 86400000000 / 1000)); }
+
+# mark_logs: what is in the logs now is old.
+mark_logs() {
+  local name
+  marks=()
+  for name in "${names[@]}"; do marks+=("$(wc -c <"$data/$name.log" 2>/dev/null || echo 0)"); done
+}
+
+# new_line TEXT [NAME]: the first new line with TEXT in the log of a node, as "NAME LINE".
+new_line() {
+  local index line
+  for ((index = 3; index < ${#names[@]}; index++)); do
+    [[ -z ${2:-} || ${names[index]} == "$2" ]] || continue
+    line=$(tail -c "+$((marks[index] + 1))" "$data/${names[index]}.log" 2>/dev/null | grep -m 1 -F "$1") || continue
+    echo "${names[index]} $line"
+    return 0
+  done
+  return 1
+}
+
+# wait_for_line TEXT: the same, once it is there.
+wait_for_line() {
+  local end=$((SECONDS + 15))
+  until new_line "$1"; do
+    ((SECONDS < end)) || return 1
+    sleep 0.02
+  done
+}
+
+kill_one() {
+  local name role='' killed_at found successor
   settings
-  known_name "$name" || die "$action needs one of ${names[*]}"
-  if [[ $action == kill ]]; then
-    runs "$name" || die "$name is not running"
-    crash "$name"
+  (($# > 0)) || misused kill "kill needs one of ${names[*]}, or primary"
+  name=$(named kill "$1")
+  shift
+  no_words kill "$@"
+  runs "$name" || die "$name is not running"
+  if [[ $name == n* ]] && is_primary "$name"; then role=primary; fi
+  mark_logs
+  killed_at=$(now_micros)
+  crash "$name"
+  if [[ $role != primary ]]; then
     echo "$name killed"
+    return
+  fi
+  echo "$name killed, which was the primary"
+  if ((replicas == 0)); then
+    echo "it has no replica: its slots are not served until it is back (local/cluster.sh restart $name)"
+  elif found=$(wait_for_line "this node serves as the primary"); then
+    successor=${found%% *}
+    echo "$successor is the primary now: it served $(milliseconds "$killed_at" "$(micros_of "$found")") ms after the kill"
   else
-    [[ -f $state ]] || die "there is no cluster in $data; start one first"
-    build
-    end "$name"
-    launch "$name"
-    echo "$name started again"
-    wait_until_all_serve
+    echo "no other node serves yet; see local/cluster.sh status"
   fi
 }
 
+restart_one() {
+  local name was_primary='' found begun
+  settings
+  (($# > 0)) || misused restart "restart needs one of ${names[*]}, or primary"
+  name=$(named restart "$1")
+  shift
+  no_words restart "$@"
+  [[ -f $state ]] || die "there is no cluster in $data; start one first"
+  build
+  if [[ $name == n* ]] && is_primary "$name"; then was_primary=yes; fi
+  mark_logs
+  end "$name"
+  check_ports "$name"
+  launch "$name"
+  echo "$name started again"
+  if [[ -n $was_primary ]] && begun=$(new_line "commands wait for the hand-off" "$name") &&
+    found=$(new_line "this node serves as the primary"); then
+    echo "it was the primary; ${found%% *} is now: the hand-off took $(milliseconds "$(micros_of "$begun")" "$(micros_of "$found")") ms"
+  fi
+  wait_until_all_serve
+}
+
 destroy() {
-  [[ $# -eq 0 || $1 == --keep-data ]] || die "destroy has no option '$1'"
+  local answer='' delete='' name
+  case ${1:-} in
+    --yes) delete=yes ;;
+    --keep-data) delete=no ;;
+    '') ;;
+    *) misused destroy "destroy does not know '$1'" ;;
+  esac
+  if (($#)); then
+    shift
+    no_words destroy "$@"
+  fi
   settings
   stop
-  [[ $# -eq 0 ]] || return 0
+  [[ -f $state ]] || return 0
+  if [[ -z $delete && -t 0 && -t 1 ]]; then
+    read -r -p "delete the data in $data? [y/N] " answer || true
+    if [[ $answer == [yY] || $answer == [yY][eE][sS] ]]; then delete=yes; fi
+  fi
+  if [[ $delete != yes ]]; then
+    [[ $delete == no ]] || echo "local/cluster.sh destroy --yes deletes it"
+    return 0
+  fi
   # Only what this script made, should KEYWARD_LOCAL_DATA name a folder that holds more.
-  local name
   for name in "${names[@]}"; do rm -rf "${data:?}/$name" "$data/$name.log" "$data/$name.pid"; done
   rm -f "$state"
   rmdir "$data" 2>/dev/null || true
@@ -469,10 +734,22 @@ destroy() {
 command=${1:-}
 if (($#)); then shift; fi
 case $command in
-  start | stop | status | logs | cli | destroy) "$command" "$@" ;;
-  kill | restart) one "$command" "$@" ;;
+  start | stop | status | logs | cli | kill | restart | destroy)
+    # For `cli`, what follows a command or a process is redis-cli's.
+    if [[ ${1:-} == --help || ${1:-} == -h ]] || { [[ $command != cli ]] && [[ " $* " == *" --help "* ]]; }; then
+      usage_of "$command"
+      exit 0
+    fi
+    case $command in
+      stop) no_words stop "$@" && stop ;;
+      kill) kill_one "$@" ;;
+      restart) restart_one "$@" ;;
+      *) "$command" "$@" ;;
+    esac
+    ;;
   -h | --help | help) usage ;;
   *)
+    [[ -z $command ]] || echo "cluster.sh: there is no command '$command'" >&2
     usage >&2
     exit 2
     ;;

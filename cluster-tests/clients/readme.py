@@ -53,6 +53,18 @@ def on_ports(text, port, sentinel_port=None):
     return text
 
 
+def valkey_commands():
+    """The names of Valkey 9.1's commands and subcommands, as COMMAND LIST has them."""
+    return (README.parent / "cluster-tests" / "valkey-9.1-commands.txt").read_text().split()
+
+
+def missing_commands():
+    """The commands that the README says are not there: `NAME` and `CONTAINER NAME`."""
+    section = README.read_text().split("\n## What is not there yet\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+ \| (`.*) \|$", section, re.MULTILINE)
+    return [name.lower().replace(" ", "|") for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
 def directives():
     """Rows of the configuration table: name, default, whether it is live."""
     rows = re.findall(r"^\| `([a-z-]+)` \| (\S.*?) \| (live)? ?\|", README.read_text(), re.MULTILINE)

@@ -96,7 +96,8 @@ class LoneNode:
 class LocalCluster:
     """A cluster made by local/cluster.sh, on ports and in a folder of its own."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, started=True):
+        """`started`: false for nothing but the ports and an empty folder."""
         self.port = free_ports(12)
         self.sentinel_port = self.port + 9
         self.data = tempfile.mkdtemp(prefix="keyward-cluster-")
@@ -109,7 +110,8 @@ class LocalCluster:
         }
         self.environment.pop("VALKEY_PASSWORD", None)
         atexit.register(self.close)
-        self.run("start", *options)
+        if started:
+            self.run("start", *options)
 
     def run(self, *arguments, expect=0):
         """Runs cluster.sh; its output, after a look at its exit code."""
@@ -137,7 +139,7 @@ class LocalCluster:
     def close(self):
         if os.path.isdir(self.data):
             subprocess.run(
-                [CLUSTER_SH, "destroy"], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=90
+                [CLUSTER_SH, "destroy", "--yes"], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=90
             )
             shutil.rmtree(self.data, ignore_errors=True)
 

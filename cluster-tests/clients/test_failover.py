@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -129,9 +130,11 @@ class Script(unittest.TestCase):
         cluster.run("start")
         self.assertEqual(cluster.run("cli", "SET", "k", "v"), "OK\n")
         pids = cluster.pids()
-        cluster.run("destroy", "--keep-data")
-        self.assertTrue(os.path.isdir(os.path.join(cluster.data, "s1")))
-        cluster.run("destroy")
+        for arguments in (["--keep-data"], []):
+            # Without a terminal nobody has agreed to anything.
+            cluster.run("destroy", *arguments)
+            self.assertTrue(os.path.isdir(os.path.join(cluster.data, "s1")))
+        cluster.run("destroy", "--yes")
         self.assertFalse(os.path.exists(cluster.data))
         self.assertFalse(any(is_running(pid) for pid in pids.values()))
 
@@ -148,37 +151,69 @@ class Script(unittest.TestCase):
         self.assertTrue(all(0 < size < 200 for size in sizes), sizes)
         self.assertEqual({client.get(f"key:{number}") for number in range(200)}, {str(n) for n in range(200)})
 
-    def test_a_taken_port_is_one_clear_line(self):
-        node = servers.lone_node()
-        environment = {
-            **os.environ,
-            "KEYWARD_BIN_DIR": str(servers.BIN_DIR),
-            "KEYWARD_LOCAL_DATA": node.dir + "/data",
-            "KEYWARD_LOCAL_PORT": str(node.port - 1),
-            "KEYWARD_LOCAL_SENTINEL_PORT": str(servers.free_ports(3)),
-        }
-        start = [servers.CLUSTER_SH, "start"]
-        done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=60)
-        subprocess.run([servers.CLUSTER_SH, "destroy"], env=environment, check=True, capture_output=True, timeout=60)
-        self.assertEqual(done.returncode, 1)
-        self.assertEqual(
-            done.stderr, f"cluster.sh: port {node.port}, needed by n2, is taken by another program\n"
-        )
+    def test_nothing_is_started_when_a_port_is_taken(self):
+        cluster = servers.LocalCluster(started=False)
+        self.addCleanup(cluster.close)
+        for taken, needed_by, variable in (
+            (cluster.port + 1, "n2", "KEYWARD_LOCAL_PORT"),
+            (cluster.sentinel_port + 2 + servers.BUS, "s3", "KEYWARD_LOCAL_SENTINEL_PORT"),
+        ):
+            with socket.create_server((servers.HOST, taken)):
+                said = cluster.run("start", expect=1)
+            self.assertEqual(said.count("\n"), 1, said)
+            self.assertIn(f"port {taken}, needed by {needed_by}, is taken by another program; {variable}", said)
+            self.assertEqual(cluster.pids(), {})
+            self.assertFalse(os.path.exists(os.path.join(cluster.data, "cluster.conf")))
 
-    def test_wrong_options(self):
+    def test_what_was_started_is_ended_when_the_rest_does_not_start(self):
+        cluster = servers.LocalCluster(started=False)
+        self.addCleanup(cluster.close)
+        cluster.environment["KEYWARD_LOCAL_NODE_ARGS"] = "--maxmemory-policy nonsense"
+        said = cluster.run("start", expect=1)
+        self.assertIn("cluster.sh: n1", said)
+        self.assertIn("bad value for 'maxmemory-policy'", said)
+        self.assertIn("ended again: s1 s2 s3 n1", said)
+        self.assertEqual(cluster.pids(), {})
+        # Another number of shards is no contradiction: there is nothing yet.
+        cluster.environment["KEYWARD_LOCAL_NODE_ARGS"] = ""
+        cluster.run("start", "--replicas", "0")
+        self.assertEqual(sorted(cluster.pids()), ["n1", "s1", "s2", "s3"])
+
+    def test_wrong_words(self):
         for arguments, said in (
             (["start", "--nodes", "3"], "start has no option '--nodes'"),
+            (["stop", "n1"], "stop does not know 'n1'"),
+            (["status", "--yaml"], "status does not know '--yaml'"),
+            (["kill", "n1", "n2"], "kill does not know 'n2'"),
+            (["kill", "n9"], "kill needs one of s1 s2 s3 n1 n2 n3, or primary"),
+            (["restart"], "restart needs one of s1 s2 s3 n1 n2 n3, or primary"),
+            (["logs", "n9"], "logs does not know 'n9'"),
+            (["destroy", "--all"], "destroy does not know '--all'"),
+        ):
+            done = run_nowhere(*arguments)
+            lines = done.stderr.splitlines()
+            self.assertEqual((done.returncode, done.stdout, len(lines)), (2, "", 2), done.stderr)
+            self.assertIn(said, lines[0])
+            self.assertTrue(lines[1].startswith(f"usage: local/cluster.sh {arguments[0]}"), done.stderr)
+        for arguments, said in (
             (["start", "--mode", "single"], "--mode is cluster or sentinel"),
             (["start", "--shards", "x"], "'x' is not a number"),
             (["start", "--mode", "sentinel", "--shards", "2"], "one shard"),
-            (["kill", "n9"], "kill needs one of s1 s2 s3 n1 n2 n3"),
         ):
-            environment = {**os.environ, "KEYWARD_LOCAL_DATA": "/nonexistent/keyward"}
-            done = subprocess.run(
-                [servers.CLUSTER_SH, *arguments], env=environment, capture_output=True, text=True, timeout=60
-            )
+            done = run_nowhere(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1), done.stderr)
             self.assertIn(said, done.stderr)
+        for command in ("start", "stop", "status", "logs", "cli", "kill", "restart", "destroy"):
+            done = run_nowhere(command, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertTrue(done.stdout.startswith(f"usage: local/cluster.sh {command}"), done.stdout)
+
+
+def run_nowhere(*arguments):
+    environment = {**os.environ, "KEYWARD_LOCAL_DATA": "/nonexistent/keyward"}
+    return subprocess.run(
+        [servers.CLUSTER_SH, *arguments], env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def is_running(pid):

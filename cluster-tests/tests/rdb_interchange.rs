@@ -2,10 +2,12 @@
 //! afterwards, with the same types, contents, expiries and encodings.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster_tests::cluster::{Cluster, Mode, Shape};
+use cluster_tests::hosts::Hosts;
 use cluster_tests::interchange::{Keyspace, commands, copy_by_dump, differences, keyspace, run};
 use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
@@ -141,6 +143,72 @@ fn clients_read_the_database_as_a_file() {
     assert!(read.status.success(), "{read:?}");
     let theirs = with_file(&dir.join("valkey-server"), &file).unwrap();
     assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), true);
+}
+
+/// SYNC alone: the length, the file, and the end, for nothing follows.
+#[test]
+fn a_plain_sync_gets_the_file_by_its_length() {
+    let ours = Server::keyward(&[]).unwrap();
+    let (mut connection, _) = filled(&ours);
+    run(&mut connection, &[vec![b"SET".to_vec(), b"big".to_vec(), vec![b'x'; 3 << 20]]]).unwrap();
+    let expected = keyspace(&mut connection).unwrap();
+    let mut stream = std::net::TcpStream::connect(ours.addr()).unwrap();
+    stream.write_all(b"SYNC\r\n").unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    let reply = &reply[reply.iter().position(|b| *b != b'\n').unwrap()..];
+    let end = reply.iter().position(|b| *b == b'\n').unwrap();
+    let (line, file) = reply.split_at(end + 1);
+    assert_eq!(String::from_utf8_lossy(line), format!("${}\r\n", file.len()));
+    let path = ours.dir().join("synced.rdb");
+    std::fs::write(&path, file).unwrap();
+    let left = std::fs::read_dir(ours.dir())
+        .unwrap()
+        .flatten()
+        .filter(|f| f.file_name().to_string_lossy().starts_with("temp-"));
+    assert_eq!(left.count(), 0);
+    let again = with_file(&programs::keyward("keyward-node").unwrap(), &path).unwrap();
+    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), true);
+    // Who says that it is a replica would wait for more.
+    for introduction in ["REPLCONF listening-port 6380", "REPLCONF capa eof capa psync2"] {
+        let mut connection = connect(&ours);
+        connection.call(&introduction.split(' ').collect::<Vec<_>>()).unwrap();
+        let refused = connection.call(&["SYNC"]).unwrap().string();
+        assert!(refused.starts_with("ERR this node replicates to nodes of its own kind only"), "{refused}");
+    }
+}
+
+/// `valkey-cli --cluster backup`.
+#[test]
+fn a_backup_of_a_cluster_has_a_file_of_each_primary() {
+    let Some(dir) = programs::valkey_or_skip("valkey-cli --cluster backup") else { return };
+    let shape = Shape { shards: 2, nodes_per_shard: 1 };
+    let cluster = Cluster::start_shaped(Hosts::Loopback, Mode::Cluster, shape, None, &[]).unwrap();
+    for key in ["a", "b"] {
+        assert!((0..2).any(|node| {
+            let reply = cluster.ask(node, &["SET", key, "1"]);
+            reply.is_some_and(|reply| reply.text() == b"OK")
+        }));
+    }
+    let folder = TempDir::new().unwrap();
+    let backup = std::process::Command::new(dir.join("valkey-cli"))
+        .args(["--cluster", "backup", &cluster.nodes[0].addr()])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(backup.status.success(), "{backup:?}");
+    let files = std::fs::read_dir(folder.path()).unwrap().flatten().map(|f| f.path());
+    let (files, others): (Vec<_>, Vec<_>) =
+        files.partition(|f| f.extension().is_some_and(|extension| extension == "rdb"));
+    assert_eq!((files.len(), others.len()), (2, 1), "{files:?} {others:?}");
+    let sizes: Vec<i64> = files
+        .iter()
+        .map(|file| {
+            let theirs = with_file(&dir.join("valkey-server"), file).unwrap();
+            connect(&theirs).call(&["DBSIZE"]).unwrap().integer().unwrap()
+        })
+        .collect();
+    assert_eq!(sizes.iter().sum::<i64>(), 2);
 }
 
 #[test]
