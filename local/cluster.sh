@@ -668,7 +668,7 @@ kill_one() {
     echo "$name killed"
     return
   fi
-  echo "$name killed, which was the primary"
+  echo "$name killed, which was $([[ $shards == 1 ]] && echo the primary || echo a primary)"
   if ((replicas == 0)); then
     echo "it has no replica: its slots are not served until it is back (local/cluster.sh restart $name)"
   elif found=$(wait_for_line "this node serves as the primary"); then

@@ -333,6 +333,8 @@ pub fn table(report: &StatusReport, names: &Names) -> String {
 fn write_nodes(out: &mut String, nodes: &[NodeStatus], names: &Names) {
     let header = ["NODE", "ID", "ADDRESS", "ROLE", "STATE", "IN-SYNC", "LAST", "LAG", "KEYS", "ZONE"];
     let mut rows = vec![header.map(String::from).to_vec()];
+    let mut nodes: Vec<&NodeStatus> = nodes.iter().collect();
+    nodes.sort_by_key(|node| node.name(names));
     for node in nodes {
         let in_sync = match (node.in_sync, node.restarted) {
             (true, true) => "restarted",

@@ -262,22 +262,39 @@ async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::Adm
 
 // ---------------------------------------------------------------- status
 
+/// The sentinels of the group, also those that have never said where they are: their port for clients is zero.
+fn members(sentinel: &Sentinel, topology: &Topology) -> BTreeMap<RaftId, SentinelAddress> {
+    let mut members = topology.sentinels.clone();
+    for founder in &sentinel.config.founders {
+        if members.values().any(|member| member.name == founder.name) {
+            continue;
+        }
+        let (name, host) = (founder.name.clone(), founder.host.clone());
+        let address = SentinelAddress { name, host, port: 0, bus_port: founder.bus_port };
+        members.entry(founder.id).or_insert(address);
+    }
+    members
+}
+
 /// As this sentinel sees it; if it leads a majority, it is what all agree on.
 async fn status(sentinel: &Sentinel) -> StatusReport {
     let topology = sentinel.current();
     let reports = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT).await;
+    let members = members(sentinel, &topology);
     // Not as they were half a second ago.
-    let asked =
-        topology.sentinels.keys().map(|id| async { (*id, watchdog::sentinel_answers(sentinel, *id).await) });
+    let asked = members.iter().map(|(id, member)| async {
+        let is_self = member.name == sentinel.config.options.name;
+        (*id, is_self || watchdog::sentinel_answers(sentinel, *id).await)
+    });
     let answering: BTreeMap<RaftId, bool> = join_all(asked).await.into_iter().collect();
     let up = answering.values().filter(|answers| **answers).count();
-    let majority = sentinel.is_leader() && topology.sentinels.len() / 2 < up.max(1);
+    let majority = sentinel.is_leader() && members.len() / 2 < up;
     let leader = sentinel.leader();
-    let sentinels = topology.sentinels.iter().map(|(id, s)| SentinelStatus {
+    let sentinels = members.iter().map(|(id, s)| SentinelStatus {
         id: *id,
         name: s.name.clone(),
         run_id: sentinel_run_id(*id, &s.name),
-        address: host_port(&s.host, s.port),
+        address: if s.port == 0 { "-".into() } else { host_port(&s.host, s.port) },
         bus_address: host_port(&s.host, s.bus_port),
         leader: majority && leader == Some(*id),
         up: answering.get(id).is_some_and(|answers| *answers),
