@@ -96,7 +96,7 @@ pub async fn execute(
                 (Ok(id), Ok(address)) => TopologyCommand::AnnounceSentinel { id, address },
                 _ => return Ok(line(Err("announce-sentinel takes an ID and an address".into()))),
             };
-            Ok(outcome(sentinel.propose(command).await?.map(|_| ())))
+            Ok(outcome(sentinel, sentinel.propose(command).await?.map(|_| ())))
         }
         (JOIN, [name, address]) => join(sentinel, name, address).await,
         (PROMOTE, [id, name]) => match id.parse() {
@@ -107,8 +107,9 @@ pub async fn execute(
     }
 }
 
-fn outcome(result: Result<(), Refusal>) -> rpc::AdminReply {
-    line(result.map(|()| "OK".into()).map_err(|refusal| refusal.to_string()))
+fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply {
+    let reason = |refusal: Refusal| sentinel.current().with_names(&refusal.to_string());
+    line(result.map(|()| "OK".into()).map_err(reason))
 }
 
 /// Publishes this sentinel's address, wherever the leader is.
@@ -203,6 +204,7 @@ async fn fail_over(
     let primary =
         after.shards.get(&shard.id).and_then(|s| s.primary.as_ref()).and_then(|id| after.nodes.get(id));
     let address = primary.map(|n| format!("{} at {}", n.id, host_port(&n.host, n.port)));
+    let result = result.map_err(|reason| after.with_names(&reason));
     Ok(line(
         result.map(|()| format!("OK, the primary is {}", address.unwrap_or_else(|| "not known yet".into()))),
     ))
@@ -217,7 +219,7 @@ async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply,
                 Ok(_) => info!(node = %node.id, "an operator has removed the node {}", node.address()),
                 Err(refusal) => info!("an operator wants to remove the node {}: {refusal}", node.address()),
             }
-            Ok(outcome(result.map(|_| ())))
+            Ok(outcome(sentinel, result.map(|_| ())))
         }
         Err(reason) => Ok(line(Err(reason))),
     }
@@ -257,7 +259,7 @@ async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::Adm
     sentinels.retain(|other, _| !replaced.contains(other));
     let before: Vec<String> = replaced.iter().map(RaftId::to_string).collect();
     warn!(id, before = before.join(" "), "the sentinel {name} takes its old place under its new ID");
-    Ok(outcome(sentinel.propose(TopologyCommand::SetSentinels { sentinels }).await?.map(|_| ())))
+    Ok(outcome(sentinel, sentinel.propose(TopologyCommand::SetSentinels { sentinels }).await?.map(|_| ())))
 }
 
 // ---------------------------------------------------------------- status

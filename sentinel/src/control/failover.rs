@@ -87,7 +87,7 @@ pub async fn fail_over_locked(
         let change = match case.decide(&answers) {
             Decision::Replace(change) => change,
             Decision::Keep { reason } => {
-                info!(%term, ?asked, "the primary of {name} stays: {reason}");
+                info!(%term, ?asked, "the primary of {name} stays: {}", topology.with_names(&reason));
                 return Ok(Err(reason));
             }
             Decision::Wait { reason } => return Ok(Err(reason)),
@@ -112,7 +112,10 @@ pub async fn fail_over_locked(
                 return Ok(Ok(()));
             }
             Err(refusal @ Refusal::StaleTerm { .. }) => return Ok(Err(refusal.to_string())),
-            Err(refusal) => info!(%term, "{name} has changed meanwhile ({refusal}): asking again"),
+            Err(refusal) => {
+                let reason = topology.with_names(&refusal.to_string());
+                info!(%term, "{name} has changed meanwhile ({reason}): asking again");
+            }
         }
     }
     Ok(Err("the shard keeps changing: try again".into()))

@@ -95,6 +95,7 @@ impl ControlService {
     /// To somebody who knows the topology `known`.
     fn reply(&self, result: Result<(), impl Display>, known: Option<&rpc::TopologyKey>) -> rpc::ChangeReply {
         let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let reason = self.sentinel.current().with_names(&reason);
         let (update, _) = self.sentinel.update_for(publication::known(known).as_ref());
         rpc::ChangeReply { accepted: result.is_ok(), reason, update: Some(update), challenge: 0 }
     }
@@ -170,9 +171,10 @@ impl ControlService {
             if let Some(reason) = self.objection(&shard, term, nodes).await {
                 info!(
                     %term,
-                    "the in-sync set of {} stays as it is, not without {}: {reason}",
+                    "the in-sync set of {} stays as it is, not without {}: {}",
                     topology.shard_name(&shard),
-                    topology.node_names(nodes)
+                    topology.node_names(nodes),
+                    topology.with_names(&reason)
                 );
                 return Ok(self.reply(Err::<(), _>(reason), request.known.as_ref()));
             }
@@ -195,9 +197,10 @@ impl ControlService {
             ),
             Err(refusal) => info!(
                 %term,
-                "{} does not go on {}: {refusal}",
+                "{} does not go on {}: {}",
                 topology.shard_name(&shard),
-                change.describe(&topology)
+                change.describe(&topology),
+                topology.with_names(&refusal.to_string())
             ),
         }
         Ok(self.reply(result.map(|_| ()), request.known.as_ref()))

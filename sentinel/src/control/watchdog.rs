@@ -200,7 +200,7 @@ fn note_waiting(
         return;
     };
     if waiting.get(&shard) != Some(&reason) {
-        warn!("no failover of {} yet: {reason}", topology.shard_name(&shard));
+        warn!("no failover of {} yet: {}", topology.shard_name(&shard), topology.with_names(&reason));
         waiting.insert(shard, reason);
     }
 }
