@@ -33,9 +33,23 @@ pub struct Waiter {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Served(Served),
-    /// Given up, or its reply is taken.
+    Ended(End),
+    /// Given up, or its end was noticed.
     Over,
+}
+
+/// How a wait ends for which the connection is not the reason.
+#[derive(Debug)]
+pub enum End {
+    Served(Served),
+    Unblocked(Unblock),
+}
+
+/// How CLIENT UNBLOCK ends a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unblock {
+    Timeout,
+    Error,
 }
 
 /// What a waiter gets.
@@ -71,7 +85,7 @@ impl Waiter {
         }
         match serve() {
             Some(served) => {
-                *state = State::Served(served);
+                *state = State::Ended(End::Served(served));
                 self.wake.notify_one();
                 false
             }
@@ -79,22 +93,33 @@ impl Waiter {
         }
     }
 
-    /// The reply, if there is one by now.
-    pub fn take_reply(&self) -> Option<Served> {
+    /// CLIENT UNBLOCK: from now on it is not served. Whether it was still waiting.
+    pub fn unblock(&self, how: Unblock) -> bool {
         let mut state = self.state.lock();
-        if !matches!(*state, State::Served(_)) {
+        let waits = matches!(*state, State::Waiting);
+        if waits {
+            *state = State::Ended(End::Unblocked(how));
+            self.wake.notify_one();
+        }
+        waits
+    }
+
+    /// How the wait has ended, if it has.
+    pub fn take_end(&self) -> Option<End> {
+        let mut state = self.state.lock();
+        if !matches!(*state, State::Ended(_)) {
             return None;
         }
         match std::mem::replace(&mut *state, State::Over) {
-            State::Served(served) => Some(served),
+            State::Ended(end) => Some(end),
             State::Waiting | State::Over => None,
         }
     }
 
-    /// Stops waiting; returns the reply if it was just served.
-    pub fn give_up(&self) -> Option<Served> {
+    /// Stops waiting; returns how the wait has just ended for another reason, if it has.
+    pub fn give_up(&self) -> Option<End> {
         match std::mem::replace(&mut *self.state.lock(), State::Over) {
-            State::Served(served) => Some(served),
+            State::Ended(end) => Some(end),
             State::Waiting | State::Over => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::blocking::Waiter;
+use crate::blocking::{Unblock, Waiter};
 use crate::command::table::Row;
 use crate::keyspace::DbIndex;
 
@@ -37,14 +37,6 @@ pub struct Description {
     pub no_touch: bool,
     pub blocked: bool,
     pub capa_redirect: bool,
-}
-
-/// How CLIENT UNBLOCK ends a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Unblock {
-    Timeout = 1,
-    Error = 2,
 }
 
 /// A message from another thread.
@@ -78,7 +70,6 @@ pub struct Client {
     has_pushes: AtomicBool,
     killed: AtomicBool,
     close_after_reply: AtomicBool,
-    unblock: AtomicU8,
     /// What the client waits for, for CLIENT UNBLOCK.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
     pub query_buffer_len: AtomicUsize,
@@ -105,7 +96,6 @@ impl Client {
             has_pushes: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             close_after_reply: AtomicBool::new(false),
-            unblock: AtomicU8::new(0),
             waiter: Mutex::default(),
             query_buffer_len: AtomicUsize::new(0),
             output_buffer_len: AtomicUsize::new(0),
@@ -135,20 +125,26 @@ impl Client {
         now.since(Monotonic::from_nanos(self.last_interaction.load(Ordering::Relaxed)))
     }
 
-    /// Queues a message; a client that does not read is closed when more than `limit_bytes` wait (0: no limit).
-    pub fn push(&self, push: Push, limit_bytes: usize) {
+    /// Queues a message. False: more than `limit_bytes` (0: no limit) would wait, and the client is closed because it
+    /// does not read.
+    #[must_use]
+    pub fn push(&self, push: Push, limit_bytes: usize) -> bool {
         let mut pushes = self.pushes.lock();
         pushes.len_bytes += push.message.len();
-        if limit_bytes != 0 && limit_bytes < pushes.len_bytes {
-            pushes.queue.clear();
+        let waiting = pushes.len_bytes + self.output_buffer_len.load(Ordering::Relaxed);
+        if limit_bytes != 0 && limit_bytes < waiting {
+            let dropped = std::mem::take(&mut pushes.queue);
             drop(pushes);
+            drop(dropped);
             tracing::warn!(client = self.id, "closed: it does not read its messages fast enough");
-            return self.kill();
+            self.kill();
+            return false;
         }
         pushes.queue.push_back(push);
         self.has_pushes.store(true, Ordering::Release);
         drop(pushes);
         self.wake.notify_one();
+        true
     }
 
     /// About what it takes, with what it has sent and what it has not yet received.
@@ -192,20 +188,8 @@ impl Client {
 
     /// Ends a blocking command; whether the client was blocked.
     pub fn unblock(&self, how: Unblock) -> bool {
-        if self.waiter.lock().is_none() {
-            return false;
-        }
-        self.unblock.store(how as u8, Ordering::Release);
-        self.wake.notify_one();
-        true
-    }
-
-    pub fn take_unblock(&self) -> Option<Unblock> {
-        match self.unblock.swap(0, Ordering::AcqRel) {
-            1 => Some(Unblock::Timeout),
-            2 => Some(Unblock::Error),
-            _ => None,
-        }
+        let waiter = self.waiter.lock().clone();
+        waiter.is_some_and(|waiter| waiter.unblock(how))
     }
 
     #[inline]
@@ -252,6 +236,7 @@ impl Clients {
         }
     }
 
+    /// Connections that are open, of killed clients too.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -260,11 +245,13 @@ impl Clients {
         self.len() == 0
     }
 
+    /// A client that has not been killed: who killed one finds it gone, although its own thread closes it later.
     pub fn get(&self, id: u64) -> Option<Arc<Client>> {
-        self.clients.lock().get(&id).cloned()
+        self.clients.lock().get(&id).filter(|client| !client.is_killed()).cloned()
     }
 
+    /// All but those that were killed: see [`Clients::get`].
     pub fn all(&self) -> Vec<Arc<Client>> {
-        self.clients.lock().values().cloned().collect()
+        self.clients.lock().values().filter(|client| !client.is_killed()).cloned().collect()
     }
 }

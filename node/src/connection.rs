@@ -36,8 +36,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::blocking::{Served, Waiter};
-use crate::clients::{Client, Unblock};
+use crate::blocking::{End, Served, Unblock, Waiter};
+use crate::clients::Client;
 use crate::clock;
 use crate::command::OnTimeout;
 use crate::execute::{BatchEnd, Stop, timeout_reply};
@@ -239,6 +239,12 @@ impl Connection {
                 woken.end_of_stream = received == 0;
                 ready = true;
                 self.thread.count_read(&self.client, received);
+                // Whoever caused this client to send something may have had a reply before: what that reply speaks of,
+                // a message to this client or its end, comes first.
+                if self.client.is_killed() {
+                    return Poll::Ready(Ok(woken));
+                }
+                self.take_pushes();
                 if self.input.is_empty() && self.stall.is_none() && !self.closing {
                     let received = buffer.filled();
                     let consumed = self.execute_buffer(received)?;
@@ -607,9 +613,8 @@ impl Connection {
                 timer
             }
             Stall::Blocked { waiter, on_timeout, found_nothing } => {
-                let unblocked = self.client.take_unblock();
                 let (waiter, on_timeout, found_nothing) = (Arc::clone(waiter), *on_timeout, *found_nothing);
-                return self.check_blocked(&waiter, on_timeout, found_nothing, timer, unblocked);
+                return self.check_blocked(&waiter, on_timeout, found_nothing, timer);
             }
             Stall::WaitReplicas { index, replicas, deadline } => {
                 let holding = self.thread.server().replicas_holding(*index) as u64;
@@ -663,33 +668,25 @@ impl Connection {
         on_timeout: OnTimeout,
         found_nothing: Observed,
         timer: bool,
-        unblocked: Option<Unblock>,
     ) -> io::Result<()> {
-        let gives_up = timer || unblocked.is_some();
-        let served = if gives_up { waiter.give_up() } else { waiter.take_reply() };
+        let end = if timer { waiter.give_up() } else { waiter.take_end() };
         let version = self.session.version;
-        match served {
-            Some(served) => {
+        match end {
+            Some(End::Served(served)) => {
                 self.session.last_write = self.session.last_write.max(served.depends_on);
                 if !self.session.stall_is_muted {
                     let Served { reply, depends_on, needs_lease, generation } = served;
                     self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
                 }
             }
-            None if gives_up => {
+            Some(End::Unblocked(Unblock::Error)) => {
                 self.thread.executor.borrow().forget_waiter(waiter);
-                if unblocked == Some(Unblock::Error) {
-                    let mut out = BytesMut::new();
-                    ReplyWriter::new(&mut out, version)
-                        .error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-                    self.answer_stall(&out);
-                } else if !self.session.stall_is_muted {
-                    // That the key was empty may be the work of a write that is not committed.
-                    let Observed { depends_on, needs_lease, generation } = found_nothing;
-                    let reply = timeout_reply(on_timeout, version);
-                    self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
-                }
+                let mut out = BytesMut::new();
+                ReplyWriter::new(&mut out, version).error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                self.answer_stall(&out);
             }
+            Some(End::Unblocked(Unblock::Timeout)) => self.answer_timeout(waiter, on_timeout, found_nothing),
+            None if timer => self.answer_timeout(waiter, on_timeout, found_nothing),
             None if self.thread.is_demoted() => {
                 // The node is not the primary any more: the client has to ask the new one.
                 waiter.give_up();
@@ -707,6 +704,17 @@ impl Connection {
         self.client.description.lock().blocked = false;
         self.end_stall();
         Ok(())
+    }
+
+    /// The reply of a wait that found nothing to its end.
+    fn answer_timeout(&mut self, waiter: &Arc<Waiter>, on_timeout: OnTimeout, found_nothing: Observed) {
+        self.thread.executor.borrow().forget_waiter(waiter);
+        if !self.session.stall_is_muted {
+            // That the key was empty may be the work of a write that is not committed.
+            let Observed { depends_on, needs_lease, generation } = found_nothing;
+            let reply = timeout_reply(on_timeout, self.session.version);
+            self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
+        }
     }
 
     /// The reply that ends a stall, unless CLIENT REPLY leaves it out.

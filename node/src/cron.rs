@@ -127,7 +127,8 @@ fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: Mono
     closed
 }
 
-/// `maxmemory-clients`: closes the clients that take most until all together take less.
+/// `maxmemory-clients`: closes the clients that take most until all together take less. What those take that were
+/// closed before is on its way to be freed.
 fn limit_clients(server: &Server, limit: usize, stats: &ThreadStats) {
     if limit == 0 {
         return;
@@ -138,7 +139,7 @@ fn limit_clients(server: &Server, limit: usize, stats: &ThreadStats) {
     if total <= limit {
         return;
     }
-    clients.retain(|(_, client)| !client.is_killed() && !client.description.lock().no_evict);
+    clients.retain(|(_, client)| !client.description.lock().no_evict);
     clients.sort_unstable_by_key(|(bytes, _)| *bytes);
     while limit < total
         && let Some((bytes, client)) = clients.pop()

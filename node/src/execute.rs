@@ -738,7 +738,18 @@ impl Executor {
                 }
             }
         }
+        // Before anybody can see what they tell of.
+        if keys.has_events() {
+            self.publish_events(keys, progress.depends_on);
+        }
         keys.unlock();
+    }
+
+    #[cold]
+    fn publish_events(&self, keys: &mut Keys<'_>, depends_on: u64) {
+        for event in keys.take_events() {
+            self.server.publish_event(&event, depends_on, &self.settings);
+        }
     }
 
     /// Appends the effects of what has run, if there are any; returns their index.
@@ -803,9 +814,6 @@ impl Executor {
             for key in keys.take_ready() {
                 self.serve_waiters(&key, keys, progress);
             }
-        }
-        for event in keys.take_events() {
-            self.server.publish_event(&event, progress.depends_on, &self.settings);
         }
     }
 
@@ -1113,10 +1121,8 @@ impl Executor {
     /// any.
     fn commit_own(&self, keys: &mut Keys<'_>) -> Option<u64> {
         let index = self.append(keys);
+        self.publish_events(keys, index.unwrap_or(0));
         keys.unlock();
-        for event in keys.take_events() {
-            self.server.publish_event(&event, index.unwrap_or(0), &self.settings);
-        }
         self.stats.changes.add(keys.take_dirty());
         index
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use keyward_proto::resp::{ReplyWriter, Version};
@@ -23,7 +24,18 @@ struct Subscriber {
     version: Version,
 }
 
-type Channels = BTreeMap<Box<[u8]>, BTreeMap<u64, Subscriber>>;
+/// By the IDs of their clients.
+type Subscribers = BTreeMap<u64, Subscriber>;
+type Channels = BTreeMap<Box<[u8]>, Subscribers>;
+
+/// The subscribers that have not been killed: their own threads remove them later.
+fn live(subscribers: &Subscribers) -> impl Iterator<Item = &Subscriber> {
+    subscribers.values().filter(|s| !s.client.is_killed())
+}
+
+fn is_live(subscribers: &Subscribers) -> bool {
+    live(subscribers).next().is_some()
+}
 
 /// What a subscription is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +51,8 @@ pub struct PubSub {
     channels: [Mutex<Channels>; PARTS],
     sharded: [Mutex<Channels>; PARTS],
     patterns: RwLock<Channels>,
+    /// Subscribers that were closed because they did not read.
+    pub disconnections: AtomicU64,
 }
 
 impl Default for PubSub {
@@ -47,6 +61,7 @@ impl Default for PubSub {
             channels: std::array::from_fn(|_| Mutex::default()),
             sharded: std::array::from_fn(|_| Mutex::default()),
             patterns: RwLock::default(),
+            disconnections: AtomicU64::new(0),
         }
     }
 }
@@ -121,12 +136,7 @@ impl PubSub {
         let kind: &[u8] = if sharded { b"smessage" } else { b"message" };
         let parts = if sharded { &self.sharded } else { &self.channels };
         if let Some(subscribers) = self.part(parts, channel).lock().get(channel) {
-            let mut encoded = Encoded::default();
-            for s in subscribers.values() {
-                let message = encoded.get(s.version, &[kind, channel, payload]);
-                s.client.push(Push { message, depends_on }, limit_bytes);
-                receivers += 1;
-            }
+            receivers += self.send(subscribers, &[kind, channel, payload], depends_on, limit_bytes);
         }
         if sharded {
             return receivers;
@@ -135,12 +145,28 @@ impl PubSub {
             if !keyward_proto::glob::matches(pattern, channel) {
                 continue;
             }
-            let mut encoded = Encoded::default();
-            for s in subscribers.values() {
-                let message = encoded.get(s.version, &[b"pmessage", pattern, channel, payload]);
-                s.client.push(Push { message, depends_on }, limit_bytes);
-                receivers += 1;
+            let parts: [&[u8]; 4] = [b"pmessage", pattern, channel, payload];
+            receivers += self.send(subscribers, &parts, depends_on, limit_bytes);
+        }
+        receivers
+    }
+
+    /// Queues one message, which they share, for these subscribers; returns their number.
+    fn send(
+        &self,
+        subscribers: &Subscribers,
+        parts: &[&[u8]],
+        depends_on: u64,
+        limit_bytes: usize,
+    ) -> usize {
+        let mut encoded = Encoded::default();
+        let mut receivers = 0;
+        for s in live(subscribers) {
+            let message = encoded.get(s.version, parts);
+            if !s.client.push(Push { message, depends_on }, limit_bytes) {
+                self.disconnections.fetch_add(1, Ordering::Relaxed);
             }
+            receivers += 1;
         }
         receivers
     }
@@ -190,22 +216,26 @@ impl PubSub {
         let matches = |c: &[u8]| pattern.is_none_or(|p| keyward_proto::glob::matches(p, c));
         parts
             .iter()
-            .flat_map(|p| p.lock().keys().filter(|c| matches(c)).cloned().collect::<Vec<_>>())
+            .flat_map(|p| {
+                let channels = p.lock();
+                let wanted = channels.iter().filter(|(name, s)| matches(name) && is_live(s));
+                wanted.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+            })
             .collect()
     }
 
     pub fn subscriber_count(&self, sharded: bool, channel: &[u8]) -> usize {
         let parts = if sharded { &self.sharded } else { &self.channels };
-        self.part(parts, channel).lock().get(channel).map_or(0, BTreeMap::len)
+        self.part(parts, channel).lock().get(channel).map_or(0, |s| live(s).count())
     }
 
     pub fn pattern_count(&self) -> usize {
-        self.patterns.read().len()
+        self.patterns.read().values().filter(|s| is_live(s)).count()
     }
 
     /// Channels with at least one subscriber.
     pub fn channel_count(&self, sharded: bool) -> usize {
         let parts = if sharded { &self.sharded } else { &self.channels };
-        parts.iter().map(|p| p.lock().len()).sum()
+        parts.iter().map(|p| p.lock().values().filter(|s| is_live(s)).count()).sum()
     }
 }

@@ -318,6 +318,7 @@ impl Server {
         self.stats.reset();
         self.memory.reset_stats();
         self.reclaim.reset_stats();
+        self.pubsub.disconnections.store(0, Ordering::Relaxed);
         self.auth_failures.store(0, Ordering::Relaxed);
     }
 

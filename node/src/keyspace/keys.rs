@@ -317,6 +317,11 @@ impl<'a> Keys<'a> {
         self.notify = classes;
     }
 
+    #[inline]
+    pub fn has_events(&mut self) -> bool {
+        !self.events.get_mut().is_empty()
+    }
+
     /// Keyspace events of the finished command.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(self.events.get_mut())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
-use crate::clients::Unblock;
+use crate::blocking::Unblock;
 use crate::clock;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help, parse_i64_arg};
 use crate::session::ReplyMode;

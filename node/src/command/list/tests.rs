@@ -1,5 +1,6 @@
 //! Replies and effects of list commands; waiting.
 
+use crate::blocking::End;
 use crate::execute::Stop;
 use crate::testing::{TestNode, check, check_on};
 
@@ -108,7 +109,7 @@ fn who_waits_is_served_in_order_by_what_arrives() {
         .iter()
         .map(|node| match &node.stop {
             Some(Stop::Blocked { waiter, .. }) => {
-                let served = waiter.take_reply().expect("it was served");
+                let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
                 String::from_utf8_lossy(&served.reply).into_owned()
             }
             other => panic!("{other:?}"),
@@ -117,6 +118,25 @@ fn who_waits_is_served_in_order_by_what_arrives() {
     assert_eq!(replies, ["*2\r\n$1\r\nq\r\n$1\r\n1\r\n", "$1\r\n2\r\n", "*2\r\n$1\r\nr\r\n$1\r\n2\r\n"]);
     assert_eq!(pusher.effects(), ["RPUSH q 1 2 3", "LPOP q", "LPOP q", "RPUSH r 2", "LPOP r"]);
     check_on(&mut pusher, &[("LRANGE q 0 -1", "*1\r\n$1\r\n3\r\n"), ("LLEN r", ":0\r\n")]);
+}
+
+#[test]
+fn who_was_unblocked_or_killed_is_not_served_any_more() {
+    for end in ["CLIENT UNBLOCK", "CLIENT KILL ID"] {
+        let mut pusher = TestNode::new();
+        let mut waiting = pusher.another_client();
+        assert_eq!(waiting.run("BLPOP q 0"), "");
+        let id = waiting.session.client.id;
+        assert_eq!(pusher.run(&format!("{end} {id}")), ":1\r\n");
+        check_on(
+            &mut pusher,
+            &[
+                (&format!("{end} {id}"), ":0\r\n"),
+                ("RPUSH q 1", ":1\r\n"),
+                ("LRANGE q 0 -1", "*1\r\n$1\r\n1\r\n"),
+            ],
+        );
+    }
 }
 
 #[test]

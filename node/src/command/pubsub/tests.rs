@@ -57,6 +57,42 @@ fn confirmations_are_sent_even_without_replies() {
 }
 
 #[test]
+fn a_killed_subscriber_is_none() {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    node.run("SUBSCRIBE a");
+    node.run("PSUBSCRIBE a*");
+    assert_eq!(other.run("PUBLISH a x"), ":2\r\n");
+    assert_eq!(other.run(&format!("CLIENT KILL ID {}", node.session.client.id)), ":1\r\n");
+    for (request, reply) in [
+        ("PUBLISH a x", ":0\r\n"),
+        ("PUBSUB NUMSUB a", "*2\r\n$1\r\na\r\n:0\r\n"),
+        ("PUBSUB CHANNELS", "*0\r\n"),
+        ("PUBSUB NUMPAT", ":0\r\n"),
+    ] {
+        assert_eq!(other.run(request), reply, "{request}");
+    }
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_and_counted() {
+    let limit = ["--client-output-buffer-limit", "pubsub 32kb 0 0"];
+    let mut node = TestNode::with_arguments(&limit);
+    let mut other = node.another_client();
+    node.run("SUBSCRIBE a");
+    let publish = format!("PUBLISH a {}", "x".repeat(20_000));
+    assert_eq!(other.run(&publish), ":1\r\n");
+    assert!(!node.session.client.is_killed());
+    assert_eq!(other.run(&publish), ":1\r\n");
+    assert!(node.session.client.is_killed());
+    assert_eq!(other.run(&publish), ":0\r\n");
+    let stats = |node: &mut TestNode| node.run("INFO stats");
+    assert!(stats(&mut other).contains("client_output_buffer_limit_disconnections:1\r\n"));
+    other.run("CONFIG RESETSTAT");
+    assert!(stats(&mut other).contains("client_output_buffer_limit_disconnections:0\r\n"));
+}
+
+#[test]
 fn reset_ends_all_subscriptions() {
     let mut node = TestNode::new();
     let mut other = node.another_client();

@@ -128,7 +128,7 @@ fn a_waiting_client_gets_what_another_adds() {
     assert_eq!(node.run("BZPOPMIN z 0"), "");
     let Some(crate::execute::Stop::Blocked { waiter, .. }) = &node.stop else { panic!("it waits") };
     check_on(&mut other, &[("ZADD z 2 b 1 a", ":2\r\n"), ("ZRANGE z 0 -1", "*1\r\n$1\r\nb\r\n")]);
-    let served = waiter.take_reply().expect("it was served");
+    let Some(crate::blocking::End::Served(served)) = waiter.take_end() else { panic!("it was served") };
     assert_eq!(&*served.reply, b"*3\r\n$1\r\nz\r\n$1\r\na\r\n$1\r\n1\r\n");
 }
 

@@ -11,8 +11,9 @@ pub(super) fn clients(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     ctx.session.describe();
     let (mut blocked, mut pubsub, mut watching, mut watched, mut waiting_keys) = (0, 0, 0, 0, 0);
-    let (mut input_max, mut output_max) = (0, 0);
+    let (mut connected, mut input_max, mut output_max) = (0, 0, 0);
     for client in server.clients.all() {
+        connected += 1;
         let d = client.description.lock();
         blocked += usize::from(d.blocked);
         pubsub += usize::from(d.channels + d.patterns + d.sharded > 0);
@@ -31,7 +32,7 @@ pub(super) fn clients(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         (_, false) => "all",
     };
     lines.fields(&[
-        ("connected_clients", &server.clients.len()),
+        ("connected_clients", &connected),
         ("cluster_connections", &0),
         ("maxclients", &server.settings().maxclients),
         ("client_recent_max_input_buffer", &input_max),
@@ -122,7 +123,10 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("io_threaded_total_prefetch_batches", &0),
         ("io_threaded_total_prefetch_entries", &0),
         ("client_query_buffer_limit_disconnections", &sum(|t| &t.query_buffer_disconnections)),
-        ("client_output_buffer_limit_disconnections", &sum(|t| &t.output_buffer_disconnections)),
+        (
+            "client_output_buffer_limit_disconnections",
+            &(sum(|t| &t.output_buffer_disconnections) + server.pubsub.disconnections.load(Ordering::Relaxed)),
+        ),
         ("reply_buffer_shrinks", &0),
         ("reply_buffer_expands", &0),
         ("eventloop_cycles", &0),
