@@ -19,7 +19,8 @@ fn a_message_is_there_before_the_reply_of_what_published_it() {
     let mut publisher = connect();
     let mut subscribers: Vec<Connection> = (0..3).map(|_| connect()).collect();
     for subscriber in &mut subscribers {
-        for (command, channel) in [("SUBSCRIBE", "a"), ("SSUBSCRIBE", "s"), ("SUBSCRIBE", "__keyspace@0__:k")] {
+        for (command, channel) in [("SUBSCRIBE", "a"), ("SSUBSCRIBE", "s"), ("SUBSCRIBE", "__keyspace@0__:k")]
+        {
             subscriber.call(&[command, channel]).unwrap();
         }
     }

@@ -8,9 +8,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use keyward_proto::resp::Version;
 use keyward_proto::resp::request::OwnedArgs;
+use keyward_proto::resp::{Output, Version};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -55,7 +54,7 @@ pub enum Unblock {
 /// What a waiter gets.
 #[derive(Debug)]
 pub struct Served {
-    pub reply: Bytes,
+    pub reply: Output,
     /// The reply leaves when this index is committed.
     pub depends_on: u64,
     /// The lease was not seen to be valid after the execution.

@@ -19,7 +19,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
-use keyward_proto::resp::{Batch, Limits, ProtocolError, ReplyWriter, RequestReader, Version};
+use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_proto::time::Monotonic;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -40,6 +40,7 @@ use crate::blocking::{End, Served, Unblock, Waiter};
 use crate::clients::Client;
 use crate::clock;
 use crate::command::OnTimeout;
+use crate::config::OutputLimit;
 use crate::execute::{BatchEnd, Stop, timeout_reply};
 use crate::gate::Released;
 use crate::io::IoThread;
@@ -48,10 +49,21 @@ use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
 const BATCH_MAX: usize = 128;
+/// Nothing more is executed for a client while so much waits for it: it has to read first.
+const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// How much a client may send ahead that does not read. Then it is executed after all, because a client may read
+/// nothing before it has sent everything.
+const UNREAD_INPUT_BYTES: usize = 32 << 20;
 /// A client that does not read its replies is not read from beyond this.
-const OUTPUT_PAUSE_BYTES: usize = 256 << 20;
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
+/// What may wait for a client that has not authenticated.
+const STRANGER_OUTPUT_BYTES_MAX: usize = 1 << 10;
+/// What `client-output-buffer-limit` does not count: so much fits into the fixed buffer that a client has in Valkey.
+const UNCOUNTED_OUTPUT_BYTES: usize = 16 << 10;
 /// How much a stalled client may send ahead.
 const STALLED_INPUT_BYTES: usize = 1 << 20;
+/// Pieces of output that one call writes.
+const WRITTEN_PIECES: usize = 64;
 /// How often WAIT looks at what the replicas hold.
 const WAIT_POLL: Duration = Duration::from_millis(1);
 /// How long a connection waits at least for the end of CLIENT PAUSE.
@@ -68,7 +80,7 @@ const KEPT_BUFFER_BYTES: usize = 64 << 10;
 /// Replies that wait.
 #[derive(Debug)]
 struct HeldReply {
-    bytes: BytesMut,
+    bytes: Output,
     depends_on: LogIndex,
     needs_lease: bool,
     generation: u64,
@@ -117,7 +129,7 @@ struct Connection {
     /// Bytes that are not executed yet.
     input: BytesMut,
     /// Replies that may leave but that the socket has not taken.
-    output: BytesMut,
+    output: Output,
     held: VecDeque<HeldReply>,
     held_len_bytes: usize,
     stall: Option<Stall>,
@@ -127,10 +139,14 @@ struct Connection {
     patience: Option<Monotonic>,
     /// It has waited as long as it may.
     waited: bool,
+    /// Requests wait in `input` until the client has read.
+    paused: bool,
     /// Close when all replies have left.
     closing: bool,
     /// The client may be sending still, and shall be able to read why the connection ends.
     lingers: bool,
+    /// The client has left: replies go nowhere.
+    gone: bool,
 }
 
 /// What woke the connection.
@@ -152,24 +168,38 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
         session,
         reader: RequestReader::default(),
         input: BytesMut::new(),
-        output: BytesMut::new(),
+        output: Output::default(),
         held: VecDeque::new(),
         held_len_bytes: 0,
         stall: None,
         timer: None,
         patience: None,
         waited: false,
+        paused: false,
         closing: false,
         lingers: false,
+        gone: false,
     };
     let ended = connection.run().await;
-    connection.end_session();
-    if let Err(error) = ended {
+    if let Err(error) = &ended {
         tracing::trace!(client = connection.client.id, %error, "connection ended");
-    } else if !connection.client.is_killed() && (connection.lingers || !connection.input.is_empty()) {
+        connection.closing |= error.kind() == io::ErrorKind::ConnectionAborted;
+    }
+    connection.execute_unread();
+    connection.end_session();
+    let stays = ended.is_ok() && !connection.client.is_killed();
+    if stays && (connection.lingers || !connection.input.is_empty()) {
         linger(&mut connection.stream).await;
     }
     connection.thread.server().clients.remove(connection.client.id);
+}
+
+/// How many bytes may wait for a client.
+fn output_bytes_max(limit: OutputLimit) -> usize {
+    match limit.hard_bytes {
+        0 => usize::MAX,
+        limit => limit.saturating_add(UNCOUNTED_OUTPUT_BYTES),
+    }
 }
 
 impl Connection {
@@ -178,7 +208,7 @@ impl Connection {
         let mut notified = Box::pin(wake.notified());
         loop {
             let woken = std::future::poll_fn(|cx| self.poll(cx, notified.as_mut(), &wake)).await?;
-            if self.client.is_killed() {
+            if self.client.is_killed() || self.gone {
                 return Ok(());
             }
             if woken.end_of_stream && woken.received == 0 {
@@ -187,7 +217,10 @@ impl Connection {
             self.check_stall(woken.timer)?;
             self.take_pushes();
             self.drop_lost_shard_channels();
-            self.execute()?;
+            self.execute();
+            if self.gone {
+                return Ok(());
+            }
             self.release()?;
             self.flush()?;
             if self.closing && self.output.is_empty() && self.held.is_empty() {
@@ -218,7 +251,7 @@ impl Connection {
             ready = true;
         }
         if !self.output.is_empty() {
-            while let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+            while let Poll::Ready(written) = self.poll_write(cx) {
                 let written = written?;
                 self.thread.count_written(&self.client, written);
                 self.output.advance(written);
@@ -227,6 +260,7 @@ impl Connection {
                     break;
                 }
             }
+            ready |= self.ends_pause();
         }
         if self.reads() {
             let thread = Rc::clone(&self.thread);
@@ -245,9 +279,9 @@ impl Connection {
                     return Poll::Ready(Ok(woken));
                 }
                 self.take_pushes();
-                if self.input.is_empty() && self.stall.is_none() && !self.closing {
+                if self.input.is_empty() && self.stall.is_none() && !self.closing && !self.pauses() {
                     let received = buffer.filled();
-                    let consumed = self.execute_buffer(received)?;
+                    let consumed = self.execute_buffer(received);
                     self.input.extend_from_slice(&received[consumed..]);
                 } else {
                     self.input.extend_from_slice(buffer.filled());
@@ -269,37 +303,101 @@ impl Connection {
         }
     }
 
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        match self.output.as_one_slice() {
+            Some(bytes) => stream.poll_write(cx, bytes),
+            None => {
+                let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
+                let count = self.output.slices(&mut slices);
+                stream.poll_write_vectored(cx, &slices[..count])
+            }
+        }
+    }
+
     fn reads(&self) -> bool {
         let input_max = if self.stall.is_some() { STALLED_INPUT_BYTES } else { usize::MAX };
-        self.input.len() < input_max
-            && self.output.len() + self.held_len_bytes < OUTPUT_PAUSE_BYTES
-            && !self.closing
+        self.input.len() < input_max && self.waiting_bytes() < OUTPUT_BYTES_MAX && !self.closing
+    }
+
+    /// Bytes of replies and messages that have not left.
+    fn waiting_bytes(&self) -> usize {
+        self.output.len() + self.held_len_bytes
+    }
+
+    /// Whether the client has to read before more is executed for it. Up to a limit that the operator has set it need
+    /// not: it is closed there.
+    fn is_paused(&self) -> bool {
+        let waiting = self.waiting_bytes();
+        if waiting < OUTPUT_PAUSE_BYTES {
+            return false;
+        }
+        let limit = self.output_limit();
+        let allowed = if limit.hard_bytes == 0 { limit.soft_bytes } else { output_bytes_max(limit) };
+        let sent_max = self.thread.read_settings(|s| s.query_buffer_limit / 2).min(UNREAD_INPUT_BYTES);
+        allowed < waiting && (self.input.len() < sent_max || OUTPUT_BYTES_MAX <= waiting)
+    }
+
+    /// As [`Connection::is_paused`]; remembers that requests wait for the end of that.
+    fn pauses(&mut self) -> bool {
+        let pauses = self.is_paused();
+        self.paused |= pauses;
+        pauses
+    }
+
+    /// Whether requests have waited for the client to read, and it has.
+    fn ends_pause(&mut self) -> bool {
+        let ends = self.paused && !self.is_paused();
+        self.paused &= !ends;
+        ends
+    }
+
+    fn output_limit(&self) -> OutputLimit {
+        let subscribes = !self.session.subscriptions.is_empty();
+        self.thread.read_settings(|s| if subscribes { s.output_limit_pubsub } else { s.output_limit_normal })
     }
 
     /// Executes what is left over from earlier reads.
-    fn execute(&mut self) -> io::Result<()> {
-        if self.input.is_empty() || self.stall.is_some() || self.closing {
-            return Ok(());
+    fn execute(&mut self) {
+        if self.input.is_empty() || self.stall.is_some() || self.closing || self.pauses() {
+            return;
         }
         let input = std::mem::take(&mut self.input);
-        let consumed = self.execute_buffer(&input)?;
+        let consumed = self.execute_buffer(&input);
         let arrived = std::mem::replace(&mut self.input, input);
         self.input.advance(consumed);
         if self.input.is_empty() {
             self.input = arrived;
         } else {
             self.input.extend_from_slice(&arrived);
-            let wanted = self.reader.wanted_len();
-            if self.input.len() < wanted {
-                self.input.reserve(wanted - self.input.len());
+            // Once half of an argument is there the rest is believed, so that it is not moved again.
+            let (len, wanted) = (self.input.len(), self.reader.wanted_len());
+            if len < wanted && wanted <= 2 * len {
+                self.input.reserve(wanted - len);
             }
         }
-        Ok(())
+    }
+
+    /// The client has left without reading. What it had sent counts, as if its replies had not been waited for.
+    fn execute_unread(&mut self) {
+        self.drop_replies();
+        while self.paused && !self.client.is_killed() {
+            self.paused = false;
+            self.execute();
+        }
+    }
+
+    /// The client has left: what it was to receive is dropped, and all that comes.
+    fn drop_replies(&mut self) {
+        self.gone = true;
+        self.output = Output::default();
+        self.held.clear();
+        self.held_len_bytes = 0;
     }
 
     /// Executes complete requests at the front of `buffer` until there are no more or one has to wait. Returns how
     /// many bytes are done with.
-    fn execute_buffer(&mut self, buffer: &[u8]) -> io::Result<usize> {
+    fn execute_buffer(&mut self, buffer: &[u8]) -> usize {
         let thread = Rc::clone(&self.thread);
         let mut batch = thread.batch.borrow_mut();
         let mut consumed = 0;
@@ -314,10 +412,11 @@ impl Connection {
             };
             let batch_max = if stranger { 1 } else { BATCH_MAX };
             let (parsed, result) = self.reader.parse(rest, &limits, batch_max, &mut batch);
-            let (done, stopped) = self.execute_batch(&batch, rest, parsed)?;
+            let (done, stopped) = self.execute_batch(&batch, rest, parsed);
             consumed += done;
             if stopped {
-                return Ok(consumed);
+                batch.shrink();
+                return consumed;
             }
             if batch.has_empty_before(batch.len()) {
                 self.session.note_empty_request();
@@ -328,22 +427,23 @@ impl Connection {
             }
             if let Err(error) = result {
                 self.protocol_error(&error);
-                return Ok(buffer.len());
+                return buffer.len();
             }
-            let paused = OUTPUT_PAUSE_BYTES < self.output.len() + self.held_len_bytes;
-            if batch.len() < batch_max || paused {
-                return Ok(consumed);
+            if batch.len() < batch_max || self.client.is_killed() || self.pauses() {
+                batch.shrink();
+                return consumed;
             }
         }
     }
 
     /// Executes a parsed batch; returns the bytes that are done with, and whether execution has to stop.
-    fn execute_batch(&mut self, batch: &Batch, buffer: &[u8], parsed: usize) -> io::Result<(usize, bool)> {
+    fn execute_batch(&mut self, batch: &Batch, buffer: &[u8], parsed: usize) -> (usize, bool) {
         let thread = Rc::clone(&self.thread);
         let mut out = thread.output.borrow_mut();
         let mut first = 0;
         while first < batch.len() {
             out.clear();
+            out.set_limit(output_bytes_max(self.output_limit()).saturating_sub(self.waiting_bytes()));
             let generation = thread.server().shared.gate.generation();
             let waited = std::mem::take(&mut self.waited);
             let end = thread.executor.borrow_mut().run_batch(
@@ -357,26 +457,33 @@ impl Connection {
             if end.appended {
                 thread.server().shared.notify_appended();
             }
-            self.emit(&mut out, &end, generation)?;
+            if out.is_exceeded() {
+                out.clear();
+                self.close_slow_reader();
+                return (parsed, true);
+            }
+            self.emit(&mut out, &end, generation);
+            out.clear();
             if !matches!(end.stop, Some(Stop::NotNow)) || end.next > first {
                 self.patience = None;
             }
+            // What follows in the buffer is parsed again when it is its turn.
+            let done =
+                if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
             if let Some(stop) = end.stop {
-                // What follows in the buffer is parsed again when the stall is over.
                 self.reader = RequestReader::default();
-                let done = if end.next < batch.len() {
-                    batch.bounds(end.next).0
-                } else {
-                    batch.bounds(end.next - 1).1
-                };
                 let observed = self.observed(end.depends_on, end.needs_lease, generation);
                 self.begin_stall(stop, observed);
-                return Ok((done, true));
+                return (done, true);
             }
             assert!(first < end.next, "a batch that need not wait goes on");
             first = end.next;
+            if first < batch.len() && (self.client.is_killed() || self.pauses()) {
+                self.reader = RequestReader::default();
+                return (done, true);
+            }
         }
-        Ok((parsed, false))
+        (parsed, false)
     }
 
     /// What a batch that has just ended saw.
@@ -389,36 +496,78 @@ impl Connection {
     }
 
     /// Sends replies, or holds them.
-    fn emit(&mut self, out: &mut BytesMut, end: &BatchEnd, generation: u64) -> io::Result<()> {
+    fn emit(&mut self, out: &mut Output, end: &BatchEnd, generation: u64) {
         let gate = &self.thread.server().shared.gate;
-        if !out.is_empty() {
-            // In this order: a generation that is still the current one vouches for what was read before it.
-            let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
-            let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
-            let current = gate.generation() == generation;
-            let needs_lease = end.needs_lease && !(lease && current);
-            if !self.held.is_empty() || !committed || needs_lease || !current {
-                self.hold(out.split(), end.depends_on, needs_lease, generation);
-                return Ok(());
+        if out.is_empty() || self.gone {
+            return;
+        }
+        // In this order: a generation that is still the current one vouches for what was read before it.
+        let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
+        let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
+        let current = gate.generation() == generation;
+        let needs_lease = end.needs_lease && !(lease && current);
+        if !self.held.is_empty() || !committed || needs_lease || !current {
+            self.hold(out.split(), end.depends_on, needs_lease, generation);
+            return;
+        }
+        let written = if self.output.is_empty() {
+            match self.try_write(out) {
+                Ok(written) => {
+                    self.thread.count_written(&self.client, written);
+                    if written == out.len() {
+                        return;
+                    }
+                    out.advance(written);
+                    self.output.append(out);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        } else {
+            self.output.append(out);
+            self.write_output()
+        };
+        match written {
+            Ok(()) => self.note_output(),
+            // The rest of what it had sent is executed nevertheless.
+            Err(error) => {
+                tracing::trace!(client = self.client.id, %error, "it has left");
+                self.drop_replies();
             }
         }
-        if self.output.is_empty() {
-            let written = match self.stream.try_write(out) {
-                Ok(written) => written,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(e) => return Err(e),
-            };
-            self.thread.count_written(&self.client, written);
-            if written == out.len() {
-                return Ok(());
+    }
+
+    /// Writes what the socket takes of what waits.
+    fn write_output(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.try_write(&self.output)? {
+                0 => break,
+                written => {
+                    self.thread.count_written(&self.client, written);
+                    self.output.advance(written);
+                }
             }
-            out.advance(written);
         }
-        self.queue_output(out);
         Ok(())
     }
 
-    fn hold(&mut self, bytes: BytesMut, depends_on: u64, needs_lease: bool, generation: u64) {
+    /// Writes what the socket takes now, which may be nothing.
+    fn try_write(&self, output: &Output) -> io::Result<usize> {
+        let written = match output.as_one_slice() {
+            Some(bytes) => self.stream.try_write(bytes),
+            None => {
+                let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
+                let count = output.slices(&mut slices);
+                self.stream.try_write_vectored(&slices[..count])
+            }
+        };
+        match written {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    fn hold(&mut self, bytes: Output, depends_on: u64, needs_lease: bool, generation: u64) {
         self.held_len_bytes += bytes.len();
         let depends_on = LogIndex::new(depends_on);
         self.held.push_back(HeldReply { bytes, depends_on, needs_lease, generation });
@@ -426,18 +575,24 @@ impl Connection {
         self.check_output_limit();
     }
 
-    fn queue_output(&mut self, bytes: &[u8]) {
-        self.output.extend_from_slice(bytes);
-        self.client.output_buffer_len.store(self.output.len(), Ordering::Relaxed);
+    fn note_output(&mut self) {
+        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
         self.check_output_limit();
     }
 
     fn check_output_limit(&mut self) {
-        let settings = self.thread.settings();
-        let subscribes = !self.session.subscriptions.is_empty();
-        let limits = if subscribes { settings.output_limit_pubsub } else { settings.output_limit_normal };
-        let limit = limits.hard_bytes;
-        if limit != 0 && limit < self.output.len() + self.held_len_bytes {
+        let is_stranger = self.thread.read_settings(|settings| self.session.must_authenticate(settings));
+        let limit =
+            if is_stranger { STRANGER_OUTPUT_BYTES_MAX } else { output_bytes_max(self.output_limit()) };
+        if limit < self.waiting_bytes() {
+            self.close_slow_reader();
+        }
+    }
+
+    /// More waits for the client than may.
+    #[cold]
+    fn close_slow_reader(&mut self) {
+        if !self.client.is_killed() {
             tracing::warn!(client = self.client.id, "closed: output buffer limit reached");
             self.thread.stats.output_buffer_disconnections.add(1);
             self.client.kill();
@@ -465,12 +620,12 @@ impl Connection {
                     }
                 }
             }
-            let Some(reply) = self.held.pop_front() else { break };
+            let Some(mut reply) = self.held.pop_front() else { break };
             self.held_len_bytes -= reply.bytes.len();
             if self.output.is_empty() {
                 self.output = reply.bytes;
             } else {
-                self.output.extend_from_slice(&reply.bytes);
+                self.output.append(&mut reply.bytes);
             }
         }
         if !self.held.is_empty() {
@@ -484,10 +639,19 @@ impl Connection {
         for push in self.client.take_pushes() {
             let gate = &self.thread.server().shared.gate;
             if push.depends_on == 0 || LogIndex::new(push.depends_on) <= gate.commit_index() {
-                self.send_after_held(&push.message);
+                match self.held.back_mut() {
+                    Some(last) => {
+                        last.bytes.push_shared(&push.message);
+                        self.held_len_bytes += push.message.len();
+                    }
+                    None => self.output.push_shared(&push.message),
+                }
+                self.note_output();
             } else {
                 let generation = gate.generation();
-                self.hold(BytesMut::from(&push.message[..]), push.depends_on, false, generation);
+                let mut bytes = Output::default();
+                bytes.push_shared(&push.message);
+                self.hold(bytes, push.depends_on, false, generation);
             }
         }
     }
@@ -497,10 +661,10 @@ impl Connection {
         if self.session.subscriptions.sharded.is_empty() {
             return;
         }
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         self.thread.executor.borrow_mut().drop_lost_shard_channels(&mut self.session, &mut out);
         if !out.is_empty() {
-            self.send_after_held(&out);
+            self.send_after_held(&out.to_vec());
         }
     }
 
@@ -511,25 +675,18 @@ impl Connection {
                 last.bytes.extend_from_slice(bytes);
                 self.held_len_bytes += bytes.len();
             }
-            None => self.queue_output(bytes),
+            None => self.output.extend_from_slice(bytes),
         }
+        self.note_output();
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.stream.try_write(&self.output) {
-                Ok(written) => {
-                    self.thread.count_written(&self.client, written);
-                    self.output.advance(written);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
+        self.write_output()?;
+        self.output.shrink(KEPT_BUFFER_BYTES);
+        if self.ends_pause() {
+            self.client.wake.notify_one();
         }
-        if self.output.is_empty() && KEPT_BUFFER_BYTES < self.output.capacity() {
-            self.output = BytesMut::new();
-        }
-        self.client.output_buffer_len.store(self.output.len() + self.held_len_bytes, Ordering::Relaxed);
+        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
         self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
         if self.client.closes_after_reply() {
             self.closing = true;
@@ -634,7 +791,7 @@ impl Connection {
                 let mut over = false;
                 while !over && self.output.len() < DOWNLOAD_OUTPUT_BYTES {
                     match download.take() {
-                        Next::Piece(bytes) => self.output.extend_from_slice(&bytes),
+                        Next::Piece(bytes) => self.output.push_shared(&bytes),
                         Next::NotYet => break,
                         Next::End => {
                             over = true;
@@ -676,7 +833,7 @@ impl Connection {
                 self.session.last_write = self.session.last_write.max(served.depends_on);
                 if !self.session.stall_is_muted {
                     let Served { reply, depends_on, needs_lease, generation } = served;
-                    self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
+                    self.hold(reply, depends_on, needs_lease, generation);
                 }
             }
             Some(End::Unblocked(Unblock::Error)) => {
@@ -713,7 +870,7 @@ impl Connection {
             // That the key was empty may be the work of a write that is not committed.
             let Observed { depends_on, needs_lease, generation } = found_nothing;
             let reply = timeout_reply(on_timeout, self.session.version);
-            self.hold(BytesMut::from(&reply[..]), depends_on, needs_lease, generation);
+            self.hold(reply, depends_on, needs_lease, generation);
         }
     }
 

@@ -180,6 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_closed_for_what_a_closed_client_still_takes() {
+        let node = TestNode::new();
+        let others: Vec<TestNode> = (0..3).map(|_| node.another_client()).collect();
+        let server = Arc::clone(node.executor.server());
+        let stats = server.stats.add_thread();
+        let take = |node: &TestNode, bytes: usize| {
+            node.session.client.query_buffer_len.store(bytes, Ordering::Relaxed);
+        };
+        take(&node, 3_000_000);
+        others.iter().for_each(|other| take(other, 200_000));
+        for _ in 0..3 {
+            limit_clients(&server, 1_000_000, &stats);
+        }
+        assert!(node.session.client.is_killed());
+        assert!(others.iter().all(|other| !other.session.client.is_killed()));
+        assert_eq!(stats.evicted_clients.get(), 1);
+    }
+
+    #[test]
     fn a_client_is_closed_after_its_timeout() {
         let mut node = TestNode::with_arguments(&["--timeout", "10"]);
         node.run("PING");

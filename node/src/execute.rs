@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::LogIndex;
-use keyward_proto::resp::{Args, Batch, ReplyWriter, Version};
+use keyward_proto::resp::{Args, Batch, Output, Version};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use parking_lot::RawMutex;
@@ -54,6 +53,9 @@ const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, b
 
 /// Writes are held back while more of the write log than this waits for the disk.
 pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+/// Called commands for which memory is kept.
+const CALLED_KEPT: usize = 1 << 10;
 
 /// Why nothing more may be executed for the client for now.
 #[derive(Debug)]
@@ -191,7 +193,7 @@ impl Executor {
         buffer: &[u8],
         first: usize,
         waited: bool,
-        out: &mut BytesMut,
+        out: &mut Output,
     ) -> BatchEnd {
         self.refresh();
         let server = Arc::clone(&self.server);
@@ -232,8 +234,12 @@ impl Executor {
                 break;
             }
             next += 1;
-            // Stopping the world opened this thread's gate: the node's role may have changed.
-            if stop.is_some() || std::mem::take(&mut self.reopened) {
+            // Stopping the world opened this thread's gate: the node's role may have changed. And what has been written
+            // leaves before more of it is made.
+            if stop.is_some() || std::mem::take(&mut self.reopened) || out.is_long() {
+                break;
+            }
+            if out.is_exceeded() {
                 break;
             }
         }
@@ -275,7 +281,7 @@ impl Executor {
         planned: Planned,
         waited: bool,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
     ) -> Option<Stop> {
@@ -347,7 +353,7 @@ impl Executor {
             Err(e) => {
                 self.stats.count_error(&e.to_string());
                 out.truncate(start);
-                ReplyWriter::new(out, session.version).error(e.to_bytes());
+                out.writer(session.version).error(e.to_bytes());
                 None
             }
         };
@@ -362,7 +368,7 @@ impl Executor {
             // What the command published to its own client comes right behind its reply.
             for push in session.client.take_pushes() {
                 session.pushed = push.depends_on.max(session.pushed);
-                out.extend_from_slice(&push.message);
+                out.push_shared(&push.message);
             }
         }
         progress.depends_on = progress.depends_on.max(session.pushed);
@@ -393,6 +399,10 @@ impl Executor {
             if let Some(counters) = self.stats.command(row) {
                 counters.nanos.add(share);
             }
+        }
+        // A transaction may have called many.
+        if CALLED_KEPT < self.called.capacity() {
+            self.called = Vec::new();
         }
     }
 
@@ -657,7 +667,7 @@ impl Executor {
         args: Args<'_>,
         planned: Planned,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
     ) -> CommandResult {
@@ -693,13 +703,14 @@ impl Executor {
         row: &'static Row,
         args: Args<'_>,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
         progress: &mut Progress,
     ) -> CommandResult {
-        let mut result = self.call(session, row, args, keys, out);
+        let fits = if row.has(table::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
+        let mut result = fits.and_then(|()| self.call(session, row, args, keys, out));
         if let Ok(Outcome::Block(block)) = &result {
             if session.in_exec {
-                let mut out = ReplyWriter::new(out, session.version);
+                let mut out = out.writer(session.version);
                 match block.on_timeout {
                     OnTimeout::Null => out.null(),
                     OnTimeout::NullArray => out.null_array(),
@@ -757,9 +768,14 @@ impl Executor {
     fn append(&self, keys: &mut Keys<'_>) -> Option<u64> {
         let shared = &self.server.shared;
         let term = shared.gate.term();
-        keys.commit_effects(|payload| {
+        keys.commit_effects(|effects| {
+            let long = effects.take_long();
             let mut log = shared.log.lock();
-            let index = log.append(term, payload).get();
+            let index = match long {
+                Some(frame) => log.append_frame(term, frame),
+                None => log.append(term, effects.as_payload()),
+            };
+            let index = index.get();
             let lags = UNWRITTEN_BYTES_MAX < log.unwritten_bytes();
             drop(log);
             if lags {
@@ -776,17 +792,11 @@ impl Executor {
         row: &'static Row,
         args: Args<'_>,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
     ) -> CommandResult {
         let version = session.version;
-        let mut ctx = Ctx {
-            keys,
-            out: ReplyWriter::new(out, version),
-            session,
-            server: &self.server,
-            rng: &mut self.rng,
-            row,
-        };
+        let mut ctx =
+            Ctx { keys, out: out.writer(version), session, server: &self.server, rng: &mut self.rng, row };
         let result = (row.handler)(&mut ctx, args);
         if row.scope == Scope::None && self.server.version() != self.version {
             // CONFIG SET: what follows in the batch is executed under the new settings.
@@ -840,7 +850,7 @@ impl Executor {
         &mut self,
         session: &mut Session,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
     ) -> CommandResult {
@@ -876,7 +886,7 @@ impl Executor {
         session: &mut Session,
         transaction: &Transaction,
         keys: &mut Keys<'k>,
-        out: &mut BytesMut,
+        out: &mut Output,
         progress: &mut Progress,
     ) -> CommandResult {
         let expired = session.watched.iter().any(|((db, key), existed)| {
@@ -889,10 +899,10 @@ impl Executor {
         let header = out.len();
         if failed {
             self.commit(session, keys, progress);
-            ReplyWriter::new(out, session.version).null_array();
+            out.writer(session.version).null_array();
         } else {
             session.in_exec = true;
-            ReplyWriter::new(out, session.version).array(transaction.commands.len());
+            out.writer(session.version).array(transaction.commands.len());
         }
         if session.is_muted() {
             out.truncate(header);
@@ -916,16 +926,16 @@ impl Executor {
             match result {
                 Ok(Outcome::Reply) => {}
                 // A transaction does not wait.
-                Ok(Outcome::Sleep(_, reply)) => ReplyWriter::new(out, session.version).raw(reply),
+                Ok(Outcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
                 Ok(Outcome::WaitReplicas { .. }) => {
                     let count = self.server.replicas_holding(session.last_write);
-                    ReplyWriter::new(out, session.version).len(count);
+                    out.writer(session.version).len(count);
                 }
                 Ok(other) => end = other,
                 Err(e) => {
                     self.stats.count_error(&e.to_string());
                     out.truncate(start);
-                    ReplyWriter::new(out, session.version).error(e.to_bytes());
+                    out.writer(session.version).error(e.to_bytes());
                 }
             }
             if session.is_muted() && !confirmed {
@@ -971,7 +981,7 @@ impl Executor {
         keys.lock_many(slots_of(waiter.row, args));
         // A key that got another type than the command waits for does not wake it.
         let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group);
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         let result = if ready {
             self.call(&mut session, waiter.row, args, keys, &mut out)
         } else {
@@ -987,18 +997,13 @@ impl Executor {
             Ok(_) => return None,
             Err(e) => {
                 out.clear();
-                ReplyWriter::new(&mut out, waiter.version).error(e.to_bytes());
+                out.writer(waiter.version).error(e.to_bytes());
             }
         }
         // The thread's gate is closed, so the generation is that of the execution.
         let gate = &self.server.shared.gate;
         let needs_lease = !gate.lease_valid(clock::monotonic());
-        Some(Served {
-            reply: out.freeze(),
-            depends_on: own.depends_on,
-            needs_lease,
-            generation: gate.generation(),
-        })
+        Some(Served { reply: out, depends_on: own.depends_on, needs_lease, generation: gate.generation() })
     }
 
     /// A client that waited gave up: it leaves all queues.
@@ -1010,7 +1015,7 @@ impl Executor {
 
     /// Ends the subscriptions to shard channels whose slots this shard does not have any more; writes what the client
     /// is told.
-    pub fn drop_lost_shard_channels(&mut self, session: &mut Session, out: &mut BytesMut) {
+    pub fn drop_lost_shard_channels(&mut self, session: &mut Session, out: &mut Output) {
         self.refresh();
         if !self.settings.cluster_enabled {
             return;
@@ -1021,7 +1026,7 @@ impl Executor {
         for channel in channels {
             session.subscriptions.sharded.remove(&channel);
             self.server.pubsub.unsubscribe(Kind::Sharded, &channel, session.client.id);
-            let mut writer = ReplyWriter::new(out, session.version);
+            let mut writer = out.writer(session.version);
             writer.push(3);
             writer.bulk_str("sunsubscribe");
             writer.bulk(&channel);
@@ -1073,7 +1078,7 @@ impl Executor {
             Touched::WholeKeyspace => keys.lock_all(),
         }
         (keys.db, session.db) = (db, db);
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         let result = self.call(session, row, args, &mut keys, &mut out);
         keys.set_last_write(index.get());
         keys.unlock();
@@ -1103,7 +1108,7 @@ impl Executor {
             Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),
         }
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         run(&mut |db, args| {
             (keys.db, session.db) = (db, db);
             out.clear();
@@ -1303,7 +1308,7 @@ fn exec_aborted(reason: &str) -> CommandError {
     CommandError::coded(format!("EXECABORT Transaction discarded because of: {reason}"))
 }
 
-fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut BytesMut) -> CommandResult {
+fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Output) -> CommandResult {
     let Some(transaction) = &mut session.transaction else {
         return Err(CommandError::err("EXEC without MULTI"));
     };
@@ -1311,7 +1316,7 @@ fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Byt
     transaction.len_bytes += args.bytes_len();
     transaction.commands.push((row, args));
     session.describe();
-    ReplyWriter::new(out, session.version).simple("QUEUED");
+    out.writer(session.version).simple("QUEUED");
     Ok(Outcome::Reply)
 }
 
@@ -1377,12 +1382,12 @@ fn c_string(bytes: &[u8], len_max: usize) -> &[u8] {
 }
 
 /// The reply of a command whose wait is over without a result.
-pub fn timeout_reply(on_timeout: OnTimeout, version: Version) -> Bytes {
-    let mut out = BytesMut::new();
-    let mut writer = ReplyWriter::new(&mut out, version);
+pub fn timeout_reply(on_timeout: OnTimeout, version: Version) -> Output {
+    let mut out = Output::default();
+    let mut writer = out.writer(version);
     match on_timeout {
         OnTimeout::Null => writer.null(),
         OnTimeout::NullArray => writer.null_array(),
     }
-    out.freeze()
+    out
 }

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use bytes::{Bytes, BytesMut};
-use keyward_proto::resp::Batch;
+use bytes::Bytes;
+use keyward_proto::resp::{Batch, Output};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -47,7 +47,7 @@ pub struct IoThread {
     pub executor: RefCell<Executor>,
     pub stats: Arc<ThreadStats>,
     pub input: RefCell<Box<[u8]>>,
-    pub output: RefCell<BytesMut>,
+    pub output: RefCell<Output>,
     pub batch: RefCell<Batch>,
     settings: RefCell<(u64, Arc<Settings>)>,
     /// Clients to wake when the gate changes.
@@ -71,6 +71,12 @@ impl IoThread {
             *settings = (version, self.server.settings());
         }
         Arc::clone(&settings.1)
+    }
+
+    /// Looks at the settings as of the last call of [`IoThread::settings`], which comes before each batch.
+    #[inline]
+    pub fn read_settings<R>(&self, read: impl FnOnce(&Settings) -> R) -> R {
+        read(&self.settings.borrow().1)
     }
 
     pub fn count_read(&self, client: &Client, bytes: usize) {

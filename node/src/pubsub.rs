@@ -152,13 +152,7 @@ impl PubSub {
     }
 
     /// Queues one message, which they share, for these subscribers; returns their number.
-    fn send(
-        &self,
-        subscribers: &Subscribers,
-        parts: &[&[u8]],
-        depends_on: u64,
-        limit_bytes: usize,
-    ) -> usize {
+    fn send(&self, subscribers: &Subscribers, parts: &[&[u8]], depends_on: u64, limit_bytes: usize) -> usize {
         let mut encoded = Encoded::default();
         let mut receivers = 0;
         for s in live(subscribers) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::resp::Output;
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Args, Batch, RequestReader, Version, request::Limits};
 use keyward_proto::slot::Slot;
@@ -87,7 +88,7 @@ impl TestNode {
         let mut batch = Batch::default();
         let (_, parsed) = RequestReader::default().parse(&buffer, &Limits::default(), 1, &mut batch);
         parsed.unwrap();
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         let end = self.executor.run_batch(&mut self.session, &batch, &buffer, 0, true, &mut out);
         self.stop = end.stop;
         out.to_vec()

@@ -166,6 +166,9 @@ pub(super) fn write_repeated<T>(
     let start = out.position();
     for element in elements {
         write(out, element);
+        if out.is_full() {
+            break;
+        }
         if REPEATED_BYTES_MAX < out.position() - start {
             return Err(too_large());
         }

@@ -20,12 +20,13 @@ use super::access::AccessClock;
 use super::counts::{Count, Pending};
 use super::entry::{Compact, Entry, Epoch, NewValue, ValueRef, ValueType};
 use super::garbage::{Cause, Garbage, is_large};
+use super::rebuild::rebuild_as;
 use super::snapshot::large::saving_id;
 use super::table::{ScanPosition, hash_of};
 use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
 use crate::command::CommandError;
-use crate::log::EffectBuffer;
+use crate::log::{ENTRY_BYTES_MAX, EffectBuffer, TooLong};
 use crate::notify::{Event, EventClass, EventClasses};
 use crate::rdb::record::Access;
 
@@ -93,6 +94,8 @@ pub struct Keys<'a> {
     /// Whether somebody reads the write log.
     logging: bool,
     effects: EffectBuffer,
+    /// [`ENTRY_BYTES_MAX`], unless a test has other wishes.
+    entry_bytes_max: usize,
     encoded: BytesMut,
     /// Number of modifications by the running command (or transaction).
     dirty: u64,
@@ -114,6 +117,15 @@ pub struct Keys<'a> {
     /// Address, length and hash of the running command's key, computed before. The key lies in the receive buffer,
     /// which outlives this: no other key has its address.
     known: (usize, usize, u64),
+}
+
+/// The effects of a command would be longer than an entry of the write log may be.
+#[cold]
+pub fn entry_too_long() -> CommandError {
+    let mebibytes = ENTRY_BYTES_MAX >> 20;
+    CommandError::err(format!(
+        "a command or transaction may not change more than {mebibytes} megabytes at once"
+    ))
 }
 
 /// A linear congruential generator: its upper bits are good enough to throw a coin with.
@@ -147,6 +159,7 @@ impl<'a> Keys<'a> {
             epoch: space.cow.epoch(),
             logging,
             effects: EffectBuffer::default(),
+            entry_bytes_max: ENTRY_BYTES_MAX,
             encoded: BytesMut::new(),
             dirty: 0,
             expired: RefCell::default(),
@@ -250,27 +263,30 @@ impl<'a> Keys<'a> {
     /// Runs `append` with the finished command's effects, if it has any, and remembers the index that it returns
     /// in every slot that is locked and written.
     #[inline]
-    pub fn commit_effects(&mut self, append: impl FnOnce(&[u8]) -> u64) -> Option<u64> {
+    pub fn commit_effects(&mut self, append: impl FnOnce(&mut EffectBuffer) -> u64) -> Option<u64> {
         if self.effects.is_empty() {
             return None;
         }
-        let index = append(self.effects.as_payload());
-        match &mut self.held {
-            Held::None => {}
-            Held::One(_, state) => state.last_write = index,
-            Held::Many(states) => {
-                let mut whole = false;
-                let mut written: Vec<Slot> = crate::log::effects(self.effects.as_payload())
-                    .filter_map(|e| {
-                        whole |= e.slot.is_none();
-                        e.slot
-                    })
-                    .collect();
-                written.sort_unstable();
-                for (slot, state) in states {
-                    if whole || written.binary_search(slot).is_ok() {
-                        state.last_write = index;
-                    }
+        if let Held::One(_, state) = &mut self.held {
+            state.last_write = append(&mut self.effects);
+            self.effects.clear();
+            return Some(state.last_write);
+        }
+        let mut whole = false;
+        let effects = crate::log::effects(self.effects.as_payload());
+        let mut written: Vec<Slot> = effects
+            .filter_map(|e| {
+                whole |= e.slot.is_none();
+                e.slot
+            })
+            .collect();
+        written.sort_unstable();
+        written.dedup();
+        let index = append(&mut self.effects);
+        if let Held::Many(states) = &mut self.held {
+            for (slot, state) in states {
+                if whole || written.binary_search(slot).is_ok() {
+                    state.last_write = index;
                 }
             }
         }
@@ -941,6 +957,83 @@ impl<'a> Keys<'a> {
         self.effects.push(Some(slot), self.db, &self.encoded);
     }
 
+    /// The effects that put a value under `key` in the current database, in place of another one if it `replaces` one: called before
+    /// anything has changed.
+    ///
+    /// # Errors
+    /// They would be too long for the write log.
+    pub fn propagate_value(
+        &mut self,
+        key: &[u8],
+        replaces: bool,
+        value: ValueRef<'_>,
+        expire_at: Option<i64>,
+    ) -> Result<(), CommandError> {
+        if !self.logging {
+            return Ok(());
+        }
+        self.finish();
+        let (slot, db) = (self.slot_of(key), self.db);
+        let pushed = self.effects.push_value(slot, db, key, replaces, self.entry_bytes_max, |emit| {
+            rebuild_as(key, value, expire_at, emit);
+        });
+        pushed.map_err(|TooLong| entry_too_long())
+    }
+
+    /// As [`Keys::propagate_value`], with the value and the expiry of another key, and without that key if it `moves`.
+    ///
+    /// # Errors
+    /// They would be too long for the write log.
+    pub fn propagate_copy(
+        &mut self,
+        source: &[u8],
+        key: &[u8],
+        (source_db, db): (DbIndex, DbIndex),
+        replaces: bool,
+        moves: bool,
+    ) -> Result<(), CommandError> {
+        if !self.logging {
+            return Ok(());
+        }
+        self.finish();
+        let mut effects = std::mem::take(&mut self.effects);
+        let (len, slot) = (effects.len(), self.slot_of(key));
+        if moves {
+            self.encoded.clear();
+            write_command(&mut self.encoded, &[b"DEL", source]);
+            effects.push(Some(self.slot_of(source)), source_db, &self.encoded);
+        }
+        let pushed = match self.get(source) {
+            Some(entry) => effects.push_value(slot, db, key, replaces, self.entry_bytes_max, |emit| {
+                rebuild_as(key, entry.value(), entry.expire_at(), emit);
+            }),
+            None => Ok(()),
+        };
+        if pushed.is_err() && moves {
+            effects.truncate(len);
+        }
+        self.effects = effects;
+        pushed.map_err(|TooLong| entry_too_long())
+    }
+
+    /// Checks, before anything has changed, that effects of about so many bytes may still be added.
+    ///
+    /// # Errors
+    /// They would be too long for the write log.
+    #[inline]
+    pub fn check_entry(&self, effect_bytes: impl FnOnce() -> usize) -> Result<(), CommandError> {
+        match self.entry_room() {
+            Some(room) if room < effect_bytes() => Err(entry_too_long()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How many bytes of effects may still be added; `None`: nobody reads the log.
+    #[inline]
+    pub fn entry_room(&self) -> Option<usize> {
+        self.logging.then(|| self.entry_bytes_max.saturating_sub(self.effects.len()))
+    }
+
     /// An effect on the whole keyspace; the world is stopped.
     pub fn propagate_whole(&mut self, command: &[&[u8]]) {
         if self.logging {
@@ -1059,9 +1152,9 @@ mod tests {
         command(&mut keys);
         keys.finish();
         let mut found = Vec::new();
-        keys.commit_effects(|payload| {
+        keys.commit_effects(|buffer| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", " ");
-            found.extend(effects(payload).map(|e| text(e.command)));
+            found.extend(effects(buffer.as_payload()).map(|e| text(e.command)));
             1
         });
         found
@@ -1075,6 +1168,35 @@ mod tests {
         });
         assert_eq!(effects, ["*2 $3 DEL $1 k ", "*1 $1 X "]);
         assert_eq!(run(|keys| assert!(keys.read(b"k").is_none())), ["*2 $3 DEL $1 k "]);
+    }
+
+    #[test]
+    fn what_would_be_too_long_for_an_entry_is_refused_before_it_changes_anything() {
+        let space = Keyspace::default();
+        let mut keys =
+            Keys::new(&space, Mode::Primary, true, 0, AccessClock::default(), EventClasses::default());
+        keys.entry_bytes_max = 1000;
+        keys.lock_many([Slot::of(b"a"), Slot::of(b"b")]);
+        keys.insert(b"a", NewValue::Bytes(&[b'x'; 300]), Expiry::None);
+        keys.propagate_as(b"b", &[b"X"]);
+        for (copies, ok) in [(1, true), (2, true), (3, false)] {
+            let copied = keys.propagate_copy(b"a", b"b", (0, 0), false, false);
+            assert_eq!(copied.is_ok(), ok, "{copies}");
+            keys.propagate_as(b"b", &[b"X"]);
+        }
+        assert!(keys.propagate_copy(b"a", b"b", (0, 0), true, true).is_err());
+        assert!(keys.check_entry(|| 100).is_ok());
+        assert!(keys.check_entry(|| 1000).is_err());
+        let mut names = Vec::new();
+        keys.commit_effects(|buffer| {
+            let text = |command: &[u8]| String::from_utf8_lossy(command).into_owned();
+            names.extend(
+                effects(buffer.as_payload())
+                    .filter_map(|e| text(e.command).split("\r\n").nth(2).map(str::to_owned)),
+            );
+            1
+        });
+        assert_eq!(names, ["X", "SET", "X", "SET", "X", "X"]);
     }
 
     #[test]

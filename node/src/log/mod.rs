@@ -27,7 +27,9 @@ use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 
 use disk::Disk;
 pub use disk::Rewind;
-pub use effect::{Effect, EffectBuffer, WHOLE_KEYSPACE, effects, frames, is_well_formed};
+pub use effect::{
+    ENTRY_BYTES_MAX, Effect, EffectBuffer, TooLong, WHOLE_KEYSPACE, effects, frames, is_well_formed,
+};
 
 /// Size of the buffers that a primary fills; a larger entry gets a buffer of its own.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -290,21 +292,50 @@ impl WriteLog {
         index
     }
 
+    /// As [`WriteLog::append`], without a copy: see [`EffectBuffer::take_long`].
+    pub fn append_frame(&mut self, term: Term, frame: Bytes) -> LogIndex {
+        debug_assert_eq!(frame_bytes(&frame), frame.len());
+        let index = self.advance(term);
+        if self.keeps_entries {
+            self.seal();
+            self.count_unwritten(frame.len());
+            self.push_segment(Segment {
+                term,
+                first: index.get(),
+                count: 1,
+                bytes: frame,
+                offsets: Vec::new(),
+            });
+            self.trim();
+        } else {
+            self.base = index;
+        }
+        self.executed = index;
+        index
+    }
+
     /// Appends an entry that is still to be applied, and others before it: the begin of a term, or what a disk has.
     #[inline]
     pub fn append_unexecuted(&mut self, term: Term, payload: &[u8]) -> LogIndex {
-        assert!(term >= self.last.term, "append of term {term} after term {}", self.last.term);
-        let index = self.last.index.next();
-        if self.terms.last().is_none_or(|t| t.term != term) {
-            self.begin_term(term, index);
-        }
-        self.last = Position { term, index };
+        let index = self.advance(term);
         if self.keeps_entries {
             self.copy_into_chunk(term, index, payload);
             self.count_unwritten(LENGTH_BYTES + payload.len());
         } else {
             self.base = index;
         }
+        index
+    }
+
+    /// Makes room in the order for one more entry.
+    #[inline]
+    fn advance(&mut self, term: Term) -> LogIndex {
+        assert!(term >= self.last.term, "append of term {term} after term {}", self.last.term);
+        let index = self.last.index.next();
+        if self.terms.last().is_none_or(|t| t.term != term) {
+            self.begin_term(term, index);
+        }
+        self.last = Position { term, index };
         index
     }
 

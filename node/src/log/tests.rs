@@ -17,6 +17,28 @@ fn starts(list: &[(u64, u64)]) -> Vec<TermStart> {
 }
 
 #[test]
+fn a_long_entry_is_appended_as_it_is() {
+    let mut log = WriteLog::new(64 << 20);
+    let mut buffer = EffectBuffer::new();
+    let value = vec![b'x'; CHUNK_BYTES];
+    log.append(Term::new(1), b"");
+    buffer.push(Slot::new(7), 0, &value);
+    let payload = buffer.as_payload().to_vec();
+    let frame = buffer.take_long().unwrap();
+    assert!(buffer.is_empty());
+    let address = frame.as_ptr();
+    assert_eq!(log.append_frame(Term::new(1), frame), LogIndex::new(2));
+    log.append(Term::new(1), b"");
+    log.check_invariants();
+    let slice = log.read_from(LogIndex::new(2), 1).unwrap();
+    assert_eq!((slice.count, slice.bytes.as_ptr()), (1, address));
+    assert_eq!(frames(&slice.bytes).collect::<Vec<_>>(), [payload]);
+    assert_eq!(log.read_from(LogIndex::new(3), 1).unwrap().count, 1);
+    buffer.push(Slot::new(7), 0, b"short");
+    assert_eq!(buffer.take_long(), None);
+}
+
+#[test]
 fn effects_come_back_as_they_went_in() {
     let mut buffer = EffectBuffer::new();
     buffer.push(Slot::new(7), 3, b"*1\r\n$4\r\nPING\r\n");

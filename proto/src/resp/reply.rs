@@ -1,8 +1,9 @@
 //! Appends replies to an output buffer, in the protocol version that the connection has negotiated.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::number::format_double;
+use super::output::{Filled, is_shared};
 
 /// The protocol that a connection speaks: RESP2 until HELLO 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,10 +13,18 @@ pub enum Version {
     Resp3,
 }
 
+/// The type byte, a number of up to 20 characters and the line's end.
+const HEADER_BYTES_MAX: usize = 24;
+/// So much is moved to make room for a header before it; a longer rest gets a chunk of its own instead.
+const MOVED_BYTES_MAX: usize = 4 << 10;
+
 /// Writes one reply after another. Aggregates are a header followed by their elements.
 #[derive(Debug)]
 pub struct ReplyWriter<'a> {
+    /// What is written to; of an output its open chunk.
     out: &'a mut BytesMut,
+    /// The other chunks of an output.
+    filled: Option<&'a mut Filled>,
     version: Version,
 }
 
@@ -26,7 +35,12 @@ pub struct Deferred(usize);
 
 impl<'a> ReplyWriter<'a> {
     pub fn new(out: &'a mut BytesMut, version: Version) -> Self {
-        ReplyWriter { out, version }
+        ReplyWriter { out, filled: None, version }
+    }
+
+    #[inline]
+    pub(super) fn to_output(open: &'a mut BytesMut, filled: &'a mut Filled, version: Version) -> Self {
+        ReplyWriter { out: open, filled: Some(filled), version }
     }
 
     pub fn version(&self) -> Version {
@@ -44,37 +58,78 @@ impl<'a> ReplyWriter<'a> {
 
     /// Bytes in the buffer so far.
     pub fn position(&self) -> usize {
-        self.out.len()
+        self.filled.as_ref().map_or(0, |filled| filled.len_bytes()) + self.out.len()
     }
 
     /// Drops what was written since `position`.
     pub fn rewind(&mut self, position: usize) {
-        self.out.truncate(position);
+        match &mut self.filled {
+            Some(filled) => filled.truncate(self.out, position),
+            None => self.out.truncate(position),
+        }
+    }
+
+    /// Whether the output's limit is exceeded: whatever is written is dropped.
+    pub fn is_full(&self) -> bool {
+        self.filled.as_ref().is_some_and(|filled| filled.is_exceeded())
+    }
+
+    /// Makes room for some more bytes. False: they are not to be written.
+    #[inline]
+    fn reserve(&mut self, needed: usize) -> bool {
+        needed <= self.out.capacity() - self.out.len() || self.grow(needed)
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) -> bool {
+        match &mut self.filled {
+            Some(filled) => filled.make_room(self.out, needed),
+            None => {
+                self.out.reserve(needed);
+                true
+            }
+        }
     }
 
     #[inline]
     pub fn ok(&mut self) {
-        self.out.extend_from_slice(b"+OK\r\n");
+        self.raw(b"+OK\r\n");
     }
 
     /// A simple string; it must not contain a line break.
     pub fn simple(&mut self, text: &str) {
-        self.out.put_u8(b'+');
-        self.line(text.as_bytes());
+        if self.reserve(text.len() + 3) {
+            self.out.put_u8(b'+');
+            self.line(text.as_bytes());
+        }
     }
 
     /// An error with its code, e.g. `ERR no such key`. Line breaks become spaces.
     pub fn error(&mut self, text: impl AsRef<[u8]>) {
-        self.out.put_u8(b'-');
-        for &b in text.as_ref() {
-            self.out.put_u8(if b == b'\r' || b == b'\n' { b' ' } else { b });
+        let text = text.as_ref();
+        if self.reserve(text.len() + 3) {
+            self.out.put_u8(b'-');
+            for &b in text {
+                self.out.put_u8(if b == b'\r' || b == b'\n' { b' ' } else { b });
+            }
+            self.out.extend_from_slice(b"\r\n");
         }
-        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Bytes that are a reply already.
+    #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        if self.reserve(bytes.len()) {
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// As [`ReplyWriter::raw`], without a copy if they are many.
+    pub fn shared(&mut self, bytes: &Bytes) {
+        match &mut self.filled {
+            Some(filled) if is_shared(bytes) => filled.push_shared(self.out, bytes),
+            Some(_) | None => self.raw(bytes),
+        }
     }
 
     #[inline]
@@ -90,7 +145,9 @@ impl<'a> ReplyWriter<'a> {
 
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.out.reserve(bytes.len() + 24);
+        if !self.reserve(bytes.len() + HEADER_BYTES_MAX + 2) {
+            return;
+        }
         // Headers of a fixed size are written without a call.
         let digit = |n: usize| b'0' + (n % 10) as u8;
         match bytes.len() {
@@ -113,12 +170,12 @@ impl<'a> ReplyWriter<'a> {
     /// `$-1` or `_`.
     #[inline]
     pub fn null(&mut self) {
-        self.out.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"$-1\r\n" });
+        self.raw(if self.is_resp3() { b"_\r\n" } else { b"$-1\r\n" });
     }
 
     /// `*-1` or `_`.
     pub fn null_array(&mut self) {
-        self.out.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"*-1\r\n" });
+        self.raw(if self.is_resp3() { b"_\r\n" } else { b"*-1\r\n" });
     }
 
     pub fn optional_bulk(&mut self, bytes: Option<&[u8]>) {
@@ -132,8 +189,10 @@ impl<'a> ReplyWriter<'a> {
     pub fn double(&mut self, value: f64) {
         let text = format_double(value);
         if self.is_resp3() {
-            self.out.put_u8(b',');
-            self.line(text.as_bytes());
+            if self.reserve(text.len() + 3) {
+                self.out.put_u8(b',');
+                self.line(text.as_bytes());
+            }
         } else {
             self.bulk(text.as_bytes());
         }
@@ -147,17 +206,19 @@ impl<'a> ReplyWriter<'a> {
             (Version::Resp2, true) => b":1\r\n",
             (Version::Resp2, false) => b":0\r\n",
         };
-        self.out.extend_from_slice(bytes);
+        self.raw(bytes);
     }
 
     /// Text with a three-letter format; a bulk string in RESP2.
     pub fn verbatim(&mut self, format: &str, text: &[u8]) {
         debug_assert_eq!(format.len(), 3);
         if self.is_resp3() {
-            self.length(b'=', text.len() + 4);
-            self.out.extend_from_slice(format.as_bytes());
-            self.out.put_u8(b':');
-            self.line(text);
+            if self.reserve(text.len() + HEADER_BYTES_MAX + 6) {
+                self.length(b'=', text.len() + 4);
+                self.out.extend_from_slice(format.as_bytes());
+                self.out.put_u8(b':');
+                self.line(text);
+            }
         } else {
             self.bulk(text);
         }
@@ -183,7 +244,7 @@ impl<'a> ReplyWriter<'a> {
 
     /// An aggregate whose length is known only after its elements: see [`ReplyWriter::finish_array`].
     pub fn deferred(&mut self) -> Deferred {
-        Deferred(self.out.len())
+        Deferred(self.position())
     }
 
     pub fn finish_array(&mut self, start: Deferred, len: usize) {
@@ -203,10 +264,23 @@ impl<'a> ReplyWriter<'a> {
     }
 
     fn insert_header(&mut self, start: Deferred, kind: u8, len: usize) {
-        let end = self.out.len();
-        self.length(kind, len);
-        let header_len = self.out.len() - end;
-        self.out[start.0..].rotate_right(header_len);
+        self.finish(start, |out| out.length(kind, len));
+    }
+
+    /// Puts what `write` writes before what was written since `start`.
+    pub fn finish(&mut self, start: Deferred, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        if self.is_full() {
+            return;
+        }
+        let mut header = BytesMut::with_capacity(HEADER_BYTES_MAX);
+        write(&mut ReplyWriter::new(&mut header, self.version));
+        let filled_len = self.filled.as_ref().map_or(0, |filled| filled.len_bytes());
+        match (start.0.checked_sub(filled_len), &mut self.filled) {
+            (Some(at), None) => insert(self.out, at, &header),
+            (Some(at), Some(_)) if self.out.len() - at <= MOVED_BYTES_MAX => insert(self.out, at, &header),
+            (_, Some(filled)) => filled.insert(self.out, start.0, &header),
+            (None, None) => {}
+        }
     }
 
     fn length(&mut self, kind: u8, len: usize) {
@@ -215,6 +289,9 @@ impl<'a> ReplyWriter<'a> {
 
     #[inline]
     fn header(&mut self, kind: u8, value: i64) {
+        if !self.reserve(HEADER_BYTES_MAX) {
+            return;
+        }
         self.out.put_u8(kind);
         if let 0..=9 = value {
             self.out.extend_from_slice(&[b'0' + (value as u8), b'\r', b'\n']);
@@ -228,6 +305,12 @@ impl<'a> ReplyWriter<'a> {
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Inserts a few bytes.
+fn insert(out: &mut BytesMut, at: usize, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+    out[at..].rotate_right(bytes.len());
 }
 
 /// Appends a command as an array of bulk strings: how effects and requests to peers are written.

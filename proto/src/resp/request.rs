@@ -27,6 +27,9 @@ impl Default for Limits {
     }
 }
 
+/// What a request needs at most for an argument of usual length beside its bytes.
+const ARGUMENT_OVERHEAD_BYTES: usize = 16;
+
 /// Longest inline command and longest length line.
 pub const INLINE_MAX: usize = 64 * 1024;
 /// Spans above this many are given back when they are done with: few requests have as many arguments.
@@ -145,6 +148,13 @@ impl Batch {
         }
     }
 
+    /// Gives the memory of unusually long requests back.
+    pub fn shrink(&mut self) {
+        if KEPT_SPANS < self.spans.capacity() || INLINE_MAX < self.inline.capacity() {
+            *self = Batch::default();
+        }
+    }
+
     fn clear(&mut self) {
         self.spans.clear();
         self.spans.shrink_to(KEPT_SPANS);
@@ -209,6 +219,15 @@ impl<'a> Args<'a> {
     #[inline]
     pub fn raw(&self) -> Option<&'a [u8]> {
         self.raw
+    }
+
+    /// About how long the request is as a RESP array.
+    #[inline]
+    pub fn bytes_len(&self) -> usize {
+        match self.raw {
+            Some(raw) => raw.len(),
+            None => self.iter().map(|arg| arg.len() + ARGUMENT_OVERHEAD_BYTES).sum(),
+        }
     }
 
     /// Copies, for a command that outlives its receive buffer (MULTI, blocking).

@@ -1,8 +1,7 @@
 //! Which keys there are, what they are, and deleting them.
 
-use bytes::BytesMut;
 use keyward_proto::glob;
-use keyward_proto::resp::{Args, ReplyWriter};
+use keyward_proto::resp::Args;
 
 use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::command::{CommandResult, Ctx, Outcome};
@@ -75,7 +74,9 @@ pub(in crate::command) fn keys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
     let now = ctx.keys.now;
     let start = ctx.out.deferred();
     let (mut count, mut cursor) = (0, Some(0));
-    while let Some(at) = cursor {
+    while let Some(at) = cursor
+        && !ctx.out.is_full()
+    {
         cursor = ctx.keys.scan(at, &mut |entry| {
             if is_live(entry, now) && (pattern == b"*" || glob::matches(pattern, entry.key())) {
                 ctx.out.bulk(entry.key());
@@ -99,12 +100,13 @@ pub(in crate::command) fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
     let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
     let type_name = options.type_name;
     let now = ctx.keys.now;
-    let mut found = BytesMut::new();
-    let mut elements = ReplyWriter::new(&mut found, ctx.out.version());
+    let start = ctx.out.deferred();
+    let elements = &mut ctx.out;
     let (mut visited, mut count) = (0, 0);
     let mut next = Some(cursor);
     while let Some(at) = next
         && visited < options.count
+        && !elements.is_full()
     {
         next = ctx.keys.scan(at, &mut |entry| {
             visited += 1;
@@ -115,9 +117,10 @@ pub(in crate::command) fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
             }
         });
     }
-    ctx.out.array(2);
-    ctx.out.bulk_str(itoa::Buffer::new().format(next.unwrap_or(0)));
-    ctx.out.array(count);
-    ctx.out.raw(&found);
+    elements.finish(start, |out| {
+        out.array(2);
+        out.bulk_str(itoa::Buffer::new().format(next.unwrap_or(0)));
+        out.array(count);
+    });
     Ok(Outcome::Reply)
 }

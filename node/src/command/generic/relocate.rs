@@ -9,7 +9,7 @@ use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_
 use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::Keys;
-use crate::keyspace::rebuild::{copied, rebuild};
+use crate::keyspace::rebuild::copied;
 use crate::notify::EventClass;
 
 /// `RENAME key newkey`
@@ -40,25 +40,16 @@ fn rename_unless(
     if refused(target_exists) || source == target {
         return Ok(false);
     }
-    let entry = keys.remove(source).expect("it was found under the same lock").renamed(target);
     if keys.same_slot(source, target) {
         keys.propagate_as(source, &[b"RENAME", source, target]);
     } else {
-        keys.propagate_as(source, &[b"DEL", source]);
-        propagate_entry(keys, &entry, target_exists);
+        keys.propagate_copy(source, target, (keys.db, keys.db), target_exists, true)?;
     }
+    let entry = keys.remove(source).expect("it was found under the same lock").renamed(target);
     put(keys, entry);
     keys.notify(EventClass::Generic, "rename_from", source);
     keys.notify(EventClass::Generic, "rename_to", target);
     Ok(true)
-}
-
-/// The effects that build an entry in the current database.
-fn propagate_entry(keys: &mut Keys<'_>, entry: &Entry, replaces: bool) {
-    if replaces {
-        keys.propagate_as(entry.key(), &[b"DEL", entry.key()]);
-    }
-    rebuild(entry, &mut |command| keys.propagate_as(entry.key(), command));
 }
 
 /// Stores an entry in the current database, in place of another one.
@@ -126,30 +117,36 @@ pub(in crate::command) fn copy(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
     if source == target && db == ctx.keys.db {
         return Err(same_objects());
     }
-    let copies = ctx.keys.read(source).is_some() && copy_to(ctx.keys, source, target, db, replace);
+    let copies = ctx.keys.read(source).is_some() && copy_to(ctx.keys, source, target, db, replace)?;
     ctx.out.integer(i64::from(copies));
     Ok(Outcome::Reply)
 }
 
 /// Whether the copy of an existing key was stored: it replaces nothing unless it may.
-fn copy_to(keys: &mut Keys<'_>, source: &[u8], target: &[u8], db: DbIndex, replace: bool) -> bool {
+fn copy_to(
+    keys: &mut Keys<'_>,
+    source: &[u8],
+    target: &[u8],
+    db: DbIndex,
+    replace: bool,
+) -> Result<bool, CommandError> {
     let replaces = in_db(keys, db, |keys| keys.get_mut(target).is_some());
     if replaces && !replace {
-        return false;
+        return Ok(false);
     }
-    let access = keys.access;
-    let copy_of = |source: &Entry| Entry::new(target, copied(source), source.expire_at(), access);
-    let entry = keys.get(source).map(copy_of).expect("it was found under the same lock");
     if keys.same_slot(source, target) {
         let mut number = itoa::Buffer::new();
         let db = number.format(db).as_bytes();
         keys.propagate_as(target, &[b"COPY", source, target, b"DB", db, b"REPLACE"]);
     } else {
-        in_db(keys, db, |keys| propagate_entry(keys, &entry, replaces));
+        keys.propagate_copy(source, target, (keys.db, db), replaces, false)?;
     }
+    let access = keys.access;
+    let copy_of = |source: &Entry| Entry::new(target, copied(source), source.expire_at(), access);
+    let entry = keys.get(source).map(copy_of).expect("it was found under the same lock");
     in_db(keys, db, |keys| {
         put(keys, entry);
         keys.notify(EventClass::Generic, "copy_to", target);
     });
-    true
+    Ok(true)
 }

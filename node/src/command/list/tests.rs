@@ -110,7 +110,7 @@ fn who_waits_is_served_in_order_by_what_arrives() {
         .map(|node| match &node.stop {
             Some(Stop::Blocked { waiter, .. }) => {
                 let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
-                String::from_utf8_lossy(&served.reply).into_owned()
+                String::from_utf8_lossy(&served.reply.to_vec()).into_owned()
             }
             other => panic!("{other:?}"),
         })

@@ -65,7 +65,7 @@ fn confirm(ctx: &mut Ctx<'_, '_>, kind: Kind, word: &str, name: Option<&[u8]>) {
         let session = &mut *ctx.session;
         for push in session.client.take_pushes() {
             session.pushed = push.depends_on.max(session.pushed);
-            ctx.out.raw(&push.message);
+            ctx.out.shared(&push.message);
         }
     }
     ctx.out.push(3);

@@ -9,7 +9,6 @@ use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_po
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::{Expiry, Keys};
-use crate::keyspace::rebuild::rebuild_as;
 use crate::keyspace::types::{Element, Set, SetLimits, SetRef};
 use crate::notify::EventClass;
 
@@ -140,23 +139,21 @@ fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'s
     let sets = read(keys, args.iter().skip(2))?;
     let result = result_of(operation, &sets, keys.limits.set);
     let len = result.len();
-    ctx.out.len(len);
     if len == 0 {
         if let Some(entry) = keys.remove_live(destination) {
             keys.discard(entry, Cause::Replaced);
             keys.propagate_as(destination, &[b"DEL", destination]);
             keys.notify(EventClass::Generic, "del", destination);
         }
+        ctx.out.len(len);
         return Ok(Outcome::Reply);
     }
     if args.iter().skip(2).all(|key| keys.same_slot(destination, key)) {
         keys.propagate(destination, args);
     } else {
-        keys.propagate_as(destination, &[b"DEL", destination]);
-        rebuild_as(destination, ValueRef::Set(result.as_ref()), None, &mut |command| {
-            keys.propagate_as(destination, command);
-        });
+        keys.propagate_value(destination, true, ValueRef::Set(result.as_ref()), None)?;
     }
+    ctx.out.len(len);
     keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
     keys.modified(destination);
     keys.notify(EventClass::Set, event, destination);

@@ -10,6 +10,7 @@ use rand::RngCore;
 use super::super::scan;
 use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_count, parse_signed_count};
 use super::members_removed;
+use crate::keyspace::keys::entry_too_long;
 use crate::keyspace::rebuild::PIECE_LEN_MAX;
 use crate::keyspace::types::SetMut;
 
@@ -37,16 +38,19 @@ fn pop_one(ctx: &mut Ctx<'_, '_>, key: &[u8]) -> CommandResult {
 
 fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
     let rng = &mut *ctx.rng;
+    let room = ctx.keys.entry_room();
     let Some(mut set) = ctx.keys.set_mut(key)?.filter(|_| count > 0) else {
         ctx.out.set(0);
         return Ok(Outcome::Reply);
     };
     let left = set.len().saturating_sub(count);
     let popped = if left * KEEP_FACTOR <= count && left > 0 {
+        check_effect(room, set.as_ref().iter().map(|member| member.len()))?;
         take_all_but(&mut set, left, || rng.next_u64())
     } else {
         let sample = set.as_ref().sample(count, || rng.next_u64());
         let popped: Vec<Box<[u8]>> = sample.into_iter().map(Into::into).collect();
+        check_effect(room, popped.iter().map(|member| member.len()))?;
         for member in &popped {
             set.remove(member);
         }
@@ -66,6 +70,17 @@ fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
     members_removed(ctx.keys, key, "spop");
     Ok(Outcome::Reply)
 }
+
+/// Checks that members of these lengths can be named in an effect.
+fn check_effect(room: Option<usize>, lens: impl Iterator<Item = usize>) -> Result<(), CommandError> {
+    match room {
+        Some(room) if room < lens.map(|len| len + NAMED_OVERHEAD_BYTES).sum() => Err(entry_too_long()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What a member needs in an effect beside its bytes, with its share of the command.
+const NAMED_OVERHEAD_BYTES: usize = 16;
 
 /// Where the members that go are this many times those that stay, the set is built anew from those.
 const KEEP_FACTOR: usize = 5;

@@ -260,8 +260,7 @@ fn store_result(
     for (member, score) in members {
         result.insert(&member, score);
     }
-    store(ctx, args, args.at(1), args.iter().skip(3).take(count), result, event);
-    Ok(Outcome::Reply)
+    store(ctx, args, args.at(1), args.iter().skip(3).take(count), result, event)
 }
 
 /// See the module documentation.

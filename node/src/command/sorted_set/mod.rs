@@ -18,7 +18,6 @@ pub(super) use range::{
     zremrangebyscore, zrevrange, zrevrangebylex, zrevrangebyscore,
 };
 
-use bytes::BytesMut;
 use keyward_proto::resp::number::{format_double, format_double_17};
 use keyward_proto::resp::{Args, ReplyWriter};
 
@@ -27,7 +26,6 @@ use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::Expiry;
-use crate::keyspace::rebuild::rebuild_as;
 use crate::keyspace::types::{Element, SortedSet, SortedSetRef};
 use crate::notify::EventClass;
 
@@ -128,8 +126,8 @@ pub(super) fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let options = ScanOptions::parse(args, 3, Scanned::SortedSet)?;
     let format = if set.is_compact() { format_double } else { format_double_17 };
 
-    let mut found = BytesMut::new();
-    let mut writer = ReplyWriter::new(&mut found, ctx.out.version());
+    let start = ctx.out.deferred();
+    let writer = &mut ctx.out;
     let (mut visited, mut written) = (0, 0);
     let mut position = u32::try_from(cursor).ok();
     while let Some(at) = position {
@@ -145,14 +143,15 @@ pub(super) fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
                 written += 1;
             }
         });
-        if options.count <= visited {
+        if options.count <= visited || writer.is_full() {
             break;
         }
     }
-    ctx.out.array(2);
-    ctx.out.bulk_integer(position.map_or(0, i64::from));
-    ctx.out.array(written);
-    ctx.out.raw(&found);
+    writer.finish(start, |out| {
+        out.array(2);
+        out.bulk_integer(position.map_or(0, i64::from));
+        out.array(written);
+    });
     Ok(Outcome::Reply)
 }
 
@@ -190,7 +189,7 @@ fn store<'a>(
     mut sources: impl Iterator<Item = &'a [u8]>,
     result: SortedSet,
     event: &'static str,
-) {
+) -> CommandResult {
     let len = result.len();
     if len == 0 {
         if let Some(entry) = ctx.keys.remove_live(destination) {
@@ -202,10 +201,7 @@ fn store<'a>(
         if sources.all(|source| ctx.keys.same_slot(source, destination)) {
             ctx.keys.propagate(destination, args);
         } else {
-            ctx.keys.propagate_as(destination, &[b"DEL", destination]);
-            rebuild_as(destination, ValueRef::SortedSet(result.as_ref()), None, &mut |command| {
-                ctx.keys.propagate_as(destination, command);
-            });
+            ctx.keys.propagate_value(destination, true, ValueRef::SortedSet(result.as_ref()), None)?;
         }
         ctx.keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
         ctx.keys.modified(destination);
@@ -213,4 +209,5 @@ fn store<'a>(
         ctx.keys.notify(EventClass::SortedSet, event, destination);
     }
     ctx.out.len(len);
+    Ok(Outcome::Reply)
 }

@@ -229,11 +229,10 @@ pub(in crate::command) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     if by_rank_is_safer(&query.ends) && !range.is_empty() {
         let (start, stop) = rank_texts(&range);
         let effect: [&[u8]; 5] = [b"ZRANGESTORE", destination, source, start.as_bytes(), stop.as_bytes()];
-        store(ctx, Args::from_slices(&effect), destination, sources, result, "zrangestore");
+        store(ctx, Args::from_slices(&effect), destination, sources, result, "zrangestore")
     } else {
-        store(ctx, args, destination, sources, result, "zrangestore");
+        store(ctx, args, destination, sources, result, "zrangestore")
     }
-    Ok(Outcome::Reply)
 }
 
 /// Whether an effect should name ranks instead of the ends of the range. What a range of names means for members of

@@ -129,7 +129,7 @@ fn a_waiting_client_gets_what_another_adds() {
     let Some(crate::execute::Stop::Blocked { waiter, .. }) = &node.stop else { panic!("it waits") };
     check_on(&mut other, &[("ZADD z 2 b 1 a", ":2\r\n"), ("ZRANGE z 0 -1", "*1\r\n$1\r\nb\r\n")]);
     let Some(crate::blocking::End::Served(served)) = waiter.take_end() else { panic!("it was served") };
-    assert_eq!(&*served.reply, b"*3\r\n$1\r\nz\r\n$1\r\na\r\n$1\r\n1\r\n");
+    assert_eq!(served.reply.to_vec(), b"*3\r\n$1\r\nz\r\n$1\r\na\r\n$1\r\n1\r\n");
 }
 
 #[track_caller]

@@ -125,7 +125,8 @@ pub(super) fn stats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("client_query_buffer_limit_disconnections", &sum(|t| &t.query_buffer_disconnections)),
         (
             "client_output_buffer_limit_disconnections",
-            &(sum(|t| &t.output_buffer_disconnections) + server.pubsub.disconnections.load(Ordering::Relaxed)),
+            &(sum(|t| &t.output_buffer_disconnections)
+                + server.pubsub.disconnections.load(Ordering::Relaxed)),
         ),
         ("reply_buffer_shrinks", &0),
         ("reply_buffer_expands", &0),
