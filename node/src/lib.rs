@@ -14,8 +14,9 @@
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
 //! - [`memory`], [`reclaim`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
+//! - [`directory_lock`]: one process for a data directory
 //!
-//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`io`], [`connection`], [`loading`], [`process`],
+//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`connection`], [`loading`], [`process`],
 //! [`rdb_load`], [`reclaim`], [`shutdown`], [`snapshot`], and those of [`replication`]) read a clock, spawn a task or
 //! touch a socket.
 
@@ -29,6 +30,7 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod cron;
+pub mod directory_lock;
 pub mod engine;
 pub mod execute;
 pub mod gate;

@@ -1,11 +1,11 @@
 //! A node's life as a member of a shard: it joins with its ID, hands its role over when asked, and leaves in order.
 //!
-//! The ID lives in the file `node-id` of the data directory, which one process at a time may use. A node without its
-//! directory is a new node (DESIGN section 6).
+//! The ID lives in the file `node-id` of the data directory. A node without its directory is a new node (DESIGN
+//! section 6).
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +45,9 @@ pub fn join(
     server: &Arc<Server>,
     settings: &Settings,
     listener: TcpListener,
-    identity: Identity,
+    node_id: NodeId,
     applied: LogIndex,
 ) -> Result<(), String> {
-    let Identity { node_id, lock } = identity;
     tracing::info!(node = %node_id, "joining: asking the sentinels {}", settings.sentinels.join(" "));
     let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
     let announce = Announce {
@@ -86,8 +85,6 @@ pub fn join(
     }
     let server = Arc::clone(server);
     tokio::spawn(async move {
-        // The lock on the data directory lives as long as the node is a member.
-        let _lock = lock;
         loop {
             let newest = Arc::clone(&topology.borrow_and_update());
             server.set_routing(Routing::new(newest, node_id.clone()));
@@ -99,18 +96,11 @@ pub fn join(
     Ok(())
 }
 
-/// Who a node is, and its claim on its data directory.
-#[derive(Debug)]
-pub struct Identity {
-    node_id: NodeId,
-    lock: File,
-}
-
-/// Reads the node's ID, or makes one; the open file keeps other processes out.
+/// Reads the node's ID, or makes one.
 ///
 /// # Errors
 /// One line for the operator.
-pub fn identity() -> Result<Identity, String> {
+pub fn identity() -> Result<NodeId, String> {
     let here = std::env::current_dir().map_or_else(|_| ".".into(), |d| d.display().to_string());
     let failed = |what: &str, e: std::io::Error| format!("can't {what} '{here}/{ID_FILE}': {e}");
     let mut file = OpenOptions::new()
@@ -120,20 +110,16 @@ pub fn identity() -> Result<Identity, String> {
         .truncate(false)
         .open(ID_FILE)
         .map_err(|e| failed("open", e))?;
-    file.try_lock().map_err(|_| format!("another keyward-node uses the directory '{here}'"))?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(|e| failed("read", e))?;
     if text.trim().is_empty() {
         let id = NodeId::from_random(rand::rng().random());
         writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(|e| failed("write", e))?;
-        return Ok(Identity { node_id: id, lock: file });
+        return Ok(id);
     }
-    match NodeId::parse(text.trim()) {
-        Some(node_id) => Ok(Identity { node_id, lock: file }),
-        None => Err(format!(
-            "'{here}/{ID_FILE}' holds no node ID: restore it, or remove it to join as a new node"
-        )),
-    }
+    NodeId::parse(text.trim()).ok_or_else(|| {
+        format!("'{here}/{ID_FILE}' holds no node ID: restore it, or remove it to join as a new node")
+    })
 }
 
 /// Does what a client asked for and answers it.

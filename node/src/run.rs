@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::clock;
 use crate::config::{Config, Settings};
 use crate::connection;
+use crate::directory_lock::DirectoryLock;
 use crate::io::{Accepted, ThreadHandle};
 use crate::server::Server;
 
@@ -31,6 +33,11 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let settings = config.settings()?;
     std::env::set_current_dir(&settings.dir)
         .map_err(|e| format!("can't chdir to '{}': {e}", settings.dir.display()))?;
+    // Before any file is touched, and until the process ends.
+    let lock = DirectoryLock::take(Path::new("."))?;
+    if lock.is_held() {
+        crate::snapshot::save::remove_unfinished();
+    }
     let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
     let server = Server::new(config, clock::unix_millis(), clock::monotonic(), run_id)?;
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -119,7 +126,6 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
 /// Loads what the disk has, and takes part in the shard. Clients are told meanwhile that the node is loading.
 async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), String> {
     let alone = settings.sentinels.is_empty();
-    // Before the files are touched: no other process may be using them.
     let identity = if alone { None } else { Some(crate::member::identity()?) };
     let mut applied = LogIndex::ZERO;
     if settings.appendonly {
@@ -127,6 +133,7 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
         let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;
         applied = loaded.map_err(|e| format!("can't load: {e}"))??;
     } else if alone {
+        warn_of_ignored_log(settings);
         let (server, settings) = (Arc::clone(server), settings.clone());
         let loaded =
             tokio::task::spawn_blocking(move || crate::rdb_load::load_dump(&server, &settings)).await;
@@ -151,6 +158,14 @@ fn warn_of_ignored_dump(settings: &Settings) {
             file = settings.dbfilename,
             "not loaded: a node with sentinels gets its data from its shard"
         );
+    }
+}
+
+/// As in Valkey; but whoever has switched `appendonly` off by mistake finds out.
+fn warn_of_ignored_log(settings: &Settings) {
+    let directory = std::path::Path::new(&settings.append_dirname);
+    if directory.join(format!("{}.manifest", settings.append_filename)).exists() {
+        tracing::warn!(directory = settings.append_dirname, "not loaded: 'appendonly' is off");
     }
 }
 

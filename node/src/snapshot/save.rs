@@ -332,10 +332,35 @@ pub(crate) enum Failure {
     Snapshot(#[from] super::SnapshotError),
 }
 
+/// Removes from the working directory, which is this process's alone, what saves have left that did not end.
+pub fn remove_unfinished() {
+    let names = fs::read_dir(".").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    for name in names.filter(|name| name.to_str().is_some_and(is_unfinished)) {
+        match fs::remove_file(&name) {
+            Ok(()) => {
+                tracing::info!(file = %name.display(), "left behind by a save that did not end: deleted")
+            }
+            Err(error) => {
+                tracing::warn!(%error, file = %name.display(), "can't remove what is left of a save")
+            }
+        }
+    }
+}
+
+fn unfinished(process: u32, id: u64) -> String {
+    format!("temp-{process}-{id}.rdb")
+}
+
+/// Valkey's own have one number.
+fn is_unfinished(name: &str) -> bool {
+    let numbers = name.strip_prefix("temp-").and_then(|rest| rest.strip_suffix(".rdb")?.split_once('-'));
+    numbers.is_some_and(|(process, id)| process.parse::<u32>().is_ok() && id.parse::<u64>().is_ok())
+}
+
 /// Writes the snapshot to its file.
 fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Result<Written, Failure> {
     let settings = server.settings();
-    let temporary = PathBuf::from(format!("temp-{}-{id}.rdb", std::process::id()));
+    let temporary = PathBuf::from(unfinished(std::process::id(), id));
     let functions = server.functions.lock().clone();
     let written = write_to(&temporary, &settings, stream, &functions, cancelled, Purpose::Dump);
     let renamed = written.and_then(|written| {
