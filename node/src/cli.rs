@@ -38,7 +38,7 @@ fn check_aof(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Prints what a file holds and its first error. Fails if it has one.
+/// Prints what a file holds, what of it is not supported, and its first error. Fails if it can't be loaded.
 fn check_rdb(arguments: &[String]) -> ExitCode {
     let [path] = arguments else { return fail(CHECK_RDB_USAGE) };
     let file = match File::open(Path::new(path)) {
@@ -47,8 +47,8 @@ fn check_rdb(arguments: &[String]) -> ExitCode {
     };
     let total = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
     let report = check(file, total);
-    match (writeln!(std::io::stdout(), "{report}"), report.error) {
-        (Ok(()), None) => ExitCode::SUCCESS,
+    match (writeln!(std::io::stdout(), "{report}"), report.is_ok()) {
+        (Ok(()), true) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }

@@ -27,9 +27,9 @@ use crate::keyspace::types::Limits;
 use crate::keyspace::{DbIndex, Keyspace};
 use crate::loading::Loading;
 use crate::notify::EventClasses;
-use crate::rdb::RdbError;
 use crate::rdb::file::{Chunk, Facts, FileError, Reader, RecordName, Span, Trust};
 use crate::rdb::record::Record;
+use crate::rdb::{RdbError, VersionCheck};
 use crate::server::Server;
 
 /// Keys whose buckets are being brought into the cache at the same time.
@@ -41,6 +41,7 @@ const BYTES_PER_KEY_MIN: u64 = 16;
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub trust: Trust,
+    pub versions: VersionCheck,
     /// Databases that there are.
     pub databases: DbIndex,
     /// Milliseconds since the Unix epoch; keys that have expired before are dropped. `None`: all are kept, since the
@@ -119,6 +120,7 @@ impl Options {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
             trust,
+            versions: settings.rdb_version_check,
             databases: settings.databases,
             expire_before,
             limits: settings.limits,
@@ -139,7 +141,7 @@ pub fn load<R: Read>(
     options: Options,
     progress: &Loading,
 ) -> Result<Loaded, FileError> {
-    let mut reader = Reader::new(inner, total, options.trust)?;
+    let mut reader = Reader::new(inner, total, options.trust, options.versions)?;
     let work = Work::new(keyspace, options);
     let (sender, receiver) = sync_channel(options.threads * 2);
     let receiver = Mutex::new(receiver);
@@ -356,6 +358,7 @@ mod tests {
         let keyspace = Keyspace::default();
         let options = Options {
             trust: Trust::Verify,
+            versions: VersionCheck::Strict,
             databases: 16,
             expire_before: Some(1000),
             limits: Limits::default(),

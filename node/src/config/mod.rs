@@ -19,7 +19,7 @@ use crate::keyspace::garbage::Cause;
 use crate::keyspace::types::quicklist::Fill;
 use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
 use crate::notify::EventClasses;
-use crate::rdb::Compression;
+use crate::rdb::{Compression, VersionCheck};
 use crate::shutdown::Options;
 use crate::snapshot::rules::{self, SavePoint};
 use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
@@ -93,6 +93,7 @@ pub struct Settings {
     pub rdb_compression: Compression,
     /// Whether checksums of RDB files are written and compared.
     pub rdb_checksum: bool,
+    pub rdb_version_check: VersionCheck,
     pub save_points: Vec<SavePoint>,
     pub stop_writes_on_bgsave_error: bool,
     pub rdb_incremental_fsync: bool,
@@ -391,6 +392,10 @@ impl Config {
             dbfilename: self.text("dbfilename").to_owned(),
             rdb_compression: if self.yes("rdbcompression") { Compression::Lzf } else { Compression::None },
             rdb_checksum: self.yes("rdbchecksum"),
+            rdb_version_check: match self.text("rdb-version-check") {
+                "relaxed" => VersionCheck::Relaxed,
+                _ => VersionCheck::Strict,
+            },
             save_points: rules::parse(self.text("save")),
             stop_writes_on_bgsave_error: self.yes("stop-writes-on-bgsave-error"),
             rdb_incremental_fsync: self.yes("rdb-save-incremental-fsync"),

@@ -18,6 +18,12 @@ pub enum RdbError {
     UnknownType(u8),
     #[error("RDB version {0} is not known (1 to 11, 80 and 81 are)")]
     UnknownVersion(u32),
+    /// Of a version that `rdb-version-check relaxed` lets in.
+    #[error(
+        "RDB version {0} is not known (1 to 11, 80 and 81 are); with 'rdb-version-check relaxed' a file of it is loaded \
+         if it holds nothing but types that are known"
+    )]
+    ForeignVersion(u32),
     #[error("{0}")]
     Refused(&'static str),
 }

@@ -42,12 +42,21 @@ pub const VERSION: u32 = 10;
 
 /// The newest version that is read.
 pub const VERSION_MAX: u32 = 81;
-/// Versions between these are not Valkey's but of other programs, with types of the same numbers.
+/// Versions between these are not Valkey's but of Redis 7.4 and later, with types of the same numbers.
 const FOREIGN_VERSIONS: std::ops::Range<u32> = 12..80;
 
 /// Whether files and payloads of this version can be read.
 pub fn is_known_version(version: u32) -> bool {
     (1..=VERSION_MAX).contains(&version) && !FOREIGN_VERSIONS.contains(&version)
+}
+
+/// Which versions of files are read: `rdb-version-check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionCheck {
+    /// Those that are known.
+    Strict,
+    /// Others, too, as long as everything in them is known.
+    Relaxed,
 }
 
 const LENGTH_32: u8 = 0x80;
@@ -109,4 +118,14 @@ mod type_byte {
     pub(super) const STREAM_3: u8 = 21;
     /// Fields with an expiry of their own.
     pub(super) const HASH_2: u8 = 22;
+
+    // What these numbers and those behind them mean in the files of Redis 7.4 and later.
+    /// Each field with an expiry, in release candidates.
+    pub(super) const REDIS_HASH_TTL_EARLY: u8 = 22;
+    pub(super) const REDIS_HASH_LISTPACK_TTL_EARLY: u8 = 23;
+    /// The earliest expiry first.
+    pub(super) const REDIS_HASH_TTL: u8 = 24;
+    pub(super) const REDIS_HASH_LISTPACK_TTL: u8 = 25;
+    pub(super) const REDIS_STREAM_4: u8 = 26;
+    pub(super) const REDIS_STREAM_5: u8 = 27;
 }

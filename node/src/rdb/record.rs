@@ -8,6 +8,9 @@ use super::{Compression, Input, RdbError, Text, opcode, output};
 use crate::keyspace::entry::ValueRef;
 use crate::keyspace::types::Limits;
 
+/// Valkey's own word for a key that does not expire.
+const NO_EXPIRY: i64 = -1;
+
 /// What the eviction policy knows of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -97,7 +100,9 @@ impl<'a> Record<'a> {
         let (mut expire_at, mut access) = (None, None);
         loop {
             match input.byte()? {
-                opcode::EXPIRE_MILLIS => expire_at = Some(i64::from_le_bytes(input.array()?)),
+                opcode::EXPIRE_MILLIS => {
+                    expire_at = Some(i64::from_le_bytes(input.array()?)).filter(|at| *at != NO_EXPIRY);
+                }
                 opcode::EXPIRE_SECONDS => {
                     expire_at = Some(i64::from(i32::from_le_bytes(input.array()?)) * 1000);
                 }

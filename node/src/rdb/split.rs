@@ -2,6 +2,7 @@
 //! busy that decode.
 
 use super::record::Record;
+use super::value::foreign::{self, Dialect};
 use super::value::skip_body;
 use super::{Input, RdbError, Text, opcode};
 
@@ -46,7 +47,7 @@ impl From<RdbError> for BadPiece {
 ///
 /// # Errors
 /// Whatever is wrong with it. With [`RdbError::Truncated`] the input may be extended, and the piece read again.
-pub fn next_piece<'a>(input: &mut Input<'a>) -> Result<Piece<'a>, BadPiece> {
+pub fn next_piece<'a>(input: &mut Input<'a>, dialect: Dialect) -> Result<Piece<'a>, BadPiece> {
     let mut ahead = input.clone();
     let piece = match ahead.byte()? {
         opcode::AUX => Piece::Aux(ahead.text()?, ahead.text()?),
@@ -62,6 +63,9 @@ pub fn next_piece<'a>(input: &mut Input<'a>) -> Result<Piece<'a>, BadPiece> {
         opcode::FUNCTION_PRE_GA => {
             return Err(RdbError::Refused("functions of a release candidate of Redis 7.0").into());
         }
+        opcode::SLOT_IMPORT if dialect == Dialect::Redis => {
+            return Err(RdbError::Refused("metadata of a key, of Redis 8").into());
+        }
         opcode::SLOT_IMPORT => {
             return Err(
                 RdbError::Refused("it was saved during an import of slots, which is not finished").into()
@@ -70,7 +74,7 @@ pub fn next_piece<'a>(input: &mut Input<'a>) -> Result<Piece<'a>, BadPiece> {
         opcode::MODULE_AUX => module_aux(&mut ahead)?,
         opcode::EOF => Piece::End,
         _ => {
-            *input = skip_record(input.clone())?;
+            *input = skip_record(input.clone(), dialect)?;
             return Ok(Piece::Record);
         }
     };
@@ -78,36 +82,43 @@ pub fn next_piece<'a>(input: &mut Input<'a>) -> Result<Piece<'a>, BadPiece> {
     Ok(piece)
 }
 
-fn skip_record(mut input: Input<'_>) -> Result<Input<'_>, BadPiece> {
+fn skip_record(mut input: Input<'_>, dialect: Dialect) -> Result<Input<'_>, BadPiece> {
     let Record { key, type_byte, .. } = Record::read_head(&mut input)?;
-    match skip_body(type_byte, &mut input) {
+    let skipped = match foreign::name(type_byte, dialect) {
+        Some(_) => Err(foreign::unsupported(type_byte, dialect)),
+        None => skip_body(type_byte, &mut input),
+    };
+    match skipped {
         Ok(()) => Ok(input),
         Err(error) => Err(BadPiece { error, record: Some((key.into_vec(), type_byte)) }),
     }
 }
 
-/// A module's own data: values that each say what they are.
+/// Passes over a record of a type that is not supported; the input is left behind it. Returns its key and type.
+///
+/// # Errors
+/// As for [`next_piece`].
+pub fn skip_unsupported(input: &mut Input<'_>, dialect: Dialect) -> Result<(Vec<u8>, u8), BadPiece> {
+    let mut ahead = input.clone();
+    let Record { key, type_byte, .. } = Record::read_head(&mut ahead)?;
+    let (key, skipped) = (key.into_vec(), foreign::skip_body(type_byte, dialect, &mut ahead));
+    match skipped {
+        Ok(()) => {
+            *input = ahead;
+            Ok((key, type_byte))
+        }
+        Err(error) => Err(BadPiece { error, record: Some((key, type_byte)) }),
+    }
+}
+
+/// A module's own data.
 fn module_aux<'a>(input: &mut Input<'_>) -> Result<Piece<'a>, RdbError> {
-    const END: u64 = 0;
-    const SIGNED: u64 = 1;
-    const UNSIGNED: u64 = 2;
-    const FLOAT: u64 = 3;
-    const DOUBLE: u64 = 4;
-    const STRING: u64 = 5;
     let id = input.number()?;
     // Whether it was saved before or after the keys: a number, written as a value of its own.
     input.number()?;
     input.number()?;
-    loop {
-        match input.number()? {
-            END => return Ok(Piece::ModuleAux(module_name(id))),
-            SIGNED | UNSIGNED => drop(input.number()?),
-            FLOAT => drop(input.take(size_of::<f32>())?),
-            DOUBLE => drop(input.take(size_of::<f64>())?),
-            STRING => input.skip_text()?,
-            _ => return Err(RdbError::Corrupt("a module's data is damaged")),
-        }
-    }
+    foreign::skip_module(input)?;
+    Ok(Piece::ModuleAux(module_name(id)))
 }
 
 /// Nine letters of six bits, before ten bits of a version.

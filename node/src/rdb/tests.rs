@@ -166,26 +166,43 @@ fn a_record_larger_than_a_chunk_is_read_whole() {
 #[test]
 fn what_follows_the_file_is_left() {
     let bytes = [file(true), b"*1\r\n$4\r\nPING\r\n".to_vec()].concat();
-    let mut reader = Reader::new(&bytes[..], None, Trust::Verify).unwrap();
+    let mut reader = Reader::new(&bytes[..], None, Trust::Verify, VersionCheck::Strict).unwrap();
     while reader.next_chunk().unwrap().is_some() {}
     let (mut rest, inner) = reader.into_rest();
     rest.extend_from_slice(inner);
     assert_eq!(rest, b"*1\r\n$4\r\nPING\r\n");
 }
 
+/// Why a file is not loaded.
+fn refusal(bytes: &[u8], versions: VersionCheck) -> String {
+    let read = |bytes| {
+        let mut reader = Reader::new(bytes, None, Trust::Verify, versions)?;
+        while reader.next_chunk()?.is_some() {}
+        Ok::<(), super::file::FileError>(())
+    };
+    read(bytes).unwrap_err().to_string()
+}
+
 #[test]
 fn versions_of_others_are_refused() {
     let check_magic = |magic: &str, expect: &str| {
-        let report = check(magic.as_bytes(), None);
-        assert_eq!(report.error.unwrap().to_string(), expect, "{magic}");
+        assert_eq!(refusal(magic.as_bytes(), VersionCheck::Strict), expect, "{magic}");
     };
-    let unknown = |version| format!("RDB version {version} is not known (1 to 11, 80 and 81 are), at byte 0");
-    for version in [0, 12, 79, 82] {
-        check_magic(&format!("REDIS{version:04}"), &unknown(version));
+    let unknown = |version| format!("RDB version {version} is not known (1 to 11, 80 and 81 are)");
+    let relaxed = "; with 'rdb-version-check relaxed' a file of it is loaded if it holds nothing but types that are known, at byte 0";
+    for (magic, version) in [("REDIS0012", 12), ("REDIS0079", 79), ("VALKEY082", 82), ("VALKEY999", 999)] {
+        check_magic(magic, &format!("{}{relaxed}", unknown(version)));
+        let error = refusal(magic.as_bytes(), VersionCheck::Relaxed);
+        assert_eq!(error, "it ends too early, at byte 9", "{magic}");
+    }
+    // What Valkey refuses in any case.
+    for (magic, version) in [("REDIS0000", 0), ("REDIS0080", 80), ("VALKEY079", 79), ("VALKEY000", 0)] {
+        let expect = format!("{}, at byte 0", unknown(version));
+        check_magic(magic, &expect);
+        assert_eq!(refusal(magic.as_bytes(), VersionCheck::Relaxed), expect);
     }
     for magic in ["REDIS0011", "VALKEY080", "VALKEY081", "REDIS0001"] {
-        let error = check(magic.as_bytes(), None).error.unwrap();
-        assert_eq!(error.to_string(), "it ends too early, at byte 9", "{magic}");
+        check_magic(magic, "it ends too early, at byte 9");
     }
     check_magic("*1\r\n$4\r\nPING\r\n", "it does not begin as an RDB file does, at byte 0");
     check_magic("REDIS", "it ends too early, at byte 0");
@@ -193,15 +210,78 @@ fn versions_of_others_are_refused() {
 
 #[test]
 fn a_type_that_is_not_there_is_named_with_its_key() {
-    let bytes = b"REDIS0011\xfe\x02\x13\x06stream\x01";
-    let error = check(&bytes[..], None).error.unwrap().to_string();
     assert_eq!(
-        error,
+        refusal(b"REDIS0011\xfe\x02\x13\x06stream\x01", VersionCheck::Strict),
         "values of this type are not supported: stream (type 19), at byte 11, key \"stream\" of database 2"
     );
-    let bytes = b"REDIS0011\x07\x03mod\x01";
-    let error = check(&bytes[..], None).error.unwrap().to_string();
+    let error = refusal(b"REDIS0011\x07\x03mod\x01", VersionCheck::Strict);
     assert!(error.contains("a module's value (type 7)") && error.contains("key \"mod\""), "{error}");
+    // The same number is another type in the files of Redis.
+    let error = refusal(b"REDIS0012\x16\x01h\x01\x01f\x01v", VersionCheck::Relaxed);
+    assert!(error.contains("of a release candidate of Redis 7.4 (type 22)"), "{error}");
+    let error = refusal(b"REDIS0012\xf3\x01", VersionCheck::Relaxed);
+    assert!(error.contains("metadata of a key, of Redis 8, at byte 9"), "{error}");
+}
+
+/// Values that are not supported, by type, with what they are called.
+fn unsupported() -> Vec<(u8, Vec<u8>, &'static str)> {
+    let (id, time) = ([7; 16], [9; 8]);
+    let pending = [&b"\x01"[..], &id, &time, b"\x02"].concat();
+    let stream = |metadata: &[u8], entries_read: &[u8], times: usize| {
+        let consumer = [&b"\x01\x03con"[..], &time.repeat(times), b"\x01", &id].concat();
+        let group = [&b"\x01\x03grp\x01\x02"[..], entries_read, &pending, &consumer].concat();
+        [&b"\x01"[..], &short(&id), &short(b"listpack"), b"\x01\x05\x06", metadata, &group].concat()
+    };
+    vec![
+        (type_byte::STREAM, stream(b"", b"", 1), "stream"),
+        (type_byte::STREAM_2, stream(b"\x01\x02\x03\x04\x05", b"\x01", 1), "stream"),
+        (type_byte::STREAM_3, stream(b"\x01\x02\x03\x04\x05", b"\x01", 2), "stream"),
+        (type_byte::MODULE_2, b"\x09\x02\x05\x05\x03abc\x04\0\0\0\0\0\0\0\0\0".to_vec(), "a module's value"),
+        (
+            type_byte::REDIS_HASH_TTL,
+            [&time[..], b"\x02\x05\x01f\x01v\0\x01g\x01w"].concat(),
+            "hash with fields that expire, of Redis 7.4 or later",
+        ),
+        (
+            type_byte::REDIS_HASH_LISTPACK_TTL,
+            [&time[..], &short(b"listpack")].concat(),
+            "hash with fields that expire, of Redis 7.4 or later",
+        ),
+    ]
+}
+
+#[test]
+fn a_check_counts_everything_that_is_not_supported() {
+    let mut bytes = b"REDIS0012\xfe\x03".to_vec();
+    for round in 0..7 {
+        for (type_byte, body, _) in unsupported() {
+            let key = format!("u{round}");
+            bytes.extend([&[type_byte][..], &short(key.as_bytes()), &body].concat());
+            bytes.extend(
+                [&[type_byte::STRING][..], &short(format!("s{round}:{type_byte}").as_bytes()), b"\x01v"]
+                    .concat(),
+            );
+        }
+    }
+    bytes.extend([&[opcode::EOF][..], &[0; 8]].concat());
+    let report = check(&bytes[..], Some(bytes.len() as u64));
+    assert!(report.error.is_none() && !report.is_ok(), "{report}");
+    assert_eq!(report.databases[&3], Keys { all: 42, with_expiry: 0 });
+    for (type_byte, _, name) in unsupported() {
+        let found = &report.unsupported[&type_byte];
+        assert_eq!((found.name, found.count, found.first.len()), (name, 7, 5));
+    }
+    let text = report.to_string();
+    assert!(text.contains("RDB version 12 (needs 'rdb-version-check relaxed')"), "{text}");
+    assert!(
+        text.contains("not supported: stream (type 21): 7 keys\n  key \"u0\" of database 3, at byte "),
+        "{text}"
+    );
+    assert!(text.ends_with("ERROR: values of types that are not supported: 42"), "{text}");
+    // A hash of Valkey with a field that expires.
+    let hash = [&b"VALKEY080\x16\x01h\x01\x01f\x01v"[..], &[1; 8], &[opcode::EOF], &[0; 8]].concat();
+    let report = check(&hash[..], None);
+    assert!(report.error.is_none() && report.unsupported[&type_byte::HASH_2].count == 1, "{report}");
 }
 
 #[test]
@@ -346,7 +426,7 @@ fn duplicates_odd_numbers_and_bad_scores_are_refused() {
         (
             type_byte::HASH_2,
             [&b"\x01\x01f\x01v"[..], &[1; 8]].concat(),
-            "fields of a hash that expire are not supported",
+            "values of this type are not supported: hash with fields that expire (type 22)",
         ),
         (type_byte::LIST_QUICKLIST_2, b"\x01\x03\x01a".to_vec(), "a quicklist has a node of an unknown kind"),
         (type_byte::STRING, b"\x01ab".to_vec(), "bytes follow the value"),
@@ -435,6 +515,16 @@ fn damaged_values_are_refused_or_harmless() {
         }
         mutate(&mut rng, &mut body);
         load_anything(type_byte, &body);
+    }
+    for seed in 0..10_000 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let all = unsupported();
+        let (type_byte, mut body, _) = all[rng.random_range(0..all.len())].clone();
+        mutate(&mut rng, &mut body);
+        let mut input = Input::new(&body);
+        // Whatever comes of it, it comes to an end within the bytes.
+        let _skipped = value::foreign::skip_body(type_byte, value::foreign::Dialect::Redis, &mut input);
+        assert!(input.len() <= body.len());
     }
 }
 

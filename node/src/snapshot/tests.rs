@@ -17,7 +17,9 @@ fn read(stream: &mut Stream) -> BTreeMap<String, String> {
             writer.records(records.db, &records.bytes).unwrap();
             writer.finish().unwrap();
             let trust = crate::rdb::file::Trust::Ignore;
-            let mut reader = crate::rdb::file::Reader::new(&file[..], None, trust).unwrap();
+            let mut reader =
+                crate::rdb::file::Reader::new(&file[..], None, trust, crate::rdb::VersionCheck::Strict)
+                    .unwrap();
             while let Some(chunk) = reader.next_chunk().unwrap() {
                 for span in &chunk.spans {
                     let record = Record::open(chunk.record(span)).unwrap();

@@ -3,7 +3,7 @@
 mod reader;
 mod writer;
 
-pub use reader::{Chunk, Facts, FileError, FileErrorKind, Reader, RecordName, Span, Trust};
+pub use reader::{Chunk, Facts, FileError, FileErrorKind, Reader, RecordName, Skipped, Span, Trust};
 pub use writer::Writer;
 
 /// Before four digits of the version, up to version 11.

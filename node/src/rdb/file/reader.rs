@@ -7,9 +7,10 @@ use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::super::split::{BadPiece, Piece, next_piece};
+use super::super::split::{BadPiece, Piece, next_piece, skip_unsupported};
+use super::super::value::foreign::Dialect;
 use super::super::value::type_name;
-use super::super::{Checksum, Input, RdbError, is_known_version};
+use super::super::{Checksum, FOREIGN_VERSIONS, Input, RdbError, VersionCheck, is_known_version};
 use super::{CHECKSUM_SINCE, MAGIC_LEN, MAGIC_REDIS, MAGIC_VALKEY};
 use crate::keyspace::DbIndex;
 
@@ -115,6 +116,15 @@ impl Chunk {
     }
 }
 
+/// A record of a type that is not supported.
+#[derive(Debug)]
+pub struct Skipped {
+    pub record: RecordName,
+    pub name: &'static str,
+    /// In the file.
+    pub offset: u64,
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -128,6 +138,9 @@ pub struct Reader<R> {
     db: DbIndex,
     checksum: Checksum,
     trust: Trust,
+    dialect: Dialect,
+    /// `Some`: records that are not supported are noted here instead of being an error.
+    skipped: Option<Vec<Skipped>>,
     facts: Facts,
     ended: bool,
 }
@@ -137,7 +150,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// It is no RDB file, or of an unknown version.
-    pub fn new(inner: R, total: Option<u64>, trust: Trust) -> Result<Self, FileError> {
+    pub fn new(inner: R, total: Option<u64>, trust: Trust, check: VersionCheck) -> Result<Self, FileError> {
         let mut reader = Reader {
             inner,
             total,
@@ -146,13 +159,28 @@ impl<R: Read> Reader<R> {
             db: 0,
             checksum: Checksum::default(),
             trust,
+            dialect: Dialect::Valkey,
+            skipped: None,
             facts: Facts::default(),
             ended: false,
         };
         reader.fill(MAGIC_LEN)?;
-        reader.facts.version = version(&reader.buffer).map_err(|e| FileError::new(e, 0, None))?;
+        let version = version(&reader.buffer, check).map_err(|e| FileError::new(e, 0, None))?;
+        reader.facts.version = version;
+        reader.dialect = if FOREIGN_VERSIONS.contains(&version) { Dialect::Redis } else { Dialect::Valkey };
         reader.consume(MAGIC_LEN);
         Ok(reader)
+    }
+
+    /// Passes over records of types that are not supported, as far as their ends are known, instead of ending at the
+    /// first; [`Reader::take_skipped`] gives them.
+    pub fn skip_unsupported(&mut self) {
+        self.skipped = Some(Vec::new());
+    }
+
+    /// What was passed over since the last call.
+    pub fn take_skipped(&mut self) -> Vec<Skipped> {
+        self.skipped.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What the file says of itself, as far as it has been read.
@@ -204,12 +232,13 @@ impl<R: Read> Reader<R> {
         while !self.ended {
             split.len = buffer.len() - input.len();
             let offset = self.offset + split.len as u64;
-            match next_piece(&mut input) {
-                Ok(Piece::Record) => {
+            match self.next_piece(&mut input, offset) {
+                Ok(None) => {}
+                Ok(Some(Piece::Record)) => {
                     let range = split.len..buffer.len() - input.len();
                     split.spans.push(Span { range, db: self.db });
                 }
-                Ok(piece) => self.note(piece).map_err(|e| FileError::new(e, offset, None))?,
+                Ok(Some(piece)) => self.note(piece).map_err(|e| FileError::new(e, offset, None))?,
                 Err(BadPiece { error: RdbError::Truncated { missing }, record }) => {
                     if is_all || self.is_beyond_end(buffer.len(), missing) {
                         let error = RdbError::Truncated { missing };
@@ -223,6 +252,22 @@ impl<R: Read> Reader<R> {
         }
         split.len = buffer.len() - input.len();
         Ok((split, 0))
+    }
+
+    /// `None`: a record that is not supported was passed over.
+    fn next_piece<'a>(&mut self, input: &mut Input<'a>, offset: u64) -> Result<Option<Piece<'a>>, BadPiece> {
+        let bad = match next_piece(input, self.dialect) {
+            Ok(piece) => return Ok(Some(piece)),
+            Err(bad) => bad,
+        };
+        match (&mut self.skipped, &bad.error) {
+            (Some(skipped), RdbError::Unsupported { name, .. }) => {
+                let (key, type_byte) = skip_unsupported(input, self.dialect)?;
+                skipped.push(Skipped { record: RecordName { db: self.db, key, type_byte }, name, offset });
+                Ok(None)
+            }
+            _ => Err(bad),
+        }
     }
 
     fn error(&self, bad: BadPiece, offset: u64) -> FileError {
@@ -327,12 +372,18 @@ struct Split {
     len: usize,
 }
 
-fn version(magic: &[u8]) -> Result<u32, RdbError> {
+fn version(magic: &[u8], check: VersionCheck) -> Result<u32, RdbError> {
     let digits = magic.strip_prefix(MAGIC_REDIS).or_else(|| magic.strip_prefix(MAGIC_VALKEY));
-    let version = digits
+    let version: u32 = digits
         .filter(|digits| digits.iter().all(u8::is_ascii_digit))
         .and_then(|digits| std::str::from_utf8(digits).ok())
         .and_then(|digits| digits.parse().ok())
         .ok_or(RdbError::Corrupt("it does not begin as an RDB file does"))?;
-    if is_known_version(version) { Ok(version) } else { Err(RdbError::UnknownVersion(version)) }
+    // The magic changed with the version.
+    let is_right = magic.starts_with(MAGIC_VALKEY) == (FOREIGN_VERSIONS.end <= version) && 0 < version;
+    match check {
+        _ if !is_right => Err(RdbError::UnknownVersion(version)),
+        VersionCheck::Strict if !is_known_version(version) => Err(RdbError::ForeignVersion(version)),
+        VersionCheck::Strict | VersionCheck::Relaxed => Ok(version),
+    }
 }

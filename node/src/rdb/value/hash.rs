@@ -50,7 +50,8 @@ pub(super) fn load(
             for _ in 0..input.count()? {
                 let (field, value) = (input.text()?, input.text()?);
                 if type_byte == t::HASH_2 && i64::from_le_bytes(input.array()?) != NO_EXPIRY {
-                    return Err(RdbError::Refused("fields of a hash that expire are not supported"));
+                    let name = "hash with fields that expire";
+                    return Err(RdbError::Unsupported { number: type_byte, name });
                 }
                 set(&field, &value)?;
             }

@@ -5,12 +5,14 @@
 //! that Valkey and Redis have ever written for these types. A new type is one more module, with its lines in the
 //! functions of this one.
 
+pub mod foreign;
 mod hash;
 mod list;
 pub mod pieces;
 mod set;
 mod sorted_set;
 
+use self::foreign::Dialect;
 use super::output::push_text;
 use super::{Compression, Input, RdbError, Text, type_byte as t};
 use crate::keyspace::entry::{Compact, Entry, INLINE_LEN_MAX, NewValue, Value, ValueRef};
@@ -155,12 +157,7 @@ pub fn type_name(type_byte: u8) -> Option<&'static str> {
 }
 
 fn unsupported(type_byte: u8) -> RdbError {
-    let name = match type_byte {
-        t::MODULE | t::MODULE_2 => "a module's value",
-        t::STREAM | t::STREAM_2 | t::STREAM_3 => "stream",
-        _ => return RdbError::UnknownType(type_byte),
-    };
-    RdbError::Unsupported { number: type_byte, name }
+    foreign::unsupported(type_byte, Dialect::Valkey)
 }
 
 /// A collection must not be empty: RDB has no such values.
