@@ -1069,9 +1069,6 @@ impl Executor {
         let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
         let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
         let row = lookup(args).map_err(|e| e.to_string())?;
-        if !row.accepts(args.len()) {
-            return Err(CommandError::WrongArity(row.name.into()).to_string());
-        }
         match touched {
             Touched::One(slot) => keys.lock_one(*slot),
             Touched::Several(slots) => keys.lock_many(slots.iter().copied()),
@@ -1201,6 +1198,9 @@ pub enum Touched {
 /// Why it cannot be applied.
 pub fn touched(args: Args<'_>) -> Result<Touched, String> {
     let row = lookup(args).map_err(|e| e.to_string())?;
+    if !row.accepts(args.len()) {
+        return Err(CommandError::WrongArity(row.name.into()).to_string());
+    }
     if row.scope == Scope::World {
         return Ok(Touched::WholeKeyspace);
     }

@@ -1,8 +1,9 @@
-//! `keyward-node check-aof`: says what the files of the write log hold and where they are damaged, and cuts off what
-//! is behind the first fault if asked to.
+//! `keyward-node check-aof`: says what the files of the write log hold, where they are damaged, and which commands in
+//! them are not known, and cuts off what is behind the first fault if asked to.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
@@ -10,11 +11,19 @@ use std::path::{Path, PathBuf};
 
 use keyward_proto::ids::{LogIndex, Position, Term};
 
-use super::format::parse_entries;
+use super::directory::Directory;
+use super::format::{Entries, Piece, classify, parse_entries};
 use super::manifest::Manifest;
-use super::reader::{Fault, FileReader, Record};
+use super::reader::{Fault, FileReader, Record, Verdict};
+use crate::directory_lock::is_in_use;
+use crate::execute::touched;
 use crate::rdb;
 use crate::rdb::file::has_magic;
+
+/// Commands that can't be loaded that are told apart; the others are counted together.
+const REFUSED_NAMES_MAX: usize = 50;
+/// Bytes of a command's name that are shown.
+const NAME_BYTES_MAX: usize = 64;
 
 /// Whether to mend what is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +45,46 @@ pub struct Report {
     pub plain: u64,
     pub last: Position,
     pub commit: LogIndex,
+    /// What the first entry follows, if the file says so.
+    pub follows: Option<LogIndex>,
+    /// The index of the last entry, annotated or not.
+    pub end: LogIndex,
+    /// Commands that can't be loaded, by name.
+    pub refused: BTreeMap<Vec<u8>, Refused>,
     pub fault: Option<Fault>,
     /// What is behind the fault was never synced: a node cuts it off by itself.
     pub is_torn: bool,
+}
+
+/// A command that a start would stop at.
+#[derive(Debug)]
+pub struct Refused {
+    pub count: u64,
+    /// Where the first one is.
+    pub at: u64,
+    /// Why that one can't be loaded.
+    pub reason: String,
+}
+
+impl Report {
+    fn is_ok(&self) -> bool {
+        self.fault.is_none() && self.refused.is_empty()
+    }
+
+    /// Takes note of the commands that can't be loaded; the first byte is at `at` in the file.
+    fn note_commands(&mut self, bytes: &[u8], entries: &Entries, at: u64) {
+        for request in 0..entries.requests {
+            let args = entries.batch.args(bytes, request);
+            let (Ok(Piece::Command), Err(reason)) = (classify(args), touched(args)) else { continue };
+            let name = args.at(0);
+            let mut name = name[..name.len().min(NAME_BYTES_MAX)].to_ascii_uppercase();
+            if REFUSED_NAMES_MAX <= self.refused.len() && !self.refused.contains_key(&name) {
+                name = b"(others)".to_vec();
+            }
+            let at = at + entries.batch.bounds(request).0 as u64;
+            self.refused.entry(name).or_insert(Refused { count: 0, at, reason }).count += 1;
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -54,6 +100,10 @@ impl fmt::Display for Report {
         if last.index > LogIndex::ZERO {
             write!(f, ", last={last}, committed={commit}")?;
         }
+        for (name, Refused { count, at, reason }) in &self.refused {
+            let name = name.escape_ascii();
+            write!(f, "\ncan't be loaded: {name}, {count} times, first at offset {at}: {reason}")?;
+        }
         if let Some(fault) = &self.fault {
             let kind = if self.is_torn { "a torn tail" } else { "damage" };
             write!(f, "\n{kind} at offset {}: {}", fault.at, fault.reason)?;
@@ -67,7 +117,7 @@ pub fn check(path: &Path, mode: Mode) -> (String, bool) {
     let result = if path.extension().is_some_and(|e| e == "manifest") {
         check_manifest(path, mode)
     } else {
-        check_one(path, mode, Place::Last)
+        check_one(path, mode, Place::Last).map(|checked| (checked.text, checked.ok))
     };
     match result {
         Ok((text, ok)) => (text, ok),
@@ -86,38 +136,80 @@ fn check_manifest(path: &Path, mode: Mode) -> Result<(String, bool), String> {
     let text = std::fs::read(path).map_err(|e| format!("can't read '{}': {e}", path.display()))?;
     let manifest = Manifest::parse(&text).map_err(|e| format!("{}, {e}", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
+    if mode == Mode::Fix && folder.join("..").canonicalize().and_then(|dir| is_in_use(&dir)).unwrap_or(false)
+    {
+        return Err(format!("'{}' is in use: end the node first", folder.display()));
+    }
     let files: Vec<_> = manifest.files().collect();
     let mut lines = Vec::new();
     let mut all_ok = true;
+    let mut end = None;
     for (at, file) in files.iter().enumerate() {
         let place = if at + 1 == files.len() { Place::Last } else { Place::Before };
-        let (text, ok) = check_one(&folder.join(&file.name), mode, place)?;
-        lines.push(text);
-        all_ok &= ok;
+        let checked = check_one(&folder.join(&file.name), mode, place)?;
+        lines.push(checked.text);
+        all_ok &= checked.ok;
+        if let (Some(end), Some(follows)) = (end, checked.follows)
+            && end < follows
+        {
+            lines.push(format!(
+                "entries are missing before '{}': {} follows {end}",
+                file.name,
+                follows.next()
+            ));
+            all_ok = false;
+        }
+        end = checked.end;
+    }
+    let prefix = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let unlisted = Directory::new(folder, prefix).unlisted(&manifest);
+    for (_, file) in unlisted.map_err(|e| format!("can't read '{}': {e}", folder.display()))? {
+        lines.push(format!(
+            "the manifest does not name '{}': a node starts only if nothing is lost without it",
+            file.name
+        ));
     }
     lines.push(if all_ok { "All files of the manifest are valid".into() } else { "Not all is well".into() });
     Ok((lines.join("\n"), all_ok))
 }
 
-fn check_one(path: &Path, mode: Mode, place: Place) -> Result<(String, bool), String> {
+/// What is to be said of a file.
+struct Checked {
+    text: String,
+    ok: bool,
+    /// As in [`Report`]; `None`: it holds no log.
+    follows: Option<LogIndex>,
+    end: Option<LogIndex>,
+}
+
+fn check_one(path: &Path, mode: Mode, place: Place) -> Result<Checked, String> {
     let failed = |e: io::Error| format!("can't read '{}': {e}", path.display());
     let mut file = File::open(path).map_err(failed)?;
-    let mut begin = [0; 8];
-    let length = file.read(&mut begin).map_err(failed)?;
+    let (mut begin, mut preamble) = (0, String::new());
+    let mut magic = [0; 8];
+    let length = file.read(&mut magic).map_err(failed)?;
     file.rewind().map_err(failed)?;
-    if has_magic(&begin[..length]) {
+    if has_magic(&magic[..length]) {
         let total = file.metadata().map_err(failed)?.len();
         let report = rdb::check::check(file, Some(total));
-        return Ok((format!("{}: {report}", path.display()), report.error.is_none()));
+        let text = format!("{}: {report}", path.display());
+        if !report.is_ok() || report.bytes == total {
+            return Ok(Checked { text, ok: report.is_ok(), follows: None, end: None });
+        }
+        // A file from before there were directories goes on with commands.
+        (begin, preamble) = (report.bytes, format!("{text}\n"));
+        file = File::open(path).map_err(failed)?;
     }
-    let report = analyze(file, path).map_err(failed)?;
-    let Some(fault) = &report.fault else { return Ok((report.to_string(), true)) };
+    let report = analyze(file, path, begin).map_err(failed)?;
+    let (follows, end) = (report.follows, Some(report.end));
+    let said = |text: String, ok: bool| Ok(Checked { text: format!("{preamble}{text}"), ok, follows, end });
+    let Some(fault) = &report.fault else { return said(report.to_string(), report.is_ok()) };
     if mode == Mode::Report {
-        return Ok((format!("{report}\nUse the --fix option to cut the file off there"), false));
+        return said(format!("{report}\nUse the --fix option to cut the file off there"), false);
     }
     if place == Place::Before {
         let advice = "Other files follow this one, so nothing can be cut off: restore it from a copy";
-        return Ok((format!("{report}\n{advice}"), false));
+        return said(format!("{report}\n{advice}"), false);
     }
     let cut = OpenOptions::new().write(true).open(path).and_then(|file| {
         file.set_len(fault.at)?;
@@ -125,11 +217,14 @@ fn check_one(path: &Path, mode: Mode, place: Place) -> Result<(String, bool), St
     });
     cut.map_err(|e| format!("can't cut '{}': {e}", path.display()))?;
     let bytes = report.bytes - fault.at;
-    Ok((format!("{report}\n{bytes} bytes were cut off: the file is valid now"), true))
+    let text = format!("{report}\n{bytes} bytes were cut off: the file is whole now");
+    said(text, report.refused.is_empty())
 }
 
-fn analyze(file: File, path: &Path) -> io::Result<Report> {
+/// `begin`: where the commands begin.
+fn analyze(file: File, path: &Path, begin: u64) -> io::Result<Report> {
     let mut reader = FileReader::new(file)?;
+    reader.move_to(begin)?;
     let mut report = Report {
         path: path.to_owned(),
         bytes: reader.size(),
@@ -139,6 +234,9 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
         plain: 0,
         last: Position::ZERO,
         commit: LogIndex::ZERO,
+        follows: None,
+        end: LogIndex::ZERO,
+        refused: BTreeMap::new(),
         fault: None,
         is_torn: false,
     };
@@ -146,9 +244,17 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
         report.ok_bytes = reader.at();
         match reader.read() {
             Ok(Record::End) => return Ok(report),
-            Ok(Record::Head(head)) => report.last = head.follows,
+            Ok(Record::Head(head)) => {
+                report.last = head.follows;
+                report.end = head.follows.index;
+                report.follows.get_or_insert(head.follows.index);
+            }
             Ok(Record::Shard(_)) => {}
-            Ok(Record::Plain(_, entries)) => report.plain += entries.count,
+            Ok(Record::Plain(bytes, entries)) => {
+                report.plain += entries.count;
+                report.end = LogIndex::new(report.end.get().saturating_add(entries.count));
+                report.note_commands(&bytes, &entries, reader.at() - bytes.len() as u64);
+            }
             Ok(Record::Batch(head, body)) => {
                 let entries = parse_entries(&body);
                 let holds = entries.error.is_none() && entries.count == head.count;
@@ -166,10 +272,13 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
                 report.entries += head.count;
                 let term = if head.count > 0 { head.term } else { report.last.term.max(Term::ZERO) };
                 report.last = Position { term, index: head.last() };
+                report.end = head.last();
+                report.note_commands(&body, &entries, reader.at() - body.len() as u64);
                 report.commit = report.commit.max(head.commit);
             }
             Err(fault) => {
-                report.is_torn = !reader.is_annotated() || reader.damage_after(fault.at)?.is_none();
+                report.is_torn =
+                    matches!(reader.judge(&fault, None)?, Verdict::TornBatch | Verdict::TornCommand);
                 report.fault = Some(fault);
                 return Ok(report);
             }
@@ -180,7 +289,7 @@ fn analyze(file: File, path: &Path) -> io::Result<Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aof::format::{Encoder, head_line};
+    use crate::aof::format::{Encoder, Head, head_line};
     use crate::log::WriteLog;
 
     #[test]
@@ -190,7 +299,8 @@ mod tests {
         let mut log = WriteLog::new(1 << 20);
         log.append(Term::new(1), &[]);
         let slice = log.read_from(LogIndex::new(1), 1 << 20).unwrap();
-        let mut bytes = head_line(Position::ZERO, None, &[]).into_bytes();
+        let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
+        let mut bytes = head_line(&head).into_bytes();
         bytes.extend_from_slice(Encoder::default().encode(&slice, LogIndex::ZERO, 0));
         let whole = bytes.len();
         bytes.extend_from_slice(b"#KW log t=");

@@ -9,7 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::manifest::{AofFile, Manifest};
+use super::manifest::{AofFile, FileKind, Manifest};
+
+/// How the names of files begin that are not finished, also those of Valkey.
+const TEMPORARY: &str = "temp-";
+/// Followed by the number of the process.
+const UNFINISHED_BASE: &str = "temp-rewriteaof-bg-";
 
 /// The directory of one node.
 #[derive(Debug, Clone)]
@@ -64,6 +69,68 @@ impl Directory {
         }
     }
 
+    /// Files that by their names belong to this log and that the manifest does not name, ordered by name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn unlisted(&self, manifest: &Manifest) -> io::Result<Vec<(FileKind, AofFile)>> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            if !manifest.names(&name)
+                && let Some(file) = AofFile::named(&self.prefix, &name)
+            {
+                found.push(file);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Bases that were not finished: this process writes none yet.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn unfinished(&self) -> io::Result<Vec<String>> {
+        let is_one = |name: &String| name.starts_with(UNFINISHED_BASE) && name.ends_with(".aof");
+        Ok(self.names()?.into_iter().filter(is_one).collect())
+    }
+
+    /// Where this process writes the next base.
+    pub fn unfinished_base(&self) -> PathBuf {
+        self.path.join(format!("{UNFINISHED_BASE}{}.aof", std::process::id()))
+    }
+
+    /// The prefix of another log's manifest that is in the directory.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn other_prefix(&self) -> io::Result<Option<String>> {
+        let names = self.names()?.into_iter();
+        let mut prefixes = names.filter_map(|name| name.strip_suffix(".manifest").map(str::to_owned));
+        Ok(prefixes.find(|prefix| *prefix != self.prefix && !prefix.starts_with(TEMPORARY)))
+    }
+
+    /// The names of all files, ordered. None if there is no directory yet.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a Redis before version 7 had its file.
     fn single_file(&self) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(&self.prefix)
@@ -73,6 +140,12 @@ impl Directory {
     fn finish_adoption(&self, manifest: &Manifest) -> Result<(), String> {
         let single = self.single_file();
         let adopted = manifest.base.as_ref().is_some_and(|base| base.name == self.prefix);
+        if !adopted && single.is_file() {
+            tracing::warn!(
+                file = %single.display(),
+                "not loaded: the append only file of an earlier version lies beside a directory with data"
+            );
+        }
         if !adopted || self.path_of(&self.prefix).exists() || !single.exists() {
             return Ok(());
         }
@@ -109,7 +182,7 @@ impl Directory {
 
     /// Puts a manifest in the place of the one that is there.
     pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
-        let temporary = self.path.join(format!("temp-{}.manifest", self.prefix));
+        let temporary = self.path.join(format!("{TEMPORARY}{}.manifest", self.prefix));
         let mut file = File::create(&temporary)?;
         file.write_all(manifest.to_text().as_bytes())?;
         file.sync_all()?;

@@ -41,7 +41,7 @@ pub struct Mark {
 /// Why the file cannot be cut where the log was.
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
-    #[error("the file begins after that entry")]
+    #[error("files before this one have entries behind that one")]
     BeforeBegin,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -58,6 +58,8 @@ pub struct Incremental {
     dirty: bool,
     /// The log's index before the first entry.
     pub follows: LogIndex,
+    /// The files before this one have the log up to here, too, and nothing is cut out of those.
+    pub repeats: LogIndex,
     /// What is known to be on the disk.
     pub synced: Mark,
     /// Batches whose entries are not all committed: they may have to be taken back.
@@ -75,7 +77,16 @@ impl Incremental {
         batches: VecDeque<BatchSpan>,
     ) -> Incremental {
         let synced = Mark { bytes: len, index: last };
-        Incremental { name, file: Arc::new(file), len, dirty: true, follows, synced, batches }
+        Incremental {
+            name,
+            file: Arc::new(file),
+            len,
+            dirty: true,
+            follows,
+            repeats: follows,
+            synced,
+            batches,
+        }
     }
 
     /// Bytes that are whole.
@@ -139,7 +150,7 @@ impl Incremental {
     /// # Errors
     /// See [`CutError`].
     pub fn cut_after(&mut self, index: LogIndex, encoder: &mut Encoder) -> Result<(), CutError> {
-        if index < self.follows {
+        if index < self.follows.max(self.repeats) {
             return Err(CutError::BeforeBegin);
         }
         encoder.forget_db();
@@ -229,6 +240,9 @@ mod tests {
                 file.append_batch(&bytes, slice.term, slice.first, 3, LogIndex::new(2)).unwrap();
             }
             assert_eq!(indexes(&file), [(1, 3), (4, 3), (7, 3)]);
+            file.repeats = LogIndex::new(index + 1);
+            assert!(matches!(file.cut_after(LogIndex::new(index), &mut encoder), Err(CutError::BeforeBegin)));
+            file.repeats = LogIndex::new(index);
             file.cut_after(LogIndex::new(index), &mut encoder).unwrap();
             let found = indexes(&file);
             assert_eq!(found.iter().map(|(_, n)| n).sum::<u64>(), index);

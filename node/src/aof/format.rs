@@ -2,7 +2,7 @@
 //!
 //! An annotation is a line that begins with `#KW `; Valkey and Redis 7 skip lines that begin with `#`. There are:
 //! - `head t= i= s= h=`: the first line of a file: which position its first entry follows, whose history it is, and
-//!   where the newest terms began;
+//!   where the newest terms began; with `w=1` it counts for nothing before a base stands before it;
 //! - `log t= i= n= c= s= b=`: term, first index and number of the entries in the next `b` bytes; up to which index
 //!   entries were known to be committed; and how much of this file was known to be on the disk when it was written,
 //!   which tells a torn tail (never synced) from damage (once synced);
@@ -39,6 +39,9 @@ pub struct Head {
     pub shard: Option<ShardId>,
     /// The newest ones, ascending.
     pub terms: Vec<TermStart>,
+    /// When the file was begun there was no base for what it follows: nothing in it was promised to anybody unless a
+    /// manifest names it.
+    pub awaits_base: bool,
 }
 
 /// The annotation of a batch.
@@ -98,10 +101,15 @@ pub fn parse_annotation(line: &[u8]) -> Option<Annotation> {
             });
             let terms: Vec<TermStart> = terms.collect::<Option<_>>()?;
             let follows = Position::new(term, index);
+            let awaits_base = match words.next() {
+                None => false,
+                Some("w=1") => true,
+                Some(_) => return None,
+            };
             let sound =
                 terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index)
                     && terms.last().is_none_or(|t| t.term == follows.term && t.first_index <= follows.index);
-            (matches && sound).then_some(Annotation::Head(Head { follows, shard, terms }))
+            (matches && sound).then_some(Annotation::Head(Head { follows, shard, terms, awaits_base }))
         }
         "log" => {
             let head = BatchHead {
@@ -146,13 +154,16 @@ fn signed_line(text: &str, body: &[u8]) -> String {
     format!("#KW {text} x={:08x}\r\n", digest.finalize())
 }
 
-/// The first line of a file; `terms` are those of the log.
-pub fn head_line(follows: Position, shard: Option<&ShardId>, terms: &[TermStart]) -> String {
+/// The first line of a file; `terms` are those of the log, of which it takes the newest that are known where it begins.
+pub fn head_line(head: &Head) -> String {
+    let Head { follows, shard, terms, awaits_base } = head;
     let known = &terms[..terms.partition_point(|t| t.first_index <= follows.index)];
     let newest = &known[known.len().saturating_sub(HEAD_TERMS_MAX)..];
     let newest: Vec<String> = newest.iter().map(|t| format!("{}:{}", t.term, t.first_index)).collect();
     let Position { term, index } = follows;
-    let text = format!("head t={term} i={index} s={} h={}", shard_text(shard), newest.join(","));
+    let waits = if *awaits_base { " w=1" } else { "" };
+    let text =
+        format!("head t={term} i={index} s={} h={}{waits}", shard_text(shard.as_ref()), newest.join(","));
     let line = signed_line(&text, &[]);
     debug_assert!(line.len() < LINE_BYTES_MAX);
     line
@@ -452,13 +463,15 @@ mod tests {
         let shard = ShardId::from_random([7; 20]);
         let terms: Vec<TermStart> =
             (1..=40).map(|t| TermStart { term: Term::new(t), first_index: LogIndex::new(t * 10) }).collect();
-        let line = head_line(Position::new(38, 381), Some(&shard), &terms);
+        let follows = Position::new(38, 381);
+        let line = head_line(&Head { follows, shard: Some(shard.clone()), terms, awaits_base: true });
         let Some(Annotation::Head(head)) = split(line.as_bytes()).0 else { panic!("{line}") };
         assert_eq!(
             (head.follows, head.shard, head.terms.len()),
             (Position::new(38, 381), Some(shard.clone()), 16)
         );
         assert_eq!(head.terms.last().unwrap().term, Term::new(38));
+        assert!(head.awaits_base);
         let line = shard_line(Some(&shard));
         assert!(matches!(split(line.as_bytes()).0, Some(Annotation::Shard(Some(id))) if id == shard));
         assert!(matches!(split(shard_line(None).as_bytes()).0, Some(Annotation::Shard(None))));

@@ -74,7 +74,7 @@ impl History {
         for file in older {
             let next = &segments[0];
             let is_incremental = *file == AofFile::incremental(directory.prefix(), file.seq);
-            if !is_incremental || file.seq == next.file.seq {
+            if !is_incremental || next.file.seq <= file.seq {
                 continue;
             }
             let segment = Segment::found(directory, file);
@@ -261,7 +261,7 @@ mod tests {
     use keyward_proto::slot::Slot;
 
     use super::*;
-    use crate::aof::format::{Encoder, head_line};
+    use crate::aof::format::{Encoder, Head, head_line};
     use crate::log::WriteLog;
 
     fn file(seq: u64) -> AofFile {
@@ -311,7 +311,8 @@ mod tests {
         for (seq, from, to) in [(1, 1, 100), (2, 81, 200), (3, 201, 300)] {
             let before = LogIndex::new(from - 1);
             let follows = Position { term: log.term_at(before).unwrap(), index: before };
-            let mut bytes = head_line(follows, None, log.terms()).into_bytes();
+            let head = Head { follows, shard: None, terms: log.terms().to_vec(), awaits_base: false };
+            let mut bytes = head_line(&head).into_bytes();
             let mut encoder = Encoder::default();
             let mut next = LogIndex::new(from);
             while next.get() <= to {

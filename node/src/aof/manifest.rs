@@ -5,10 +5,23 @@
 //! of their numbers; history files belong to nothing any more and are deleted. Comments (`#`) and keys that are not
 //! known are kept out.
 //!
+//! The first line that Keyward writes, `#KW manifest from=NUMBER x=CRC32C`, is a comment to others. By it a manifest that
+//! has lost lines is known from a whole one, and one that another program has written since. From that number on
+//! Keyward has begun the incremental files.
+//!
 //! Pure: text in, text out. A manifest may come from outside, so nothing in it is trusted: names must not leave the
 //! directory, numbers must ascend.
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use crc_fast::{CrcAlgorithm, Digest};
 use keyward_proto::resp::request::split_words;
+
+/// Numbers that files may have: there is always a next one.
+const SEQS: RangeInclusive<u64> = 1..=u64::MAX >> 1;
+/// How the first line begins.
+const SIGNATURE: &str = "#KW manifest ";
 
 /// What a manifest that cannot be used says; for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +47,33 @@ pub struct Manifest {
     pub history: Vec<AofFile>,
     /// Older incremental files that are kept for replicas; for other programs history as well.
     pub kept: Vec<AofFile>,
+    /// From this number on Keyward has begun the incremental files: none of them is empty. `None`: another program has
+    /// written the manifest.
+    pub own_from: Option<u64>,
+}
+
+/// What a file of the directory is by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    Base,
+    Incremental,
 }
 
 impl AofFile {
     pub fn incremental(prefix: &str, seq: u64) -> AofFile {
         AofFile { name: format!("{prefix}.{seq}.incr.aof"), seq }
+    }
+
+    /// A file of that name; `None`: it belongs to no write log that is called `prefix`.
+    pub fn named(prefix: &str, name: &str) -> Option<(FileKind, AofFile)> {
+        let (number, rest) = name.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
+        let kind = match rest {
+            "incr.aof" => FileKind::Incremental,
+            "base.rdb" | "base.aof" => FileKind::Base,
+            _ => return None,
+        };
+        let seq = number.parse().ok().filter(|seq| SEQS.contains(seq))?;
+        Some((kind, AofFile { name: name.to_owned(), seq }))
     }
 }
 
@@ -46,18 +81,20 @@ impl Manifest {
     /// # Errors
     /// The first line that makes no sense.
     pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
-        let mut manifest = Manifest::default();
+        let mut manifest = Manifest { own_from: own_from(text)?, ..Manifest::default() };
         let mut last_seq = 0;
-        let mut lines = 0;
+        let mut names = BTreeSet::new();
         for (at, line) in text.split(|b| *b == b'\n').enumerate() {
             let error = |reason| ManifestError { line: at + 1, reason };
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            lines += 1;
             let words = split_words(line).map_err(|_| error("unbalanced quotes"))?;
             let (file, kind) = parse_line(&words).map_err(error)?;
+            if !names.insert(file.name.clone()) {
+                return Err(error("a file is named twice"));
+            }
             match kind {
                 b"b" if manifest.base.is_some() => return Err(error("a second base file")),
                 b"b" => manifest.base = Some(file),
@@ -70,7 +107,7 @@ impl Manifest {
                 _ => return Err(error("a file's type is b, h or i")),
             }
         }
-        if lines == 0 {
+        if names.is_empty() {
             return Err(ManifestError { line: 1, reason: "the manifest names no file" });
         }
         Ok(manifest)
@@ -85,7 +122,13 @@ impl Manifest {
         self.base.iter().for_each(|f| line(f, 'b'));
         self.history.iter().chain(&self.kept).for_each(|f| line(f, 'h'));
         self.incremental.iter().for_each(|f| line(f, 'i'));
-        text
+        let own_from = self.own_from.unwrap_or_else(|| self.next_incremental("").seq);
+        format!("{}\n{text}", signature(own_from, text.as_bytes()))
+    }
+
+    /// Whether it names a file, as whatever.
+    pub fn names(&self, name: &str) -> bool {
+        self.files().chain(&self.history).chain(&self.kept).any(|file| file.name == name)
     }
 
     /// Base and incremental files, in the order in which they are loaded.
@@ -95,21 +138,49 @@ impl Manifest {
 
     /// The name and number of the next incremental file.
     pub fn next_incremental(&self, prefix: &str) -> AofFile {
-        let seq = 1 + self
-            .incremental
-            .iter()
-            .chain(&self.history)
-            .chain(&self.kept)
-            .map(|f| f.seq)
-            .max()
-            .unwrap_or(0);
-        AofFile::incremental(prefix, seq)
+        let all = self.incremental.iter().chain(&self.history).chain(&self.kept);
+        let seq = all.map(|f| f.seq).max().unwrap_or(0);
+        let mut next = AofFile::incremental(prefix, seq + 1);
+        // A file's number need not be the one in its name.
+        while self.names(&next.name) {
+            next = AofFile::incremental(prefix, next.seq + 1);
+        }
+        next
     }
 
     /// The name and number of the next base file.
     pub fn next_base(&self, prefix: &str) -> AofFile {
-        let seq = 1 + self.base.iter().chain(&self.history).map(|f| f.seq).max().unwrap_or(0);
-        AofFile { name: format!("{prefix}.{seq}.base.rdb"), seq }
+        let seq = self.base.iter().chain(&self.history).map(|f| f.seq).max().unwrap_or(0);
+        let named = |seq| AofFile { name: format!("{prefix}.{seq}.base.rdb"), seq };
+        let mut next = named(seq + 1);
+        while self.names(&next.name) {
+            next = named(next.seq + 1);
+        }
+        next
+    }
+}
+
+/// The first line; its checksum is that of its number and of all that follows.
+fn signature(own_from: u64, rest: &[u8]) -> String {
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    digest.update(&own_from.to_le_bytes());
+    digest.update(rest);
+    format!("{SIGNATURE}from={own_from} x={:08x}", digest.finalize())
+}
+
+fn own_from(text: &[u8]) -> Result<Option<u64>, ManifestError> {
+    let Some(signed) = text.strip_prefix(SIGNATURE.as_bytes()) else { return Ok(None) };
+    let end = memchr::memchr(b'\n', signed).unwrap_or(signed.len());
+    let rest = signed.get(end + 1..).unwrap_or_default();
+    let line = std::str::from_utf8(&signed[..end]).unwrap_or_default();
+    let number = line.strip_prefix("from=").and_then(|line| line.split_once(' ')?.0.parse().ok());
+    match number {
+        Some(number) if signature(number, rest).strip_prefix(SIGNATURE) == Some(line) => Ok(Some(number)),
+        Some(_) | None => {
+            let reason = "the manifest is not as it was written: a part of it is lost, or it was changed. Restore it from \
+                          a copy; if it was changed on purpose, remove this line";
+            Err(ManifestError { line: 1, reason })
+        }
     }
 }
 
@@ -125,7 +196,8 @@ fn parse_line(words: &[Vec<u8>]) -> Result<(AofFile, &[u8]), &'static str> {
     if name.is_empty() || name.contains('/') || name == "." || name == ".." {
         return Err("a file's name must not leave the directory");
     }
-    let seq = value("seq").and_then(|s| std::str::from_utf8(s).ok()?.parse().ok()).filter(|seq| *seq > 0);
+    let seq =
+        value("seq").and_then(|s| std::str::from_utf8(s).ok()?.parse().ok()).filter(|seq| SEQS.contains(seq));
     let seq = seq.ok_or("'seq' is a positive number")?;
     let kind = value("type").ok_or("no 'type'")?;
     Ok((AofFile { name: name.to_owned(), seq }, kind))
@@ -150,6 +222,9 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     #[test]
@@ -159,12 +234,81 @@ mod tests {
                     file appendonly.aof.2.incr.aof seq 2 type i\n\
                     file \"my file.3.incr.aof\" seq 3 type i\n";
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
-        assert_eq!(manifest.to_text(), text);
+        let (signature, rest) =
+            manifest.to_text().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert_eq!(rest, text);
+        assert!(signature.starts_with("#KW manifest from=4 x=") && manifest.own_from.is_none());
         assert_eq!(manifest.next_incremental("a").name, "a.4.incr.aof");
         assert_eq!(manifest.next_base("a").name, "a.3.base.rdb");
+        assert_eq!(manifest.next_base("appendonly.aof").seq, 3);
         assert_eq!(manifest.files().map(|f| f.seq).collect::<Vec<_>>(), [2, 2, 3]);
         let more = format!("# a comment\n{text}\n");
         assert_eq!(Manifest::parse(more.as_bytes()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_manifest_that_has_lost_something_is_known() {
+        let file = |name: &str, seq| AofFile { name: name.into(), seq };
+        let manifest = Manifest {
+            base: Some(file("a.2.base.rdb", 2)),
+            incremental: vec![file("a.2.incr.aof", 2), file("a.3.incr.aof", 3)],
+            own_from: Some(2),
+            ..Manifest::default()
+        };
+        let text = manifest.to_text();
+        assert_eq!(Manifest::parse(text.as_bytes()).unwrap(), manifest);
+        for end in 0..text.len() {
+            assert_eq!(Manifest::parse(&text.as_bytes()[..end]).unwrap_err().line, 1, "{end}");
+        }
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            // One whose first line is nothing but a comment is anybody's.
+            assert!(
+                Manifest::parse(&bytes).map_or(true, |m| m.own_from.is_none() && at < SIGNATURE.len()),
+                "{at}"
+            );
+        }
+        let rest = text.split_once('\n').unwrap().1;
+        assert_eq!(Manifest::parse(rest.as_bytes()).unwrap().own_from, None);
+    }
+
+    #[test]
+    fn hostile_manifests_are_refused_or_harmless() {
+        let text = "file a.2.base.rdb seq 2 type b\nfile a.1.incr.aof seq 1 type h\n\
+                    file \"my\\x41 file\" seq 3 type i\nfile a.4.incr.aof seq 4 type i startoffset 9\n";
+        let signed = Manifest::parse(text.as_bytes()).unwrap().to_text();
+        for seed in 0..20_000 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut bytes = if rng.random() { signed.clone() } else { text.to_owned() }.into_bytes();
+            for _ in 0..rng.random_range(1..5) {
+                let at = rng.random_range(0..bytes.len());
+                match rng.random_range(0..4) {
+                    0 => bytes[at] ^= 1 << rng.random_range(0..8),
+                    1 => bytes[at] = b"0189 \n\"\\#/.ibh"[rng.random_range(0..14)],
+                    2 => bytes.truncate(at + 1),
+                    _ => drop(bytes.splice(at..at, b"9999999999".iter().copied())),
+                }
+            }
+            let Ok(manifest) = Manifest::parse(&bytes) else { continue };
+            let again = Manifest::parse(manifest.to_text().as_bytes()).unwrap();
+            assert!(again.files().eq(manifest.files()) && again.history == manifest.history, "seed {seed}");
+            let next = [manifest.next_incremental("a"), manifest.next_base("a")];
+            assert!(next.iter().all(|file| !manifest.names(&file.name)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn files_are_known_by_their_names() {
+        let kind = |name| AofFile::named("a.aof", name).map(|(kind, file)| (kind, file.seq));
+        assert_eq!(kind("a.aof.12.incr.aof"), Some((FileKind::Incremental, 12)));
+        assert_eq!(kind("a.aof.1.base.rdb"), Some((FileKind::Base, 1)));
+        assert_eq!(kind("a.aof.1.base.aof"), Some((FileKind::Base, 1)));
+        for name in
+            ["a.aof", "a.aof.manifest", "a.aof.1.incr.aof.bak", "temp-a.aof.manifest", "b.aof.1.incr.aof"]
+        {
+            assert_eq!(kind(name), None, "{name}");
+        }
     }
 
     #[test]
@@ -174,6 +318,7 @@ mod tests {
             ("# nothing\n", 1),
             ("file a seq 1 type b\nfile b seq 2 type b\n", 2),
             ("file a seq 2 type i\nfile b seq 2 type i\n", 2),
+            ("file a seq 1 type h\nfile a seq 2 type i\n", 2),
             ("file ../a seq 1 type i\n", 1),
             ("file a seq 0 type i\n", 1),
             ("file a seq x type i\n", 1),

@@ -2,6 +2,7 @@
 //!
 //! - [`manifest`] and [`format`] (pure): what the files say; [`directory`], [`file`], [`reader`]: the files
 //! - [`recover`]: loading them at the start; [`history`]: reading them for replicas
+//! - `leftovers`: files that no manifest names
 //! - [`rewrite`]: a new base; [`check`]: `keyward-node check-aof`
 //! - [`writer`]: the thread that writes; [`sync`]: the one that syncs once a second
 //!
@@ -16,6 +17,7 @@ pub mod directory;
 pub mod file;
 pub mod format;
 pub mod history;
+mod leftovers;
 pub mod manifest;
 pub mod reader;
 pub mod recover;
@@ -44,7 +46,7 @@ use history::{History, HistoryReader, Segment};
 use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
 use rewrite::Refused;
-use writer::{Writer, create_incremental};
+use writer::{Writer, create_incremental, head_of};
 
 /// Between two attempts of a primary with a failing disk to hand over: each holds up reads for a moment.
 const HANDOFF_EVERY: Duration = Duration::from_secs(5);
@@ -270,12 +272,22 @@ fn directory(settings: &Settings) -> Directory {
 fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
     let recovered = match directory.read_manifest()? {
         Some(manifest) => load(server, settings, &directory, manifest)?,
-        None if server.shared.gate.is_alone() && has_dump(server, settings)? => {
-            begin_at_runtime(server, settings)?;
-            return Ok(LogIndex::ZERO);
-        }
         None => {
-            Recovered { manifest: Manifest::default(), resume: None, applied: LogIndex::ZERO, entries: 0 }
+            let leftovers = leftovers::without_manifest(&directory)?;
+            delete(&directory, &leftovers)
+                .map_err(|e| format!("can't delete what a rewrite has left: {e}"))?;
+            if server.shared.gate.is_alone() && has_dump(server, settings)? {
+                begin_at_runtime(server, settings)?;
+                return Ok(LogIndex::ZERO);
+            }
+            let applied = LogIndex::ZERO;
+            Recovered {
+                manifest: Manifest::default(),
+                resume: None,
+                applied,
+                entries: 0,
+                leftovers: Vec::new(),
+            }
         }
     };
     let applied = recovered.applied;
@@ -327,7 +339,13 @@ fn spawn(server: &Server, writer: Writer) -> io::Result<()> {
 /// Begins to write the log of a node that serves. It counts when the first base is written.
 fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), String> {
     let directory = directory(settings);
-    let manifest = directory.read_manifest()?.unwrap_or_default();
+    let manifest = match directory.read_manifest()? {
+        Some(manifest) => manifest,
+        None => {
+            leftovers::without_manifest(&directory)?;
+            Manifest::default()
+        }
+    };
     let shared = &server.shared;
     let position = {
         let _stopped = server.world.stop();
@@ -342,10 +360,11 @@ fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), Str
         log.last()
     };
     let writer = prepare_at(server, directory, manifest, position);
+    // Before it is enabled: who sees that it is, and that no rewrite is due, relies on the base.
+    server.aof.request_rewrite();
     let begun = writer.and_then(|writer| spawn(server, writer)).map_err(|e| e.to_string());
-    match begun {
-        Ok(()) => server.aof.request_rewrite(),
-        Err(_) => detach(server),
+    if begun.is_err() {
+        detach(server);
     }
     begun
 }
@@ -370,6 +389,7 @@ fn detach(server: &Server) {
     if shared.gate.is_alone() {
         shared.gate.set_alone_commit(LogIndex::new(u64::MAX));
     }
+    server.aof.rewrite.lock().wanted = false;
     server.aof.set_error(None);
     shared.gate.set_disk(DiskState::Healthy);
     shared.durable_advanced();
@@ -383,15 +403,16 @@ fn prepare_at(
     position: Position,
 ) -> io::Result<Writer> {
     directory.create()?;
-    let (shard, terms) = {
-        let log = server.shared.log.lock();
-        (log.shard().cloned(), log.terms().to_vec())
-    };
-    let name = manifest.next_incremental(directory.prefix());
-    let current = create_incremental(&directory, name, position, shard.as_ref(), &terms)?;
+    let unlisted = directory.unlisted(&manifest)?;
+    let head = head_of(server, position, true);
+    let seq = manifest.next_incremental(directory.prefix()).seq;
+    let seq = unlisted.iter().map(|(_, file)| file.seq + 1).fold(seq, u64::max);
+    let current = create_incremental(&directory, AofFile::incremental(directory.prefix(), seq), &head)?;
     *server.aof.history.lock() = History::new(vec![Segment::new(&current)]);
-    let mut writer = Writer::new(server, directory, manifest, current, position.index, shard)?;
+    let mut writer = Writer::new(server, directory, manifest, current, position.index, head.shard)?;
     writer.complete = false;
+    // The base will stand for them, too.
+    writer.unlisted = unlisted.into_iter().map(|(_, file)| file).collect();
     Ok(writer)
 }
 
@@ -412,14 +433,22 @@ fn load(
     Ok(recovered)
 }
 
+/// Removes what a rewrite has left that did not end.
+fn delete(directory: &Directory, leftovers: &[String]) -> io::Result<()> {
+    for name in leftovers {
+        tracing::info!(file = name, "left behind by a rewrite that did not end: deleted");
+        std::fs::remove_file(directory.path_of(name))?;
+    }
+    Ok(())
+}
+
 /// Opens the file to go on with, or a new one.
 fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> io::Result<Writer> {
     directory.create()?;
-    let Recovered { mut manifest, resume, applied, .. } = recovered;
-    let (last, shard, terms) = {
-        let log = server.shared.log.lock();
-        (log.last(), log.shard().cloned(), log.terms().to_vec())
-    };
+    let Recovered { mut manifest, resume, applied, leftovers, .. } = recovered;
+    delete(&directory, &leftovers)?;
+    let last = server.shared.log.lock().last();
+    let head = head_of(server, last, false);
     let mut history = None;
     let current = match resume {
         Some(resume) => {
@@ -436,8 +465,9 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
         }
         None => {
             let name = manifest.next_incremental(directory.prefix());
-            let current = create_incremental(&directory, name, last, shard.as_ref(), &terms)?;
+            let current = create_incremental(&directory, name, &head)?;
             current.file.sync_data()?;
+            manifest.own_from.get_or_insert(current.name.seq);
             manifest.incremental.push(current.name.clone());
             directory.write_manifest(&manifest)?;
             current
@@ -445,17 +475,19 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
     };
     *server.aof.history.lock() = history.unwrap_or_else(|| History::new(vec![Segment::new(&current)]));
     directory.delete_history(&mut manifest)?;
-    let mut writer = Writer::new(server, directory, manifest, current, last.index, shard)?;
+    let mut writer = Writer::new(server, directory, manifest, current, last.index, head.shard)?;
     writer.noted_commit = applied;
     Ok(writer)
 }
 
 /// The last file, without what a crash has left behind its last whole batch.
 fn go_on(directory: &Directory, resume: Resume, last: Position) -> io::Result<Incremental> {
-    let Resume { file: name, len, batches, follows } = resume;
+    let Resume { file: name, len, batches, follows, repeats } = resume;
     let file = directory.open(&name.name)?;
     file.set_len(len)?;
     // What the last process wrote may not have reached the disk: from now on it counts as being there.
     file.sync_all()?;
-    Ok(Incremental::new(name, file, len, follows, last.index, batches))
+    let mut current = Incremental::new(name, file, len, follows, last.index, batches);
+    current.repeats = repeats;
+    Ok(current)
 }

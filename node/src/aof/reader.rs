@@ -2,8 +2,9 @@
 //!
 //! Nothing is handed out that is not whole: a batch has passed its checksum, commands are whole entries. What is
 //! wrong is a [`Fault`] with its place. Whether that is a torn tail or damage is a question of its own
-//! ([`FileReader::damage_after`]): bytes that were never synced may be lost or garbled by a crash, bytes that a later
-//! batch says were synced may not.
+//! ([`FileReader::judge`]): bytes that were never synced may be lost or garbled by a crash, bytes that a later batch
+//! says were synced may not. Another program's commands have no checksums: they may end in the middle, and nothing
+//! else. It may also have gone on behind a batch that a crash had torn; then the fault lies before what it added.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -11,12 +12,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::format::{
-    Annotation, BatchHead, Entries, Head, LINE_BYTES_MAX, MARK, parse_annotation, parse_entries,
+    Annotation, BatchHead, Entries, Head, LINE_BYTES_MAX, MARK, Piece, classify, parse_annotation,
+    parse_entries,
 };
+use crate::keyspace::DbIndex;
 use keyward_proto::ids::ShardId;
 
 /// Bytes of plain commands that are handed out at once, about.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How much of what follows a torn batch is looked at for commands of another program.
+const CONTINUATION_BYTES_MAX: u64 = 64 << 20;
 /// Valkey's own annotation (`aof-timestamp-enabled`).
 const TIMESTAMP: &[u8] = b"#TS:";
 
@@ -56,6 +61,19 @@ pub enum FaultKind {
     Unreadable,
 }
 
+/// What to make of a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// A crash has left the last bytes incomplete: what Keyward had not synced.
+    TornBatch,
+    /// The same of commands without checksums: what comes before the fault can be used.
+    TornCommand,
+    /// Data is missing or wrong that was there; why it must have been.
+    Damaged(String),
+    /// Another program has gone on behind a batch that was torn.
+    Continued,
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct FileReader {
@@ -68,6 +86,8 @@ pub struct FileReader {
     at: u64,
     /// Annotations were seen: what follows is held to their rules.
     annotated: bool,
+    /// What was read last are commands without annotations.
+    ends_plain: bool,
 }
 
 impl FileReader {
@@ -76,7 +96,15 @@ impl FileReader {
     pub fn new(mut input: File) -> io::Result<FileReader> {
         let len = input.metadata()?.len();
         input.seek(SeekFrom::Start(0))?;
-        Ok(FileReader { input, len, window: Vec::new(), start: 0, at: 0, annotated: false })
+        Ok(FileReader {
+            input,
+            len,
+            window: Vec::new(),
+            start: 0,
+            at: 0,
+            annotated: false,
+            ends_plain: false,
+        })
     }
 
     pub fn at(&self) -> u64 {
@@ -90,6 +118,11 @@ impl FileReader {
 
     pub fn is_annotated(&self) -> bool {
         self.annotated
+    }
+
+    /// Whether a writer of annotated batches may go on behind what was read.
+    pub fn can_be_continued(&self) -> bool {
+        self.annotated && !self.ends_plain
     }
 
     /// # Errors
@@ -159,6 +192,7 @@ impl FileReader {
         }
         let body = body.to_vec();
         self.consume(line_bytes + body_bytes);
+        self.ends_plain = false;
         Ok(Record::Batch(head, body))
     }
 
@@ -174,6 +208,7 @@ impl FileReader {
                 // What follows is looked at again.
                 entries.error = None;
                 self.consume(entries.bytes);
+                self.ends_plain = true;
                 return Ok(Record::Plain(bytes, entries));
             }
             if let Some(reason) = &entries.error {
@@ -221,12 +256,71 @@ impl FileReader {
         Fault::malformed(self.at, reason)
     }
 
+    /// What to make of a fault that [`FileReader::read`] has returned. `db`: the database that is selected there, if it
+    /// is known. The reader is of no use afterwards.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn judge(&mut self, fault: &Fault, db: Option<DbIndex>) -> io::Result<Verdict> {
+        let begins_plain = self.window.get(self.start) == Some(&b'*');
+        if !self.annotated || self.ends_plain || begins_plain {
+            return Ok(match fault.kind {
+                FaultKind::Truncated => Verdict::TornCommand,
+                FaultKind::Malformed | FaultKind::Unreadable => {
+                    Verdict::Damaged("commands are expected here".into())
+                }
+            });
+        }
+        if let Some(proof) = self.damage_after(fault.at)? {
+            let reason = format!("by what stands at offset {proof} these bytes were safe on the disk");
+            return Ok(Verdict::Damaged(reason));
+        }
+        Ok(if self.is_continued(fault.at, db)? { Verdict::Continued } else { Verdict::TornBatch })
+    }
+
+    /// Whether commands follow the torn batch at `at` that do not belong to it: it does not end where it says, and there
+    /// are more than it has, or one selects the database that is selected, which Keyward does at the begin of a batch
+    /// only and others where they go on.
+    fn is_continued(&mut self, at: u64, mut db: Option<DbIndex>) -> io::Result<bool> {
+        self.move_to(at)?;
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut self.input).take(CONTINUATION_BYTES_MAX).read_to_end(&mut bytes)?;
+        let line_max = bytes.len().min(LINE_BYTES_MAX);
+        let Some(end) = memchr::memchr(b'\n', &bytes[..line_max]) else { return Ok(false) };
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        if let Some(command) = memchr::memchr(b'*', line).filter(|_| line.starts_with(b"#")) {
+            // Behind an annotation that was cut off in its line, and not one whose line's end was garbled.
+            let cut = &line[..command];
+            return Ok(cut.ends_with(b"\r") || !cut.contains(&b'\r'));
+        }
+        let Some(text) = line.strip_prefix(MARK) else { return Ok(false) };
+        let Some(Annotation::Batch(head)) = parse_annotation(text) else { return Ok(false) };
+        let body = &bytes[end + 1..];
+        let behind = usize::try_from(head.body_bytes).ok().and_then(|len| body.get(len..));
+        if behind.is_some_and(|rest| rest.is_empty() || rest.starts_with(MARK)) {
+            return Ok(false);
+        }
+        let entries = parse_entries(body);
+        if head.count < entries.count {
+            return Ok(true);
+        }
+        for request in 0..entries.requests {
+            if let Ok(Piece::Select(selected)) = classify(entries.batch.args(body, request)) {
+                if request > 0 && db == Some(selected) {
+                    return Ok(true);
+                }
+                db = Some(selected);
+            }
+        }
+        Ok(false)
+    }
+
     /// Where behind `at` the first batch begins which says that the bytes at `at` were synced; `None`: they are the
     /// begin of a torn tail.
     ///
     /// # Errors
     /// The system's.
-    pub fn damage_after(&mut self, at: u64) -> io::Result<Option<u64>> {
+    fn damage_after(&mut self, at: u64) -> io::Result<Option<u64>> {
         let mut next = at + 1;
         while let Some(candidate) = self.find_mark(next)? {
             self.move_to(candidate)?;

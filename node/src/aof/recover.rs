@@ -7,12 +7,16 @@
 //! that it was committed; the entries behind that go into the write log, where the shard's next primary decides about
 //! them. What was written without a term (by a node alone, or by Valkey) has no other copy: it counts as committed.
 //!
-//! **What is cut.** Only the last file may end in the middle of something. Bytes that were never synced are cut off,
-//! with a line in the log; damage elsewhere stops the start.
+//! **What is cut.** Only the last file may end in the middle of something. Bytes that were never synced are cut off, on
+//! the disk too, with a line in the log; damage elsewhere stops the start, and so does a gap between two files.
+//!
+//! **What is refused.** Whatever an RDB file could not hold, or would be refused in one: a log that was loaded can be
+//! rewritten, and what was written loads. Errors name file and offset.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -26,8 +30,9 @@ use keyward_proto::resp::Args;
 use super::directory::Directory;
 use super::file::BatchSpan;
 use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
+use super::leftovers;
 use super::manifest::{AofFile, Manifest};
-use super::reader::{Fault, FaultKind, FileReader, Record};
+use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
 use crate::clients::Client;
 use crate::clock;
 use crate::execute::{Executor, Touched, touched};
@@ -51,6 +56,8 @@ pub struct Recovered {
     pub applied: LogIndex,
     /// Entries that were applied or put into the log.
     pub entries: u64,
+    /// Files that no manifest names and nobody needs.
+    pub leftovers: Vec<String>,
 }
 
 /// The last incremental file.
@@ -62,6 +69,8 @@ pub struct Resume {
     pub batches: VecDeque<BatchSpan>,
     /// Before its first entry.
     pub follows: LogIndex,
+    /// The last entry of the files before it.
+    pub repeats: LogIndex,
 }
 
 /// What a file was found to hold.
@@ -73,10 +82,16 @@ struct FileEnd {
     /// A writer can go on behind them.
     annotated: bool,
     follows: LogIndex,
+    /// More bytes follow in the file that are of no use.
+    torn: bool,
 }
 
 /// Commands that were read together.
 struct Chunk {
+    /// Where they come from.
+    path: Arc<Path>,
+    /// Of the first byte in that file.
+    at: u64,
     bytes: Vec<u8>,
     entries: Entries,
     ops: Vec<Op>,
@@ -95,6 +110,15 @@ impl Chunk {
     fn args(&self, op: &Op) -> Args<'_> {
         self.entries.batch.args(&self.bytes, op.request)
     }
+
+    /// An error with the place of the request that caused it.
+    fn located(&self, request: usize, error: impl fmt::Display) -> String {
+        located(&self.path, self.at + self.entries.batch.bounds(request).0 as u64, error)
+    }
+}
+
+fn located(path: &Path, at: u64, error: impl fmt::Display) -> String {
+    format!("'{}', offset {at}: {error}", path.display())
 }
 
 enum Work {
@@ -141,7 +165,9 @@ impl Applier {
 
     fn apply(&mut self, chunk: &Chunk, op: &Op) -> Result<(), String> {
         let args = chunk.args(op);
-        self.executor.apply_loaded(&mut self.session, &op.touched, op.db, op.index, chunk.now, args)
+        let applied =
+            self.executor.apply_loaded(&mut self.session, &op.touched, op.db, op.index, chunk.now, args);
+        applied.map_err(|e| chunk.located(op.request, e))
     }
 
     fn run(mut self, work: &Receiver<Work>, failure: &Failure) {
@@ -175,11 +201,17 @@ struct Loader<'a> {
     alone: bool,
     /// What a file may end in the middle of is cut off, where it has no checksums.
     load_truncated: bool,
+    /// Databases that there are.
+    databases: DbIndex,
+    /// The file that is being read.
+    path: Arc<Path>,
     last: Position,
     commit: LogIndex,
     /// Something was loaded that has no place in a shard's history.
     plain: u64,
     has_base: bool,
+    /// The manifest names a base, whatever is in it.
+    has_base_file: bool,
     entries: u64,
     /// Commands behind `commit`, oldest first, with the first that is not applied.
     pending: VecDeque<(Arc<Chunk>, usize)>,
@@ -218,10 +250,13 @@ pub fn load(
             own: Applier::new(server),
             alone,
             load_truncated,
+            databases: server.settings().databases,
+            path: Path::new("").into(),
             last: Position::ZERO,
             commit: LogIndex::ZERO,
             plain: 0,
             has_base: false,
+            has_base_file: manifest.base.is_some(),
             entries: 0,
             pending: VecDeque::new(),
             db: 0,
@@ -235,8 +270,10 @@ impl Loader<'_> {
     fn load_all(mut self, directory: &Directory, manifest: Manifest) -> Result<Recovered, String> {
         let last_file = manifest.files().last().cloned();
         let mut resume = None;
+        let mut torn = None;
         for file in manifest.files() {
             let path = directory.path_of(&file.name);
+            self.path = path.as_path().into();
             let is_last = Some(file) == last_file.as_ref();
             let opened =
                 directory.open(&file.name).map_err(|e| format!("can't open '{}': {e}", path.display()))?;
@@ -252,16 +289,33 @@ impl Loader<'_> {
                 }
             }
             self.db = 0;
-            let FileEnd { len, batches, annotated, follows } =
-                self.load_file(opened, &path, from, is_last)?;
+            let must_begin = !is_base && manifest.own_from.is_some_and(|from| from <= file.seq);
+            let before = self.last.index;
+            let end = self.load_file(opened, &path, from, is_last, must_begin)?;
             self.barrier()?;
+            let FileEnd { len, batches, annotated, follows, torn: is_torn } = end;
+            if is_torn {
+                torn = Some((file.name.clone(), len));
+            }
             if is_last && !is_base && annotated {
-                resume = Some(Resume { file: file.clone(), len, batches, follows });
+                let repeats = before.max(follows);
+                resume = Some(Resume { file: file.clone(), len, batches, follows, repeats });
             }
         }
         let (applied, resumes) = self.settle(resume.is_some())?;
         let resume = resume.filter(|_| resumes);
-        Ok(Recovered { manifest, resume, applied, entries: self.entries })
+        let leftovers = leftovers::beside(directory, &manifest, self.last)?;
+        if let Some((name, len)) = torn {
+            // Another file may follow this one from now on, and then it has to be whole.
+            let cut = directory.open(&name).and_then(|file| {
+                file.set_len(len)?;
+                file.sync_all()
+            });
+            cut.map_err(|e| {
+                format!("can't cut '{}' off at offset {len}: {e}", directory.path_of(&name).display())
+            })?;
+        }
+        Ok(Recovered { manifest, resume, applied, entries: self.entries, leftovers })
     }
 
     /// Returns where what the file holds as RDB ends.
@@ -311,18 +365,26 @@ impl Loader<'_> {
         Ok((applied, annotated))
     }
 
-    fn load_file(&mut self, file: File, path: &Path, from: u64, is_last: bool) -> Result<FileEnd, String> {
+    /// `must_begin`: Keyward has begun this file, so it has at least its first line.
+    fn load_file(
+        &mut self,
+        file: File,
+        path: &Path,
+        from: u64,
+        is_last: bool,
+        must_begin: bool,
+    ) -> Result<FileEnd, String> {
         let unreadable = |e: std::io::Error| format!("can't read '{}': {e}", path.display());
         let mut reader = FileReader::new(file).map_err(unreadable)?;
         reader.move_to(from).map_err(unreadable)?;
         let mut batches = VecDeque::new();
-        let mut ends_plain = false;
         let mut follows = self.last.index;
         let loading = &self.server.loading;
         loop {
             let at = reader.at();
-            let at_record = |e: String| format!("'{}', offset {at}: {e}", path.display());
+            let at_record = |e: String| located(path, at, e);
             match reader.read() {
+                Ok(Record::End) | Err(_) if must_begin && at == 0 => return Err(headless(path)),
                 Ok(Record::End) => break,
                 Ok(Record::Head(head)) => {
                     self.head(&head).map_err(at_record)?;
@@ -330,7 +392,8 @@ impl Loader<'_> {
                 }
                 Ok(Record::Shard(shard)) => self.server.shared.log.lock().set_shard(shard),
                 Ok(Record::Batch(head, body)) => {
-                    self.batch(&head, body).map_err(at_record)?;
+                    let body_at = reader.at() - body.len() as u64;
+                    self.batch(&head, body, at, body_at)?;
                     if head.count > 0 {
                         let BatchHead { term, first, count, .. } = head;
                         batches.push_back(BatchSpan { term, first, count, at, bytes: reader.at() - at });
@@ -339,23 +402,22 @@ impl Loader<'_> {
                     while batches.front().is_some_and(|b: &BatchSpan| b.last() <= commit) {
                         batches.pop_front();
                     }
-                    ends_plain = false;
                 }
                 Ok(Record::Plain(bytes, entries)) => {
-                    self.plain_commands(bytes, entries).map_err(at_record)?;
-                    ends_plain = true;
+                    let begins = reader.at() - bytes.len() as u64;
+                    self.plain_commands(bytes, entries, begins)?;
                 }
                 Err(fault) => {
+                    let annotated = reader.can_be_continued();
                     self.cut(&mut reader, &fault, path, is_last)?;
-                    let annotated = reader.is_annotated() && !ends_plain;
-                    return Ok(FileEnd { len: fault.at, batches, annotated, follows });
+                    return Ok(FileEnd { len: fault.at, batches, annotated, follows, torn: true });
                 }
             }
             loading.advance(reader.at() - at);
             self.failure.take()?;
         }
-        let annotated = reader.is_annotated() && !ends_plain;
-        Ok(FileEnd { len: reader.at(), batches, annotated, follows })
+        let annotated = reader.can_be_continued();
+        Ok(FileEnd { len: reader.at(), batches, annotated, follows, torn: false })
     }
 
     /// Decides about what cannot be read: a torn tail goes, anything else ends the start.
@@ -375,29 +437,40 @@ impl Loader<'_> {
         if !is_last {
             return Err(damaged("another file follows this one"));
         }
-        if reader.is_annotated() {
-            let proof = reader.damage_after(at).map_err(|e| format!("can't read '{name}': {e}"))?;
-            if let Some(proof) = proof {
-                return Err(damaged(&format!(
-                    "by what stands at offset {proof} these bytes were safe on the disk"
-                )));
+        let verdict = reader.judge(fault, Some(self.db)).map_err(|e| format!("can't read '{name}': {e}"))?;
+        match verdict {
+            Verdict::Damaged(why) => return Err(damaged(&why)),
+            Verdict::Continued => return Err(continued(path, at)),
+            Verdict::TornCommand if !self.load_truncated => {
+                return Err(damaged("set aof-load-truncated yes to start with what comes before"));
             }
-        } else if fault.kind == FaultKind::Malformed {
-            return Err(damaged("commands are expected here"));
-        } else if !self.load_truncated {
-            return Err(damaged("set aof-load-truncated yes to start with what comes before"));
+            Verdict::TornCommand | Verdict::TornBatch => {}
         }
         tracing::warn!(
             file = %name, offset = at, bytes = size, reason,
-            "the write log ends in the middle of something: cut off"
+            "the write log ends in the middle of something: that is cut off"
         );
         Ok(())
     }
 
     fn head(&mut self, head: &Head) -> Result<(), String> {
-        let Head { follows, shard, terms } = head;
+        let Head { follows, shard, terms, .. } = head;
+        let is_first = self.entries == 0 && self.last == Position::ZERO;
+        if is_first && !self.has_base_file && LogIndex::ZERO < follows.index {
+            return Err(format!(
+                "the file follows {follows}, but the manifest names nothing that comes before it: restore the manifest \
+                 from a copy"
+            ));
+        }
+        if !is_first && self.last.index < follows.index {
+            return Err(format!(
+                "the file follows {follows}, but the one before it ends at {}: what comes between is lost. Restore the \
+                 directory from a copy; a node of a cluster can also start without its appendonlydir",
+                self.last
+            ));
+        }
         let mut log = self.server.shared.log.lock();
-        if self.entries == 0 && self.last == Position::ZERO {
+        if is_first {
             log.reset(*follows);
             log.restore_terms(terms.clone());
             self.commit = self.commit.max(follows.index);
@@ -418,7 +491,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn batch(&mut self, head: &BatchHead, body: Vec<u8>) -> Result<(), String> {
+    /// `at`, `body_at`: where the batch and its commands begin in the file.
+    fn batch(&mut self, head: &BatchHead, body: Vec<u8>, at: u64, body_at: u64) -> Result<(), String> {
         self.commit =
             self.commit.max(if self.alone || head.term == Term::ZERO { head.last() } else { head.commit });
         if head.count == 0 && body.is_empty() {
@@ -426,33 +500,51 @@ impl Loader<'_> {
         }
         let entries = parse_entries(&body);
         if entries.error.is_some() || entries.bytes != body.len() || entries.count != head.count {
-            return Err("a batch does not hold what it says".into());
+            return Err(located(&self.path, at, "a batch does not hold what it says"));
         }
         let next = self.last.index.next();
         if next < head.first || head.term < self.last.term {
-            return Err(format!("entries of {}.{} follow {}", head.term, head.first, self.last));
+            let reason = format!("entries of {}.{} follow {}", head.term, head.first, self.last);
+            return Err(located(&self.path, at, reason));
         }
-        self.add(body, entries, Some(head))?;
+        self.add(body, entries, Some(head), body_at)?;
         self.dispatch_committed()
     }
 
-    fn plain_commands(&mut self, bytes: Vec<u8>, entries: Entries) -> Result<(), String> {
+    fn plain_commands(&mut self, bytes: Vec<u8>, entries: Entries, at: u64) -> Result<(), String> {
         self.plain += entries.count;
-        self.add(bytes, entries, None)?;
+        self.add(bytes, entries, None, at)?;
         self.commit = self.last.index;
         self.dispatch_committed()
     }
 
-    /// Queues a chunk's commands, and puts its entries into the log. `head`: `None` for plain commands.
-    fn add(&mut self, bytes: Vec<u8>, entries: Entries, head: Option<&BatchHead>) -> Result<(), String> {
-        let mut chunk = Chunk { bytes, entries, ops: Vec::new(), now: clock::unix_millis().0 };
+    /// Queues a chunk's commands, and puts its entries into the log. `head`: `None` for plain commands. `at`: where they
+    /// begin in the file.
+    fn add(
+        &mut self,
+        bytes: Vec<u8>,
+        entries: Entries,
+        head: Option<&BatchHead>,
+        at: u64,
+    ) -> Result<(), String> {
+        let path = Arc::clone(&self.path);
+        let mut chunk = Chunk { path, at, bytes, entries, ops: Vec::new(), now: clock::unix_millis().0 };
         let term = head.map_or(Term::ZERO, |h| h.term);
         let mut index = head.map_or(self.last.index.next(), |h| h.first);
         let (mut in_multi, mut first_op) = (false, 0);
         let mut payload = EffectBuffer::new();
         for request in 0..chunk.entries.requests {
             let args = chunk.entries.batch.args(&chunk.bytes, request);
-            let ends = match classify(args)? {
+            if u32::MAX as usize <= args.raw().map_or(0, <[u8]>::len)
+                && args.iter().any(|arg| u32::try_from(arg.len()).is_err())
+            {
+                return Err(chunk.located(request, "an argument of 4 GiB or more"));
+            }
+            let ends = match classify(args).map_err(|e| chunk.located(request, e))? {
+                Piece::Select(db) if self.databases <= db => {
+                    let reason = format!("SELECT {db}: the log has more databases than 'databases' allows");
+                    return Err(chunk.located(request, reason));
+                }
                 Piece::Select(db) => {
                     self.db = db;
                     false
@@ -468,7 +560,7 @@ impl Loader<'_> {
                 Piece::NoOp => true,
                 Piece::Comment | Piece::Annotation => false,
                 Piece::Command => {
-                    let touched = touched(args)?;
+                    let touched = touched(args).map_err(|e| chunk.located(request, e))?;
                     chunk.ops.push(Op { request, db: self.db, index, touched });
                     !in_multi
                 }
@@ -578,6 +670,26 @@ impl Loader<'_> {
     }
 }
 
+/// A file that was begun and has no begin.
+fn headless(path: &Path) -> String {
+    format!(
+        "'{}' has lost its beginning, and whatever it held: Keyward makes no empty file. Make a backup of the directory; \
+         then restore it, or, to start with what the files before it hold, remove its line and the first one, which begins \
+         with '#', from the manifest. A node of a cluster can also start without its appendonlydir",
+        path.display()
+    )
+}
+
+/// Another program did not see that a batch was torn.
+fn continued(path: &Path, at: u64) -> String {
+    let name = path.display();
+    format!(
+        "'{name}' has a batch at offset {at} that a crash has cut off, and commands behind it of another program, which has \
+         gone on with the file since. Let that program load the directory and rewrite it (BGREWRITEAOF) before this one \
+         does; or run 'keyward-node check-aof --fix {name}', which cuts off everything from there on"
+    )
+}
+
 /// Whatever it is called.
 fn begins_as_rdb(file: &File) -> bool {
     let mut begin = [0; 8];
@@ -587,13 +699,13 @@ fn begins_as_rdb(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use keyward_proto::ids::ShardId;
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
 
     use super::*;
     use crate::aof::format::{Encoder, head_line};
     use crate::log::WriteLog;
     use crate::testing::TestNode;
-
-    const FILE: &str = "a.1.incr.aof";
 
     /// A file with three batches of two entries each, and where its batches end.
     fn file(term: u64, commit: u64, synced: impl Fn(u64) -> u64) -> (Vec<u8>, Vec<usize>) {
@@ -609,7 +721,8 @@ mod tests {
             log.append(Term::new(term), entry.as_payload());
         }
         let shard = (term > 0).then(|| ShardId::from_random([1; 20]));
-        let mut bytes = head_line(Position::ZERO, shard.as_ref(), &[]).into_bytes();
+        let head = Head { follows: Position::ZERO, shard, terms: Vec::new(), awaits_base: false };
+        let mut bytes = head_line(&head).into_bytes();
         let mut ends = vec![bytes.len()];
         let mut encoder = Encoder::default();
         for first in [1, 3, 5] {
@@ -626,13 +739,30 @@ mod tests {
 
     use crate::log::{Slice, frames};
 
-    fn load_bytes(node: &TestNode, bytes: &[u8]) -> Result<Recovered, String> {
+    /// Loads files one behind the other. What a torn one is cut to is checked.
+    fn load_files(node: &TestNode, files: &[&[u8]], is_signed: bool) -> Result<Recovered, String> {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path(), "a");
-        std::fs::write(directory.path_of(FILE), bytes).unwrap();
-        let manifest =
-            Manifest { incremental: vec![AofFile { name: FILE.into(), seq: 1 }], ..Manifest::default() };
-        load(node.executor.server(), &directory, manifest, true)
+        let mut manifest = Manifest { own_from: is_signed.then_some(1), ..Manifest::default() };
+        for (seq, bytes) in (1..).zip(files) {
+            let file = AofFile::incremental("a", seq);
+            std::fs::write(directory.path_of(&file.name), bytes).unwrap();
+            manifest.incremental.push(file);
+        }
+        let recovered = load(node.executor.server(), &directory, manifest.clone(), true)?;
+        // What is on the disk now is whole: more may follow it.
+        let again = TestNode::new();
+        load(again.executor.server(), &directory, manifest.clone(), false)?;
+        for file in manifest.files() {
+            let report =
+                crate::aof::check::check(&directory.path_of(&file.name), crate::aof::check::Mode::Report);
+            assert!(report.1, "{}", report.0);
+        }
+        Ok(recovered)
+    }
+
+    fn load_bytes(node: &TestNode, bytes: &[u8]) -> Result<Recovered, String> {
+        load_files(node, &[bytes], false)
     }
 
     fn list(node: &mut TestNode) -> usize {
@@ -729,6 +859,232 @@ mod tests {
         ] {
             let error = load_bytes(&TestNode::new(), bad.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    /// A command as a client sends it.
+    fn command(words: &[&str]) -> Vec<u8> {
+        let mut out = bytes::BytesMut::new();
+        let words: Vec<&[u8]> = words.iter().map(|w| w.as_bytes()).collect();
+        keyward_proto::resp::reply::write_command(&mut out, &words);
+        out.to_vec()
+    }
+
+    #[test]
+    fn what_an_rdb_file_could_not_hold_is_refused_with_its_place() {
+        let before = command(&["SET", "a", "1"]);
+        for (words, why) in [
+            (&["SELECT", "16"][..], "SELECT 16: the log has more databases than 'databases' allows"),
+            (&["SELECT", "70000"], "SELECT of a database that cannot be"),
+            (&["SELECT", "-1"], "SELECT of a database that cannot be"),
+            (&["SWAPDB", "0", "16"], "SWAPDB"),
+            (&["SET", "a"], "wrong number of arguments"),
+            (&["XADD", "s", "*", "f", "v"], "unknown command"),
+            (&["LPUSH", "a", "x"], "WRONGTYPE"),
+        ] {
+            let bytes = [before.clone(), command(words)].concat();
+            let error = load_bytes(&TestNode::new(), &bytes).unwrap_err();
+            assert!(error.contains(why), "{error}");
+            assert!(error.contains("a.1.incr.aof'"), "{error}");
+            assert!(error.contains(&format!("offset {}: ", before.len())), "{error}");
+        }
+        let mut node = TestNode::new();
+        load_bytes(&node, &[command(&["SELECT", "15"]), before].concat()).unwrap();
+        node.run("SELECT 15");
+        assert_eq!(node.run("GET a"), "$1\r\n1\r\n");
+    }
+
+    #[test]
+    fn a_gap_between_files_stops_the_start() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        let at = |index| Head {
+            follows: Position::new(0, index),
+            shard: None,
+            terms: Vec::new(),
+            awaits_base: false,
+        };
+        let second = |index| crate::aof::format::head_line(&at(index)).into_bytes();
+        load_files(&TestNode::new(), &[&bytes, &second(6)], true).unwrap();
+        for first in [&bytes[..ends[2]], &bytes[..ends[0]], &bytes[..ends[1] + 5], b""] {
+            let error = load_files(&TestNode::new(), &[first, &second(6)], false).unwrap_err();
+            assert!(error.contains("the file follows 0.6") || error.contains("damaged"), "{error}");
+        }
+        let error = load_files(&TestNode::new(), &[&second(6)], true).unwrap_err();
+        assert!(error.contains("names nothing that comes before it"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_keyward_began_is_never_empty() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        for end in 0..ends[0] {
+            let error = load_files(&TestNode::new(), &[&bytes, &bytes[..end]], true).unwrap_err();
+            assert!(error.contains("a.2.incr.aof' has lost its beginning"), "{error}");
+        }
+        // Valkey's may be.
+        load_files(&TestNode::new(), &[&bytes, b""], false).unwrap();
+    }
+
+    #[test]
+    fn damage_in_what_another_program_added_stops_the_start() {
+        let (bytes, _) = file(0, 0, |_| 0);
+        let added =
+            [command(&["SELECT", "0"]), command(&["SET", "a", "1"]), command(&["SET", "b", "2"])].concat();
+        for at in 1..added.len() {
+            let mut garbled = added.clone();
+            garbled[at] = b'~';
+            let all = [&bytes[..], &garbled].concat();
+            let mut node = TestNode::new();
+            match load_bytes(&node, &all) {
+                // A value was changed, or a key: commands have no checksums.
+                Ok(_) => assert_eq!(list(&mut node), 6),
+                Err(error) => assert!(!error.contains("cut off, and"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_batch_that_another_program_has_gone_on_behind_stops_the_start() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        let added = [command(&["SELECT", "0"]), command(&["SET", "added", "1"])].concat();
+        for end in ends[2] + 1..bytes.len() {
+            // What Valkey does: it keeps whole commands and comments.
+            let torn = &bytes[ends[2]..end];
+            let line = torn.iter().position(|b| *b == b'\n').map_or(torn.len(), |at| at + 1);
+            let entries = parse_entries(&torn[line..]);
+            let kept = &bytes[..ends[2] + line + entries.bytes];
+            let mut node = TestNode::new();
+            let result = load_bytes(&node, &[kept, &added, &added].concat());
+            let error = result.map(|_| node.run("GET added")).unwrap_err();
+            assert!(error.contains("another program"), "{end}: {error}");
+        }
+    }
+
+    #[test]
+    fn files_that_no_manifest_names_stop_the_start_if_they_hold_data() {
+        let (bytes, ends) = file(0, 0, |_| 0);
+        let head = |index, awaits_base| {
+            let follows = Position::new(0, index);
+            crate::aof::format::head_line(&Head { follows, shard: None, terms: Vec::new(), awaits_base })
+        };
+        let dump = crate::rdb::file::Writer::new(Vec::new(), true).unwrap().finish().unwrap();
+        let rest = &bytes[ends[1]..];
+        for (name, content, is_leftover) in [
+            ("a.2.incr.aof", &b""[..], true),
+            ("a.2.incr.aof", head(6, false).as_bytes(), true),
+            ("a.2.incr.aof", &[head(2, false).as_bytes(), rest].concat(), true),
+            ("a.2.incr.aof", &[head(7, true).as_bytes(), rest].concat(), true),
+            ("a.2.incr.aof", &bytes, true),
+            ("a.2.incr.aof", &command(&["SET", "a", "1"]), false),
+            ("a.2.incr.aof", &command(&["SET", "a", "1"])[..9], true),
+            ("a.1.base.rdb", &dump, true),
+            ("a.1.base.aof", &command(&["SET", "a", "1"]), true),
+            ("a.2.incr.aof.bak", b"x", true),
+            ("temp-rewriteaof-bg-1.aof", &dump, true),
+            ("temp-a.manifest", b"x", true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = Directory::new(folder.path(), "a");
+            let first = AofFile::incremental("a", 1);
+            std::fs::write(directory.path_of(&first.name), &bytes).unwrap();
+            std::fs::write(directory.path_of(name), content).unwrap();
+            directory.write_manifest(&Manifest { incremental: vec![first], ..Manifest::default() }).unwrap();
+            let node = TestNode::new();
+            let manifest = directory.read_manifest().unwrap().unwrap();
+            let result = load(node.executor.server(), &directory, manifest, true);
+            assert_eq!(result.is_ok(), is_leftover, "{name}: {result:?}");
+            match result {
+                Ok(recovered) => {
+                    let is_known = AofFile::named("a", name).is_some() || name.starts_with("temp-rewrite");
+                    assert_eq!(recovered.leftovers, if is_known { vec![name.to_owned()] } else { vec![] });
+                }
+                Err(error) => assert!(error.contains(name) && error.contains("does not name it"), "{error}"),
+            }
+            // Without the manifest all of it would be lost.
+            std::fs::remove_file(directory.manifest_path()).unwrap();
+            let error = leftovers::without_manifest(&directory).unwrap_err();
+            assert!(error.contains("there is no manifest that names it"), "{error}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "a");
+        assert_eq!(leftovers::without_manifest(&directory), Ok(vec![]));
+        std::fs::write(directory.path_of("a.1.incr.aof"), head(7, true)).unwrap();
+        assert_eq!(leftovers::without_manifest(&directory), Ok(vec!["a.1.incr.aof".into()]));
+        std::fs::write(directory.path_of("b.manifest"), "x").unwrap();
+        assert!(leftovers::without_manifest(&directory).unwrap_err().contains("set 'appendfilename' to 'b'"));
+    }
+
+    /// Also for who looks for more: whatever the bytes are, they are loaded or refused, and what was loaded can be
+    /// rewritten to a base that loads.
+    fn load_anything(seed: u64, files: &[&[u8]]) {
+        let node = TestNode::new();
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "a");
+        let mut manifest = Manifest { own_from: seed.is_multiple_of(2).then_some(1), ..Manifest::default() };
+        for (seq, bytes) in (1..).zip(files) {
+            let file = AofFile::incremental("a", seq);
+            std::fs::write(directory.path_of(&file.name), bytes).unwrap();
+            let report =
+                crate::aof::check::check(&directory.path_of(&file.name), crate::aof::check::Mode::Report);
+            assert!(!report.0.is_empty());
+            manifest.incremental.push(file);
+        }
+        let server = node.executor.server();
+        if load(server, &directory, manifest, true).is_err() {
+            return;
+        }
+        let mut writer = crate::rdb::file::Writer::new(Vec::new(), true).unwrap();
+        let mut stream = server.snapshots.request(server, Box::new(|_| {}));
+        stream.begin().unwrap();
+        while let Some(chunk) = stream.next_chunk().unwrap() {
+            for records in &chunk.records {
+                writer.records(records.db, &records.bytes).unwrap();
+            }
+        }
+        let base = writer.finish().unwrap();
+        let again = TestNode::new();
+        let options = rdb_load::Options::new(&again.executor.server().settings(), None);
+        let (keyspace, loading) = (&again.executor.server().keyspace, &again.executor.server().loading);
+        let loaded = rdb_load::load(keyspace, &base[..], Some(base.len() as u64), options, loading);
+        assert!(loaded.is_ok(), "seed {seed}: {loaded:?}");
+    }
+
+    #[test]
+    fn damaged_files_are_refused_or_can_be_rewritten() {
+        let (first, _) = file(0, 0, |at| at);
+        let plain = [
+            &["SELECT", "3"][..],
+            &["MULTI"],
+            &["ZADD", "z", "1.5", "a", "-inf", "b"],
+            &["HSET", "h", "f", "v"],
+            &["EXEC"],
+            &["PEXPIREAT", "h", "9223372036854775807"],
+            &["SADD", "s", "1", "2", "x"],
+            &["SET", "e", "x", "PX", "100000"],
+            &["COPY", "z", "y", "DB", "15"],
+            &["MOVE", "s", "9"],
+            &["SWAPDB", "0", "3"],
+            &["SETRANGE", "r", "5", "x"],
+            &["INCRBYFLOAT", "f", "1e300"],
+        ];
+        let plain: Vec<u8> = plain.iter().flat_map(|words| command(words)).collect();
+        for seed in 0..400 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut files = [first.clone(), plain.clone(), [&first[..], &plain].concat()];
+            for bytes in &mut files {
+                for _ in 0..rng.random_range(0..3) {
+                    let at = rng.random_range(0..bytes.len());
+                    match rng.random_range(0..5) {
+                        0 => bytes[at] ^= 1 << rng.random_range(0..8),
+                        1 => bytes[at] = b"0129-*$#\r\n"[rng.random_range(0..10)],
+                        2 => bytes.truncate(at + 1),
+                        3 => drop(bytes.splice(at..at, b"99999999".iter().copied())),
+                        _ => drop(bytes.drain(at..(at + 9).min(bytes.len() - 1).max(at))),
+                    }
+                }
+            }
+            let from = rng.random_range(0..files.len());
+            let files: Vec<&[u8]> = files[from..].iter().map(Vec::as_slice).collect();
+            load_anything(seed, &files);
         }
     }
 }

@@ -24,6 +24,7 @@ use keyward_proto::time::Monotonic;
 
 use super::Order;
 use super::directory::Directory;
+use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use crate::clock;
 use crate::process;
@@ -138,7 +139,7 @@ pub(super) fn start(server: &Arc<Server>, directory: Directory) {
 fn run(server: &Arc<Server>, directory: &Directory) {
     process::run_in_background();
     let started = clock::monotonic();
-    let temporary = directory.path_of(&format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
+    let temporary = directory.unfinished_base();
     let result = if server.aof.status().enabled {
         sync_current(directory);
         write_base(server, directory, &temporary)
@@ -203,9 +204,18 @@ fn write_base_only(server: &Arc<Server>, directory: &Directory, temporary: &Path
     if server.aof.status().enabled {
         return Err("'appendonly' was switched on meanwhile".into());
     }
-    let old = directory.existing_manifest()?.unwrap_or_default();
-    let in_place = name_base(directory, temporary).and_then(|base| {
-        let history = old.files().chain(&old.history).cloned().collect();
+    let old = match directory.existing_manifest()? {
+        Some(old) => old,
+        None => {
+            leftovers::without_manifest(directory)?;
+            Manifest::default()
+        }
+    };
+    let in_place = directory.unlisted(&old).and_then(|unlisted| {
+        let base = name_base(directory, temporary)?;
+        let unlisted = unlisted.into_iter().map(|(_, file)| file);
+        let left = old.files().chain(&old.history).chain(&old.kept).cloned().chain(unlisted);
+        let history = left.filter(|file| *file != base).collect();
         let mut manifest = Manifest { base: Some(base), history, ..Manifest::default() };
         directory.write_manifest(&manifest)?;
         directory.delete_history(&mut manifest)

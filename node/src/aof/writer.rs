@@ -30,7 +30,7 @@ use keyward_proto::time::Monotonic;
 
 use super::directory::Directory;
 use super::file::{CutError, Incremental, Mark};
-use super::format::{Encoder, head_line, shard_line};
+use super::format::{Encoder, Head, head_line, shard_line};
 use super::history::{History, Segment};
 use super::manifest::{AofFile, Manifest};
 use super::sync::{Job, Syncer};
@@ -39,7 +39,7 @@ use crate::clock;
 use crate::config::Fsync;
 use crate::execute::UNWRITTEN_BYTES_MAX;
 use crate::gate::DiskState;
-use crate::log::{Rewind, Slice, TermStart, frames};
+use crate::log::{Rewind, Slice, frames};
 use crate::server::Server;
 
 /// Bytes of entries in a batch, about.
@@ -560,7 +560,7 @@ impl Writer {
 
     /// A new file before which there is no base yet: nothing in it counts until there is one.
     fn begin_anew(&mut self, follows: Position) -> io::Result<()> {
-        let next = self.create_next(follows)?;
+        let next = self.create_next(follows, true)?;
         self.set_history(|history| *history = History::new(vec![Segment::new(&next)]));
         self.leave(next);
         self.complete = false;
@@ -587,17 +587,14 @@ impl Writer {
     }
 
     /// The file after the current one; no manifest names it yet.
-    fn create_next(&mut self, follows: Position) -> io::Result<Incremental> {
-        let (shard, terms) = {
-            let log = self.server.shared.log.lock();
-            (log.shard().cloned(), log.terms().to_vec())
-        };
+    fn create_next(&mut self, follows: Position, awaits_base: bool) -> io::Result<Incremental> {
+        let head = head_of(&self.server, follows, awaits_base);
         let mut name = self.manifest.next_incremental(self.directory.prefix());
         if name.seq <= self.current.name.seq {
             name = AofFile::incremental(self.directory.prefix(), self.current.name.seq + 1);
         }
-        let created = create_incremental(&self.directory, name, follows, shard.as_ref(), &terms)?;
-        self.noted_shard = shard;
+        let created = create_incremental(&self.directory, name, &head)?;
+        self.noted_shard = head.shard;
         Ok(created)
     }
 
@@ -620,7 +617,7 @@ impl Writer {
     /// Goes on in a new file that follows `at`. What the current one has beyond that (entries that are not applied
     /// yet, on a replica) is in both: whoever loads them takes it once.
     fn rotate(&mut self, at: Position) -> io::Result<()> {
-        let mut next = self.create_next(at)?;
+        let mut next = self.create_next(at, !self.complete)?;
         let mut encoder = Encoder::default();
         let mut written = at.index;
         while written < self.written {
@@ -639,8 +636,10 @@ impl Writer {
         self.current.file.sync_data()?;
         next.file.sync_data()?;
         next.synced = Mark { bytes: next.size(), index: self.written };
+        next.repeats = self.written;
         if self.complete {
             let mut manifest = self.manifest.clone();
+            manifest.own_from.get_or_insert(next.name.seq);
             manifest.incremental.push(next.name.clone());
             self.directory.write_manifest(&manifest)?;
             self.manifest = manifest;
@@ -678,19 +677,25 @@ impl Writer {
             incremental: kept,
             history: old.history.clone(),
             kept: history.before(first.seq).cloned().collect(),
+            own_from: Some(first.seq),
         };
         if !manifest.incremental.contains(&first) {
             manifest.incremental.push(first);
         }
         let left = gone.into_iter().chain(self.unlisted.iter().cloned()).chain(old.kept.iter().cloned());
-        let superfluous = left.filter(|file| !manifest.kept.contains(file));
-        manifest.history.extend(superfluous.chain(old.base.iter().cloned()));
+        let superfluous = left.chain(old.base.iter().cloned());
+        // One that was left behind may have had the name of a new one.
+        let superfluous: Vec<AofFile> = superfluous.filter(|file| !manifest.names(&file.name)).collect();
+        manifest.history.extend(superfluous);
         if let Err(error) = self.directory.write_manifest(&manifest) {
             self.manifest = old;
             return Err(error);
         }
         self.manifest = manifest;
         self.set_history(|kept| *kept = history);
+        if self.manifest.incremental.len() == 1 {
+            self.current.repeats = self.current.follows;
+        }
         self.unlisted.clear();
         self.complete = true;
         self.directory.delete_files(&mut self.manifest);
@@ -719,18 +724,22 @@ fn up_to(slice: Slice, index: LogIndex) -> Slice {
     Slice { count, bytes: slice.bytes.slice(..bytes), ..slice }
 }
 
+/// The head of a file that begins now.
+pub(super) fn head_of(server: &Server, follows: Position, awaits_base: bool) -> Head {
+    let log = server.shared.log.lock();
+    Head { follows, shard: log.shard().cloned(), terms: log.terms().to_vec(), awaits_base }
+}
+
 /// A new incremental file with its head. Nothing of it is synced, and the manifest does not name it yet.
 pub(super) fn create_incremental(
     directory: &Directory,
     name: AofFile,
-    follows: Position,
-    shard: Option<&ShardId>,
-    terms: &[TermStart],
+    head: &Head,
 ) -> io::Result<Incremental> {
     let file = directory.create_file(&name.name)?;
-    let index = follows.index;
+    let index = head.follows.index;
     let mut incremental = Incremental::new(name, file, 0, index, index, Default::default());
-    incremental.append(head_line(follows, shard, terms).as_bytes())?;
+    incremental.append(head_line(head).as_bytes())?;
     Ok(incremental)
 }
 
@@ -756,7 +765,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path(), "a");
         let first = AofFile::incremental("a", 1);
-        let current = create_incremental(&directory, first.clone(), Position::ZERO, None, &[]).unwrap();
+        let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
+        let current = create_incremental(&directory, first.clone(), &head).unwrap();
         let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
         directory.write_manifest(&manifest).unwrap();
         server.shared.log.lock().attach_disk();
