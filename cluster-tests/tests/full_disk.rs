@@ -117,6 +117,15 @@ fn refuses_and_recovers(appendfsync: &str) {
         assert_eq!(call(&mut connection, &["GET", &acknowledged[0]]), value);
         let info = call(&mut connection, &["INFO", "persistence"]);
         assert!(info.contains("aof_last_write_status:err"), "{info}");
+        if round == 2 {
+            // Also for a process that starts while it is full.
+            node.restart().unwrap();
+            node.wait_until_answering().unwrap();
+            connection = connect(&node);
+            for key in &acknowledged {
+                assert_eq!(call(&mut connection, &["GET", key]), value, "{key} with a full disk");
+            }
+        }
         disk.empty();
         let is_well =
             || connect(&node).call(&["SET", "again", "x"]).is_ok_and(|reply| reply.string() == "OK");
