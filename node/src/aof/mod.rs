@@ -474,7 +474,8 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
         }
     };
     *server.aof.history.lock() = history.unwrap_or_else(|| History::new(vec![Segment::new(&current)]));
-    directory.delete_history(&mut manifest)?;
+    // The manifest may go on naming them: a full disk must not keep a node from starting.
+    directory.delete_files(&mut manifest);
     let mut writer = Writer::new(server, directory, manifest, current, last.index, head.shard)?;
     writer.noted_commit = applied;
     Ok(writer)
