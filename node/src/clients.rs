@@ -177,7 +177,7 @@ impl Client {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// Closes the connection once the current reply has left: a client that kills itself.
+    /// The client kills itself: its connection is closed once the reply has left.
     pub fn kill_after_reply(&self) {
         self.close_after_reply.store(true, Ordering::Release);
     }

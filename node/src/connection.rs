@@ -688,9 +688,6 @@ impl Connection {
         }
         self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
         self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
-        if self.client.closes_after_reply() {
-            self.closing = true;
-        }
         Ok(())
     }
 

@@ -561,6 +561,7 @@ pub const MIDDLE: &[&str] = &[
     "DEBUG SLEEP 0.01",
     "SUBSCRIBE a b ; UNSUBSCRIBE",
     "SUBSCRIBE a ; PUBLISH a x ; UNSUBSCRIBE a",
+    "SUBSCRIBE a ; CLIENT KILL TYPE pubsub SKIPME no ; FLUSHALL",
     "SSUBSCRIBE a ; SUNSUBSCRIBE a",
     "HELLO 3",
     "HELLO 2",

@@ -55,7 +55,8 @@ pub(in crate::command) fn client_kill(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
     } else {
         ctx.out.len(selected.len());
     }
-    Ok(Outcome::Reply)
+    // Nothing that the client has sent behind this is executed.
+    Ok(if ctx.session.client.closes_after_reply() { Outcome::Close } else { Outcome::Reply })
 }
 
 /// The letters of the field `flags`.
