@@ -32,6 +32,9 @@ const ARGUMENT_OVERHEAD_BYTES: usize = 16;
 
 /// Longest inline command and longest length line.
 pub const INLINE_MAX: usize = 64 * 1024;
+/// A longer line is refused even if all of it is there; how much more than [`INLINE_MAX`] gets through in Valkey is a
+/// matter of how it comes.
+const LINE_MAX: usize = INLINE_MAX + (16 << 10);
 /// Spans above this many are given back when they are done with: few requests have as many arguments.
 const KEPT_SPANS: usize = 64 * 1024;
 /// The same for what each connection keeps.
@@ -356,10 +359,10 @@ impl RequestReader {
             if buffer[self.position] != b'*' {
                 return self.parse_inline(buffer, batch);
             }
-            let Some((line, next)) = line_at(buffer, self.position + 1)? else {
+            let Some((line, next)) = line_at(buffer, self.position) else {
                 return too_long(buffer, self.position, ProtocolError::TooBigMultibulkCount);
             };
-            let count = parse_i64(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
+            let count = parse_i64(length_in(line)?).ok_or(ProtocolError::InvalidMultibulkLength)?;
             if i64::try_from(limits.args_max).is_ok_and(|max| count > max) || count > i64::from(i32::MAX) {
                 return Err(ProtocolError::InvalidMultibulkLength);
             }
@@ -379,15 +382,14 @@ impl RequestReader {
             let len = match bulk_len {
                 Some(len) => len,
                 None => {
-                    let Some(&first) = buffer.get(self.position) else { break };
-                    if first != b'$' {
-                        return Err(ProtocolError::ExpectedDollar(first));
-                    }
-                    let Some((line, next)) = line_at(buffer, self.position + 1)? else {
+                    let Some((line, next)) = line_at(buffer, self.position) else {
                         self.progress = Progress::Multibulk { remaining, bulk_len };
                         return too_long(buffer, self.position, ProtocolError::TooBigBulkCount);
                     };
-                    let len = parse_i64(line)
+                    if line[0] != b'$' {
+                        return Err(ProtocolError::ExpectedDollar(line[0]));
+                    }
+                    let len = parse_i64(length_in(line)?)
                         .and_then(|len| usize::try_from(len).ok())
                         .filter(|len| *len <= limits.bulk_len_max)
                         .ok_or(ProtocolError::InvalidBulkLength)?;
@@ -428,7 +430,8 @@ impl RequestReader {
     fn parse_inline(&mut self, buffer: &[u8], batch: &mut Batch) -> Result<bool, ProtocolError> {
         let rest = &buffer[self.position..];
         // As in Valkey a line ends at a NUL, too, and that one never becomes complete.
-        let Some(newline) = memchr::memchr2(b'\n', 0, rest).filter(|end| rest[*end] == b'\n') else {
+        let newline = memchr::memchr2(b'\n', 0, rest).filter(|end| rest[*end] == b'\n' && *end <= LINE_MAX);
+        let Some(newline) = newline else {
             return too_long(buffer, self.position, ProtocolError::TooBigInline);
         };
         let line = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
@@ -502,24 +505,31 @@ fn too_long(buffer: &[u8], start: usize, error: ProtocolError) -> Result<bool, P
     if buffer.len() - start > INLINE_MAX { Err(error) } else { Ok(false) }
 }
 
-/// The line from `start` to CR LF and the position behind it; `None` if it has not come yet.
+/// The line from `start` to a CR and the byte behind that, and the position behind it; `None` if it has not come yet.
 #[inline]
-fn line_at(buffer: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, ProtocolError> {
-    let Some(rest) = buffer.get(start..) else { return Ok(None) };
+fn line_at(buffer: &[u8], start: usize) -> Option<(&[u8], usize)> {
+    let rest = buffer.get(start..)?;
     // Length lines are a few bytes long: a loop beats a search.
-    let end = rest.iter().take(32).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', rest));
-    let Some(end) = end else { return Ok(None) };
-    match rest.get(end + 1) {
-        None => Ok(None),
-        Some(b'\n') => Ok(Some((&rest[..end], start + end + 2))),
-        Some(_) => Err(ProtocolError::InvalidCrlf),
+    let end = rest.iter().take(32).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', rest))?;
+    let line = rest.get(..end + 2).filter(|_| end <= LINE_MAX)?;
+    Some((line, start + end + 2))
+}
+
+/// The length in a line of [`line_at`]. Whether that ends as it should is looked at first.
+#[inline]
+fn length_in(line: &[u8]) -> Result<&[u8], ProtocolError> {
+    match line {
+        [_, length @ .., b'\r', b'\n'] => Ok(length),
+        _ => Err(ProtocolError::InvalidCrlf),
     }
 }
 
 /// Splits a line into words the way a shell would: quotes, escapes. Shared by inline commands and conf files.
 ///
-/// As in Valkey, vertical tab and form feed are spaces before a word but part of a word that they follow, and quotes
-/// may begin and end in the middle of a word.
+/// As in Valkey, vertical tab and form feed are spaces before a word but part of a word that they follow, quotes may
+/// begin and end in the middle of a word, and a quote that ends the line is not escaped: `"C:\"`.
+///
+/// Differs from Valkey: a byte 0xff is kept, Valkey loses it.
 struct Words<'a> {
     line: &'a [u8],
     position: usize,
@@ -555,6 +565,11 @@ impl Words<'_> {
         loop {
             let rest = self.line.get(self.position..).unwrap_or_default();
             match rest {
+                [b'\\', b'"'] => {
+                    out.push(b'\\');
+                    self.position += 2;
+                    return Ok(());
+                }
                 [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                     out.push(hex_value(*high) * 16 + hex_value(*low));
                     self.position += 4;
@@ -587,6 +602,11 @@ impl Words<'_> {
         loop {
             let rest = self.line.get(self.position..).unwrap_or_default();
             match rest {
+                [b'\\', b'\''] => {
+                    out.push(b'\\');
+                    self.position += 2;
+                    return Ok(());
+                }
                 [b'\\', b'\'', ..] => {
                     out.push(b'\'');
                     self.position += 2;
@@ -676,6 +696,16 @@ mod tests {
         check(b"SET \"a\r\n", "unbalanced quotes in request");
         check(b"SET 'a\r\n", "unbalanced quotes in request");
         check(&[b'a'; 70000], "too big inline request");
+        check(&[&b"*1\r\n"[..], &[b'a'; 70000]].concat(), "too big bulk count string");
+        check(&[&b"*"[..], &[b'1'; 70000]].concat(), "too big mbulk count string");
+        // A line that has come at once, too.
+        let mut batch = Batch::default();
+        for (start, error) in [("", ProtocolError::TooBigInline), ("*", ProtocolError::TooBigMultibulkCount)]
+        {
+            let input = format!("{start}{}\r\n", "1".repeat(90_000));
+            let result = RequestReader::default().parse(input.as_bytes(), &Limits::default(), 9, &mut batch);
+            assert_eq!(result, (0, Err(error)));
+        }
         assert_eq!(
             ProtocolError::ExpectedDollar(0xff).to_bytes(),
             b"ERR Protocol error: expected '$', got '\xff'"
@@ -709,6 +739,11 @@ mod tests {
             long.extend(b"\rx");
             assert_eq!(parse_all(&long, long.len()), Err(ProtocolError::InvalidCrlf));
         }
+        // A line is looked at when all of it is there, its first byte before its end.
+        assert_eq!(parse_all(b"*1\r\nI\n", 100), Ok(vec![]));
+        assert_eq!(parse_all(b"*1\r\n\r", 100), Ok(vec![]));
+        assert_eq!(parse_all(b"*1\r\n\rx", 100), Err(ProtocolError::ExpectedDollar(b'\r')));
+        assert_eq!(parse_all(b"*1\r\nI\rx", 100), Err(ProtocolError::ExpectedDollar(b'I')));
         // Half of it may be still to come.
         assert_eq!(parse_all(b"*1\r\n$4\r\nPING\r", 100), Ok(vec![]));
         assert_eq!(parse_all(b"*1\r\n$4\r", 100), Ok(vec![]));
@@ -744,6 +779,10 @@ mod tests {
         check(b"PING \"a\"\x0b", &[b"PING", b"a\x0b"]);
         check(b"PING\ra\tb", &[b"PING", b"a", b"b"]);
         check(b" \x0b\x0c\t", &[]);
+        check(b"ECHO \"C:\\\"", &[b"ECHO", b"C:\\"]);
+        check(b"ECHO '\\\\'", &[b"ECHO", b"\\\\"]);
+        check(b"ECHO \"\\\"b\\\"\"", &[b"ECHO", b"\"b\""]);
+        assert_eq!(split_words(b"ECHO \"a\\\" "), Err(ProtocolError::UnbalancedQuotes));
         check(b"a\0b c", &[b"a"]);
         check(b"a \0b", &[b"a"]);
         check(b"\"\"", &[b""]);
