@@ -1,11 +1,14 @@
 //! Keyward's replies equal the real Valkey's, byte by byte, on random command sequences in both protocols.
 //!
-//! Two more tests look at the comparison itself: Valkey equals Valkey, and a Valkey with one command exchanged
-//! for another is found out with a sequence of a few commands.
+//! Damaged bytes get the same replies, and the same end of the connection.
+//!
+//! Further tests look at the comparison itself: Valkey equals Valkey, and a Valkey with one command exchanged
+//! for another is found out with a sequence of a few commands, one with another limit with a few bytes.
 
 use std::time::Duration;
 
 use cluster_tests::compare::campaign::{Campaign, Mode, Outcome};
+use cluster_tests::compare::framing::{self, Pairs};
 use cluster_tests::compare::runner::Pair;
 use cluster_tests::compare::templates::CORE_GROUPS;
 use cluster_tests::processes::Server;
@@ -96,4 +99,45 @@ fn an_exchanged_command_is_found_and_shrunk() {
     let [report] = outcome.reports.as_slice() else { panic!("nothing found in {outcome:?}") };
     let commands = report.lines().filter(|line| line.starts_with("    ") && !line.contains("s:  ")).count();
     assert!(commands <= 4, "not shrunk: {report}");
+}
+
+/// What is done with damaged bytes shows in the order in which one thread does it.
+const ONE_THREAD: [&str; 2] = ["--io-threads", "1"];
+
+#[test]
+fn damaged_bytes_get_valkeys_replies_and_end() {
+    let Some(dir) = programs::valkey_or_skip("comparison of framing with Valkey") else { return };
+    let valkey = [(); 2].map(|()| Server::valkey(&dir, &ONE_THREAD).unwrap());
+    let keyward = [(); 2].map(|()| Server::keyward(&ONE_THREAD).unwrap());
+    let pair = |number: usize| Pair { ours: keyward[number].addr(), theirs: valkey[number].addr() };
+    let pairs = Pairs { open: pair(0), guarded: pair(1) };
+    let campaign = framing::Campaign {
+        seed: 1,
+        first: 0,
+        cases: 1000,
+        differences_max: 5,
+        time_limit: Some(Duration::from_secs(60)),
+    };
+    let outcome = campaign.run(&pairs).unwrap();
+    assert!(outcome.reports.is_empty(), "\n{}", outcome.reports.join("\n\n"));
+    // Enough connections end and enough go on.
+    assert!(outcome.cases / 10 < outcome.closed && outcome.closed < outcome.cases * 9 / 10, "{outcome:?}");
+}
+
+#[test]
+fn another_limit_is_found_and_shrunk() {
+    let Some(dir) = programs::valkey_or_skip("comparison of framing with a changed Valkey") else { return };
+    let (one, other) = (
+        Server::valkey(&dir, &ONE_THREAD).unwrap(),
+        Server::valkey(&dir, &["--proto-max-bulk-len", "1mb"]).unwrap(),
+    );
+    let guarded = Server::valkey(&dir, &ONE_THREAD).unwrap();
+    let pairs = Pairs {
+        open: Pair { ours: one.addr(), theirs: other.addr() },
+        guarded: Pair { ours: guarded.addr(), theirs: guarded.addr() },
+    };
+    let campaign = framing::Campaign { seed: 1, first: 0, cases: 3000, differences_max: 1, time_limit: None };
+    let outcome = campaign.run(&pairs).unwrap();
+    let [report] = outcome.reports.as_slice() else { panic!("nothing found in {outcome:?}") };
+    assert!(report.contains("invalid bulk length") && report.len() < 700, "not shrunk: {report}");
 }

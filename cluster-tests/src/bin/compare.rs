@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use cluster_tests::compare::campaign::{Campaign, Mode};
+use cluster_tests::compare::framing::{self, Pairs};
 use cluster_tests::compare::runner::Pair;
 use cluster_tests::processes::Server;
 use cluster_tests::programs;
@@ -36,6 +37,9 @@ struct Options {
     resp: Option<u8>,
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
+    /// Send damaged bytes instead of commands; a sequence is one connection. Always starts the servers.
+    #[arg(long)]
+    framing: bool,
     /// Print so many differences, one per command, then stop.
     #[arg(long, default_value_t = 10)]
     differences: usize,
@@ -62,6 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
+    if options.framing {
+        return run_framing(options);
+    }
     // The servers end when these are dropped.
     let valkey = match options.valkey {
         None => Some(Server::valkey(&programs::valkey()?, &[])?),
@@ -100,5 +107,27 @@ fn run(options: &Options) -> Result<bool, String> {
     {
         println!("keyward-node has ended; its last words:\n{}", keyward.log_end());
     }
+    Ok(outcome.reports.is_empty())
+}
+
+fn run_framing(options: &Options) -> Result<bool, String> {
+    let dir = programs::valkey()?;
+    let one_thread = ["--io-threads", "1"];
+    let ours = [Server::keyward(&one_thread)?, Server::keyward(&one_thread)?];
+    let theirs = [Server::valkey(&dir, &one_thread)?, Server::valkey(&dir, &one_thread)?];
+    let pair = |number: usize| Pair { ours: ours[number].addr(), theirs: theirs[number].addr() };
+    let pairs = Pairs { open: pair(0), guarded: pair(1) };
+    let campaign = framing::Campaign {
+        seed: options.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
+        first: options.first,
+        cases: options.sequences,
+        differences_max: options.differences,
+        time_limit: options.seconds.map(Duration::from_secs),
+    };
+    let outcome = campaign.run(&pairs)?;
+    for report in &outcome.reports {
+        println!("{report}\n");
+    }
+    println!("seed {}: {} connections, {} closed by Valkey", campaign.seed, outcome.cases, outcome.closed);
     Ok(outcome.reports.is_empty())
 }

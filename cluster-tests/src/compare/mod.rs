@@ -8,9 +8,11 @@
 //! - [`equality`]: what "equal" means where order or content is left to chance.
 //! - [`runner`]: runs one sequence on both servers and says where they first differ.
 //! - [`campaign`]: many sequences; a failing one is shrunk and printed with the line that reproduces it.
+//! - [`framing`]: damaged bytes, cut anywhere, with and without a password.
 
 pub mod campaign;
 pub mod equality;
+pub mod framing;
 pub mod generator;
 pub mod pipeline;
 pub mod runner;
