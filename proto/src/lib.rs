@@ -2,6 +2,7 @@
 //!
 //! - [`slot`]: hash slots and hash tags
 //! - [`glob`]: patterns of channel and key names
+//! - [`conf_kind`]: what a file is that was given as a configuration and is none
 //! - [`ids`]: identifiers and log positions
 //! - [`time`]: the two kinds of time
 //! - [`mutation`]: deliberate bugs for the simulation, never in a release build
@@ -12,6 +13,7 @@
 //!
 //! Architecture invariant: nothing in here reads a clock, opens a socket or spawns a task.
 
+pub mod conf_kind;
 pub mod glob;
 pub mod ids;
 pub mod mutation;

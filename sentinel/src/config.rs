@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
+use keyward_proto::conf_kind;
 use keyward_proto::peer::split_address;
 use keyward_proto::resp::request::split_words;
 
@@ -250,7 +251,12 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, ParseErr
     let text =
         std::fs::read(&file).map_err(|e| ConfigError(format!("cannot read {}: {e}", file.display())))?;
     let mut all: Vec<String> = args.first().cloned().into_iter().collect();
-    all.extend(file_to_flags(&file, &text)?);
+    all.extend(file_to_flags(&file, &text).map_err(|fault| match conf_kind::foreign_to_sentinel(&text) {
+        Some(kind) => {
+            ConfigError(format!("{} is not a conf file of keyward-sentinel: it is {kind}", file.display()))
+        }
+        None => fault,
+    })?);
     all.extend(args.into_iter().skip(1));
     Ok(Options::try_parse_from(all)?)
 }
@@ -347,6 +353,9 @@ mod tests {
             "line 1: `maybe` is no value for `announce-hostnames`: it must be yes or no",
         );
         check("port\n", "line 1: expected a name and a value");
+        std::fs::write(&path, "port 6379\nappendonly yes\n").unwrap();
+        let error = options(&[name]).unwrap_err().to_string();
+        assert!(error.ends_with("is not a conf file of keyward-sentinel: it is a conf file of a node (keyward-node, valkey-server, redis-server)"), "{error}");
         std::fs::write(&path, "port 1000\nname \"x y\"\n").unwrap();
         let read = options(&[name, "--port", "2000"]).unwrap();
         assert_eq!((read.port, read.name.as_str()), (2000, "x y"));
