@@ -1068,7 +1068,7 @@ impl Executor {
         let events = crate::notify::EventClasses::default();
         let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
         let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
-        let row = lookup(args).map_err(|e| e.to_string())?;
+        let row = lookup_effect(args).map_err(|e| e.to_string())?;
         match touched {
             Touched::One(slot) => keys.lock_one(*slot),
             Touched::Several(slots) => keys.lock_many(slots.iter().copied()),
@@ -1109,7 +1109,7 @@ impl Executor {
         run(&mut |db, args| {
             (keys.db, session.db) = (db, db);
             out.clear();
-            let row = lookup(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
+            let row = lookup_effect(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
             if let Err(e) = self.call(session, row, args, &mut keys, &mut out) {
                 panic!("an effect failed: {args:?}: {e}");
             }
@@ -1197,7 +1197,7 @@ pub enum Touched {
 /// # Errors
 /// Why it cannot be applied.
 pub fn touched(args: Args<'_>) -> Result<Touched, String> {
-    let row = lookup(args).map_err(|e| e.to_string())?;
+    let row = lookup_effect(args).map_err(|e| e.to_string())?;
     if !row.accepts(args.len()) {
         return Err(CommandError::WrongArity(row.name.into()).to_string());
     }
@@ -1284,7 +1284,7 @@ fn is_subscription_command(row: &Row) -> bool {
 
 /// A command was refused before it ran: its transaction will fail. A refused EXEC fails it at once, and says so.
 fn rejected(session: &mut Session, args: Args<'_>, keys: &mut Keys<'_>, error: CommandError) -> CommandError {
-    if !args.at(0).eq_ignore_ascii_case(b"exec") {
+    if table::find(args.at(0)).is_none_or(|row| row.name != "exec") {
         if let Some(transaction) = &mut session.transaction {
             transaction.aborted = true;
         }
@@ -1340,13 +1340,24 @@ fn register_waiter(session: &Session, row: &'static Row, args: Args<'_>, block: 
     *client.waiter.lock() = Some(waiter);
 }
 
-/// The row of a command or of its subcommand.
+/// The row of a client's command or of its subcommand.
 #[inline]
 fn lookup(args: Args<'_>) -> Result<&'static Row, CommandError> {
-    let row = table::find(args.at(0)).ok_or_else(|| unknown_command(args))?;
+    with_subcommand(table::find(args.at(0)), args)
+}
+
+/// The row of an effect: whatever clients call it, it has the name of the row.
+#[inline]
+fn lookup_effect(args: Args<'_>) -> Result<&'static Row, CommandError> {
+    with_subcommand(table::find_effect(args.at(0)), args)
+}
+
+#[inline]
+fn with_subcommand(row: Option<&'static Row>, args: Args<'_>) -> Result<&'static Row, CommandError> {
+    let row = row.ok_or_else(|| unknown_command(args))?;
     match args.get(1) {
         Some(name) if !row.subcommands.is_empty() => {
-            table::find_subcommand(row, name).ok_or_else(|| unknown_subcommand(row, name))
+            table::find_subcommand(row, name).ok_or_else(|| unknown_subcommand(args.at(0), name))
         }
         Some(_) | None => Ok(row),
     }
@@ -1370,8 +1381,8 @@ fn unknown_command(args: Args<'_>) -> CommandError {
     CommandError::quoting("unknown command '", &shown, "")
 }
 
-fn unknown_subcommand(row: &Row, name: &[u8]) -> CommandError {
-    let after = format!("'. Try {} HELP.", row.name.to_uppercase());
+fn unknown_subcommand(container: &[u8], name: &[u8]) -> CommandError {
+    let after = format!("'. Try {} HELP.", String::from_utf8_lossy(container).to_uppercase());
     CommandError::quoting("unknown subcommand '", c_string(name, 128), after)
 }
 

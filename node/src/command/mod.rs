@@ -14,6 +14,7 @@ mod generic;
 mod hash;
 mod list;
 mod pubsub;
+pub mod rename;
 mod scan;
 mod server;
 mod set;

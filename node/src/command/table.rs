@@ -4,8 +4,9 @@
 //! Flags and key specifications have the meaning of <https://valkey.io/topics/key-specs/> and of COMMAND.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use super::rename::Renames;
 use super::{CommandError, CommandResult, Ctx, Handler};
 use super::{
     cluster, connection, generic, hash, list, pubsub, server, set, sorted_set, string, transactions,
@@ -238,31 +239,93 @@ fn container(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::WrongArity(ctx.row.name.into()))
 }
 
-static BY_NAME: LazyLock<HashMap<&'static [u8], &'static Row, foldhash::fast::FixedState>> =
-    LazyLock::new(|| ROWS.iter().map(|r| (r.name.as_bytes(), r)).collect());
+/// Commands by name.
+struct Index {
+    short: ShortNames,
+    long: HashMap<&'static str, &'static Row, foldhash::fast::FixedState>,
+}
+
+/// By the names of the rows, which effects have.
+static BY_ROW: LazyLock<Index> = LazyLock::new(|| Index::new(|row| Some(row.name)));
+
+/// By the names that clients use.
+static BY_CLIENT: LazyLock<Index> = LazyLock::new(|| match RENAMES.get() {
+    Some(renames) => Index::new(|row| renames.name_of(row.name)),
+    None => Index::new(|row| Some(row.name)),
+});
+
+/// Set once, before the first client, if there are any.
+static RENAMES: OnceLock<Renames> = OnceLock::new();
+
+/// Clients reach the commands by other names, for as long as the program runs. To be called before the first of them.
+///
+/// # Errors
+/// There are others already.
+pub fn rename(renames: Renames) -> Result<(), String> {
+    RENAMES.set(renames).map_err(|_| "commands have been renamed before".to_owned())
+}
+
+/// The rows of the commands that clients can reach.
+pub fn reachable() -> impl Iterator<Item = &'static Row> {
+    let renames = RENAMES.get();
+    ROWS.iter().filter(move |row| renames.is_none_or(|renames| renames.name_of(row.name).is_some()))
+}
+
+/// The name of a request's command in its row, if clients use another.
+#[inline]
+pub fn name_behind(name: &[u8]) -> Option<&'static str> {
+    RENAMES.get()?;
+    find(name).map(|row| row.name)
+}
 
 /// A short name, in lower case and packed into a number, and its length. Exact because these names are all letters:
 /// no other byte becomes a letter by setting the bit of lower case.
 type Packed = (u64, usize);
 
+/// Found without hashing and comparing bytes: open addressing, mostly empty.
 type ShortNames = Box<[Option<(Packed, &'static Row)>]>;
 
 const SHORT_NAME_LEN: usize = 8;
 const SHORT_NAMES_BITS: u32 = 10;
+/// The longest name that a command can have, also as a renamed one.
+pub const NAME_LEN_MAX: usize = 64;
 
-/// The commands with short names, found without hashing and comparing bytes: open addressing, mostly empty.
-static BY_SHORT_NAME: LazyLock<ShortNames> = LazyLock::new(|| {
-    let mut table = vec![None; 1 << SHORT_NAMES_BITS];
-    for row in ROWS.iter().filter(|r| r.name.bytes().all(|b| b.is_ascii_lowercase())) {
-        let Some(packed) = pack(row.name.as_bytes()) else { continue };
-        let mut at = short_name_index(packed);
-        while table[at].is_some() {
-            at = (at + 1) % table.len();
+impl Index {
+    fn new(name_of: impl Fn(&'static Row) -> Option<&'static str>) -> Index {
+        let named = || ROWS.iter().filter_map(|row| Some((name_of(row)?, row)));
+        let mut short: ShortNames = vec![None; 1 << SHORT_NAMES_BITS].into();
+        for (name, row) in named().filter(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase())) {
+            let Some(packed) = pack(name.as_bytes()) else { continue };
+            let mut at = short_name_index(packed);
+            while short[at].is_some() {
+                at = (at + 1) % short.len();
+            }
+            short[at] = Some((packed, row));
         }
-        table[at] = Some((packed, row));
+        Index { short, long: named().collect() }
     }
-    table.into()
-});
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<&'static Row> {
+        let Some(packed) = pack(name) else { return self.find_long(name) };
+        let mut at = short_name_index(packed);
+        while let Some((found, row)) = self.short[at] {
+            if found == packed {
+                return Some(row);
+            }
+            at = (at + 1) % self.short.len();
+        }
+        self.find_long(name)
+    }
+
+    fn find_long(&self, name: &[u8]) -> Option<&'static Row> {
+        let mut lower = [0u8; NAME_LEN_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.long.get(std::str::from_utf8(lower).ok()?).copied()
+    }
+}
 
 #[inline]
 fn pack(name: &[u8]) -> Option<Packed> {
@@ -284,27 +347,16 @@ fn short_name_index((packed, len): Packed) -> usize {
         as usize
 }
 
-/// The row of a command, by its name in any case.
+/// The row of a command, by the name that clients use, in any case.
 #[inline]
 pub fn find(name: &[u8]) -> Option<&'static Row> {
-    let Some(packed) = pack(name) else { return find_long(name) };
-    let table = &**BY_SHORT_NAME;
-    let mut at = short_name_index(packed);
-    while let Some((found, row)) = table[at] {
-        if found == packed {
-            return Some(row);
-        }
-        at = (at + 1) % table.len();
-    }
-    find_long(name)
+    BY_CLIENT.find(name)
 }
 
-fn find_long(name: &[u8]) -> Option<&'static Row> {
-    let mut lower = [0u8; 32];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    BY_NAME.get(&*lower).copied()
+/// The row of an effect, by its name in any case.
+#[inline]
+pub fn find_effect(name: &[u8]) -> Option<&'static Row> {
+    BY_ROW.find(name)
 }
 
 /// A subcommand of a container, by its name in any case.
@@ -1103,6 +1155,19 @@ pub static ROWS: &[Row] = &[
                 categories: &["admin", "dangerous", "slow"],
                 group: "server",
                 since: "2.0.0",
+                tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+                scope: Scope::None,
+                keys: &[],
+                subcommands: &[],
+            },
+            Row {
+                name: "config|rewrite",
+                handler: server::config_rewrite,
+                arity: 2,
+                flags: ADMIN | NOSCRIPT | LOADING | STALE,
+                categories: &["admin", "dangerous", "slow"],
+                group: "server",
+                since: "2.8.0",
                 tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
                 scope: Scope::None,
                 keys: &[],

@@ -26,6 +26,7 @@ use super::table::{ScanPosition, hash_of};
 use super::types::{HashMut, HashRef, Limits, ListMut, ListRef, SetMut, SetRef, SortedSetMut, SortedSetRef};
 use super::{DbIndex, DbKey, Keyspace, SlotState};
 use crate::command::CommandError;
+use crate::command::table::name_behind;
 use crate::log::{ENTRY_BYTES_MAX, EffectBuffer, TooLong};
 use crate::notify::{Event, EventClass, EventClasses};
 use crate::rdb::record::Access;
@@ -934,6 +935,10 @@ impl<'a> Keys<'a> {
         }
         // What the command saw as expired must not be there either when its effect is applied.
         self.finish();
+        if let Some(name) = name_behind(args.at(0)) {
+            let args: Vec<&[u8]> = std::iter::once(name.as_bytes()).chain(args.iter().skip(1)).collect();
+            return self.propagate_as(key, &args);
+        }
         let slot = self.slot_of(key);
         match args.raw() {
             Some(raw) => self.effects.push(Some(slot), self.db, raw),

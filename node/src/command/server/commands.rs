@@ -4,7 +4,7 @@
 
 use keyward_proto::resp::{Args, ReplyWriter};
 
-use crate::command::table::{self, Begin, Find, KeySpec, ROWS, Row};
+use crate::command::table::{self, Begin, Find, KeySpec, Row};
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
 use keyward_proto::glob;
 
@@ -76,14 +76,14 @@ const KEY_FLAGS: &[&str] = &[
 
 /// `COMMAND`
 pub(in crate::command) fn command(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    ctx.out.array(ROWS.len());
-    ROWS.iter().for_each(|row| describe(&mut ctx.out, row));
+    ctx.out.array(table::reachable().count());
+    table::reachable().for_each(|row| describe(&mut ctx.out, row));
     Ok(Outcome::Reply)
 }
 
 /// `COMMAND COUNT`
 pub(in crate::command) fn command_count(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
-    ctx.out.len(ROWS.len());
+    ctx.out.len(table::reachable().count());
     Ok(Outcome::Reply)
 }
 
@@ -220,7 +220,7 @@ fn legacy_range(row: &Row) -> (i64, i64, i64, bool) {
 
 /// `COMMAND LIST [FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]`
 pub(in crate::command) fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let all = || ROWS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+    let all = || table::reachable().flat_map(|row| std::iter::once(row).chain(row.subcommands));
     let names: Vec<&str> = match args.len() {
         2 => all().map(|r| r.name).collect(),
         5 if ascii_eq(args.at(2), "FILTERBY") => {
