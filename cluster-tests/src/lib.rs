@@ -6,6 +6,7 @@
 //! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
+//! - [`stock_confs`]: configurations as other versions, charts and images make them.
 //! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
 //!   the same run; [`memory`]: how much it takes.
 //! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
@@ -36,5 +37,6 @@ pub mod programs;
 pub mod resp_client;
 pub mod simulation;
 pub mod snapshot_bench;
+pub mod stock_confs;
 pub mod wall_clocks;
 pub mod writers;

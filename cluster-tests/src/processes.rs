@@ -289,7 +289,12 @@ fn spawn(prefix: &[String], program: &Path, args: &[String], dir: &Path) -> io::
     let mut words =
         prefix.iter().map(OsStr::new).chain([program.as_os_str()]).chain(args.iter().map(OsStr::new));
     let first = words.next().expect("the program, if nothing else");
-    Command::new(first).args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+    let mut command = Command::new(first);
+    // What the machine's user has set for servers of their own.
+    for name in ["VALKEY_PASSWORD", "VALKEY_PASSWORD_FILE", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command.args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
 }
 
 fn alone(port: u16, dir: &Path, extra: &[&str]) -> Vec<String> {

@@ -12,6 +12,7 @@ use keyward_proto::time::Monotonic;
 
 use crate::clock;
 use crate::execute::{Eviction, Executor, ExpiryCycle};
+use crate::gate::GateState;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 
@@ -30,6 +31,7 @@ const EVICT_MAX: Duration = Duration::from_millis(1);
 pub async fn run(server: Arc<Server>) {
     let mut executor = Executor::new(Arc::clone(&server));
     let mut over_soft_limit = OverSoftLimit::default();
+    let mut oom_score = crate::process::OomScore::default();
     server.memory.set_startup(crate::process::allocated());
     let (mut regular, mut memory) = (clock::monotonic(), clock::monotonic());
     let (mut more_expires, mut corrected) = (false, 0);
@@ -44,6 +46,8 @@ pub async fn run(server: Arc<Server>) {
             let closed = close_slow_readers(&server, &mut over_soft_limit, now);
             executor.stats.output_buffer_disconnections.add(closed);
             server.rates.sample(now, &server.stats);
+            let is_primary = matches!(server.shared.gate.state(), GateState::Primary | GateState::Holding);
+            oom_score.apply(server.settings().oom_scores, is_primary);
         }
         let settings = server.settings();
         let mut more_evictions = false;

@@ -15,10 +15,11 @@
 //! - [`memory`], [`reclaim`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //! - [`directory_lock`]: one process for a data directory
+//! - [`logging`], [`supervision`]: the log, the process in the background and under systemd
 //!
-//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`connection`], [`loading`], [`process`],
-//! [`rdb_load`], [`reclaim`], [`shutdown`], [`snapshot`], and those of [`replication`]) read a clock, spawn a task or
-//! touch a socket.
+//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`connection`], [`loading`],
+//! [`logging`], [`process`], [`rdb_load`], [`reclaim`], [`shutdown`], [`snapshot`], [`supervision`], and those of [`replication`])
+//! read a clock, spawn a task or touch a socket.
 
 pub mod aof;
 pub mod blocking;
@@ -38,6 +39,7 @@ pub mod io;
 pub mod keyspace;
 pub mod loading;
 pub mod log;
+pub mod logging;
 pub mod lookahead;
 pub mod member;
 pub mod memory;
@@ -57,5 +59,6 @@ pub mod session;
 pub mod shutdown;
 pub mod snapshot;
 pub mod stats;
+pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;

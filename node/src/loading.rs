@@ -8,6 +8,7 @@ use std::time::Duration;
 use keyward_proto::time::Monotonic;
 
 use crate::clock;
+use crate::supervision::{self, State};
 
 /// Between two lines in the log.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -57,6 +58,8 @@ impl Loading {
         if let Some(progress) = self.progress() {
             let Progress { total_bytes, loaded_bytes, eta_seconds, .. } = progress;
             tracing::info!(loaded_bytes, total_bytes, eta_seconds, "loading");
+            let percent = (loaded_bytes.saturating_mul(100)).checked_div(total_bytes).unwrap_or(0);
+            supervision::notify(State::Loading { percent });
         }
     }
 

@@ -1,6 +1,10 @@
 //! `keyward-node`: reads the configuration and runs.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use keyward_node::config::{Config, Origin};
+use keyward_node::{logging, supervision};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -8,7 +12,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const HELP: &str = "\
 keyward-node: a Valkey-compatible, replicated in-memory store
 
-usage: keyward-node [keyward.conf] [--directive value ...]
+usage: keyward-node [keyward.conf | -] [--directive value ...]
+                                      a file in the syntax of valkey.conf, or - for standard input; flags win
        keyward-node check-aof [--fix] FILE|MANIFEST
                                       says what files of the write log hold; cuts off what is behind the first fault
        keyward-node check-rdb FILE    says what an RDB file holds and where it is damaged
@@ -21,13 +26,18 @@ Keyward's own:
   --replication-ack in-sync     in-sync: a write is acknowledged when every in-sync replica has it; async: at once
   --min-in-sync N               refuse writes with fewer in-sync nodes (0: half of the shard's nodes, rounded up)
   --lease-ms 400 --grace-ms 500 --fast-failover yes --zone NAME
+  --requirepass-file FILE       the password is its first line; else it is in the file that VALKEY_PASSWORD_FILE
+                                names, else in VALKEY_PASSWORD. requirepass wins over all of them
 gRPC between nodes and sentinels listens on port + 10000 (--bus-port).
 SIGTERM hands the primary role over, then ends.
 
   --help, --version";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Ok(arguments) = std::env::args_os().skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>()
+    else {
+        return fail("keyward-node: an argument is not valid UTF-8");
+    };
     match arguments.first().map(String::as_str) {
         Some("--help" | "-h") => return say(HELP),
         Some("--version" | "-v") => return say(concat!("keyward-node ", env!("CARGO_PKG_VERSION"))),
@@ -36,20 +46,39 @@ fn main() -> ExitCode {
     if let Some(code) = keyward_node::cli::subcommand(&arguments) {
         return code;
     }
-    let result = keyward_node::config::Config::from_arguments(&arguments).and_then(|config| {
-        start_logging(config.text("loglevel"));
-        keyward_node::run::run(config)
-    });
-    match result {
+    let variable = |name: &str| std::env::var(name).ok();
+    let folder = match std::env::current_dir() {
+        Ok(folder) => folder,
+        Err(error) => return fail(&format!("keyward-node: no current folder: {error}")),
+    };
+    let origin = Origin { arguments: &arguments, stdin: &mut std::io::stdin(), variable: &variable, folder };
+    let config = match Config::load(origin) {
+        Ok(config) => config,
+        Err(text) => return fail(&text),
+    };
+    match supervision::detach(&config, &variable) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return fail(&format!("keyward-node: it does not start in the background: {error}")),
+    }
+    logging::start(&config);
+    supervision::start(&config, &variable);
+    let logs_elsewhere = config.log_file().is_some() || config.syslog().is_some();
+    match keyward_node::run::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            use std::io::Write;
-            if writeln!(std::io::stderr(), "keyward-node: {error}").is_err() {
-                return ExitCode::from(2);
+            if logs_elsewhere {
+                tracing::error!("{error}");
             }
-            ExitCode::FAILURE
+            fail(&format!("keyward-node: {error}"))
         }
     }
+}
+
+fn fail(text: &str) -> ExitCode {
+    use std::io::Write;
+    // Without standard error there is nobody to tell.
+    writeln!(std::io::stderr(), "{text}").map_or(ExitCode::from(2), |()| ExitCode::FAILURE)
 }
 
 fn say(text: &str) -> ExitCode {
@@ -58,23 +87,4 @@ fn say(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// To standard error; RUST_LOG refines what `loglevel` says.
-fn start_logging(loglevel: &str) {
-    let level = match loglevel {
-        "debug" => "debug",
-        "warning" => "warn",
-        "nothing" => "off",
-        _ => "info",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        // A line that cannot be written, because the disk is full, is to be lost: telling of it would panic.
-        .log_internal_errors(false)
-        .init();
 }

@@ -19,6 +19,7 @@ use crate::connection;
 use crate::directory_lock::DirectoryLock;
 use crate::io::{Accepted, ThreadHandle};
 use crate::server::Server;
+use crate::supervision::{self, PidFile, State};
 
 /// Refused clients that are given the time to read why; others are cut off.
 const REFUSALS_MAX: usize = 16;
@@ -31,6 +32,13 @@ pub fn run(mut config: Config) -> Result<(), String> {
     tell_start(&config.settings()?);
     fit_maxclients(&mut config)?;
     let settings = config.settings()?;
+    if !config.renames.is_empty() {
+        crate::command::table::rename(config.renames.clone())?;
+    }
+    let idle = config.without_effect();
+    if !idle.is_empty() {
+        tracing::warn!("set, but without effect in this version: {}", idle.join(", "));
+    }
     std::env::set_current_dir(&settings.dir)
         .map_err(|e| format!("can't chdir to '{}': {e}", settings.dir.display()))?;
     // Before any file is touched, and until the process ends.
@@ -86,12 +94,14 @@ fn fit_maxclients(config: &mut Config) -> Result<(), String> {
 
 async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {
     let mut listeners = Vec::new();
-    for address in &settings.bind {
+    // Port 0 is not "any port".
+    for address in settings.bind.iter().filter(|_| settings.port != 0) {
         listeners.extend(listen(address, &settings)?);
     }
     if listeners.is_empty() {
-        return Err("no address to listen on: check 'bind'".into());
+        return Err("Configured to not listen anywhere, exiting.".into());
     }
+    let _pid_file = server.with_config(PidFile::write);
     if settings.sentinels.is_empty() {
         server.shared.gate.set_alone_loading(true);
     }
@@ -103,6 +113,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     tokio::spawn(crate::cron::run(Arc::clone(&server)));
     load_and_join(&server, &settings).await?;
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
+    supervision::notify(State::Ready("Ready to accept connections"));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
     loop {
@@ -116,6 +127,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             }
         };
         if server.shutdown.prepare(&server, options).await.is_ok() {
+            supervision::notify(State::Stopping);
             let ending = Arc::clone(&server);
             let stopped = tokio::task::spawn_blocking(move || ending.aof.stop(&ending)).await;
             return stopped.map_err(|e| format!("can't end: {e}"));

@@ -263,8 +263,12 @@ impl Server {
         config.set(pairs)?;
         *self.settings.write() = Arc::new(config.settings()?);
         self.version.fetch_add(1, Ordering::AcqRel);
+        let sets = |directive: &str| pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(directive));
+        if sets("loglevel") {
+            crate::logging::set_level(config.text("loglevel"));
+        }
         drop(config);
-        if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case("appendonly"))
+        if sets("appendonly")
             && let Some(server) = self.shared_self()
         {
             self.aof.switch(&server);

@@ -1,4 +1,6 @@
-//! All directives: names, types, defaults, and the older names that they also have.
+//! All directives: names, types, defaults, whether they do something, and the older names that they also have.
+
+use std::ops::RangeInclusive;
 
 /// The type of a directive.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +23,15 @@ pub(super) enum Kind {
     MemoryOrPercent,
     YesNo,
     Text,
+    /// The name of a file or folder in `dir`.
+    FileName,
     Choice(&'static [&'static str]),
     /// Letters of `notify-keyspace-events`.
     Events,
+    /// Permissions of a file.
+    Octal {
+        max: u32,
+    },
     /// Text in which only the words count.
     Words,
     /// `save`: pairs of seconds and changes.
@@ -32,6 +40,37 @@ pub(super) enum Kind {
     Ending,
     /// `client-output-buffer-limit`
     OutputLimits,
+    /// `latency-tracking-info-percentiles`
+    Percentiles,
+    /// `oom-score-adj-values`: three numbers.
+    OomScores,
+    /// `replicaof`: host and port, or `no one`.
+    Primary,
+}
+
+impl Kind {
+    /// How many words make a value in a conf file.
+    pub(super) fn words(self) -> RangeInclusive<usize> {
+        match self {
+            Kind::Words
+            | Kind::SavePoints
+            | Kind::Ending
+            | Kind::OutputLimits
+            | Kind::Percentiles
+            | Kind::OomScores => 0..=usize::MAX,
+            Kind::Primary => 2..=2,
+            Kind::Integer { .. }
+            | Kind::Clamped { .. }
+            | Kind::Memory { .. }
+            | Kind::MemoryOrPercent
+            | Kind::YesNo
+            | Kind::Text
+            | Kind::FileName
+            | Kind::Choice(_)
+            | Kind::Events
+            | Kind::Octal { .. } => 1..=1,
+        }
+    }
 }
 
 /// When a directive may be set.
@@ -41,10 +80,19 @@ pub(super) enum Change {
     StartOnly,
     /// As `StartOnly`, for its effect on the host.
     Protected,
-    /// Only its default is accepted.
-    Unavailable,
 }
-use Change::{Protected, Runtime, StartOnly, Unavailable};
+use Change::{Protected, Runtime, StartOnly};
+
+/// What a directive does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// What its name says.
+    Full,
+    /// None, and nothing is missed: other values than the default are accepted, and told of in a warning.
+    None,
+    /// The feature does not exist, and would be missed: other values than the default are refused, for this reason.
+    Absent(&'static str),
+}
 
 #[derive(Debug)]
 pub(super) struct Directive {
@@ -52,18 +100,54 @@ pub(super) struct Directive {
     pub(super) kind: Kind,
     pub(super) default: &'static str,
     pub(super) change: Change,
+    pub(super) effect: Effect,
 }
 
 const fn row(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
-    Directive { name, kind, default, change }
+    Directive { name, kind, default, change, effect: Effect::Full }
 }
+
+/// Accepted so that a valkey.conf can stay as it is; what it tunes does not exist here or tunes itself.
+const fn inert(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
+    Directive { name, kind, default, change, effect: Effect::None }
+}
+
+/// Not there: refused, so that nobody relies on it by mistake.
+const fn absent(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    change: Change,
+    why: &'static str,
+) -> Directive {
+    Directive { name, kind, default, change, effect: Effect::Absent(why) }
+}
+
+const HERE: &str = "it is not available in this version";
+const NO_ACL: &str = "users and rights (ACL) are not available in this version";
+const NO_TLS: &str = "TLS is not available in this version";
 
 const fn int(min: i64, max: i64) -> Kind {
     Kind::Integer { min, max }
 }
 
 const INT: i64 = i32::MAX as i64;
+const LONG: Kind = int(0, i64::MAX);
+const PORT: Kind = int(0, 65535);
 const MEMORY: Kind = Kind::Memory { min: 0, max: i64::MAX };
+
+/// Directives that are accepted with one value, whatever it is, and forgotten: of older versions, as Valkey does, and
+/// one for tests that Redis 7.0 shows.
+pub(super) static FORGOTTEN: &[&str] = &[
+    "aof-disable-auto-gc",
+    "dynamic-hz",
+    "events-per-io-thread",
+    "io-threads-do-reads",
+    "list-max-ziplist-entries",
+    "list-max-ziplist-value",
+    "lua-replicate-commands",
+    "sanitize-dump-payload",
+];
 
 /// Other names, with the one of the row.
 pub(super) static ALIASES: &[(&str, &str)] = &[
@@ -108,24 +192,25 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("tcp-keepalive", int(0, INT), "300", Runtime),
     row("timeout", int(0, INT), "0", Runtime),
     row("maxclients", int(1, 4294967295), "10000", Runtime),
-    row("io-threads", int(1, 256), "0", StartOnly),
+    row("io-threads", int(0, 256), "0", StartOnly),
     row("enable-debug-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
     // Access
     row("requirepass", Kind::Text, "", Runtime),
-    row("primaryauth", Kind::Text, "", Runtime),
+    row("requirepass-file", Kind::Text, "", StartOnly),
+    inert("primaryauth", Kind::Text, "", Runtime),
     // General
     row("dir", Kind::Text, ".", Protected),
     row("databases", int(1, 65535), "16", StartOnly),
     row("cluster-databases", int(1, 65535), "1", StartOnly),
     row("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", Runtime),
-    row("hz", Kind::Clamped { min: 1, max: 500 }, "10", Runtime),
+    inert("hz", Kind::Clamped { min: 1, max: 500 }, "10", Runtime),
     row("lfu-log-factor", int(0, INT), "10", Runtime),
     row("lfu-decay-time", int(0, INT), "1", Runtime),
     row("notify-keyspace-events", Kind::Events, "", Runtime),
-    row("latency-monitor-threshold", int(0, i64::MAX), "0", Runtime),
+    inert("latency-monitor-threshold", int(0, i64::MAX), "0", Runtime),
     // Limits
     row("proto-max-bulk-len", Kind::Memory { min: 1 << 20, max: i64::MAX }, "536870912", Runtime),
-    row("client-query-buffer-limit", MEMORY, "1073741824", Runtime),
+    row("client-query-buffer-limit", Kind::Memory { min: 1 << 20, max: i64::MAX }, "1073741824", Runtime),
     row(
         "client-output-buffer-limit",
         Kind::OutputLimits,
@@ -160,25 +245,25 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     // Encodings
     row("hash-max-listpack-entries", int(0, i64::MAX), "512", Runtime),
     row("hash-max-listpack-value", MEMORY, "64", Runtime),
-    row("list-max-listpack-size", int(-INT, INT), "-2", Runtime),
-    row("list-compress-depth", int(0, INT), "0", Runtime),
+    row("list-max-listpack-size", int(-INT - 1, INT), "-2", Runtime),
+    inert("list-compress-depth", int(0, INT), "0", Runtime),
     row("set-max-intset-entries", int(0, i64::MAX), "512", Runtime),
     row("set-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("set-max-listpack-value", MEMORY, "64", Runtime),
+    row("set-max-listpack-value", LONG, "64", Runtime),
     row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
     row("zset-max-listpack-value", MEMORY, "64", Runtime),
     // Persistence
     row("save", Kind::SavePoints, "3600 1 300 100 60 10000", Runtime),
     row("appendonly", Kind::YesNo, "no", Runtime),
     row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
-    row("appendfilename", Kind::Text, "appendonly.aof", StartOnly),
-    row("appenddirname", Kind::Text, "appendonlydir", StartOnly),
-    row("dbfilename", Kind::Text, "dump.rdb", Protected),
+    row("appendfilename", Kind::FileName, "appendonly.aof", StartOnly),
+    row("appenddirname", Kind::FileName, "appendonlydir", StartOnly),
+    row("dbfilename", Kind::FileName, "dump.rdb", Protected),
     // Replication and cluster
     row("replica-read-only", Kind::YesNo, "yes", Runtime),
     row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
     row("replica-priority", int(0, INT), "100", StartOnly),
-    row("repl-backlog-size", MEMORY, "268435456", StartOnly),
+    row("repl-backlog-size", Kind::Memory { min: 1, max: i64::MAX }, "268435456", StartOnly),
     row("repl-backlog-disk-size", MEMORY, "1073741824", Runtime),
     row("cluster-enabled", Kind::YesNo, "no", StartOnly),
     row("cluster-announce-ip", Kind::Text, "", StartOnly),
@@ -192,8 +277,8 @@ pub(super) static DIRECTIVES: &[Directive] = &[
         Runtime,
     ),
     row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
-    row("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
-    row("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
+    inert("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
+    inert("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
     // Keyward's own
     row("sentinels", Kind::Words, "", StartOnly),
     row("replication-ack", Kind::Choice(&["in-sync", "async"]), "in-sync", StartOnly),
@@ -202,124 +287,124 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("grace-ms", int(11, 120_000), "500", StartOnly),
     row("fast-failover", Kind::YesNo, "yes", StartOnly),
     row("zone", Kind::Text, "", StartOnly),
-    // Accepted so that a valkey.conf can stay as it is; what they tune does not exist here or tunes itself.
-    row("acl-pubsub-default", Kind::Choice(&["allchannels", "resetchannels"]), "resetchannels", Runtime),
-    row("acllog-max-len", int(0, INT), "128", Runtime),
-    row("active-defrag-cycle-max", int(0, INT), "25", Runtime),
-    row("active-defrag-cycle-min", int(0, INT), "1", Runtime),
-    row("active-defrag-cycle-us", int(0, INT), "500", Runtime),
-    row("active-defrag-ignore-bytes", MEMORY, "104857600", Runtime),
-    row("active-defrag-max-scan-fields", int(0, INT), "1000", Runtime),
-    row("active-defrag-threshold-lower", int(0, INT), "10", Runtime),
-    row("active-defrag-threshold-upper", int(0, INT), "100", Runtime),
-    row("activedefrag", Kind::YesNo, "no", Runtime),
-    row("activerehashing", Kind::YesNo, "yes", Runtime),
-    row("always-show-logo", Kind::YesNo, "no", StartOnly),
+    // Further ones of Valkey; most have no effect.
+    inert("acl-pubsub-default", Kind::Choice(&["allchannels", "resetchannels"]), "resetchannels", Runtime),
+    inert("acllog-max-len", LONG, "128", Runtime),
+    inert("active-defrag-cycle-max", int(1, 99), "25", Runtime),
+    inert("active-defrag-cycle-min", int(1, 99), "1", Runtime),
+    inert("active-defrag-cycle-us", int(0, 100_000), "500", Runtime),
+    inert("active-defrag-ignore-bytes", Kind::Memory { min: 1, max: i64::MAX }, "104857600", Runtime),
+    inert("active-defrag-max-scan-fields", int(1, i64::MAX), "1000", Runtime),
+    inert("active-defrag-threshold-lower", int(0, 1000), "10", Runtime),
+    inert("active-defrag-threshold-upper", int(0, 1000), "100", Runtime),
+    inert("activedefrag", Kind::YesNo, "no", Runtime),
+    inert("activerehashing", Kind::YesNo, "yes", Runtime),
+    inert("always-show-logo", Kind::YesNo, "no", StartOnly),
     row("aof-load-truncated", Kind::YesNo, "yes", Runtime),
-    row("aof-rewrite-cpulist", Kind::Text, "", StartOnly),
-    row("aof-rewrite-incremental-fsync", Kind::YesNo, "yes", Runtime),
-    row("aof-timestamp-enabled", Kind::YesNo, "no", Runtime),
-    row("aof-use-rdb-preamble", Kind::YesNo, "yes", Runtime),
+    inert("aof-rewrite-cpulist", Kind::Text, "", StartOnly),
+    inert("aof-rewrite-incremental-fsync", Kind::YesNo, "yes", Runtime),
+    inert("aof-timestamp-enabled", Kind::YesNo, "no", Runtime),
+    inert("aof-use-rdb-preamble", Kind::YesNo, "yes", Runtime),
     row("auto-aof-rewrite-min-size", MEMORY, "67108864", Runtime),
     row("auto-aof-rewrite-percentage", int(0, INT), "100", Runtime),
-    row("bgsave-cpulist", Kind::Text, "", StartOnly),
-    row("bio-cpulist", Kind::Text, "", StartOnly),
-    row("busy-reply-threshold", int(0, i64::MAX), "5000", Runtime),
-    row("cluster-allow-pubsubshard-when-down", Kind::YesNo, "yes", Runtime),
-    row("cluster-allow-replica-migration", Kind::YesNo, "yes", Runtime),
-    row("cluster-announce-client-ipv4", Kind::Text, "", Runtime),
-    row("cluster-announce-client-ipv6", Kind::Text, "", Runtime),
-    row("cluster-announce-client-port", int(0, INT), "0", Runtime),
-    row("cluster-announce-client-tls-port", int(0, INT), "0", Runtime),
-    row("cluster-announce-human-nodename", Kind::Text, "", Runtime),
-    row("cluster-announce-tls-port", int(0, INT), "0", Runtime),
-    row("cluster-blacklist-ttl", int(0, INT), "60", Runtime),
-    row("cluster-config-file", Kind::Text, "nodes.conf", StartOnly),
-    row("cluster-config-save-behavior", Kind::Choice(&["sync", "best-effort"]), "sync", Runtime),
-    row("cluster-link-sendbuf-limit", MEMORY, "0", Runtime),
-    row("cluster-manual-failover-timeout", int(0, i64::MAX), "5000", Runtime),
-    row("cluster-migration-barrier", int(0, INT), "1", Runtime),
-    row("cluster-replica-no-failover", Kind::YesNo, "no", Runtime),
-    row("cluster-replica-validity-factor", int(0, INT), "10", Runtime),
-    row("cluster-slot-migration-log-max-len", int(0, INT), "1000", Runtime),
-    row("cluster-slot-stats-enabled", Kind::YesNo, "no", Runtime),
-    row("commandlog-execution-slower-than", int(-1, i64::MAX), "10000", Runtime),
-    row("commandlog-large-reply-max-len", int(0, INT), "128", Runtime),
-    row("commandlog-large-request-max-len", int(0, INT), "128", Runtime),
-    row("commandlog-reply-larger-than", int(-1, i64::MAX), "1048576", Runtime),
-    row("commandlog-request-larger-than", int(-1, i64::MAX), "1048576", Runtime),
-    row("commandlog-slow-execution-max-len", int(0, INT), "128", Runtime),
-    row("crash-log-enabled", Kind::YesNo, "yes", Runtime),
-    row("crash-memcheck-enabled", Kind::YesNo, "yes", Runtime),
+    inert("bgsave-cpulist", Kind::Text, "", StartOnly),
+    inert("bio-cpulist", Kind::Text, "", StartOnly),
+    inert("busy-reply-threshold", int(0, i64::MAX), "5000", Runtime),
+    inert("cluster-allow-pubsubshard-when-down", Kind::YesNo, "yes", Runtime),
+    inert("cluster-allow-replica-migration", Kind::YesNo, "yes", Runtime),
+    inert("cluster-announce-client-ipv4", Kind::Text, "", Runtime),
+    inert("cluster-announce-client-ipv6", Kind::Text, "", Runtime),
+    inert("cluster-announce-client-port", PORT, "0", Runtime),
+    inert("cluster-announce-client-tls-port", PORT, "0", Runtime),
+    inert("cluster-announce-human-nodename", Kind::Text, "", Runtime),
+    inert("cluster-announce-tls-port", PORT, "0", Runtime),
+    inert("cluster-blacklist-ttl", int(0, INT), "60", Runtime),
+    inert("cluster-config-file", Kind::Text, "nodes.conf", StartOnly),
+    inert("cluster-config-save-behavior", Kind::Choice(&["sync", "best-effort"]), "sync", Runtime),
+    inert("cluster-link-sendbuf-limit", MEMORY, "0", Runtime),
+    inert("cluster-manual-failover-timeout", int(1, INT), "5000", Runtime),
+    inert("cluster-migration-barrier", int(0, INT), "1", Runtime),
+    inert("cluster-replica-no-failover", Kind::YesNo, "no", Runtime),
+    inert("cluster-replica-validity-factor", int(0, INT), "10", Runtime),
+    inert("cluster-slot-migration-log-max-len", LONG, "1000", Runtime),
+    inert("cluster-slot-stats-enabled", Kind::YesNo, "no", Runtime),
+    inert("commandlog-execution-slower-than", int(-1, i64::MAX), "10000", Runtime),
+    inert("commandlog-large-reply-max-len", LONG, "128", Runtime),
+    inert("commandlog-large-request-max-len", LONG, "128", Runtime),
+    inert("commandlog-reply-larger-than", int(-1, i64::MAX), "1048576", Runtime),
+    inert("commandlog-request-larger-than", int(-1, i64::MAX), "1048576", Runtime),
+    inert("commandlog-slow-execution-max-len", LONG, "128", Runtime),
+    inert("crash-log-enabled", Kind::YesNo, "yes", Runtime),
+    inert("crash-memcheck-enabled", Kind::YesNo, "yes", Runtime),
     row("daemonize", Kind::YesNo, "no", StartOnly),
-    row("disable-thp", Kind::YesNo, "yes", StartOnly),
-    row("dual-channel-replication-enabled", Kind::YesNo, "no", Runtime),
-    row("enable-module-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    row("enable-protected-configs", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    row("extended-redis-compatibility", Kind::YesNo, "no", Runtime),
-    row("hash-seed", Kind::Text, "", StartOnly),
-    row("hide-user-data-from-log", Kind::YesNo, "yes", Runtime),
-    row("hll-sparse-max-bytes", MEMORY, "3000", Runtime),
-    row("ignore-warnings", Kind::Text, "", Runtime),
-    row("jemalloc-bg-thread", Kind::YesNo, "yes", Runtime),
-    row("latency-tracking", Kind::YesNo, "yes", Runtime),
-    row("latency-tracking-info-percentiles", Kind::Text, "50 99 99.9", Runtime),
-    row("lazyfree-lazy-user-flush", Kind::YesNo, "yes", Runtime),
-    row("locale-collate", Kind::Text, "", StartOnly),
-    row("log-format", Kind::Choice(&["legacy", "logfmt"]), "legacy", Runtime),
-    row("log-timestamp-format", Kind::Choice(&["legacy", "iso8601", "milliseconds"]), "legacy", Runtime),
+    inert("disable-thp", Kind::YesNo, "yes", StartOnly),
+    inert("dual-channel-replication-enabled", Kind::YesNo, "no", Runtime),
+    inert("enable-module-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
+    inert("enable-protected-configs", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
+    inert("extended-redis-compatibility", Kind::YesNo, "no", Runtime),
+    inert("hash-seed", Kind::Text, "", StartOnly),
+    inert("hide-user-data-from-log", Kind::YesNo, "yes", Runtime),
+    inert("hll-sparse-max-bytes", MEMORY, "3000", Runtime),
+    inert("ignore-warnings", Kind::Text, "", Runtime),
+    inert("jemalloc-bg-thread", Kind::YesNo, "yes", Runtime),
+    inert("latency-tracking", Kind::YesNo, "yes", Runtime),
+    inert("latency-tracking-info-percentiles", Kind::Percentiles, "50 99 99.9", Runtime),
+    inert("lazyfree-lazy-user-flush", Kind::YesNo, "yes", Runtime),
+    inert("locale-collate", Kind::Text, "", StartOnly),
+    inert("log-format", Kind::Choice(&["legacy", "logfmt", "json"]), "legacy", Runtime),
+    inert("log-timestamp-format", Kind::Choice(&["legacy", "iso8601", "milliseconds"]), "legacy", Runtime),
     row("logfile", Kind::Text, "", StartOnly),
-    row("max-new-connections-per-cycle", int(0, INT), "10", Runtime),
-    row("max-new-tls-connections-per-cycle", int(0, INT), "1", Runtime),
-    row("min-replicas-max-lag", int(0, INT), "10", Runtime),
-    row("no-appendfsync-on-rewrite", Kind::YesNo, "no", Runtime),
+    inert("max-new-connections-per-cycle", int(1, 1000), "10", Runtime),
+    inert("max-new-tls-connections-per-cycle", int(1, 1000), "1", Runtime),
+    inert("min-replicas-max-lag", int(0, INT), "10", Runtime),
+    inert("no-appendfsync-on-rewrite", Kind::YesNo, "no", Runtime),
     row("oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Runtime),
-    row("oom-score-adj-values", Kind::Text, "0 200 800", Runtime),
+    row("oom-score-adj-values", Kind::OomScores, "0 200 800", Runtime),
     row("pidfile", Kind::Text, "", StartOnly),
-    row("prefetch-batch-max-size", int(0, INT), "16", Runtime),
-    row("proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}", Runtime),
-    row(
+    inert("prefetch-batch-max-size", int(0, 128), "16", Runtime),
+    inert("proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}", Runtime),
+    inert(
         "propagation-error-behavior",
         Kind::Choice(&["ignore", "panic", "panic-on-replicas"]),
         "ignore",
         Runtime,
     ),
-    row("rdb-del-sync-files", Kind::YesNo, "no", Runtime),
+    inert("rdb-del-sync-files", Kind::YesNo, "no", Runtime),
     row("rdb-save-incremental-fsync", Kind::YesNo, "yes", Runtime),
     row("rdb-version-check", Kind::Choice(&["strict", "relaxed"]), "strict", Runtime),
     row("rdbchecksum", Kind::YesNo, "yes", Runtime),
     row("rdbcompression", Kind::YesNo, "yes", Runtime),
-    row("rdma-completion-vector", int(-1, i64::MAX), "-1", StartOnly),
-    row("rdma-rx-size", MEMORY, "1048576", StartOnly),
-    row("repl-backlog-ttl", int(0, i64::MAX), "3600", Runtime),
-    row("repl-disable-tcp-nodelay", Kind::YesNo, "no", Runtime),
-    row(
+    inert("rdma-completion-vector", int(-1, 1024), "-1", StartOnly),
+    inert("rdma-rx-size", Kind::Integer { min: 65_536, max: 16_777_216 }, "1048576", StartOnly),
+    inert("repl-backlog-ttl", int(0, i64::MAX), "3600", Runtime),
+    inert("repl-disable-tcp-nodelay", Kind::YesNo, "no", Runtime),
+    inert(
         "repl-diskless-load",
         Kind::Choice(&["disabled", "on-empty-db", "swapdb", "flush-before-load"]),
         "disabled",
         Runtime,
     ),
-    row("repl-diskless-sync", Kind::YesNo, "yes", Runtime),
-    row("repl-diskless-sync-delay", int(0, INT), "5", Runtime),
-    row("repl-diskless-sync-max-replicas", int(0, INT), "0", Runtime),
-    row("repl-mptcp", Kind::YesNo, "no", StartOnly),
-    row("repl-ping-replica-period", int(0, INT), "10", Runtime),
-    row("repl-timeout", int(0, INT), "60", Runtime),
-    row("replica-announce-ip", Kind::Text, "", Runtime),
-    row("replica-announce-port", int(0, INT), "0", Runtime),
-    row("replica-announced", Kind::YesNo, "yes", Runtime),
-    row("replica-ignore-disk-write-errors", Kind::YesNo, "no", Runtime),
-    row("replica-lazy-flush", Kind::YesNo, "yes", Runtime),
-    row("server-cpulist", Kind::Text, "", StartOnly),
-    row("set-proc-title", Kind::YesNo, "yes", StartOnly),
+    inert("repl-diskless-sync", Kind::YesNo, "yes", Runtime),
+    inert("repl-diskless-sync-delay", int(0, INT), "5", Runtime),
+    inert("repl-diskless-sync-max-replicas", int(0, INT), "0", Runtime),
+    inert("repl-mptcp", Kind::YesNo, "no", StartOnly),
+    inert("repl-ping-replica-period", int(1, INT), "10", Runtime),
+    inert("repl-timeout", int(1, INT), "60", Runtime),
+    inert("replica-announce-ip", Kind::Text, "", Runtime),
+    inert("replica-announce-port", PORT, "0", Runtime),
+    inert("replica-announced", Kind::YesNo, "yes", Runtime),
+    inert("replica-ignore-disk-write-errors", Kind::YesNo, "no", Runtime),
+    inert("replica-lazy-flush", Kind::YesNo, "yes", Runtime),
+    inert("server-cpulist", Kind::Text, "", StartOnly),
+    inert("set-proc-title", Kind::YesNo, "yes", StartOnly),
     row("shutdown-on-sigint", Kind::Ending, "default", Runtime),
     row("shutdown-on-sigterm", Kind::Ending, "default", Runtime),
-    row("shutdown-timeout", int(0, INT), "10", Runtime),
-    row("slot-migration-max-failover-repl-bytes", MEMORY, "0", Runtime),
-    row("socket-mark-id", int(0, INT), "0", StartOnly),
+    inert("shutdown-timeout", int(0, INT), "10", Runtime),
+    inert("slot-migration-max-failover-repl-bytes", Kind::Memory { min: -1, max: i64::MAX }, "0", Runtime),
+    inert("socket-mark-id", int(0, u32::MAX as i64), "0", StartOnly),
     row("stop-writes-on-bgsave-error", Kind::YesNo, "yes", Runtime),
-    row("stream-node-max-bytes", MEMORY, "4096", Runtime),
-    row("stream-node-max-entries", int(0, INT), "100", Runtime),
+    inert("stream-node-max-bytes", MEMORY, "4096", Runtime),
+    inert("stream-node-max-entries", LONG, "100", Runtime),
     row("supervised", Kind::Choice(&["upstart", "systemd", "auto", "no"]), "no", StartOnly),
     row("syslog-enabled", Kind::YesNo, "no", StartOnly),
     row(
@@ -331,41 +416,53 @@ pub(super) static DIRECTIVES: &[Directive] = &[
         StartOnly,
     ),
     row("syslog-ident", Kind::Text, "valkey", StartOnly),
-    row("tracking-table-max-keys", int(0, i64::MAX), "1000000", Runtime),
-    row("unixsocketgroup", Kind::Text, "", StartOnly),
-    row("unixsocketperm", int(0, INT), "0", StartOnly),
-    // Features that are not there: only their defaults are accepted, so that nobody relies on them by mistake.
-    row("aclfile", Kind::Text, "", Unavailable),
-    row("bind-source-addr", Kind::Text, "", Unavailable),
-    row("import-mode", Kind::YesNo, "no", Unavailable),
-    row("mptcp", Kind::YesNo, "no", Unavailable),
-    row("primaryuser", Kind::Text, "", Unavailable),
-    row("rdma-bind", Kind::Text, "", Unavailable),
-    row("rdma-port", int(0, INT), "0", Unavailable),
-    row("replica-ignore-maxmemory", Kind::YesNo, "yes", Unavailable),
-    row("replicaof", Kind::Text, "", Unavailable),
-    row("tls-auth-clients", Kind::Choice(&["no", "yes", "optional"]), "yes", Unavailable),
-    row("tls-auth-clients-user", Kind::Choice(&["cn", "uri", "off"]), "off", Unavailable),
-    row("tls-auto-reload-interval", int(0, INT), "0", Unavailable),
-    row("tls-ca-cert-dir", Kind::Text, "", Unavailable),
-    row("tls-ca-cert-file", Kind::Text, "", Unavailable),
-    row("tls-cert-file", Kind::Text, "", Unavailable),
-    row("tls-ciphers", Kind::Text, "", Unavailable),
-    row("tls-ciphersuites", Kind::Text, "", Unavailable),
-    row("tls-client-cert-file", Kind::Text, "", Unavailable),
-    row("tls-client-key-file", Kind::Text, "", Unavailable),
-    row("tls-client-key-file-pass", Kind::Text, "", Unavailable),
-    row("tls-cluster", Kind::YesNo, "no", Unavailable),
-    row("tls-dh-params-file", Kind::Text, "", Unavailable),
-    row("tls-key-file", Kind::Text, "", Unavailable),
-    row("tls-key-file-pass", Kind::Text, "", Unavailable),
-    row("tls-port", int(0, INT), "0", Unavailable),
-    row("tls-prefer-server-ciphers", Kind::YesNo, "no", Unavailable),
-    row("tls-protocols", Kind::Text, "", Unavailable),
-    row("tls-replication", Kind::YesNo, "no", Unavailable),
-    row("tls-session-cache-size", int(0, i64::MAX), "20480", Unavailable),
-    row("tls-session-cache-timeout", int(0, INT), "300", Unavailable),
-    row("tls-session-caching", Kind::YesNo, "yes", Unavailable),
-    row("unixsocket", Kind::Text, "", Unavailable),
-    row("min-replicas-to-write", int(0, INT), "0", Unavailable),
+    inert("tracking-table-max-keys", int(0, i64::MAX), "1000000", Runtime),
+    inert("unixsocketgroup", Kind::Text, "", StartOnly),
+    inert("unixsocketperm", Kind::Octal { max: 0o777 }, "0", StartOnly),
+    // Features that are not there.
+    absent("aclfile", Kind::Text, "", StartOnly, NO_ACL),
+    absent("bind-source-addr", Kind::Text, "", Runtime, HERE),
+    absent("import-mode", Kind::YesNo, "no", Runtime, HERE),
+    absent("mptcp", Kind::YesNo, "no", StartOnly, HERE),
+    absent("primaryuser", Kind::Text, "", Runtime, NO_ACL),
+    absent("rdma-bind", Kind::Text, "", Runtime, HERE),
+    absent("rdma-port", PORT, "0", Runtime, HERE),
+    absent(
+        "replica-ignore-maxmemory",
+        Kind::YesNo,
+        "yes",
+        Runtime,
+        "a replica has what its primary has: it evicts nothing by itself",
+    ),
+    absent(
+        "replicaof",
+        Kind::Primary,
+        "",
+        StartOnly,
+        "replication is set up with sentinels: see 'sentinels'",
+    ),
+    absent("tls-auth-clients", Kind::Choice(&["no", "yes", "optional"]), "yes", Runtime, NO_TLS),
+    absent("tls-auth-clients-user", Kind::Choice(&["CN", "URI", "off"]), "off", Runtime, NO_TLS),
+    absent("tls-auto-reload-interval", int(0, INT), "0", Runtime, NO_TLS),
+    absent("tls-ca-cert-dir", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-ca-cert-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-cert-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-ciphers", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-ciphersuites", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-client-cert-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-client-key-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-client-key-file-pass", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-cluster", Kind::YesNo, "no", Runtime, NO_TLS),
+    absent("tls-dh-params-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-key-file", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-key-file-pass", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-port", PORT, "0", Runtime, NO_TLS),
+    absent("tls-prefer-server-ciphers", Kind::YesNo, "no", Runtime, NO_TLS),
+    absent("tls-protocols", Kind::Text, "", Runtime, NO_TLS),
+    absent("tls-replication", Kind::YesNo, "no", Runtime, NO_TLS),
+    absent("tls-session-cache-size", int(0, INT), "20480", Runtime, NO_TLS),
+    absent("tls-session-cache-timeout", int(0, INT), "300", Runtime, NO_TLS),
+    absent("tls-session-caching", Kind::YesNo, "yes", Runtime, NO_TLS),
+    absent("unixsocket", Kind::Text, "", StartOnly, HERE),
+    absent("min-replicas-to-write", int(0, INT), "0", Runtime, "use 'min-in-sync'"),
 ];

@@ -1,18 +1,24 @@
 //! Configuration: directives in valkey.conf's syntax, from a file, from `--directive value`, and from CONFIG SET.
 //!
-//! A directive is one row of [`directives`]: its name, its type with limits, its default, and whether it may change
-//! at run time. Values are kept as normalized text ([`value`]), which is what CONFIG GET shows; the rest of the
-//! program reads the typed [`Settings`], which are derived from all values at once.
+//! A directive is one row of [`directives`]: its name, its type with limits, its default, whether it may change at
+//! run time, and whether it does anything. Values are kept as normalized text ([`value`]), which is what CONFIG GET
+//! shows; the rest of the program reads the typed [`Settings`], which are derived from all values at once.
+//! [`file`] reads the configuration at the start, [`rewrite`] is CONFIG REWRITE.
 
 mod directives;
+mod file;
+mod rewrite;
+#[cfg(test)]
+mod tests;
 mod value;
 
+pub use file::Origin;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use keyward_proto::resp::request::split_words;
-
+use crate::command::rename::Renames;
 use crate::keyspace::access::Lfu;
 use crate::keyspace::eviction::Policy;
 use crate::keyspace::garbage::Cause;
@@ -22,7 +28,7 @@ use crate::notify::EventClasses;
 use crate::rdb::{Compression, VersionCheck};
 use crate::shutdown::Options;
 use crate::snapshot::rules::{self, SavePoint};
-use directives::{ALIASES, Change, DIRECTIVES, Directive, Kind};
+use directives::{ALIASES, Change, DIRECTIVES, Directive, Effect};
 use value::normalize;
 
 /// What is configured, and where it came from.
@@ -31,6 +37,16 @@ pub struct Config {
     values: BTreeMap<&'static str, String>,
     /// The conf file, absolute.
     pub file: Option<PathBuf>,
+    /// What standard input said, if it was asked.
+    pub stdin: Option<Vec<u8>>,
+    /// `rename-command`
+    pub renames: Renames,
+    /// `user default` names the hash of a password.
+    password_is_hashed: bool,
+    /// `dir`, absolute.
+    folder: PathBuf,
+    /// The password, if it is from a file of its own or from the environment: no conf file gets it.
+    external_password: String,
     /// A `save` directive has been read: further ones add to it instead of replacing the default.
     save_given: bool,
 }
@@ -73,7 +89,6 @@ pub struct Settings {
     pub prefer_hostname: bool,
     pub unknown_endpoint: bool,
     pub require_full_coverage: bool,
-    pub allow_reads_when_down: bool,
     pub replica_read_only: bool,
     pub serve_stale_data: bool,
     pub replica_priority: u32,
@@ -88,7 +103,8 @@ pub struct Settings {
     pub grace: Duration,
     pub fast_failover: bool,
     pub zone: String,
-    pub loglevel: String,
+    /// `None`: the kernel's choice of what to end first stays as it is.
+    pub oom_scores: Option<OomScores>,
     pub dbfilename: String,
     pub rdb_compression: Compression,
     /// Whether checksums of RDB files are written and compared.
@@ -129,6 +145,23 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+/// How readily the kernel ends this process when memory runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OomScores {
+    /// They are added to the score that the process has at its start.
+    pub relative: bool,
+    pub primary: i32,
+    pub replica: i32,
+}
+
+/// How lines in the system's log are marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Syslog {
+    pub ident: String,
+    /// As in RFC 5424.
+    pub facility: u8,
+}
+
 /// When a client that does not read what it is sent is closed. Zero bytes: never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutputLimit {
@@ -157,80 +190,22 @@ impl Default for Config {
         Config {
             values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_owned())).collect(),
             file: None,
+            stdin: None,
+            renames: Renames::default(),
+            password_is_hashed: false,
+            folder: PathBuf::from("."),
+            external_password: String::new(),
             save_given: false,
         }
     }
 }
 
 impl Config {
-    /// Reads the program's arguments: an optional conf file, then `--directive value ...`.
-    ///
-    /// # Errors
-    /// One line that names the file and line, or the argument, and the reason.
-    pub fn from_arguments(arguments: &[String]) -> Result<Config, String> {
+    fn in_folder(folder: PathBuf) -> Config {
         let mut config = Config::default();
-        let mut rest = arguments;
-        if let Some(first) = rest.first().filter(|a| !a.starts_with("--")) {
-            config.read_file(Path::new(first))?;
-            rest = &rest[1..];
-        }
-        while let [name, following @ ..] = rest {
-            let Some(directive) = name.strip_prefix("--") else {
-                return Err(format!("argument '{name}': expected --directive value"));
-            };
-            let count = following.iter().take_while(|a| !a.starts_with("--")).count();
-            let values: Vec<String> = following[..count].to_vec();
-            config.set_start(directive, &values).map_err(|e| format!("argument '{name}': {e}"))?;
-            rest = &following[count..];
-        }
-        config.settings().map(|_| config)
-    }
-
-    fn read_file(&mut self, path: &Path) -> Result<(), String> {
-        let text =
-            std::fs::read(path).map_err(|e| format!("can't open config file '{}': {e}", path.display()))?;
-        self.file = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        for (number, line) in text.split(|b| *b == b'\n').enumerate() {
-            let at = |reason: &str| format!("{}, line {}: {reason}", path.display(), number + 1);
-            let trimmed = line.trim_ascii();
-            if trimmed.is_empty() || trimmed[0] == b'#' {
-                continue;
-            }
-            let words = split_words(trimmed).map_err(|_| at("unbalanced quotes"))?;
-            let words: Vec<String> =
-                words.into_iter().map(|w| String::from_utf8_lossy(&w).into_owned()).collect();
-            let [name, values @ ..] = &words[..] else { continue };
-            self.set_start(name, values).map_err(|e| at(&e))?;
-        }
-        Ok(())
-    }
-
-    fn set_start(&mut self, name: &str, values: &[String]) -> Result<(), String> {
-        let name = name.to_ascii_lowercase();
-        let directive = find(&name).ok_or_else(|| format!("unknown directive '{name}'"))?;
-        if values.is_empty() {
-            return Err(format!("directive '{name}' needs a value"));
-        }
-        let words = matches!(
-            directive.kind,
-            Kind::Words | Kind::Text | Kind::SavePoints | Kind::Ending | Kind::OutputLimits
-        );
-        if values.len() > 1 && !words {
-            return Err(format!("directive '{name}' takes one value"));
-        }
-        let mut value = normalize(directive, &values.join(" "), self.text(directive.name))
-            .map_err(|e| format!("bad value for '{name}': {e}"))?;
-        if matches!(directive.kind, Kind::SavePoints) && std::mem::replace(&mut self.save_given, true) {
-            let before = self.text(directive.name);
-            if !value.is_empty() && !before.is_empty() {
-                value = format!("{before} {value}");
-            }
-        }
-        if directive.change == Change::Unavailable && value != directive.default {
-            return Err(format!("'{name}' is not available in this version"));
-        }
-        self.values.insert(directive.name, value);
-        Ok(())
+        config.values.insert("dir", folder.to_string_lossy().into_owned());
+        config.folder = folder;
+        config
     }
 
     /// CONFIG SET of several directives: all of them, or none.
@@ -248,9 +223,7 @@ impl Config {
             };
             match directive.change {
                 Change::Runtime => {}
-                Change::StartOnly | Change::Unavailable => {
-                    return Err(failed(name, "can't set immutable config"));
-                }
+                Change::StartOnly => return Err(failed(name, "can't set immutable config")),
                 Change::Protected => return Err(failed(name, "can't set protected config")),
             }
             if pairs[..i].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
@@ -260,8 +233,14 @@ impl Config {
             let own = name.to_ascii_lowercase();
             let value =
                 normalize(directive, value, next.text(directive.name)).map_err(|why| failed(&own, &why))?;
+            if let Effect::Absent(why) = directive.effect
+                && value != directive.default
+            {
+                return Err(failed(&own, why));
+            }
             next.values.insert(directive.name, value);
         }
+        next.password_is_hashed = false;
         next.settings()?;
         *self = next;
         Ok(())
@@ -338,10 +317,6 @@ impl Config {
         };
         let cluster_enabled = self.yes("cluster-enabled");
         let port: u16 = self.unsigned("port")?;
-        let bus_port = match self.unsigned("bus-port")? {
-            0 => port.checked_add(10000).ok_or("port + 10000 is above 65535: set bus-port")?,
-            explicit => explicit,
-        };
         let io_threads = match self.unsigned("io-threads")? {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -350,7 +325,8 @@ impl Config {
         let policy = Policy::parse(self.text("maxmemory-policy"));
         let settings = Settings {
             port,
-            bus_port,
+            // Alone nobody connects there.
+            bus_port: self.bus_port().unwrap_or(0),
             bind: words("bind"),
             protected_mode: self.yes("protected-mode"),
             tcp_backlog: self.unsigned("tcp-backlog")?,
@@ -359,7 +335,7 @@ impl Config {
             maxclients: self.unsigned("maxclients")?,
             io_threads,
             requirepass: self.text("requirepass").to_owned(),
-            dir: PathBuf::from(self.text("dir")),
+            dir: self.folder.clone(),
             databases: self.unsigned(if cluster_enabled { "cluster-databases" } else { "databases" })?,
             notify_keyspace_events: EventClasses::parse(self.text("notify-keyspace-events"))
                 .unwrap_or_default(),
@@ -375,7 +351,6 @@ impl Config {
             prefer_hostname: self.text("cluster-preferred-endpoint-type") == "hostname",
             unknown_endpoint: self.text("cluster-preferred-endpoint-type") == "unknown-endpoint",
             require_full_coverage: self.yes("cluster-require-full-coverage"),
-            allow_reads_when_down: self.yes("cluster-allow-reads-when-down"),
             replica_read_only: self.yes("replica-read-only"),
             serve_stale_data: self.yes("replica-serve-stale-data"),
             replica_priority: self.unsigned("replica-priority")?,
@@ -388,7 +363,7 @@ impl Config {
             grace: millis("grace-ms"),
             fast_failover: self.yes("fast-failover"),
             zone: self.text("zone").to_owned(),
-            loglevel: self.text("loglevel").to_owned(),
+            oom_scores: self.oom_scores(),
             dbfilename: self.text("dbfilename").to_owned(),
             rdb_compression: if self.yes("rdbcompression") { Compression::Lzf } else { Compression::None },
             rdb_checksum: self.yes("rdbchecksum"),
@@ -431,20 +406,77 @@ impl Config {
             auto_aof_rewrite_percentage: self.unsigned("auto-aof-rewrite-percentage")?,
             auto_aof_rewrite_min_bytes: self.unsigned("auto-aof-rewrite-min-size")?,
         };
-        for (name, value) in
-            [("appendfilename", &settings.append_filename), ("appenddirname", &settings.append_dirname)]
-        {
-            if value.is_empty() || value.contains('/') || value == "." || value == ".." {
-                return Err(format!("'{name}' must be a name, not a path"));
-            }
+        match self.contradictions().into_iter().next() {
+            Some(contradiction) => Err(contradiction),
+            None => Ok(settings),
         }
-        if settings.grace <= settings.lease {
-            return Err("grace-ms must be larger than lease-ms".into());
+    }
+
+    /// Values that do not go together.
+    fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let alone = self.text("sentinels").is_empty();
+        if self.integer("grace-ms") <= self.integer("lease-ms") {
+            found.push("grace-ms must be larger than lease-ms".to_owned());
         }
-        if cluster_enabled && settings.sentinels.is_empty() {
-            return Err("cluster-enabled yes needs --sentinels host:port,...".into());
+        if self.password_is_hashed && self.text("requirepass").is_empty() {
+            found.push("the password of user default is needed in clear: set requirepass".to_owned());
         }
-        Ok(settings)
+        if self.yes("cluster-enabled") && alone {
+            found.push("cluster-enabled yes needs --sentinels host:port,...".to_owned());
+        }
+        if !alone && self.bus_port().is_none() {
+            found.push("port + 10000 is above 65535: set bus-port".to_owned());
+        }
+        found
+    }
+
+    /// Where other nodes and sentinels connect; `None`: the number that is meant does not exist.
+    fn bus_port(&self) -> Option<u16> {
+        match self.unsigned("bus-port").ok()? {
+            0 => self.unsigned::<u16>("port").ok()?.checked_add(10000),
+            explicit => Some(explicit),
+        }
+    }
+
+    /// Where lines of the log go; `None`: standard error.
+    pub fn log_file(&self) -> Option<PathBuf> {
+        self.path("logfile")
+    }
+
+    pub fn pid_file(&self) -> Option<PathBuf> {
+        self.path("pidfile")
+    }
+
+    pub fn daemonize(&self) -> bool {
+        self.yes("daemonize")
+    }
+
+    /// Whether, and as what, lines go to the system's log.
+    pub fn syslog(&self) -> Option<Syslog> {
+        let facility = match self.text("syslog-facility").strip_prefix("local") {
+            Some(number) => 16 + number.parse::<u8>().unwrap_or(0),
+            None => 1,
+        };
+        self.yes("syslog-enabled").then(|| Syslog { ident: self.text("syslog-ident").to_owned(), facility })
+    }
+
+    fn oom_scores(&self) -> Option<OomScores> {
+        let mode = self.text("oom-score-adj");
+        let mut scores = self.text("oom-score-adj-values").split(' ').map(|score| score.parse().unwrap_or(0));
+        let (primary, replica) = (scores.next()?, scores.next()?);
+        (mode != "no").then_some(OomScores { relative: mode != "absolute", primary, replica })
+    }
+
+    /// The value of a directive that names a file.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|path| !path.is_empty()).map(|path| self.folder.join(path))
+    }
+
+    /// Directives that have another value than by default, and no effect here.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let set = |d: &&Directive| d.effect == Effect::None && self.text(d.name) != d.default;
+        DIRECTIVES.iter().filter(set).map(|d| d.name).collect()
     }
 }
 
@@ -471,65 +503,5 @@ fn clients_limit(bytes: usize, percent: usize) -> usize {
     match bytes as u128 * percent as u128 / 100 {
         0 if bytes == 0 || percent == 0 => 0,
         limit => usize::try_from(limit).unwrap_or(usize::MAX).max(CLIENTS_LIMIT_MIN),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn arguments(text: &str) -> Result<Config, String> {
-        Config::from_arguments(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn arguments_like_valkeys() {
-        let config = arguments("--port 7000 --repl-backlog-size 1gb --bind 127.0.0.1 ::1 --save ").unwrap();
-        let settings = config.settings().unwrap();
-        assert_eq!((settings.port, settings.bus_port), (7000, 17000));
-        assert_eq!(settings.bind, ["127.0.0.1", "::1"]);
-        assert_eq!(config.text("repl-backlog-size"), "1073741824");
-    }
-
-    #[test]
-    fn the_limit_of_clients_leaves_room_for_some() {
-        let check = |text: &str, expect: usize| {
-            assert_eq!(arguments(text).unwrap().settings().unwrap().maxmemory_clients, expect, "{text}");
-        };
-        check("--maxmemory 1gb", 0);
-        check("--maxmemory-clients 50%", 0);
-        check("--maxmemory 100mb --maxmemory-clients 0%", 0);
-        check("--maxmemory 100mb --maxmemory-clients 50%", 52_428_800);
-        check("--maxmemory 1kb --maxmemory-clients 100%", 128 << 10);
-        check("--maxmemory-clients 1", 128 << 10);
-        check("--maxmemory-clients 2mb", 2 << 20);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let check = |text: &str, expect: &str| assert_eq!(arguments(text).unwrap_err(), expect);
-        check("--prot 1", "argument '--prot': unknown directive 'prot'");
-        check(
-            "--port x",
-            "argument '--port': bad value for 'port': argument couldn't be parsed into an integer",
-        );
-        check("--lease-ms 500 --grace-ms 400", "grace-ms must be larger than lease-ms");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "port 1\n# comment\n\nappendfsync sometimes\n").unwrap();
-        let error = arguments(file.path().to_str().unwrap()).unwrap_err();
-        assert!(error.ends_with(
-            "line 4: bad value for 'appendfsync': argument(s) must be one of the following: everysec, always, no"
-        ));
-    }
-
-    #[test]
-    fn config_set_is_all_or_nothing() {
-        let mut config = Config::default();
-        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert!(config.set(&[pair("timeout", "5"), pair("port", "1")]).is_err());
-        assert_eq!(config.text("timeout"), "0");
-        assert!(config.set(&[pair("timeout", "5"), pair("TIMEOUT", "6")]).is_err());
-        config.set(&[pair("timeout", "5"), pair("client-query-buffer-limit", "2mb")]).unwrap();
-        assert_eq!((config.text("timeout"), config.text("client-query-buffer-limit")), ("5", "2097152"));
     }
 }

@@ -9,6 +9,10 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
     match directive.kind {
         Kind::Integer { min, max } => Ok(integer(value, min, max)?.to_string()),
         Kind::Clamped { min, max } => Ok(integer(value, 0, i64::from(i32::MAX))?.clamp(min, max).to_string()),
+        // A negative number only where it stands for something.
+        Kind::Memory { min, max } if min < 0 && value.starts_with('-') => {
+            Ok(integer(value, min, max)?.to_string())
+        }
         Kind::Memory { min, max } => {
             let bytes = parse_memory(value).ok_or("argument must be a memory value")?;
             if !i64::try_from(bytes).is_ok_and(|bytes| (min..=max).contains(&bytes)) {
@@ -32,24 +36,41 @@ pub(super) fn normalize(directive: &Directive, value: &str, current: &str) -> Re
         },
         Kind::Text => Ok(value.to_owned()),
         Kind::Words => Ok(value.split_whitespace().collect::<Vec<_>>().join(" ")),
-        Kind::Choice(choices) => {
-            let value = value.to_ascii_lowercase();
-            if choices.contains(&value.as_str()) {
-                return Ok(value);
+        Kind::FileName => {
+            let what = if directive.name == "appenddirname" { "dirname" } else { "filename" };
+            match value {
+                "" => Err(format!("{} can't be empty", directive.name)),
+                _ if value.contains('/') => Err(format!("{} can't be a path, just a {what}", directive.name)),
+                "." | ".." => Err(format!("{} can't be a folder", directive.name)),
+                name => Ok(name.to_owned()),
             }
-            Err(format!("argument(s) must be one of the following: {}", choices.join(", ")))
+        }
+        Kind::Choice(choices) => {
+            let found = choices.iter().find(|choice| choice.eq_ignore_ascii_case(value));
+            let found = found.ok_or_else(|| must_be_one_of(choices))?;
+            Ok((*found).to_owned())
+        }
+        Kind::Octal { max } => {
+            let number = match value {
+                "" => 0,
+                _ => i64::from_str_radix(value, 8)
+                    .map_err(|_| "argument couldn't be parsed as an octal number".to_owned())?,
+            };
+            if !(0..=i64::from(max)).contains(&number) {
+                return Err(format!("argument must be between 0 and {max:o} inclusive"));
+            }
+            Ok(format!("{number:o}"))
         }
         Kind::Events => match EventClasses::parse(value) {
             Some(classes) => Ok(classes.to_text()),
             None => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into()),
         },
         Kind::SavePoints => save_points(value),
-        Kind::Ending => {
-            let value = value.to_ascii_lowercase();
-            let parsed = Options::parse(value.split_whitespace().map(str::as_bytes));
-            parsed.map(|_| value).ok_or_else(|| "Invalid shutdown options".into())
-        }
+        Kind::Ending => ending(value),
         Kind::OutputLimits => merge_output_limits(current, value),
+        Kind::Percentiles => percentiles(value),
+        Kind::OomScores => oom_scores(value),
+        Kind::Primary => primary(value),
     }
 }
 
@@ -60,6 +81,63 @@ fn integer(value: &str, min: i64, max: i64) -> Result<i64, String> {
         return Ok(number);
     }
     Err(format!("argument must be between {min} and {max} inclusive"))
+}
+
+fn must_be_one_of(choices: &[&str]) -> String {
+    format!("argument(s) must be one of the following: {}", choices.join(", "))
+}
+
+/// Words of SHUTDOWN, in the order in which CONFIG GET shows them.
+fn ending(value: &str) -> Result<String, String> {
+    const WORDS: &[&str] = &["default", "save", "nosave", "now", "force", "safe", "failover"];
+    let given: Vec<String> = value.split(' ').map(str::to_ascii_lowercase).collect();
+    if given.iter().any(|word| !WORDS.contains(&word.as_str())) {
+        return Err(must_be_one_of(WORDS));
+    }
+    let words: Vec<&str> =
+        WORDS[1..].iter().copied().filter(|word| given.iter().any(|g| g == word)).collect();
+    if Options::parse(words.iter().map(|word| word.as_bytes())).is_none() {
+        return Err("shutdown options SAVE and NOSAVE can't be used simultaneously".into());
+    }
+    Ok(if words.is_empty() { WORDS[0].to_owned() } else { words.join(" ") })
+}
+
+fn percentiles(value: &str) -> Result<String, String> {
+    const NAME: &str = "latency-tracking-info-percentiles";
+    let mut found = Vec::new();
+    for word in value.split(' ').filter(|_| !value.is_empty()) {
+        let number: f64 = word.parse().map_err(|_| format!("Invalid {NAME} parameters"))?;
+        if !(0.0..=100.0).contains(&number) {
+            return Err(format!("{NAME} parameters should sit between [0.0,100.0]"));
+        }
+        found.push(number.to_string());
+    }
+    Ok(found.join(" "))
+}
+
+/// Scores of a primary, a replica, and a process in the background.
+fn oom_scores(value: &str) -> Result<String, String> {
+    let words: Vec<&str> = value.split(' ').collect();
+    if words.len() != 3 {
+        return Err("wrong number of arguments".into());
+    }
+    let valid = |word: &&str| word.parse::<i32>().is_ok_and(|score| (-2000..=2000).contains(&score));
+    if !words.iter().all(valid) {
+        return Err("Invalid oom-score-adj-values, elements must be between -2000 and 2000.".into());
+    }
+    Ok(value.to_owned())
+}
+
+/// `no one` is nothing.
+fn primary(value: &str) -> Result<String, String> {
+    let Some((host, port)) = value.split_once(' ') else { return Ok(value.to_owned()) };
+    if host.eq_ignore_ascii_case("no") && port.eq_ignore_ascii_case("one") {
+        return Ok(String::new());
+    }
+    if port.parse::<u16>().is_err() {
+        return Err("Invalid primary port".into());
+    }
+    Ok(value.to_owned())
 }
 
 /// Pairs of seconds and changes, parted by single spaces; what is between two of them, if nothing is, counts as zero.
@@ -102,7 +180,8 @@ pub(super) fn merge_output_limits(current: &str, value: &str) -> Result<String, 
     Ok(merged.iter().map(|(class, limits)| format!("{class} {limits}")).collect::<Vec<_>>().join(" "))
 }
 
-/// Bytes: `1k` is 1000, `1kb` 1024, and so on. What does not fit into 64 bits only by its unit counts as the largest.
+/// Bytes: `1k` is 1000, `1kb` 1024, and so on. What does not fit into 64 bits only by its unit counts as the largest,
+/// and no number as zero.
 pub(super) fn parse_memory(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit: u64 = match text[digits..].to_ascii_lowercase().as_str() {
@@ -115,7 +194,8 @@ pub(super) fn parse_memory(text: &str) -> Option<u64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    Some(text[..digits].parse::<u64>().ok()?.saturating_mul(unit))
+    let number = if digits == 0 { 0 } else { text[..digits].parse::<u64>().ok()? };
+    Some(number.saturating_mul(unit))
 }
 
 #[cfg(test)]

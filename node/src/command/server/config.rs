@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
+use crate::config::Config;
 
 /// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once, an exact name as the client wrote it.
 pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -35,6 +36,12 @@ pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
         let before = "Unknown option or number of arguments for CONFIG SET - '";
         return Err(CommandError::quoting(before, name, "'"));
     }
+    if let Some(at) = (3..args.len()).step_by(2).find(|at| std::str::from_utf8(args.at(*at)).is_err()) {
+        let name = String::from_utf8_lossy(args.at(at - 1));
+        return Err(CommandError::err(format!(
+            "CONFIG SET failed (possibly related to argument '{name}') - the value is not valid UTF-8"
+        )));
+    }
     let words: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     let pairs: Vec<(String, String)> = words.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect();
     refuse_too_many_clients(&pairs)?;
@@ -64,6 +71,13 @@ pub(in crate::command) fn config_resetstat(ctx: &mut Ctx<'_, '_>, _args: Args<'_
     Ok(Outcome::Reply)
 }
 
+/// `CONFIG REWRITE`
+pub(in crate::command) fn config_rewrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    ctx.server.with_config(Config::rewrite).map_err(CommandError::err)?;
+    ctx.out.ok();
+    Ok(Outcome::Reply)
+}
+
 /// `CONFIG HELP`
 pub(in crate::command) fn config_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
@@ -73,6 +87,8 @@ pub(in crate::command) fn config_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) ->
             "    Return the directives that match, with their values.",
             "RESETSTAT",
             "    Set the counters of INFO to zero.",
+            "REWRITE",
+            "    Write what is in force to the conf file.",
             "SET <directive> <value> [<directive> <value> ...]",
             "    Change directives: all of them, or none.",
         ],

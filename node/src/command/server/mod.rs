@@ -22,7 +22,7 @@ pub(super) use commands::{
     command, command_count, command_getkeys, command_getkeysandflags, command_help, command_info,
     command_list,
 };
-pub(super) use config::{config_get, config_help, config_resetstat, config_set};
+pub(super) use config::{config_get, config_help, config_resetstat, config_rewrite, config_set};
 pub(super) use debug::debug;
 pub(super) use docs::command_docs;
 pub(super) use info::info;

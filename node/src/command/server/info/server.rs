@@ -30,7 +30,7 @@ pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("multiplexing_api", &"epoll"),
         ("gcc_version", &"0.0.0"),
         ("process_id", &std::process::id()),
-        ("process_supervised", &"no"),
+        ("process_supervised", &if crate::supervision::is_active() { "systemd" } else { "no" }),
         ("run_id", &server.run_id),
         ("tcp_port", &settings.port),
         ("server_time_usec", &clock::unix_micros()),
