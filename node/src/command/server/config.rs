@@ -30,7 +30,7 @@ pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 /// `CONFIG SET parameter value [parameter value ...]`: all of them, or none.
 pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if !args.len().is_multiple_of(2) {
-        return Err(CommandError::WrongArity("config|set".into()));
+        return Err(CommandError::Syntax);
     }
     if let Some(name) = args.iter().skip(2).step_by(2).find(|name| std::str::from_utf8(name).is_err()) {
         let before = "Unknown option or number of arguments for CONFIG SET - '";
