@@ -129,11 +129,11 @@ impl Applier {
         for slot in Slot::all().filter(|slot| self.is_due(*slot, index)) {
             let mut state = server.keyspace.lock(slot);
             if ascii_eq(name, "flushall") {
-                drop(cow.keep_taken(slot, state.take_tables(None, counts)));
+                drop(cow.keep_taken(slot, state.take_tables(slot, None, counts)));
             } else if ascii_eq(name, "flushdb") {
-                drop(cow.keep_taken(slot, state.take_tables(Some(effect.db), counts)));
+                drop(cow.keep_taken(slot, state.take_tables(slot, Some(effect.db), counts)));
             } else if let Some((a, b)) = swapdb_arguments(args).filter(|_| ascii_eq(name, "swapdb")) {
-                state.swap_dbs(a, b, counts);
+                state.swap_dbs(slot, a, b, counts);
             } else {
                 panic!("an effect on the whole keyspace that is not known: {args:?}");
             }
@@ -152,7 +152,7 @@ impl KeyspaceEngine {
     fn clear_slot(&self, slot: Slot) {
         let keyspace = &self.server.keyspace;
         let mut state = keyspace.lock(slot);
-        let tables = keyspace.cow.keep_taken(slot, state.take_tables(None, &keyspace.counts));
+        let tables = keyspace.cow.keep_taken(slot, state.take_tables(slot, None, &keyspace.counts));
         state.next_expiry = 0;
         state.last_write = 0;
         drop(state);

@@ -1,4 +1,5 @@
-//! How many keys each database has, known without a look at its slots: for DBSIZE and INFO.
+//! How many keys each database has, and each slot of the first one, known without a look at the slots: for DBSIZE and
+//! INFO, and for who looks for slots that have keys.
 //!
 //! A thread adds what its commands have changed to a part of its own, so that counting shares no cache line; whoever
 //! wants a figure adds the parts up. A part alone means nothing (keys come through one thread and go through another);
@@ -7,8 +8,9 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Neg};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 
+use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
 use super::DbIndex;
@@ -55,11 +57,16 @@ struct Part {
 #[derive(Debug)]
 pub struct Counts {
     parts: Box<[Part]>,
+    /// Keys of each slot in the first database. Whoever has changed it writes it before the slot's lock is given back.
+    slots: Box<[AtomicU32]>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts { parts: std::iter::repeat_with(Part::default).take(PARTS).collect() }
+        Counts {
+            parts: std::iter::repeat_with(Part::default).take(PARTS).collect(),
+            slots: std::iter::repeat_with(AtomicU32::default).take(usize::from(SLOT_COUNT)).collect(),
+        }
     }
 }
 
@@ -96,6 +103,18 @@ impl Counts {
                 counter.fetch_add(change, Ordering::Release);
             }
         }
+    }
+
+    /// A slot that is locked has so many keys in the first database.
+    #[inline]
+    pub fn set_slot(&self, slot: Slot, keys: usize) {
+        self.slots[slot.index()].store(u32::try_from(keys).unwrap_or(u32::MAX), Ordering::Release);
+    }
+
+    /// How many keys a slot has in the first database, the changes of commands that are running left out.
+    #[inline]
+    pub fn of_slot(&self, slot: Slot) -> usize {
+        self.slots[slot.index()].load(Ordering::Acquire) as usize
     }
 
     /// What a database has. While others change it figures may be off by what they change, but never negative.
@@ -150,6 +169,8 @@ impl Count {
 /// What the running command has changed; most of them change one database.
 #[derive(Debug, Default)]
 pub struct Pending {
+    /// Something has changed, be it that a key has come in one slot and another one gone elsewhere.
+    any: bool,
     db: DbIndex,
     change: Count,
     others: Vec<(DbIndex, Count)>,
@@ -158,6 +179,7 @@ pub struct Pending {
 impl Pending {
     #[inline]
     pub fn add(&mut self, db: DbIndex, change: Count) {
+        self.any = true;
         if self.db == db || self.change == Count::default() {
             self.db = db;
             self.change += change;
@@ -167,7 +189,12 @@ impl Pending {
     }
 
     #[inline]
+    pub fn is_empty(&self) -> bool {
+        !self.any
+    }
+
     pub fn publish(&mut self, counts: &Counts) {
+        self.any = false;
         if self.change != Count::default() {
             counts.add(self.db, std::mem::take(&mut self.change));
         }

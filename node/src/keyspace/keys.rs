@@ -231,7 +231,9 @@ impl<'a> Keys<'a> {
 
     #[inline]
     pub fn unlock(&mut self) {
-        self.pending.publish(&self.space.counts);
+        if !self.pending.is_empty() {
+            self.publish_counts();
+        }
         if let Held::Many(mut states) = std::mem::take(&mut self.held) {
             states.clear();
             self.spare_states = states;
@@ -304,6 +306,28 @@ impl<'a> Keys<'a> {
             Held::Many(states) => states.iter().map(|(_, s)| s.last_write).max().unwrap_or(0),
         };
         held.max(self.walked)
+    }
+
+    fn publish_counts(&mut self) {
+        let counts = &self.space.counts;
+        match &self.held {
+            Held::None => {}
+            Held::One(slot, state) => counts.set_slot(*slot, state.key_count(0)),
+            Held::Many(states) => {
+                states.iter().for_each(|(slot, state)| counts.set_slot(*slot, state.key_count(0)));
+            }
+        }
+        self.pending.publish(counts);
+    }
+
+    /// Whether it is known without a look at the slot that it has no key of the database.
+    fn is_empty_slot(&mut self, slot: Slot) -> bool {
+        // What the running transaction has changed is counted later.
+        let known = self.db == 0 && matches!(self.held, Held::None);
+        let empty = known && self.space.counts.of_slot(slot) == 0;
+        // The last key's deletion may not be committed yet.
+        self.counted |= empty;
+        empty
     }
 
     /// Whether the running command has read a count of keys, which depends on all that was written before.
@@ -1112,7 +1136,14 @@ impl<'a> Keys<'a> {
     /// The slots among these that hold keys, and how many.
     fn counts(&mut self, slots: impl Iterator<Item = Slot>) -> Vec<(Slot, usize)> {
         let db = self.db;
-        slots.map(|s| (s, self.with_slot(s, |state| state.key_count(db)))).filter(|(_, n)| *n > 0).collect()
+        let mut counts = Vec::new();
+        for slot in slots {
+            if !self.is_empty_slot(slot) {
+                let len = self.with_slot(slot, |state| state.key_count(db));
+                counts.extend((len > 0).then_some((slot, len)));
+            }
+        }
+        counts
     }
 
     /// One step of a SCAN of a database: visits a bucket, or passes over empty slots. `None` at the end.
@@ -1122,7 +1153,7 @@ impl<'a> Keys<'a> {
         let db = self.db;
         while number < SLOT_COUNT {
             let slot = Slot::new(number)?;
-            if let Some(at) = position {
+            if let Some(at) = position.filter(|_| !self.is_empty_slot(slot)) {
                 let next = self.with_slot(slot, |state| match state.table(db) {
                     Some(table) if !table.is_empty() => (true, table.scan(at, visit)),
                     Some(_) | None => (false, None),

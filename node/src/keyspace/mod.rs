@@ -144,13 +144,19 @@ impl SlotState {
     }
 
     /// Empties one database, or all; returns the tables, to be given to [`CopyOnWrite::keep_taken`].
-    pub fn take_tables(&mut self, db: Option<DbIndex>, counts: &Counts) -> Vec<(DbIndex, Table<Entry>)> {
+    pub fn take_tables(
+        &mut self,
+        slot: Slot,
+        db: Option<DbIndex>,
+        counts: &Counts,
+    ) -> Vec<(DbIndex, Table<Entry>)> {
         let dbs: Vec<DbIndex> =
             self.dbs().map(|(db, _)| db).filter(|found| db.is_none_or(|db| db == *found)).collect();
         dbs.iter().for_each(|db| counts.add(*db, -self.count(*db)));
         let mut taken = Vec::new();
         if db.is_none_or(|db| db == 0) && !self.db0.is_empty() {
             taken.push((0, std::mem::take(&mut self.db0)));
+            counts.set_slot(slot, 0);
         }
         if let Some(rare) = &mut self.rare {
             match db {
@@ -167,7 +173,7 @@ impl SlotState {
         taken
     }
 
-    pub fn swap_dbs(&mut self, a: DbIndex, b: DbIndex, counts: &Counts) {
+    pub fn swap_dbs(&mut self, slot: Slot, a: DbIndex, b: DbIndex, counts: &Counts) {
         if self.rare.is_none() && (self.db0.is_empty() || (a != 0 && b != 0)) {
             return;
         }
@@ -179,6 +185,7 @@ impl SlotState {
         let (table_a, table_b) = (std::mem::take(self.table_mut(a)), std::mem::take(self.table_mut(b)));
         *self.table_mut(a) = table_b;
         *self.table_mut(b) = table_a;
+        counts.set_slot(slot, self.db0.len());
         let rare = self.rare();
         let (expires_a, expires_b) = (rare.expires.remove(&a), rare.expires.remove(&b));
         rare.expires.extend(expires_b.map(|n| (a, n)));
@@ -364,6 +371,7 @@ impl Keyspace {
         }
         let change = state.insert_new(db, hash, entry);
         self.counts.add(db, change);
+        self.counts.set_slot(slot, state.db0.len());
         true
     }
 
@@ -376,6 +384,7 @@ impl Keyspace {
             for (db, _) in state.dbs() {
                 *found.entry(db).or_default() += state.count(db);
             }
+            assert_eq!(self.counts.of_slot(slot), state.db0.len());
         }
         assert_eq!(self.counts.all(), found);
         assert!(found.iter().all(|(db, count)| self.counts.of(*db) == *count));

@@ -49,7 +49,7 @@ fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
     for slot in Slot::all() {
         let taken = ctx.keys.with_slot(slot, |state| {
             state.mark_watchers_of_existing(|watched| db.is_none_or(|db| db == watched));
-            let taken = keyspace.cow.keep_taken(slot, state.take_tables(db, &keyspace.counts));
+            let taken = keyspace.cow.keep_taken(slot, state.take_tables(slot, db, &keyspace.counts));
             kept += state.dbs().map(|(_, table)| table.len()).sum::<usize>();
             taken
         });
@@ -81,7 +81,7 @@ pub(in crate::command) fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
         for slot in Slot::all() {
             ctx.keys.with_slot(slot, |state| {
                 state.mark_watchers_of_existing(|db| db == a || db == b);
-                state.swap_dbs(a, b, &ctx.server.keyspace.counts);
+                state.swap_dbs(slot, a, b, &ctx.server.keyspace.counts);
                 state.mark_watchers_of_existing(|db| db == a || db == b);
                 waited_for.extend(state.waiting_keys().filter(|(db, _)| *db == a || *db == b).cloned());
             });

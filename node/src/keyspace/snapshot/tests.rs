@@ -141,14 +141,14 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
             for slot in Slot::all() {
                 let db = (value[0] > b'5').then_some(keys.db);
                 let mut state = space.lock(slot);
-                let taken = state.take_tables(db, &space.counts);
+                let taken = state.take_tables(slot, db, &space.counts);
                 drop(space.cow.keep_taken(slot, taken));
             }
             return;
         }
         1..=2 => {
             let (a, b) = (keys.db, (keys.db + 1) % DBS);
-            Slot::all().for_each(|slot| space.lock(slot).swap_dbs(a, b, &space.counts));
+            Slot::all().for_each(|slot| space.lock(slot).swap_dbs(slot, a, b, &space.counts));
             return space.cow.swap_dbs(a, b);
         }
         _ => keys.lock_many([Slot::of(&key), Slot::of(&other)]),
