@@ -213,10 +213,50 @@ pub fn is_loopback(address: &str) -> bool {
     ip.is_ok_and(|ip| ip.is_loopback())
 }
 
+/// What all clients have and do together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub connected: usize,
+    pub blocked: usize,
+    /// Clients with subscriptions.
+    pub subscribers: usize,
+    /// Clients that watch keys, and these keys.
+    pub watching: usize,
+    pub watched: usize,
+    /// Keys for which clients wait.
+    pub waiting_keys: usize,
+    pub query_buffer_max: usize,
+    pub output_buffer_max: usize,
+    pub memory_bytes: usize,
+}
+
+impl Summary {
+    fn add(&mut self, client: &Client) {
+        self.connected += 1;
+        let d = client.description.lock();
+        self.blocked += usize::from(d.blocked);
+        self.subscribers += usize::from(d.channels + d.patterns + d.sharded > 0);
+        self.watching += usize::from(d.watched > 0);
+        self.watched += d.watched;
+        drop(d);
+        self.waiting_keys += client.waiter.lock().as_ref().map_or(0, |w| w.keys.len());
+        let (query, output) = (&client.query_buffer_len, &client.output_buffer_len);
+        self.query_buffer_max = query.load(Ordering::Relaxed).max(self.query_buffer_max);
+        self.output_buffer_max = output.load(Ordering::Relaxed).max(self.output_buffer_max);
+        self.memory_bytes += client.memory_bytes();
+    }
+}
+
+/// A look at each of so many clients costs next to nothing.
+const FEW: usize = 100;
+/// With more clients a summary may be so old.
+const SUMMARY_AGE_MAX: Duration = Duration::from_millis(100);
+
 /// All connected clients, in order of their IDs.
 #[derive(Debug, Default)]
 pub struct Clients {
     clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    summary: Mutex<Option<(Monotonic, Summary)>>,
     next_id: AtomicU64,
     count: AtomicUsize,
 }
@@ -250,8 +290,46 @@ impl Clients {
         self.clients.lock().get(&id).filter(|client| !client.is_killed()).cloned()
     }
 
+    /// Of all clients; a little old if there are many.
+    pub fn summary(&self, now: Monotonic) -> Summary {
+        let mut last = self.summary.lock();
+        if let Some((at, summary)) = &*last
+            && FEW < self.len()
+            && now.since(*at) < SUMMARY_AGE_MAX
+        {
+            return *summary;
+        }
+        let mut summary = Summary::default();
+        self.all().iter().for_each(|client| summary.add(client));
+        *last = Some((now, summary));
+        summary
+    }
+
     /// All but those that were killed: see [`Clients::get`].
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.clients.lock().values().filter(|client| !client.is_killed()).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_is_exact_for_few_clients_and_a_little_old_for_many() {
+        let clients = Clients::default();
+        let add = || clients.add("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned(), Monotonic::ZERO);
+        let at = |millis: u64| Monotonic::from_nanos(millis * 1_000_000);
+        let few: Vec<_> = (0..FEW).map(|_| add()).collect();
+        for (client, blocked) in few.iter().zip(1..4) {
+            client.description.lock().blocked = true;
+            client.description.lock().watched = 2;
+            let summary = clients.summary(at(5));
+            assert_eq!((summary.blocked, summary.watching, summary.watched), (blocked, blocked, 2 * blocked));
+            assert!(FEW * size_of::<Client>() <= summary.memory_bytes);
+        }
+        add().description.lock().blocked = true;
+        assert_eq!(clients.summary(at(6)).blocked, 3);
+        assert_eq!(clients.summary(at(105)).blocked, 4);
     }
 }

@@ -10,19 +10,7 @@ use crate::stats::{Counter, ThreadStats};
 pub(super) fn clients(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     ctx.session.describe();
-    let (mut blocked, mut pubsub, mut watching, mut watched, mut waiting_keys) = (0, 0, 0, 0, 0);
-    let (mut connected, mut input_max, mut output_max) = (0, 0, 0);
-    for client in server.clients.all() {
-        connected += 1;
-        let d = client.description.lock();
-        blocked += usize::from(d.blocked);
-        pubsub += usize::from(d.channels + d.patterns + d.sharded > 0);
-        watching += usize::from(d.watched > 0);
-        watched += d.watched;
-        waiting_keys += client.waiter.lock().as_ref().map_or(0, |w| w.keys.len());
-        input_max = client.query_buffer_len.load(Ordering::Relaxed).max(input_max);
-        output_max = client.output_buffer_len.load(Ordering::Relaxed).max(output_max);
-    }
+    let all = server.clients.summary(clock::monotonic());
     let (until, writes_only) = server.pause.state();
     let now = clock::monotonic();
     let paused_for = until.since(now).as_millis();
@@ -32,18 +20,18 @@ pub(super) fn clients(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         (_, false) => "all",
     };
     lines.fields(&[
-        ("connected_clients", &connected),
+        ("connected_clients", &all.connected),
         ("cluster_connections", &0),
         ("maxclients", &server.settings().maxclients),
-        ("client_recent_max_input_buffer", &input_max),
-        ("client_recent_max_output_buffer", &output_max),
-        ("blocked_clients", &blocked),
+        ("client_recent_max_input_buffer", &all.query_buffer_max),
+        ("client_recent_max_output_buffer", &all.output_buffer_max),
+        ("blocked_clients", &all.blocked),
         ("tracking_clients", &0),
-        ("pubsub_clients", &pubsub),
-        ("watching_clients", &watching),
-        ("clients_in_timeout_table", &blocked),
-        ("total_watched_keys", &watched),
-        ("total_blocking_keys", &waiting_keys),
+        ("pubsub_clients", &all.subscribers),
+        ("watching_clients", &all.watching),
+        ("clients_in_timeout_table", &all.blocked),
+        ("total_watched_keys", &all.watched),
+        ("total_blocking_keys", &all.waiting_keys),
         ("total_blocking_keys_on_nokey", &0),
         ("paused_reason", &if paused_for == 0 { "none" } else { "client_pause" }),
         ("paused_actions", &actions),
