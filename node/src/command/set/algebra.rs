@@ -119,6 +119,14 @@ fn result_of(operation: Operation, sets: &[Option<SetRef<'_>>], limits: SetLimit
         }
         return result;
     }
+    if operation == Operation::Union {
+        result.as_mut().reserve(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
+        // The result knows which members it has.
+        for member in sets.iter().flatten().flat_map(|set| set.iter()) {
+            result.insert(&member);
+        }
+        return result;
+    }
     combine(operation, sets, &mut |member| {
         result.insert(member);
         true

@@ -200,6 +200,13 @@ impl<'a> SetMut<'a> {
         }
     }
 
+    /// Makes room for so many members in a set that is empty and will have at least so many.
+    pub fn reserve(&mut self, len: usize) {
+        if self.limits.intset_len_max().max(self.limits.listpack_entries) < len {
+            self.table().reserve(len);
+        }
+    }
+
     /// Whether the member is new.
     pub fn insert(&mut self, member: &[u8]) -> bool {
         let limits = self.limits;
