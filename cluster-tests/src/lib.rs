@@ -3,6 +3,7 @@
 //! - [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
+//! - [`complexity`]: how what commands cost grows with the number of elements, next to Valkey.
 //! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
@@ -21,6 +22,7 @@ pub mod benchmark;
 pub mod chaos;
 pub mod cluster;
 pub mod compare;
+pub mod complexity;
 pub mod delay;
 pub mod disks;
 pub mod eviction_bench;
