@@ -117,7 +117,7 @@ impl Counts {
         self.slots[slot.index()].load(Ordering::Acquire) as usize
     }
 
-    /// What a database has. While others change it figures may be off by what they change, but never negative.
+    /// What a database has. While others change it, and without what is pending, it may even be negative.
     pub fn of(&self, db: DbIndex) -> Count {
         let mut sum = Count::default();
         for part in &self.parts {
@@ -126,12 +126,20 @@ impl Counts {
                 _ => part.others.lock().get(&db).copied().unwrap_or_default(),
             };
         }
-        sum.not_negative()
+        sum
     }
 
     /// The databases that have keys.
     pub fn all(&self) -> BTreeMap<DbIndex, Count> {
+        self.all_with(&Pending::default())
+    }
+
+    /// As if the pending changes were counted already.
+    pub fn all_with(&self, pending: &Pending) -> BTreeMap<DbIndex, Count> {
         let mut sums: BTreeMap<DbIndex, Count> = BTreeMap::new();
+        for (db, change) in pending.changes() {
+            *sums.entry(db).or_default() += change;
+        }
         for part in &self.parts {
             *sums.entry(0).or_default() += part.first();
             for (db, count) in part.others.lock().iter() {
@@ -201,11 +209,13 @@ impl Pending {
         self.others.drain(..).for_each(|(db, change)| counts.add(db, change));
     }
 
+    fn changes(&self) -> impl Iterator<Item = (DbIndex, Count)> {
+        std::iter::once((self.db, self.change)).chain(self.others.iter().copied())
+    }
+
     /// What is not in the counts yet.
     pub fn keys(&self, db: DbIndex) -> i64 {
-        let others = self.others.iter().filter(|(other, _)| *other == db).map(|(_, change)| change.keys);
-        let first = if self.db == db { self.change.keys } else { 0 };
-        first + others.sum::<i64>()
+        self.changes().filter(|(other, _)| *other == db).map(|(_, change)| change.keys).sum()
     }
 }
 

@@ -8,6 +8,7 @@
 //! [`Keys::propagate_as`] for each effect. An effect touches keys of one slot only.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use keyward_proto::resp::Args;
@@ -1088,6 +1089,11 @@ impl<'a> Keys<'a> {
         self.counted = true;
         let len = self.space.counts.of(db).keys + self.pending.keys(db);
         usize::try_from(len).unwrap_or(0)
+    }
+
+    /// What each database has, with what the running transaction has changed.
+    pub fn counts_of_all(&self) -> BTreeMap<DbIndex, Count> {
+        self.space.counts.all_with(&self.pending)
     }
 
     pub fn is_empty(&mut self, db: DbIndex) -> bool {

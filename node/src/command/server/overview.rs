@@ -27,7 +27,7 @@ impl Overview {
         let server = ctx.server;
         server.correct_memory();
         let used = server.memory.used();
-        let counts = server.keyspace.counts.all();
+        let counts = ctx.keys.counts_of_all();
         Overview {
             memory: process::memory(),
             used,

@@ -80,3 +80,30 @@ fn unwatch_forgets() {
         assert_eq!(node.run("EXEC"), "*0\r\n", "{forget}");
     }
 }
+
+/// Keys are counted when the transaction is over, but its own commands know them.
+#[test]
+fn a_transaction_counts_what_it_has_changed() {
+    check(&[
+        ("SET a 1", "+OK\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("SET b 1", QUEUED),
+        ("DBSIZE", QUEUED),
+        ("FLUSHALL", QUEUED),
+        ("DBSIZE", QUEUED),
+        ("RANDOMKEY", QUEUED),
+        ("SET c 1", QUEUED),
+        ("RANDOMKEY", QUEUED),
+        ("DBSIZE", QUEUED),
+        ("RENAME c d", QUEUED),
+        ("INFO keyspace", QUEUED),
+        (
+            "EXEC",
+            "*10\r\n+OK\r\n:2\r\n+OK\r\n:0\r\n$-1\r\n+OK\r\n$1\r\nc\r\n:1\r\n+OK\r\n\
+             $71\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0,keys_with_volatile_items=0\r\n\r\n",
+        ),
+        ("DBSIZE", ":1\r\n"),
+        ("KEYS *", "*1\r\n$1\r\nd\r\n"),
+        ("RANDOMKEY", "$1\r\nd\r\n"),
+    ]);
+}

@@ -158,7 +158,7 @@ pub(super) fn errorstats(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
 }
 
 pub(super) fn keyspace(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
-    for (db, count) in ctx.server.keyspace.counts.all() {
+    for (db, count) in ctx.keys.counts_of_all() {
         let (keys, expires) = (count.keys, count.expires);
         let value =
             format_args!("keys={keys},expires={expires},avg_ttl=0,keys_with_volatile_items=0").to_string();
