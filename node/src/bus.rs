@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +15,17 @@ use keyward_proto::ids::NodeId;
 use keyward_proto::rpc::PublishRequest;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use crate::server::Server;
 
-/// Messages that may wait for a peer; further ones are dropped.
+/// Messages that may wait in a queue, and their bytes; further ones are dropped.
 const QUEUE_MAX: usize = 4096;
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Messages on their way into a peer's stream.
+const STREAM_MAX: usize = 64;
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 /// A published message on its way to the peers.
@@ -31,16 +36,58 @@ pub struct Message {
     pub sharded: bool,
 }
 
+impl Message {
+    fn len_bytes(&self) -> usize {
+        self.channel.len() + self.payload.len()
+    }
+}
+
+/// A message in a queue: it counts there as long as this lives.
+#[derive(Debug)]
+struct Queued {
+    message: Message,
+    queue_bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.queue_bytes.fetch_sub(self.message.len_bytes(), Ordering::Relaxed);
+    }
+}
+
+/// The end of a queue at which messages are left; bounded in messages and in bytes.
+#[derive(Debug, Clone)]
+struct Queue {
+    sender: mpsc::Sender<Queued>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    fn new() -> (Queue, mpsc::Receiver<Queued>) {
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        (Queue { sender, bytes: Arc::default() }, receiver)
+    }
+
+    /// False: too much waits, and the message is dropped. One message may be longer than all may be together.
+    fn push(&self, message: Message) -> bool {
+        let len_bytes = message.len_bytes();
+        let before = self.bytes.fetch_add(len_bytes, Ordering::Relaxed);
+        let queued = Queued { message, queue_bytes: Arc::clone(&self.bytes) };
+        let fits = before == 0 || before + len_bytes <= QUEUE_BYTES_MAX;
+        fits && self.sender.try_send(queued).is_ok()
+    }
+}
+
 /// Where I/O threads leave messages.
 #[derive(Debug, Clone)]
-pub struct Bus(mpsc::Sender<Message>);
+pub struct Bus(Queue);
 
 impl Bus {
     /// Starts the task that distributes messages; call it on the control runtime.
     pub fn start(server: Arc<Server>) -> Bus {
-        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let (queue, receiver) = Queue::new();
         tokio::spawn(distribute(server, receiver));
-        Bus(sender)
+        Bus(queue)
     }
 
     /// Queues a message for all peers.
@@ -50,17 +97,18 @@ impl Bus {
             payload: Bytes::copy_from_slice(payload),
             sharded,
         };
-        if self.0.try_send(message).is_err() {
+        if !self.0.push(message) {
             tracing::debug!("a message for other nodes was dropped: too many wait");
         }
     }
 }
 
-async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Message>) {
+async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
     // Keyed by address too: a node that moved gets a new stream.
-    let mut peers: BTreeMap<(NodeId, String), mpsc::Sender<PublishRequest>> = BTreeMap::new();
+    let mut peers: BTreeMap<(NodeId, String), Queue> = BTreeMap::new();
     let mut version = 0;
-    while let Some(message) = messages.recv().await {
+    while let Some(queued) = messages.recv().await {
+        let message = &queued.message;
         let routing = server.routing();
         if routing.topology.version != version {
             version = routing.topology.version;
@@ -75,16 +123,11 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Message>) 
             }
             let address = format!("{}:{}", node.host, node.bus_port);
             let peer = peers.entry((node.id.clone(), address.clone())).or_insert_with(|| {
-                let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+                let (queue, receiver) = Queue::new();
                 tokio::spawn(send_to(address, receiver));
-                sender
+                queue
             });
-            let request = PublishRequest {
-                channel: message.channel.clone(),
-                payload: message.payload.clone(),
-                sharded: message.sharded,
-            };
-            if peer.try_send(request).is_err() {
+            if !peer.push(message.clone()) {
                 tracing::debug!(node = %node.id, "a message was dropped: the peer does not keep up");
             }
         }
@@ -92,14 +135,18 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Message>) 
 }
 
 /// Sends messages to one peer until nobody has any more for it.
-async fn send_to(address: String, mut messages: mpsc::Receiver<PublishRequest>) {
+async fn send_to(address: String, mut messages: mpsc::Receiver<Queued>) {
     while !messages.is_closed() {
-        let (sender, receiver) = mpsc::channel(64);
+        let (sender, receiver) = mpsc::channel::<Queued>(STREAM_MAX);
+        let requests = ReceiverStream::new(receiver).map(|queued| {
+            let Message { channel, payload, sharded } = queued.message.clone();
+            PublishRequest { channel, payload, sharded }
+        });
         let call = async {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;
             let channel = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(1)).connect().await;
             let mut client = NodeControlClient::new(channel.map_err(|e| e.to_string())?);
-            client.publish(ReceiverStream::new(receiver)).await.map(|_| ()).map_err(|e| e.to_string())
+            client.publish(requests).await.map(|_| ()).map_err(|e| e.to_string())
         };
         let forward = async {
             while let Some(message) = messages.recv().await {
@@ -117,5 +164,31 @@ async fn send_to(address: String, mut messages: mpsc::Receiver<PublishRequest>) 
             }
             () = forward => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_bounded_in_bytes_and_in_messages() {
+        let message = |len: usize| Message {
+            channel: Bytes::from_static(b"c"),
+            payload: Bytes::from(vec![b'x'; len]),
+            sharded: false,
+        };
+        let (queue, mut receiver) = Queue::new();
+        assert!(queue.push(message(QUEUE_BYTES_MAX + 1)), "the only one");
+        assert!(!queue.push(message(0)));
+        drop(receiver.try_recv().unwrap());
+        assert!((0..4).all(|_| queue.push(message(QUEUE_BYTES_MAX / 4 - 1))));
+        assert!(!queue.push(message(0)));
+        (0..4).for_each(|_| drop(receiver.try_recv().unwrap()));
+        assert!((0..QUEUE_MAX).all(|_| queue.push(message(0))));
+        assert!(!queue.push(message(0)));
+        assert_eq!(queue.bytes.load(Ordering::Relaxed), QUEUE_MAX);
+        drop(receiver);
+        assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
     }
 }
