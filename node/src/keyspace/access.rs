@@ -1,9 +1,10 @@
 //! When and how often a key was used: what an entry's access field means.
 //!
-//! As in Valkey the field has 24 bits. Without an LFU policy it is the time of the last access in seconds, modulo
-//! 2^24 (194 days). With one, the upper 16 bits are the time of the last decay in minutes, and the lower 8 a
+//! As in Valkey 24 bits say it. Without an LFU policy they are the time of the last access in seconds, modulo
+//! 2^24 (194 days). With one, the upper 16 are the time of the last decay in minutes, and the lower 8 a
 //! logarithmic counter: each access raises it with a probability that falls as it grows, each `lfu-decay-time`
-//! minutes lower it by one. After a change of policy the fields are read in the other way until keys are used again.
+//! minutes lower it by one. The highest bit of the field says which of the two it is, as the policy may change: then
+//! a time counts as a frequency of zero, and the last decay as the time of the last access.
 //!
 //! Pure: the time and the random number are arguments.
 
@@ -12,6 +13,9 @@ use keyward_proto::time::Monotonic;
 /// A new key starts with this, so that it is not evicted before it had a chance to be used.
 const NEW_KEY_COUNTER: u8 = 5;
 const SECONDS_MASK: u32 = 0xff_ffff;
+const MINUTES_MASK: u32 = 0xffff;
+/// Set in fields that are frequencies.
+const IS_FREQUENCY: u32 = 1 << 31;
 
 /// `lfu-log-factor` and `lfu-decay-time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,11 @@ impl AccessClock {
     pub fn new(now: Monotonic, lfu: Option<Lfu>) -> AccessClock {
         let seconds = now.as_nanos() / 1_000_000_000;
         let masked = |n: u64, mask: u32| u32::try_from(n & u64::from(mask)).unwrap_or(0);
-        AccessClock { seconds: masked(seconds, SECONDS_MASK), minutes: masked(seconds / 60, 0xffff), lfu }
+        AccessClock {
+            seconds: masked(seconds, SECONDS_MASK),
+            minutes: masked(seconds / 60, MINUTES_MASK),
+            lfu,
+        }
     }
 
     /// The field of a key used now, without an LFU policy: INFO shows it.
@@ -68,12 +76,16 @@ impl AccessClock {
         }
     }
 
-    /// Seconds since the last access. Only without an LFU policy.
+    /// Seconds since the last access.
     pub fn idle_seconds(&self, access: u32) -> u32 {
-        self.seconds.wrapping_sub(access) & SECONDS_MASK
+        if access & IS_FREQUENCY == 0 {
+            self.seconds.wrapping_sub(access) & SECONDS_MASK
+        } else {
+            minutes_between(access, self.minutes) * 60
+        }
     }
 
-    /// The counter, as it has fallen until now. Only with an LFU policy.
+    /// The counter, as it has fallen until now.
     pub fn frequency(&self, access: u32) -> u8 {
         decayed(access, self.minutes, self.lfu.map_or(0, |lfu| lfu.decay_minutes))
     }
@@ -87,14 +99,21 @@ impl AccessClock {
     /// The field of a key with this counter: RESTORE with FREQ, a key read from an RDB file.
     #[inline]
     pub fn from_frequency(&self, counter: u8) -> u32 {
-        self.minutes << 8 | u32::from(counter)
+        IS_FREQUENCY | self.minutes << 8 | u32::from(counter)
     }
 }
 
+/// From the last decay of a field that is a frequency.
+fn minutes_between(access: u32, now_minutes: u32) -> u32 {
+    now_minutes.wrapping_sub(access >> 8) & MINUTES_MASK
+}
+
 fn decayed(access: u32, now_minutes: u32, decay_minutes: u32) -> u8 {
+    if access & IS_FREQUENCY == 0 {
+        return 0;
+    }
     let counter = (access & 0xff) as u8;
-    let elapsed = now_minutes.wrapping_sub(access >> 8) & 0xffff;
-    let periods = elapsed.checked_div(decay_minutes).unwrap_or(0);
+    let periods = minutes_between(access, now_minutes).checked_div(decay_minutes).unwrap_or(0);
     counter.saturating_sub(u8::try_from(periods).unwrap_or(u8::MAX))
 }
 
@@ -122,6 +141,17 @@ mod tests {
         assert_eq!(now.idle_seconds(before), 5);
         assert_eq!(now.idle_seconds(now.from_idle_seconds(9)), 9);
         assert_eq!(now.idle_seconds(now.from_idle_seconds(u64::MAX)), SECONDS_MASK);
+    }
+
+    #[test]
+    fn a_field_keeps_its_meaning_when_the_policy_changes() {
+        for start in [0, 17, 255, 10_000, 0xff_fff0] {
+            let (recency, frequency) = (AccessClock::new(at(start), None), AccessClock::new(at(start), LFU));
+            let used = frequency.touched(recency.of_new_key(), 0);
+            assert_eq!((frequency.frequency(recency.of_new_key()), frequency.frequency(used)), (0, 1));
+            let later = AccessClock::new(at(start + 240), None);
+            assert!((180..=240).contains(&later.idle_seconds(frequency.of_new_key())), "after {start}");
+        }
     }
 
     #[test]
