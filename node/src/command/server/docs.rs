@@ -1,6 +1,6 @@
 //! COMMAND DOCS: what a command is for and which arguments it takes, from `docs.json`.
 //!
-//! Differs from Valkey: the summaries are our own; complexity and history are left out.
+//! Differs from Valkey: the summaries are our own, and the history of commands is left out.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -15,8 +15,12 @@ use crate::command::{CommandResult, Ctx, Outcome};
 #[derive(Debug, Deserialize)]
 struct Docs {
     summary: String,
+    complexity: Option<String>,
+    /// For servers among each other, not for clients.
     #[serde(default)]
+    system: bool,
     deprecated_since: Option<String>,
+    replaced_by: Option<String>,
     #[serde(default)]
     arguments: Vec<Argument>,
 }
@@ -75,13 +79,20 @@ fn command(out: &mut ReplyWriter<'_>, row: &Row) {
     text(out, "summary", docs.map(|d| &*d.summary));
     text(out, "since", Some(row.since));
     text(out, "group", Some(row.group));
-    if let Some(since) = docs.and_then(|d| d.deprecated_since.as_deref()) {
+    text(out, "complexity", docs.and_then(|d| d.complexity.as_deref()));
+    let deprecated_since = docs.and_then(|d| d.deprecated_since.as_deref());
+    let flag = match docs {
+        Some(docs) if docs.system => Some("syscmd"),
+        _ => deprecated_since.map(|_| "deprecated"),
+    };
+    if let Some(flag) = flag {
         out.bulk_str("doc_flags");
         out.set(1);
-        out.simple("deprecated");
-        text(out, "deprecated_since", Some(since));
-        fields += 1;
+        out.simple(flag);
     }
+    text(out, "deprecated_since", deprecated_since);
+    text(out, "replaced_by", docs.and_then(|d| d.replaced_by.as_deref()));
+    fields += usize::from(flag.is_some());
     if let Some(docs) = docs.filter(|d| !d.arguments.is_empty()) {
         out.bulk_str("arguments");
         arguments(out, &docs.arguments);
