@@ -20,6 +20,10 @@ def connect(cluster, protocol=2, **options):
     )
 
 
+def as_fields(flat):
+    return dict(zip(flat[::2], flat[1::2]))
+
+
 class Cluster(Applications, unittest.TestCase):
     def connect(self, protocol):
         return connect(servers.cluster(), protocol)
@@ -46,6 +50,45 @@ class Cluster(Applications, unittest.TestCase):
             servers.wait_until(lambda: replica.get("here") == "value", what="the value on the replica")
             with self.assertRaises(RedisError):
                 replica.set("here", "other")
+
+    def test_links_and_pongs_tell_who_talks_to_whom(self):
+        nodes = {f"{servers.HOST}:{servers.cluster().port + n}": self.node(n) for n in range(3)}
+        primary = self.r.get_primaries()[0].name
+        ids = {name: node.execute_command("CLUSTER MYID") for name, node in nodes.items()}
+        for name, node in nodes.items():
+            peers = [ids[other] for other in nodes if other != name] if name == primary else [ids[primary]]
+            links = node.execute_command("CLUSTER LINKS")
+            found = {(link["node"], link["direction"]) for link in map(as_fields, links)}
+            self.assertEqual(found, {(peer, direction) for peer in peers for direction in ("to", "from")})
+            now = node.time()[0] * 1000
+            for link in map(as_fields, links):
+                self.assertTrue(0 < link["create-time"] <= now + 1000, link)
+            for address, shown in node.cluster("NODES").items():
+                if "myself" in shown["flags"]:
+                    self.assertEqual((shown["last_ping_sent"], shown["last_pong_rcvd"]), ("0", "0"))
+                else:
+                    self.assertLess(now - 60_000, int(shown["last_pong_rcvd"]), address)
+
+    def test_offsets_and_the_backlog_are_counted_in_entries(self):
+        primary = self.r.get_primaries()[0].name
+        number = next(n for n in range(3) if primary.endswith(str(servers.cluster().port + n)))
+        node = self.node(number)
+
+        def settled():
+            info = node.info("replication")
+            held = [info[f"slave{n}"]["offset"] for n in range(info["connected_slaves"])]
+            return info if set(held) == {info["master_repl_offset"]} else None
+
+        info = servers.wait_until(settled, what="the replicas' offsets")
+        length = info["master_repl_offset"] + 1 - info["repl_backlog_first_byte_offset"]
+        self.assertEqual(info["repl_backlog_histlen"], length)
+        self.assertEqual(node.execute_command("ROLE")[1], info["master_repl_offset"])
+
+    def test_databases_are_not_exchanged(self):
+        primary = self.r.get_primaries()[0].port - servers.cluster().port
+        for words in (("SWAPDB", 0, 1), ("SWAPDB", "x", "y")):
+            with self.assertRaisesRegex(ResponseError, "^SWAPDB is not allowed in cluster mode$"):
+                self.node(primary).execute_command(*words)
 
     def test_keys_of_several_slots_in_one_command_are_refused(self):
         with self.assertRaisesRegex(ResponseError, "Keys in request don't hash to the same slot"):

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -23,6 +23,7 @@ use futures::stream::FuturesUnordered;
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use keyward_proto::topology::delta::{Delta, Key};
 use parking_lot::Mutex;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::clock;
 use crate::reach::Reach;
 use crate::replication::messages::{Event, Outcome, Urgency};
 use crate::replication::task::{Input, send};
@@ -76,6 +78,8 @@ pub struct Sentinels {
     /// Whose topology is followed.
     watched: Mutex<BTreeSet<usize>>,
     reach: Arc<Reach>,
+    /// When one of those last told anything, in nanoseconds as of [`Monotonic`]; zero: never.
+    heard_at: AtomicU64,
 }
 
 impl Sentinels {
@@ -89,7 +93,14 @@ impl Sentinels {
             latest: Mutex::default(),
             watched: Mutex::default(),
             reach: Arc::default(),
+            heard_at: AtomicU64::new(0),
         })
+    }
+
+    /// When the topology was last confirmed, by an update or by word that there is none.
+    pub(crate) fn heard_at(&self) -> Option<Monotonic> {
+        let nanos = self.heard_at.load(Ordering::Relaxed);
+        (nanos != 0).then(|| Monotonic::from_nanos(nanos))
     }
 
     fn current(&self) -> usize {
@@ -330,6 +341,7 @@ impl Sentinels {
                 tokio::time::timeout(WATCH_SILENCE_MAX, updates.message()).await.map_err(|_| None)?;
             let Some(update) = update.map_err(Some)? else { return Ok(()) };
             self.answered(at);
+            self.heard_at.store(clock::monotonic().as_nanos(), Ordering::Relaxed);
             base = self.receive(base.as_ref(), &update);
             let Some(topology) = &base else {
                 // The next stream begins with the whole topology.

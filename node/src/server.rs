@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::bus::Bus;
 use crate::clients::Clients;
+use crate::clock;
 use crate::config::{Config, Settings};
 use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
@@ -22,15 +23,11 @@ use crate::memory::UsedMemory;
 use crate::notify::Event;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaim;
-use crate::replication::{Replication, Shared};
+use crate::replication::{Replication, RoleStatus, Shared};
 use crate::routing::Routing;
 use crate::snapshot::Snapshots;
 use crate::snapshot::save::Saves;
 use crate::stats::{Rates, Stats};
-
-/// The versions whose behaviour clients may expect; `redis_version` is the last one of Redis that Valkey names.
-pub const REDIS_VERSION: &str = "7.2.4";
-pub const VALKEY_VERSION: &str = "9.1.2";
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -88,9 +85,13 @@ pub struct Server {
 pub struct Replica<'a> {
     pub node: &'a Node,
     pub in_sync: bool,
+    /// What of the log it holds.
+    pub held: u64,
+    /// Since it was last heard.
+    pub lag_seconds: u64,
 }
 
-/// CLIENT PAUSE: until when which commands wait.
+/// CLIENT PAUSE and DEBUG SLEEP: until when which commands wait.
 #[derive(Debug, Default)]
 pub struct Pause {
     /// Nanoseconds, as of [`Monotonic`]; zero: no pause.
@@ -307,7 +308,22 @@ impl Server {
     pub fn replicas<'a>(&self, routing: &'a Routing) -> Vec<Replica<'a>> {
         let Some(shard) = routing.my_shard() else { return Vec::new() };
         let others = routing.topology.members(&shard.id).filter(|n| Some(&n.id) != routing.me.as_ref());
-        others.map(|node| Replica { node, in_sync: shard.in_sync.contains(&node.id) }).collect()
+        let status = self.replication.get().map(|r| r.status());
+        let links = match status.as_ref().map(|s| &s.role) {
+            Some(RoleStatus::Primary { links, .. }) => links.as_slice(),
+            Some(RoleStatus::Replica { .. } | RoleStatus::None) | None => &[],
+        };
+        let now = clock::monotonic();
+        let replica = |node: &'a Node| {
+            let link = links.iter().find(|link| link.node == node.id);
+            Replica {
+                node,
+                in_sync: shard.in_sync.contains(&node.id),
+                held: link.map_or(0, |link| link.held.get()),
+                lag_seconds: link.map_or(0, |link| now.since(link.heard_at).as_secs()),
+            }
+        };
+        others.map(replica).collect()
     }
 
     /// Brings the figure of the memory in use up to date with the allocator's own.

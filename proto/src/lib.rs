@@ -23,6 +23,11 @@ pub mod slot;
 pub mod time;
 pub mod topology;
 
+/// The version whose behaviour clients may expect.
+pub const VALKEY_VERSION: &str = "9.1.2";
+/// The last version of Redis that Valkey names.
+pub const REDIS_VERSION: &str = "7.2.4";
+
 /// Generated from `proto/keyward.proto`.
 pub mod rpc {
     #![allow(

@@ -105,6 +105,8 @@ async fn replies_have_valkeys_shapes() {
     assert!(info.contains(&line), "{info}");
 
     let hello = client.ask("HELLO 3").await;
+    // The version that nodes tell, too.
+    assert!(hello.contains(&format!("version\r\n$5\r\n{}\r\n", keyward_proto::VALKEY_VERSION)), "{hello}");
     assert!(hello.starts_with("%6\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n"), "{hello}");
     assert!(client.ask("SENTINEL MASTER mymaster").await.starts_with("%20\r\n"));
     assert_eq!(client.ask("SUBSCRIBE a").await, ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");

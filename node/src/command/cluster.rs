@@ -1,20 +1,25 @@
 //! The Cluster API (<https://valkey.io/topics/cluster-spec/>), answered from the topology that the sentinels publish.
 //!
-//! Differs from Valkey: nodes do not gossip, so the link and failure fields are those of the topology (a replica
-//! outside its shard's in-sync set shows as `fail?`), an epoch is a shard's term, and slots and membership are
-//! changed through the sentinels only.
+//! Differs from Valkey: nodes do not gossip, so the failure fields are those of the topology (a replica outside its
+//! shard's in-sync set shows as `fail?`), an epoch is a shard's term, and slots and membership are changed through
+//! the sentinels only. Links are the streams of replication. Who has none to a node takes the sentinels' word for it:
+//! its pong is what they last said of the topology.
 
 use std::fmt::Write;
 
 use keyward_proto::ids::NodeId;
 use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, Shard};
 
 use super::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
+use crate::clock;
 use crate::config::Settings;
 use crate::keyspace::entry::Entry;
+use crate::replication::{LinkStatus, RoleStatus};
 use crate::routing::Routing;
+use crate::server::Server;
 
 fn require_cluster(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
     if ctx.server.settings().cluster_enabled {
@@ -159,8 +164,56 @@ fn write_shard_node(
     }
 }
 
+/// A stream of replication that is open.
+struct Link {
+    peer: NodeId,
+    opened_at: Monotonic,
+    heard_at: Monotonic,
+}
+
+fn links(server: &Server) -> Vec<Link> {
+    let Some(replication) = server.replication.get() else { return Vec::new() };
+    match &replication.status().role {
+        RoleStatus::Primary { links, .. } => {
+            let link =
+                |l: &LinkStatus| Link { peer: l.node.clone(), opened_at: l.opened_at, heard_at: l.heard_at };
+            links.iter().map(link).collect()
+        }
+        RoleStatus::Replica { primary, opened_at: Some(opened_at), silence, .. } => {
+            let heard_at = clock::monotonic() - *silence;
+            vec![Link { peer: primary.clone(), opened_at: *opened_at, heard_at }]
+        }
+        RoleStatus::Replica { .. } | RoleStatus::None => Vec::new(),
+    }
+}
+
+/// A moment on the wall clock, which is what clients are told.
+fn wall_millis(at: Monotonic) -> i64 {
+    let age = i64::try_from(clock::monotonic().since(at).as_millis()).unwrap_or(i64::MAX);
+    clock::unix_millis().0.saturating_sub(age)
+}
+
+/// When nodes were last heard, or heard of.
+struct Contacts {
+    links: Vec<Link>,
+    sentinels: Option<Monotonic>,
+}
+
+impl Contacts {
+    fn of(server: &Server) -> Contacts {
+        let sentinels = server.replication.get().and_then(|r| r.sentinels_heard_at());
+        Contacts { links: links(server), sentinels }
+    }
+
+    /// Zero: never.
+    fn pong_millis(&self, node: &NodeId) -> i64 {
+        let link = self.links.iter().find(|link| link.peer == *node);
+        link.map(|link| link.heard_at).or(self.sentinels).map_or(0, wall_millis)
+    }
+}
+
 /// One line of CLUSTER NODES.
-fn node_line(routing: &Routing, node: &Node) -> String {
+fn node_line(routing: &Routing, contacts: &Contacts, node: &Node) -> String {
     let mut line = String::new();
     let me = routing.me.as_ref() == Some(&node.id);
     let shard = routing.topology.shard_of(&node.id);
@@ -180,7 +233,8 @@ fn node_line(routing: &Routing, node: &Node) -> String {
         None => write(format_args!(" -")),
     }
     let epoch = shard.map_or(0, |s| s.term.get());
-    write(format_args!(" 0 0 {epoch} {}", if healthy { "connected" } else { "disconnected" }));
+    let pong = if me { 0 } else { contacts.pong_millis(&node.id) };
+    write(format_args!(" 0 {pong} {epoch} {}", if healthy { "connected" } else { "disconnected" }));
     if let Some(shard) = shard.filter(|_| primary) {
         for range in &shard.slots {
             if range.first == range.last {
@@ -197,7 +251,9 @@ fn node_line(routing: &Routing, node: &Node) -> String {
 pub(super) fn cluster_nodes(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let routing = ctx.server.routing();
-    let text: String = routing.topology.nodes.values().map(|n| node_line(&routing, n) + "\n").collect();
+    let contacts = Contacts::of(ctx.server);
+    let lines = routing.topology.nodes.values().map(|n| node_line(&routing, &contacts, n) + "\n");
+    let text: String = lines.collect();
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(Outcome::Reply)
 }
@@ -296,10 +352,29 @@ pub(super) fn cluster_getkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Co
     Ok(Outcome::Reply)
 }
 
-/// `CLUSTER LINKS`: replication streams are not gossip links, so there are none.
+/// `CLUSTER LINKS`: a stream carries messages both ways, so it is a link to the other node and one from it, next to each
+/// other as Valkey's are.
+///
+/// Differs from Valkey: a stream's buffers are those of gRPC and of the write log, and not counted here.
 pub(super) fn cluster_links(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
-    ctx.out.array(0);
+    let links = links(ctx.server);
+    ctx.out.array(2 * links.len());
+    for (link, direction) in links.iter().flat_map(|link| [(link, "to"), (link, "from")]) {
+        ctx.out.map(6);
+        ctx.out.bulk_str("direction");
+        ctx.out.bulk_str(direction);
+        ctx.out.bulk_str("node");
+        ctx.out.bulk_str(link.peer.as_str());
+        ctx.out.bulk_str("create-time");
+        ctx.out.integer(wall_millis(link.opened_at));
+        ctx.out.bulk_str("events");
+        ctx.out.bulk_str("r");
+        ctx.out.bulk_str("send-buffer-allocated");
+        ctx.out.integer(0);
+        ctx.out.bulk_str("send-buffer-used");
+        ctx.out.integer(0);
+    }
     Ok(Outcome::Reply)
 }
 
@@ -319,9 +394,10 @@ pub(super) fn cluster_replicas(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
         return Err(CommandError::err("The specified node is not a master"));
     };
     let replicas: Vec<&Node> = routing.topology.members(&shard.id).filter(|n| n.id != node.id).collect();
+    let contacts = Contacts::of(ctx.server);
     ctx.out.array(replicas.len());
     for replica in replicas {
-        ctx.out.bulk_str(&node_line(&routing, replica));
+        ctx.out.bulk_str(&node_line(&routing, &contacts, replica));
     }
     Ok(Outcome::Reply)
 }
@@ -420,7 +496,7 @@ const HELP: &[&str] = &[
     "KEYSLOT <key>",
     "    The hash slot of a key.",
     "LINKS",
-    "    Always empty: nodes do not gossip.",
+    "    This node's streams of replication.",
     "MYID",
     "    This node's ID.",
     "MYSHARDID",

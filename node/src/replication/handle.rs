@@ -9,6 +9,7 @@ use std::time::Duration;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use parking_lot::Mutex;
 use rand::Rng;
@@ -151,6 +152,11 @@ impl Replication {
     /// The newest topology; version 0 until the first is known.
     pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
         self.shown.topology.subscribe()
+    }
+
+    /// When a sentinel last confirmed the topology.
+    pub fn sentinels_heard_at(&self) -> Option<Monotonic> {
+        self.sentinels.heard_at()
     }
 
     /// As of the last tick (a tenth of a lease) or change of the topology.

@@ -40,6 +40,9 @@ pub struct LinkStatus {
     pub applied: LogIndex,
     pub in_sync: bool,
     pub full_sync: bool,
+    pub opened_at: Monotonic,
+    /// When the last message left that the replica has answered.
+    pub heard_at: Monotonic,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub enum RoleStatus {
     Replica {
         primary: NodeId,
         linked: bool,
+        /// When the stream was opened that is there.
+        opened_at: Option<Monotonic>,
         full_sync: bool,
         /// Slots and bytes of a running full sync that have arrived.
         full_sync_progress: Option<(usize, u64)>,
@@ -441,6 +446,7 @@ impl NodeCore {
             Role::Replica(replica) => RoleStatus::Replica {
                 primary: replica.primary().clone(),
                 linked: replica.is_linked(),
+                opened_at: replica.opened_at(),
                 full_sync: replica.in_full_sync(),
                 full_sync_progress: replica.full_sync_progress(),
                 silence: replica.silence(now),
@@ -509,6 +515,8 @@ fn link_statuses(primary: &Primary) -> Vec<LinkStatus> {
         applied: link.applied,
         in_sync: primary.progress.in_sync().contains(&link.node) && !primary.restarted.contains(&link.node),
         full_sync: link.phase != LinkPhase::Streaming,
+        opened_at: link.opened_at,
+        heard_at: primary.holder.acknowledged(&link.node).unwrap_or_default().max(link.opened_at),
     });
     links.collect()
 }

@@ -68,6 +68,8 @@ pub(crate) struct Replica {
     acked_at: Monotonic,
     /// This process of the primary has once answered at its address.
     linked: bool,
+    /// When the last stream was opened.
+    opened_at: Monotonic,
     /// The kernel at its address has refused the last connection since then.
     dead: bool,
     asking: Option<RequestId>,
@@ -93,6 +95,7 @@ impl Replica {
             contact: Contact::new(now),
             acked_at: Monotonic::ZERO,
             linked: false,
+            opened_at: now,
             dead: false,
             asking: None,
             ask_at: Monotonic::ZERO,
@@ -123,6 +126,11 @@ impl Replica {
     /// A stream is up.
     pub(crate) fn is_linked(&self) -> bool {
         matches!(self.uplink, Uplink::Streaming(_) | Uplink::CatchingUp { .. } | Uplink::FullSync(_))
+    }
+
+    /// When the stream was opened that is up.
+    pub(crate) fn opened_at(&self) -> Option<Monotonic> {
+        self.is_linked().then_some(self.opened_at)
     }
 
     pub(crate) fn in_full_sync(&self) -> bool {
@@ -188,6 +196,7 @@ impl Replica {
             return;
         }
         self.linked = true;
+        self.opened_at = now;
         self.dead = false;
         self.failed_attempts = 0;
         self.contact.heard(now);

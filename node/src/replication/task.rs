@@ -483,6 +483,7 @@ fn outline(role: &RoleStatus) -> RoleStatus {
         RoleStatus::Replica { primary, linked, full_sync, .. } => RoleStatus::Replica {
             primary,
             linked,
+            opened_at: None,
             full_sync,
             full_sync_progress: None,
             silence: std::time::Duration::ZERO,

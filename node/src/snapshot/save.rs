@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use keyward_proto::VALKEY_VERSION;
 use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::process;
 use crate::rdb::file::Writer;
-use crate::server::{Server, VALKEY_VERSION};
+use crate::server::Server;
 
 /// With `rdb-save-incremental-fsync`: bytes between two syncs, so that the last one has little left to do.
 const SYNC_BYTES: usize = 4 << 20;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use bytes::{Bytes, BytesMut};
+use keyward_proto::VALKEY_VERSION;
 use keyward_proto::ids::ShardId;
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{ReplyWriter, Version};
@@ -15,9 +16,6 @@ use super::subcommand::sentinel;
 use crate::events::Event;
 use keyward_proto::glob;
 
-/// Valkey's version that the API imitates, and the one that old clients look for.
-pub(super) const VALKEY_VERSION: &str = "9.1.0";
-pub(super) const REDIS_VERSION: &str = "7.2.4";
 /// Subscriptions of one client.
 const SUBSCRIPTIONS_MAX: usize = 1000;
 

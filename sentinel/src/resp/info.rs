@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
+use keyward_proto::{REDIS_VERSION, VALKEY_VERSION};
 
-use super::command::{REDIS_VERSION, VALKEY_VERSION, lower};
+use super::command::lower;
 use super::instances::View;
 use crate::events::sentinel_run_id;
 

@@ -4,12 +4,13 @@
 
 use std::sync::atomic::Ordering;
 
+use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter, Version};
 
 use super::client::checked_name;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
 use crate::gate::GateState;
-use crate::server::{Server, VALKEY_VERSION};
+use crate::server::Server;
 
 /// `AUTH [username] password`
 pub(in crate::command) fn auth(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {

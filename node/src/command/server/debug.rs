@@ -6,7 +6,11 @@ use std::time::Duration;
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::{parse_f64, parse_i64};
 
+use crate::clock;
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, help};
+
+/// Nobody could end it earlier.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
                            run it from a local connection, otherwise you need to set this option in the \
@@ -14,7 +18,10 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
 
 /// `DEBUG <SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
 ///
-/// Differs from Valkey: SLEEP stops the client's own connection, not the server.
+/// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
+///
+/// Differs from Valkey: nothing else is held up by SLEEP, so heartbeats go on and there is no failover; replication,
+/// timeouts of blocked clients and what is published meanwhile go on as well.
 pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let allowed = ctx.server.with_config(|config| config.allows_debug(&ctx.session.client.address));
     if !allowed {
@@ -25,7 +32,10 @@ pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
         (b"SLEEP", 3) => {
             let seconds = parse_f64(args.at(2)).filter(|s| 0.0 < *s).unwrap_or(0.0);
             let time = Duration::try_from_secs_f64(seconds)
-                .map_err(|_| CommandError::err("value is out of range"))?;
+                .map_err(|_| CommandError::err("value is out of range"))?
+                .min(SLEEP_MAX);
+            let now = clock::monotonic();
+            ctx.server.pause.extend(now, now + time, false);
             Ok(Outcome::Sleep(time, b"+OK\r\n"))
         }
         (b"SET-ACTIVE-EXPIRE", 3) => {
@@ -113,7 +123,7 @@ fn debug_help(ctx: &mut Ctx<'_, '_>) -> CommandResult {
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether expired keys are deleted before somebody accesses them.",
             "SLEEP <seconds>",
-            "    Let this connection wait. Decimals allowed.",
+            "    Let everybody wait. Decimals allowed.",
         ],
     )
 }

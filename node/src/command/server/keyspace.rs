@@ -65,6 +65,9 @@ fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
 
 /// `SWAPDB index1 index2`
 pub(in crate::command) fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    if ctx.server.settings().cluster_enabled {
+        return Err(CommandError::err("SWAPDB is not allowed in cluster mode"));
+    }
     let parse = |at: usize, text: &'static str| {
         let index = parse_i64(args.at(at)).and_then(|n| i32::try_from(n).ok());
         index.ok_or_else(|| CommandError::err(text))

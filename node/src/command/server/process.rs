@@ -1,5 +1,6 @@
 //! The process: TIME, ROLE, SHUTDOWN, LOLWUT.
 
+use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::clock;
@@ -7,7 +8,6 @@ use crate::command::{
     CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq, parse_f64_arg, parse_i64_arg,
 };
 use crate::gate::GateState;
-use crate::server::VALKEY_VERSION;
 use crate::shutdown::Options;
 
 /// `TIME`
@@ -37,7 +37,7 @@ pub(in crate::command) fn role(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comman
                 out.array(3);
                 out.bulk_str(&crate::routing::host(replica.node, &settings));
                 out.bulk_integer(replica.node.port.into());
-                out.bulk_integer(offset);
+                out.bulk_integer(i64::try_from(replica.held).unwrap_or(i64::MAX));
             }
         }
         GateState::Replica | GateState::NoPrimary | GateState::Loading => {

@@ -1,5 +1,6 @@
 //! The keyspace as a whole, CONFIG, COMMAND.
 
+use crate::execute::Stop;
 use crate::testing::{TestNode, check};
 
 #[test]
@@ -26,6 +27,19 @@ fn swapdb_exchanges_keys_and_expiries() {
     node.run("SWAPDB 0 1");
     assert_eq!(node.run("DBSIZE"), ":0\r\n");
     assert!(node.run("INFO keyspace").contains("db1:keys=1,expires=1,"));
+}
+
+#[test]
+fn debug_sleep_holds_up_everybody() {
+    let mut node = TestNode::with_arguments(&["--enable-debug-command", "yes"]);
+    let mut other = node.another_client();
+    assert_eq!(other.run("PING"), "+PONG\r\n");
+    node.run("DEBUG SLEEP 1000");
+    assert!(matches!(node.stop, Some(Stop::Sleep(time, b"+OK\r\n")) if time.as_secs() == 1000));
+    for request in ["PING", "GET a", "HELLO 3"] {
+        assert_eq!(other.run(request), "");
+        assert!(matches!(other.stop, Some(Stop::Paused(_))), "{request}");
+    }
 }
 
 #[test]

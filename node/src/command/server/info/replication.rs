@@ -1,7 +1,8 @@
 //! Sections Replication and Cluster.
 //!
-//! Offsets are log indexes: they count entries, not bytes. The replication ID stands for the history, so it changes
-//! with the term.
+//! Offsets are log indexes, and the length of the backlog is a number of them: entries, not bytes. Only what is set in
+//! bytes is shown in bytes, `repl_backlog_size` and what of it is in use, `repl_backlog_bytes`. The replication ID
+//! stands for the history, so it changes with the term.
 
 use keyward_proto::slot::SLOT_COUNT;
 
@@ -49,8 +50,8 @@ pub(super) fn replication(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         lines.field(
             &format!("slave{number}"),
             format_args!(
-                "ip={host},port={},state={state},offset={last},lag=0,type=main-channel",
-                replica.node.port
+                "ip={host},port={},state={state},offset={},lag={},type=main-channel",
+                replica.node.port, replica.held, replica.lag_seconds
             ),
         );
     }
@@ -74,7 +75,8 @@ pub(super) fn replication(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
         ("repl_backlog_active", &u8::from(!gate.is_alone())),
         ("repl_backlog_size", &settings.backlog_len_bytes),
         ("repl_backlog_first_byte_offset", &if gate.is_alone() { 0 } else { first }),
-        ("repl_backlog_histlen", &backlog_bytes),
+        ("repl_backlog_histlen", &if gate.is_alone() { 0 } else { (last + 1).saturating_sub(first) }),
+        ("repl_backlog_bytes", &backlog_bytes),
     ]);
 }
 

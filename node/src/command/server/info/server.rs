@@ -1,10 +1,11 @@
 //! Sections Server, TLS, CPU, and those that have no lines here.
 
+use keyward_proto::{REDIS_VERSION, VALKEY_VERSION};
+
 use super::Lines;
 use crate::clock;
 use crate::command::Ctx;
 use crate::process;
-use crate::server::{REDIS_VERSION, VALKEY_VERSION};
 
 pub(super) fn server(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
