@@ -8,6 +8,7 @@ usage: local/test.sh [PART ...]        all parts, if none is named
   checks    format and lints, warnings as errors
   rust      unit tests, the comparison with a real Valkey, failovers of real processes
   clients   real clients: redis-cli, redis-py, ioredis and node-redis, with the README's examples
+  suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
 USAGE
 }
 set -uo pipefail
@@ -17,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 build_limit=40m
 rust_limit=40m
 clients_limit=15m
+suites_limit=15m
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -77,7 +79,7 @@ check() {
 checks() {
   need shellcheck shellcheck
   check "format" cargo fmt --all --check
-  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh .ci/run
+  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 }
 
@@ -120,9 +122,12 @@ rust() {
     test --workspace --locked --lib keyspace::entry -- --test-threads=1
 }
 
-# A Python with redis-py, in a folder of its own. The version is fixed so that a new one does not break old tests.
+# Fixed so that a new one does not break old tests.
+export KEYWARD_REDIS_PY=8.1.0
+
+# A Python with redis-py, in a folder of its own.
 python_with_redis() {
-  local package=redis==8.1.0
+  local package=redis==$KEYWARD_REDIS_PY
   if ! .venv/bin/python -c "import redis, sys; sys.exit('redis==' + redis.__version__ != '$package')" 2>/dev/null; then
     rm -rf .venv
     need python3 python3 python3-venv
@@ -141,7 +146,6 @@ javascript_clients() {
 }
 
 clients() {
-  local p f s status
   need redis-cli redis-tools
   build
   step "real clients"
@@ -151,16 +155,33 @@ clients() {
   fi
   javascript_clients </dev/null || fail "the JavaScript clients cannot be installed"
   limited "$clients_limit" .venv/bin/python -u cluster-tests/clients/run.py
-  status=$?
+  count_python $? "the tests with real clients"
+}
+
+suites() {
+  need unshare util-linux
+  need ip iproute2
+  need python3 python3 python3-venv
+  # This sees to it that Python can make environments.
+  python_with_redis </dev/null || fail "redis-py cannot be installed"
+  build
+  step "tests of client libraries"
+  limited "$suites_limit" python3 -u cluster-tests/suites/run.py
+  count_python $? "the tests of client libraries"
+}
+
+# Adds up the last line of a test program in Python: "3 passed, 0 failed, 1 skipped".
+count_python() {
+  local p f s status=$1
   read -r p f s < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$output" | tail -n 1) ||
     p=0 f=0 s=0
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-  if ((status != 0 && f == 0)); then fail "the tests with real clients ended with $status"; fi
+  if ((status != 0 && f == 0)); then fail "$2 ended with $status"; fi
 }
 
 for part in "$@"; do
   case $part in
-    checks | rust | clients) ;;
+    checks | rust | clients | suites) ;;
     *)
       usage >&2
       exit 2
@@ -171,7 +192,7 @@ command -v cargo >/dev/null || {
   echo "test.sh: cargo is missing; install Rust from https://rustup.rs" >&2
   exit 1
 }
-if (($# == 0)); then set -- checks rust clients; fi
+if (($# == 0)); then set -- checks rust clients suites; fi
 for part in "$@"; do "$part"; done
 
 echo
