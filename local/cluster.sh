@@ -333,8 +333,9 @@ end() {
       echo "$name does not end within $stop_seconds seconds: killed"
       crash "$name"
     fi
-    rm -f "$data/$name.pid"
   done
+  # Also of those that had ended before.
+  for name in "$@"; do rm -f "$data/$name.pid"; done
 }
 
 all_ended() {
