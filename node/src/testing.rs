@@ -10,7 +10,10 @@ use bytes::BytesMut;
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::resp::Output;
 use keyward_proto::resp::reply::write_command;
-use keyward_proto::resp::{Args, Batch, RequestReader, Version, request::Limits};
+use keyward_proto::resp::{
+    Args, Batch, RequestReader, Version,
+    request::{Limits, split_words},
+};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
 
@@ -149,11 +152,7 @@ pub(crate) fn check_on(node: &mut TestNode, steps: &[(&str, &str)]) {
 
 /// Splits a line into its words as an inline request.
 fn words(line: &str) -> Vec<Vec<u8>> {
-    let buffer = format!("{line}\r\n");
-    let mut batch = Batch::default();
-    let limits = Limits::default();
-    RequestReader::default().parse(buffer.as_bytes(), &limits, 1, &mut batch).1.unwrap();
-    batch.args(buffer.as_bytes(), 0).iter().map(<[u8]>::to_vec).collect()
+    split_words(line.as_bytes()).unwrap()
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::notify::EventClasses;
 use crate::rdb::{Compression, VersionCheck};
 use crate::shutdown::Options;
 use crate::snapshot::rules::{self, SavePoint};
-use directives::{ALIASES, Change, DIRECTIVES, Directive, Effect};
+use directives::{ALIASES, Change, DIRECTIVES, Directive, Effect, Kind};
 use value::normalize;
 
 /// What is configured, and where it came from.
@@ -488,6 +488,12 @@ fn eviction_time_max(tenacity: u32) -> Option<Duration> {
         11..100 => Some((STEP * 10).mul_f64(1.15_f64.powi(i32::try_from(tenacity - 10).unwrap_or(0)))),
         _ => None,
     }
+}
+
+/// Whether the value of a directive may be any text: no other value can have bytes that are no UTF-8.
+pub fn is_text(name: &str) -> bool {
+    let text = |directive: &Directive| matches!(directive.kind, Kind::Text | Kind::FileName | Kind::Words);
+    find(&name.to_ascii_lowercase()).is_some_and(text)
 }
 
 fn find(name: &str) -> Option<&'static Directive> {

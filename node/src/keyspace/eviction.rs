@@ -344,7 +344,8 @@ mod tests {
         let entry = |access, expire_at| Entry::new(b"k", NewValue::Bytes(b""), expire_at, access);
         let score = |entry: &Entry, order| super::score(entry, order, &clock);
         assert!(score(&entry(90, None), Order::Lru) > score(&entry(95, None), Order::Lru));
-        assert!(score(&entry(10, None), Order::Lfu) > score(&entry(20, None), Order::Lfu));
+        let used = |often| entry(clock.from_frequency(often), None);
+        assert!(score(&used(10), Order::Lfu) > score(&used(20), Order::Lfu));
         assert!(score(&entry(0, Some(5)), Order::Ttl) > score(&entry(0, Some(6)), Order::Ttl));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once, an exact name as the client wrote it.
 pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -36,7 +36,12 @@ pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
         let before = "Unknown option or number of arguments for CONFIG SET - '";
         return Err(CommandError::quoting(before, name, "'"));
     }
-    if let Some(at) = (3..args.len()).step_by(2).find(|at| std::str::from_utf8(args.at(*at)).is_err()) {
+    // Differs from Valkey: text has to be UTF-8. Whatever else is not fails as what it is not, a number for example.
+    let refused = |at: &usize| {
+        std::str::from_utf8(args.at(*at)).is_err()
+            && config::is_text(&String::from_utf8_lossy(args.at(at - 1)))
+    };
+    if let Some(at) = (3..args.len()).step_by(2).find(refused) {
         let name = String::from_utf8_lossy(args.at(at - 1));
         return Err(CommandError::err(format!(
             "CONFIG SET failed (possibly related to argument '{name}') - the value is not valid UTF-8"
