@@ -11,6 +11,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,10 +50,10 @@ pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bo
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 2_700;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = rand::random_range(0..COUNT);
+    // From there on each once: a server that has been given a port may not listen on it yet.
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..COUNT)));
     for _ in 0..COUNT {
-        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         if is_free(port) && is_free(port + 10_000) {
             return port;
         }

@@ -101,7 +101,9 @@ fn a_save_under_load_is_of_one_moment() {
     }
     ended.store(true, Ordering::Relaxed);
     writers.into_iter().for_each(|w| w.join().unwrap());
-    // Nothing is written any more: what a SAVE contains is what is there.
+    // Nothing is written or expires any more: what a SAVE contains is what is there.
+    let lasting = (2 * PAIRS).to_string();
+    assert!(wait_until(DEADLINE, || call(&mut admin, &["DBSIZE"]) == lasting));
     assert_eq!(call(&mut admin, &["SAVE"]), "OK");
     assert!(call(&mut admin, &["INFO", "persistence"]).contains("rdb_changes_since_last_save:0"));
     if let Some(dir) = programs::valkey_or_skip("save under load") {

@@ -85,13 +85,19 @@ impl Directory {
         Ok(found)
     }
 
-    /// Bases that were not finished: this process writes none yet.
+    /// Bases and manifests that were not finished: this process writes none yet.
     ///
     /// # Errors
     /// The system's.
     pub fn unfinished(&self) -> io::Result<Vec<String>> {
-        let is_one = |name: &String| name.starts_with(UNFINISHED_BASE) && name.ends_with(".aof");
+        let manifest = self.unfinished_manifest();
+        let is_one =
+            |name: &String| *name == manifest || name.starts_with(UNFINISHED_BASE) && name.ends_with(".aof");
         Ok(self.names()?.into_iter().filter(is_one).collect())
+    }
+
+    fn unfinished_manifest(&self) -> String {
+        format!("{TEMPORARY}{}.manifest", self.prefix)
     }
 
     /// Where this process writes the next base.
@@ -182,7 +188,7 @@ impl Directory {
 
     /// Puts a manifest in the place of the one that is there.
     pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
-        let temporary = self.path.join(format!("{TEMPORARY}{}.manifest", self.prefix));
+        let temporary = self.path.join(self.unfinished_manifest());
         let mut file = File::create(&temporary)?;
         file.write_all(manifest.to_text().as_bytes())?;
         file.sync_all()?;
