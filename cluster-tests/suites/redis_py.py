@@ -19,7 +19,6 @@ SYNC = """client commands connection connection_pool pipeline pubsub lock encodi
 ASYNC = """client commands connection connection_pool pipeline pubsub lock encoding hash keyspace_notifications monitor
     retry scripting command_parser command_policies cwe_404 usage_counter""".split()
 CLUSTER = "cluster cluster_transaction pipeline pubsub keyspace_notifications command_policies cache".split()
-ASYNC_CLUSTER = "cluster cluster_transaction pubsub keyspace_notifications command_policies".split()
 
 
 def in_folder(names, folder):
@@ -35,7 +34,7 @@ def async_files():
 
 
 def cluster_files():
-    return in_folder(CLUSTER, "") + in_folder(ASYNC_CLUSTER, "test_asyncio/")
+    return in_folder(CLUSTER, "")
 
 
 def sentinel_files():

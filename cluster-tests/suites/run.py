@@ -29,7 +29,7 @@ BIN_DIR = pathlib.Path(os.environ.get("KEYWARD_BIN_DIR", REPOSITORY / "target" /
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute() / "suites"
 REDIS_PY = os.environ.get("KEYWARD_REDIS_PY", "8.1.0")
 NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-SUITE_SECONDS = 330
+SUITE_SECONDS = 600
 CLUSTER_PORTS = range(16379, 16385)
 NOT_FOR_CLUSTERS = ["-m", "not onlycluster"]
 
@@ -70,6 +70,7 @@ def rust_cluster(_servers, prepared, folder, list_file):
 
 # The longest first.
 SUITES = {
+    "redis-py-cluster": cluster,
     "redis-rs-cluster": rust_cluster,
     "redis-py-node-async": node_async,
     "redis-py-node": node,
