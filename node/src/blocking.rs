@@ -6,6 +6,7 @@
 //! Valkey. The waiter's state decides between being served and giving up (timeout, CLIENT UNBLOCK, disconnect):
 //! exactly one of them wins.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use keyward_proto::resp::request::OwnedArgs;
@@ -61,6 +62,14 @@ pub struct Served {
     pub needs_lease: bool,
     /// Of the gate, when the command was executed.
     pub generation: u64,
+}
+
+impl keyward_store::slots::Waiter for Waiter {}
+
+/// What waits in a slot is a [`Waiter`] of this program.
+pub fn downcast(waiter: Arc<dyn keyward_store::slots::Waiter>) -> Option<Arc<Waiter>> {
+    let any: Arc<dyn Any + Send + Sync> = waiter;
+    any.downcast().ok()
 }
 
 impl Waiter {

@@ -27,7 +27,7 @@ use parking_lot::lock_api::ArcMutexGuard;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocking::{Served, Waiter};
+use crate::blocking::{self, Served, Waiter};
 use crate::clock;
 use crate::command::cluster;
 use crate::command::table::{self, Row, Scope};
@@ -707,7 +707,10 @@ impl Executor {
         progress: &mut Progress,
     ) -> CommandResult {
         let fits = if row.has(table::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
-        let mut result = fits.and_then(|()| self.call(session, row, args, keys, out));
+        let mut result = match fits {
+            Ok(()) => self.call(session, row, args, keys, out),
+            Err(too_long) => Err(too_long.into()),
+        };
         if let Ok(Outcome::Block(block)) = &result {
             if session.in_exec {
                 let mut out = out.writer(session.version);
@@ -795,6 +798,9 @@ impl Executor {
         out: &mut Output,
     ) -> CommandResult {
         let version = session.version;
+        if keys.is_logging() {
+            keys.command = table::name_for_effects(row);
+        }
         let mut ctx =
             Ctx { keys, out: out.writer(version), session, server: &self.server, rng: &mut self.rng, row };
         let result = (row.handler)(&mut ctx, args);
@@ -953,7 +959,7 @@ impl Executor {
     fn serve_waiters<'k>(&mut self, key: &DbKey, keys: &mut Keys<'k>, progress: &mut Progress) {
         let slot = Slot::of(&key.1);
         let waiters = keys.with_slot(slot, |state| state.waiters(key));
-        for waiter in waiters {
+        for waiter in waiters.into_iter().filter_map(blocking::downcast) {
             let still_waiting = waiter.try_serve(|| self.serve(&waiter, key, keys, progress));
             if !still_waiting {
                 for key in &waiter.keys {
@@ -1335,7 +1341,7 @@ fn register_waiter(session: &Session, row: &'static Row, args: Args<'_>, block: 
     let wake = Arc::clone(&client.wake);
     let waiter = Arc::new(Waiter::new(client.id, row, args.to_owned(), session.version, db_keys, wake));
     for key in &waiter.keys {
-        keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), Arc::clone(&waiter)));
+        keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), waiter.clone()));
     }
     *client.waiter.lock() = Some(waiter);
 }

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
 
 use bytes::Bytes;
 use keyward_proto::resp::{Batch, Output};
@@ -23,6 +24,19 @@ use crate::execute::Executor;
 use crate::gate::GateState;
 use crate::server::Server;
 use crate::stats::ThreadStats;
+
+/// Wakes the task of a thread that looks after held replies.
+struct GateChanged(Notify);
+
+impl Wake for GateChanged {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
+}
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 << 10;
@@ -212,12 +226,12 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
     });
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let gate_changed = Arc::new(Notify::new());
-        thread.server.shared.gate.subscribe(Arc::clone(&gate_changed));
+        let gate_changed = Arc::new(GateChanged(Notify::new()));
+        thread.server.shared.gate.subscribe(Waker::from(Arc::clone(&gate_changed)));
         let waker = Rc::clone(&thread);
         tokio::task::spawn_local(async move {
             loop {
-                gate_changed.notified().await;
+                gate_changed.0.notified().await;
                 waker.wake_holders();
             }
         });

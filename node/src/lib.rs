@@ -34,19 +34,14 @@ pub mod cron;
 pub mod directory_lock;
 pub mod engine;
 pub mod execute;
-pub mod gate;
 pub mod io;
-pub mod keyspace;
 pub mod loading;
-pub mod log;
 pub mod logging;
 pub mod lookahead;
 pub mod member;
 pub mod memory;
-pub mod notify;
 pub mod process;
 pub mod pubsub;
-pub mod rdb;
 pub mod rdb_load;
 pub mod reach;
 pub mod reclaim;
@@ -62,3 +57,12 @@ pub mod stats;
 pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use keyward_replication::gate;
+pub use keyward_store::{self as keyspace, events as notify, rdb};
+
+pub mod log {
+    pub use keyward_proto::entry::*;
+    pub use keyward_replication::log::*;
+    pub use keyward_store::effects::*;
+}

@@ -19,6 +19,7 @@ use keyward_proto::time::{Monotonic, UnixMillis};
 
 use crate::config::Config;
 use crate::execute::{Executor, Stop};
+use crate::gate::{GateState, GateView};
 use crate::log::{effects, frames};
 use crate::server::Server;
 use crate::session::Session;
@@ -42,9 +43,18 @@ impl TestNode {
     pub(crate) fn replicated() -> TestNode {
         let node = TestNode::with_arguments(&["--sentinels", "localhost:1"]);
         let gate = &node.executor.server().shared.gate;
-        gate.open(Term::new(1), LogIndex::ZERO);
-        gate.set_lease_until(Monotonic::from_nanos(u64::MAX));
-        gate.set_writable(true);
+        let view = GateView {
+            state: GateState::Primary,
+            term: Term::new(1),
+            commit: LogIndex::ZERO,
+            lease_until: Monotonic::from_nanos(u64::MAX),
+            writable: true,
+            generation: gate.generation(),
+            ended_commit: LogIndex::ZERO,
+            auto_commit: false,
+            sending_term: Term::new(1),
+        };
+        gate.publish(&view, Monotonic::ZERO);
         node
     }
 

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rpc;
-
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -123,17 +121,5 @@ impl Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.term, self.index)
-    }
-}
-
-impl From<rpc::Position> for Position {
-    fn from(p: rpc::Position) -> Self {
-        Position::new(p.term, p.index)
-    }
-}
-
-impl From<Position> for rpc::Position {
-    fn from(p: Position) -> Self {
-        rpc::Position { term: p.term.get(), index: p.index.get() }
     }
 }

@@ -4,21 +4,25 @@
 //! - [`glob`]: patterns of channel and key names
 //! - [`conf_kind`]: what a file is that was given as a configuration and is none
 //! - [`ids`]: identifiers and log positions
+//! - [`entry`]: an entry of the write log, as nodes send and keep it
 //! - [`time`]: the two kinds of time
 //! - [`mutation`]: deliberate bugs for the simulation, never in a release build
 //! - [`peer`]: what is said when another process is not reached
 //! - [`topology`]: who serves a slot, at which version
 //! - [`resp`]: the request reader and the reply writer of the Redis protocol
-//! - [`rpc`]: generated gRPC messages, clients and servers
+//! - `rpc`: generated gRPC messages, clients and servers (feature `rpc`)
 //!
 //! Architecture invariant: nothing in here reads a clock, opens a socket or spawns a task.
 
 pub mod conf_kind;
+pub mod entry;
 pub mod glob;
 pub mod ids;
 pub mod mutation;
 pub mod peer;
 pub mod resp;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod slot;
 pub mod time;
 pub mod topology;
@@ -27,15 +31,3 @@ pub mod topology;
 pub const VALKEY_VERSION: &str = "9.1.2";
 /// The last version of Redis that Valkey names.
 pub const REDIS_VERSION: &str = "7.2.4";
-
-/// Generated from `proto/keyward.proto`.
-pub mod rpc {
-    #![allow(
-        missing_debug_implementations,
-        unreachable_pub,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        reason = "generated code"
-    )]
-    tonic::include_proto!("keyward.v1");
-}

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use keyward_store::effects::{ENTRY_BYTES_MAX, TooLong};
+use keyward_store::keys::WrongType;
+
 /// A command's error reply: see [`CommandError::to_bytes`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandError {
@@ -108,3 +111,18 @@ impl fmt::Display for CommandError {
 }
 
 impl std::error::Error for CommandError {}
+
+impl From<WrongType> for CommandError {
+    fn from(WrongType: WrongType) -> Self {
+        CommandError::WrongType
+    }
+}
+
+impl From<TooLong> for CommandError {
+    fn from(TooLong: TooLong) -> Self {
+        let mebibytes = ENTRY_BYTES_MAX >> 20;
+        CommandError::err(format!(
+            "a command or transaction may not change more than {mebibytes} megabytes at once"
+        ))
+    }
+}

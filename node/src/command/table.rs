@@ -271,11 +271,11 @@ pub fn reachable() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(move |row| renames.is_none_or(|renames| renames.name_of(row.name).is_some()))
 }
 
-/// The name of a request's command in its row, if clients use another.
+/// The name that the effects of a command have, if clients may use another.
 #[inline]
-pub fn name_behind(name: &[u8]) -> Option<&'static str> {
+pub fn name_for_effects(row: &Row) -> Option<&'static str> {
     RENAMES.get()?;
-    find(name).map(|row| row.name)
+    row.name.split('|').next()
 }
 
 /// A short name, in lower case and packed into a number, and its length. Exact because these names are all letters:

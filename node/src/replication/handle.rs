@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::link::{self, Deliver};
 use super::messages::{Event, HandoffError, Outcome};
 use super::node_core::{RoleStatus, Status};
-use super::shared::{Config, ConfigError, Engine, Shared};
+use super::shared::{Engine, Shared};
 use super::task::{Input, Parts, Shown, Task, send};
 use super::wire::ControlRequest;
+use super::{Config, ConfigError};
 use crate::sentinels::{Announce, Sentinels};
 
 /// Events that may wait for the task; a full queue stops the streams that fill it.

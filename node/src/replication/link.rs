@@ -25,7 +25,7 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::applier::Applier;
-use super::messages::{Ack, Append, Chunk, Closed, Event, Hello, LinkId, Start, UplinkId};
+use super::messages::{Closed, Event, Hello, LinkId, UplinkId};
 use super::sender::Outbox;
 use super::task::Input;
 use super::wire;
@@ -101,7 +101,7 @@ async fn read_link(
 ) {
     let first = requests.message().await.ok().flatten().and_then(|m| m.message);
     let Some(follow_request::Message::Hello(hello)) = first else { return };
-    let hello = match Hello::try_from(hello) {
+    let hello = match wire::parse_hello(hello) {
         Ok(hello) => hello,
         Err(error) => {
             tracing::warn!(%error, "refused a replica");
@@ -124,7 +124,7 @@ async fn read_link(
         };
         let Some(follow_request::Message::Ack(ack)) = message else { break };
         if closed.upgrade().is_none()
-            || inputs.send(Input::Core(Event::AckReceived(link, Ack::from(ack)))).await.is_err()
+            || inputs.send(Input::Core(Event::AckReceived(link, wire::parse_ack(ack)))).await.is_err()
         {
             return;
         }
@@ -264,11 +264,15 @@ async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier)
             }
         };
         let event = match message {
-            Some(follow_response::Message::Start(start)) => Event::StartReceived(id, Start::from(start)),
-            Some(follow_response::Message::Append(append)) => Event::AppendReceived(id, Append::from(append)),
+            Some(follow_response::Message::Start(start)) => {
+                Event::StartReceived(id, wire::parse_start(start))
+            }
+            Some(follow_response::Message::Append(append)) => {
+                Event::AppendReceived(id, wire::parse_append(append))
+            }
             Some(follow_response::Message::Snapshot(chunk)) => {
                 applier.room().await;
-                match Chunk::try_from(chunk) {
+                match wire::parse_chunk(chunk) {
                     Ok(chunk) => Event::ChunkReceived(id, chunk),
                     Err(error) => {
                         tracing::warn!(%error, "the full sync ends");

@@ -16,34 +16,21 @@
 //! or indexes.
 
 mod applier;
-mod contact;
-pub mod full_sync;
 #[cfg(test)]
 mod grpc_tests;
 mod handle;
-mod handoff;
-mod lease;
 mod link;
-mod local;
-mod membership;
-pub mod messages;
-pub mod node_core;
-mod primary;
-mod progress;
-pub mod received;
-mod replica;
 mod sender;
 mod shared;
-pub mod stream;
 pub(crate) mod task;
-mod wakefulness;
 pub(crate) mod wire;
 
+pub use full_sync::{SlotSnapshot, SnapshotEnded};
 pub use handle::{Demand, Options, Replication};
+pub use keyward_replication::core::{Config, ConfigError, ReplicationAck};
+pub use keyward_replication::core::{full_sync, messages, node_core, received, stream};
 pub use link::Deliver;
 pub use messages::{HandoffError, SnapshotPart};
 pub use node_core::{LinkStatus, RoleStatus, Status};
 pub use received::SlotSet;
-pub use shared::{
-    Config, ConfigError, Engine, LargeSlots, LogHistory, ReplicationAck, Shared, SlotSnapshot, SnapshotEnded,
-};
+pub use shared::{Engine, LargeSlots, LogHistory, Shared};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position, Term};
+use keyward_proto::rpc::FollowResponse;
 use keyward_proto::rpc::follow_response::Message;
-use keyward_proto::rpc::{FollowResponse, StreamStart};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use tokio::sync::{Notify, mpsc};
@@ -17,9 +17,10 @@ use tonic::Status;
 use super::full_sync::{SlotReader, SnapshotSender};
 use super::messages::{LinkId, SnapshotPart, Start, SyncKind};
 use super::received::Resume;
-use super::shared::{Engine, LargeSlots, LogHistory, Shared, SlotSnapshot, SnapshotEnded};
+use super::shared::{Engine, LargeSlots, LogHistory, Shared};
 use super::stream::LogStream;
 use super::wire;
+use super::{SlotSnapshot, SnapshotEnded};
 use crate::clock;
 use crate::log::Slice;
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(
         log.pin(link.0, resume.as_ref().map_or(begin.index, |r| r.from.index));
         begin
     };
-    if out.send(Ok(wire::response(Message::Start(StreamStart::from(start))))).await.is_err() {
+    if out.send(Ok(wire::response(Message::Start(wire::encode_start(start))))).await.is_err() {
         return;
     }
     let after = match start.sync {
@@ -141,7 +142,7 @@ async fn send_history(
             }
         };
         if let Some(append) = append {
-            out.send(Ok(wire::response(Message::Append(append.into())))).await.ok()?;
+            out.send(Ok(wire::response(Message::Append(wire::encode_append(append))))).await.ok()?;
         }
     }
     Some(stream)
@@ -171,7 +172,7 @@ async fn send_snapshot(
             Ok(None) => return Some(snapshot),
             // A replica that takes nothing for so long must not hold up whoever shares the snapshot.
             Ok(Some(chunk)) => {
-                let message = Ok(wire::response(Message::Snapshot(chunk.into())));
+                let message = Ok(wire::response(Message::Snapshot(wire::encode_chunk(chunk))));
                 tokio::time::timeout(PATIENCE, out.send(message)).await.ok()?.ok()?;
             }
             Err(error) => {
@@ -221,7 +222,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
         };
         match next {
             Ok(Some(append)) => {
-                if out.send(Ok(wire::response(Message::Append(append.into())))).await.is_err() {
+                if out.send(Ok(wire::response(Message::Append(wire::encode_append(append))))).await.is_err() {
                     return;
                 }
             }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Thread;
-use std::time::Duration;
 
-use bytes::Bytes;
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::slot::Slot;
 use parking_lot::{Mutex, RwLock};
@@ -13,95 +11,9 @@ use tokio::sync::Notify;
 
 use super::messages::SnapshotPart;
 use super::received::SlotSet;
+use super::{SlotSnapshot, SnapshotEnded};
 use crate::gate::Gate;
 use crate::log::{Slice, WriteLog};
-
-/// When an entry is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplicationAck {
-    /// When every member of the in-sync set holds it.
-    InSync,
-    /// At once, as in Valkey: a failover may lose acknowledged writes.
-    Async,
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("grace ({grace:?}) must be longer than lease ({lease:?})")]
-    GraceTooShort { lease: Duration, grace: Duration },
-    #[error("lease ({0:?}) must be between 20 ms and 60 s")]
-    LeaseOutOfRange(Duration),
-}
-
-/// Checked by [`Config::check`] before anything runs with it.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub lease: Duration,
-    pub grace: Duration,
-    pub replication_ack: ReplicationAck,
-    /// `None`: half of the shard's nodes, rounded up.
-    pub min_in_sync: Option<usize>,
-    /// A refused connection proves that the primary's process is dead.
-    pub fast_failover: bool,
-    /// How long a hand-off waits for its target.
-    pub handoff_timeout: Duration,
-    /// A replica whose disk has taken nothing for so long, though there is something to write, acknowledges nothing.
-    pub disk_patience: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            lease: Duration::from_millis(400),
-            grace: Duration::from_millis(500),
-            replication_ack: ReplicationAck::InSync,
-            min_in_sync: None,
-            fast_failover: true,
-            handoff_timeout: Duration::from_secs(5),
-            disk_patience: Duration::from_secs(1),
-        }
-    }
-}
-
-impl Config {
-    pub fn check(&self) -> Result<(), ConfigError> {
-        if self.grace <= self.lease {
-            return Err(ConfigError::GraceTooShort { lease: self.lease, grace: self.grace });
-        }
-        let range = Duration::from_millis(20)..=Duration::from_secs(60);
-        if !range.contains(&self.lease) {
-            return Err(ConfigError::LeaseOutOfRange(self.lease));
-        }
-        Ok(())
-    }
-
-    /// How often a primary speaks when it has nothing to say.
-    pub fn beacon_interval(&self) -> Duration {
-        self.lease / 10
-    }
-
-    /// The age of a member's acknowledgements at which its removal is proposed. Half of the lease leaves the other
-    /// half for the sentinels to commit it before the primary has to stop serving. A stall of this very process does
-    /// not count: see `wakefulness.rs`.
-    pub fn suspect_after(&self) -> Duration {
-        self.lease / 2
-    }
-}
-
-/// A slot as it was at one log index.
-#[derive(Debug, Clone, Default)]
-pub struct SlotSnapshot {
-    /// The log's last index at that moment.
-    pub index: LogIndex,
-    /// What rebuilds the slot; only the engine knows what is in it.
-    pub payload: Bytes,
-}
-
-/// The source of large slots has ended before its end: the stream ends, and the replica asks again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot of large slots has ended")]
-pub struct SnapshotEnded;
 
 /// Slots that are too large to be read at once, all of one moment.
 pub trait LargeSlots: Send {

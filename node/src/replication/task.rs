@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use super::Config;
 use super::applier::{Applier, Order};
 use super::link::{self, Uplink};
 use super::messages::{
@@ -22,7 +23,7 @@ use super::messages::{
 use super::node_core::{NodeCore, RoleStatus, Status};
 use super::received::Resume;
 use super::sender::{self, Outbox, Signals};
-use super::shared::{Config, Engine, Shared};
+use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
 use crate::gate::GateState;

@@ -17,89 +17,78 @@ use crate::log::TermStart;
 /// A peer's message makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
-pub struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 fn position(p: Option<rpc::Position>) -> Position {
     p.map_or(Position::ZERO, Position::from)
 }
 
-impl TryFrom<rpc::FollowHello> for Hello {
-    type Error = Malformed;
+pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Malformed> {
+    let terms: Vec<TermStart> = m
+        .terms
+        .iter()
+        .map(|t| TermStart { term: Term::new(t.term), first_index: LogIndex::new(t.first_index) })
+        .collect();
+    let ascending = terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index);
+    let last = position(m.last);
+    if !ascending || terms.last().is_some_and(|t| t.term != last.term || t.first_index > last.index) {
+        return Err(Malformed("list of terms"));
+    }
+    Ok(Hello {
+        node: NodeId::parse(&m.node_id).ok_or(Malformed("node ID"))?,
+        incarnation: Incarnation::new(m.incarnation),
+        shard: ShardId::parse(&m.shard_id).ok_or(Malformed("shard ID"))?,
+        term: Term::new(m.term),
+        last,
+        applied: LogIndex::new(m.applied_index),
+        terms,
+        needs_full_sync: m.needs_full_sync,
+        resume: match m.resume_from {
+            None => None,
+            from @ Some(_) => Some(Resume {
+                from: position(from),
+                done: SlotSet::from_bytes(&m.resume_slots).ok_or(Malformed("set of slots"))?,
+            }),
+        },
+    })
+}
 
-    fn try_from(m: rpc::FollowHello) -> Result<Self, Malformed> {
-        let terms: Vec<TermStart> = m
+pub(crate) fn encode_hello(h: Hello) -> rpc::FollowHello {
+    rpc::FollowHello {
+        node_id: h.node.to_string(),
+        incarnation: h.incarnation.get(),
+        shard_id: h.shard.to_string(),
+        term: h.term.get(),
+        last: Some(h.last.into()),
+        applied_index: h.applied.get(),
+        terms: h
             .terms
             .iter()
-            .map(|t| TermStart { term: Term::new(t.term), first_index: LogIndex::new(t.first_index) })
-            .collect();
-        let ascending =
-            terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index);
-        let last = position(m.last);
-        if !ascending || terms.last().is_some_and(|t| t.term != last.term || t.first_index > last.index) {
-            return Err(Malformed("list of terms"));
-        }
-        Ok(Hello {
-            node: NodeId::parse(&m.node_id).ok_or(Malformed("node ID"))?,
-            incarnation: Incarnation::new(m.incarnation),
-            shard: ShardId::parse(&m.shard_id).ok_or(Malformed("shard ID"))?,
-            term: Term::new(m.term),
-            last,
-            applied: LogIndex::new(m.applied_index),
-            terms,
-            needs_full_sync: m.needs_full_sync,
-            resume: match m.resume_from {
-                None => None,
-                from @ Some(_) => Some(Resume {
-                    from: position(from),
-                    done: SlotSet::from_bytes(&m.resume_slots).ok_or(Malformed("set of slots"))?,
-                }),
-            },
-        })
+            .map(|t| rpc::TermStart { term: t.term.get(), first_index: t.first_index.get() })
+            .collect(),
+        needs_full_sync: h.needs_full_sync,
+        resume_from: h.resume.as_ref().map(|r| r.from.into()),
+        resume_slots: h.resume.map_or_else(Bytes::new, |r| Bytes::copy_from_slice(r.done.as_bytes())),
     }
 }
 
-impl From<Hello> for rpc::FollowHello {
-    fn from(h: Hello) -> Self {
-        rpc::FollowHello {
-            node_id: h.node.to_string(),
-            incarnation: h.incarnation.get(),
-            shard_id: h.shard.to_string(),
-            term: h.term.get(),
-            last: Some(h.last.into()),
-            applied_index: h.applied.get(),
-            terms: h
-                .terms
-                .iter()
-                .map(|t| rpc::TermStart { term: t.term.get(), first_index: t.first_index.get() })
-                .collect(),
-            needs_full_sync: h.needs_full_sync,
-            resume_from: h.resume.as_ref().map(|r| r.from.into()),
-            resume_slots: h.resume.map_or_else(Bytes::new, |r| Bytes::copy_from_slice(r.done.as_bytes())),
-        }
+pub(crate) fn parse_ack(m: rpc::AppendAck) -> Ack {
+    Ack {
+        term: Term::new(m.term),
+        held: LogIndex::new(m.held_index),
+        sent_at: Monotonic::from_nanos(m.sent_at),
+        applied: LogIndex::new(m.applied_index),
+        consistent: m.consistent,
     }
 }
 
-impl From<rpc::AppendAck> for Ack {
-    fn from(m: rpc::AppendAck) -> Self {
-        Ack {
-            term: Term::new(m.term),
-            held: LogIndex::new(m.held_index),
-            sent_at: Monotonic::from_nanos(m.sent_at),
-            applied: LogIndex::new(m.applied_index),
-            consistent: m.consistent,
-        }
-    }
-}
-
-impl From<Ack> for rpc::AppendAck {
-    fn from(a: Ack) -> Self {
-        rpc::AppendAck {
-            term: a.term.get(),
-            held_index: a.held.get(),
-            sent_at: a.sent_at.as_nanos(),
-            applied_index: a.applied.get(),
-            consistent: a.consistent,
-        }
+pub(crate) fn encode_ack(a: Ack) -> rpc::AppendAck {
+    rpc::AppendAck {
+        term: a.term.get(),
+        held_index: a.held.get(),
+        sent_at: a.sent_at.as_nanos(),
+        applied_index: a.applied.get(),
+        consistent: a.consistent,
     }
 }
 
@@ -107,120 +96,106 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl From<Start> for rpc::StreamStart {
-    fn from(s: Start) -> Self {
-        let (from, full_sync, resumed) = match s.sync {
-            SyncKind::Partial(from) => (from, false, false),
-            SyncKind::Full => (Position::ZERO, true, false),
-            SyncKind::Resume(from) => (from, true, true),
-        };
-        rpc::StreamStart {
-            term: s.term.get(),
-            from: Some(from.into()),
-            full_sync,
-            resumed,
-            lease_nanos: nanos(s.lease),
-            grace_nanos: nanos(s.grace),
-        }
+pub(crate) fn encode_start(s: Start) -> rpc::StreamStart {
+    let (from, full_sync, resumed) = match s.sync {
+        SyncKind::Partial(from) => (from, false, false),
+        SyncKind::Full => (Position::ZERO, true, false),
+        SyncKind::Resume(from) => (from, true, true),
+    };
+    rpc::StreamStart {
+        term: s.term.get(),
+        from: Some(from.into()),
+        full_sync,
+        resumed,
+        lease_nanos: nanos(s.lease),
+        grace_nanos: nanos(s.grace),
     }
 }
 
-impl From<rpc::StreamStart> for Start {
-    fn from(m: rpc::StreamStart) -> Self {
-        Start {
-            term: Term::new(m.term),
-            sync: match (m.full_sync, m.resumed) {
-                (false, _) => SyncKind::Partial(position(m.from)),
-                (true, false) => SyncKind::Full,
-                (true, true) => SyncKind::Resume(position(m.from)),
-            },
-            lease: Duration::from_nanos(m.lease_nanos),
-            grace: Duration::from_nanos(m.grace_nanos),
-        }
+pub(crate) fn parse_start(m: rpc::StreamStart) -> Start {
+    Start {
+        term: Term::new(m.term),
+        sync: match (m.full_sync, m.resumed) {
+            (false, _) => SyncKind::Partial(position(m.from)),
+            (true, false) => SyncKind::Full,
+            (true, true) => SyncKind::Resume(position(m.from)),
+        },
+        lease: Duration::from_nanos(m.lease_nanos),
+        grace: Duration::from_nanos(m.grace_nanos),
     }
 }
 
-impl From<rpc::Append> for Append {
-    fn from(m: rpc::Append) -> Self {
-        Append {
-            term: Term::new(m.term),
-            previous: position(m.previous),
-            entries_term: Term::new(m.entries_term),
-            count: m.count,
-            entries: m.entries,
-            commit: LogIndex::new(m.commit_index),
-            sent_at: Monotonic::from_nanos(m.sent_at),
-            unheard: Duration::from_nanos(m.unheard_nanos),
-        }
+pub(crate) fn parse_append(m: rpc::Append) -> Append {
+    Append {
+        term: Term::new(m.term),
+        previous: position(m.previous),
+        entries_term: Term::new(m.entries_term),
+        count: m.count,
+        entries: m.entries,
+        commit: LogIndex::new(m.commit_index),
+        sent_at: Monotonic::from_nanos(m.sent_at),
+        unheard: Duration::from_nanos(m.unheard_nanos),
     }
 }
 
-impl From<Append> for rpc::Append {
-    fn from(a: Append) -> Self {
-        rpc::Append {
-            term: a.term.get(),
-            previous: Some(a.previous.into()),
-            entries_term: a.entries_term.get(),
-            count: a.count,
-            entries: a.entries,
-            commit_index: a.commit.get(),
-            sent_at: a.sent_at.as_nanos(),
-            unheard_nanos: nanos(a.unheard),
-        }
+pub(crate) fn encode_append(a: Append) -> rpc::Append {
+    rpc::Append {
+        term: a.term.get(),
+        previous: Some(a.previous.into()),
+        entries_term: a.entries_term.get(),
+        count: a.count,
+        entries: a.entries,
+        commit_index: a.commit.get(),
+        sent_at: a.sent_at.as_nanos(),
+        unheard_nanos: nanos(a.unheard),
     }
 }
 
-impl TryFrom<rpc::SnapshotChunk> for Chunk {
-    type Error = Malformed;
-
-    fn try_from(m: rpc::SnapshotChunk) -> Result<Self, Malformed> {
-        let part = |p: rpc::SnapshotPart| {
-            let slot = u16::try_from(p.slot).ok().and_then(Slot::new)?;
-            let index = LogIndex::new(p.index);
-            Some(SnapshotPart { slot, index, payload: p.payload, is_last: p.complete })
-        };
-        let parts: Option<Vec<SnapshotPart>> = m.parts.into_iter().map(part).collect();
-        let (from, end) = (position(m.from), LogIndex::new(m.consistent_index));
-        if m.last && end < from.index {
-            return Err(Malformed("end of a snapshot"));
-        }
-        Ok(Chunk {
-            term: Term::new(m.term),
-            sent_at: Monotonic::from_nanos(m.sent_at),
-            from,
-            parts: parts.ok_or(Malformed("slot"))?,
-            end: m.last.then_some(end),
-        })
+pub(crate) fn parse_chunk(m: rpc::SnapshotChunk) -> Result<Chunk, Malformed> {
+    let part = |p: rpc::SnapshotPart| {
+        let slot = u16::try_from(p.slot).ok().and_then(Slot::new)?;
+        let index = LogIndex::new(p.index);
+        Some(SnapshotPart { slot, index, payload: p.payload, is_last: p.complete })
+    };
+    let parts: Option<Vec<SnapshotPart>> = m.parts.into_iter().map(part).collect();
+    let (from, end) = (position(m.from), LogIndex::new(m.consistent_index));
+    if m.last && end < from.index {
+        return Err(Malformed("end of a snapshot"));
     }
+    Ok(Chunk {
+        term: Term::new(m.term),
+        sent_at: Monotonic::from_nanos(m.sent_at),
+        from,
+        parts: parts.ok_or(Malformed("slot"))?,
+        end: m.last.then_some(end),
+    })
 }
 
-impl From<Chunk> for rpc::SnapshotChunk {
-    fn from(c: Chunk) -> Self {
-        let slots_done = c.parts.last().map_or(0, |p| u32::from(p.slot.number()) + 1);
-        let part = |p: SnapshotPart| rpc::SnapshotPart {
-            slot: u32::from(p.slot.number()),
-            index: p.index.get(),
-            payload: p.payload,
-            complete: p.is_last,
-        };
-        rpc::SnapshotChunk {
-            term: c.term.get(),
-            sent_at: c.sent_at.as_nanos(),
-            parts: c.parts.into_iter().map(part).collect(),
-            slots_done,
-            last: c.end.is_some(),
-            from: Some(c.from.into()),
-            consistent_index: c.end.map_or(0, LogIndex::get),
-        }
+pub(crate) fn encode_chunk(c: Chunk) -> rpc::SnapshotChunk {
+    let slots_done = c.parts.last().map_or(0, |p| u32::from(p.slot.number()) + 1);
+    let part = |p: SnapshotPart| rpc::SnapshotPart {
+        slot: u32::from(p.slot.number()),
+        index: p.index.get(),
+        payload: p.payload,
+        complete: p.is_last,
+    };
+    rpc::SnapshotChunk {
+        term: c.term.get(),
+        sent_at: c.sent_at.as_nanos(),
+        parts: c.parts.into_iter().map(part).collect(),
+        slots_done,
+        last: c.end.is_some(),
+        from: Some(c.from.into()),
+        consistent_index: c.end.map_or(0, LogIndex::get),
     }
 }
 
 pub(crate) fn follow_hello(hello: Hello) -> rpc::FollowRequest {
-    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Hello(hello.into())) }
+    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Hello(encode_hello(hello))) }
 }
 
 pub(crate) fn follow_ack(ack: Ack) -> rpc::FollowRequest {
-    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Ack(ack.into())) }
+    rpc::FollowRequest { message: Some(rpc::follow_request::Message::Ack(encode_ack(ack))) }
 }
 
 pub(crate) fn response(message: rpc::follow_response::Message) -> rpc::FollowResponse {

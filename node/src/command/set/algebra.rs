@@ -173,7 +173,7 @@ fn read<'k, 'a>(
     keys: &'k Keys<'_>,
     names: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Option<SetRef<'k>>>, CommandError> {
-    names.map(|name| keys.set(name)).collect()
+    names.map(|name| Ok(keys.set(name)?)).collect()
 }
 
 /// Visits each member of the result once, as long as `visit` asks for more; whether it saw them all.

@@ -10,9 +10,9 @@ use rand::RngCore;
 use super::super::scan;
 use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_count, parse_signed_count};
 use super::members_removed;
-use crate::keyspace::keys::entry_too_long;
 use crate::keyspace::rebuild::PIECE_LEN_MAX;
 use crate::keyspace::types::SetMut;
+use crate::log::TooLong;
 
 /// `SPOP key [count]`
 pub(in crate::command) fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -74,7 +74,7 @@ fn pop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize) -> CommandResult {
 /// Checks that members of these lengths can be named in an effect.
 fn check_effect(room: Option<usize>, lens: impl Iterator<Item = usize>) -> Result<(), CommandError> {
     match room {
-        Some(room) if room < lens.map(|len| len + NAMED_OVERHEAD_BYTES).sum() => Err(entry_too_long()),
+        Some(room) if room < lens.map(|len| len + NAMED_OVERHEAD_BYTES).sum() => Err(TooLong.into()),
         Some(_) | None => Ok(()),
     }
 }

@@ -1,0 +1,329 @@
+//! A planned change of primary: hold commands, let the target get everything, give the role away.
+//!
+//! Invariants:
+//! - from the first attempt of the `Handoff` request until its outcome is *known*, this node executes nothing, reads
+//!   included: the target serves at once when the sentinels have committed it;
+//! - the target holds everything. All of it is committed, unless it is this node's own disk that lags: a member never
+//!   counts for more than it holds, so what that disk lacks is left to the target to commit;
+//! - it serves again only if no attempt can still take effect: the only attempt was refused, or the in-sync set, whose
+//!   version every attempt is compared with, has changed and the target is no electable member any more.
+
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::time::Monotonic;
+
+use super::local::Local;
+use super::membership::retry_after;
+use super::messages::{Action, HandoffError, HandoffToken, Outcome, Request, RequestId};
+use super::primary::{LinkPhase, Phase, Primary};
+use crate::log::WriteLog;
+
+/// Refusals that leave the outcome open after which the target is removed from the in-sync set, to settle it.
+const REFUSALS_MAX: u32 = 3;
+
+#[derive(Debug)]
+pub(crate) struct Handoff {
+    token: HandoffToken,
+    target: NodeId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// I/O threads may still be inside a command.
+    Quiescing { deadline: Monotonic },
+    /// The target does not hold everything, or something is not committed.
+    Draining { deadline: Monotonic },
+    /// The sentinels were asked.
+    Proposed { attempts: u32, refusals: u32, in_flight: Option<RequestId>, retry_at: Monotonic },
+}
+
+impl Handoff {
+    pub(crate) fn token(&self) -> HandoffToken {
+        self.token
+    }
+
+    pub(crate) fn target(&self) -> &NodeId {
+        &self.target
+    }
+
+    pub(crate) fn next_deadline(&self) -> Monotonic {
+        match self.stage {
+            Stage::Quiescing { deadline } | Stage::Draining { deadline } => deadline,
+            Stage::Proposed { retry_at, .. } => retry_at,
+        }
+    }
+}
+
+impl Primary {
+    pub(super) fn on_handoff_requested(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        token: HandoffToken,
+        target: Option<NodeId>,
+        out: &mut Vec<Action>,
+    ) {
+        let refusal = match &self.phase {
+            Phase::Recovering { .. } => Some(HandoffError::NotPrimary),
+            Phase::HandingOff(_) => Some(HandoffError::Busy),
+            Phase::Serving => None,
+        };
+        if let Some(error) = refusal {
+            out.push(Action::HandoffEnded(token, Err(error)));
+            return;
+        }
+        let Some(target) = self.handoff_target(now, local, target) else {
+            out.push(Action::HandoffEnded(token, Err(HandoffError::NoTarget)));
+            return;
+        };
+        let deadline = now + local.config.handoff_timeout;
+        self.phase = Phase::HandingOff(Handoff { token, target, stage: Stage::Quiescing { deadline } });
+        local.quiesce(out);
+    }
+
+    /// The wanted node, else the one that is furthest, then the one with the lowest priority number.
+    fn handoff_target(&self, now: Monotonic, local: &Local, wanted: Option<NodeId>) -> Option<NodeId> {
+        let fit = self.links.values().filter(|l| {
+            l.phase == LinkPhase::Streaming
+                && l.consistent
+                && self.progress.in_sync().contains(&l.node)
+                && !self.restarted.contains(&l.node)
+                && now < self.holder.until(&l.node)
+                && wanted.as_ref().is_none_or(|w| *w == l.node)
+        });
+        let priority = |id: &NodeId| local.topology.nodes.get(id).map_or(0, |n| n.replica_priority);
+        // Priority 0 is Valkey's "never", unless an operator names the node.
+        fit.filter(|l| wanted.is_some() || priority(&l.node) > 0)
+            .max_by(|a, b| {
+                let by_priority = priority(&b.node).cmp(&priority(&a.node));
+                a.held.cmp(&b.held).then(by_priority).then_with(|| b.node.cmp(&a.node))
+            })
+            .map(|l| l.node.clone())
+    }
+
+    pub(super) fn on_quiesced(&mut self) {
+        if let Phase::HandingOff(Handoff { stage, .. }) = &mut self.phase
+            && let Stage::Quiescing { deadline } = *stage
+        {
+            *stage = Stage::Draining { deadline };
+        }
+    }
+
+    pub(super) fn on_handoff_answered(
+        &mut self,
+        now: Monotonic,
+        id: RequestId,
+        outcome: &Outcome,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::HandingOff(Handoff { stage, .. }) = &mut self.phase else { return };
+        let Stage::Proposed { attempts, refusals, in_flight, retry_at } = stage else { return };
+        if *in_flight != Some(id) {
+            return;
+        }
+        *in_flight = None;
+        *retry_at = now + retry_after(*attempts);
+        match outcome {
+            Outcome::Refused(reason) if *attempts == 1 => {
+                let reason = reason.clone();
+                self.resume(Err(HandoffError::Refused(reason)), out);
+            }
+            Outcome::Refused(_) => *refusals += 1,
+            Outcome::Accepted | Outcome::Unknown => {}
+        }
+    }
+
+    /// The same term goes on.
+    fn resume(&mut self, result: Result<(), HandoffError>, out: &mut Vec<Action>) {
+        if let Phase::HandingOff(handoff) = std::mem::replace(&mut self.phase, Phase::Serving) {
+            out.push(Action::HandoffEnded(handoff.token, result));
+        }
+    }
+
+    pub(super) fn settle_handoff(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::HandingOff(handoff) = &self.phase else { return };
+        let target = handoff.target.clone();
+        let may_lead = self.progress.in_sync().contains(&target) && !self.restarted.contains(&target);
+        match &handoff.stage {
+            // Not before the I/O threads have answered: they may not find the gate open again in between.
+            Stage::Quiescing { .. } => {}
+            Stage::Draining { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
+            Stage::Draining { deadline } if *deadline <= now => self.resume(Err(HandoffError::Timeout), out),
+            Stage::Draining { deadline } => {
+                let last = log.last().index;
+                let waited = now.since(*deadline - local.config.handoff_timeout);
+                // Waited for as long as a replica would be.
+                let own_disk_lags = local.held(log) < last && local.config.suspect_after() <= waited;
+                let others_hold = self.progress.counted().all(|n| self.progress.held(n) == last);
+                let ready = self.progress.held(&target) == last
+                    && (self.progress.commit() == last || own_disk_lags && others_hold)
+                    && self.proposal.as_ref().is_none_or(|p| p.added().is_none());
+                if ready {
+                    self.ask_for_handoff(0, 0, now, local, log, out);
+                }
+            }
+            Stage::Proposed { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
+            Stage::Proposed { attempts, refusals, in_flight: None, retry_at } if *retry_at <= now => {
+                let (attempts, refusals) = (*attempts, *refusals);
+                self.ask_for_handoff(attempts, refusals, now, local, log, out);
+            }
+            Stage::Proposed { .. } => {}
+        }
+    }
+
+    fn ask_for_handoff(
+        &mut self,
+        attempts: u32,
+        refusals: u32,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        let (Phase::HandingOff(handoff), Some(shard)) = (&mut self.phase, local.shard.clone()) else {
+            return;
+        };
+        assert_eq!(
+            self.progress.held(&handoff.target),
+            log.last().index,
+            "a primary gives its role away only with everything"
+        );
+        assert!(log.last().term == self.term && self.term > Term::ZERO);
+        let id = local.request_id();
+        let retry_at = now + retry_after(attempts);
+        handoff.stage = Stage::Proposed { attempts: attempts + 1, refusals, in_flight: Some(id), retry_at };
+        let target = handoff.target.clone();
+        out.push(Action::Ask(
+            id,
+            Request::Handoff {
+                shard,
+                term: self.term,
+                version: self.in_sync_version,
+                target,
+                last: log.last(),
+            },
+        ));
+    }
+
+    /// A hand-off whose outcome stays open is settled by removing its target.
+    pub(super) fn handoff_gave_up_on(&self, node: &NodeId) -> bool {
+        match &self.phase {
+            Phase::HandingOff(Handoff { target, stage: Stage::Proposed { refusals, .. }, .. }) => {
+                *refusals >= REFUSALS_MAX && target == node
+            }
+            Phase::HandingOff(_) | Phase::Serving | Phase::Recovering { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use keyward_proto::ids::{Incarnation, LogIndex, Position, ShardId};
+    use keyward_proto::topology::{Node, Shard, Topology};
+
+    use super::super::config::Config;
+    use super::super::messages::{Ack, Hello, LinkId};
+    use super::*;
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic::from_nanos(ms * 1_000_000)
+    }
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_random([n; 20])
+    }
+
+    /// Nodes 1, the primary of term 1, and 2 are in sync.
+    fn topology() -> Topology {
+        let shard = ShardId::from_random([9; 20]);
+        let node = |n| Node {
+            id: id(n),
+            incarnation: Incarnation::new(1),
+            start_nonce: 0,
+            host: String::new(),
+            port: 0,
+            bus_port: 0,
+            hostname: String::new(),
+            zone: String::new(),
+            replica_priority: 100,
+            shard: Some(shard.clone()),
+            cluster_enabled: false,
+            program_version: String::new(),
+            registered_last: Position::ZERO,
+        };
+        let mut topology = Topology { version: 1, ..Topology::default() };
+        topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();
+        let shard = Shard {
+            id: shard,
+            slots: Vec::new(),
+            term: Term::new(1),
+            primary: Some(id(1)),
+            in_sync: [id(1), id(2)].into(),
+            restarted: Default::default(),
+            in_sync_version: 1,
+            previous_primary_gone: true,
+            handoff_position: Position::ZERO,
+        };
+        topology.shards.insert(shard.id.clone(), shard);
+        topology
+    }
+
+    /// It used to count for what its disk did not have, so that this was committed with the target alone.
+    #[test]
+    fn a_primary_whose_disk_lags_hands_over_without_counting_for_more_than_it_holds() {
+        let topology = topology();
+        let shard = topology.shards.values().next().unwrap().clone();
+        let mut local = Local::new(Config::default(), id(1), Incarnation::new(1), at(0));
+        local.topology = Arc::new(topology);
+        local.shard = Some(shard.id.clone());
+        local.term = shard.term;
+        let (mut log, mut out) = (WriteLog::new(1 << 20), Vec::new());
+        log.attach_disk();
+        let mut primary = Primary::start(at(0), &mut local, &mut log, &shard, &mut out);
+        local.keyspace.applied = log.last().index;
+        primary.settle(at(0), &mut local, &mut log, &mut out);
+        let hello = Hello {
+            node: id(2),
+            incarnation: Incarnation::new(1),
+            shard: shard.id.clone(),
+            term: shard.term,
+            last: Position::ZERO,
+            applied: LogIndex::ZERO,
+            terms: Vec::new(),
+            needs_full_sync: false,
+            resume: None,
+        };
+        primary.on_hello(at(0), &local, &log, LinkId(1), &hello, &mut out);
+        let last = log.append(shard.term, b"on no disk");
+        let acknowledge = |primary: &mut Primary, local: &Local, ms| {
+            let ack = Ack {
+                term: shard.term,
+                held: last,
+                sent_at: at(ms),
+                applied: LogIndex::ZERO,
+                consistent: true,
+            };
+            primary.on_ack(at(ms), local, &log, LinkId(1), &ack, &mut Vec::new());
+        };
+        acknowledge(&mut primary, &local, 10);
+        acknowledge(&mut primary, &local, 190);
+        primary.on_handoff_requested(at(190), &mut local, HandoffToken(1), None, &mut out);
+        primary.on_quiesced();
+        let asks = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Ask(_, Request::Handoff { .. })));
+        primary.settle(at(200), &mut local, &mut log, &mut out);
+        assert!(!asks(&out), "its disk is given some time");
+        let patience = local.config.suspect_after() + Duration::from_millis(1);
+        primary.settle(at(190) + patience, &mut local, &mut log, &mut out);
+        assert!(asks(&out));
+        assert_eq!(primary.progress.commit(), LogIndex::ZERO, "nothing is committed that its disk lacks");
+    }
+}

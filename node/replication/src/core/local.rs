@@ -1,0 +1,139 @@
+//! What a node knows whatever its role is: itself, the topology, its keyspace and its promises.
+
+use std::sync::Arc;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
+use keyward_proto::time::Monotonic;
+use keyward_proto::topology::{Shard, Topology};
+
+use super::config::Config;
+use super::lease::LeaseGiver;
+use super::messages::{Action, RequestId, UplinkId};
+use super::wakefulness::Wakefulness;
+use crate::log::WriteLog;
+
+/// Which part of the log the keyspace contains.
+#[derive(Debug)]
+pub(crate) struct Keyspace {
+    /// Up to here the applier has reported.
+    pub(crate) applied: LogIndex,
+    /// Up to here the applier was told to go, or commands have executed. Never truncated.
+    pub(crate) target: LogIndex,
+    /// Counts the clearings, so that a late report about an earlier content is recognized.
+    pub(crate) epoch: u64,
+    /// The content is not a prefix of any history: a full sync has begun and not ended.
+    pub(crate) needs_full_sync: bool,
+}
+
+impl Keyspace {
+    /// Entries up to `index` are to be applied.
+    pub(crate) fn apply_up_to(&mut self, index: LogIndex, out: &mut Vec<Action>) {
+        if index > self.target {
+            let after = std::mem::replace(&mut self.target, index);
+            out.push(Action::ApplyUpTo { after, index });
+        }
+    }
+
+    /// Commands executed and appended entries up to `index` themselves.
+    pub(crate) fn executed(&mut self, index: LogIndex) {
+        self.applied = self.applied.max(index);
+        self.target = self.target.max(index);
+    }
+
+    pub(crate) fn clear(&mut self, out: &mut Vec<Action>) {
+        self.epoch += 1;
+        self.applied = LogIndex::ZERO;
+        self.target = LogIndex::ZERO;
+        self.needs_full_sync = true;
+        out.push(Action::ClearKeyspace { epoch: self.epoch });
+    }
+}
+
+/// Owned by the node core, lent to its role.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) config: Config,
+    pub(crate) me: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) shard: Option<ShardId>,
+    /// The highest term of the shard that this node has heard of. Never falls while the shard is the same.
+    pub(crate) term: Term,
+    /// What this node knows to be committed. Never falls, except in a full sync.
+    pub(crate) commit: LogIndex,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) giver: LeaseGiver,
+    pub(crate) awake: Wakefulness,
+    /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
+    pub(crate) quiesces: u32,
+    next_request: u64,
+    next_uplink: u64,
+}
+
+impl Local {
+    pub(crate) fn new(config: Config, me: NodeId, incarnation: Incarnation, now: Monotonic) -> Self {
+        Local {
+            giver: LeaseGiver::new(config.grace, now),
+            awake: Wakefulness::new(config.lease / 4, now),
+            config,
+            me,
+            incarnation,
+            topology: Arc::new(Topology::default()),
+            shard: None,
+            term: Term::ZERO,
+            commit: LogIndex::ZERO,
+            keyspace: Keyspace {
+                applied: LogIndex::ZERO,
+                target: LogIndex::ZERO,
+                epoch: 0,
+                needs_full_sync: false,
+            },
+            quiesces: 0,
+            next_request: 1,
+            next_uplink: 1,
+        }
+    }
+
+    pub(crate) fn shard(&self) -> Option<&Shard> {
+        self.topology.shards.get(self.shard.as_ref()?)
+    }
+
+    /// The incarnation of a node as the sentinels know it.
+    pub(crate) fn incarnation_of(&self, node: &NodeId) -> Option<Incarnation> {
+        self.topology.nodes.get(node).map(|n| n.incarnation)
+    }
+
+    /// What this node itself holds of the log.
+    pub(crate) fn held(&self, log: &WriteLog) -> LogIndex {
+        if mutation::is_on(Mutation::AcknowledgeBeforeDurable) {
+            return log.last().index;
+        }
+        log.last().index.min(log.durable())
+    }
+
+    /// Nothing beyond this may be lost by a truncation.
+    pub(crate) fn untruncatable(&self) -> LogIndex {
+        self.keyspace.applied.max(self.keyspace.target).max(self.commit)
+    }
+
+    /// The position of an index that the log knows the term of.
+    pub(crate) fn position(log: &WriteLog, index: LogIndex) -> Option<Position> {
+        log.term_at(index).map(|term| Position { term, index })
+    }
+
+    pub(crate) fn quiesce(&mut self, out: &mut Vec<Action>) {
+        self.quiesces += 1;
+        out.push(Action::Quiesce);
+    }
+
+    pub(crate) fn request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    pub(crate) fn uplink_id(&mut self) -> UplinkId {
+        self.next_uplink += 1;
+        UplinkId(self.next_uplink)
+    }
+}

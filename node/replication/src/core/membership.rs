@@ -1,0 +1,254 @@
+//! How a primary keeps its in-sync set: removal of silent members, addition of replicas that have caught up.
+//!
+//! A change is a compare-and-set on the set's version, decided by the sentinels; one is under way at a time. An
+//! unanswered proposal may take effect at any later time, so it stands until its outcome is *known*: the topology has
+//! a later version of the set, or the process to be added is not the node's current one any more, or the only attempt
+//! ever made was refused. Until then the member to be removed and the node to be added both count.
+//!
+//! A joining node counts already before its addition is proposed: commit stands still at what it holds, for the short
+//! time until it holds everything committed. Only then is the proposal sent, so that no committed entry is missing
+//! in a node at the moment when it becomes electable.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::mutation::{self, Mutation};
+use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Shard;
+
+use super::config::ReplicationAck;
+use super::local::Local;
+use super::messages::{Action, LinkId, Outcome, Request, RequestId};
+use super::primary::{Link, LinkPhase, Phase, Primary};
+use crate::log::WriteLog;
+
+/// First pause before a request is repeated; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// After a refusal or a failed join nothing is proposed for so long.
+const COOL_DOWN: Duration = Duration::from_millis(100);
+
+/// When to repeat a request after so many attempts.
+pub(crate) fn retry_after(attempts: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << attempts.min(8)).min(RETRY_MAX)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Remove(BTreeSet<NodeId>),
+    Add(NodeId, Incarnation),
+}
+
+/// A change of the in-sync set whose outcome is not known.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    change: Change,
+    version: u64,
+    attempts: u32,
+    in_flight: Option<RequestId>,
+    retry_at: Monotonic,
+}
+
+impl Proposal {
+    fn new(change: Change, version: u64) -> Self {
+        Proposal { change, version, attempts: 0, in_flight: None, retry_at: Monotonic::ZERO }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn added(&self) -> Option<&NodeId> {
+        match &self.change {
+            Change::Add(node, _) => Some(node),
+            Change::Remove(_) => None,
+        }
+    }
+
+    pub(crate) fn retry_at(&self) -> Option<Monotonic> {
+        self.in_flight.is_none().then_some(self.retry_at)
+    }
+}
+
+/// A replica that counts because its addition is or will be proposed.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    node: NodeId,
+    incarnation: Incarnation,
+    link: LinkId,
+    since: Monotonic,
+}
+
+impl Joining {
+    pub(crate) fn node(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+impl Primary {
+    /// Drops a proposal whose outcome the topology tells.
+    pub(super) fn resolve_proposal(&mut self, local: &Local, shard: &Shard) {
+        let Some(proposal) = &self.proposal else { return };
+        let decided = proposal.version < shard.in_sync_version;
+        let obsolete = match &proposal.change {
+            Change::Add(node, incarnation) => local.incarnation_of(node) != Some(*incarnation),
+            Change::Remove(_) => false,
+        };
+        if decided || obsolete {
+            self.drop_proposal();
+        }
+    }
+
+    fn drop_proposal(&mut self) {
+        if let Some(Proposal { change: Change::Add(..), .. }) = self.proposal.take() {
+            self.stop_joining();
+        }
+    }
+
+    fn stop_joining(&mut self) {
+        assert!(
+            self.proposal.as_ref().is_none_or(|p| p.added().is_none()),
+            "an addition may yet take effect"
+        );
+        self.joining = None;
+        self.progress.set_joining(None);
+    }
+
+    /// The topology that came with the answer has been taken in before.
+    pub(super) fn on_proposal_answered(&mut self, now: Monotonic, id: RequestId, outcome: &Outcome) {
+        let Some(proposal) = self.proposal.as_mut().filter(|p| p.in_flight == Some(id)) else { return };
+        proposal.in_flight = None;
+        proposal.retry_at = now + retry_after(proposal.attempts);
+        match outcome {
+            Outcome::Refused(_) if proposal.attempts == 1 => {
+                self.drop_proposal();
+                self.propose_after = now + COOL_DOWN;
+            }
+            Outcome::Accepted | Outcome::Refused(_) | Outcome::Unknown => {}
+        }
+    }
+
+    pub(super) fn settle_membership(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        log: &WriteLog,
+        out: &mut Vec<Action>,
+    ) {
+        self.propose_removal(now, local);
+        self.settle_joining(now, local, log);
+        self.send_proposal(now, local, out);
+    }
+
+    fn propose_removal(&mut self, now: Monotonic, local: &Local) {
+        let replaceable = self.proposal.as_ref().is_none_or(|p| p.in_flight.is_none() && p.added().is_none());
+        if !replaceable {
+            return;
+        }
+        let suspects: BTreeSet<NodeId> =
+            self.progress.in_sync().iter().filter(|n| self.is_suspect(n, now, local)).cloned().collect();
+        match &self.proposal {
+            // Withdrawn: should an attempt take effect after all, the topology will tell.
+            Some(_) if suspects.is_empty() => self.proposal = None,
+            Some(Proposal { change: Change::Remove(nodes), .. }) if *nodes == suspects => {}
+            None if suspects.is_empty() || now < self.propose_after => {}
+            Some(_) | None => {
+                // A node that is only about to join gives way; its addition has not been proposed.
+                self.stop_joining();
+                self.proposal = Some(Proposal::new(Change::Remove(suspects), self.in_sync_version));
+            }
+        }
+    }
+
+    /// Whether commits and leases must not wait for this member any longer.
+    fn is_suspect(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
+        let Some(incarnation) = local.incarnation_of(node) else { return true };
+        if self.restarted.contains(node) || self.handoff_gave_up_on(node) {
+            return true;
+        }
+        let link = self.links.values().find(|l| l.node == *node && l.incarnation == incarnation);
+        match link.map(|l| (l.phase, l.opened_at)) {
+            Some((LinkPhase::Waiting | LinkPhase::FullSync, _)) => true,
+            Some((LinkPhase::Streaming, opened_at)) => {
+                let heard = self.holder.acknowledged(node).unwrap_or_default().max(opened_at);
+                local.config.suspect_after() <= local.awake.silence(heard, now)
+            }
+            None if self.broken.contains(node) => true,
+            // It has to learn of this term and to connect first.
+            None => local.config.lease <= local.awake.silence(self.started_at, now),
+        }
+    }
+
+    fn settle_joining(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {
+        if self.proposal.is_some() {
+            return;
+        }
+        let Some(joining) = &self.joining else {
+            self.begin_joining(now, local);
+            return;
+        };
+        let link = self.links.get(&joining.link);
+        let goes_on = matches!(self.phase, Phase::Serving)
+            && link.is_some_and(|l| self.may_join(l, now, local))
+            && now.since(joining.since) < local.config.suspect_after();
+        if !goes_on {
+            self.stop_joining();
+            self.propose_after = now + COOL_DOWN;
+            return;
+        }
+        let caught_up = match local.config.replication_ack {
+            ReplicationAck::InSync => self.progress.commit() <= self.progress.held(&joining.node),
+            ReplicationAck::Async => true,
+        };
+        if caught_up && now < self.holder.until(&joining.node) {
+            assert!(self.progress.commit() <= log.last().index);
+            let change = Change::Add(joining.node.clone(), joining.incarnation);
+            self.proposal = Some(Proposal::new(change, self.in_sync_version));
+        }
+    }
+
+    fn begin_joining(&mut self, now: Monotonic, local: &Local) {
+        if !matches!(self.phase, Phase::Serving) || now < self.propose_after {
+            return;
+        }
+        let candidate =
+            self.links.iter().find(|(_, l)| self.marks[0] <= l.held && self.may_join(l, now, local));
+        let Some((&id, link)) = candidate else { return };
+        let joining =
+            Joining { node: link.node.clone(), incarnation: link.incarnation, link: id, since: now };
+        self.progress.set_joining(Some(joining.node.clone()));
+        self.joining = Some(joining);
+    }
+
+    fn may_join(&self, link: &Link, now: Monotonic, local: &Local) -> bool {
+        let heard = self.holder.acknowledged(&link.node).unwrap_or_default();
+        link.consistent
+            && link.phase == LinkPhase::Streaming
+            && !self.progress.in_sync().contains(&link.node)
+            && local.incarnation_of(&link.node) == Some(link.incarnation)
+            && now.since(heard) < local.config.suspect_after()
+    }
+
+    fn send_proposal(&mut self, now: Monotonic, local: &mut Local, out: &mut Vec<Action>) {
+        let Some(shard) = local.shard.clone() else { return };
+        let Some(proposal) = self.proposal.as_mut().filter(|p| p.in_flight.is_none() && p.retry_at <= now)
+        else {
+            return;
+        };
+        let (term, version) = (self.term, proposal.version);
+        let request = match proposal.change.clone() {
+            Change::Remove(nodes) => Request::Remove { shard, term, version, nodes },
+            Change::Add(node, incarnation) => Request::Add { shard, term, version, node, incarnation },
+        };
+        if let (Change::Remove(nodes), true) =
+            (&proposal.change, mutation::is_on(Mutation::RemovalBeforeCommit))
+        {
+            self.progress.set_in_sync(self.progress.in_sync().difference(nodes).cloned().collect());
+        }
+        let id = local.request_id();
+        proposal.in_flight = Some(id);
+        proposal.attempts += 1;
+        out.push(Action::Ask(id, request));
+    }
+}

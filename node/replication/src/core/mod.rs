@@ -1,0 +1,25 @@
+//! The replication cores: PacificA with the sentinels as its configuration manager. DESIGN section 6.
+//!
+//! - [`node_core`]: the role of a node, from the topology; `primary` with `membership` (the in-sync set) and `handoff`;
+//!   `replica`; `local`, what both share
+//! - `lease`, `progress` (the commit tracker), `contact`, `wakefulness`
+//! - [`stream`] and [`full_sync`]: what a primary sends to one replica; [`received`]: what a replica has of it
+//! - [`messages`]: events, actions and the messages between nodes; [`config`]: the times of which leases are made
+
+pub mod config;
+mod contact;
+pub mod full_sync;
+mod handoff;
+mod lease;
+mod local;
+mod membership;
+pub mod messages;
+pub mod node_core;
+mod primary;
+mod progress;
+pub mod received;
+mod replica;
+pub mod stream;
+mod wakefulness;
+
+pub use config::{Config, ConfigError, ReplicationAck};

@@ -1,0 +1,11 @@
+//! The rules of replication, without a clock, a socket or a task. DESIGN sections 5 and 6.
+//!
+//! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
+//! - [`core`]: leases, commit, membership, hand-off, full and partial resync
+//!
+//! Architecture invariant: nothing in here knows Tokio, gRPC or a clock; time is an argument. What is proven here, by unit
+//! tests, by scenarios and by the simulation of `cluster-tests`, is what the program runs.
+
+pub mod core;
+pub mod gate;
+pub mod log;

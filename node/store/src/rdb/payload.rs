@@ -1,0 +1,32 @@
+//! What DUMP replies and RESTORE takes: a value, the version of the format in two bytes, the CRC64 of all before it.
+
+use super::value::{self, Loaded};
+use super::{Checksum, Compression, RdbError, VERSION, is_known_version};
+use crate::entry::ValueRef;
+use crate::types::Limits;
+
+const VERSION_LEN: usize = 2;
+
+pub fn save(value: ValueRef<'_>, compression: Compression) -> Vec<u8> {
+    let mut out = Vec::new();
+    value::save(value, compression, &mut out);
+    out.extend_from_slice(&(VERSION as u16).to_le_bytes());
+    let checksum = Checksum::of(&out);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+/// The value in a payload, not read yet; `None` if version or checksum are wrong.
+pub fn verified(payload: &[u8]) -> Option<&[u8]> {
+    let (content, checksum) = payload.split_last_chunk::<8>()?;
+    let (value, version) = content.split_last_chunk::<VERSION_LEN>()?;
+    let is_right = is_known_version(u32::from(u16::from_le_bytes(*version)))
+        && Checksum::of(content) == u64::from_le_bytes(*checksum);
+    is_right.then_some(value)
+}
+
+/// # Errors
+/// Whatever is wrong with a [`verified`] value.
+pub fn load<'a>(value: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, RdbError> {
+    value::load(value, limits)
+}

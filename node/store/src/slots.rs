@@ -1,0 +1,423 @@
+//! 16384 slots, each with its tables behind a small lock of its own, and what few slots have beside them: numbered
+//! databases, watched keys, clients that wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use keyward_proto::slot::{SLOT_COUNT, Slot};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::counts::{Count, Counts};
+use crate::entry::Entry;
+use crate::prefetch::prefetch;
+use crate::snapshot::CopyOnWrite;
+use crate::table::{self, Table};
+
+/// A numbered database.
+pub type DbIndex = u16;
+
+/// A key of a database.
+pub type DbKey = (DbIndex, Box<[u8]>);
+
+/// A client that waits for a key. What it waits to execute is known to whoever put it here.
+pub trait Waiter: std::any::Any + std::fmt::Debug + Send + Sync {}
+
+/// What a slot's lock guards.
+#[derive(Debug, Default)]
+pub struct SlotState {
+    /// Database 0, the only one of most installations.
+    db0: Table<Entry>,
+    /// Index of the last entry of the write log that wrote to this slot: what a read of it waits for.
+    pub last_write: u64,
+    /// No key of this slot expires before this; zero: none has an expiry.
+    pub next_expiry: i64,
+    rare: Option<Box<Rare>>,
+}
+
+/// Flags of the clients whose transactions watch a key, by the clients' numbers.
+type Watchers = BTreeMap<u64, Arc<AtomicBool>>;
+
+/// What few slots have.
+#[derive(Debug, Default)]
+struct Rare {
+    other_dbs: BTreeMap<DbIndex, Table<Entry>>,
+    /// Keys with an expiry.
+    expires: BTreeMap<DbIndex, usize>,
+    /// Who watches a key.
+    watched: BTreeMap<DbIndex, BTreeMap<Box<[u8]>, Watchers>>,
+    /// Clients that wait for a key, first come first served.
+    waiters: BTreeMap<DbKey, VecDeque<Arc<dyn Waiter>>>,
+}
+
+impl SlotState {
+    pub fn table(&self, db: DbIndex) -> Option<&Table<Entry>> {
+        if db == 0 { Some(&self.db0) } else { self.rare.as_ref()?.other_dbs.get(&db) }
+    }
+
+    /// Whoever puts an entry into it gives it the current epoch, and changes or removes none that a running snapshot
+    /// has not saved: see [`snapshot`].
+    pub(crate) fn table_mut(&mut self, db: DbIndex) -> &mut Table<Entry> {
+        if db == 0 { &mut self.db0 } else { self.rare().other_dbs.entry(db).or_default() }
+    }
+
+    /// The first database from `db` on that holds keys.
+    pub(crate) fn next_table_mut(&mut self, db: DbIndex) -> Option<(DbIndex, &mut Table<Entry>)> {
+        if db == 0 && !self.db0.is_empty() {
+            return Some((0, &mut self.db0));
+        }
+        let others = self.rare.as_mut()?.other_dbs.range_mut(db..);
+        others.map(|(db, table)| (*db, table)).find(|(_, table)| !table.is_empty())
+    }
+
+    /// Databases of this slot that hold keys.
+    pub fn dbs(&self) -> impl Iterator<Item = (DbIndex, &Table<Entry>)> {
+        let others = self.rare.iter().flat_map(|r| r.other_dbs.iter().map(|(db, t)| (*db, t)));
+        std::iter::once((0, &self.db0)).chain(others).filter(|(_, t)| !t.is_empty())
+    }
+
+    pub fn key_count(&self, db: DbIndex) -> usize {
+        self.table(db).map_or(0, Table::len)
+    }
+
+    pub fn expires_count(&self, db: DbIndex) -> usize {
+        self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
+    }
+
+    /// Adds a key that is not there, with the current epoch; returns what has changed.
+    #[inline]
+    pub(crate) fn insert_new(&mut self, db: DbIndex, hash: u64, entry: Entry) -> Count {
+        let expire_at = entry.expire_at();
+        let table = self.table_mut(db);
+        let bytes_before = table.buckets_len_bytes();
+        table.insert_new(hash, entry);
+        let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
+        let expires = if expire_at.is_some() { self.count_expiry(db, None, expire_at) } else { 0 };
+        Count { keys: 1, expires, bucket_bytes }
+    }
+
+    /// Removes a key; returns what has changed, too.
+    #[inline]
+    pub(crate) fn remove(&mut self, db: DbIndex, hash: u64, key: &[u8]) -> Option<(Entry, Count)> {
+        let table = self.table_mut(db);
+        let bytes_before = table.buckets_len_bytes();
+        let entry = table.remove(hash, key)?;
+        let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
+        let expire_at = entry.expire_at();
+        let expires = if expire_at.is_some() { self.count_expiry(db, expire_at, None) } else { 0 };
+        Some((entry, Count { keys: -1, expires, bucket_bytes }))
+    }
+
+    /// What it has of a database.
+    fn count(&self, db: DbIndex) -> Count {
+        let table = self.table(db);
+        Count {
+            keys: difference(table.map_or(0, Table::len), 0),
+            expires: difference(self.expires_count(db), 0),
+            bucket_bytes: difference(table.map_or(0, Table::buckets_len_bytes), 0),
+        }
+    }
+
+    /// Empties one database, or all; returns the tables, to be given to [`CopyOnWrite::keep_taken`].
+    pub fn take_tables(
+        &mut self,
+        slot: Slot,
+        db: Option<DbIndex>,
+        counts: &Counts,
+    ) -> Vec<(DbIndex, Table<Entry>)> {
+        let dbs: Vec<DbIndex> =
+            self.dbs().map(|(db, _)| db).filter(|found| db.is_none_or(|db| db == *found)).collect();
+        dbs.iter().for_each(|db| counts.add(*db, -self.count(*db)));
+        let mut taken = Vec::new();
+        if db.is_none_or(|db| db == 0) && !self.db0.is_empty() {
+            taken.push((0, std::mem::take(&mut self.db0)));
+            counts.set_slot(slot, 0);
+        }
+        if let Some(rare) = &mut self.rare {
+            match db {
+                Some(db) => {
+                    rare.expires.remove(&db);
+                    taken.extend(rare.other_dbs.remove(&db).map(|table| (db, table)));
+                }
+                None => {
+                    rare.expires.clear();
+                    taken.extend(std::mem::take(&mut rare.other_dbs));
+                }
+            }
+        }
+        taken
+    }
+
+    pub fn swap_dbs(&mut self, slot: Slot, a: DbIndex, b: DbIndex, counts: &Counts) {
+        if self.rare.is_none() && (self.db0.is_empty() || (a != 0 && b != 0)) {
+            return;
+        }
+        let (count_a, count_b) = (self.count(a), self.count(b));
+        for (db, before, after) in [(a, count_a, count_b), (b, count_b, count_a)] {
+            counts.add(db, -before);
+            counts.add(db, after);
+        }
+        let (table_a, table_b) = (std::mem::take(self.table_mut(a)), std::mem::take(self.table_mut(b)));
+        *self.table_mut(a) = table_b;
+        *self.table_mut(b) = table_a;
+        counts.set_slot(slot, self.db0.len());
+        let rare = self.rare();
+        let (expires_a, expires_b) = (rare.expires.remove(&a), rare.expires.remove(&b));
+        rare.expires.extend(expires_b.map(|n| (a, n)));
+        rare.expires.extend(expires_a.map(|n| (b, n)));
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Bookkeeping for a key that got or lost an expiry; returns how many more keys have one.
+    pub(crate) fn count_expiry(&mut self, db: DbIndex, before: Option<i64>, after: Option<i64>) -> i64 {
+        if let Some(at) = after
+            && (self.next_expiry == 0 || at < self.next_expiry)
+        {
+            self.next_expiry = at.max(1);
+        }
+        match (before.is_some(), after.is_some()) {
+            (false, true) => {
+                *self.rare().expires.entry(db).or_default() += 1;
+                1
+            }
+            (true, false) => {
+                let count = self.rare().expires.entry(db).or_default();
+                *count = count.saturating_sub(1);
+                -1
+            }
+            (true, true) | (false, false) => 0,
+        }
+    }
+
+    /// Sets `flag` when the key is modified, until [`SlotState::unwatch`].
+    pub fn watch(&mut self, (db, key): DbKey, client_id: u64, flag: Arc<AtomicBool>) {
+        self.rare().watched.entry(db).or_default().entry(key).or_default().insert(client_id, flag);
+    }
+
+    pub fn unwatch(&mut self, (db, key): &DbKey, client_id: u64) {
+        let Some(rare) = &mut self.rare else { return };
+        let Some(keys) = rare.watched.get_mut(db) else { return };
+        let Some(flags) = keys.get_mut(key) else { return };
+        flags.remove(&client_id);
+        if flags.is_empty() {
+            keys.remove(key);
+        }
+        if keys.is_empty() {
+            rare.watched.remove(db);
+        }
+    }
+
+    /// Transactions that watch this key will fail.
+    pub fn mark_watchers(&mut self, db: DbIndex, key: &[u8]) {
+        let flags = self.rare.as_ref().and_then(|rare| rare.watched.get(&db)?.get(key));
+        flags.into_iter().flat_map(BTreeMap::values).for_each(|flag| flag.store(true, Ordering::Release));
+    }
+
+    /// Transactions that watch a key that exists, in a database of which `affected` is true, will fail: the database
+    /// is about to be emptied or swapped.
+    pub fn mark_watchers_of_existing(&self, affected: impl Fn(DbIndex) -> bool) {
+        let Some(rare) = &self.rare else { return };
+        for (db, keys) in rare.watched.iter().filter(|(db, _)| affected(**db)) {
+            let Some(table) = self.table(*db) else { continue };
+            for (key, flags) in keys {
+                if table.get(table::hash_of(key), key).is_some() {
+                    flags.values().for_each(|flag| flag.store(true, Ordering::Release));
+                }
+            }
+        }
+    }
+
+    /// Keys of this slot for which clients wait.
+    pub fn waiting_keys(&self) -> impl Iterator<Item = &DbKey> {
+        self.rare.iter().flat_map(|r| r.waiters.keys())
+    }
+
+    /// Whether somebody watches a key of this slot.
+    pub fn is_watched(&self) -> bool {
+        self.rare.as_ref().is_some_and(|r| !r.watched.is_empty())
+    }
+
+    pub fn add_waiter(&mut self, key: DbKey, waiter: Arc<dyn Waiter>) {
+        self.rare().waiters.entry(key).or_default().push_back(waiter);
+    }
+
+    pub fn remove_waiter<W: Waiter>(&mut self, key: &DbKey, waiter: &Arc<W>) {
+        let Some(rare) = &mut self.rare else { return };
+        if let Some(queue) = rare.waiters.get_mut(key) {
+            queue.retain(|w| !std::ptr::addr_eq(Arc::as_ptr(w), Arc::as_ptr(waiter)));
+            if queue.is_empty() {
+                rare.waiters.remove(key);
+            }
+        }
+    }
+
+    /// Clients that wait for this key, in their order.
+    pub fn waiters(&self, key: &DbKey) -> Vec<Arc<dyn Waiter>> {
+        let queue = self.rare.as_ref().and_then(|r| r.waiters.get(key));
+        queue.map_or_else(Vec::new, |q| q.iter().cloned().collect())
+    }
+
+    pub fn has_waiters(&self) -> bool {
+        self.rare.as_ref().is_some_and(|r| !r.waiters.is_empty())
+    }
+}
+
+/// `after - before`, of lengths.
+fn difference(after: usize, before: usize) -> i64 {
+    after.wrapping_sub(before) as i64
+}
+
+/// One slot, alone in its cache line so that threads do not disturb each other.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct SlotCell(Mutex<SlotState>);
+
+/// All slots.
+#[derive(Debug)]
+pub struct Keyspace {
+    slots: Box<[SlotCell]>,
+    /// Where the buckets of each slot's first database probably are, to prefetch them without the slot's lock. Brought
+    /// up to date by whoever holds the lock and finds the hint wrong.
+    hints: Box<[BucketsHint]>,
+    /// What a running snapshot needs of whoever changes the keyspace.
+    pub cow: CopyOnWrite,
+    pub counts: Counts,
+}
+
+/// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
+/// left, and 22 for the number. Zero: not known, or too many.
+#[derive(Debug, Default)]
+struct BucketsHint(AtomicU64);
+
+impl BucketsHint {
+    const LEN_BITS: u32 = 22;
+
+    fn store(&self, address: usize, buckets: usize) {
+        let fits = buckets >> Self::LEN_BITS == 0 && address >> 48 == 0;
+        let hint = if fits { (address as u64 >> 6) << Self::LEN_BITS | buckets as u64 } else { 0 };
+        if self.0.load(Ordering::Relaxed) != hint {
+            self.0.store(hint, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn load(&self) -> (usize, usize) {
+        let hint = self.0.load(Ordering::Relaxed);
+        let address = (hint >> Self::LEN_BITS) << 6;
+        (address as usize, (hint & ((1 << Self::LEN_BITS) - 1)) as usize)
+    }
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        let len = usize::from(SLOT_COUNT);
+        Keyspace {
+            slots: std::iter::repeat_with(SlotCell::default).take(len).collect(),
+            hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
+            cow: CopyOnWrite::default(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Keyspace {
+    #[inline]
+    pub fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotState> {
+        self.slots[slot.index()].0.lock()
+    }
+
+    /// Makes room for so many keys in the first database of a slot.
+    pub fn reserve(&self, slot: Slot, keys: usize) {
+        let mut state = self.lock(slot);
+        let before = state.count(0);
+        state.db0.reserve(keys);
+        let bucket_bytes = state.count(0).bucket_bytes - before.bucket_bytes;
+        self.counts.add(0, Count { bucket_bytes, ..Count::default() });
+    }
+
+    /// Adds a key that was loaded, of the current epoch; false if it is there already.
+    pub fn insert_loaded(&self, slot: Slot, db: DbIndex, hash: u64, entry: Entry) -> bool {
+        let mut state = self.lock(slot);
+        if state.table(db).is_some_and(|table| table.get(hash, entry.key()).is_some()) {
+            return false;
+        }
+        let change = state.insert_new(db, hash, entry);
+        self.counts.add(db, change);
+        self.counts.set_slot(slot, state.db0.len());
+        true
+    }
+
+    /// Panics if what was counted is not what the slots have. Nobody changes them.
+    #[cfg(test)]
+    pub(crate) fn check_counts(&self) {
+        let mut found: BTreeMap<DbIndex, Count> = BTreeMap::new();
+        for slot in Slot::all() {
+            let state = self.lock(slot);
+            for (db, _) in state.dbs() {
+                *found.entry(db).or_default() += state.count(db);
+            }
+            assert_eq!(self.counts.of_slot(slot), state.db0.len());
+        }
+        assert_eq!(self.counts.all(), found);
+        assert!(found.iter().all(|(db, count)| self.counts.of(*db) == *count));
+    }
+
+    /// Has the slot's state and, in the first database, the bucket of this hash loaded.
+    #[inline]
+    pub fn prefetch_bucket(&self, slot: Slot, hash: u64) {
+        prefetch(std::ptr::from_ref(&self.slots[slot.index()]).cast());
+        let (address, buckets) = self.hints[slot.index()].load();
+        let bucket = address + table::bucket_offset(hash, buckets);
+        prefetch(std::ptr::without_provenance(bucket));
+    }
+
+    /// Has the bucket loaded into which a key of this hash is about to be inserted.
+    pub fn prefetch_insertion(&self, slot: Slot, db: DbIndex, hash: u64) {
+        let Some(state) = self.slots[slot.index()].0.try_lock() else { return };
+        if let Some((address, buckets)) = state.table(db).map(Table::buckets) {
+            drop(state);
+            let bucket = address + table::bucket_offset(hash, buckets);
+            prefetch(std::ptr::without_provenance(bucket));
+        }
+    }
+
+    /// Has the entry loaded that probably has this hash, unless another thread is working in the slot.
+    #[inline]
+    pub fn prefetch_entry(&self, slot: Slot, db: DbIndex, hash: u64) {
+        let Some(state) = self.slots[slot.index()].0.try_lock() else { return };
+        let (address, buckets) = state.db0.buckets();
+        self.hints[slot.index()].store(address, buckets);
+        if let Some(entry) = state.table(db).and_then(|table| table.candidate(hash)) {
+            // A small entry has two lines.
+            prefetch(entry.address());
+            prefetch(entry.address().wrapping_add(64));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_one_cache_line() {
+        assert_eq!(size_of::<SlotCell>(), 64);
+    }
+
+    #[test]
+    fn a_hint_keeps_address_and_number() {
+        let hint = BucketsHint::default();
+        for (address, buckets, found) in [
+            (0x7f12_3456_7fc0, 19, (0x7f12_3456_7fc0, 19)),
+            (0x7f12_3456_7fc0, 1 << 22, (0, 0)),
+            (1 << 48, 1, (0, 0)),
+            (0xffff_ffff_ffc0, (1 << 22) - 1, (0xffff_ffff_ffc0, (1 << 22) - 1)),
+        ] {
+            hint.store(address, buckets);
+            assert_eq!(hint.load(), found);
+        }
+    }
+}
