@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::command::rename::Renames;
 use crate::keyspace::access::Lfu;
 use crate::keyspace::eviction::Policy;
-use crate::keyspace::garbage::Cause;
+use crate::keyspace::lazyfree::Cause;
 use crate::keyspace::types::quicklist::Fill;
 use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
 use crate::notify::EventClasses;

@@ -8,6 +8,8 @@
 //!
 //! Pure: the time and the random number are arguments.
 
+use std::cell::Cell;
+
 use keyward_proto::time::Monotonic;
 
 /// A new key starts with this, so that it is not evicted before it had a chance to be used.
@@ -122,6 +124,12 @@ fn raised(counter: u8, log_factor: u32, random: u32) -> u8 {
     let base = u64::from(counter.saturating_sub(NEW_KEY_COUNTER));
     let one_in = base * u64::from(log_factor) + 1;
     if u64::from(random) * one_in < 1 << 32 { counter.saturating_add(1) } else { counter }
+}
+
+/// A linear congruential generator: its upper bits are good enough to throw a coin with.
+pub(crate) fn throw(dice: &Cell<u32>) -> u32 {
+    dice.set(dice.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    dice.get()
 }
 
 #[cfg(test)]

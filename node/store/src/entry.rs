@@ -41,7 +41,7 @@ use super::types::listpack::{self, ListpackRef};
 use super::types::quicklist::Quicklist;
 use super::types::set::MemberTable;
 use super::types::sorted_set::Skiplist;
-use super::types::{HashRef, ListRef, SetRef, SortedSetRef};
+use super::types::{Collection, HashRef, ListRef, SetRef, SortedSetRef};
 
 /// Strings up to this length live in the entry; longer ones in a buffer of their own.
 pub const INLINE_LEN_MAX: usize = 1024;
@@ -210,24 +210,12 @@ pub enum ValueRef<'a> {
 impl ValueRef<'_> {
     /// As TYPE reports it.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            ValueRef::String(_) => "string",
-            ValueRef::List(_) => "list",
-            ValueRef::Set(_) => "set",
-            ValueRef::Hash(_) => "hash",
-            ValueRef::SortedSet(_) => "zset",
-        }
+        self.collection().map_or("string", Collection::type_name)
     }
 
     /// The group of the commands for this type.
     pub fn group(&self) -> &'static str {
-        match self {
-            ValueRef::String(_) => "string",
-            ValueRef::List(_) => "list",
-            ValueRef::Set(_) => "set",
-            ValueRef::Hash(_) => "hash",
-            ValueRef::SortedSet(_) => "sorted-set",
-        }
+        self.collection().map_or("string", Collection::group)
     }
 }
 

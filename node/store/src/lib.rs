@@ -11,7 +11,7 @@
 //! - [`rebuild`]: a value as the commands that build it anew; [`rdb`]: values and keyspaces as files and payloads
 //! - [`size_class`]: the sizes in which the allocator gives memory
 //! - [`snapshot`]: all entries as they were at one moment, while they go on changing
-//! - [`usage`]: what a key takes; [`garbage`]: what takes long to drop
+//! - [`usage`]: what a key takes; [`lazyfree`]: what takes long to drop
 //! - [`world`]: stopping the world for what concerns the whole keyspace
 //!
 //! Architecture invariant: nothing in here does I/O (but for [`rdb::file`], on what it is given), reads a clock or awaits.
@@ -22,8 +22,8 @@ pub mod effects;
 pub mod entry;
 pub mod events;
 pub mod eviction;
-pub mod garbage;
 pub mod keys;
+pub mod lazyfree;
 pub mod prefetch;
 pub mod rdb;
 pub mod rebuild;

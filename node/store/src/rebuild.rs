@@ -5,8 +5,6 @@
 //! buffer on the way) is as large as the value; its expiry follows as a `PEXPIREAT`. The key must not exist where
 //! the commands are applied. The order of elements is the value's own, so equal values give equal commands.
 
-use keyward_proto::resp::number::format_double;
-
 use super::entry::{Entry, NewValue, ValueRef};
 use super::types::Element;
 
@@ -34,25 +32,7 @@ pub fn rebuild_as(key: &[u8], value: ValueRef<'_>, expire_at: Option<i64>, emit:
                 None => emit(&[b"SET", key, bytes]),
             };
         }
-        ValueRef::List(list) => in_pieces(b"RPUSH", key, list.iter(), emit),
-        ValueRef::Set(set) => in_pieces(b"SADD", key, set.iter(), emit),
-        ValueRef::Hash(hash) => pairs_in_pieces(b"HSET", key, hash.iter(), emit),
-        ValueRef::SortedSet(set) => {
-            let mut pieces = set.iter().peekable();
-            while pieces.peek().is_some() {
-                // The texts of the scores live as long as the piece that borrows them.
-                let (mut piece, mut bytes) = (Vec::new(), 0);
-                while let Some((member, score)) =
-                    pieces.next_if(|(m, _)| fits(piece.len(), bytes, m.len() + 24))
-                {
-                    let score = format_double(score);
-                    bytes += member.len() + score.len();
-                    piece.push((score, member));
-                }
-                let pairs = piece.iter().map(|(score, member)| (score.as_bytes().into(), *member));
-                pairs_in_pieces(b"ZADD", key, pairs, emit);
-            }
-        }
+        _ => value.collection().expect("it is no string").rebuild(key, emit),
     }
     if let Some(at) = expire_at {
         emit(&[b"PEXPIREAT", key, at]);
@@ -67,15 +47,20 @@ pub fn copied(entry: &Entry) -> NewValue<'_> {
     }
 }
 
-fn fits(len: usize, bytes: usize, more: usize) -> bool {
+pub(crate) fn fits(len: usize, bytes: usize, more: usize) -> bool {
     len == 0 || len < PIECE_LEN_MAX && bytes + more <= PIECE_BYTES_MAX
 }
 
-fn in_pieces<'a>(name: &[u8], key: &[u8], elements: impl Iterator<Item = Element<'a>>, emit: &mut Emit<'_>) {
+pub(crate) fn in_pieces<'a>(
+    name: &[u8],
+    key: &[u8],
+    elements: impl Iterator<Item = Element<'a>>,
+    emit: &mut Emit<'_>,
+) {
     write_pieces(name, key, elements.map(|e| [e]), emit);
 }
 
-fn pairs_in_pieces<'a>(
+pub(crate) fn pairs_in_pieces<'a>(
     name: &[u8],
     key: &[u8],
     pairs: impl Iterator<Item = (Element<'a>, Element<'a>)>,

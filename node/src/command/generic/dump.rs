@@ -6,8 +6,8 @@
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
-use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::lazyfree::Cause;
 use crate::notify::EventClass;
 use crate::rdb::payload;
 use crate::rdb::record::Access;

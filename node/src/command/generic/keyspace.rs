@@ -7,7 +7,7 @@ use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::command::{CommandResult, Ctx, Outcome};
 
 use crate::keyspace::entry::Entry;
-use crate::keyspace::garbage::Cause;
+use crate::keyspace::lazyfree::Cause;
 use crate::notify::EventClass;
 
 /// `DEL key [key ...]`

@@ -7,7 +7,7 @@ use keyward_proto::resp::number::parse_i64;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome};
 use crate::keyspace::entry::{Entry, ValueRef};
-use crate::keyspace::types::{HashRef, ListRef, SetRef, SortedSetRef};
+use crate::keyspace::types::Collection;
 
 const HELP: &[&str] = &[
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -87,14 +87,7 @@ pub(in crate::command) fn object_encoding(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 fn encoding(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::String(value) => string_encoding(entry, value),
-        ValueRef::List(ListRef::Listpack(_))
-        | ValueRef::Set(SetRef::Listpack(_))
-        | ValueRef::Hash(HashRef::Listpack(_))
-        | ValueRef::SortedSet(SortedSetRef::Listpack(_)) => "listpack",
-        ValueRef::Set(SetRef::Intset(_)) => "intset",
-        ValueRef::List(ListRef::Quicklist(_)) => "quicklist",
-        ValueRef::Set(SetRef::Table(_)) | ValueRef::Hash(HashRef::Table(_)) => "hashtable",
-        ValueRef::SortedSet(SortedSetRef::Skiplist(_)) => "skiplist",
+        value => value.collection().map_or("raw", Collection::encoding),
     }
 }
 

@@ -7,8 +7,8 @@ use keyward_proto::resp::number::parse_i64;
 
 use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_positive};
 use crate::keyspace::entry::{NewValue, ValueRef};
-use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::{Expiry, Keys};
+use crate::keyspace::lazyfree::Cause;
 use crate::keyspace::types::{Element, Set, SetLimits, SetRef};
 use crate::notify::EventClass;
 

@@ -24,8 +24,8 @@ use keyward_proto::resp::{Args, ReplyWriter};
 use super::scan::{ScanOptions, Scanned, parse_cursor};
 use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
 use crate::keyspace::entry::{NewValue, ValueRef};
-use crate::keyspace::garbage::Cause;
 use crate::keyspace::keys::Expiry;
+use crate::keyspace::lazyfree::Cause;
 use crate::keyspace::types::{Element, SortedSet, SortedSetRef};
 use crate::notify::EventClass;
 

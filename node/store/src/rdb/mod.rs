@@ -18,12 +18,12 @@
 
 pub mod check;
 mod checksum;
-mod compact;
+pub(crate) mod compact;
 mod error;
 pub mod file;
 mod input;
 mod lzf;
-mod output;
+pub(crate) mod output;
 pub mod payload;
 pub mod record;
 pub mod split;
@@ -92,40 +92,40 @@ mod opcode {
 }
 
 /// Types of values, with their encoding.
-mod type_byte {
-    pub(super) const STRING: u8 = 0;
-    pub(super) const LIST: u8 = 1;
-    pub(super) const SET: u8 = 2;
+pub(crate) mod type_byte {
+    pub(crate) const STRING: u8 = 0;
+    pub(crate) const LIST: u8 = 1;
+    pub(crate) const SET: u8 = 2;
     /// Scores as text.
-    pub(super) const ZSET: u8 = 3;
-    pub(super) const HASH: u8 = 4;
+    pub(crate) const ZSET: u8 = 3;
+    pub(crate) const HASH: u8 = 4;
     /// Scores as eight bytes.
-    pub(super) const ZSET_2: u8 = 5;
-    pub(super) const MODULE: u8 = 6;
-    pub(super) const MODULE_2: u8 = 7;
-    pub(super) const HASH_ZIPMAP: u8 = 9;
-    pub(super) const LIST_ZIPLIST: u8 = 10;
-    pub(super) const SET_INTSET: u8 = 11;
-    pub(super) const ZSET_ZIPLIST: u8 = 12;
-    pub(super) const HASH_ZIPLIST: u8 = 13;
-    pub(super) const LIST_QUICKLIST: u8 = 14;
-    pub(super) const STREAM: u8 = 15;
-    pub(super) const HASH_LISTPACK: u8 = 16;
-    pub(super) const ZSET_LISTPACK: u8 = 17;
-    pub(super) const LIST_QUICKLIST_2: u8 = 18;
-    pub(super) const STREAM_2: u8 = 19;
-    pub(super) const SET_LISTPACK: u8 = 20;
-    pub(super) const STREAM_3: u8 = 21;
+    pub(crate) const ZSET_2: u8 = 5;
+    pub(crate) const MODULE: u8 = 6;
+    pub(crate) const MODULE_2: u8 = 7;
+    pub(crate) const HASH_ZIPMAP: u8 = 9;
+    pub(crate) const LIST_ZIPLIST: u8 = 10;
+    pub(crate) const SET_INTSET: u8 = 11;
+    pub(crate) const ZSET_ZIPLIST: u8 = 12;
+    pub(crate) const HASH_ZIPLIST: u8 = 13;
+    pub(crate) const LIST_QUICKLIST: u8 = 14;
+    pub(crate) const STREAM: u8 = 15;
+    pub(crate) const HASH_LISTPACK: u8 = 16;
+    pub(crate) const ZSET_LISTPACK: u8 = 17;
+    pub(crate) const LIST_QUICKLIST_2: u8 = 18;
+    pub(crate) const STREAM_2: u8 = 19;
+    pub(crate) const SET_LISTPACK: u8 = 20;
+    pub(crate) const STREAM_3: u8 = 21;
     /// Fields with an expiry of their own.
-    pub(super) const HASH_2: u8 = 22;
+    pub(crate) const HASH_2: u8 = 22;
 
     // What these numbers and those behind them mean in the files of Redis 7.4 and later.
     /// Each field with an expiry, in release candidates.
-    pub(super) const REDIS_HASH_TTL_EARLY: u8 = 22;
-    pub(super) const REDIS_HASH_LISTPACK_TTL_EARLY: u8 = 23;
+    pub(crate) const REDIS_HASH_TTL_EARLY: u8 = 22;
+    pub(crate) const REDIS_HASH_LISTPACK_TTL_EARLY: u8 = 23;
     /// The earliest expiry first.
-    pub(super) const REDIS_HASH_TTL: u8 = 24;
-    pub(super) const REDIS_HASH_LISTPACK_TTL: u8 = 25;
-    pub(super) const REDIS_STREAM_4: u8 = 26;
-    pub(super) const REDIS_STREAM_5: u8 = 27;
+    pub(crate) const REDIS_HASH_TTL: u8 = 24;
+    pub(crate) const REDIS_HASH_LISTPACK_TTL: u8 = 25;
+    pub(crate) const REDIS_STREAM_4: u8 = 26;
+    pub(crate) const REDIS_STREAM_5: u8 = 27;
 }

@@ -19,7 +19,7 @@ const COMPRESSED_LEN_MIN: usize = 21;
 /// What compression has to save at least, for its longer header.
 const COMPRESSION_GAIN_MIN: usize = 4;
 
-pub(super) fn push_length(len: u64, out: &mut Vec<u8>) {
+pub(crate) fn push_length(len: u64, out: &mut Vec<u8>) {
     match len {
         0..0x40 => out.push(len as u8),
         0x40..0x4000 => out.extend_from_slice(&(len as u16 | 0x4000).to_be_bytes()),
@@ -35,11 +35,11 @@ pub(super) fn push_length(len: u64, out: &mut Vec<u8>) {
 }
 
 /// Elements of a collection, or bytes of a string.
-pub(super) fn push_len(len: usize, out: &mut Vec<u8>) {
+pub(crate) fn push_len(len: usize, out: &mut Vec<u8>) {
     push_length(len as u64, out);
 }
 
-pub(super) fn push_text(text: &[u8], compression: Compression, out: &mut Vec<u8>) {
+pub(crate) fn push_text(text: &[u8], compression: Compression, out: &mut Vec<u8>) {
     if text.len() <= INTEGER_LEN_MAX
         && let Some(number) = parse_i64(text).and_then(|n| i32::try_from(n).ok())
     {

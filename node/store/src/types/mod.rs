@@ -6,23 +6,28 @@
 //! that has no key yet (`Hash`).
 
 pub mod buffer;
+pub mod collection;
 pub mod element;
 pub mod hash;
-pub mod intset;
 pub mod list;
 pub mod listpack;
-pub mod quicklist;
 mod random;
 pub mod set;
 pub mod sorted_set;
 
+use collection::Codec;
+pub use collection::Collection;
 pub use element::Element;
 pub use hash::{Hash, HashLimits, HashMut, HashRef, Pair};
-pub use list::{End, List, ListMut, ListRef};
-pub use set::{Set, SetLimits, SetMut, SetRef};
+pub use list::{End, List, ListMut, ListRef, quicklist};
+pub use set::{Set, SetLimits, SetMut, SetRef, intset};
 pub use sorted_set::{
     Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetLimits, SortedSetMut, SortedSetRef,
 };
+
+/// How the collections are read from RDB. A new type has its line here.
+pub(crate) static CODECS: &[&Codec] =
+    &[&list::rdb::CODEC, &set::rdb::CODEC, &hash::rdb::CODEC, &sorted_set::rdb::CODEC];
 
 /// Up to where collections are compact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Small collections as one string: the encodings that Redis once saved. Those of today are the forms in which
-//! Keyward has them in memory: [`crate::types::listpack`] and [`crate::types::intset`].
+//! Keyward has them in memory: [`crate::types::listpack`] and [`crate::types::set::intset`].
 //!
 //! Each reader checks the whole layout while it walks: lengths, the number of elements, the end mark. They give
 //! elements as [`Text`], an integer as its digits.
 
-pub(super) mod ziplist;
-pub(super) mod zipmap;
+pub(crate) mod ziplist;
+pub(crate) mod zipmap;
 
 use super::RdbError;
 
@@ -16,7 +16,7 @@ const END: u8 = 0xff;
 const FEW: usize = 16;
 
 /// Two elements at a time: a field with its value, a member with its score.
-pub(super) fn for_each_pair<T>(
+pub(crate) fn for_each_pair<T>(
     mut elements: impl Iterator<Item = Result<T, RdbError>>,
     mut visit: impl FnMut(T, T) -> Result<(), RdbError>,
 ) -> Result<(), RdbError> {
@@ -27,11 +27,11 @@ pub(super) fn for_each_pair<T>(
     Ok(())
 }
 
-pub(super) const ODD: RdbError =
+pub(crate) const ODD: RdbError =
     RdbError::Corrupt("a compact collection of pairs has an odd number of elements");
 
 /// Whether one of these names is there twice.
-pub(super) fn has_duplicates(mut names: Vec<&[u8]>) -> bool {
+pub(crate) fn has_duplicates(mut names: Vec<&[u8]>) -> bool {
     if names.len() <= FEW {
         return names.iter().enumerate().any(|(i, name)| names[..i].contains(name));
     }

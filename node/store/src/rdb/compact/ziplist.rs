@@ -14,9 +14,7 @@ const LONG_PREVIOUS: u8 = 254;
 const BAD: RdbError = RdbError::Corrupt("a ziplist is damaged");
 
 /// The elements of a ziplist that takes all these bytes.
-pub(in crate::rdb) fn elements(
-    bytes: &[u8],
-) -> Result<impl Iterator<Item = Result<Text<'_>, RdbError>>, RdbError> {
+pub(crate) fn elements(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Text<'_>, RdbError>>, RdbError> {
     let mut input = Input::new(bytes);
     let total = u32::from_le_bytes(input.array().map_err(|_| BAD)?);
     let last = u32::from_le_bytes(input.array().map_err(|_| BAD)?);

@@ -13,7 +13,7 @@ const BAD: RdbError = RdbError::Corrupt("a zipmap is damaged");
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// The pairs of a zipmap that takes all these bytes.
-pub(in crate::rdb) fn pairs(bytes: &[u8]) -> Result<Vec<Pair<'_>>, RdbError> {
+pub(crate) fn pairs(bytes: &[u8]) -> Result<Vec<Pair<'_>>, RdbError> {
     let (Some((count, _)), Some(END)) = (bytes.split_first(), bytes.last().copied()) else { return Err(BAD) };
     if bytes.len() < 2 {
         return Err(BAD);

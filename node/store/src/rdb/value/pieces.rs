@@ -4,32 +4,24 @@
 //! compressed. Of a collection that goes on changing they are what it was when its saving began
 //! ([`crate::snapshot`]).
 
-use super::list::push_node_of;
 use super::{Compression, ValueRef, push_text};
 use crate::rdb::output::push_len;
 use crate::snapshot::large::Element;
-use crate::types::quicklist::Node;
-use crate::types::{HashRef, ListRef, SetRef, SortedSetRef};
+use crate::types::Collection;
+use crate::types::list::quicklist::Node;
+use crate::types::list::rdb::push_node_of;
 
 /// Elements of a value that can be saved in pieces, bytes of a string; zero of a compact value.
 pub fn elements(value: ValueRef<'_>) -> usize {
     match value {
         ValueRef::String(bytes) => bytes.len(),
-        ValueRef::List(list @ ListRef::Quicklist(_)) => list.len(),
-        ValueRef::Set(set @ SetRef::Table(_)) => set.len(),
-        ValueRef::Hash(hash @ HashRef::Table(_)) => hash.len(),
-        ValueRef::SortedSet(set @ SortedSetRef::Skiplist(_)) => set.len(),
-        ValueRef::List(_) | ValueRef::Set(_) | ValueRef::Hash(_) | ValueRef::SortedSet(_) => 0,
+        _ => value.collection().map_or(0, Collection::pieces),
     }
 }
 
 /// Appends what stands before the elements of a collection: how many there are, or nodes of them.
 pub fn save_count(value: ValueRef<'_>, out: &mut Vec<u8>) {
-    let count = match value {
-        ValueRef::List(ListRef::Quicklist(chain)) => chain.nodes().len(),
-        _ => elements(value),
-    };
-    push_len(count, out);
+    push_len(value.collection().map_or(0, Collection::saved_count), out);
 }
 
 /// Appends a node of a list.

@@ -4,8 +4,11 @@
 //! tree that keeps the members in order and counts them (`tree`); both point to the same members (`Member`). A
 //! large set stays large, as in Valkey, but for results of commands. Scores are never NaN.
 
+mod collection;
+mod keys;
 mod packed;
 mod range;
+pub(crate) mod rdb;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -1,12 +1,18 @@
 //! A list of byte strings with fast ends: one listpack; beyond `list-max-listpack-size` a chain of them
-//! ([`super::quicklist`]). A chain that has shrunk to half of that becomes one listpack again, as in Valkey.
+//! ([`quicklist`]). A chain that has shrunk to half of that becomes one listpack again, as in Valkey.
+
+mod collection;
+mod keys;
+pub mod quicklist;
+pub(crate) mod rdb;
 
 use either::Either;
 
 use super::Element;
 use super::buffer::Buffer;
 use super::listpack::{self, Listpack, ListpackRef};
-use super::quicklist::{self, Fill, Quicklist};
+use quicklist::{Fill, Quicklist};
+
 use crate::entry::{Compact, Entry, Value, ValueRef};
 
 /// One of a list's ends.

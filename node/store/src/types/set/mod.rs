@@ -1,13 +1,19 @@
 //! A set of byte strings: an intset while all members are integers and few, a listpack in the order of insertion
 //! while they are few and short, else a table. As in Valkey a larger form is kept, but for results of commands.
 
+mod collection;
+pub mod intset;
+mod keys;
+pub(crate) mod rdb;
+
 use std::collections::HashSet;
 
 use either::Either;
 use keyward_proto::resp::number::parse_i64;
 
 use super::buffer::Buffer;
-use super::intset::{self, IntsetRef};
+use intset::IntsetRef;
+
 use super::listpack::{self, ListpackRef};
 use super::{Element, fits_compact, random};
 use crate::entry::thin::ThinBytes;

@@ -1,14 +1,25 @@
 //! Sets: members in any order, each once.
 
-use super::super::compact::has_duplicates;
-use super::super::output::{push_len, push_text};
-use super::super::{Compression, Input, RdbError, Text, type_byte as t};
-use super::{Loaded, listpack, not_empty};
+use super::intset::Intset;
 use crate::entry::Compact;
-use crate::types::intset::Intset;
+use crate::rdb::compact::has_duplicates;
+use crate::rdb::output::{push_len, push_text};
+use crate::rdb::value::{Loaded, listpack, not_empty};
+use crate::rdb::{Compression, Input, RdbError, Text, type_byte as t};
+use crate::types::collection::{Body, Codec, Encoding};
 use crate::types::{Element, Set, SetLimits, SetRef};
 
 const TWICE: RdbError = RdbError::Corrupt("a set has a member twice");
+
+pub(crate) static CODEC: Codec = Codec {
+    encodings: &[
+        Encoding { type_byte: t::SET, name: "set", body: Body::Elements },
+        Encoding { type_byte: t::SET_INTSET, name: "set as intset", body: Body::OneString },
+        Encoding { type_byte: t::SET_LISTPACK, name: "set as listpack", body: Body::OneString },
+    ],
+    load: |type_byte, input, limits| load(type_byte, input, limits.set),
+    skip: |_, input| skip(input),
+};
 
 /// A listpack is saved as a plain set: Redis 7.0 knows no other.
 pub(super) fn type_byte(set: SetRef<'_>) -> u8 {
@@ -26,11 +37,7 @@ pub(super) fn save_body(set: SetRef<'_>, compression: Compression, out: &mut Vec
     set.iter().for_each(|member| push_text(&member, compression, out));
 }
 
-pub(super) fn load(
-    type_byte: u8,
-    input: &mut Input<'_>,
-    limits: SetLimits,
-) -> Result<Loaded<'static>, RdbError> {
+fn load(type_byte: u8, input: &mut Input<'_>, limits: SetLimits) -> Result<Loaded<'static>, RdbError> {
     match type_byte {
         t::SET => load_plain(input, limits),
         t::SET_INTSET => load_intset(input.text()?, limits),
@@ -96,7 +103,7 @@ fn rebuilt<'a>(
     Ok(Loaded::Collection(set.into()))
 }
 
-pub(super) fn skip(input: &mut Input<'_>) -> Result<(), RdbError> {
+fn skip(input: &mut Input<'_>) -> Result<(), RdbError> {
     for _ in 0..input.count()? {
         input.skip_text()?;
     }

@@ -1,6 +1,10 @@
 //! A map from fields to values: a listpack of fields and values in turn, in the order of their creation; beyond the
 //! limits a table. A table stays one, as in Valkey.
 
+mod collection;
+mod keys;
+pub(crate) mod rdb;
+
 use either::Either;
 
 use super::buffer::Buffer;

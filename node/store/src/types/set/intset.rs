@@ -6,7 +6,7 @@
 //!
 //! The first integer that needs more bytes makes all of them wider; they never become narrower again.
 
-use super::buffer::Buffer;
+use crate::types::buffer::Buffer;
 
 const HEADER_LEN: usize = 8;
 /// An intset without integers.

@@ -3,11 +3,12 @@
 
 use keyward_proto::resp::number::parse_f64_unbounded;
 
-use super::super::compact::{ODD, for_each_pair, has_duplicates, ziplist};
-use super::super::output::{push_len, push_text};
-use super::super::{Compression, Input, RdbError, Text, type_byte as t};
-use super::{Loaded, listpack, not_empty};
 use crate::entry::Compact;
+use crate::rdb::compact::{ODD, for_each_pair, has_duplicates, ziplist};
+use crate::rdb::output::{push_len, push_text};
+use crate::rdb::value::{Loaded, listpack, not_empty};
+use crate::rdb::{Compression, Input, RdbError, Text, type_byte as t};
+use crate::types::collection::{Body, Codec, Encoding};
 use crate::types::{Element, SortedSet, SortedSetLimits, SortedSetRef};
 
 /// Instead of the length of a score's text.
@@ -17,6 +18,17 @@ const NEGATIVE_INFINITY: u8 = 255;
 const BAD_SCORE: RdbError = RdbError::Corrupt("a score is not a number");
 
 const TWICE: RdbError = RdbError::Corrupt("a sorted set has a member twice");
+
+pub(crate) static CODEC: Codec = Codec {
+    encodings: &[
+        Encoding { type_byte: t::ZSET, name: "zset with scores as text", body: Body::Elements },
+        Encoding { type_byte: t::ZSET_2, name: "zset", body: Body::Elements },
+        Encoding { type_byte: t::ZSET_ZIPLIST, name: "zset as ziplist", body: Body::OneString },
+        Encoding { type_byte: t::ZSET_LISTPACK, name: "zset as listpack", body: Body::OneString },
+    ],
+    load: |type_byte, input, limits| load(type_byte, input, limits.sorted_set),
+    skip,
+};
 
 pub(super) fn type_byte(set: SortedSetRef<'_>) -> u8 {
     match set {
@@ -36,11 +48,7 @@ pub(super) fn save_body(set: SortedSetRef<'_>, compression: Compression, out: &m
     }
 }
 
-pub(super) fn load(
-    type_byte: u8,
-    input: &mut Input<'_>,
-    limits: SortedSetLimits,
-) -> Result<Loaded<'static>, RdbError> {
+fn load(type_byte: u8, input: &mut Input<'_>, limits: SortedSetLimits) -> Result<Loaded<'static>, RdbError> {
     if type_byte == t::ZSET_LISTPACK {
         return load_listpack(input.text()?, limits);
     }
@@ -112,7 +120,7 @@ fn parse(text: &[u8]) -> Result<f64, RdbError> {
     parse_f64_unbounded(text).ok_or(BAD_SCORE)
 }
 
-pub(super) fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
+fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
     for _ in 0..input.count()? {
         input.skip_text()?;
         let score_len = match type_byte {

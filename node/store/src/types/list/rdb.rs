@@ -1,17 +1,33 @@
 //! Lists: elements in order; or a quicklist, whose nodes are compact lists or single large elements.
 
-use super::super::compact::ziplist;
-use super::super::output::{push_len, push_length, push_text};
-use super::super::{Compression, Input, RdbError, Text, type_byte as t};
-use super::{Loaded, listpack, not_empty};
+use super::quicklist::{Fill, Node, Quicklist};
 use crate::entry::Compact;
-use crate::types::quicklist::{Fill, Node, Quicklist};
+use crate::rdb::compact::ziplist;
+use crate::rdb::output::{push_len, push_length, push_text};
+use crate::rdb::value::{Loaded, listpack, not_empty};
+use crate::rdb::{Compression, Input, RdbError, Text, type_byte as t};
+use crate::types::collection::{Body, Codec, Encoding};
 use crate::types::{End, List, ListRef};
 
 /// A node of a quicklist that is an element of its own.
 const PLAIN: u64 = 1;
 /// A node of a quicklist that is a listpack.
 const PACKED: u64 = 2;
+
+pub(crate) static CODEC: Codec = Codec {
+    encodings: &[
+        Encoding { type_byte: t::LIST, name: "list", body: Body::Elements },
+        Encoding { type_byte: t::LIST_ZIPLIST, name: "list as ziplist", body: Body::OneString },
+        Encoding {
+            type_byte: t::LIST_QUICKLIST,
+            name: "list as quicklist of ziplists",
+            body: Body::Elements,
+        },
+        Encoding { type_byte: t::LIST_QUICKLIST_2, name: "list as quicklist", body: Body::Elements },
+    ],
+    load: |type_byte, input, limits| load(type_byte, input, limits.list),
+    skip,
+};
 
 pub(super) fn save_body(list: ListRef<'_>, compression: Compression, out: &mut Vec<u8>) {
     match list {
@@ -26,7 +42,7 @@ pub(super) fn save_body(list: ListRef<'_>, compression: Compression, out: &mut V
     }
 }
 
-pub(super) fn push_node_of(node: &Node, compression: Compression, out: &mut Vec<u8>) {
+pub(crate) fn push_node_of(node: &Node, compression: Compression, out: &mut Vec<u8>) {
     match node {
         Node::Packed { list, .. } => push_node(PACKED, list.as_bytes(), compression, out),
         Node::Plain(element) => push_node(PLAIN, element, compression, out),
@@ -38,7 +54,7 @@ fn push_node(container: u64, node: &[u8], compression: Compression, out: &mut Ve
     push_text(node, compression, out);
 }
 
-pub(super) fn load(type_byte: u8, input: &mut Input<'_>, fill: Fill) -> Result<Loaded<'static>, RdbError> {
+fn load(type_byte: u8, input: &mut Input<'_>, fill: Fill) -> Result<Loaded<'static>, RdbError> {
     let mut chain = Quicklist::new(fill);
     match type_byte {
         t::LIST => {
@@ -81,7 +97,7 @@ fn push_all<'a>(
     Ok(())
 }
 
-pub(super) fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
+fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
     for _ in 0..input.count()? {
         if type_byte == t::LIST_QUICKLIST_2 {
             input.number()?;

@@ -1,8 +1,7 @@
 //! Large values that were deleted or replaced: they are dropped when no slot is locked any more, in the background if
 //! `lazyfree-lazy-...` says so. Freeing a million elements takes long; taking them out of the table does not.
 
-use super::entry::{Entry, ValueRef};
-use super::types::{HashRef, ListRef, SetRef, SortedSetRef};
+use super::entry::Entry;
 
 /// A value of more allocations than this is not dropped under its slot's lock.
 const ALLOCATIONS_MAX: usize = 64;
@@ -27,14 +26,7 @@ pub struct Garbage {
     pub cause: Cause,
 }
 
-/// Whether dropping it takes long. Strings and compact collections are one allocation or two.
+/// Whether dropping it takes long. Strings and compact collections are an allocation or two.
 pub fn is_large(entry: &Entry) -> bool {
-    let allocations = match entry.value() {
-        ValueRef::List(ListRef::Quicklist(list)) => list.nodes().len(),
-        ValueRef::Set(SetRef::Table(set)) => set.len(),
-        ValueRef::Hash(HashRef::Table(hash)) => hash.len(),
-        ValueRef::SortedSet(set @ SortedSetRef::Skiplist(_)) => set.len(),
-        _ => 1,
-    };
-    ALLOCATIONS_MAX < allocations
+    entry.value().collection().is_some_and(|collection| ALLOCATIONS_MAX < collection.allocations())
 }

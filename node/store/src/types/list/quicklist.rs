@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::list::End;
-use super::listpack::{self, Listpack, ListpackRef};
-use super::{Element, fits_compact};
+use super::End;
+use crate::types::listpack::{self, Listpack, ListpackRef};
+use crate::types::{Element, fits_compact};
 
 /// `list-max-listpack-size`: how full a node may be. Positive: a number of elements; -1 to -5: 4 to 64 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -502,7 +502,7 @@ impl Quicklist {
 
 /// Removes up to `count` elements equal to `element` from a listpack, searching from an end; returns how many.
 pub(super) fn remove_equal(
-    buffer: &mut impl super::buffer::Buffer,
+    buffer: &mut impl crate::types::buffer::Buffer,
     end: End,
     element: &[u8],
     count: usize,

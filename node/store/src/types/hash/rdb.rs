@@ -1,15 +1,28 @@
 //! Hashes: fields with their values in any order, each field once.
 
-use super::super::compact::{ODD, for_each_pair, has_duplicates, ziplist, zipmap};
-use super::super::output::{push_len, push_text};
-use super::super::{Compression, Input, RdbError, Text, type_byte as t};
-use super::{Loaded, listpack, not_empty};
 use crate::entry::Compact;
+use crate::rdb::compact::{ODD, for_each_pair, has_duplicates, ziplist, zipmap};
+use crate::rdb::output::{push_len, push_text};
+use crate::rdb::value::{Loaded, listpack, not_empty};
+use crate::rdb::{Compression, Input, RdbError, Text, type_byte as t};
+use crate::types::collection::{Body, Codec, Encoding};
 use crate::types::{Element, Hash, HashLimits, HashRef};
 
 /// The expiry of a field that has none.
 const NO_EXPIRY: i64 = -1;
 const TWICE: RdbError = RdbError::Corrupt("a hash has a field twice");
+
+pub(crate) static CODEC: Codec = Codec {
+    encodings: &[
+        Encoding { type_byte: t::HASH, name: "hash", body: Body::Elements },
+        Encoding { type_byte: t::HASH_ZIPMAP, name: "hash as zipmap", body: Body::OneString },
+        Encoding { type_byte: t::HASH_ZIPLIST, name: "hash as ziplist", body: Body::OneString },
+        Encoding { type_byte: t::HASH_LISTPACK, name: "hash as listpack", body: Body::OneString },
+        Encoding { type_byte: t::HASH_2, name: "hash with expiring fields", body: Body::Elements },
+    ],
+    load: |type_byte, input, limits| load(type_byte, input, limits.hash),
+    skip,
+};
 
 pub(super) fn type_byte(hash: HashRef<'_>) -> u8 {
     match hash {
@@ -29,11 +42,7 @@ pub(super) fn save_body(hash: HashRef<'_>, compression: Compression, out: &mut V
     }
 }
 
-pub(super) fn load(
-    type_byte: u8,
-    input: &mut Input<'_>,
-    limits: HashLimits,
-) -> Result<Loaded<'static>, RdbError> {
+fn load(type_byte: u8, input: &mut Input<'_>, limits: HashLimits) -> Result<Loaded<'static>, RdbError> {
     if type_byte == t::HASH_LISTPACK {
         return load_listpack(input.text()?, limits);
     }
@@ -83,7 +92,7 @@ fn load_listpack(text: Text<'_>, limits: HashLimits) -> Result<Loaded<'static>, 
     Ok(Loaded::Collection(hash.into()))
 }
 
-pub(super) fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
+fn skip(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
     for _ in 0..input.count()? {
         input.skip_text()?;
         input.skip_text()?;

@@ -1,0 +1,147 @@
+//! Which slots are locked for the running command, and the way from a key to its slot.
+
+use keyward_proto::slot::Slot;
+use parking_lot::MutexGuard;
+
+use super::Keys;
+use crate::slots::SlotState;
+
+/// Which slots are locked for the running command.
+#[derive(Debug, Default)]
+pub(super) enum Held<'a> {
+    #[default]
+    None,
+    One(Slot, MutexGuard<'a, SlotState>),
+    /// In slot order.
+    Many(Vec<(Slot, MutexGuard<'a, SlotState>)>),
+}
+
+impl<'a> Keys<'a> {
+    /// Locks the one slot of a command.
+    #[inline]
+    pub fn lock_one(&mut self, slot: Slot) {
+        debug_assert!(matches!(self.held, Held::None));
+        self.held = Held::One(slot, self.space.lock(slot));
+    }
+
+    /// Locks several slots, in ascending order whatever the order of `slots` is.
+    pub fn lock_many(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.lock_visited(|visit| slots.into_iter().for_each(visit));
+    }
+
+    /// Locks the slots that `visit_all` names. What this needs is kept for the next command of the batch.
+    pub fn lock_visited(&mut self, visit_all: impl FnOnce(&mut dyn FnMut(Slot))) {
+        debug_assert!(matches!(self.held, Held::None));
+        let mut slots = std::mem::take(&mut self.spare_slots);
+        visit_all(&mut |slot| slots.push(slot));
+        slots.sort_unstable();
+        slots.dedup();
+        self.held = match slots[..] {
+            [slot] => Held::One(slot, self.space.lock(slot)),
+            _ => {
+                let mut states = std::mem::take(&mut self.spare_states);
+                states.extend(slots.iter().map(|s| (*s, self.space.lock(*s))));
+                Held::Many(states)
+            }
+        };
+        slots.clear();
+        self.spare_slots = slots;
+    }
+
+    /// Locks all slots; the world is stopped.
+    pub fn lock_all(&mut self) {
+        debug_assert!(matches!(self.held, Held::None));
+        // Another thread may have stopped the world before this one did.
+        self.epoch = self.space.cow.epoch();
+        self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
+    }
+
+    #[inline]
+    pub fn unlock(&mut self) {
+        if !self.pending.is_empty() {
+            self.publish_counts();
+        }
+        if let Held::Many(mut states) = std::mem::take(&mut self.held) {
+            states.clear();
+            self.spare_states = states;
+        }
+        self.walked = 0;
+    }
+
+    pub(super) fn publish_counts(&mut self) {
+        let counts = &self.space.counts;
+        match &self.held {
+            Held::None => {}
+            Held::One(slot, state) => counts.set_slot(*slot, state.key_count(0)),
+            Held::Many(states) => {
+                states.iter().for_each(|(slot, state)| counts.set_slot(*slot, state.key_count(0)));
+            }
+        }
+        self.pending.publish(counts);
+    }
+
+    pub(super) fn slot_of(&self, key: &[u8]) -> Slot {
+        match &self.held {
+            Held::One(slot, _) => {
+                debug_assert_eq!(*slot, Slot::of(key), "a command touches a key outside its slot");
+                *slot
+            }
+            Held::None | Held::Many(_) => Slot::of(key),
+        }
+    }
+
+    /// Panics if the key's slot is not locked: the command's key positions are wrong.
+    #[inline]
+    pub(super) fn state(&self, key: &[u8]) -> &SlotState {
+        match &self.held {
+            Held::One(_, state) => state,
+            Held::Many(states) => {
+                let slot = Slot::of(key);
+                let at = states.binary_search_by_key(&slot, |(s, _)| *s).expect("the key's slot is locked");
+                &states[at].1
+            }
+            Held::None => panic!("access to a key without its slot's lock"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn state_mut(&mut self, key: &[u8]) -> &mut SlotState {
+        match &mut self.held {
+            Held::One(_, state) => state,
+            Held::Many(states) => {
+                let slot = Slot::of(key);
+                let at = states.binary_search_by_key(&slot, |(s, _)| *s).expect("the key's slot is locked");
+                &mut states[at].1
+            }
+            Held::None => panic!("access to a key without its slot's lock"),
+        }
+    }
+
+    /// Whether all keys of the command are in one slot, so that the request may be its own effect.
+    pub fn is_one_slot(&self) -> bool {
+        matches!(self.held, Held::One(..))
+    }
+
+    /// Whether two keys share a slot, so that one effect may touch both.
+    pub fn same_slot(&self, a: &[u8], b: &[u8]) -> bool {
+        matches!(self.held, Held::One(..)) || Slot::of(a) == Slot::of(b)
+    }
+
+    /// Runs `f` on a slot's state, for commands that walk the keyspace without holding it (SCAN, DBSIZE): the lock
+    /// is taken for the call unless the running transaction holds it already.
+    pub fn with_slot<R>(&mut self, slot: Slot, f: impl FnOnce(&mut SlotState) -> R) -> R {
+        let walked = &mut self.walked;
+        let f = |state: &mut SlotState| {
+            *walked = state.last_write.max(*walked);
+            f(state)
+        };
+        match &mut self.held {
+            Held::One(held, state) if *held == slot => f(state),
+            Held::Many(states) => match states.binary_search_by_key(&slot, |(s, _)| *s) {
+                Ok(at) => f(&mut states[at].1),
+                Err(_) => f(&mut self.space.lock(slot)),
+            },
+            Held::None | Held::One(..) => f(&mut self.space.lock(slot)),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a command sees of the keyspace while it holds the locks of its slots, and where it leaves its effects.
+//!
+//! Expiry: an expired key is hidden from every access. On a primary it is also deleted, with an effect: at once if
+//! the access is a write, at the end of the command if it was a read. A replica only hides; while it applies
+//! effects, expiry does not exist (DESIGN section 4: replaying reads no clock).
+//!
+//! A write command that changed something calls [`Keys::modified`] for each key and [`Keys::propagate`] or
+//! [`Keys::propagate_as`] for each effect. An effect touches keys of one slot only.
+//!
+//! By concern: `locks`, `read`, `write`, `expiry`, `effects`, `walk`; what a single type needs is in that type's folder.
+
+mod effects;
+mod expiry;
+mod locks;
+mod read;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod write;
+
+use std::cell::{Cell, RefCell};
+
+use bytes::BytesMut;
+use keyward_proto::slot::Slot;
+use parking_lot::MutexGuard;
+
+use crate::access::AccessClock;
+use crate::counts::Pending;
+use crate::effects::{ENTRY_BYTES_MAX, EffectBuffer};
+use crate::entry::Epoch;
+use crate::events::{Event, EventClasses};
+use crate::lazyfree::Garbage;
+use crate::slots::{Keyspace, SlotState};
+use crate::table::hash_of;
+use crate::types::Limits;
+use crate::{DbIndex, DbKey};
+use expiry::Expiration;
+pub use expiry::{Expiry, ExpiryWalk};
+use locks::Held;
+
+/// On whose behalf the keyspace is accessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A client of a primary.
+    Primary,
+    /// A client of a replica: it reads, and expired keys stay.
+    Replica,
+    /// Effects from a log: no expiry, no effects.
+    Apply,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    space: &'a Keyspace,
+    held: Held<'a>,
+    /// Empty; their memory serves the next command with several slots.
+    spare_slots: Vec<Slot>,
+    spare_states: Vec<(Slot, MutexGuard<'a, SlotState>)>,
+    pub db: DbIndex,
+    /// Milliseconds since the Unix epoch, the same throughout a command.
+    pub now: i64,
+    /// The access field of keys that are created, and without an LFU policy of keys that are used.
+    pub access: u32,
+    clock: AccessClock,
+    /// For LFU counters.
+    dice: Cell<u32>,
+    /// The name of the running command for effects, if the client knows it by another.
+    pub command: Option<&'static str>,
+    /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
+    pub no_touch: bool,
+    /// Up to where collections are compact.
+    pub limits: Limits,
+    mode: Mode,
+    /// The current one: an entry that has the other is saved for the running snapshot before it changes. It changes
+    /// only while the world is stopped, so it holds for a batch.
+    epoch: Epoch,
+    /// Whether somebody reads the write log.
+    logging: bool,
+    effects: EffectBuffer,
+    /// [`ENTRY_BYTES_MAX`], unless a test has other wishes.
+    entry_bytes_max: usize,
+    encoded: BytesMut,
+    /// Number of modifications by the running command (or transaction).
+    dirty: u64,
+    expired: RefCell<Vec<DbKey>>,
+    /// Large values, to be dropped without locks.
+    garbage: Vec<Garbage>,
+    ready: Vec<DbKey>,
+    notify: EventClasses,
+    events: RefCell<Vec<Event>>,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    expired_count: u64,
+    /// Largest index of the last writes to slots that the running command walked over.
+    walked: u64,
+    /// The running command has read what depends on all that was written.
+    counted: bool,
+    /// What the running command has changed in the keyspace's counts.
+    pending: Pending,
+    /// Address, length and hash of the running command's key, computed before. The key lies in the receive buffer,
+    /// which outlives this: no other key has its address.
+    known: (usize, usize, u64),
+}
+
+/// The key holds a value of another type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key holds another type of value")]
+pub struct WrongType;
+
+impl<'a> Keys<'a> {
+    pub fn new(
+        space: &'a Keyspace,
+        mode: Mode,
+        logging: bool,
+        now: i64,
+        clock: AccessClock,
+        notify: EventClasses,
+    ) -> Self {
+        Keys {
+            space,
+            held: Held::None,
+            spare_slots: Vec::new(),
+            spare_states: Vec::new(),
+            db: 0,
+            now,
+            access: clock.of_new_key(),
+            clock,
+            dice: Cell::new(0),
+            command: None,
+            no_touch: false,
+            limits: Limits::default(),
+            mode,
+            epoch: space.cow.epoch(),
+            logging,
+            effects: EffectBuffer::default(),
+            entry_bytes_max: ENTRY_BYTES_MAX,
+            encoded: BytesMut::new(),
+            dirty: 0,
+            expired: RefCell::default(),
+            garbage: Vec::new(),
+            ready: Vec::new(),
+            notify,
+            events: RefCell::default(),
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            expired_count: 0,
+            walked: 0,
+            counted: false,
+            pending: Pending::default(),
+            known: (0, 0, 0),
+        }
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The keyspace, for those who hold no lock.
+    pub fn space(&self) -> &'a Keyspace {
+        self.space
+    }
+
+    /// Whether effects are kept for the write log.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.logging
+    }
+
+    pub fn set_logging(&mut self, logging: bool) {
+        self.logging = logging;
+    }
+
+    /// Which events are wanted from now on.
+    pub fn set_event_classes(&mut self, classes: EventClasses) {
+        self.notify = classes;
+    }
+
+    pub fn set_access_clock(&mut self, clock: AccessClock) {
+        self.clock = clock;
+    }
+
+    /// By which access fields are read and written.
+    pub fn access_clock(&self) -> AccessClock {
+        self.clock
+    }
+
+    /// For LFU counters.
+    pub fn set_dice(&mut self, seed: u32) {
+        self.dice.set(seed);
+    }
+
+    /// Tells the hash of a key of the batch's receive buffer, so that it is not computed again.
+    #[inline]
+    pub fn set_known_hash(&mut self, key: &[u8], hash: u64) {
+        debug_assert_eq!(hash, hash_of(key));
+        self.known = (key.as_ptr().addr(), key.len(), hash);
+    }
+
+    #[inline]
+    fn key_hash(&self, key: &[u8]) -> u64 {
+        let (address, len, hash) = self.known;
+        if key.as_ptr().addr() == address && key.len() == len { hash } else { hash_of(key) }
+    }
+
+    /// What has expired, in this mode and at this moment.
+    #[inline]
+    fn expiration(&self) -> Expiration {
+        Expiration { mode: self.mode, now: self.now }
+    }
+
+    /// Hits, misses and expired keys since the last call.
+    pub fn take_counts(&mut self) -> (u64, u64, u64) {
+        (self.hits.take(), self.misses.take(), std::mem::take(&mut self.expired_count))
+    }
+
+    pub fn take_dirty(&mut self) -> u64 {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub fn dirty(&self) -> u64 {
+        self.dirty
+    }
+}
