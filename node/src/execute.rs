@@ -268,7 +268,7 @@ impl Executor {
         keys.set_event_classes(settings.notify_keyspace_events);
         keys.set_access_clock(AccessClock::new(self.now, settings.lfu));
         if settings.lfu.is_some() {
-            keys.set_dice(self.rng.random());
+            keys.seed_random(self.rng.random());
         }
     }
 
@@ -823,7 +823,7 @@ impl Executor {
             // The node is not what it was when the command ran: clients that wait are sent away by their connections.
             drop(keys.take_ready());
         }
-        if keys.has_garbage() {
+        if keys.has_lazyfree() {
             self.free(keys);
         }
         while keys.has_ready() {
@@ -1106,7 +1106,7 @@ impl Executor {
         let events = crate::notify::EventClasses::default();
         let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, 0, clock, events);
         keys.limits = self.settings.limits;
-        keys.set_dice(self.rng.random());
+        keys.seed_random(self.rng.random());
         match slots {
             Some(slots) => keys.lock_many(slots),
             None => keys.lock_all(),
@@ -1146,7 +1146,7 @@ impl Executor {
 
     /// Drops large values that were deleted or replaced, here or in the background. No slot is locked.
     fn free(&self, keys: &mut Keys<'_>) {
-        for garbage in keys.take_garbage() {
+        for garbage in keys.take_lazyfree() {
             if self.settings.frees_lazily(garbage.cause) {
                 self.server.reclaim.free(garbage.entry);
             }

@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
         }
         let (slot, hash) = (Slot::of(&record.key), hash_of(&record.key));
         let mut entry = value.into_entry(&record.key, record.expire_at, keys.access_of(record.access));
-        entry.set_epoch(self.keyspace.cow.epoch());
+        entry.set_mark(self.keyspace.cow.mark());
         Ok(Some(Decoded { span, slot, hash, entry }))
     }
 }

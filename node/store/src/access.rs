@@ -127,9 +127,9 @@ fn raised(counter: u8, log_factor: u32, random: u32) -> u8 {
 }
 
 /// A linear congruential generator: its upper bits are good enough to throw a coin with.
-pub(crate) fn throw(dice: &Cell<u32>) -> u32 {
-    dice.set(dice.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    dice.get()
+pub(crate) fn next_random(state: &Cell<u32>) -> u32 {
+    state.set(state.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    state.get()
 }
 
 #[cfg(test)]

@@ -227,6 +227,7 @@ mod tests {
     fn the_parts_of_all_threads_add_up() {
         let counts = Counts::default();
         let change = |keys| Count { keys, expires: 1, bucket_bytes: 64 };
+        #[allow(clippy::disallowed_methods, reason = "threads that count at once are what is tested")]
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -53,21 +53,21 @@ const KIND: u8 = 0x0f;
 const HAS_EXPIRE: u8 = 1 << 4;
 /// The string reads as an integer but is not one for OBJECT ENCODING.
 const NOT_INTEGER: u8 = 1 << 5;
-/// The bit in which an entry keeps its [`Epoch`].
-const EPOCH: u8 = 1 << 7;
+/// The bit in which an entry keeps its [`SnapshotMark`].
+const SNAPSHOT_MARK: u8 = 1 << 7;
 
 /// One of two values that entries carry. A snapshot begins by changing which of them is current: from then on the
 /// entries with the other one are those that it has not saved yet. See [`super::snapshot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Epoch(u8);
+pub struct SnapshotMark(u8);
 
-impl Epoch {
-    pub fn other(self) -> Epoch {
-        Epoch(self.0 ^ EPOCH)
+impl SnapshotMark {
+    pub fn other(self) -> SnapshotMark {
+        SnapshotMark(self.0 ^ SNAPSHOT_MARK)
     }
 
-    pub(super) fn from_bits(bits: u8) -> Epoch {
-        Epoch(bits & EPOCH)
+    pub(super) fn from_bits(bits: u8) -> SnapshotMark {
+        SnapshotMark(bits & SNAPSHOT_MARK)
     }
 
     pub(super) fn bits(self) -> u8 {
@@ -488,14 +488,14 @@ impl Entry {
     }
 
     #[inline]
-    pub fn epoch(&self) -> Epoch {
-        Epoch::from_bits(self.header().flags)
+    pub fn mark(&self) -> SnapshotMark {
+        SnapshotMark::from_bits(self.header().flags)
     }
 
     #[inline]
-    pub fn set_epoch(&mut self, epoch: Epoch) {
+    pub fn set_mark(&mut self, mark: SnapshotMark) {
         let header = self.header_mut();
-        header.flags = header.flags & !EPOCH | epoch.bits();
+        header.flags = header.flags & !SNAPSHOT_MARK | mark.bits();
     }
 
     /// Milliseconds since the Unix epoch.
@@ -522,10 +522,10 @@ impl Entry {
             return;
         }
         let (key, access): (Box<[u8]>, _) = (self.key().into(), self.access());
-        let epoch = self.epoch();
+        let mark = self.mark();
         let value = self.take();
         *self = value.with(&key, expire_at, access);
-        self.set_epoch(epoch);
+        self.set_mark(mark);
     }
 
     /// The value with its flags, under an empty key; this entry may only be dropped or replaced afterwards.
@@ -595,9 +595,9 @@ impl Entry {
 
     /// Makes a new allocation with this value; all else stays.
     fn replace(&mut self, value: NewValue<'_>) {
-        let epoch = self.epoch();
+        let mark = self.mark();
         *self = Entry::new(self.key(), value, self.expire_at(), self.access());
-        self.set_epoch(epoch);
+        self.set_mark(mark);
     }
 
     /// The same key and expiry are dropped, the value is moved out to live under another key.

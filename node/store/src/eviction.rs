@@ -7,7 +7,7 @@
 //! Keys are spread over 16384 slots, so a key is drawn in two steps: a slot by its number of keys, from the counts of
 //! a moment ago ([`Weights`]), then one of its keys. One slot is locked at a time, and for one draw only.
 //!
-//! Pure: the time (as an [`AccessClock`]) and the dice are arguments.
+//! Pure: the time (as an [`AccessClock`]) and the random numbers are arguments.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,7 +21,7 @@ pub enum Cause {
 
 /// A large value, with the key that it had.
 #[derive(Debug)]
-pub struct Garbage {
+pub struct LazyFree {
     pub entry: Entry,
     pub cause: Cause,
 }

@@ -55,7 +55,7 @@ impl SlotState {
         if db == 0 { Some(&self.db0) } else { self.rare.as_ref()?.other_dbs.get(&db) }
     }
 
-    /// Whoever puts an entry into it gives it the current epoch, and changes or removes none that a running snapshot
+    /// Whoever puts an entry into it gives it the current mark, and changes or removes none that a running snapshot
     /// has not saved: see [`snapshot`].
     pub(crate) fn table_mut(&mut self, db: DbIndex) -> &mut Table<Entry> {
         if db == 0 { &mut self.db0 } else { self.rare().other_dbs.entry(db).or_default() }
@@ -84,7 +84,7 @@ impl SlotState {
         self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
     }
 
-    /// Adds a key that is not there, with the current epoch; returns what has changed.
+    /// Adds a key that is not there, with the current mark; returns what has changed.
     #[inline]
     pub(crate) fn insert_new(&mut self, db: DbIndex, hash: u64, entry: Entry) -> Count {
         let expire_at = entry.expire_at();
@@ -338,7 +338,7 @@ impl Keyspace {
         self.counts.add(0, Count { bucket_bytes, ..Count::default() });
     }
 
-    /// Adds a key that was loaded, of the current epoch; false if it is there already.
+    /// Adds a key that was loaded, of the current mark; false if it is there already.
     pub fn insert_loaded(&self, slot: Slot, db: DbIndex, hash: u64, entry: Entry) -> bool {
         let mut state = self.lock(slot);
         if state.table(db).is_some_and(|table| table.get(hash, entry.key()).is_some()) {

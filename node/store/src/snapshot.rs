@@ -1,16 +1,16 @@
 //! All entries as they were at one moment, while they go on changing: a snapshot without fork and without a copy.
 //!
-//! Every entry carries an [`Epoch`], one of two values, of which one is current. Outside a snapshot all entries have
+//! Every entry carries an [`SnapshotMark`], one of two values, of which one is current. Outside a snapshot all entries have
 //! the current one. A snapshot begins by making the other one current, with the world stopped for just that: from
-//! then on an entry with the old epoch is one that is not saved yet. [`Walk`] visits the slots piece by piece, one
-//! lock at a time, saves each entry of the old epoch as a record and gives it the current one. Whoever changes or
-//! removes an entry of the old epoch first has its record saved, once ([`CopyOnWrite::save_old`]); new entries are
-//! born with the current epoch. After the walk all entries have the current epoch again, so nothing is to be reset.
+//! then on an entry with the old mark is one that is not saved yet. [`Walk`] visits the slots piece by piece, one
+//! lock at a time, saves each entry of the old mark as a record and gives it the current one. Whoever changes or
+//! removes an entry of the old mark first has its record saved, once ([`CopyOnWrite::save_old`]); new entries are
+//! born with the current mark. After the walk all entries have the current mark again, so nothing is to be reset.
 //! A large collection is saved in pieces, with the lock given back in between, and may change meanwhile ([`large`]); a
 //! long string, too, but who changes that before it is complete saves it as a whole. Tables that are emptied as a whole
 //! are handed to the walk ([`CopyOnWrite::keep_taken`]).
 //!
-//! Invariants: the epoch changes only while no command runs; without a running snapshot no entry has the old epoch;
+//! Invariants: the mark changes only while no command runs; without a running snapshot no entry has the old mark;
 //! a record is written exactly once for each entry of the beginning.
 
 pub mod large;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::entry::{Entry, Epoch};
+use super::entry::{Entry, SnapshotMark};
 use super::table::{ScanPosition, Table, hash_of};
 use super::types::quicklist::Node;
 use super::{DbIndex, Keyspace, SlotState};
@@ -160,7 +160,7 @@ struct Taken {
 /// The part of a snapshot that those who change the keyspace see.
 #[derive(Debug, Default)]
 pub struct CopyOnWrite {
-    epoch: AtomicU8,
+    mark: AtomicU8,
     /// Locked after a slot, never before.
     sides: [Mutex<Side>; SIDES],
     /// Slots below this are saved; `SLOT_COUNT` without a snapshot. Changes under the lock of the slot that it passes.
@@ -176,9 +176,9 @@ pub struct CopyOnWrite {
 
 impl CopyOnWrite {
     #[inline]
-    pub fn epoch(&self) -> Epoch {
+    pub fn mark(&self) -> SnapshotMark {
         // Whoever executes has passed a gate that was closed while this changed.
-        Epoch::from_bits(self.epoch.load(Ordering::Relaxed))
+        SnapshotMark::from_bits(self.mark.load(Ordering::Relaxed))
     }
 
     fn side(&self, slot: Slot) -> MutexGuard<'_, Side> {
@@ -188,7 +188,7 @@ impl CopyOnWrite {
     /// Saves what an entry has been so far, before its first change. The slot is locked.
     #[cold]
     pub fn save_old(&self, slot: Slot, db: DbIndex, entry: &mut Entry) {
-        entry.set_epoch(self.epoch());
+        entry.set_mark(self.mark());
         let mut side = self.side(slot);
         let original = side.original(db);
         let Side { encoder: Some(encoder), records, .. } = &mut *side else { return };
@@ -241,7 +241,7 @@ impl CopyOnWrite {
 
 /// The walk of one snapshot over the keyspace.
 pub struct Walk {
-    epoch: Epoch,
+    mark: SnapshotMark,
     /// None: nobody wants the records any more, the walk only ends in order.
     encoder: Option<Encoder>,
     next: Option<Slot>,
@@ -249,7 +249,7 @@ pub struct Walk {
     db: DbIndex,
     position: ScanPosition,
     swaps: u64,
-    /// Long strings of the next slot, which come after the others, each in several pieces. They keep the old epoch
+    /// Long strings of the next slot, which come after the others, each in several pieces. They keep the old mark
     /// until they are saved as a whole: who changes one in the middle saves it himself.
     long: Vec<(DbIndex, Box<[u8]>)>,
     /// Of the last of them: where its record goes on, and what there is of it.
@@ -268,8 +268,8 @@ impl Walk {
     /// Begins a snapshot: it is of this moment. No command runs, nor another snapshot.
     pub fn begin(space: &Keyspace, encoder: Encoder) -> Walk {
         let cow = &space.cow;
-        let epoch = cow.epoch().other();
-        cow.epoch.store(epoch.bits(), Ordering::Relaxed);
+        let mark = cow.mark().other();
+        cow.mark.store(mark.bits(), Ordering::Relaxed);
         cow.walked.store(0, Ordering::Relaxed);
         cow.saved_bytes.store(0, Ordering::Relaxed);
         for side in &cow.sides {
@@ -278,7 +278,7 @@ impl Walk {
             *side = Side { encoder: Some(Arc::clone(&encoder)), ..Side::default() };
         }
         Walk {
-            epoch,
+            mark,
             encoder: Some(encoder),
             next: Slot::new(0),
             db: 0,
@@ -436,7 +436,7 @@ impl Walk {
     /// A piece of the last long string.
     fn step_long(&mut self, state: &mut SlotState, slot: Slot, limit: PieceLimit, records: &mut Records) {
         let Some((db, key)) = self.long.last() else { return };
-        let entry = state.table_mut(*db).get_mut(hash_of(key), key).filter(|e| e.epoch() != self.epoch);
+        let entry = state.table_mut(*db).get_mut(hash_of(key), key).filter(|e| e.mark() != self.mark);
         let (Some(entry), Some(encoder)) = (entry, &self.encoder) else {
             // It was changed, and saved before that.
             self.partial = None;
@@ -449,7 +449,7 @@ impl Walk {
             self.partial = Some((next, record));
             return;
         }
-        entry.set_epoch(self.epoch);
+        entry.set_mark(self.mark);
         records.begin(slot);
         records.bytes.append(&mut record);
         records.keys += 1;
@@ -478,7 +478,7 @@ impl Walk {
 /// What one step does.
 struct Piece {
     slot: Slot,
-    epoch: Epoch,
+    mark: SnapshotMark,
     encoder: Option<Encoder>,
     limit: PieceLimit,
     entries: usize,
@@ -491,7 +491,7 @@ impl Piece {
     fn new(walk: &Walk, slot: Slot, limit: PieceLimit) -> Piece {
         Piece {
             slot,
-            epoch: walk.epoch,
+            mark: walk.mark,
             encoder: walk.encoder.clone(),
             limit,
             entries: 0,
@@ -507,7 +507,7 @@ impl Piece {
     /// How an entry is to be saved that may be saved already.
     fn form(&self, entry: &Entry) -> Form {
         match &self.encoder {
-            Some(encoder) if entry.epoch() != self.epoch => encoder.form(entry),
+            Some(encoder) if entry.mark() != self.mark => encoder.form(entry),
             Some(_) | None => Form::Small,
         }
     }
@@ -527,7 +527,7 @@ impl Piece {
             }
             (Form::LargeCollection, Some(encoder)) => {
                 self.entries += 1;
-                entry.set_epoch(self.epoch);
+                entry.set_mark(self.mark);
                 cow.begin_large(self.slot, (db, original), entry, encoder);
             }
             (Form::LargeCollection, None) | (Form::Small, _) => self.save(entry, records),
@@ -536,10 +536,10 @@ impl Piece {
 
     fn save(&mut self, entry: &mut Entry, records: &mut Records) {
         self.entries += 1;
-        if entry.epoch() == self.epoch {
+        if entry.mark() == self.mark {
             return;
         }
-        entry.set_epoch(self.epoch);
+        entry.set_mark(self.mark);
         if let Some(encoder) = &self.encoder {
             let before = records.bytes.len();
             records.add(self.slot, encoder, entry);

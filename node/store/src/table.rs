@@ -284,7 +284,7 @@ impl<T: Keyed> Table<T> {
         if self.extra.is_some() {
             self.note_insertion(hash, element.key());
         }
-        self.make_room();
+        self.grow_if_due();
         self.sized += 1;
         self.put(self.order().of(hash), element);
     }
@@ -326,7 +326,7 @@ impl<T: Keyed> Table<T> {
             }
         }?;
         self.sized -= 1;
-        self.give_room();
+        self.shrink_if_due();
         Some(removed)
     }
 
@@ -458,7 +458,7 @@ impl<T: Keyed> Table<T> {
         }
     }
 
-    fn make_room(&mut self) {
+    fn grow_if_due(&mut self) {
         if self.growing().is_some() {
             return self.move_some();
         }
@@ -468,7 +468,7 @@ impl<T: Keyed> Table<T> {
         }
     }
 
-    fn give_room(&mut self) {
+    fn shrink_if_due(&mut self) {
         if self.growing().is_some() {
             return self.move_some();
         }

@@ -69,7 +69,7 @@ impl Config {
 
     /// The age of a member's acknowledgements at which its removal is proposed. Half of the lease leaves the other
     /// half for the sentinels to commit it before the primary has to stop serving. A stall of this very process does
-    /// not count: see `wakefulness.rs`.
+    /// not count: see `stall_detector.rs`.
     pub fn suspect_after(&self) -> Duration {
         self.lease / 2
     }

@@ -10,7 +10,7 @@ use keyward_proto::topology::{Shard, Topology};
 use super::config::Config;
 use super::lease::LeaseGiver;
 use super::messages::{Action, RequestId, UplinkId};
-use super::wakefulness::Wakefulness;
+use super::stall_detector::StallDetector;
 use crate::log::WriteLog;
 
 /// Which part of the log the keyspace contains.
@@ -64,7 +64,7 @@ pub(crate) struct Local {
     pub(crate) commit: LogIndex,
     pub(crate) keyspace: Keyspace,
     pub(crate) giver: LeaseGiver,
-    pub(crate) awake: Wakefulness,
+    pub(crate) stalls: StallDetector,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
     pub(crate) quiesces: u32,
     next_request: u64,
@@ -75,7 +75,7 @@ impl Local {
     pub(crate) fn new(config: Config, me: NodeId, incarnation: Incarnation, now: Monotonic) -> Self {
         Local {
             giver: LeaseGiver::new(config.grace, now),
-            awake: Wakefulness::new(config.lease / 4, now),
+            stalls: StallDetector::new(config.lease / 4, now),
             config,
             me,
             incarnation,

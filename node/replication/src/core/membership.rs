@@ -172,11 +172,11 @@ impl Primary {
             Some((LinkPhase::Waiting | LinkPhase::FullSync, _)) => true,
             Some((LinkPhase::Streaming, opened_at)) => {
                 let heard = self.holder.acknowledged(node).unwrap_or_default().max(opened_at);
-                local.config.suspect_after() <= local.awake.silence(heard, now)
+                local.config.suspect_after() <= local.stalls.silence(heard, now)
             }
             None if self.broken.contains(node) => true,
             // It has to learn of this term and to connect first.
-            None => local.config.lease <= local.awake.silence(self.started_at, now),
+            None => local.config.lease <= local.stalls.silence(self.started_at, now),
         }
     }
 

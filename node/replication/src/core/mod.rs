@@ -2,7 +2,7 @@
 //!
 //! - [`node_core`]: the role of a node, from the topology; `primary` with `membership` (the in-sync set) and `handoff`;
 //!   `replica`; `local`, what both share
-//! - `lease`, `progress` (the commit tracker), `contact`, `wakefulness`
+//! - `lease`, `progress` (the commit tracker), `contact`, `stall_detector`
 //! - [`stream`] and [`full_sync`]: what a primary sends to one replica; [`received`]: what a replica has of it
 //! - [`messages`]: events, actions and the messages between nodes; [`config`]: the times of which leases are made
 
@@ -19,7 +19,7 @@ mod primary;
 mod progress;
 pub mod received;
 mod replica;
+mod stall_detector;
 pub mod stream;
-mod wakefulness;
 
 pub use config::{Config, ConfigError, ReplicationAck};

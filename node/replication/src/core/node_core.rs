@@ -110,7 +110,7 @@ impl NodeCore {
     }
 
     pub fn step(&mut self, now: Monotonic, event: Event, log: &mut WriteLog, out: &mut Vec<Action>) {
-        self.local.awake.tick(now);
+        self.local.stalls.tick(now);
         if let Role::Primary(primary) = &mut self.role {
             primary.absorb_auto_commits(&self.local, log);
         }
@@ -414,7 +414,7 @@ impl NodeCore {
 
     /// When the next [`Event::Tick`] is due, at the latest.
     pub fn next_deadline(&self, now: Monotonic) -> Monotonic {
-        let tick = self.local.awake.ticked_at() + self.local.config.beacon_interval();
+        let tick = self.local.stalls.ticked_at() + self.local.config.beacon_interval();
         let deadline = match &self.role {
             Role::Idle => None,
             Role::Primary(primary) => primary.next_deadline(now),

@@ -75,7 +75,7 @@ pub(crate) struct Replica {
     asking: Option<RequestId>,
     ask_at: Monotonic,
     /// Acknowledgements are withheld until then: a failover was asked for.
-    forsaken_until: Monotonic,
+    withheld_until: Monotonic,
     /// The primary's clock, from its last message.
     sent_at: Monotonic,
     /// How far this node's disk was at `disk_moved_at`, when it last got on or had nothing to do.
@@ -99,7 +99,7 @@ impl Replica {
             dead: false,
             asking: None,
             ask_at: Monotonic::ZERO,
-            forsaken_until: Monotonic::ZERO,
+            withheld_until: Monotonic::ZERO,
             sent_at: Monotonic::ZERO,
             disk_at: (LogIndex::ZERO, LogIndex::ZERO),
             disk_moved_at: now,
@@ -120,7 +120,7 @@ impl Replica {
 
     /// More than a beacon was missed, here or there.
     pub(crate) fn is_cut_off(&self, now: Monotonic, local: &Local) -> bool {
-        local.config.beacon_interval() * 2 <= local.awake.silence(self.contact.mutual_at(), now)
+        local.config.beacon_interval() * 2 <= local.stalls.silence(self.contact.mutual_at(), now)
     }
 
     /// A stream is up.
@@ -330,7 +330,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let Some(id) = self.uplink_id() else { return };
-        if now < self.forsaken_until || self.disk_is_stuck(now, local) {
+        if now < self.withheld_until || self.disk_is_stuck(now, local) {
             return;
         }
         if sent_at > Monotonic::ZERO {
@@ -409,7 +409,7 @@ impl Replica {
         }
         self.asking = None;
         self.ask_at = now + ASK_AGAIN;
-        self.forsaken_until = match outcome {
+        self.withheld_until = match outcome {
             // The topology will tell; if it does not, somebody else is to be asked.
             Outcome::Accepted => now + local.config.grace,
             // The primary stays: if it speaks again it is supported again.
@@ -477,11 +477,11 @@ impl Replica {
             return;
         }
         let dead = self.dead && local.config.fast_failover;
-        let silent = local.config.grace <= local.awake.silence(self.contact.mutual_at(), now);
+        let silent = local.config.grace <= local.stalls.silence(self.contact.mutual_at(), now);
         let Some(shard) = local.shard.clone().filter(|_| dead || silent) else { return };
         let id = local.request_id();
         self.asking = Some(id);
-        self.forsaken_until = now + local.config.grace;
+        self.withheld_until = now + local.config.grace;
         out.push(Action::Ask(id, Request::Failover { shard, term: self.term, primary_dead: dead }));
     }
 
@@ -493,7 +493,7 @@ impl Replica {
             | Uplink::CatchingUp { .. }
             | Uplink::Streaming(_) => None,
         };
-        let silent_at = local.awake.silent_at(self.contact.mutual_at(), local.config.grace);
+        let silent_at = local.stalls.silent_at(self.contact.mutual_at(), local.config.grace);
         let ask_at = self.asking.is_none().then_some(self.ask_at);
         retry_at.into_iter().chain([silent_at]).chain(ask_at).filter(|at| *at > now).min()
     }

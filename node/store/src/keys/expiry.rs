@@ -52,11 +52,11 @@ impl Keys<'_> {
 
     /// Sets or removes the expiry of an existing key.
     pub fn set_expire_at(&mut self, key: &[u8], expire_at: Option<i64>) {
-        let (space, db, epoch) = (self.space, self.db, self.epoch);
+        let (space, db, mark) = (self.space, self.db, self.mark);
         let hash = self.key_hash(key);
         let state = self.state_mut(key);
         let Some(entry) = state.table_mut(db).get_mut(hash, key) else { return };
-        if entry.epoch() != epoch {
+        if entry.mark() != mark {
             space.cow.save_old(Slot::of(key), db, entry);
         }
         let before = entry.expire_at();

@@ -52,7 +52,7 @@ impl<'a> Keys<'a> {
     pub fn lock_all(&mut self) {
         debug_assert!(matches!(self.held, Held::None));
         // Another thread may have stopped the world before this one did.
-        self.epoch = self.space.cow.epoch();
+        self.mark = self.space.cow.mark();
         self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
     }
 

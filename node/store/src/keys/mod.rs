@@ -27,9 +27,9 @@ use parking_lot::MutexGuard;
 use crate::access::AccessClock;
 use crate::counts::Pending;
 use crate::effects::{ENTRY_BYTES_MAX, EffectBuffer};
-use crate::entry::Epoch;
+use crate::entry::SnapshotMark;
 use crate::events::{Event, EventClasses};
-use crate::lazyfree::Garbage;
+use crate::lazyfree::LazyFree;
 use crate::slots::{Keyspace, SlotState};
 use crate::table::hash_of;
 use crate::types::Limits;
@@ -64,7 +64,7 @@ pub struct Keys<'a> {
     pub access: u32,
     clock: AccessClock,
     /// For LFU counters.
-    dice: Cell<u32>,
+    random_state: Cell<u32>,
     /// The name of the running command for effects, if the client knows it by another.
     pub command: Option<&'static str>,
     /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
@@ -74,7 +74,7 @@ pub struct Keys<'a> {
     mode: Mode,
     /// The current one: an entry that has the other is saved for the running snapshot before it changes. It changes
     /// only while the world is stopped, so it holds for a batch.
-    epoch: Epoch,
+    mark: SnapshotMark,
     /// Whether somebody reads the write log.
     logging: bool,
     effects: EffectBuffer,
@@ -85,7 +85,7 @@ pub struct Keys<'a> {
     dirty: u64,
     expired: RefCell<Vec<DbKey>>,
     /// Large values, to be dropped without locks.
-    garbage: Vec<Garbage>,
+    lazyfree: Vec<LazyFree>,
     ready: Vec<DbKey>,
     notify: EventClasses,
     events: RefCell<Vec<Event>>,
@@ -126,19 +126,19 @@ impl<'a> Keys<'a> {
             now,
             access: clock.of_new_key(),
             clock,
-            dice: Cell::new(0),
+            random_state: Cell::new(0),
             command: None,
             no_touch: false,
             limits: Limits::default(),
             mode,
-            epoch: space.cow.epoch(),
+            mark: space.cow.mark(),
             logging,
             effects: EffectBuffer::default(),
             entry_bytes_max: ENTRY_BYTES_MAX,
             encoded: BytesMut::new(),
             dirty: 0,
             expired: RefCell::default(),
-            garbage: Vec::new(),
+            lazyfree: Vec::new(),
             ready: Vec::new(),
             notify,
             events: RefCell::default(),
@@ -186,8 +186,8 @@ impl<'a> Keys<'a> {
     }
 
     /// For LFU counters.
-    pub fn set_dice(&mut self, seed: u32) {
-        self.dice.set(seed);
+    pub fn seed_random(&mut self, seed: u32) {
+        self.random_state.set(seed);
     }
 
     /// Tells the hash of a key of the batch's receive buffer, so that it is not computed again.

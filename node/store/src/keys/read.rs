@@ -1,7 +1,7 @@
 //! Reading: an expired key is hidden from every access.
 
 use super::{Keys, Mode, WrongType};
-use crate::access::throw;
+use crate::access::next_random;
 use crate::entry::{Entry, ValueRef};
 use crate::events::{Event, EventClass};
 use crate::rdb::record::Access;
@@ -52,7 +52,7 @@ impl Keys<'_> {
     #[inline]
     pub fn touch(&self, entry: &Entry) {
         if self.clock.is_lfu() {
-            entry.set_access(self.clock.touched(entry.access(), throw(&self.dice)));
+            entry.set_access(self.clock.touched(entry.access(), next_random(&self.random_state)));
         } else {
             entry.set_access(self.access);
         }

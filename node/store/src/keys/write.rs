@@ -4,11 +4,11 @@ use keyward_proto::slot::Slot;
 
 use super::{Expiry, Keys, Mode, WrongType};
 use crate::DbKey;
-use crate::access::throw;
+use crate::access::next_random;
 use crate::counts::Count;
 use crate::entry::{Compact, Entry, NewValue, ValueRef, ValueType};
 use crate::events::EventClass;
-use crate::lazyfree::{Cause, Garbage, is_large};
+use crate::lazyfree::{Cause, LazyFree, is_large};
 use crate::snapshot::large::saving_id;
 use crate::table::hash_of;
 use crate::types::Collection;
@@ -25,7 +25,7 @@ impl Keys<'_> {
             return None;
         }
         self.touch(entry);
-        let is_saved = entry.epoch() == self.epoch;
+        let is_saved = entry.mark() == self.mark;
         if !is_saved {
             self.save_old(hash, key);
         }
@@ -67,7 +67,7 @@ impl Keys<'_> {
     pub(super) fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
         let (db, access) = (self.db, self.access);
         let mut entry = Entry::new(key, value, expire_at, access);
-        entry.set_epoch(self.epoch);
+        entry.set_mark(self.mark);
         let hash = self.key_hash(key);
         let change = self.state_mut(key).insert_new(db, hash, entry);
         self.pending.add(db, change);
@@ -78,8 +78,8 @@ impl Keys<'_> {
     pub fn insert(&mut self, key: &[u8], value: NewValue<'_>, expiry: Expiry) {
         let (db, mode, access) = (self.db, self.mode, self.access);
         let expiration = self.expiration();
-        let (space, epoch) = (self.space, self.epoch);
-        let lfu = self.clock.is_lfu().then(|| (self.clock, throw(&self.dice)));
+        let (space, mark) = (self.space, self.mark);
+        let lfu = self.clock.is_lfu().then(|| (self.clock, next_random(&self.random_state)));
         let new_expiry = match expiry {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::None => None,
@@ -96,14 +96,14 @@ impl Keys<'_> {
             self.expire_now(key);
             return self.insert_new(key, value, new_expiry);
         }
-        if entry.epoch() != epoch {
+        if entry.mark() != mark {
             space.cow.save_old(Slot::of(key), db, entry);
         }
         let access = lfu.map_or(access, |(clock, random)| clock.touched(entry.access(), random));
         let mut replaced = None;
         if is_large(entry) || saving_id(entry).is_some() {
             let mut new = Entry::new(key, value, before, access);
-            new.set_epoch(epoch);
+            new.set_mark(mark);
             replaced = Some(std::mem::replace(entry, new));
         } else {
             entry.set_value(value);
@@ -122,7 +122,7 @@ impl Keys<'_> {
 
     /// Puts an entry under a key that does not exist: RENAME, MOVE, COPY, RESTORE.
     pub fn insert_entry(&mut self, mut entry: Entry) {
-        entry.set_epoch(self.epoch);
+        entry.set_mark(self.mark);
         if let Some(replaced) = self.remove(entry.key()) {
             self.discard(replaced, Cause::Replaced);
         }
@@ -143,7 +143,7 @@ impl Keys<'_> {
         let hash = self.key_hash(key);
         let (mut entry, change) = self.state_mut(key).remove(db, hash, key)?;
         self.pending.add(db, change);
-        if entry.epoch() != self.epoch {
+        if entry.mark() != self.mark {
             self.space.cow.save_old(Slot::of(key), db, &mut entry);
         }
         self.modified(key);
@@ -179,18 +179,18 @@ impl Keys<'_> {
         };
         let Some(entry) = entry else { return };
         if is_large(&entry) {
-            self.garbage.push(Garbage { entry, cause });
+            self.lazyfree.push(LazyFree { entry, cause });
         }
     }
 
     /// Large values that are to be dropped now that no slot is locked.
-    pub fn take_garbage(&mut self) -> Vec<Garbage> {
-        std::mem::take(&mut self.garbage)
+    pub fn take_lazyfree(&mut self) -> Vec<LazyFree> {
+        std::mem::take(&mut self.lazyfree)
     }
 
     #[inline]
-    pub fn has_garbage(&self) -> bool {
-        !self.garbage.is_empty()
+    pub fn has_lazyfree(&self) -> bool {
+        !self.lazyfree.is_empty()
     }
 
     /// A key changed: transactions that watch it fail.

@@ -271,9 +271,9 @@ fn run(seed: u64) {
             assert!(found == expected, "seed {seed}, snapshot {snapshot}");
         }
         space.check_counts();
-        let epoch = space.cow.epoch();
+        let mark = space.cow.mark();
         for slot in Slot::all() {
-            assert!(space.lock(slot).dbs().flat_map(|(_, t)| t.iter()).all(|e| e.epoch() == epoch));
+            assert!(space.lock(slot).dbs().flat_map(|(_, t)| t.iter()).all(|e| e.mark() == mark));
         }
     }
 }

@@ -9,16 +9,16 @@ use std::time::Duration;
 use keyward_proto::time::Monotonic;
 
 #[derive(Debug)]
-pub(crate) struct Wakefulness {
+pub(crate) struct StallDetector {
     stall: Duration,
     ticked_at: Monotonic,
     awake_since: Monotonic,
 }
 
-impl Wakefulness {
+impl StallDetector {
     /// Ticks further apart than `stall` mean that the process stood still.
     pub(crate) fn new(stall: Duration, now: Monotonic) -> Self {
-        Wakefulness { stall, ticked_at: now, awake_since: now }
+        StallDetector { stall, ticked_at: now, awake_since: now }
     }
 
     pub(crate) fn tick(&mut self, now: Monotonic) {
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_stall_of_ones_own_is_not_silence_of_others() {
         let at = |ms: u64| Monotonic::from_nanos(ms * 1_000_000);
-        let mut awake = Wakefulness::new(Duration::from_millis(100), at(0));
+        let mut awake = StallDetector::new(Duration::from_millis(100), at(0));
         awake.tick(at(40));
         assert_eq!(awake.silence(at(10), at(80)), Duration::from_millis(70));
         awake.tick(at(2000));
