@@ -7,7 +7,7 @@
 //! - [`rdb`]: values and keyspaces as files and payloads; [`rdb_load`]: a file into the keyspace
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`aof`]: the write log on disk; [`loading`]: how far loading it is
-//! - [`engine`]: the keyspace as replication sees it; [`bus`]: published messages for other nodes
+//! - [`engine`]: the keyspace as replication sees it; [`relay`]: published messages for other nodes
 //! - [`member`]: joining a shard, handing over, leaving; [`reach`]: why a sentinel does not answer
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: leases, commit, full and partial resync
@@ -23,7 +23,6 @@
 
 pub mod aof;
 pub mod blocking;
-pub mod bus;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -32,6 +31,7 @@ pub mod config;
 pub mod connection;
 pub mod cron;
 pub mod directory_lock;
+pub mod ending;
 pub mod engine;
 pub mod execute;
 pub mod io;
@@ -45,6 +45,7 @@ pub mod pubsub;
 pub mod rdb_load;
 pub mod reach;
 pub mod reclaim;
+pub mod relay;
 pub mod replication;
 pub mod routing;
 pub mod run;

@@ -86,3 +86,10 @@ impl Loading {
         })
     }
 }
+
+/// For INFO: what the last load has found.
+#[derive(Debug, Default)]
+pub struct LastLoad {
+    pub keys: AtomicU64,
+    pub expired: AtomicU64,
+}

@@ -16,17 +16,17 @@ use keyward_proto::resp::{ReplyWriter, Version};
 use rand::Rng;
 use tokio::net::TcpListener;
 
-use crate::bus::Bus;
 use crate::command::Request;
 use crate::config::Settings;
 use crate::engine::KeyspaceEngine;
 use crate::gate::GateState;
 use crate::io::ControlRequest;
+use crate::relay;
 use crate::replication::{Config, Demand, Options, Replication, ReplicationAck, RoleStatus};
 use crate::routing::Routing;
 use crate::sentinels::Announce;
 use crate::server::Server;
-use crate::snapshot::save::Kind;
+use crate::snapshot::saves::Kind;
 
 const ID_FILE: &str = "node-id";
 /// A demanded failover is over, or has failed, within this.
@@ -79,7 +79,8 @@ pub fn join(
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;
     let mut topology = replication.topology();
-    if server.replication.set(replication).is_err() || server.bus.set(Bus::start(Arc::clone(server))).is_err()
+    if server.replication.set(replication).is_err()
+        || server.relay.set(relay::start(Arc::clone(server))).is_err()
     {
         return Err("a node joins once".into());
     }

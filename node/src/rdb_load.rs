@@ -68,13 +68,6 @@ pub struct Loaded {
     pub bytes: u64,
 }
 
-/// For INFO: what the last load has found.
-#[derive(Debug, Default)]
-pub struct LastLoad {
-    pub keys: AtomicU64,
-    pub expired: AtomicU64,
-}
-
 /// Loads `dbfilename`, if it is there, into the empty keyspace of a node that serves nothing yet.
 ///
 /// # Errors

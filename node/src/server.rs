@@ -10,7 +10,6 @@ use keyward_proto::topology::Node;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::bus::Bus;
 use crate::clients::Clients;
 use crate::clock;
 use crate::config::{Config, Settings};
@@ -23,10 +22,11 @@ use crate::memory::UsedMemory;
 use crate::notify::Event;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaim;
+use crate::relay::queue::Relay;
 use crate::replication::{Replication, RoleStatus, Shared};
 use crate::routing::Routing;
-use crate::snapshot::Snapshots;
-use crate::snapshot::save::Saves;
+use crate::snapshot::saves::Saves;
+use crate::snapshot::stream::Snapshots;
 use crate::stats::{Rates, Stats};
 
 /// See the module documentation.
@@ -59,7 +59,7 @@ pub struct Server {
     /// Set once when the node runs with sentinels.
     pub replication: OnceLock<Arc<Replication>>,
     /// Carries messages to other nodes; set once when the node runs with sentinels.
-    pub bus: OnceLock<Bus>,
+    pub relay: OnceLock<Relay>,
     /// AUTH and HELLO with a wrong password.
     pub auth_failures: AtomicU64,
     /// When a client that speaks HTTP was last told of in the log; nanoseconds, as of [`Monotonic`]. Zero: never.
@@ -75,7 +75,7 @@ pub struct Server {
     pub aof: crate::aof::Aof,
     /// The loading of the data at the start.
     pub loading: crate::loading::Loading,
-    pub last_load: crate::rdb_load::LastLoad,
+    pub last_load: crate::loading::LastLoad,
     /// Sources of function libraries that a file held: kept, to be written to the next file.
     pub functions: Mutex<Vec<Vec<u8>>>,
 }
@@ -193,7 +193,7 @@ impl Server {
             run_id,
             shutdown: crate::shutdown::Shutdown::default(),
             replication: OnceLock::new(),
-            bus: OnceLock::new(),
+            relay: OnceLock::new(),
             auth_failures: AtomicU64::new(0),
             http_warned_at: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
@@ -203,7 +203,7 @@ impl Server {
             me: Weak::clone(me),
             aof: crate::aof::Aof::default(),
             loading: crate::loading::Loading::default(),
-            last_load: crate::rdb_load::LastLoad::default(),
+            last_load: crate::loading::LastLoad::default(),
             functions: Mutex::default(),
         }))
     }
@@ -284,8 +284,8 @@ impl Server {
 
     /// PUBLISH and SPUBLISH: to the subscribers of this node, whose number is returned, and of the other nodes.
     pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
-        if let Some(bus) = self.bus.get() {
-            bus.publish(channel, payload, sharded);
+        if let Some(relay) = self.relay.get() {
+            relay.publish(channel, payload, sharded);
         }
         self.pubsub.publish(channel, payload, sharded, 0, self.settings().output_limit_pubsub.hard_bytes)
     }

@@ -15,15 +15,15 @@
 pub mod download;
 pub mod rules;
 pub mod save;
+pub mod saves;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keyward_proto::ids::Position;
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -38,6 +38,8 @@ use crate::rdb::Compression;
 use crate::rdb::record::{self, Access};
 use crate::rdb::value::pieces;
 use crate::server::Server;
+pub use stream::{AtBeginning, Beginning, Chunk, Progress, SnapshotError, Snapshots, Stream};
+use stream::{Consumer, InFlight, Message};
 
 /// Bytes of records of one chunk, about.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -47,152 +49,6 @@ const STREAM_LEN: usize = 4;
 const BREATH_MAX: Duration = Duration::from_millis(2);
 /// What the walk does under one lock: some tens of microseconds.
 const PIECE: PieceLimit = PieceLimit { entries: 256, bytes: 32 << 10 };
-
-/// The moment of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beginning {
-    /// Everything up to this entry of the write log is in the snapshot, and nothing after it.
-    pub position: Position,
-    /// Modifications of keys until then: see `rdb_changes_since_last_save`.
-    pub changes: u64,
-    /// Keys, about.
-    pub keys: u64,
-    /// How long commands were held up for it.
-    pub pause: Duration,
-}
-
-/// A part of a snapshot.
-#[derive(Debug)]
-pub struct Chunk {
-    /// Records of some entries, by database. In no order; no entry comes twice. A large one may go on in the next
-    /// chunk: see [`Records::goes_on`].
-    pub records: Vec<Records>,
-    /// After this chunk all records of the slots below this number have been given, or of more slots.
-    pub slots_done: u16,
-    _in_flight: InFlight,
-}
-
-/// Bytes of chunks that some stream still holds.
-#[derive(Debug)]
-struct InFlight(Arc<AtomicUsize>, usize);
-
-impl InFlight {
-    fn new(counter: &Arc<AtomicUsize>, bytes: usize) -> InFlight {
-        counter.fetch_add(bytes, Ordering::Relaxed);
-        InFlight(Arc::clone(counter), bytes)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
-/// Why a snapshot ended before its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
-    #[error("the keyspace is not complete: a full sync or the loading of a file is running")]
-    Incomplete,
-    #[error("the snapshot's thread has ended")]
-    Ended,
-}
-
-#[derive(Debug)]
-enum Message {
-    Begin(Beginning),
-    Chunk(Arc<Chunk>),
-    End,
-    Refused(SnapshotError),
-}
-
-/// The snapshot, as its consumer reads it.
-#[derive(Debug)]
-pub struct Stream {
-    messages: mpsc::Receiver<Message>,
-    ended: bool,
-}
-
-impl Stream {
-    /// Waits for the snapshot to begin. To be called first, once. Blocks.
-    ///
-    /// # Errors
-    /// There will be no snapshot.
-    pub fn begin(&mut self) -> Result<Beginning, SnapshotError> {
-        match self.messages.blocking_recv() {
-            Some(Message::Begin(beginning)) => Ok(beginning),
-            Some(Message::Refused(error)) => Err(error),
-            Some(Message::Chunk(_) | Message::End) | None => Err(SnapshotError::Ended),
-        }
-    }
-
-    /// The next chunk, `None` after the last. Blocks.
-    ///
-    /// # Errors
-    /// The snapshot is incomplete and will stay so.
-    pub fn next_chunk(&mut self) -> Result<Option<Arc<Chunk>>, SnapshotError> {
-        if self.ended {
-            return Ok(None);
-        }
-        match self.messages.blocking_recv() {
-            Some(Message::Chunk(chunk)) => Ok(Some(chunk)),
-            Some(Message::End) => {
-                self.ended = true;
-                Ok(None)
-            }
-            Some(Message::Refused(error)) => Err(error),
-            Some(Message::Begin(_)) | None => Err(SnapshotError::Ended),
-        }
-    }
-}
-
-/// Called while the world is stopped, with the position of the snapshot: no later entry is in the log yet. Must not
-/// wait for anything.
-pub type AtBeginning = Box<dyn FnOnce(Position) + Send>;
-
-struct Consumer {
-    messages: mpsc::Sender<Message>,
-    at_beginning: AtBeginning,
-}
-
-/// Asks for snapshots, and tells of the running one.
-#[derive(Default)]
-pub struct Snapshots {
-    waiting: Mutex<Waiting>,
-    /// Bytes in streams.
-    in_flight: Arc<AtomicUsize>,
-    /// Most bytes that the snapshot has taken at a time, since its beginning.
-    peak_bytes: AtomicUsize,
-    keys_done: AtomicUsize,
-    keys_total: AtomicUsize,
-    /// Somebody waits for the end: the walk takes no breath.
-    hurries: AtomicBool,
-    /// Microseconds for which the last beginning held up commands.
-    pause_micros: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Waiting {
-    consumers: Vec<Consumer>,
-    /// The thread is there and will look at `consumers` again.
-    has_thread: bool,
-}
-
-impl std::fmt::Debug for Snapshots {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Snapshots")
-    }
-}
-
-/// What INFO tells of the running snapshot.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Progress {
-    pub keys_done: usize,
-    pub keys_total: usize,
-    /// Bytes that the snapshot takes now: old values that writers had to save, and chunks that wait.
-    pub bytes: usize,
-    pub peak_bytes: usize,
-}
 
 impl Snapshots {
     /// Asks for a snapshot that begins after this call.
@@ -221,11 +77,6 @@ impl Snapshots {
         Stream { messages, ended: false }
     }
 
-    /// The running or the next snapshot goes as fast as it can, at the cost of commands on a machine with few cores.
-    pub fn hurry(&self) {
-        self.hurries.store(true, Ordering::Relaxed);
-    }
-
     pub fn progress(&self, server: &Server) -> Progress {
         if !self.waiting.lock().has_thread {
             return Progress::default();
@@ -236,16 +87,6 @@ impl Snapshots {
             bytes: self.bytes(server),
             peak_bytes: self.peak_bytes.load(Ordering::Relaxed),
         }
-    }
-
-    /// Most bytes that the running or the last snapshot has taken at a time.
-    pub fn peak_bytes(&self) -> usize {
-        self.peak_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Microseconds for which the last beginning of a snapshot held up commands.
-    pub fn pause_micros(&self) -> usize {
-        self.pause_micros.load(Ordering::Relaxed)
     }
 
     fn bytes(&self, server: &Server) -> usize {

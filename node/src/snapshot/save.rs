@@ -13,11 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keyward_proto::VALKEY_VERSION;
-use keyward_proto::time::Monotonic;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::rules::{self, Situation};
+use super::saves::{AlreadyRunning, Kind, Running, Saves};
 use super::{Beginning, Stream};
 use crate::clock;
 use crate::config::Settings;
@@ -29,170 +28,7 @@ use crate::server::Server;
 const SYNC_BYTES: usize = 4 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Why a save cannot begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AlreadyRunning;
-
-/// What BGSAVE CANCEL found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancelled {
-    Running,
-    Scheduled,
-    Nothing,
-}
-
-/// Who asked for a save.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// SAVE, or the end of the process.
-    Foreground,
-    /// BGSAVE, or a rule.
-    Background,
-}
-
-#[derive(Debug)]
-struct Running {
-    id: u64,
-    kind: Kind,
-    since: Monotonic,
-    cancelled: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// A cancelled one does not count: its thread removes what it has written.
-    running: Option<Running>,
-    last_id: u64,
-    is_scheduled: bool,
-    /// Seconds since the Unix epoch, for who asks.
-    last_save: i64,
-    /// The same moment, for the rules.
-    saved_at: Monotonic,
-    last_try: Monotonic,
-    last_background_failed: bool,
-    last_background_seconds: i64,
-    saves: u64,
-    last_cow_bytes: usize,
-    /// Modifications of keys that the last save contains.
-    saved_changes: u64,
-}
-
-/// The saves of a node.
-#[derive(Debug)]
-pub struct Saves {
-    state: Mutex<State>,
-    /// The last save in the background has failed.
-    failed: AtomicBool,
-}
-
-/// What INFO tells.
-#[derive(Debug, Clone, Copy)]
-pub struct Info {
-    pub changes_since_last_save: u64,
-    pub background_running: bool,
-    pub last_save: i64,
-    pub last_background_ok: bool,
-    /// -1: none yet.
-    pub last_background_seconds: i64,
-    /// -1: none runs.
-    pub current_background_seconds: i64,
-    pub saves: u64,
-    pub last_cow_bytes: usize,
-}
-
-impl State {
-    /// Whether there was one of this kind.
-    fn cancel(&mut self, kind: Kind) -> bool {
-        let running = self.running.take_if(|r| r.kind == kind);
-        running.is_some_and(|r| {
-            r.cancelled.store(true, Ordering::Relaxed);
-            true
-        })
-    }
-}
-
 impl Saves {
-    /// `now`: seconds since the Unix epoch, and the same moment. What a node holds at its start counts as saved.
-    pub fn new(now: i64, started_at: Monotonic) -> Saves {
-        let state = State {
-            running: None,
-            last_id: 0,
-            is_scheduled: false,
-            last_save: now,
-            saved_at: started_at,
-            last_try: started_at,
-            last_background_failed: false,
-            last_background_seconds: -1,
-            saves: 0,
-            last_cow_bytes: 0,
-            saved_changes: 0,
-        };
-        Saves { state: Mutex::new(state), failed: AtomicBool::new(false) }
-    }
-
-    pub fn last_save(&self) -> i64 {
-        self.state.lock().last_save
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.state.lock().running.is_some()
-    }
-
-    /// Whether writes are to be refused if `stop-writes-on-bgsave-error` is set.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// What the keyspace holds now came from a file: nothing of it is unsaved.
-    pub fn note_loaded(&self, server: &Server) {
-        self.state.lock().saved_changes = server.stats.sum(|t| &t.changes);
-    }
-
-    pub fn info(&self, server: &Server, now: Monotonic) -> Info {
-        let state = self.state.lock();
-        let running = state.running.as_ref().filter(|r| r.kind == Kind::Background);
-        let seconds = |r: &Running| i64::try_from(now.since(r.since).as_secs()).unwrap_or(i64::MAX);
-        Info {
-            changes_since_last_save: server.stats.sum(|t| &t.changes).saturating_sub(state.saved_changes),
-            background_running: running.is_some(),
-            last_save: state.last_save,
-            last_background_ok: !state.last_background_failed,
-            last_background_seconds: state.last_background_seconds,
-            current_background_seconds: running.map_or(-1, seconds),
-            saves: state.saves,
-            last_cow_bytes: state.last_cow_bytes,
-        }
-    }
-
-    /// A save in the background, as soon as none runs.
-    pub fn schedule(&self) {
-        self.state.lock().is_scheduled = true;
-    }
-
-    /// BGSAVE CANCEL.
-    pub fn cancel(&self) -> Cancelled {
-        let mut state = self.state.lock();
-        if state.cancel(Kind::Background) {
-            return Cancelled::Running;
-        }
-        if std::mem::take(&mut state.is_scheduled) { Cancelled::Scheduled } else { Cancelled::Nothing }
-    }
-
-    /// The process ends, or does not end after all: a save of this kind is not wanted any more.
-    pub fn abort(&self, kind: Kind) {
-        self.state.lock().cancel(kind);
-    }
-
-    /// All keys of the keyspace were deleted at once: what a running save writes is worth nothing, and by the rules
-    /// the empty keyspace is saved instead.
-    pub fn flushed(&self, settings: &Settings) {
-        if !settings.save_points.is_empty() {
-            let mut state = self.state.lock();
-            state.cancel(Kind::Background);
-            state.is_scheduled = true;
-        }
-    }
-
     /// Regularly: begins what is scheduled, or due by a rule.
     pub fn tick(&self, server: &Arc<Server>) {
         let now = clock::monotonic();

@@ -1,5 +1,6 @@
 //! A snapshot that is taken while threads write: it is of one moment.
 
+use keyward_proto::ids::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
-use crate::snapshot::save::{Cancelled, Kind};
+use crate::snapshot::saves::{Cancelled, Kind};
 
 fn already_running() -> CommandError {
     CommandError::err("Background save already in progress")

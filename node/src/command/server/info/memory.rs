@@ -84,7 +84,7 @@ fn percent(part: usize, whole: usize) -> String {
 pub(super) fn persistence(ctx: &mut Ctx<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let loading = server.shared.gate.state() == crate::gate::GateState::Loading;
-    let saves = server.saves.info(server, clock::monotonic());
+    let saves = server.saves.info(server.stats.sum(|thread| &thread.changes), clock::monotonic());
     let snapshot = server.snapshots.progress(server);
     let (aof, rewrite) = (server.aof.status(), server.aof.rewrite_info());
     lines.fields(&[
