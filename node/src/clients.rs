@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::blocking::{Unblock, Waiter};
-use crate::command::table::Row;
+use crate::command::table::{ROWS, Row};
 use crate::keyspace::DbIndex;
 
 /// What CLIENT LIST shows; its connection's thread writes it when it changes.
@@ -65,7 +65,8 @@ pub struct Client {
     /// Nanoseconds, as of [`Monotonic`].
     last_interaction: AtomicU64,
     pub description: Mutex<Description>,
-    last_command: AtomicPtr<Row>,
+    /// Its number and one; zero before the first.
+    last_command: AtomicUsize,
     pushes: Mutex<Pushes>,
     has_pushes: AtomicBool,
     killed: AtomicBool,
@@ -91,7 +92,7 @@ impl Client {
             created_at: now,
             last_interaction: AtomicU64::new(now.as_nanos()),
             description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
-            last_command: AtomicPtr::new(std::ptr::null_mut()),
+            last_command: AtomicUsize::new(0),
             pushes: Mutex::default(),
             has_pushes: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -194,15 +195,13 @@ impl Client {
 
     #[inline]
     pub fn set_last_command(&self, row: &'static Row) {
-        self.last_command.store(std::ptr::from_ref(row).cast_mut(), Ordering::Relaxed);
+        self.last_command.store(row.id.index() + 1, Ordering::Relaxed);
     }
 
     /// Name of the last command, e.g. `client|list`; `NULL` before the first.
     pub fn last_command(&self) -> &'static str {
-        let pointer = self.last_command.load(Ordering::Relaxed).cast_const();
-        let is_it = |r: &&'static Row| std::ptr::eq(*r, pointer);
-        let all = || crate::command::table::ROWS.iter();
-        let found = all().find(is_it).or_else(|| all().flat_map(|r| r.subcommands.iter()).find(is_it));
+        let number = self.last_command.load(Ordering::Relaxed);
+        let found = number.checked_sub(1).and_then(|index| ROWS.get(index));
         found.map_or("NULL", |r| r.name)
     }
 }

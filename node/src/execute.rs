@@ -30,7 +30,8 @@ use rand::{Rng, SeedableRng};
 use crate::blocking::{self, Served, Waiter};
 use crate::clock;
 use crate::command::cluster;
-use crate::command::table::{self, Row, Scope};
+use crate::command::spec::{self, Flags, Scope};
+use crate::command::table::{self, Row};
 use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
 use crate::config::Settings;
 use crate::gate::{DiskState, GateState};
@@ -291,7 +292,7 @@ impl Executor {
         let found = match planned.row {
             Some(row)
                 if row.accepts(args.len())
-                    && (!session.must_authenticate(&self.settings) || row.has(table::NO_AUTH)) =>
+                    && (!session.must_authenticate(&self.settings) || row.has(spec::NO_AUTH)) =>
             {
                 Ok(row)
             }
@@ -312,7 +313,8 @@ impl Executor {
                     Ok(Admission::Execute) => {
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, result.is_err());
-                        mutes_itself = result.is_ok() && (row.scope == Scope::Transaction || confirms(row));
+                        mutes_itself = result.is_ok()
+                            && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION));
                         result
                     }
                     Ok(Admission::Queue) => queue(session, row, args, out),
@@ -411,7 +413,7 @@ impl Executor {
     fn find(&self, session: &Session, args: Args<'_>) -> Result<&'static Row, CommandError> {
         let found = lookup(args);
         if session.must_authenticate(&self.settings)
-            && !found.as_ref().is_ok_and(|row| row.has(table::NO_AUTH))
+            && !found.as_ref().is_ok_and(|row| row.has(spec::NO_AUTH))
         {
             return Err(CommandError::coded("NOAUTH Authentication required."));
         }
@@ -457,13 +459,13 @@ impl Executor {
         progress: &mut Progress,
     ) -> Result<Admission, CommandError> {
         let in_transaction = session.transaction.is_some();
-        if in_transaction && row.has(table::NO_MULTI) {
+        if in_transaction && row.has(spec::NO_MULTI) {
             return Err(CommandError::err(format!(
                 "Command '{}' not allowed inside a transaction",
                 row.name
             )));
         }
-        if session.only_subscription_commands() && !is_subscription_command(row) {
+        if session.only_subscription_commands() && !row.has(spec::SUBSCRIPTION | spec::FOR_SUBSCRIBERS) {
             return Err(CommandError::err(format!(
                 "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
                 row.name
@@ -471,7 +473,7 @@ impl Executor {
         }
         let gate = &self.server.shared.gate;
         if gate.is_alone() {
-            if self.state == GateState::Loading && !row.has(table::LOADING) {
+            if self.state == GateState::Loading && !row.has(spec::LOADING) {
                 return Err(loading());
             }
         } else if let Some(admission) = self.admit_replicated(session, row, args, waited, progress)? {
@@ -484,7 +486,7 @@ impl Executor {
         }
         if self.save_failed
             && self.state == GateState::Primary
-            && (is_write(session, row) || row.name == "ping")
+            && (is_write(session, row) || row.has(spec::HEALTH_CHECK))
         {
             return Err(CommandError::coded(SAVE_FAILED));
         }
@@ -492,7 +494,7 @@ impl Executor {
             return Ok(Admission::Stop(Stop::Paused(until)));
         }
         session.asking = false;
-        if in_transaction && !runs_inside_multi(row) {
+        if in_transaction && !row.has(spec::NEVER_QUEUED) {
             return Ok(Admission::Queue);
         }
         Ok(Admission::Execute)
@@ -508,7 +510,7 @@ impl Executor {
         waited: bool,
     ) -> Result<Option<Admission>, CommandError> {
         let is_write = is_write(session, row);
-        if self.state != GateState::Primary || !(is_write || row.name == "ping") {
+        if self.state != GateState::Primary || !(is_write || row.has(spec::HEALTH_CHECK)) {
             return Ok(None);
         }
         match self.disk {
@@ -536,12 +538,12 @@ impl Executor {
             row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
         if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
             // PING, too: a node that has not joined yet, or lacks data, is not ready.
-            if self.state == GateState::Loading && !row.has(table::LOADING) {
+            if self.state == GateState::Loading && !row.has(spec::LOADING) {
                 return Err(loading());
             }
             // Shard channels belong to slots; a replica serves their subscribers too.
-            if self.settings.cluster_enabled && row.has(table::PUBSUB) && !row.keys.is_empty() {
-                let known = self.check_slots(session, row, args, row.has(table::MAY_REPLICATE))?;
+            if self.settings.cluster_enabled && row.has(spec::PUBSUB) && !row.keys().is_empty() {
+                let known = self.check_slots(session, row, args, row.has(spec::MAY_REPLICATE))?;
                 return if known { Ok(None) } else { not_now(waited) };
             }
             return Ok(None);
@@ -588,7 +590,7 @@ impl Executor {
                 Ok(None)
             }
             GateState::Loading => {
-                if row.has(table::LOADING) {
+                if row.has(spec::LOADING) {
                     return Ok(None);
                 }
                 Err(loading())
@@ -637,7 +639,7 @@ impl Executor {
                 GateState::Primary | GateState::Holding => Ok(true),
                 GateState::Loading => Ok(true),
                 GateState::Replica | GateState::NoPrimary => {
-                    if (session.readonly || row.has(table::PUBSUB)) && !is_write {
+                    if (session.readonly || row.has(spec::PUBSUB)) && !is_write {
                         return Ok(true);
                     }
                     match self.routing.my_primary() {
@@ -706,7 +708,7 @@ impl Executor {
         out: &mut Output,
         progress: &mut Progress,
     ) -> CommandResult {
-        let fits = if row.has(table::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
+        let fits = if row.has(spec::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
         let mut result = match fits {
             Ok(()) => self.call(session, row, args, keys, out),
             Err(too_long) => Err(too_long.into()),
@@ -928,7 +930,7 @@ impl Executor {
                 }
             };
             self.count_call(row, result.is_err());
-            let confirmed = result.is_ok() && confirms(row);
+            let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result {
                 Ok(Outcome::Reply) => {}
                 // A transaction does not wait.
@@ -986,7 +988,7 @@ impl Executor {
         let db = std::mem::replace(&mut keys.db, session.db);
         keys.lock_many(slots_of(waiter.row, args));
         // A key that got another type than the command waits for does not wake it.
-        let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group);
+        let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group.name());
         let mut out = Output::default();
         let result = if ready {
             self.call(&mut session, waiter.row, args, keys, &mut out)
@@ -1168,20 +1170,10 @@ fn needs_memory(session: &Session, row: &Row, admitted: &Admission) -> bool {
         Admission::Stop(_) => false,
         Admission::Execute if row.scope == Scope::Transaction => {
             let transaction = session.transaction.as_ref();
-            transaction.is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(table::DENYOOM)))
+            transaction.is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(spec::DENYOOM)))
         }
-        Admission::Execute | Admission::Queue => row.has(table::DENYOOM),
+        Admission::Execute | Admission::Queue => row.has(spec::DENYOOM),
     }
-}
-
-/// The commands that end or leave a transaction, or are refused in it, rather than being queued.
-fn runs_inside_multi(row: &Row) -> bool {
-    matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
-}
-
-/// Its reply is messages, which CLIENT REPLY does not leave out.
-fn confirms(row: &Row) -> bool {
-    row.has(table::PUBSUB) && row.name.ends_with("subscribe")
 }
 
 /// The first words of an HTTP request that are no commands: a web page may have a browser send any body to any port.
@@ -1270,27 +1262,23 @@ fn is_write(session: &Session, row: &Row) -> bool {
         return session
             .transaction
             .as_ref()
-            .is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(table::WRITE)));
+            .is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(spec::WRITE)));
     }
-    row.has(table::WRITE)
+    row.has(spec::WRITE)
 }
 
 /// What CLIENT PAUSE WRITE holds back.
 fn may_replicate(session: &Session, row: &Row) -> bool {
-    const FLAGS: u32 = table::WRITE | table::MAY_REPLICATE;
+    const FLAGS: Flags = spec::WRITE | spec::MAY_REPLICATE;
     if row.scope == Scope::Transaction {
         return session.transaction.as_ref().is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(FLAGS)));
     }
     row.has(FLAGS)
 }
 
-fn is_subscription_command(row: &Row) -> bool {
-    row.group == "pubsub" && row.name.ends_with("subscribe") || matches!(row.name, "ping" | "quit" | "reset")
-}
-
 /// A command was refused before it ran: its transaction will fail. A refused EXEC fails it at once, and says so.
 fn rejected(session: &mut Session, args: Args<'_>, keys: &mut Keys<'_>, error: CommandError) -> CommandError {
-    if table::find(args.at(0)).is_none_or(|row| row.name != "exec") {
+    if table::find(args.at(0)).is_none_or(|row| row.scope != Scope::Transaction) {
         if let Some(transaction) = &mut session.transaction {
             transaction.aborted = true;
         }
@@ -1362,7 +1350,7 @@ fn lookup_effect(args: Args<'_>) -> Result<&'static Row, CommandError> {
 fn with_subcommand(row: Option<&'static Row>, args: Args<'_>) -> Result<&'static Row, CommandError> {
     let row = row.ok_or_else(|| unknown_command(args))?;
     match args.get(1) {
-        Some(name) if !row.subcommands.is_empty() => {
+        Some(name) if row.has_subcommands() => {
             table::find_subcommand(row, name).ok_or_else(|| unknown_subcommand(args.at(0), name))
         }
         Some(_) | None => Ok(row),

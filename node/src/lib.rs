@@ -2,7 +2,7 @@
 //!
 //! - [`io`]: the I/O threads; [`connection`]: one client's bytes in and out; [`session`]: its state
 //! - [`execute`]: checks, locks, calls a command, appends its effects; [`lookahead`]: prefetches for the next ones
-//! - [`command`]: the commands, a row of [`command::table`] for each
+//! - [`command`]: the commands, each with a row of [`command::spec`] beside it
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`rdb`]: values and keyspaces as files and payloads; [`rdb_load`]: a file into the keyspace
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave

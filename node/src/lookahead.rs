@@ -73,8 +73,8 @@ impl Lookahead {
         self.planned.clear();
         for index in first..end {
             let args = batch.args(buffer, index);
-            let row = table::find(args.at(0)).filter(|row| row.subcommands.is_empty());
-            let at = row.and_then(Row::single_key);
+            let row = table::find(args.at(0)).filter(|row| !row.has_subcommands());
+            let at = row.and_then(|row| row.single_key());
             let key = at.and_then(|at| Some((at, args.get(at)?))).map(|(at, key)| PlannedKey {
                 at,
                 slot: Slot::of(key),
@@ -114,7 +114,7 @@ mod tests {
         for index in 0..batch.len() {
             let planned = lookahead.get(&keyspace, 0, &batch, &buffer, index);
             let args = batch.args(&buffer, index);
-            let row = table::find(args.at(0)).filter(|r| r.subcommands.is_empty());
+            let row = table::find(args.at(0)).filter(|r| !r.has_subcommands());
             assert_eq!(planned.row, row);
             let key = if index % 5 == 0 { args.get(1) } else { None };
             assert_eq!(

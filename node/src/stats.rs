@@ -1,8 +1,8 @@
 //! Counters for INFO. Each executing thread has its own, so that counting shares no cache line; readers add them up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
@@ -52,7 +52,7 @@ pub struct ThreadStats {
     pub output_buffer_disconnections: Counter,
     /// Modifications of keys, for `rdb_changes_since_last_save`.
     pub changes: Counter,
-    /// Calls, rejected calls and failed calls of each command and subcommand: see [`position`].
+    /// Calls, rejected calls and failed calls of each command and subcommand, by its number.
     per_command: Box<[CommandCounters]>,
     /// Error replies by their code. Uncontended: one thread writes, INFO reads.
     errors: Mutex<BTreeMap<Box<str>, u64>>,
@@ -68,30 +68,16 @@ pub struct CommandCounters {
     pub nanos: Counter,
 }
 
-/// Subcommands, behind the commands of the table.
-static SUBCOMMANDS: LazyLock<Vec<&'static Row>> =
-    LazyLock::new(|| ROWS.iter().flat_map(|r| r.subcommands.iter()).collect());
-
-/// Where a command's counters are.
-#[inline]
-fn position(row: &'static Row) -> Option<usize> {
-    let index = std::ptr::from_ref(row).addr().wrapping_sub(ROWS.as_ptr().addr()) / size_of::<Row>();
-    if index < ROWS.len() {
-        return Some(index);
-    }
-    SUBCOMMANDS.iter().position(|r| std::ptr::eq(*r, row)).map(|at| ROWS.len() + at)
-}
-
 impl ThreadStats {
     fn new() -> Self {
-        let per_command = (0..ROWS.len() + SUBCOMMANDS.len()).map(|_| CommandCounters::default()).collect();
+        let per_command = ROWS.iter().map(|_| CommandCounters::default()).collect();
         ThreadStats { per_command, ..ThreadStats::default() }
     }
 
     /// Counters of a command or subcommand.
     #[inline]
     pub fn command(&self, row: &'static Row) -> Option<&CommandCounters> {
-        self.per_command.get(position(row)?)
+        self.per_command.get(row.id.index())
     }
 
     /// An error reply with this text.
@@ -171,7 +157,6 @@ impl Stats {
             threads.iter().filter_map(|t| t.command(row)).map(|c| f(c).get()).sum()
         };
         ROWS.iter()
-            .chain(SUBCOMMANDS.iter().copied())
             .map(|r| CommandTotals {
                 name: r.name,
                 calls: sum(r, |c| &c.calls),

@@ -13,13 +13,27 @@ use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, Shard};
 
-use super::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
 use crate::clock;
+use crate::command::spec::{
+    ADMIN, FAST, Group, LOADING, NO_ASYNC_LOADING, NOSCRIPT, STALE, category, family,
+};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, Request, ServerCommand, ascii_eq, container, plain,
+};
 use crate::config::Settings;
 use crate::keyspace::entry::Entry;
 use crate::replication::{LinkStatus, RoleStatus};
 use crate::routing::Routing;
 use crate::server::Server;
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [ServerCommand; 20] = family(Group::Cluster, [
+    ASKING, CLUSTER, CLUSTER_COUNT_FAILURE_REPORTS, CLUSTER_COUNTKEYSINSLOT, CLUSTER_FAILOVER,
+    CLUSTER_GETKEYSINSLOT, CLUSTER_HELP, CLUSTER_INFO, CLUSTER_KEYSLOT, CLUSTER_LINKS, CLUSTER_MYID,
+    CLUSTER_MYSHARDID, CLUSTER_NODES, CLUSTER_REPLICAS, CLUSTER_RESET, CLUSTER_SHARDS, CLUSTER_SLAVES,
+    CLUSTER_SLOTS, READONLY, READWRITE,
+]);
 
 fn require_cluster(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
     if ctx.server.settings().cluster_enabled {
@@ -57,8 +71,13 @@ fn write_endpoint(out: &mut ReplyWriter<'_>, node: &Node, settings: &Settings) {
     }
 }
 
+/// `CLUSTER subcommand`
+const CLUSTER: ServerCommand = container("cluster", 0, "3.0.0");
+
 /// `CLUSTER SLOTS`
-pub(super) fn cluster_slots(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_SLOTS: ServerCommand =
+    plain("cluster|slots", cluster_slots, 2, LOADING | STALE, "3.0.0").tips(&["nondeterministic_output"]);
+fn cluster_slots(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
     if routing.topology.version == 0 {
@@ -103,7 +122,9 @@ pub(super) fn cluster_slots(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRe
 }
 
 /// `CLUSTER SHARDS`
-pub(super) fn cluster_shards(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_SHARDS: ServerCommand =
+    plain("cluster|shards", cluster_shards, 2, LOADING | STALE, "7.0.0").tips(&["nondeterministic_output"]);
+fn cluster_shards(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
     let offset = ctx.server.shared.log.lock().last().index.get();
@@ -248,7 +269,9 @@ fn node_line(routing: &Routing, contacts: &Contacts, node: &Node) -> String {
 }
 
 /// `CLUSTER NODES`
-pub(super) fn cluster_nodes(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_NODES: ServerCommand =
+    plain("cluster|nodes", cluster_nodes, 2, LOADING | STALE, "3.0.0").tips(&["nondeterministic_output"]);
+fn cluster_nodes(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let routing = ctx.server.routing();
     let contacts = Contacts::of(ctx.server);
@@ -259,7 +282,9 @@ pub(super) fn cluster_nodes(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRe
 }
 
 /// `CLUSTER INFO`
-pub(super) fn cluster_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_INFO: ServerCommand =
+    plain("cluster|info", cluster_info, 2, LOADING | STALE, "3.0.0").tips(&["nondeterministic_output"]);
+fn cluster_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let routing = ctx.server.routing();
     let topology = &routing.topology;
@@ -297,7 +322,8 @@ pub(super) fn cluster_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRes
 }
 
 /// `CLUSTER MYID`
-pub(super) fn cluster_myid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_MYID: ServerCommand = plain("cluster|myid", cluster_myid, 2, LOADING | STALE, "3.0.0");
+fn cluster_myid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     match &ctx.server.routing().me {
         Some(id) => ctx.out.bulk_str(id.as_str()),
@@ -307,7 +333,10 @@ pub(super) fn cluster_myid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRes
 }
 
 /// `CLUSTER MYSHARDID`
-pub(super) fn cluster_myshardid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_MYSHARDID: ServerCommand =
+    plain("cluster|myshardid", cluster_myshardid, 2, LOADING | STALE, "7.2.0")
+        .tips(&["nondeterministic_output"]);
+fn cluster_myshardid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     match &ctx.server.routing().my_shard {
         Some(id) => ctx.out.bulk_str(id.as_str()),
@@ -317,7 +346,8 @@ pub(super) fn cluster_myshardid(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comma
 }
 
 /// `CLUSTER KEYSLOT key`
-pub(super) fn cluster_keyslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_KEYSLOT: ServerCommand = plain("cluster|keyslot", cluster_keyslot, 3, STALE, "3.0.0");
+fn cluster_keyslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.integer(i64::from(Slot::of(args.at(2)).number()));
     Ok(Outcome::Reply)
 }
@@ -327,7 +357,9 @@ fn parse_slot(argument: &[u8]) -> Option<Slot> {
 }
 
 /// `CLUSTER COUNTKEYSINSLOT slot`
-pub(super) fn cluster_countkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_COUNTKEYSINSLOT: ServerCommand =
+    plain("cluster|countkeysinslot", cluster_countkeysinslot, 3, STALE, "3.0.0");
+fn cluster_countkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     super::parse_i64_arg(args.at(2))?;
     let slot = parse_slot(args.at(2)).ok_or_else(|| CommandError::err("Invalid slot"))?;
@@ -337,7 +369,10 @@ pub(super) fn cluster_countkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 }
 
 /// `CLUSTER GETKEYSINSLOT slot count`
-pub(super) fn cluster_getkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_GETKEYSINSLOT: ServerCommand =
+    plain("cluster|getkeysinslot", cluster_getkeysinslot, 4, STALE, "3.0.0")
+        .tips(&["nondeterministic_output"]);
+fn cluster_getkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     super::parse_i64_arg(args.at(2))?;
     let count = super::parse_i64_arg(args.at(3))?;
@@ -356,7 +391,9 @@ pub(super) fn cluster_getkeysinslot(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Co
 /// other as Valkey's are.
 ///
 /// Differs from Valkey: a stream's buffers are those of gRPC and of the write log, and not counted here.
-pub(super) fn cluster_links(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_LINKS: ServerCommand =
+    plain("cluster|links", cluster_links, 2, STALE, "7.0.0").tips(&["nondeterministic_output"]);
+fn cluster_links(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let links = links(ctx.server);
     ctx.out.array(2 * links.len());
@@ -385,7 +422,9 @@ fn known_node<'a>(routing: &'a Routing, argument: &[u8]) -> Result<&'a Node, Com
 }
 
 /// `CLUSTER REPLICAS node-id`
-pub(super) fn cluster_replicas(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_REPLICAS: ServerCommand =
+    plain("cluster|replicas", cluster_replicas, 3, ADMIN | STALE, "5.0.0").tips(&["nondeterministic_output"]);
+fn cluster_replicas(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let routing = ctx.server.routing();
     let node = known_node(&routing, args.at(2))?;
@@ -403,12 +442,17 @@ pub(super) fn cluster_replicas(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 }
 
 /// `CLUSTER SLAVES node-id`
-pub(super) fn cluster_slaves(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_SLAVES: ServerCommand =
+    plain("cluster|slaves", cluster_slaves, 3, ADMIN | STALE, "3.0.0").tips(&["nondeterministic_output"]);
+fn cluster_slaves(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     cluster_replicas(ctx, args)
 }
 
 /// `CLUSTER COUNT-FAILURE-REPORTS node-id`: failures are reported to the sentinels, not to nodes.
-pub(super) fn cluster_count_failure_reports(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_COUNT_FAILURE_REPORTS: ServerCommand =
+    plain("cluster|count-failure-reports", cluster_count_failure_reports, 3, ADMIN | STALE, "3.0.0")
+        .tips(&["nondeterministic_output"]);
+fn cluster_count_failure_reports(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     known_node(&ctx.server.routing(), args.at(2))?;
     ctx.out.integer(0);
@@ -416,7 +460,9 @@ pub(super) fn cluster_count_failure_reports(ctx: &mut Ctx<'_, '_>, args: Args<'_
 }
 
 /// `CLUSTER FAILOVER [FORCE | TAKEOVER]`: `OK` once this node is the primary.
-pub(super) fn cluster_failover(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_FAILOVER: ServerCommand =
+    plain("cluster|failover", cluster_failover, -2, NO_ASYNC_LOADING | ADMIN | STALE, "3.0.0");
+fn cluster_failover(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     let (force, takeover) = match args.get(2) {
         None => (false, false),
@@ -436,7 +482,9 @@ pub(super) fn cluster_failover(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 }
 
 /// `CLUSTER RESET [HARD | SOFT]`: refused.
-pub(super) fn cluster_reset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const CLUSTER_RESET: ServerCommand =
+    plain("cluster|reset", cluster_reset, -2, ADMIN | STALE | NOSCRIPT, "3.0.0");
+fn cluster_reset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     if let Some(word) = args.get(2)
         && !(args.len() == 3 && (ascii_eq(word, "hard") || ascii_eq(word, "soft")))
@@ -516,7 +564,8 @@ const HELP: &[&str] = &[
 ];
 
 /// `CLUSTER HELP`
-pub(super) fn cluster_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const CLUSTER_HELP: ServerCommand = plain("cluster|help", cluster_help, 2, LOADING | STALE, "5.0.0");
+fn cluster_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     ctx.out.array(HELP.len());
     HELP.iter().for_each(|line| ctx.out.simple(line));
@@ -524,7 +573,9 @@ pub(super) fn cluster_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandRes
 }
 
 /// `READONLY`
-pub(super) fn readonly(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const READONLY: ServerCommand =
+    plain("readonly", readonly, 1, FAST | LOADING | STALE, "3.0.0").categories(category::CONNECTION);
+fn readonly(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.session.readonly = true;
     ctx.session.describe();
     ctx.out.ok();
@@ -532,7 +583,9 @@ pub(super) fn readonly(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult 
 }
 
 /// `READWRITE`
-pub(super) fn readwrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const READWRITE: ServerCommand =
+    plain("readwrite", readwrite, 1, FAST | LOADING | STALE, "3.0.0").categories(category::CONNECTION);
+fn readwrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.session.readonly = false;
     ctx.session.describe();
     ctx.out.ok();
@@ -540,7 +593,8 @@ pub(super) fn readwrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult
 }
 
 /// `ASKING`
-pub(super) fn asking(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const ASKING: ServerCommand = plain("asking", asking, 1, FAST, "3.0.0").categories(category::CONNECTION);
+fn asking(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     require_cluster(ctx)?;
     ctx.session.asking = true;
     ctx.out.ok();

@@ -1,4 +1,4 @@
-//! Commands: one function each, grouped by family; a row of [`table`] for each.
+//! Commands: one function each, grouped by family, beside each what is known of it ([`spec`]); [`table`] has them all.
 //!
 //! A command reads its arguments, works on [`Ctx::keys`], and writes its reply to [`Ctx::out`]. It is synchronous and
 //! does no I/O. It returns `Err` before it has written any part of a reply and before it has changed anything.
@@ -19,6 +19,7 @@ mod scan;
 mod server;
 mod set;
 mod sorted_set;
+pub mod spec;
 mod string;
 pub mod table;
 mod transactions;
@@ -35,6 +36,7 @@ use rand::rngs::SmallRng;
 use crate::keyspace::keys::Keys;
 use crate::server::Server;
 use crate::session::Session;
+use spec::{Command, Flags, READONLY, WRITE};
 use table::Row;
 
 /// What a command works with.
@@ -97,6 +99,53 @@ pub type CommandResult = Result<Outcome, CommandError>;
 
 /// A command's function.
 pub type Handler = fn(&mut Ctx<'_, '_>, Args<'_>) -> CommandResult;
+
+/// A command that works on keys.
+pub(crate) type DataCommand = Command<Handler>;
+/// A command that concerns the server or the session.
+pub(crate) type ServerCommand = Command<Handler>;
+
+/// A command that reads keys.
+const fn read(
+    name: &'static str,
+    run: Handler,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+) -> DataCommand {
+    Command::new(name, run, arity, READONLY | flags, since)
+}
+
+/// A command that changes keys.
+const fn write(
+    name: &'static str,
+    run: Handler,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+) -> DataCommand {
+    Command::new(name, run, arity, WRITE | flags, since)
+}
+
+/// A command that does neither.
+const fn plain(
+    name: &'static str,
+    run: Handler,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+) -> DataCommand {
+    Command::new(name, run, arity, flags, since)
+}
+
+/// A command that only has subcommands; it is never called.
+const fn container(name: &'static str, flags: Flags, since: &'static str) -> DataCommand {
+    plain(name, no_subcommand, -2, flags, since).categories(0)
+}
+
+fn no_subcommand(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+    Err(CommandError::WrongArity(ctx.row.name.into()))
+}
 
 /// The reply of a container's HELP: usage lines, each followed by its explanation.
 fn help(ctx: &mut Ctx<'_, '_>, lines: &[&str]) -> CommandResult {

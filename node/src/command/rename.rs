@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{NAME_LEN_MAX, ROWS};
+use super::table::{NAME_LEN_MAX, commands};
 
 /// What has been renamed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Renames {
     }
 
     fn row(&self, name: &str) -> Option<&'static str> {
-        ROWS.iter().map(|row| row.name).find(|row| self.name_of(row) == Some(name))
+        commands().iter().map(|row| row.name).find(|row| self.name_of(row) == Some(name))
     }
 }
 

@@ -7,17 +7,27 @@ use keyward_proto::resp::number::parse_i64;
 
 use crate::blocking::Unblock;
 use crate::clock;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help, parse_i64_arg};
+use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, container, help, parse_i64_arg, plain,
+};
 use crate::session::ReplyMode;
 
+/// `CLIENT subcommand`
+pub(super) const CLIENT: ServerCommand = container("client", SENTINEL, "2.4.0");
+
 /// `CLIENT ID`
-pub(in crate::command) fn client_id(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_ID: ServerCommand =
+    plain("client|id", client_id, 2, ALLOW_BUSY | NOSCRIPT | LOADING | STALE | SENTINEL, "5.0.0");
+fn client_id(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.integer(i64::try_from(ctx.session.client.id).unwrap_or(i64::MAX));
     Ok(Outcome::Reply)
 }
 
 /// `CLIENT GETNAME`
-pub(in crate::command) fn client_getname(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_GETNAME: ServerCommand =
+    plain("client|getname", client_getname, 2, ALLOW_BUSY | NOSCRIPT | LOADING | STALE | SENTINEL, "2.6.9");
+fn client_getname(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let description = ctx.session.client.description.lock();
     ctx.out.optional_bulk((!description.name.is_empty()).then_some(&*description.name));
     drop(description);
@@ -25,7 +35,10 @@ pub(in crate::command) fn client_getname(ctx: &mut Ctx<'_, '_>, _args: Args<'_>)
 }
 
 /// `CLIENT SETNAME name`: an empty one removes it.
-pub(in crate::command) fn client_setname(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_SETNAME: ServerCommand =
+    plain("client|setname", client_setname, 3, ALLOW_BUSY | NOSCRIPT | LOADING | STALE | SENTINEL, "2.6.9")
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]);
+fn client_setname(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let name = checked_name(args.at(2), "Client names")?;
     ctx.session.client.description.lock().name = name.into();
     ctx.out.ok();
@@ -33,7 +46,10 @@ pub(in crate::command) fn client_setname(ctx: &mut Ctx<'_, '_>, args: Args<'_>) 
 }
 
 /// `CLIENT SETINFO <LIB-NAME libname | LIB-VER libver>`
-pub(in crate::command) fn client_setinfo(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_SETINFO: ServerCommand =
+    plain("client|setinfo", client_setinfo, 4, ALLOW_BUSY | NOSCRIPT | LOADING | STALE | SENTINEL, "7.2.0")
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]);
+fn client_setinfo(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (attribute, value) = (args.at(2), args.at(3));
     let what = String::from_utf8_lossy(attribute);
     let is_name = ascii_eq(attribute, "lib-name");
@@ -58,7 +74,14 @@ pub(super) fn checked_name<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], C
 }
 
 /// `CLIENT REPLY <ON | OFF | SKIP>`
-pub(in crate::command) fn client_reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_REPLY: ServerCommand = plain(
+    "client|reply",
+    client_reply,
+    3,
+    ALLOW_BUSY | NOSCRIPT | NO_MULTI | LOADING | STALE | SENTINEL,
+    "3.2.0",
+);
+fn client_reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let mode = args.at(2);
     if ascii_eq(mode, "ON") {
         ctx.session.reply_mode = ReplyMode::On;
@@ -76,14 +99,23 @@ pub(in crate::command) fn client_reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
 }
 
 /// `CLIENT NO-EVICT <ON | OFF>`
-pub(in crate::command) fn client_no_evict(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_NO_EVICT: ServerCommand = plain(
+    "client|no-evict",
+    client_no_evict,
+    3,
+    ALLOW_BUSY | ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL,
+    "7.0.0",
+);
+fn client_no_evict(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.session.client.description.lock().no_evict = on_or_off(args.at(2))?;
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `CLIENT NO-TOUCH <ON | OFF>`
-pub(in crate::command) fn client_no_touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_NO_TOUCH: ServerCommand =
+    plain("client|no-touch", client_no_touch, 3, ALLOW_BUSY | NOSCRIPT | LOADING | STALE, "7.2.0");
+fn client_no_touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.session.no_touch = on_or_off(args.at(2))?;
     ctx.session.describe();
     ctx.out.ok();
@@ -99,7 +131,9 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 }
 
 /// `CLIENT PAUSE timeout [WRITE | ALL]`: a pause that is there is neither shortened nor made weaker.
-pub(in crate::command) fn client_pause(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_PAUSE: ServerCommand =
+    plain("client|pause", client_pause, -3, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "3.0.0");
+fn client_pause(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let writes_only = match args.get(3) {
         None => false,
         Some(mode) if ascii_eq(mode, "ALL") => false,
@@ -121,14 +155,18 @@ pub(in crate::command) fn client_pause(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
 }
 
 /// `CLIENT UNPAUSE`
-pub(in crate::command) fn client_unpause(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_UNPAUSE: ServerCommand =
+    plain("client|unpause", client_unpause, 2, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "6.2.0");
+fn client_unpause(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.server.pause.end();
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`
-pub(in crate::command) fn client_unblock(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_UNBLOCK: ServerCommand =
+    plain("client|unblock", client_unblock, -3, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "5.0.0");
+fn client_unblock(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let how = match args.get(3) {
         None => Unblock::Timeout,
         Some(word) if ascii_eq(word, "TIMEOUT") => Unblock::Timeout,
@@ -144,7 +182,9 @@ pub(in crate::command) fn client_unblock(ctx: &mut Ctx<'_, '_>, args: Args<'_>) 
 }
 
 /// `CLIENT HELP`
-pub(in crate::command) fn client_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_HELP: ServerCommand =
+    plain("client|help", client_help, 2, LOADING | STALE | SENTINEL, "5.0.0");
+fn client_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
         ctx,
         &[

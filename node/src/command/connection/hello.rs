@@ -8,12 +8,17 @@ use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter, Version};
 
 use super::client::checked_name;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, SENTINEL, STALE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, parse_i64_arg, plain,
+};
 use crate::gate::GateState;
 use crate::server::Server;
 
 /// `AUTH [username] password`
-pub(in crate::command) fn auth(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const AUTH: ServerCommand =
+    plain("auth", auth, -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | SENTINEL | ALLOW_BUSY, "1.0.0");
+fn auth(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (user, password): (&[u8], &[u8]) = match args.len() {
         2 if ctx.server.settings().requirepass.is_empty() => {
             return Err(CommandError::err(
@@ -51,7 +56,9 @@ fn equal_in_constant_time(expected: &[u8], tried: &[u8]) -> bool {
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
-pub(in crate::command) fn hello(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const HELLO: ServerCommand =
+    plain("hello", hello, -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | SENTINEL | ALLOW_BUSY, "6.0.0");
+fn hello(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let mut version = ctx.session.version;
     if let Some(word) = args.get(1) {
         version = match parse_i64_arg(word) {

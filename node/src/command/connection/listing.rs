@@ -10,10 +10,14 @@ use keyward_proto::time::Monotonic;
 use super::filter::Filter;
 use crate::clients::{Client, Description};
 use crate::clock;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, SENTINEL, STALE};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, plain};
 
 /// `CLIENT INFO`
-pub(in crate::command) fn client_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_INFO: ServerCommand =
+    plain("client|info", client_info, 2, NOSCRIPT | LOADING | STALE | SENTINEL, "6.2.0")
+        .tips(&["nondeterministic_output"]);
+fn client_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.session.describe();
     let mut text = Vec::new();
     push_line(&mut text, &ctx.session.client, clock::monotonic());
@@ -22,7 +26,10 @@ pub(in crate::command) fn client_info(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) ->
 }
 
 /// `CLIENT LIST [TYPE ... | ID id ... | ...]`: see [`Filter`].
-pub(in crate::command) fn client_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_LIST: ServerCommand =
+    plain("client|list", client_list, -2, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "2.4.0")
+        .tips(&["nondeterministic_output"]);
+fn client_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let filter = Filter::parse(ctx.server, args, false)?;
     ctx.session.describe();
     let now = clock::monotonic();
@@ -37,7 +44,9 @@ pub(in crate::command) fn client_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 }
 
 /// `CLIENT KILL <ip:port | filter ...>`: see [`Filter`].
-pub(in crate::command) fn client_kill(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CLIENT_KILL: ServerCommand =
+    plain("client|kill", client_kill, -3, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "2.4.0");
+fn client_kill(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let by_address = args.len() == 3;
     let filter =
         if by_address { Filter::by_address(args.at(2)) } else { Filter::parse(ctx.server, args, true)? };

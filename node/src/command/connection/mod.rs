@@ -10,10 +10,20 @@ mod hello;
 mod listing;
 mod session;
 
-pub(super) use client::{
-    client_getname, client_help, client_id, client_no_evict, client_no_touch, client_pause, client_reply,
-    client_setinfo, client_setname, client_unblock, client_unpause,
+use crate::command::ServerCommand;
+use crate::command::spec::{Group, family};
+use client::{
+    CLIENT, CLIENT_GETNAME, CLIENT_HELP, CLIENT_ID, CLIENT_NO_EVICT, CLIENT_NO_TOUCH, CLIENT_PAUSE,
+    CLIENT_REPLY, CLIENT_SETINFO, CLIENT_SETNAME, CLIENT_UNBLOCK, CLIENT_UNPAUSE,
 };
-pub(super) use hello::{auth, hello};
-pub(super) use listing::{client_info, client_kill, client_list};
-pub(super) use session::{echo, ping, quit, reset, select};
+use hello::{AUTH, HELLO};
+use listing::{CLIENT_INFO, CLIENT_KILL, CLIENT_LIST};
+use session::{ECHO, PING, QUIT, RESET, SELECT};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [ServerCommand; 22] = family(Group::Connection, [
+    AUTH, CLIENT, CLIENT_GETNAME, CLIENT_HELP, CLIENT_ID, CLIENT_INFO, CLIENT_KILL, CLIENT_LIST,
+    CLIENT_NO_EVICT, CLIENT_NO_TOUCH, CLIENT_PAUSE, CLIENT_REPLY, CLIENT_SETINFO, CLIENT_SETNAME,
+    CLIENT_UNBLOCK, CLIENT_UNPAUSE, ECHO, HELLO, PING, QUIT, RESET, SELECT,
+]);

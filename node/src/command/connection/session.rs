@@ -2,18 +2,26 @@
 
 use keyward_proto::resp::{Args, Version};
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i32_arg};
+use crate::command::spec::{
+    ALLOW_BUSY, FAST, FOR_SUBSCRIBERS, HEALTH_CHECK, LOADING, NEVER_QUEUED, NO_AUTH, NOSCRIPT, SENTINEL,
+    STALE,
+};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, parse_i32_arg, plain};
 use crate::execute;
 use crate::session::ReplyMode;
 
 /// `ECHO message`
-pub(in crate::command) fn echo(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ECHO: ServerCommand = plain("echo", echo, 2, LOADING | STALE | FAST, "1.0.0");
+fn echo(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.bulk(args.at(1));
     Ok(Outcome::Reply)
 }
 
 /// `PING [message]`: a client of RESP2 that has subscriptions gets the shape of a message.
-pub(in crate::command) fn ping(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PING: ServerCommand =
+    plain("ping", ping, -1, FAST | SENTINEL | FOR_SUBSCRIBERS | HEALTH_CHECK, "1.0.0")
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]);
+fn ping(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if 2 < args.len() {
         return Err(CommandError::WrongArity("ping".into()));
     }
@@ -30,13 +38,22 @@ pub(in crate::command) fn ping(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 }
 
 /// `QUIT`
-pub(in crate::command) fn quit(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const QUIT: ServerCommand = plain(
+    "quit",
+    quit,
+    -1,
+    ALLOW_BUSY | NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | NEVER_QUEUED | FOR_SUBSCRIBERS,
+    "1.0.0",
+);
+fn quit(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.ok();
     Ok(Outcome::Close)
 }
 
 /// `SELECT index`
-pub(in crate::command) fn select(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SELECT: ServerCommand =
+    plain("select", select, 2, ALLOW_BUSY | LOADING | STALE | FAST, "1.0.0");
+fn select(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let index = parse_i32_arg(args.at(1))?;
     ctx.session.db = u16::try_from(index)
         .ok()
@@ -48,7 +65,14 @@ pub(in crate::command) fn select(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 }
 
 /// `RESET`: the session is as new, except for the library's name and version.
-pub(in crate::command) fn reset(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const RESET: ServerCommand = plain(
+    "reset",
+    reset,
+    1,
+    NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY | NEVER_QUEUED | FOR_SUBSCRIBERS,
+    "6.2.0",
+);
+fn reset(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let session = &mut *ctx.session;
     session.transaction = None;
     execute::unwatch(session, ctx.keys);

@@ -5,7 +5,10 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ACCESS, ASKING, DENYOOM, Group, OW, RO, UPDATE, category};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_i64_arg, read, write,
+};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::lazyfree::Cause;
 use crate::notify::EventClass;
@@ -13,7 +16,9 @@ use crate::rdb::payload;
 use crate::rdb::record::Access;
 
 /// `DUMP key`
-pub(in crate::command) fn dump(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DUMP: DataCommand =
+    read("dump", dump, 2, 0, "2.6.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn dump(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let compression = ctx.server.settings().rdb_compression;
     match ctx.keys.read(args.at(1)) {
         Some(entry) => ctx.out.bulk(&payload::save(entry.value(), compression)),
@@ -60,7 +65,15 @@ impl Options {
 }
 
 /// `RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]`
-pub(in crate::command) fn restore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const RESTORE: DataCommand = write("restore", restore, -4, DENYOOM, "2.6.0")
+    .key(1, OW | UPDATE)
+    .categories(category::DANGEROUS | category::KEYSPACE);
+pub(super) const RESTORE_ASKING: DataCommand =
+    write("restore-asking", restore, -4, DENYOOM | ASKING, "3.0.0")
+        .key(1, OW | UPDATE)
+        .group(Group::Server)
+        .categories(category::DANGEROUS | category::KEYSPACE);
+fn restore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let options = Options::parse(args)?;
     let (key, payload) = (args.at(1), args.at(3));
     if !options.replace && ctx.keys.get_mut(key).is_some() {

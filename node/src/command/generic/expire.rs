@@ -3,7 +3,8 @@
 use keyward_proto::resp::Args;
 
 use crate::command::expiry::{Base, TimeArgument, Unit};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::spec::{ACCESS, FAST, RO, RW, UPDATE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, read, write};
 use crate::notify::EventClass;
 
 /// When an expiry is set: all that are true must hold.
@@ -50,22 +51,27 @@ impl Conditions {
 }
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`
-pub(in crate::command) fn expire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const EXPIRE: DataCommand = write("expire", expire, -3, FAST, "1.0.0").key(1, RW | UPDATE);
+fn expire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_expiry(ctx, args, Unit::Seconds, Base::Now)
 }
 
 /// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
-pub(in crate::command) fn pexpire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PEXPIRE: DataCommand = write("pexpire", pexpire, -3, FAST, "2.6.0").key(1, RW | UPDATE);
+fn pexpire(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_expiry(ctx, args, Unit::Milliseconds, Base::Now)
 }
 
 /// `EXPIREAT key unix-time-seconds [NX | XX | GT | LT]`
-pub(in crate::command) fn expireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const EXPIREAT: DataCommand = write("expireat", expireat, -3, FAST, "1.2.0").key(1, RW | UPDATE);
+fn expireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_expiry(ctx, args, Unit::Seconds, Base::Epoch)
 }
 
 /// `PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]`
-pub(in crate::command) fn pexpireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PEXPIREAT: DataCommand =
+    write("pexpireat", pexpireat, -3, FAST, "2.6.0").key(1, RW | UPDATE);
+fn pexpireat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_expiry(ctx, args, Unit::Milliseconds, Base::Epoch)
 }
 
@@ -89,7 +95,8 @@ fn set_expiry(ctx: &mut Ctx<'_, '_>, args: Args<'_>, unit: Unit, base: Base) -> 
 }
 
 /// `PERSIST key`
-pub(in crate::command) fn persist(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PERSIST: DataCommand = write("persist", persist, 2, FAST, "2.2.0").key(1, RW | UPDATE);
+fn persist(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let had = ctx.keys.get_mut(key).is_some_and(|entry| entry.expire_at().is_some());
     if had {
@@ -103,24 +110,32 @@ pub(in crate::command) fn persist(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
 }
 
 /// `TTL key`
-pub(in crate::command) fn ttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const TTL: DataCommand =
+    read("ttl", ttl, 2, FAST, "1.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn ttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let now = ctx.keys.now;
     read_expiry(ctx, args, |at| rounded_seconds((at - now).max(0)))
 }
 
 /// `PTTL key`
-pub(in crate::command) fn pttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PTTL: DataCommand =
+    read("pttl", pttl, 2, FAST, "2.6.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn pttl(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let now = ctx.keys.now;
     read_expiry(ctx, args, |at| at - now)
 }
 
 /// `EXPIRETIME key`
-pub(in crate::command) fn expiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const EXPIRETIME: DataCommand =
+    read("expiretime", expiretime, 2, FAST, "7.0.0").key(1, RO | ACCESS);
+fn expiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     read_expiry(ctx, args, rounded_seconds)
 }
 
 /// `PEXPIRETIME key`
-pub(in crate::command) fn pexpiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PEXPIRETIME: DataCommand =
+    read("pexpiretime", pexpiretime, 2, FAST, "7.0.0").key(1, RO | ACCESS);
+fn pexpiretime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     read_expiry(ctx, args, |at| at)
 }
 

@@ -4,19 +4,26 @@ use keyward_proto::glob;
 use keyward_proto::resp::Args;
 
 use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
-use crate::command::{CommandResult, Ctx, Outcome};
+use crate::command::{CommandResult, Ctx, DataCommand, Outcome, read, write};
 
+use crate::command::spec::{DELETE, FAST, RM, RO, Scope, TOUCHES_ARBITRARY_KEYS, category};
 use crate::keyspace::entry::Entry;
 use crate::keyspace::lazyfree::Cause;
 use crate::notify::EventClass;
 
 /// `DEL key [key ...]`
-pub(in crate::command) fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DEL: DataCommand = write("del", del, -2, 0, "1.0.0")
+    .keys(1, -1, 1, RM | DELETE)
+    .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]);
+fn del(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     delete(ctx, args, Cause::Deleted)
 }
 
 /// `UNLINK key [key ...]`
-pub(in crate::command) fn unlink(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const UNLINK: DataCommand = write("unlink", unlink, -2, FAST, "4.0.0")
+    .keys(1, -1, 1, RM | DELETE)
+    .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]);
+fn unlink(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     delete(ctx, args, Cause::Unlinked)
 }
 
@@ -40,14 +47,20 @@ fn delete(ctx: &mut Ctx<'_, '_>, args: Args<'_>, cause: Cause) -> CommandResult 
 }
 
 /// `EXISTS key [key ...]`: a key that is named twice counts twice.
-pub(in crate::command) fn exists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const EXISTS: DataCommand = read("exists", exists, -2, FAST, "1.0.0")
+    .keys(1, -1, 1, RO)
+    .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]);
+fn exists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let count = args.iter().skip(1).filter(|key| ctx.keys.peek(key).is_some()).count();
     ctx.out.len(count);
     Ok(Outcome::Reply)
 }
 
 /// `TOUCH key [key ...]`: works for clients with NO-TOUCH too.
-pub(in crate::command) fn touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const TOUCH: DataCommand = read("touch", touch, -2, FAST, "3.2.1")
+    .keys(1, -1, 1, RO)
+    .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]);
+fn touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let touched = |key: &&[u8]| ctx.keys.peek(key).map(|entry| ctx.keys.touch(entry)).is_some();
     let count = args.iter().skip(1).filter(touched).count();
     ctx.out.len(count);
@@ -55,21 +68,29 @@ pub(in crate::command) fn touch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `TYPE key`
-pub(in crate::command) fn type_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const TYPE: DataCommand = read("type", type_, 2, FAST, "1.0.0").key(1, RO);
+fn type_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let name = ctx.keys.peek(args.at(1)).map_or("none", |entry| entry.value().type_name());
     ctx.out.simple(name);
     Ok(Outcome::Reply)
 }
 
 /// `RANDOMKEY`
-pub(in crate::command) fn randomkey(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const RANDOMKEY: DataCommand = read("randomkey", randomkey, 1, TOUCHES_ARBITRARY_KEYS, "1.0.0")
+    .tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"])
+    .scope(Scope::Walk);
+fn randomkey(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let key = ctx.keys.random_key(ctx.rng);
     ctx.out.optional_bulk(key.as_deref());
     Ok(Outcome::Reply)
 }
 
 /// `KEYS pattern`
-pub(in crate::command) fn keys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const KEYS: DataCommand = read("keys", keys, 2, 0, "1.0.0")
+    .categories(category::DANGEROUS | category::KEYSPACE)
+    .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
+    .scope(Scope::Walk);
+fn keys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let pattern = args.at(1);
     let now = ctx.keys.now;
     let start = ctx.out.deferred();
@@ -95,7 +116,10 @@ fn is_live(entry: &Entry, now: i64) -> bool {
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 ///
 /// Differs from Valkey: the cursor's numbers mean a slot and a position in it, whatever the number of slots is.
-pub(in crate::command) fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SCAN: DataCommand = read("scan", scan, -2, TOUCHES_ARBITRARY_KEYS, "2.8.0")
+    .tips(&["nondeterministic_output", "request_policy:special", "response_policy:special"])
+    .scope(Scope::Walk);
+fn scan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = parse_cursor(args.at(1))?;
     let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
     let type_name = options.type_name;

@@ -14,12 +14,23 @@ mod object;
 mod relocate;
 mod wait;
 
-pub(super) use dump::{dump, restore};
-pub(super) use expire::{expire, expireat, expiretime, persist, pexpire, pexpireat, pexpiretime, pttl, ttl};
-pub(super) use keyspace::{del, exists, keys, randomkey, scan, touch, type_, unlink};
-pub(super) use object::{object_encoding, object_freq, object_help, object_idletime, object_refcount};
-pub(super) use relocate::{copy, move_, rename, renamenx};
-pub(super) use wait::{wait, waitaof};
+use crate::command::DataCommand;
+use crate::command::spec::{Group, family};
+use dump::{DUMP, RESTORE, RESTORE_ASKING};
+use expire::{EXPIRE, EXPIREAT, EXPIRETIME, PERSIST, PEXPIRE, PEXPIREAT, PEXPIRETIME, PTTL, TTL};
+use keyspace::{DEL, EXISTS, KEYS, RANDOMKEY, SCAN, TOUCH, TYPE, UNLINK};
+use object::{OBJECT, OBJECT_ENCODING, OBJECT_FREQ, OBJECT_HELP, OBJECT_IDLETIME, OBJECT_REFCOUNT};
+use relocate::{COPY, MOVE, RENAME, RENAMENX};
+use wait::{WAIT, WAITAOF};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 32] = family(Group::Generic, [
+    COPY, DEL, DUMP, EXISTS, EXPIRE, EXPIREAT, EXPIRETIME, KEYS, MOVE, OBJECT, OBJECT_ENCODING,
+    OBJECT_FREQ, OBJECT_HELP, OBJECT_IDLETIME, OBJECT_REFCOUNT, PERSIST, PEXPIRE, PEXPIREAT, PEXPIRETIME,
+    PTTL, RANDOMKEY, RENAME, RENAMENX, RESTORE, RESTORE_ASKING, SCAN, TOUCH, TTL, TYPE, UNLINK, WAIT,
+    WAITAOF,
+]);
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::command::spec::{LOADING, RO, STALE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, container, plain, read};
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::types::Collection;
 
@@ -27,15 +28,21 @@ const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
+/// `OBJECT subcommand`
+pub(super) const OBJECT: DataCommand = container("object", 0, "2.2.3");
+
 /// `OBJECT HELP`
-pub(in crate::command) fn object_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const OBJECT_HELP: DataCommand = plain("object|help", object_help, 2, LOADING | STALE, "6.2.0");
+fn object_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.array(HELP.len());
     HELP.iter().for_each(|line| ctx.out.simple(line));
     Ok(Outcome::Reply)
 }
 
 /// `OBJECT REFCOUNT key`
-pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const OBJECT_REFCOUNT: DataCommand =
+    read("object|refcount", object_refcount, 3, 0, "2.2.3").key(2, RO).tips(&["nondeterministic_output"]);
+fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     match ctx.keys.get(args.at(2)) {
         Some(_) => ctx.out.integer(1),
         None => ctx.out.null(),
@@ -44,7 +51,9 @@ pub(in crate::command) fn object_refcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 }
 
 /// `OBJECT IDLETIME key`
-pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const OBJECT_IDLETIME: DataCommand =
+    read("object|idletime", object_idletime, 3, 0, "2.2.3").key(2, RO).tips(&["nondeterministic_output"]);
+fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let clock = ctx.keys.access_clock();
     match ctx.keys.get(args.at(2)) {
         Some(_) if clock.is_lfu() => {
@@ -60,7 +69,9 @@ pub(in crate::command) fn object_idletime(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 }
 
 /// `OBJECT FREQ key`
-pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const OBJECT_FREQ: DataCommand =
+    read("object|freq", object_freq, 3, 0, "4.0.0").key(2, RO).tips(&["nondeterministic_output"]);
+fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let clock = ctx.keys.access_clock();
     match ctx.keys.get(args.at(2)) {
         Some(_) if !clock.is_lfu() => {
@@ -76,7 +87,9 @@ pub(in crate::command) fn object_freq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> 
 }
 
 /// `OBJECT ENCODING key`
-pub(in crate::command) fn object_encoding(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const OBJECT_ENCODING: DataCommand =
+    read("object|encoding", object_encoding, 3, 0, "2.2.3").key(2, RO).tips(&["nondeterministic_output"]);
+fn object_encoding(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     match ctx.keys.get(args.at(2)) {
         Some(entry) => ctx.out.bulk_str(encoding(entry)),
         None => ctx.out.null(),

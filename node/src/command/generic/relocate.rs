@@ -5,7 +5,10 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i32_arg};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RO, RW, UPDATE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_i32_arg, write,
+};
 use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::keys::Keys;
@@ -13,14 +16,18 @@ use crate::keyspace::rebuild::copied;
 use crate::notify::EventClass;
 
 /// `RENAME key newkey`
-pub(in crate::command) fn rename(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const RENAME: DataCommand =
+    write("rename", rename, 3, 0, "1.0.0").key(1, RW | ACCESS | DELETE).key(2, OW | UPDATE);
+fn rename(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     rename_unless(ctx.keys, args, |_| false)?;
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `RENAMENX key newkey`
-pub(in crate::command) fn renamenx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const RENAMENX: DataCommand =
+    write("renamenx", renamenx, 3, FAST, "1.0.0").key(1, RW | ACCESS | DELETE).key(2, OW | INSERT);
+fn renamenx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let renamed = rename_unless(ctx.keys, args, |target_exists| target_exists)?;
     ctx.out.integer(i64::from(renamed));
     Ok(Outcome::Reply)
@@ -79,7 +86,8 @@ fn in_db<R>(keys: &mut Keys<'_>, db: DbIndex, f: impl FnOnce(&mut Keys<'_>) -> R
 }
 
 /// `MOVE key db`
-pub(in crate::command) fn move_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MOVE: DataCommand = write("move", move_, 3, FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn move_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let db = parse_db(ctx, args.at(2))?;
     if db == ctx.keys.db {
@@ -99,7 +107,9 @@ pub(in crate::command) fn move_(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `COPY source destination [DB destination-db] [REPLACE]`
-pub(in crate::command) fn copy(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const COPY: DataCommand =
+    write("copy", copy, -3, DENYOOM, "6.2.0").key(1, RO | ACCESS).key(2, OW | UPDATE);
+fn copy(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (source, target) = (args.at(1), args.at(2));
     let (mut db, mut replace) = (ctx.keys.db, false);
     let mut at = 3;

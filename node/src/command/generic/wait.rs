@@ -8,7 +8,8 @@ use std::time::Duration;
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
+use crate::command::spec::{BLOCKING, category};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, parse_i64_arg, plain};
 use crate::gate::GateState;
 
 /// What "for ever" means to a timer.
@@ -40,7 +41,10 @@ fn parse_timeout_millis(argument: &[u8], now: i64) -> Result<u64, CommandError> 
 }
 
 /// `WAIT numreplicas timeout`
-pub(in crate::command) fn wait(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const WAIT: ServerCommand = plain("wait", wait, 3, BLOCKING, "3.0.0")
+    .categories(category::CONNECTION)
+    .tips(&["request_policy:all_shards", "response_policy:agg_min"]);
+fn wait(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     refuse_on_replica(ctx)?;
     let replicas = parse_i64_arg(args.at(1))?;
     let timeout_ms = parse_timeout_millis(args.at(2), ctx.keys.now)?;
@@ -54,7 +58,10 @@ pub(in crate::command) fn wait(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 }
 
 /// `WAITAOF numlocal numreplicas timeout`: no node keeps an append-only file, so nothing is ever confirmed.
-pub(in crate::command) fn waitaof(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const WAITAOF: ServerCommand = plain("waitaof", waitaof, 4, BLOCKING, "7.2.0")
+    .categories(category::CONNECTION)
+    .tips(&["request_policy:all_shards", "response_policy:agg_min"]);
+fn waitaof(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let local = parse_i64_arg(args.at(1))?;
     if !(0..=1).contains(&local) {
         return Err(CommandError::err("value is out of range, value must between 0 and 1"));

@@ -3,11 +3,14 @@
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{Args, LongDouble};
 
-use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
+use crate::command::spec::{ACCESS, DENYOOM, FAST, RW, UPDATE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, parse_i64_arg, write};
 use crate::notify::EventClass;
 
 /// `HINCRBY key field increment`
-pub(in crate::command) fn hincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const HINCRBY: DataCommand =
+    write("hincrby", hincrby, 4, DENYOOM | FAST, "2.0.0").key(1, RW | ACCESS | UPDATE);
+fn hincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
     let increment = parse_i64_arg(args.at(3))?;
     let old = match ctx.keys.hash_mut(key)?.as_ref().and_then(|hash| hash.get(field)) {
@@ -28,7 +31,9 @@ pub(in crate::command) fn hincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comm
 /// `HINCRBYFLOAT key field increment`
 ///
 /// Its effect is HSET of the result: the text of a sum is the same everywhere, but only here it is calculated.
-pub(in crate::command) fn hincrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const HINCRBYFLOAT: DataCommand =
+    write("hincrbyfloat", hincrbyfloat, 4, DENYOOM | FAST, "2.6.0").key(1, RW | ACCESS | UPDATE);
+fn hincrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
     let increment = LongDouble::parse(args.at(3)).ok_or(CommandError::NotFloat)?;
     if increment.is_infinite() {

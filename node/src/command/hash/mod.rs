@@ -8,24 +8,35 @@ mod increment;
 mod tests;
 mod walk;
 
-pub(super) use increment::{hincrby, hincrbyfloat};
-pub(super) use walk::{hrandfield, hscan};
-
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, Group, INSERT, RO, RW, UPDATE, family};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_i64_arg, read, write,
+};
 use crate::keyspace::types::HashRef;
 use crate::notify::EventClass;
+use increment::{HINCRBY, HINCRBYFLOAT};
+use walk::{HRANDFIELD, HSCAN};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 17] = family(Group::Hash, [
+    HDEL, HEXISTS, HGET, HGETALL, HGETDEL, HINCRBY, HINCRBYFLOAT, HKEYS, HLEN, HMGET, HMSET, HRANDFIELD,
+    HSCAN, HSET, HSETNX, HSTRLEN, HVALS,
+]);
 
 /// `HSET key field value [field value ...]`
-pub(super) fn hset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HSET: DataCommand = write("hset", hset, -4, DENYOOM | FAST, "2.0.0").key(1, RW | UPDATE);
+fn hset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let created = set_fields(ctx, args)?;
     ctx.out.len(created);
     Ok(Outcome::Reply)
 }
 
 /// `HMSET key field value [field value ...]`
-pub(super) fn hmset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HMSET: DataCommand = write("hmset", hmset, -4, DENYOOM | FAST, "2.0.0").key(1, RW | UPDATE);
+fn hmset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_fields(ctx, args)?;
     ctx.out.ok();
     Ok(Outcome::Reply)
@@ -48,7 +59,8 @@ fn set_fields(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Result<usize, CommandErr
 }
 
 /// `HSETNX key field value`
-pub(super) fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HSETNX: DataCommand = write("hsetnx", hsetnx, 4, DENYOOM | FAST, "2.0.0").key(1, RW | INSERT);
+fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
     let mut hash = ctx.keys.hash_or_new(key)?;
     if hash.contains(field) {
@@ -65,14 +77,16 @@ pub(super) fn hsetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HGET key field`
-pub(super) fn hget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HGET: DataCommand = read("hget", hget, 3, FAST, "2.0.0").key(1, RO | ACCESS);
+fn hget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let value = ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
     ctx.out.optional_bulk(value.as_deref());
     Ok(Outcome::Reply)
 }
 
 /// `HMGET key field [field ...]`
-pub(super) fn hmget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HMGET: DataCommand = read("hmget", hmget, -3, FAST, "2.0.0").key(1, RO | ACCESS);
+fn hmget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
     ctx.out.array(args.len() - 2);
     for field in args.iter().skip(2) {
@@ -82,27 +96,32 @@ pub(super) fn hmget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HEXISTS key field`
-pub(super) fn hexists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HEXISTS: DataCommand = read("hexists", hexists, 3, FAST, "2.0.0").key(1, RO);
+fn hexists(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let found = ctx.keys.hash(args.at(1))?.is_some_and(|hash| hash.contains(args.at(2)));
     ctx.out.integer(i64::from(found));
     Ok(Outcome::Reply)
 }
 
 /// `HLEN key`
-pub(super) fn hlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HLEN: DataCommand = read("hlen", hlen, 2, FAST, "2.0.0").key(1, RO);
+fn hlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.len(ctx.keys.hash(args.at(1))?.map_or(0, HashRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `HSTRLEN key field`
-pub(super) fn hstrlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HSTRLEN: DataCommand = read("hstrlen", hstrlen, 3, FAST, "3.2.0").key(1, RO);
+fn hstrlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let value = ctx.keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
     ctx.out.len(value.map_or(0, |value| value.len()));
     Ok(Outcome::Reply)
 }
 
 /// `HKEYS key`
-pub(super) fn hkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HKEYS: DataCommand =
+    read("hkeys", hkeys, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
+fn hkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
     ctx.out.array(hash.map_or(0, HashRef::len));
     hash.into_iter().flat_map(HashRef::iter).for_each(|(name, _)| ctx.out.bulk(&name));
@@ -110,7 +129,9 @@ pub(super) fn hkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HVALS key`
-pub(super) fn hvals(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HVALS: DataCommand =
+    read("hvals", hvals, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
+fn hvals(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
     ctx.out.array(hash.map_or(0, HashRef::len));
     hash.into_iter().flat_map(HashRef::iter).for_each(|(_, value)| ctx.out.bulk(&value));
@@ -118,7 +139,9 @@ pub(super) fn hvals(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HGETALL key`
-pub(super) fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HGETALL: DataCommand =
+    read("hgetall", hgetall, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
+fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
     ctx.out.map(hash.map_or(0, HashRef::len));
     for (name, value) in hash.into_iter().flat_map(HashRef::iter) {
@@ -129,7 +152,8 @@ pub(super) fn hgetall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HDEL key field [field ...]`
-pub(super) fn hdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HDEL: DataCommand = write("hdel", hdel, -3, FAST, "2.0.0").key(1, RW | DELETE);
+fn hdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let Some(mut hash) = ctx.keys.hash_mut(key)? else {
         ctx.out.integer(0);
@@ -145,7 +169,8 @@ pub(super) fn hdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `HGETDEL key FIELDS numfields field [field ...]`
-pub(super) fn hgetdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const HGETDEL: DataCommand = write("hgetdel", hgetdel, -5, FAST, "9.1.0").key(1, RW | ACCESS | DELETE);
+fn hgetdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     const FIRST_FIELD: usize = 4;
     let key = args.at(1);
     if !ascii_eq(args.at(2), "fields") {

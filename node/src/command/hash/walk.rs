@@ -3,12 +3,17 @@
 use keyward_proto::resp::{Args, ReplyWriter};
 use rand::RngCore;
 
-use super::super::scan::{self, ScanOptions, Scanned};
-use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_signed_count};
+use crate::command::scan::{self, ScanOptions, Scanned};
+use crate::command::spec::{ACCESS, RO};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_signed_count, read,
+};
 use crate::keyspace::types::Pair;
 
 /// `HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]`
-pub(in crate::command) fn hscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const HSCAN: DataCommand =
+    read("hscan", hscan, -3, 0, "2.8.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn hscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = scan::parse_cursor(args.at(2))?;
     let Some(hash) = ctx.keys.hash(args.at(1))? else {
         scan::reply::<&[u8]>(&mut ctx.out, 0, &[]);
@@ -32,7 +37,9 @@ pub(in crate::command) fn hscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `HRANDFIELD key [count [WITHVALUES]]`
-pub(in crate::command) fn hrandfield(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const HRANDFIELD: DataCommand =
+    read("hrandfield", hrandfield, -2, 0, "6.2.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn hrandfield(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let Some(count) = args.get(2) else {
         let field = ctx.keys.hash(key)?.and_then(|hash| hash.random(|| ctx.rng.next_u64()));

@@ -10,35 +10,48 @@ mod position;
 mod tests;
 mod transfer;
 
-pub(super) use pop::{blmpop, blpop, brpop, lmpop, lpop, rpop};
-pub(super) use position::lpos;
-pub(super) use transfer::{blmove, brpoplpush, lmove, rpoplpush};
-
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, index_range};
-use super::{parse_i64_arg, parse_signed_count};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, Group, INSERT, RO, RW, UPDATE, family};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, index_range, read, write,
+};
+use crate::command::{parse_i64_arg, parse_signed_count};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::types::{End, ListRef};
 use crate::notify::EventClass;
+use pop::{BLMPOP, BLPOP, BRPOP, LMPOP, LPOP, RPOP};
+use position::LPOS;
+use transfer::{BLMOVE, BRPOPLPUSH, LMOVE, RPOPLPUSH};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 22] = family(Group::List, [
+    BLMOVE, BLMPOP, BLPOP, BRPOP, BRPOPLPUSH, LINDEX, LINSERT, LLEN, LMOVE, LMPOP, LPOP, LPOS, LPUSH,
+    LPUSHX, LRANGE, LREM, LSET, LTRIM, RPOP, RPOPLPUSH, RPUSH, RPUSHX,
+]);
 
 /// `LPUSH key element [element ...]`
-pub(super) fn lpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LPUSH: DataCommand = write("lpush", lpush, -3, DENYOOM | FAST, "1.0.0").key(1, RW | INSERT);
+fn lpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     push(ctx, args, End::Left)
 }
 
 /// `RPUSH key element [element ...]`
-pub(super) fn rpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const RPUSH: DataCommand = write("rpush", rpush, -3, DENYOOM | FAST, "1.0.0").key(1, RW | INSERT);
+fn rpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     push(ctx, args, End::Right)
 }
 
 /// `LPUSHX key element [element ...]`
-pub(super) fn lpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LPUSHX: DataCommand = write("lpushx", lpushx, -3, DENYOOM | FAST, "2.2.0").key(1, RW | INSERT);
+fn lpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     push_existing(ctx, args, End::Left)
 }
 
 /// `RPUSHX key element [element ...]`
-pub(super) fn rpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const RPUSHX: DataCommand = write("rpushx", rpushx, -3, DENYOOM | FAST, "2.2.0").key(1, RW | INSERT);
+fn rpushx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     push_existing(ctx, args, End::Right)
 }
 
@@ -65,7 +78,8 @@ fn push(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
 }
 
 /// `LINSERT key BEFORE|AFTER pivot element`
-pub(super) fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LINSERT: DataCommand = write("linsert", linsert, 5, DENYOOM, "2.2.0").key(1, RW | INSERT);
+fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, pivot) = (args.at(1), args.at(3));
     let after = match args.at(2) {
         word if ascii_eq(word, "before") => false,
@@ -92,13 +106,15 @@ pub(super) fn linsert(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `LLEN key`
-pub(super) fn llen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LLEN: DataCommand = read("llen", llen, 2, FAST, "1.0.0").key(1, RO);
+fn llen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.len(ctx.keys.list(args.at(1))?.map_or(0, ListRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `LINDEX key index`
-pub(super) fn lindex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LINDEX: DataCommand = read("lindex", lindex, 3, 0, "1.0.0").key(1, RO | ACCESS);
+fn lindex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let element = match ctx.keys.list(args.at(1))? {
         None => None,
         Some(list) => element_index(parse_i64_arg(args.at(2))?, list.len()).and_then(|i| list.get(i)),
@@ -108,7 +124,8 @@ pub(super) fn lindex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `LSET key index element`
-pub(super) fn lset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LSET: DataCommand = write("lset", lset, 4, DENYOOM, "1.0.0").key(1, RW | UPDATE);
+fn lset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let mut list = ctx.keys.list_mut(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = element_index(parse_i64_arg(args.at(2))?, list.len());
@@ -130,7 +147,8 @@ fn element_index(index: i64, len: usize) -> Option<usize> {
 }
 
 /// `LRANGE key start stop`
-pub(super) fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LRANGE: DataCommand = read("lrange", lrange, 4, 0, "1.0.0").key(1, RO | ACCESS);
+fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
     let Some(list) = ctx.keys.list(args.at(1))? else {
         ctx.out.array(0);
@@ -143,7 +161,8 @@ pub(super) fn lrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `LTRIM key start stop`
-pub(super) fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LTRIM: DataCommand = write("ltrim", ltrim, 4, 0, "1.0.0").key(1, RW | DELETE);
+fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
     let Some(mut list) = ctx.keys.list_mut(key)? else {
@@ -164,7 +183,8 @@ pub(super) fn ltrim(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `LREM key count element`
-pub(super) fn lrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const LREM: DataCommand = write("lrem", lrem, 4, 0, "1.0.0").key(1, RW | DELETE);
+fn lrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let count = parse_signed_count(args.at(2))?;
     let Some(mut list) = ctx.keys.list_mut(key)? else {

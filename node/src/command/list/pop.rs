@@ -4,20 +4,23 @@
 
 use keyward_proto::resp::Args;
 
-use super::super::{
-    Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, ascii_eq, parse_count, parse_positive,
-    parse_timeout,
-};
 use super::{elements_removed, parse_end, popped_event};
+use crate::command::spec::{ACCESS, BLOCKING, DELETE, FAST, RW};
+use crate::command::{
+    Block, CommandError, CommandResult, Ctx, DataCommand, OnTimeout, Outcome, ascii_eq, parse_count,
+    parse_positive, parse_timeout, write,
+};
 use crate::keyspace::types::End;
 
 /// `LPOP key [count]`
-pub(in crate::command) fn lpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LPOP: DataCommand = write("lpop", lpop, -2, FAST, "1.0.0").key(1, RW | ACCESS | DELETE);
+fn lpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     pop(ctx, args, End::Left)
 }
 
 /// `RPOP key [count]`
-pub(in crate::command) fn rpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const RPOP: DataCommand = write("rpop", rpop, -2, FAST, "1.0.0").key(1, RW | ACCESS | DELETE);
+fn rpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     pop(ctx, args, End::Right)
 }
 
@@ -51,7 +54,9 @@ fn pop(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult {
 }
 
 /// `LMPOP numkeys key [key ...] LEFT|RIGHT [COUNT count]`
-pub(in crate::command) fn lmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LMPOP: DataCommand =
+    write("lmpop", lmpop, -4, 0, "7.0.0").counted_keys(1, 1, RW | ACCESS | DELETE);
+fn lmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let request = MultiPop::parse(args, 1)?;
     if !request.run(ctx)? {
         ctx.out.null_array();
@@ -60,7 +65,9 @@ pub(in crate::command) fn lmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `BLMPOP timeout numkeys key [key ...] LEFT|RIGHT [COUNT count]`
-pub(in crate::command) fn blmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BLMPOP: DataCommand =
+    write("blmpop", blmpop, -5, BLOCKING, "7.0.0").counted_keys(2, 1, RW | ACCESS | DELETE);
+fn blmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let request = MultiPop::parse(args, 2)?;
     let timeout_ms = parse_timeout(args.at(1), ctx.keys.now)?;
     if request.run(ctx)? {
@@ -124,12 +131,16 @@ impl<'a> MultiPop<'a> {
 }
 
 /// `BLPOP key [key ...] timeout`
-pub(in crate::command) fn blpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BLPOP: DataCommand =
+    write("blpop", blpop, -3, BLOCKING, "2.0.0").keys(1, -2, 1, RW | ACCESS | DELETE);
+fn blpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     blocking_pop(ctx, args, End::Left)
 }
 
 /// `BRPOP key [key ...] timeout`
-pub(in crate::command) fn brpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BRPOP: DataCommand =
+    write("brpop", brpop, -3, BLOCKING, "2.0.0").keys(1, -2, 1, RW | ACCESS | DELETE);
+fn brpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     blocking_pop(ctx, args, End::Right)
 }
 

@@ -2,11 +2,15 @@
 
 use keyward_proto::resp::Args;
 
-use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_count, parse_signed_count};
+use crate::command::spec::{ACCESS, RO};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_count, parse_signed_count, read,
+};
 use crate::keyspace::types::{Element, ListRef};
 
 /// `LPOS key element [RANK rank] [COUNT count] [MAXLEN len]`
-pub(in crate::command) fn lpos(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LPOS: DataCommand = read("lpos", lpos, -3, 0, "6.0.6").key(1, RO | ACCESS);
+fn lpos(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let search = Search::parse(args)?;
     let list = ctx.keys.list(args.at(1))?;
     let found = list.map_or_else(Vec::new, |list| search.run(list, args.at(2)));

@@ -3,31 +3,43 @@
 
 use keyward_proto::resp::Args;
 
-use super::super::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, parse_timeout};
 use super::pop::pop_command;
 use super::{elements_removed, parse_end, popped_event, pushed_event};
+use crate::command::spec::{ACCESS, BLOCKING, DELETE, DENYOOM, INSERT, RW};
+use crate::command::{
+    Block, CommandError, CommandResult, Ctx, DataCommand, OnTimeout, Outcome, parse_timeout, write,
+};
 use crate::keyspace::types::End;
 use crate::notify::EventClass;
 
 /// `LMOVE source destination LEFT|RIGHT LEFT|RIGHT`
-pub(in crate::command) fn lmove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LMOVE: DataCommand =
+    write("lmove", lmove, 5, DENYOOM, "6.2.0").key(1, RW | ACCESS | DELETE).key(2, RW | INSERT);
+fn lmove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     move_now(ctx, Transfer::parse(args)?)
 }
 
 /// `RPOPLPUSH source destination`
-pub(in crate::command) fn rpoplpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const RPOPLPUSH: DataCommand =
+    write("rpoplpush", rpoplpush, 3, DENYOOM, "1.2.0").key(1, RW | ACCESS | DELETE).key(2, RW | INSERT);
+fn rpoplpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     move_now(ctx, Transfer::right_to_left(args))
 }
 
 /// `BLMOVE source destination LEFT|RIGHT LEFT|RIGHT timeout`
-pub(in crate::command) fn blmove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BLMOVE: DataCommand =
+    write("blmove", blmove, 6, DENYOOM | BLOCKING, "6.2.0").key(1, RW | ACCESS | DELETE).key(2, RW | INSERT);
+fn blmove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let transfer = Transfer::parse(args)?;
     let timeout_ms = parse_timeout(args.at(5), ctx.keys.now)?;
     move_or_wait(ctx, transfer, timeout_ms)
 }
 
 /// `BRPOPLPUSH source destination timeout`
-pub(in crate::command) fn brpoplpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BRPOPLPUSH: DataCommand = write("brpoplpush", brpoplpush, 4, DENYOOM | BLOCKING, "2.2.0")
+    .key(1, RW | ACCESS | DELETE)
+    .key(2, RW | INSERT);
+fn brpoplpush(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let timeout_ms = parse_timeout(args.at(3), ctx.keys.now)?;
     move_or_wait(ctx, Transfer::right_to_left(args), timeout_ms)
 }

@@ -10,37 +10,64 @@ use std::collections::BTreeSet;
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx, Outcome, help};
+use crate::command::spec::{
+    FAST, Flags, Group, LOADING, MAY_REPLICATE, NOSCRIPT, NOT_KEY, SENTINEL, STALE, SUBSCRIPTION, family,
+};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, container, help, plain, spec,
+};
 use crate::pubsub::Kind;
 use crate::session::Subscriptions;
 
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [ServerCommand; 15] = family(Group::Pubsub, [
+    PSUBSCRIBE, PUBLISH, PUBSUB, PUBSUB_CHANNELS, PUBSUB_HELP, PUBSUB_NUMPAT, PUBSUB_NUMSUB,
+    PUBSUB_SHARDCHANNELS, PUBSUB_SHARDNUMSUB, PUNSUBSCRIBE, SPUBLISH, SSUBSCRIBE, SUBSCRIBE,
+    SUNSUBSCRIBE, UNSUBSCRIBE,
+]);
+
+/// The flags of all commands that change subscriptions.
+const SUBSCRIBING: Flags = spec::PUBSUB | NOSCRIPT | LOADING | STALE | SUBSCRIPTION;
+
+/// `PUBSUB subcommand`
+const PUBSUB: ServerCommand = container("pubsub", 0, "2.8.0");
+
 /// `SUBSCRIBE channel [channel ...]`
-pub(super) fn subscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SUBSCRIBE: ServerCommand = plain("subscribe", subscribe, -2, SUBSCRIBING | SENTINEL, "2.0.0");
+fn subscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     subscribe_to(ctx, Kind::Channel, "subscribe", args)
 }
 
 /// `PSUBSCRIBE pattern [pattern ...]`
-pub(super) fn psubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PSUBSCRIBE: ServerCommand = plain("psubscribe", psubscribe, -2, SUBSCRIBING | SENTINEL, "2.0.0");
+fn psubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     subscribe_to(ctx, Kind::Pattern, "psubscribe", args)
 }
 
 /// `SSUBSCRIBE shardchannel [shardchannel ...]`
-pub(super) fn ssubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SSUBSCRIBE: ServerCommand =
+    plain("ssubscribe", ssubscribe, -2, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY);
+fn ssubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     subscribe_to(ctx, Kind::Sharded, "ssubscribe", args)
 }
 
 /// `UNSUBSCRIBE [channel [channel ...]]`
-pub(super) fn unsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const UNSUBSCRIBE: ServerCommand = plain("unsubscribe", unsubscribe, -1, SUBSCRIBING | SENTINEL, "2.0.0");
+fn unsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     unsubscribe_from(ctx, Kind::Channel, "unsubscribe", args)
 }
 
 /// `PUNSUBSCRIBE [pattern [pattern ...]]`
-pub(super) fn punsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUNSUBSCRIBE: ServerCommand = plain("punsubscribe", punsubscribe, -1, SUBSCRIBING | SENTINEL, "2.0.0");
+fn punsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     unsubscribe_from(ctx, Kind::Pattern, "punsubscribe", args)
 }
 
 /// `SUNSUBSCRIBE [shardchannel [shardchannel ...]]`
-pub(super) fn sunsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SUNSUBSCRIBE: ServerCommand =
+    plain("sunsubscribe", sunsubscribe, -1, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY);
+fn sunsubscribe(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     unsubscribe_from(ctx, Kind::Sharded, "sunsubscribe", args)
 }
 
@@ -108,12 +135,17 @@ fn unsubscribe_from(ctx: &mut Ctx<'_, '_>, kind: Kind, word: &str, args: Args<'_
 }
 
 /// `PUBLISH channel message`
-pub(super) fn publish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUBLISH: ServerCommand =
+    plain("publish", publish, 3, spec::PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE | SENTINEL, "2.0.0");
+fn publish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     publish_to(ctx, false, args)
 }
 
 /// `SPUBLISH shardchannel message`
-pub(super) fn spublish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SPUBLISH: ServerCommand =
+    plain("spublish", spublish, 3, spec::PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE, "7.0.0")
+        .key(1, NOT_KEY);
+fn spublish(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     publish_to(ctx, true, args)
 }
 
@@ -124,12 +156,16 @@ fn publish_to(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandRe
 }
 
 /// `PUBSUB CHANNELS [pattern]`
-pub(super) fn pubsub_channels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUBSUB_CHANNELS: ServerCommand =
+    plain("pubsub|channels", pubsub_channels, -2, spec::PUBSUB | LOADING | STALE, "2.8.0");
+fn pubsub_channels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     active(ctx, false, args)
 }
 
 /// `PUBSUB SHARDCHANNELS [pattern]`
-pub(super) fn pubsub_shardchannels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUBSUB_SHARDCHANNELS: ServerCommand =
+    plain("pubsub|shardchannels", pubsub_shardchannels, -2, spec::PUBSUB | LOADING | STALE, "7.0.0");
+fn pubsub_shardchannels(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     active(ctx, true, args)
 }
 
@@ -145,18 +181,24 @@ fn active(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> CommandResult
 }
 
 /// `PUBSUB NUMPAT`
-pub(super) fn pubsub_numpat(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const PUBSUB_NUMPAT: ServerCommand =
+    plain("pubsub|numpat", pubsub_numpat, 2, spec::PUBSUB | LOADING | STALE, "2.8.0");
+fn pubsub_numpat(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.len(ctx.server.pubsub.pattern_count());
     Ok(Outcome::Reply)
 }
 
 /// `PUBSUB NUMSUB [channel [channel ...]]`
-pub(super) fn pubsub_numsub(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUBSUB_NUMSUB: ServerCommand =
+    plain("pubsub|numsub", pubsub_numsub, -2, spec::PUBSUB | LOADING | STALE, "2.8.0");
+fn pubsub_numsub(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     subscriber_counts(ctx, false, args)
 }
 
 /// `PUBSUB SHARDNUMSUB [shardchannel [shardchannel ...]]`
-pub(super) fn pubsub_shardnumsub(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const PUBSUB_SHARDNUMSUB: ServerCommand =
+    plain("pubsub|shardnumsub", pubsub_shardnumsub, -2, spec::PUBSUB | LOADING | STALE, "7.0.0");
+fn pubsub_shardnumsub(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     subscriber_counts(ctx, true, args)
 }
 
@@ -170,7 +212,8 @@ fn subscriber_counts(ctx: &mut Ctx<'_, '_>, sharded: bool, args: Args<'_>) -> Co
 }
 
 /// `PUBSUB HELP`
-pub(super) fn pubsub_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const PUBSUB_HELP: ServerCommand = plain("pubsub|help", pubsub_help, 2, LOADING | STALE, "6.2.0");
+fn pubsub_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
         ctx,
         &[

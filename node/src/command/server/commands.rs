@@ -4,91 +4,65 @@
 
 use keyward_proto::resp::{Args, ReplyWriter};
 
-use crate::command::table::{self, Begin, Find, KeySpec, Row};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
+use crate::command::spec::{
+    self, Begin, Find, KEY_FLAG_NAMES, KeyFlags, KeySpec, LOADING, NOT_KEY, SENTINEL, STALE, VARIABLE_FLAGS,
+    category,
+};
+use crate::command::table::{self, Row};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, help, plain};
 use keyward_proto::glob;
 
 /// The order in which a command's flags are listed; not all flags are.
 const LISTED_FLAGS: &[(u32, &str)] = &[
-    (table::WRITE, "write"),
-    (table::READONLY, "readonly"),
-    (table::DENYOOM, "denyoom"),
-    (table::ADMIN, "admin"),
-    (table::PUBSUB, "pubsub"),
-    (table::NOSCRIPT, "noscript"),
-    (table::BLOCKING, "blocking"),
-    (table::LOADING, "loading"),
-    (table::STALE, "stale"),
-    (table::SKIP_MONITOR, "skip_monitor"),
-    (table::SKIP_COMMANDLOG, "skip_commandlog"),
-    (table::ASKING, "asking"),
-    (table::FAST, "fast"),
-    (table::NO_AUTH, "no_auth"),
-    (table::NO_MANDATORY_KEYS, "no_mandatory_keys"),
-    (table::NO_ASYNC_LOADING, "no_async_loading"),
-    (table::NO_MULTI, "no_multi"),
+    (spec::WRITE, "write"),
+    (spec::READONLY, "readonly"),
+    (spec::DENYOOM, "denyoom"),
+    (spec::ADMIN, "admin"),
+    (spec::PUBSUB, "pubsub"),
+    (spec::NOSCRIPT, "noscript"),
+    (spec::BLOCKING, "blocking"),
+    (spec::LOADING, "loading"),
+    (spec::STALE, "stale"),
+    (spec::SKIP_MONITOR, "skip_monitor"),
+    (spec::SKIP_COMMANDLOG, "skip_commandlog"),
+    (spec::ASKING, "asking"),
+    (spec::FAST, "fast"),
+    (spec::NO_AUTH, "no_auth"),
+    (spec::NO_MANDATORY_KEYS, "no_mandatory_keys"),
+    (spec::NO_ASYNC_LOADING, "no_async_loading"),
+    (spec::NO_MULTI, "no_multi"),
     (MOVABLE_KEYS, "movablekeys"),
-    (table::ALLOW_BUSY, "allow_busy"),
+    (spec::ALLOW_BUSY, "allow_busy"),
 ];
 
 /// Derived from the key specifications; no flag of the table.
 const MOVABLE_KEYS: u32 = 1 << 31;
 
-/// The order in which categories are listed.
-const CATEGORIES: &[&str] = &[
-    "keyspace",
-    "read",
-    "write",
-    "set",
-    "sortedset",
-    "list",
-    "hash",
-    "string",
-    "bitmap",
-    "hyperloglog",
-    "geo",
-    "stream",
-    "pubsub",
-    "admin",
-    "fast",
-    "slow",
-    "blocking",
-    "dangerous",
-    "connection",
-    "transaction",
-    "scripting",
-];
-
-/// The order in which the flags of a key specification are listed.
-const KEY_FLAGS: &[&str] = &[
-    "RO",
-    "RW",
-    "OW",
-    "RM",
-    "ACCESS",
-    "UPDATE",
-    "INSERT",
-    "DELETE",
-    "NOT_KEY",
-    "INCOMPLETE",
-    "VARIABLE_FLAGS",
-];
-
 /// `COMMAND`
-pub(in crate::command) fn command(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND: ServerCommand = plain("command", command, -1, LOADING | STALE | SENTINEL, "2.8.13")
+    .categories(category::CONNECTION)
+    .tips(&["nondeterministic_output_order"]);
+fn command(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.array(table::reachable().count());
     table::reachable().for_each(|row| describe(&mut ctx.out, row));
     Ok(Outcome::Reply)
 }
 
 /// `COMMAND COUNT`
-pub(in crate::command) fn command_count(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_COUNT: ServerCommand =
+    plain("command|count", command_count, 2, LOADING | STALE | SENTINEL, "2.8.13")
+        .categories(category::CONNECTION);
+fn command_count(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.len(table::reachable().count());
     Ok(Outcome::Reply)
 }
 
 /// `COMMAND INFO [command-name [command-name ...]]`
-pub(in crate::command) fn command_info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_INFO: ServerCommand =
+    plain("command|info", command_info, -2, LOADING | STALE | SENTINEL, "2.8.13")
+        .categories(category::CONNECTION)
+        .tips(&["nondeterministic_output_order"]);
+fn command_info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if args.len() == 2 {
         return command(ctx, args);
     }
@@ -120,13 +94,13 @@ fn describe(out: &mut ReplyWriter<'_>, row: &Row) {
     out.integer(first);
     out.integer(last);
     out.integer(step);
-    simple_set(out, "@", CATEGORIES.iter().filter(|c| row.categories.contains(c)).copied());
+    simple_set(out, "@", categories_of(row));
     out.set(row.tips.len());
     row.tips.iter().for_each(|tip| out.bulk_str(&tip.to_ascii_lowercase()));
-    out.set(row.keys.len());
-    row.keys.iter().for_each(|spec| describe_keys(out, spec));
-    out.array(row.subcommands.len());
-    row.subcommands.iter().for_each(|sub| describe(out, sub));
+    out.set(row.keys().len());
+    row.keys().iter().for_each(|spec| describe_keys(out, spec));
+    out.array(row.subcommands().len());
+    row.subcommands().iter().for_each(|sub| describe(out, sub));
 }
 
 fn simple_set<'a>(out: &mut ReplyWriter<'_>, prefix: &str, words: impl Iterator<Item = &'a str> + Clone) {
@@ -134,12 +108,14 @@ fn simple_set<'a>(out: &mut ReplyWriter<'_>, prefix: &str, words: impl Iterator<
     words.for_each(|word| out.simple(&format!("{prefix}{word}")));
 }
 
-fn key_flags(out: &mut ReplyWriter<'_>, flags: &[&str]) {
-    out.set(flags.len());
-    for flag in KEY_FLAGS.iter().filter(|f| flags.contains(f)) {
-        // What is done to the value is in capitals, the rest is not.
-        if flag.len() == 2 { out.simple(flag) } else { out.simple(&flag.to_ascii_lowercase()) }
-    }
+fn categories_of(row: &Row) -> impl Iterator<Item = &'static str> + Clone {
+    let categories = row.categories;
+    let named = category::NAMES.iter().enumerate().filter(move |(bit, _)| categories & 1 << bit != 0);
+    named.map(|(_, name)| *name)
+}
+
+fn key_flags(out: &mut ReplyWriter<'_>, flags: KeyFlags) {
+    simple_set(out, "", KEY_FLAG_NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name));
 }
 
 fn describe_keys(out: &mut ReplyWriter<'_>, spec: &KeySpec) {
@@ -198,14 +174,14 @@ fn legacy_range(row: &Row) -> (i64, i64, i64, bool) {
         }
         _ => None,
     };
-    if let [only] = row.keys
+    if let [only] = row.keys()
         && let Some((first, last, step)) = fixed(only)
     {
         return (first, last, step, false);
     }
     let mut range: Option<(i64, i64)> = None;
     let mut movable = false;
-    for spec in row.keys {
+    for spec in row.keys() {
         match (fixed(spec), range) {
             (Some((first, last, 1)), None) => range = Some((first, last)),
             (Some((first, last, 1)), Some((start, end))) if end == first - 1 => range = Some((start, last)),
@@ -219,8 +195,12 @@ fn legacy_range(row: &Row) -> (i64, i64, i64, bool) {
 }
 
 /// `COMMAND LIST [FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]`
-pub(in crate::command) fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
-    let all = || table::reachable().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+pub(super) const COMMAND_LIST: ServerCommand =
+    plain("command|list", command_list, -2, LOADING | STALE | SENTINEL, "7.0.0")
+        .categories(category::CONNECTION)
+        .tips(&["nondeterministic_output_order"]);
+fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+    let all = || table::reachable().flat_map(|row| std::iter::once(row).chain(row.subcommands()));
     let names: Vec<&str> = match args.len() {
         2 => all().map(|r| r.name).collect(),
         5 if ascii_eq(args.at(2), "FILTERBY") => {
@@ -228,7 +208,7 @@ pub(in crate::command) fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
             match args.at(3) {
                 by if ascii_eq(by, "MODULE") => Vec::new(),
                 by if ascii_eq(by, "ACLCAT") => {
-                    let in_category = |r: &&Row| r.categories.iter().any(|c| ascii_eq(value, c));
+                    let in_category = |r: &&Row| categories_of(r).any(|c| ascii_eq(value, c));
                     all().filter(in_category).map(|r| r.name).collect()
                 }
                 by if ascii_eq(by, "PATTERN") => {
@@ -251,7 +231,10 @@ pub(in crate::command) fn command_list(ctx: &mut Ctx<'_, '_>, args: Args<'_>) ->
 }
 
 /// `COMMAND GETKEYS command [arg [arg ...]]`
-pub(in crate::command) fn command_getkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_GETKEYS: ServerCommand =
+    plain("command|getkeys", command_getkeys, -3, LOADING | STALE | SENTINEL, "2.8.13")
+        .categories(category::CONNECTION);
+fn command_getkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let keys = keys_of_request(args)?;
     ctx.out.array(keys.len());
     keys.iter().for_each(|(key, _)| ctx.out.bulk(key));
@@ -259,7 +242,10 @@ pub(in crate::command) fn command_getkeys(ctx: &mut Ctx<'_, '_>, args: Args<'_>)
 }
 
 /// `COMMAND GETKEYSANDFLAGS command [arg [arg ...]]`
-pub(in crate::command) fn command_getkeysandflags(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_GETKEYSANDFLAGS: ServerCommand =
+    plain("command|getkeysandflags", command_getkeysandflags, -3, LOADING | STALE | SENTINEL, "7.0.0")
+        .categories(category::CONNECTION);
+fn command_getkeysandflags(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let keys = keys_of_request(args)?;
     ctx.out.array(keys.len());
     for (key, flags) in keys {
@@ -270,24 +256,24 @@ pub(in crate::command) fn command_getkeysandflags(ctx: &mut Ctx<'_, '_>, args: A
     Ok(Outcome::Reply)
 }
 
-type FoundKey<'a> = (&'a [u8], &'static [&'static str]);
+type FoundKey<'a> = (&'a [u8], KeyFlags);
 
 fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError> {
     let request: Vec<&[u8]> = args.iter().skip(2).collect();
     let invalid = || CommandError::err("Invalid command specified");
     let mut row = table::find(request[0]).ok_or_else(invalid)?;
-    if let Some(name) = request.get(1).filter(|_| !row.subcommands.is_empty()) {
+    if let Some(name) = request.get(1).filter(|_| row.has_subcommands()) {
         row = table::find_subcommand(row, name).ok_or_else(invalid)?;
     }
-    let is_key = |flags: &[&str]| !flags.contains(&"NOT_KEY");
-    if !row.keys.iter().any(|spec| is_key(spec.flags)) {
+    let is_key = |flags: KeyFlags| flags & NOT_KEY == 0;
+    if !row.keys().iter().any(|spec| is_key(spec.flags)) {
         return Err(CommandError::err("The command has no key arguments"));
     }
     if !row.accepts(request.len()) {
         return Err(CommandError::err("Invalid number of arguments specified for command"));
     }
     let mut found: Vec<FoundKey<'_>> = Vec::new();
-    let no_keys_counted = row.keys.iter().any(|spec| match (spec.begin, spec.find) {
+    let no_keys_counted = row.keys().iter().any(|spec| match (spec.begin, spec.find) {
         (Begin::Index(at), Find::KeyNum { number, .. }) => {
             request.get(at + number).is_some_and(|n| *n == b"0")
         }
@@ -300,23 +286,26 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
             }
         })?;
     }
-    if found.is_empty() && !row.has(table::NO_MANDATORY_KEYS) {
+    if found.is_empty() && !row.has(spec::NO_MANDATORY_KEYS) {
         return Err(CommandError::err("Invalid arguments specified for command"));
     }
     Ok(found)
 }
 
 /// Where a command's options decide what happens to the key (SET), what this request does.
-fn actual_flags(flags: &'static [&'static str], request: &[&[u8]]) -> &'static [&'static str] {
-    if !flags.contains(&"VARIABLE_FLAGS") {
+fn actual_flags(flags: KeyFlags, request: &[&[u8]]) -> KeyFlags {
+    if flags & VARIABLE_FLAGS == 0 {
         return flags;
     }
     let reads = request[3.min(request.len())..].iter().any(|word| ascii_eq(word, "GET"));
-    if reads { &["RW", "ACCESS", "UPDATE"] } else { &["OW", "UPDATE"] }
+    if reads { spec::RW | spec::ACCESS | spec::UPDATE } else { spec::OW | spec::UPDATE }
 }
 
 /// `COMMAND HELP`
-pub(in crate::command) fn command_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_HELP: ServerCommand =
+    plain("command|help", command_help, 2, LOADING | STALE | SENTINEL, "5.0.0")
+        .categories(category::CONNECTION);
+fn command_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
         ctx,
         &[

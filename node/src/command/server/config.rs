@@ -4,11 +4,19 @@ use std::collections::BTreeMap;
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help};
+use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, STALE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, container, help, plain,
+};
 use crate::config::{self, Config};
 
+/// `CONFIG subcommand`
+pub(super) const CONFIG: ServerCommand = container("config", 0, "2.0.0");
+
 /// `CONFIG GET parameter [parameter ...]`: glob patterns; every directive once, an exact name as the client wrote it.
-pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CONFIG_GET: ServerCommand =
+    plain("config|get", config_get, -3, ADMIN | NOSCRIPT | LOADING | STALE, "2.0.0");
+fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let server = ctx.server;
     server.with_config(|config| {
         let mut found: BTreeMap<&str, (&[u8], &str)> = BTreeMap::new();
@@ -28,7 +36,10 @@ pub(in crate::command) fn config_get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 }
 
 /// `CONFIG SET parameter value [parameter value ...]`: all of them, or none.
-pub(in crate::command) fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const CONFIG_SET: ServerCommand =
+    plain("config|set", config_set, -4, ADMIN | NOSCRIPT | LOADING | STALE, "2.0.0")
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]);
+fn config_set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if !args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
@@ -70,21 +81,28 @@ fn refuse_too_many_clients(pairs: &[(String, String)]) -> Result<(), CommandErro
 }
 
 /// `CONFIG RESETSTAT`
-pub(in crate::command) fn config_resetstat(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CONFIG_RESETSTAT: ServerCommand =
+    plain("config|resetstat", config_resetstat, 2, ADMIN | NOSCRIPT | LOADING | STALE, "2.0.0")
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]);
+fn config_resetstat(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.server.reset_stats();
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `CONFIG REWRITE`
-pub(in crate::command) fn config_rewrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CONFIG_REWRITE: ServerCommand =
+    plain("config|rewrite", config_rewrite, 2, ADMIN | NOSCRIPT | LOADING | STALE, "2.8.0")
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]);
+fn config_rewrite(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.server.with_config(Config::rewrite).map_err(CommandError::err)?;
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `CONFIG HELP`
-pub(in crate::command) fn config_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const CONFIG_HELP: ServerCommand = plain("config|help", config_help, 2, LOADING | STALE, "5.0.0");
+fn config_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
         ctx,
         &[

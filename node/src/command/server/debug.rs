@@ -7,7 +7,8 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::{parse_f64, parse_i64};
 
 use crate::clock;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, help};
+use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, help, plain};
 
 /// Nobody could end it earlier.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -22,7 +23,9 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
 ///
 /// Differs from Valkey: nothing else is held up by SLEEP, so heartbeats go on and there is no failover; replication,
 /// timeouts of blocked clients and what is published meanwhile go on as well.
-pub(in crate::command) fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DEBUG: ServerCommand =
+    plain("debug", debug, -2, ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED, "1.0.0");
+fn debug(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let allowed = ctx.server.with_config(|config| config.allows_debug(&ctx.session.client.address));
     if !allowed {
         return Err(CommandError::err(NOT_ALLOWED));

@@ -9,8 +9,9 @@ use keyward_proto::resp::{Args, ReplyWriter};
 use serde::Deserialize;
 
 use super::commands::find_full_name;
-use crate::command::table::{ROWS, Row};
-use crate::command::{CommandResult, Ctx, Outcome};
+use crate::command::spec::{LOADING, SENTINEL, STALE, category};
+use crate::command::table::{self, Row};
+use crate::command::{CommandResult, Ctx, Outcome, ServerCommand, plain};
 
 #[derive(Debug, Deserialize)]
 struct Docs {
@@ -54,9 +55,13 @@ static DOCS: LazyLock<HashMap<String, Docs>> =
     LazyLock::new(|| serde_json::from_str(include_str!("docs.json")).expect("a test parses the file"));
 
 /// `COMMAND DOCS [command-name [command-name ...]]`
-pub(in crate::command) fn command_docs(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const COMMAND_DOCS: ServerCommand =
+    plain("command|docs", command_docs, -2, LOADING | STALE | SENTINEL, "7.0.0")
+        .categories(category::CONNECTION)
+        .tips(&["nondeterministic_output_order"]);
+fn command_docs(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let rows: Vec<&Row> = match args.len() {
-        2 => ROWS.iter().collect(),
+        2 => table::commands().iter().collect(),
         _ => args.iter().skip(2).filter_map(find_full_name).collect(),
     };
     ctx.out.map(rows.len());
@@ -78,7 +83,7 @@ fn command(out: &mut ReplyWriter<'_>, row: &Row) {
     };
     text(out, "summary", docs.map(|d| &*d.summary));
     text(out, "since", Some(row.since));
-    text(out, "group", Some(row.group));
+    text(out, "group", Some(row.group.name()));
     text(out, "complexity", docs.and_then(|d| d.complexity.as_deref()));
     let deprecated_since = docs.and_then(|d| d.deprecated_since.as_deref());
     let flag = match docs {
@@ -98,10 +103,10 @@ fn command(out: &mut ReplyWriter<'_>, row: &Row) {
         arguments(out, &docs.arguments);
         fields += 1;
     }
-    if !row.subcommands.is_empty() {
+    if row.has_subcommands() {
         out.bulk_str("subcommands");
-        out.map(row.subcommands.len());
-        row.subcommands.iter().for_each(|sub| command(out, sub));
+        out.map(row.subcommands().len());
+        row.subcommands().iter().for_each(|sub| command(out, sub));
         fields += 1;
     }
     out.finish_map(start, fields);
@@ -162,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_command_is_documented() {
-        let all = || ROWS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        let all = || table::ROWS.iter();
         let missing: Vec<_> = all().map(|r| r.name).filter(|n| !DOCS.contains_key(*n)).collect();
         assert_eq!(missing, [""; 0]);
         assert_eq!(DOCS.len(), all().count(), "no command is documented that does not exist");

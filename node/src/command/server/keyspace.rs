@@ -4,19 +4,28 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::slot::Slot;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::spec::{ALL_DBS, FAST, Scope, category};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, read, write};
 use crate::keyspace::table::Table;
 use crate::keyspace::{DbIndex, DbKey};
 
 /// `DBSIZE`
-pub(in crate::command) fn dbsize(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const DBSIZE: ServerCommand = read("dbsize", dbsize, 1, FAST, "1.0.0")
+    .categories(category::KEYSPACE)
+    .tips(&["request_policy:all_shards", "response_policy:agg_sum"])
+    .scope(Scope::Walk);
+fn dbsize(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let len = ctx.keys.len(ctx.session.db);
     ctx.out.len(len);
     Ok(Outcome::Reply)
 }
 
 /// `FLUSHALL [ASYNC | SYNC]`
-pub(in crate::command) fn flushall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const FLUSHALL: ServerCommand = write("flushall", flushall, -1, ALL_DBS, "1.0.0")
+    .categories(category::DANGEROUS | category::KEYSPACE)
+    .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+    .scope(Scope::World);
+fn flushall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     check_flush_options(args)?;
     flush(ctx, None);
     ctx.server.saves.flushed(&ctx.server.settings());
@@ -26,7 +35,11 @@ pub(in crate::command) fn flushall(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 }
 
 /// `FLUSHDB [ASYNC | SYNC]`
-pub(in crate::command) fn flushdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const FLUSHDB: ServerCommand = write("flushdb", flushdb, -1, 0, "1.0.0")
+    .categories(category::DANGEROUS | category::KEYSPACE)
+    .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+    .scope(Scope::World);
+fn flushdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     check_flush_options(args)?;
     flush(ctx, Some(ctx.session.db));
     ctx.keys.propagate_whole(&[b"FLUSHDB"]);
@@ -64,7 +77,10 @@ fn flush(ctx: &mut Ctx<'_, '_>, db: Option<DbIndex>) {
 }
 
 /// `SWAPDB index1 index2`
-pub(in crate::command) fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SWAPDB: ServerCommand = write("swapdb", swapdb, 3, FAST, "4.0.0")
+    .categories(category::DANGEROUS | category::KEYSPACE)
+    .scope(Scope::World);
+fn swapdb(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if ctx.server.settings().cluster_enabled {
         return Err(CommandError::err("SWAPDB is not allowed in cluster mode"));
     }

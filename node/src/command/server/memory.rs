@@ -2,17 +2,25 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, help, parse_i64_arg};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, container, help, parse_i64_arg,
+    plain, read,
+};
 use crate::keyspace::usage::usage_bytes;
 use crate::process;
 
 use super::overview::{Overview, excess, ratio};
+use crate::command::spec::{LOADING, RO, STALE};
 
 /// Elements looked at by default; the rest is taken to be like them.
 const SAMPLES: usize = 5;
 
+/// `MEMORY subcommand`
+pub(super) const MEMORY: ServerCommand = container("memory", 0, "4.0.0");
+
 /// `MEMORY USAGE key [SAMPLES count]`
-pub(in crate::command) fn memory_usage(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_USAGE: ServerCommand = read("memory|usage", memory_usage, -3, 0, "4.0.0").key(2, RO);
+fn memory_usage(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let mut samples = SAMPLES;
     let mut at = 3;
     while let Some(word) = args.get(at) {
@@ -42,7 +50,12 @@ enum Figure {
 }
 
 /// `MEMORY STATS`
-pub(in crate::command) fn memory_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_STATS: ServerCommand = plain("memory|stats", memory_stats, 2, 0, "4.0.0").tips(&[
+    "nondeterministic_output",
+    "request_policy:all_shards",
+    "response_policy:special",
+]);
+fn memory_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     use Figure::{Bytes, Ratio, Signed, Tables};
     let o = Overview::of(ctx);
     let m = &o.memory;
@@ -110,7 +123,12 @@ pub(in crate::command) fn memory_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -
 const DOCTOR_BYTES_MIN: usize = 5 << 20;
 
 /// `MEMORY DOCTOR`
-pub(in crate::command) fn memory_doctor(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_DOCTOR: ServerCommand = plain("memory|doctor", memory_doctor, 2, 0, "4.0.0").tips(&[
+    "nondeterministic_output",
+    "request_policy:all_shards",
+    "response_policy:special",
+]);
+fn memory_doctor(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let report = doctor(&Overview::of(ctx), ctx.server.clients.len());
     ctx.out.verbatim("txt", report.as_bytes());
     Ok(Outcome::Reply)
@@ -157,20 +175,29 @@ fn doctor(o: &Overview, clients: usize) -> String {
 }
 
 /// `MEMORY PURGE`
-pub(in crate::command) fn memory_purge(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_PURGE: ServerCommand = plain("memory|purge", memory_purge, 2, LOADING, "4.0.0")
+    .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]);
+fn memory_purge(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     process::purge();
     ctx.out.ok();
     Ok(Outcome::Reply)
 }
 
 /// `MEMORY MALLOC-STATS`
-pub(in crate::command) fn memory_malloc_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_MALLOC_STATS: ServerCommand =
+    plain("memory|malloc-stats", memory_malloc_stats, 2, LOADING, "4.0.0").tips(&[
+        "nondeterministic_output",
+        "request_policy:all_shards",
+        "response_policy:special",
+    ]);
+fn memory_malloc_stats(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.out.verbatim("txt", &process::allocator_report());
     Ok(Outcome::Reply)
 }
 
 /// `MEMORY HELP`
-pub(in crate::command) fn memory_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const MEMORY_HELP: ServerCommand = plain("memory|help", memory_help, 2, LOADING | STALE, "4.0.0");
+fn memory_help(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     help(
         ctx,
         &[

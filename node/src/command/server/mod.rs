@@ -18,18 +18,30 @@ mod persistence;
 mod process;
 mod replication;
 
-pub(super) use commands::{
-    command, command_count, command_getkeys, command_getkeysandflags, command_help, command_info,
-    command_list,
+use crate::command::ServerCommand;
+use crate::command::spec::{Group, family};
+use commands::{
+    COMMAND, COMMAND_COUNT, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS, COMMAND_HELP, COMMAND_INFO,
+    COMMAND_LIST,
 };
-pub(super) use config::{config_get, config_help, config_resetstat, config_rewrite, config_set};
-pub(super) use debug::debug;
-pub(super) use docs::command_docs;
-pub(super) use info::info;
-pub(super) use keyspace::{dbsize, flushall, flushdb, swapdb};
-pub(super) use memory::{
-    memory_doctor, memory_help, memory_malloc_stats, memory_purge, memory_stats, memory_usage,
+use config::{CONFIG, CONFIG_GET, CONFIG_HELP, CONFIG_RESETSTAT, CONFIG_REWRITE, CONFIG_SET};
+use debug::DEBUG;
+use docs::COMMAND_DOCS;
+use info::INFO;
+use keyspace::{DBSIZE, FLUSHALL, FLUSHDB, SWAPDB};
+use memory::{
+    MEMORY, MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE,
 };
-pub(super) use persistence::{bgrewriteaof, bgsave, lastsave, save};
-pub(super) use process::{lolwut, role, shutdown, time};
-pub(super) use replication::{replconf, sync};
+use persistence::{BGREWRITEAOF, BGSAVE, LASTSAVE, SAVE};
+use process::{LOLWUT, ROLE, SHUTDOWN, TIME};
+use replication::{REPLCONF, SYNC};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [ServerCommand; 37] = family(Group::Server, [
+    BGREWRITEAOF, BGSAVE, COMMAND, COMMAND_COUNT, COMMAND_DOCS, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS,
+    COMMAND_HELP, COMMAND_INFO, COMMAND_LIST, CONFIG, CONFIG_GET, CONFIG_HELP, CONFIG_RESETSTAT,
+    CONFIG_REWRITE, CONFIG_SET, DBSIZE, DEBUG, FLUSHALL, FLUSHDB, INFO, LASTSAVE, LOLWUT, MEMORY,
+    MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE, REPLCONF,
+    ROLE, SAVE, SHUTDOWN, SWAPDB, SYNC, TIME,
+]);

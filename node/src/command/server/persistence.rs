@@ -2,7 +2,8 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq};
+use crate::command::spec::{ADMIN, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, STALE, category};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, Request, ServerCommand, ascii_eq, plain};
 use crate::snapshot::saves::{Cancelled, Kind};
 
 fn already_running() -> CommandError {
@@ -12,7 +13,9 @@ fn already_running() -> CommandError {
 /// `SAVE`
 ///
 /// Differs from Valkey: only the client that asks waits; the others are served meanwhile.
-pub(in crate::command) fn save(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const SAVE: ServerCommand =
+    plain("save", save, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, "1.0.0");
+fn save(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     if ctx.server.saves.is_running() {
         return Err(already_running());
     }
@@ -20,7 +23,9 @@ pub(in crate::command) fn save(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comman
 }
 
 /// `BGSAVE [SCHEDULE | CANCEL]`
-pub(in crate::command) fn bgsave(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BGSAVE: ServerCommand =
+    plain("bgsave", bgsave, -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, "1.0.0");
+fn bgsave(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let schedule = match (args.get(1), args.len()) {
         (None, _) => false,
         (Some(word), 2) if ascii_eq(word, "SCHEDULE") => true,
@@ -60,14 +65,19 @@ fn cancel(ctx: &mut Ctx<'_, '_>) -> CommandResult {
 }
 
 /// `LASTSAVE`
-pub(in crate::command) fn lastsave(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const LASTSAVE: ServerCommand = plain("lastsave", lastsave, 1, LOADING | STALE | FAST, "1.0.0")
+    .categories(category::ADMIN | category::DANGEROUS)
+    .tips(&["nondeterministic_output"]);
+fn lastsave(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let time = ctx.server.saves.last_save();
     ctx.out.integer(time);
     Ok(Outcome::Reply)
 }
 
 /// `BGREWRITEAOF`
-pub(in crate::command) fn bgrewriteaof(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const BGREWRITEAOF: ServerCommand =
+    plain("bgrewriteaof", bgrewriteaof, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, "1.0.0");
+fn bgrewriteaof(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let Some(server) = ctx.server.shared_self() else { return Err(CommandError::err("the node is ending")) };
     server.aof.begin_rewrite(&server).map_err(|e| CommandError::err(e.to_string()))?;
     ctx.out.simple("Background append only file rewriting started");

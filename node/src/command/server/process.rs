@@ -4,14 +4,18 @@ use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::clock;
+use crate::command::spec::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE, category};
 use crate::command::{
-    CommandError, CommandResult, Ctx, Outcome, Request, ascii_eq, parse_f64_arg, parse_i64_arg,
+    CommandError, CommandResult, Ctx, Outcome, Request, ServerCommand, ascii_eq, parse_f64_arg,
+    parse_i64_arg, plain, read,
 };
 use crate::gate::GateState;
 use crate::shutdown::Options;
 
 /// `TIME`
-pub(in crate::command) fn time(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const TIME: ServerCommand =
+    plain("time", time, 1, LOADING | STALE | FAST, "2.6.0").tips(&["nondeterministic_output"]);
+fn time(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let now = clock::unix_micros();
     ctx.out.array(2);
     ctx.out.bulk_integer(now / 1_000_000);
@@ -20,7 +24,10 @@ pub(in crate::command) fn time(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> Comman
 }
 
 /// `ROLE`
-pub(in crate::command) fn role(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const ROLE: ServerCommand =
+    plain("role", role, 1, NOSCRIPT | LOADING | STALE | FAST | SENTINEL, "2.8.12")
+        .categories(category::ADMIN | category::DANGEROUS);
+fn role(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     let server = ctx.server;
     let (settings, routing) = (server.settings(), server.routing());
     let offset = i64::try_from(server.shared.log.lock().last().index.get()).unwrap_or(i64::MAX);
@@ -63,7 +70,14 @@ fn link_state(state: GateState) -> &'static str {
 
 /// `SHUTDOWN [[NOSAVE | SAVE] [NOW] [FORCE] [SAFE] [FAILOVER] | ABORT]`: hands the primary role over, if there is a
 /// replica to take it, saves the database if asked to or by its rules, and ends the process; then there is no reply.
-pub(in crate::command) fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SHUTDOWN: ServerCommand = plain(
+    "shutdown",
+    shutdown,
+    -1,
+    ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | SENTINEL | ALLOW_BUSY,
+    "1.0.0",
+);
+fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let words = || args.iter().skip(1);
     if words().any(|word| ascii_eq(word, "ABORT")) {
         if args.len() > 2 {
@@ -82,7 +96,8 @@ pub(in crate::command) fn shutdown(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 
 /// `LOLWUT [VERSION version] [columns rows [real imaginary]]`: a tower of wards, as wide and high as asked. What the
 /// pictures of Valkey's versions take as arguments is checked as there.
-pub(in crate::command) fn lolwut(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LOLWUT: ServerCommand = read("lolwut", lolwut, -1, FAST, "5.0.0");
+fn lolwut(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let mut words: Vec<&[u8]> = args.iter().skip(1).collect();
     let mut version = LOLWUT_VERSION;
     if let [word, number, ..] = words[..]

@@ -2,10 +2,15 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, STALE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, Outcome, ServerCommand, ascii_eq, parse_i64_arg, plain,
+};
 
 /// `REPLCONF [option value ...]`
-pub(in crate::command) fn replconf(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const REPLCONF: ServerCommand =
+    plain("replconf", replconf, -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, "3.0.0");
+fn replconf(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     if args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
@@ -42,7 +47,9 @@ pub(in crate::command) fn replconf(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 }
 
 /// `SYNC`
-pub(in crate::command) fn sync(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+pub(super) const SYNC: ServerCommand =
+    plain("sync", sync, 1, NO_ASYNC_LOADING | ADMIN | NO_MULTI | NOSCRIPT, "1.0.0");
+fn sync(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     if !ctx.session.download.is_file() {
         return Err(CommandError::err(
             "this node replicates to nodes of its own kind only; for the database as a file send \

@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
-use super::super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_positive};
+use crate::command::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_positive, read, write,
+};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::{Expiry, Keys};
 use crate::keyspace::lazyfree::Cause;
@@ -20,37 +23,53 @@ enum Operation {
 }
 
 /// `SINTER key [key ...]`
-pub(in crate::command) fn sinter(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SINTER: DataCommand = read("sinter", sinter, -2, 0, "1.0.0")
+    .keys(1, -1, 1, RO | ACCESS)
+    .tips(&["nondeterministic_output_order"]);
+fn sinter(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Intersection)
 }
 
 /// `SUNION key [key ...]`
-pub(in crate::command) fn sunion(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SUNION: DataCommand = read("sunion", sunion, -2, 0, "1.0.0")
+    .keys(1, -1, 1, RO | ACCESS)
+    .tips(&["nondeterministic_output_order"]);
+fn sunion(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Union)
 }
 
 /// `SDIFF key [key ...]`
-pub(in crate::command) fn sdiff(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SDIFF: DataCommand =
+    read("sdiff", sdiff, -2, 0, "1.0.0").keys(1, -1, 1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
+fn sdiff(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Difference)
 }
 
 /// `SINTERSTORE destination key [key ...]`
-pub(in crate::command) fn sinterstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SINTERSTORE: DataCommand =
+    write("sinterstore", sinterstore, -3, DENYOOM, "1.0.0").key(1, OW | UPDATE).keys(2, -1, 1, RO | ACCESS);
+fn sinterstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store(ctx, args, Operation::Intersection, "sinterstore")
 }
 
 /// `SUNIONSTORE destination key [key ...]`
-pub(in crate::command) fn sunionstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SUNIONSTORE: DataCommand =
+    write("sunionstore", sunionstore, -3, DENYOOM, "1.0.0").key(1, OW | UPDATE).keys(2, -1, 1, RO | ACCESS);
+fn sunionstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store(ctx, args, Operation::Union, "sunionstore")
 }
 
 /// `SDIFFSTORE destination key [key ...]`
-pub(in crate::command) fn sdiffstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SDIFFSTORE: DataCommand =
+    write("sdiffstore", sdiffstore, -3, DENYOOM, "1.0.0").key(1, OW | UPDATE).keys(2, -1, 1, RO | ACCESS);
+fn sdiffstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store(ctx, args, Operation::Difference, "sdiffstore")
 }
 
 /// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
-pub(in crate::command) fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SINTERCARD: DataCommand =
+    read("sintercard", sintercard, -3, 0, "7.0.0").counted_keys(1, 1, RO | ACCESS);
+fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key_count = parse_positive(args.at(1), "numkeys should be greater than 0")?;
     if args.len() - 2 < key_count {
         return Err(CommandError::err("Number of keys can't be greater than number of args"));
@@ -67,7 +86,7 @@ pub(in crate::command) fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
         }
         at += 2;
     }
-    let sets = read(ctx.keys, args.iter().skip(2).take(key_count))?;
+    let sets = sets_at(ctx.keys, args.iter().skip(2).take(key_count))?;
     let mut count = 0;
     combine(Operation::Intersection, &sets, &mut |_| {
         count += 1;
@@ -78,7 +97,7 @@ pub(in crate::command) fn sintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> C
 }
 
 fn reply(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation) -> CommandResult {
-    let sets = read(ctx.keys, args.iter().skip(1))?;
+    let sets = sets_at(ctx.keys, args.iter().skip(1))?;
     let integers = |set: &Option<SetRef<'_>>| matches!(set, None | Some(SetRef::Intset(_)));
     if operation == Operation::Union && sets.iter().all(integers) {
         // In ascending order, as in Valkey.
@@ -144,7 +163,7 @@ fn removing_is_cheaper(sets: &[Option<SetRef<'_>>]) -> bool {
 fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'static str) -> CommandResult {
     let destination = args.at(1);
     let keys = &mut *ctx.keys;
-    let sets = read(keys, args.iter().skip(2))?;
+    let sets = sets_at(keys, args.iter().skip(2))?;
     let result = result_of(operation, &sets, keys.limits.set);
     let len = result.len();
     if len == 0 {
@@ -169,7 +188,7 @@ fn store(ctx: &mut Ctx<'_, '_>, args: Args<'_>, operation: Operation, event: &'s
 }
 
 /// All types are checked, also where another set is missing and the result is known.
-fn read<'k, 'a>(
+fn sets_at<'k, 'a>(
     keys: &'k Keys<'_>,
     names: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Option<SetRef<'k>>>, CommandError> {

@@ -8,19 +8,27 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub(super) use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
-pub(super) use random::{spop, srandmember};
-
 use keyward_proto::resp::Args;
 
-use super::scan::{self, ScanOptions, Scanned};
-use super::{CommandResult, Ctx, Outcome};
+use crate::command::scan::{self, ScanOptions, Scanned};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, Group, INSERT, RO, RW, family};
+use crate::command::{CommandResult, Ctx, DataCommand, Outcome, read, write};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::types::SetRef;
 use crate::notify::EventClass;
+use algebra::{SDIFF, SDIFFSTORE, SINTER, SINTERCARD, SINTERSTORE, SUNION, SUNIONSTORE};
+use random::{SPOP, SRANDMEMBER};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 17] = family(Group::Set, [
+    SADD, SCARD, SDIFF, SDIFFSTORE, SINTER, SINTERCARD, SINTERSTORE, SISMEMBER, SMEMBERS, SMISMEMBER,
+    SMOVE, SPOP, SRANDMEMBER, SREM, SSCAN, SUNION, SUNIONSTORE,
+]);
 
 /// `SADD key member [member ...]`
-pub(super) fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SADD: DataCommand = write("sadd", sadd, -3, DENYOOM | FAST, "1.0.0").key(1, RW | INSERT);
+fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let mut set = ctx.keys.set_or_new(key)?;
     set.prepare(args.at(2), args.len() - 2);
@@ -35,7 +43,8 @@ pub(super) fn sadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `SREM key member [member ...]`
-pub(super) fn srem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SREM: DataCommand = write("srem", srem, -3, FAST, "1.0.0").key(1, RW | DELETE);
+fn srem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let Some(mut set) = ctx.keys.set_mut(key)? else {
         ctx.out.integer(0);
@@ -51,7 +60,9 @@ pub(super) fn srem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `SMOVE source destination member`
-pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SMOVE: DataCommand =
+    write("smove", smove, 4, FAST, "1.0.0").key(1, RW | ACCESS | DELETE).key(2, RW | INSERT);
+fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
     let keys = &mut *ctx.keys;
     // Without a source the type of the destination does not matter.
@@ -90,14 +101,16 @@ pub(super) fn smove(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `SISMEMBER key member`
-pub(super) fn sismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SISMEMBER: DataCommand = read("sismember", sismember, 3, FAST, "1.0.0").key(1, RO);
+fn sismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let found = ctx.keys.set(args.at(1))?.is_some_and(|set| set.contains(args.at(2)));
     ctx.out.integer(i64::from(found));
     Ok(Outcome::Reply)
 }
 
 /// `SMISMEMBER key member [member ...]`
-pub(super) fn smismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SMISMEMBER: DataCommand = read("smismember", smismember, -3, FAST, "6.2.0").key(1, RO | ACCESS);
+fn smismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keys.set(args.at(1))?;
     ctx.out.array(args.len() - 2);
     for member in args.iter().skip(2) {
@@ -107,13 +120,16 @@ pub(super) fn smismember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult
 }
 
 /// `SCARD key`
-pub(super) fn scard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SCARD: DataCommand = read("scard", scard, 2, FAST, "1.0.0").key(1, RO);
+fn scard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.len(ctx.keys.set(args.at(1))?.map_or(0, SetRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `SMEMBERS key`
-pub(super) fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SMEMBERS: DataCommand =
+    read("smembers", smembers, 2, 0, "1.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
+fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keys.set(args.at(1))?;
     ctx.out.set(set.map_or(0, SetRef::len));
     set.into_iter().flat_map(SetRef::iter).for_each(|member| ctx.out.bulk(&member));
@@ -121,7 +137,9 @@ pub(super) fn smembers(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `SSCAN key cursor [MATCH pattern] [COUNT count]`
-pub(super) fn sscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const SSCAN: DataCommand =
+    read("sscan", sscan, -3, 0, "2.8.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn sscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = scan::parse_cursor(args.at(2))?;
     let Some(set) = ctx.keys.set(args.at(1))? else {
         scan::reply::<&[u8]>(&mut ctx.out, 0, &[]);

@@ -7,15 +7,20 @@ use std::collections::HashSet;
 use keyward_proto::resp::Args;
 use rand::RngCore;
 
-use super::super::scan;
-use super::super::{CommandError, CommandResult, Ctx, Outcome, parse_count, parse_signed_count};
 use super::members_removed;
+use crate::command::spec::{ACCESS, DELETE, FAST, RO, RW};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, parse_count, parse_signed_count, read, scan,
+    write,
+};
 use crate::keyspace::rebuild::PIECE_LEN_MAX;
 use crate::keyspace::types::SetMut;
 use crate::log::TooLong;
 
 /// `SPOP key [count]`
-pub(in crate::command) fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SPOP: DataCommand =
+    write("spop", spop, -2, FAST, "1.0.0").key(1, RW | ACCESS | DELETE).tips(&["nondeterministic_output"]);
+fn spop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     match args.get(2) {
         None => pop_one(ctx, args.at(1)),
         Some(count) if args.len() == 3 => pop_many(ctx, args.at(1), parse_count(count)?),
@@ -97,7 +102,9 @@ fn take_all_but(set: &mut SetMut<'_>, left: usize, random: impl FnMut() -> u64) 
 }
 
 /// `SRANDMEMBER key [count]`
-pub(in crate::command) fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SRANDMEMBER: DataCommand =
+    read("srandmember", srandmember, -2, 0, "1.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn srandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let rng = &mut *ctx.rng;
     let count = match args.get(2) {

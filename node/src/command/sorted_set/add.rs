@@ -2,18 +2,24 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_f64_arg};
+use crate::command::spec::{ACCESS, DENYOOM, FAST, RW, UPDATE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_f64_arg, write,
+};
 use crate::keyspace::types::SortedSetMut;
 use crate::notify::EventClass;
 
 /// See the module documentation.
-pub(in crate::command) fn zadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZADD: DataCommand = write("zadd", zadd, -4, DENYOOM | FAST, "1.2.0").key(1, RW | UPDATE);
+fn zadd(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     add(ctx, args, Options::default())
 }
 
 /// `ZINCRBY key increment member`: ZADD with INCR. As in Valkey it reads ZADD's options, for which its arity has no
 /// room.
-pub(in crate::command) fn zincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZINCRBY: DataCommand =
+    write("zincrby", zincrby, 4, DENYOOM | FAST, "1.2.0").key(1, RW | ACCESS | UPDATE);
+fn zincrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     add(ctx, args, Options { increment: true, ..Options::default() })
 }
 

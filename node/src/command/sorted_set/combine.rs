@@ -9,7 +9,10 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_f64;
 
 use super::{Scores, store};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_count, parse_i64_arg};
+use crate::command::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_count, parse_i64_arg, read, write,
+};
 use crate::keyspace::entry::{Entry, ValueRef};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::types::{Element, SetRef, SortedSet, SortedSetRef};
@@ -264,37 +267,50 @@ fn store_result(
 }
 
 /// See the module documentation.
-pub(in crate::command) fn zunion(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZUNION: DataCommand = read("zunion", zunion, -3, 0, "6.2.0").counted_keys(1, 1, RO | ACCESS);
+fn zunion(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Union)
 }
 
 /// `ZINTER`, with the arguments of ZUNION.
-pub(in crate::command) fn zinter(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZINTER: DataCommand = read("zinter", zinter, -3, 0, "6.2.0").counted_keys(1, 1, RO | ACCESS);
+fn zinter(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Intersection)
 }
 
 /// `ZDIFF numkeys key [key ...] [WITHSCORES]`
-pub(in crate::command) fn zdiff(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZDIFF: DataCommand = read("zdiff", zdiff, -3, 0, "6.2.0").counted_keys(1, 1, RO | ACCESS);
+fn zdiff(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply(ctx, args, Operation::Difference)
 }
 
 /// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]`
-pub(in crate::command) fn zunionstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZUNIONSTORE: DataCommand = write("zunionstore", zunionstore, -4, DENYOOM, "2.0.0")
+    .key(1, OW | UPDATE)
+    .counted_keys(2, 1, RO | ACCESS);
+fn zunionstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store_result(ctx, args, Operation::Union, "zunionstore")
 }
 
 /// `ZINTERSTORE`, with the arguments of ZUNIONSTORE.
-pub(in crate::command) fn zinterstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZINTERSTORE: DataCommand = write("zinterstore", zinterstore, -4, DENYOOM, "2.0.0")
+    .key(1, OW | UPDATE)
+    .counted_keys(2, 1, RO | ACCESS);
+fn zinterstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store_result(ctx, args, Operation::Intersection, "zinterstore")
 }
 
 /// `ZDIFFSTORE destination numkeys key [key ...]`
-pub(in crate::command) fn zdiffstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZDIFFSTORE: DataCommand =
+    write("zdiffstore", zdiffstore, -4, DENYOOM, "6.2.0").key(1, OW | UPDATE).counted_keys(2, 1, RO | ACCESS);
+fn zdiffstore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     store_result(ctx, args, Operation::Difference, "zdiffstore")
 }
 
 /// `ZINTERCARD numkeys key [key ...] [LIMIT limit]`
-pub(in crate::command) fn zintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZINTERCARD: DataCommand =
+    read("zintercard", zintercard, -3, 0, "7.0.0").counted_keys(1, 1, RO | ACCESS);
+fn zintercard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let mut combination =
         Combination::parse(ctx.keys, ctx.row.name, args, 1, Operation::Intersection, Use::Count)?;
     combination.sources.sort_by_key(|(source, _)| source.len());

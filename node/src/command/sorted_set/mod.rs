@@ -9,34 +9,45 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-pub(super) use add::{zadd, zincrby};
-pub(super) use combine::{zdiff, zdiffstore, zinter, zintercard, zinterstore, zunion, zunionstore};
-pub(super) use pop::{bzmpop, bzpopmax, bzpopmin, zmpop, zpopmax, zpopmin};
-pub(super) use random::zrandmember;
-pub(super) use range::{
-    zcount, zlexcount, zrange, zrangebylex, zrangebyscore, zrangestore, zremrangebylex, zremrangebyrank,
-    zremrangebyscore, zrevrange, zrevrangebylex, zrevrangebyscore,
-};
-
 use keyward_proto::resp::number::{format_double, format_double_17};
 use keyward_proto::resp::{Args, ReplyWriter};
 
-use super::scan::{ScanOptions, Scanned, parse_cursor};
-use super::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::scan::{ScanOptions, Scanned, parse_cursor};
+use crate::command::spec::{ACCESS, DELETE, FAST, Group, RO, RW, family};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, read, write};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::Expiry;
 use crate::keyspace::lazyfree::Cause;
 use crate::keyspace::types::{Element, SortedSet, SortedSetRef};
 use crate::notify::EventClass;
+use add::{ZADD, ZINCRBY};
+use combine::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
+use pop::{BZMPOP, BZPOPMAX, BZPOPMIN, ZMPOP, ZPOPMAX, ZPOPMIN};
+use random::ZRANDMEMBER;
+use range::{
+    ZCOUNT, ZLEXCOUNT, ZRANGE, ZRANGEBYLEX, ZRANGEBYSCORE, ZRANGESTORE, ZREMRANGEBYLEX, ZREMRANGEBYRANK,
+    ZREMRANGEBYSCORE, ZREVRANGE, ZREVRANGEBYLEX, ZREVRANGEBYSCORE,
+};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 35] = family(Group::SortedSet, [
+    BZMPOP, BZPOPMAX, BZPOPMIN, ZADD, ZCARD, ZCOUNT, ZDIFF, ZDIFFSTORE, ZINCRBY, ZINTER, ZINTERCARD,
+    ZINTERSTORE, ZLEXCOUNT, ZMPOP, ZMSCORE, ZPOPMAX, ZPOPMIN, ZRANDMEMBER, ZRANGE, ZRANGEBYLEX,
+    ZRANGEBYSCORE, ZRANGESTORE, ZRANK, ZREM, ZREMRANGEBYLEX, ZREMRANGEBYRANK, ZREMRANGEBYSCORE,
+    ZREVRANGE, ZREVRANGEBYLEX, ZREVRANGEBYSCORE, ZREVRANK, ZSCAN, ZSCORE, ZUNION, ZUNIONSTORE,
+]);
 
 /// `ZCARD key`
-pub(super) fn zcard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZCARD: DataCommand = read("zcard", zcard, 2, FAST, "1.2.0").key(1, RO);
+fn zcard(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.len(ctx.keys.sorted_set(args.at(1))?.map_or(0, SortedSetRef::len));
     Ok(Outcome::Reply)
 }
 
 /// `ZSCORE key member`
-pub(super) fn zscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZSCORE: DataCommand = read("zscore", zscore, 3, FAST, "1.2.0").key(1, RO | ACCESS);
+fn zscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     match ctx.keys.sorted_set(args.at(1))?.and_then(|set| set.score(args.at(2))) {
         Some(score) => ctx.out.double(score),
         None => ctx.out.null(),
@@ -45,7 +56,8 @@ pub(super) fn zscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `ZMSCORE key member [member ...]`
-pub(super) fn zmscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZMSCORE: DataCommand = read("zmscore", zmscore, -3, FAST, "6.2.0").key(1, RO | ACCESS);
+fn zmscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keys.sorted_set(args.at(1))?;
     ctx.out.array(args.len() - 2);
     for member in args.iter().skip(2) {
@@ -58,12 +70,14 @@ pub(super) fn zmscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `ZRANK key member [WITHSCORE]`
-pub(super) fn zrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZRANK: DataCommand = read("zrank", zrank, -3, FAST, "2.0.0").key(1, RO | ACCESS);
+fn zrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     rank(ctx, args, |rank, _| rank)
 }
 
 /// `ZREVRANK key member [WITHSCORE]`
-pub(super) fn zrevrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZREVRANK: DataCommand = read("zrevrank", zrevrank, -3, FAST, "2.0.0").key(1, RO | ACCESS);
+fn zrevrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     rank(ctx, args, |rank, len| len - 1 - rank)
 }
 
@@ -93,7 +107,8 @@ fn rank(ctx: &mut Ctx<'_, '_>, args: Args<'_>, counted: fn(usize, usize) -> usiz
 }
 
 /// `ZREM key member [member ...]`
-pub(super) fn zrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZREM: DataCommand = write("zrem", zrem, -3, FAST, "1.2.0").key(1, RW | DELETE);
+fn zrem(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let set = ctx.keys.sorted_set_mut(key)?;
     let removed = set.map_or(0, |mut set| args.iter().skip(2).filter(|m| set.remove(m).is_some()).count());
@@ -115,7 +130,9 @@ fn after_removal(ctx: &mut Ctx<'_, '_>, key: &[u8], event: &'static str) {
 /// `ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]`
 ///
 /// As in Valkey the scores of a large set are written with 17 digits, and a small set is returned in one step.
-pub(super) fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const ZSCAN: DataCommand =
+    read("zscan", zscan, -3, 0, "2.8.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn zscan(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = parse_cursor(args.at(2))?;
     let Some(set) = ctx.keys.sorted_set(args.at(1))? else {
         ctx.out.array(2);

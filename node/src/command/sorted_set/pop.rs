@@ -4,8 +4,10 @@ use keyward_proto::resp::Args;
 
 use super::after_removal;
 use crate::command::arguments::parse_positive;
+use crate::command::spec::{ACCESS, BLOCKING, DELETE, FAST, RW};
 use crate::command::{
-    Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, ascii_eq, parse_count, parse_timeout,
+    Block, CommandError, CommandResult, Ctx, DataCommand, OnTimeout, Outcome, ascii_eq, parse_count,
+    parse_timeout, write,
 };
 use crate::keyspace::types::SortedSetMut;
 
@@ -46,12 +48,16 @@ enum Shape {
 }
 
 /// `ZPOPMIN key [count]`
-pub(in crate::command) fn zpopmin(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZPOPMIN: DataCommand =
+    write("zpopmin", zpopmin, -2, FAST, "5.0.0").key(1, RW | ACCESS | DELETE);
+fn zpopmin(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     pop_one_key(ctx, args, End::Min)
 }
 
 /// `ZPOPMAX key [count]`
-pub(in crate::command) fn zpopmax(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZPOPMAX: DataCommand =
+    write("zpopmax", zpopmax, -2, FAST, "5.0.0").key(1, RW | ACCESS | DELETE);
+fn zpopmax(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     pop_one_key(ctx, args, End::Max)
 }
 
@@ -71,14 +77,16 @@ fn pop_one_key(ctx: &mut Ctx<'_, '_>, args: Args<'_>, end: End) -> CommandResult
     }
     let shape = if count.is_some() && ctx.out.is_resp3() { Shape::Pairs } else { Shape::Flat };
     let taken = take(set, end, count.unwrap_or(1));
-    write(ctx, key, &taken, shape);
+    write_taken(ctx, key, &taken, shape);
     ctx.keys.propagate(key, args);
     after_removal(ctx, key, end.event());
     Ok(Outcome::Reply)
 }
 
 /// `ZMPOP numkeys key [key ...] MIN | MAX [COUNT count]`
-pub(in crate::command) fn zmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZMPOP: DataCommand =
+    write("zmpop", zmpop, -4, 0, "7.0.0").counted_keys(1, 1, RW | ACCESS | DELETE);
+fn zmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let MultiPop { keys, end, count, count_text } = MultiPop::parse(args, 1)?;
     if !pop_first(ctx, keys, end, count, &[count_text], Shape::KeyAndPairs)? {
         ctx.out.null_array();
@@ -87,7 +95,9 @@ pub(in crate::command) fn zmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `BZMPOP timeout numkeys key [key ...] MIN | MAX [COUNT count]`
-pub(in crate::command) fn bzmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BZMPOP: DataCommand =
+    write("bzmpop", bzmpop, -5, BLOCKING, "7.0.0").counted_keys(2, 1, RW | ACCESS | DELETE);
+fn bzmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let MultiPop { keys, end, count, count_text } = MultiPop::parse(args, 2)?;
     let timeout_ms = parse_timeout(args.at(1), ctx.keys.now)?;
     if pop_first(ctx, keys.clone(), end, count, &[count_text], Shape::KeyAndPairs)? {
@@ -97,12 +107,16 @@ pub(in crate::command) fn bzmpop(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 }
 
 /// `BZPOPMIN key [key ...] timeout`
-pub(in crate::command) fn bzpopmin(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BZPOPMIN: DataCommand =
+    write("bzpopmin", bzpopmin, -3, FAST | BLOCKING, "5.0.0").keys(1, -2, 1, RW | ACCESS | DELETE);
+fn bzpopmin(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     blocking_pop(ctx, args, End::Min)
 }
 
 /// `BZPOPMAX key [key ...] timeout`
-pub(in crate::command) fn bzpopmax(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const BZPOPMAX: DataCommand =
+    write("bzpopmax", bzpopmax, -3, FAST | BLOCKING, "5.0.0").keys(1, -2, 1, RW | ACCESS | DELETE);
+fn bzpopmax(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     blocking_pop(ctx, args, End::Max)
 }
 
@@ -170,7 +184,7 @@ fn pop_first<'a>(
     for key in keys {
         let Some(set) = ctx.keys.sorted_set_mut(key)? else { continue };
         let taken = take(set, end, count);
-        write(ctx, key, &taken, shape);
+        write_taken(ctx, key, &taken, shape);
         let mut effect: Vec<&[u8]> = vec![end.command(), key];
         effect.extend(effect_args);
         ctx.keys.propagate_as(key, &effect);
@@ -196,7 +210,7 @@ fn take(mut set: SortedSetMut<'_>, end: End, count: usize) -> Vec<(Box<[u8]>, f6
     taken
 }
 
-fn write(ctx: &mut Ctx<'_, '_>, key: &[u8], taken: &[(Box<[u8]>, f64)], shape: Shape) {
+fn write_taken(ctx: &mut Ctx<'_, '_>, key: &[u8], taken: &[(Box<[u8]>, f64)], shape: Shape) {
     let out = &mut ctx.out;
     match shape {
         Shape::Flat => out.array(taken.len() * 2),

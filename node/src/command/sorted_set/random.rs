@@ -7,10 +7,13 @@ use rand::seq::index;
 use super::Scores;
 use crate::command::arguments::parse_signed_count;
 use crate::command::scan::{check_repeated_len, write_repeated};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq};
+use crate::command::spec::{ACCESS, RO};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, read};
 
 /// See the module documentation.
-pub(in crate::command) fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZRANDMEMBER: DataCommand =
+    read("zrandmember", zrandmember, -2, 0, "6.2.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn zrandmember(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let Some(count) = args.get(2) else {
         let set = ctx.keys.sorted_set(args.at(1))?;
         let random = set.and_then(|set| set.get(ctx.rng.random_range(0..set.len())));

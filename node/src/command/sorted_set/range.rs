@@ -7,7 +7,10 @@ use keyward_proto::resp::number::parse_f64_unbounded;
 
 use super::{Scores, after_removal, store};
 use crate::command::arguments::index_range;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, OW, RO, RW, UPDATE};
+use crate::command::{
+    CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_i64_arg, read, write,
+};
 use crate::keyspace::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetRef};
 
 /// What the two ends of a range mean.
@@ -164,32 +167,42 @@ impl<'a> Query<'a> {
 const RANGE: Form = Form { by: None, direction: None };
 
 /// `ZRANGE key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]`
-pub(in crate::command) fn zrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZRANGE: DataCommand = read("zrange", zrange, -4, 0, "1.2.0").key(1, RO | ACCESS);
+fn zrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, RANGE)
 }
 
 /// `ZREVRANGE key start stop [WITHSCORES]`
-pub(in crate::command) fn zrevrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREVRANGE: DataCommand = read("zrevrange", zrevrange, -4, 0, "1.2.0").key(1, RO | ACCESS);
+fn zrevrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, Form { by: Some(By::Rank), direction: Some(Direction::Reverse) })
 }
 
 /// `ZRANGEBYSCORE key min max [WITHSCORES] [LIMIT offset count]`
-pub(in crate::command) fn zrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZRANGEBYSCORE: DataCommand =
+    read("zrangebyscore", zrangebyscore, -4, 0, "1.0.5").key(1, RO | ACCESS);
+fn zrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, Form { by: Some(By::Score), direction: Some(Direction::Forward) })
 }
 
 /// `ZREVRANGEBYSCORE key max min [WITHSCORES] [LIMIT offset count]`
-pub(in crate::command) fn zrevrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREVRANGEBYSCORE: DataCommand =
+    read("zrevrangebyscore", zrevrangebyscore, -4, 0, "2.2.0").key(1, RO | ACCESS);
+fn zrevrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, Form { by: Some(By::Score), direction: Some(Direction::Reverse) })
 }
 
 /// `ZRANGEBYLEX key min max [LIMIT offset count]`
-pub(in crate::command) fn zrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZRANGEBYLEX: DataCommand =
+    read("zrangebylex", zrangebylex, -4, 0, "2.8.9").key(1, RO | ACCESS);
+fn zrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, Form { by: Some(By::Lex), direction: Some(Direction::Forward) })
 }
 
 /// `ZREVRANGEBYLEX key max min [LIMIT offset count]`
-pub(in crate::command) fn zrevrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREVRANGEBYLEX: DataCommand =
+    read("zrevrangebylex", zrevrangebylex, -4, 0, "2.8.9").key(1, RO | ACCESS);
+fn zrevrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     reply_range(ctx, args, Form { by: Some(By::Lex), direction: Some(Direction::Reverse) })
 }
 
@@ -211,7 +224,9 @@ fn reply_range(ctx: &mut Ctx<'_, '_>, args: Args<'_>, form: Form) -> CommandResu
 }
 
 /// `ZRANGESTORE dst src min max [BYSCORE | BYLEX] [REV] [LIMIT offset count]`
-pub(in crate::command) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZRANGESTORE: DataCommand =
+    write("zrangestore", zrangestore, -5, DENYOOM, "6.2.0").key(1, OW | UPDATE).key(2, RO | ACCESS);
+fn zrangestore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let query = Query::parse(args, 3, RANGE, true)?;
     let (destination, source) = (args.at(1), args.at(2));
     let mut result = SortedSet::new(ctx.keys.limits.sorted_set);
@@ -247,12 +262,14 @@ fn rank_texts(range: &Range<usize>) -> (String, String) {
 }
 
 /// `ZCOUNT key min max`
-pub(in crate::command) fn zcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZCOUNT: DataCommand = read("zcount", zcount, 4, FAST, "2.0.0").key(1, RO | ACCESS);
+fn zcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     count(ctx, args, By::Score)
 }
 
 /// `ZLEXCOUNT key min max`
-pub(in crate::command) fn zlexcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZLEXCOUNT: DataCommand = read("zlexcount", zlexcount, 4, FAST, "2.8.9").key(1, RO | ACCESS);
+fn zlexcount(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     count(ctx, args, By::Lex)
 }
 
@@ -264,17 +281,23 @@ fn count(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: By) -> CommandResult {
 }
 
 /// `ZREMRANGEBYRANK key start stop`
-pub(in crate::command) fn zremrangebyrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREMRANGEBYRANK: DataCommand =
+    write("zremrangebyrank", zremrangebyrank, 4, 0, "2.0.0").key(1, RW | DELETE);
+fn zremrangebyrank(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     remove_range(ctx, args, By::Rank, "zremrangebyrank")
 }
 
 /// `ZREMRANGEBYSCORE key min max`
-pub(in crate::command) fn zremrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREMRANGEBYSCORE: DataCommand =
+    write("zremrangebyscore", zremrangebyscore, 4, 0, "1.2.0").key(1, RW | DELETE);
+fn zremrangebyscore(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     remove_range(ctx, args, By::Score, "zremrangebyscore")
 }
 
 /// `ZREMRANGEBYLEX key min max`
-pub(in crate::command) fn zremrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const ZREMRANGEBYLEX: DataCommand =
+    write("zremrangebylex", zremrangebylex, 4, 0, "2.8.9").key(1, RW | DELETE);
+fn zremrangebylex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     remove_range(ctx, args, By::Lex, "zremrangebylex")
 }
 

@@ -6,19 +6,22 @@ use keyward_proto::resp::Args;
 
 use super::options::{Condition, ExpiryOption, Optioned, Options};
 use crate::command::expiry::{Base, TimeArgument, Unit};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::command::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RM, RO, RW, UPDATE, VARIABLE_FLAGS};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, read, write};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::{Expiry, Keys};
 use crate::notify::EventClass;
 
 /// `GET key`
-pub(in crate::command) fn get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const GET: DataCommand = read("get", get, 2, FAST, "1.0.0").key(1, RO | ACCESS);
+fn get(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.optional_bulk(ctx.keys.string(args.at(1))?);
     Ok(Outcome::Reply)
 }
 
 /// `GETDEL key`
-pub(in crate::command) fn getdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const GETDEL: DataCommand = write("getdel", getdel, 2, FAST, "6.2.0").key(1, RW | ACCESS | DELETE);
+fn getdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let Some(value) = ctx.keys.string(key)? else {
         ctx.out.null();
@@ -30,7 +33,8 @@ pub(in crate::command) fn getdel(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 }
 
 /// `DELIFEQ key value`
-pub(in crate::command) fn delifeq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DELIFEQ: DataCommand = write("delifeq", delifeq, 3, FAST, "9.0.0").key(1, RM | DELETE);
+fn delifeq(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let equal = match ctx.keys.get_mut(key).map(|e| e.value()) {
         None => false,
@@ -52,7 +56,8 @@ fn delete(keys: &mut Keys<'_>, key: &[u8]) {
 }
 
 /// `GETEX key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]`
-pub(in crate::command) fn getex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const GETEX: DataCommand = write("getex", getex, -2, FAST, "6.2.0").key(1, RW | ACCESS | UPDATE);
+fn getex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let options = Options::parse(args, 2, Optioned::GetEx)?;
     let expire_at = match options.expiry {
@@ -91,7 +96,9 @@ fn propagate_expire_at(keys: &mut Keys<'_>, key: &[u8], at: i64) {
 }
 
 /// `GETSET key value`
-pub(in crate::command) fn getset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const GETSET: DataCommand =
+    write("getset", getset, 3, DENYOOM | FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn getset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.optional_bulk(ctx.keys.string(args.at(1))?);
     store(ctx.keys, args.at(1), args.at(2), Expiry::None);
     Ok(Outcome::Reply)
@@ -99,7 +106,9 @@ pub(in crate::command) fn getset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 
 /// `SET key value [NX | XX | IFEQ comparison] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds
 /// | KEEPTTL]`
-pub(in crate::command) fn set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SET: DataCommand =
+    write("set", set, -3, DENYOOM, "1.0.0").key(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS);
+fn set(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, value) = (args.at(1), args.at(2));
     if args.len() == 3 {
         ctx.keys.insert(key, NewValue::Bytes(value), Expiry::None);
@@ -183,7 +192,8 @@ pub(super) fn propagate_set(keys: &mut Keys<'_>, key: &[u8], value: &[u8], expir
 }
 
 /// `SETNX key value`
-pub(in crate::command) fn setnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SETNX: DataCommand = write("setnx", setnx, 3, DENYOOM | FAST, "1.0.0").key(1, OW | INSERT);
+fn setnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let missing = ctx.keys.get_mut(args.at(1)).is_none();
     if missing {
         store(ctx.keys, args.at(1), args.at(2), Expiry::None);
@@ -193,12 +203,14 @@ pub(in crate::command) fn setnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comman
 }
 
 /// `SETEX key seconds value`
-pub(in crate::command) fn setex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SETEX: DataCommand = write("setex", setex, 4, DENYOOM, "2.0.0").key(1, OW | UPDATE);
+fn setex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_for(ctx, args, Unit::Seconds)
 }
 
 /// `PSETEX key milliseconds value`
-pub(in crate::command) fn psetex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const PSETEX: DataCommand = write("psetex", psetex, 4, DENYOOM, "2.6.0").key(1, OW | UPDATE);
+fn psetex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     set_for(ctx, args, Unit::Milliseconds)
 }
 

@@ -4,29 +4,38 @@ use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{Args, LongDouble};
 
 use super::get_set::propagate_set;
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
+use crate::command::spec::{ACCESS, DENYOOM, FAST, RW, UPDATE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, parse_i64_arg, write};
 use crate::keyspace::entry::{NewValue, ValueRef};
 use crate::keyspace::keys::Expiry;
 use crate::notify::EventClass;
 
 /// `INCR key`
-pub(in crate::command) fn incr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const INCR: DataCommand =
+    write("incr", incr, 2, DENYOOM | FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn incr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     increment(ctx, args, 1)
 }
 
 /// `DECR key`
-pub(in crate::command) fn decr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DECR: DataCommand =
+    write("decr", decr, 2, DENYOOM | FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn decr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     increment(ctx, args, -1)
 }
 
 /// `INCRBY key increment`
-pub(in crate::command) fn incrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const INCRBY: DataCommand =
+    write("incrby", incrby, 3, DENYOOM | FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn incrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let by = parse_i64_arg(args.at(2))?;
     increment(ctx, args, by)
 }
 
 /// `DECRBY key decrement`
-pub(in crate::command) fn decrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const DECRBY: DataCommand =
+    write("decrby", decrby, 3, DENYOOM | FAST, "1.0.0").key(1, RW | ACCESS | UPDATE);
+fn decrby(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let by = parse_i64_arg(args.at(2))?;
     let by = by.checked_neg().ok_or_else(|| CommandError::err("decrement would overflow"))?;
     increment(ctx, args, by)
@@ -57,7 +66,9 @@ fn increment(ctx: &mut Ctx<'_, '_>, args: Args<'_>, by: i64) -> CommandResult {
 }
 
 /// `INCRBYFLOAT key increment`: the effect is the sum.
-pub(in crate::command) fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const INCRBYFLOAT: DataCommand =
+    write("incrbyfloat", incrbyfloat, 3, DENYOOM | FAST, "2.6.0").key(1, RW | ACCESS | UPDATE);
+fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let old = match ctx.keys.get_mut(key).map(|e| e.value()) {
         None => LongDouble::ZERO,

@@ -2,7 +2,8 @@
 
 use keyward_proto::resp::{Args, ReplyWriter};
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, ascii_eq, parse_i64_arg};
+use crate::command::spec::{ACCESS, RO};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, ascii_eq, parse_i64_arg, read};
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -39,7 +40,8 @@ impl Wanted {
 }
 
 /// `LCS key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]`
-pub(in crate::command) fn lcs(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const LCS: DataCommand = read("lcs", lcs, -3, 0, "7.0.0").keys(1, 1, 1, RO | ACCESS);
+fn lcs(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     // Both keys are looked up before the type of either counts, as the statistics of misses show.
     let (a, b) = (ctx.keys.string(args.at(1)), ctx.keys.string(args.at(2)));
     let (Ok(a), Ok(b)) = (a, b) else {

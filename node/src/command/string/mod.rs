@@ -13,11 +13,20 @@ mod multiple;
 mod options;
 mod range;
 
-pub(super) use get_set::{delifeq, get, getdel, getex, getset, psetex, set, setex, setnx};
-pub(super) use increment::{decr, decrby, incr, incrby, incrbyfloat};
-pub(super) use lcs::lcs;
-pub(super) use multiple::{mget, mset, msetex, msetnx};
-pub(super) use range::{append, getrange, setrange, strlen, substr};
+use crate::command::DataCommand;
+use crate::command::spec::{Group, family};
+use get_set::{DELIFEQ, GET, GETDEL, GETEX, GETSET, PSETEX, SET, SETEX, SETNX};
+use increment::{DECR, DECRBY, INCR, INCRBY, INCRBYFLOAT};
+use lcs::LCS;
+use multiple::{MGET, MSET, MSETEX, MSETNX};
+use range::{APPEND, GETRANGE, SETRANGE, STRLEN, SUBSTR};
+
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [DataCommand; 24] = family(Group::String, [
+    APPEND, DECR, DECRBY, DELIFEQ, GET, GETDEL, GETEX, GETRANGE, GETSET, INCR, INCRBY, INCRBYFLOAT, LCS,
+    MGET, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE, STRLEN, SUBSTR,
+]);
 
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,16 @@ use keyward_proto::resp::number::parse_i64;
 
 use super::get_set::propagate_set;
 use super::options::{Condition, ExpiryOption, Optioned, Options};
-use crate::command::{CommandError, CommandResult, Ctx, Outcome};
+use crate::command::spec::{ACCESS, DENYOOM, FAST, INSERT, OW, RO, UPDATE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, read, write};
 use crate::keyspace::entry::{Entry, NewValue, ValueRef};
 use crate::keyspace::keys::{Expiry, Keys};
 use crate::notify::EventClass;
 
 /// `MGET key [key ...]`: a key of another type counts as missing.
-pub(in crate::command) fn mget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MGET: DataCommand =
+    read("mget", mget, -2, FAST, "1.0.0").keys(1, -1, 1, RO | ACCESS).tips(&["request_policy:multi_shard"]);
+fn mget(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     ctx.out.array(args.len() - 1);
     for key in args.iter().skip(1) {
         match ctx.keys.read(key).map(Entry::value) {
@@ -50,7 +53,10 @@ impl<'a> Pairs<'a> {
 }
 
 /// `MSET key value [key value ...]`
-pub(in crate::command) fn mset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MSET: DataCommand = write("mset", mset, -3, DENYOOM, "1.0.1")
+    .keys(1, -1, 2, OW | UPDATE)
+    .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]);
+fn mset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let pairs = Pairs::all(args, ctx.row.name)?;
     store_all(ctx.keys, pairs);
     if ctx.keys.is_one_slot() {
@@ -63,7 +69,9 @@ pub(in crate::command) fn mset(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Command
 }
 
 /// `MSETNX key value [key value ...]`: all or nothing.
-pub(in crate::command) fn msetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MSETNX: DataCommand =
+    write("msetnx", msetnx, -3, DENYOOM, "1.0.1").keys(1, -1, 2, OW | INSERT);
+fn msetnx(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let pairs = Pairs::all(args, ctx.row.name)?;
     let stored = pairs.all_exist(ctx.keys, false);
     if stored {
@@ -89,7 +97,10 @@ fn propagate_each(keys: &mut Keys<'_>, pairs: Pairs<'_>, expiry: Expiry) {
 
 /// `MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | EXAT seconds | PXAT
 /// milliseconds | KEEPTTL]`: all or nothing. A time that has passed stores values that have expired.
-pub(in crate::command) fn msetex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const MSETEX: DataCommand = write("msetex", msetex, -4, DENYOOM, "9.1.0")
+    .counted_keys(1, 2, OW | UPDATE)
+    .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]);
+fn msetex(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let count = parse_i64(args.at(1)).and_then(|n| i32::try_from(n).ok()).filter(|n| 0 < *n);
     let count = count.ok_or_else(|| CommandError::err("invalid numkeys value or out of range"))?;
     let end = 2 + count.unsigned_abs() as usize * 2;

@@ -2,7 +2,8 @@
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandError, CommandResult, Ctx, Outcome, parse_i64_arg};
+use crate::command::spec::{ACCESS, DENYOOM, FAST, INSERT, RO, RW, UPDATE};
+use crate::command::{CommandError, CommandResult, Ctx, DataCommand, Outcome, parse_i64_arg, read, write};
 use crate::keyspace::entry::{Entry, NewValue, ValueRef};
 use crate::keyspace::keys::{Expiry, Mode};
 use crate::notify::EventClass;
@@ -37,7 +38,9 @@ fn entry<'a>(ctx: &'a mut Ctx<'_, '_>, key: &[u8]) -> &'a mut Entry {
 }
 
 /// `APPEND key value`
-pub(in crate::command) fn append(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const APPEND: DataCommand =
+    write("append", append, 3, DENYOOM | FAST, "2.0.0").key(1, RW | INSERT);
+fn append(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, value) = (args.at(1), args.at(2));
     let len = match len_to_change(ctx, key)? {
         None => {
@@ -56,7 +59,8 @@ pub(in crate::command) fn append(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Comma
 }
 
 /// `SETRANGE key offset value`: zero bytes fill a gap.
-pub(in crate::command) fn setrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SETRANGE: DataCommand = write("setrange", setrange, 4, DENYOOM, "2.2.0").key(1, RW | UPDATE);
+fn setrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, value) = (args.at(1), args.at(3));
     let offset = parse_i64_arg(args.at(2))?;
     let offset = usize::try_from(offset).map_err(|_| CommandError::err("offset is out of range"))?;
@@ -88,7 +92,8 @@ fn changed(ctx: &mut Ctx<'_, '_>, args: Args<'_>, event: &'static str) {
 }
 
 /// `GETRANGE key start end`: both ends inclusive, negative positions count from the end.
-pub(in crate::command) fn getrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const GETRANGE: DataCommand = read("getrange", getrange, 4, 0, "2.4.0").key(1, RO | ACCESS);
+fn getrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let (start, end) = (parse_i64_arg(args.at(2))?, parse_i64_arg(args.at(3))?);
     let value = ctx.keys.string(args.at(1))?.unwrap_or_default();
     ctx.out.bulk(part(value, start, end));
@@ -96,7 +101,8 @@ pub(in crate::command) fn getrange(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> Com
 }
 
 /// `SUBSTR key start end`: the old name of GETRANGE.
-pub(in crate::command) fn substr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const SUBSTR: DataCommand = read("substr", substr, 4, 0, "1.0.0").key(1, RO | ACCESS);
+fn substr(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     getrange(ctx, args)
 }
 
@@ -114,7 +120,8 @@ fn part(value: &[u8], start: i64, end: i64) -> &[u8] {
 }
 
 /// `STRLEN key`
-pub(in crate::command) fn strlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const STRLEN: DataCommand = read("strlen", strlen, 2, FAST, "2.2.0").key(1, RO);
+fn strlen(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let len = ctx.keys.string(args.at(1))?.map_or(0, <[u8]>::len);
     ctx.out.len(len);
     Ok(Outcome::Reply)

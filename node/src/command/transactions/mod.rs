@@ -7,12 +7,29 @@ use std::sync::Arc;
 
 use keyward_proto::resp::Args;
 
-use super::{CommandError, CommandResult, Ctx, Outcome};
+use crate::command::spec::{
+    ALLOW_BUSY, FAST, Group, LOADING, NEVER_QUEUED, NO_MULTI, NOSCRIPT, RO, SKIP_COMMANDLOG, STALE, Scope,
+    family,
+};
+use crate::command::{CommandError, CommandResult, Ctx, Outcome, ServerCommand, plain};
 use crate::execute;
 use crate::session::Transaction;
 
+/// The commands of the group.
+#[rustfmt::skip]
+pub(super) const COMMANDS: [ServerCommand; 5] = family(Group::Transactions, [
+    DISCARD, EXEC, MULTI, UNWATCH, WATCH,
+]);
+
 /// `MULTI`
-pub(super) fn multi(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const MULTI: ServerCommand = plain(
+    "multi",
+    multi,
+    1,
+    NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | NEVER_QUEUED,
+    "1.2.0",
+);
+fn multi(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     ctx.session.transaction = Some(Transaction::default());
     ctx.session.describe();
     ctx.out.ok();
@@ -20,12 +37,17 @@ pub(super) fn multi(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
 }
 
 /// `EXEC`: the executor calls this outside of a transaction only.
-pub(super) fn exec(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const EXEC: ServerCommand =
+    plain("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | NEVER_QUEUED, "1.2.0")
+        .scope(Scope::Transaction);
+fn exec(_ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     Err(CommandError::err("EXEC without MULTI"))
 }
 
 /// `DISCARD`
-pub(super) fn discard(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const DISCARD: ServerCommand =
+    plain("discard", discard, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY | NEVER_QUEUED, "2.0.0");
+fn discard(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     if ctx.session.transaction.take().is_none() {
         return Err(CommandError::err("DISCARD without MULTI"));
     }
@@ -36,7 +58,15 @@ pub(super) fn discard(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
 }
 
 /// `WATCH key [key ...]`: a key that has expired already counts as missing.
-pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+const WATCH: ServerCommand = plain(
+    "watch",
+    watch,
+    -2,
+    NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | NEVER_QUEUED,
+    "2.2.0",
+)
+.keys(1, -1, 1, RO);
+fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     for key in args.iter().skip(1) {
         let db_key = (ctx.session.db, key.into());
         if ctx.session.watched.contains_key(&db_key) {
@@ -57,7 +87,9 @@ pub(super) fn watch(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `UNWATCH`
-pub(super) fn unwatch(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
+const UNWATCH: ServerCommand =
+    plain("unwatch", unwatch, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, "2.2.0");
+fn unwatch(ctx: &mut Ctx<'_, '_>, _args: Args<'_>) -> CommandResult {
     execute::unwatch(ctx.session, ctx.keys);
     ctx.session.describe();
     ctx.out.ok();

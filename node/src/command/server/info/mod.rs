@@ -12,7 +12,8 @@ use std::fmt::Write;
 
 use keyward_proto::resp::Args;
 
-use crate::command::{CommandResult, Ctx, Outcome};
+use crate::command::spec::{LOADING, SENTINEL, STALE, category};
+use crate::command::{CommandResult, Ctx, Outcome, ServerCommand, plain};
 
 /// Writes lines of a section.
 struct Lines(String);
@@ -75,7 +76,10 @@ static SECTIONS: &[Section] = &[
 ];
 
 /// `INFO [section [section ...]]`
-pub(in crate::command) fn info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(super) const INFO: ServerCommand = plain("info", info, -1, LOADING | STALE | SENTINEL, "1.0.0")
+    .categories(category::DANGEROUS)
+    .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]);
+fn info(ctx: &mut Ctx<'_, '_>, args: Args<'_>) -> CommandResult {
     let wanted: BTreeSet<Vec<u8>> = args.iter().skip(1).map(<[u8]>::to_ascii_lowercase).collect();
     let has = |word: &str| wanted.contains(word.as_bytes());
     let all = has("all") || has("everything");
