@@ -141,10 +141,6 @@ impl Replication {
         Ok(replication)
     }
 
-    pub fn my_id(&self) -> &NodeId {
-        &self.me
-    }
-
     /// `None` until the node has registered.
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.incarnation.get().copied()

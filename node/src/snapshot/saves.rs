@@ -123,11 +123,6 @@ impl Saves {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// What the keyspace holds now came from a file: nothing of it is unsaved.
-    pub fn note_loaded(&self, changes: u64) {
-        self.state.lock().saved_changes = changes;
-    }
-
     /// `changes`: of all that the node has executed.
     pub fn info(&self, changes: u64, now: Monotonic) -> Info {
         let state = self.state.lock();

@@ -71,10 +71,6 @@ impl WriteLog {
         self.disk = None;
     }
 
-    pub fn has_disk(&self) -> bool {
-        self.disk.is_some()
-    }
-
     /// Up to where this node itself holds the log; beyond every index if it is not written to disk.
     pub fn durable(&self) -> LogIndex {
         self.disk.as_ref().filter(|d| d.gates).map_or(LogIndex::new(u64::MAX), |d| d.durable)

@@ -7,11 +7,6 @@ use crate::events::{Event, EventClass};
 use crate::rdb::record::Access;
 
 impl Keys<'_> {
-    /// Whether an entry seen in a walk over the keyspace is hidden because it has expired.
-    pub fn is_hidden(&self, entry: &Entry) -> bool {
-        self.expiration().has_expired(entry.expire_at())
-    }
-
     /// The entry of a key, unless it has expired. Several may be borrowed at once.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
