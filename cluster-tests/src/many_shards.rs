@@ -1,8 +1,8 @@
 //! Many shards that fail together, in virtual time: what it costs the sentinels, and how long until all serve again.
 //!
-//! Real are the rules: the topology's state machine, the decision of a failover, the batches of proposals, the
+//! Real are the rules: the topology's state machine, the coordinator of failovers, the batches of proposals, the
 //! encoding of what nodes are told. Modelled are the times, as [`Times`] has them: the leader handles one message
-//! after another on one core, Raft commits one entry at a time. What must come out: the number of Raft entries does
+//! after another on one core, Raft commits one entry at a time. Nobody is silent, so no timer ends. What must come out: the number of Raft entries does
 //! not grow with the number of shards that fail, and messages grow only by those of the failed shards themselves.
 
 use std::cmp::Reverse;
@@ -12,13 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shape, Shard, Topology};
-use keyward_sentinel::failover::{Answer, Answers, Case, Decision, NodeState, Role, Trigger};
-use keyward_sentinel::proposals::BATCH_MAX;
-use keyward_sentinel::publication::Publications;
-use keyward_sentinel::topology::{
-    Batch, InSyncChange, Outcome, Registration, TopologyCommand, apply_batch, placement,
+use keyward_sentinel::rules::coordinator::{
+    self, Action, Coordinator, ProposalId, Request, Settlement, Ticket, View,
 };
+use keyward_sentinel::rules::failover::{Answer, NodeState, Role, Trigger};
+use keyward_sentinel::rules::health::Health;
+use keyward_sentinel::rules::inquiry::Question;
+use keyward_sentinel::rules::placement;
+use keyward_sentinel::rules::publication::Publications;
+use keyward_sentinel::rules::topology::{
+    Batch, InSyncChange, Outcome, Registration, TopologyCommand, apply_batch,
+};
+use keyward_sentinel::shell::proposals::BATCH_MAX;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -96,7 +103,7 @@ impl fmt::Display for Cost {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Complaint(ShardId),
-    Answered(ShardId, NodeId),
+    Answered(ShardId, Question),
     /// The entry that is under way.
     Committed,
     /// The new primary has its answer.
@@ -125,7 +132,9 @@ struct World {
     busy_until: u64,
     waiting: Vec<TopologyCommand>,
     under_way: Option<Batch>,
-    answers: BTreeMap<ShardId, Answers>,
+    coordinator: Coordinator,
+    tickets: u64,
+    proposals: BTreeMap<ShardId, ProposalId>,
     dead: BTreeSet<NodeId>,
     starts: u64,
     cost: Cost,
@@ -165,7 +174,9 @@ impl World {
             busy_until: 0,
             waiting: Vec::new(),
             under_way: None,
-            answers: BTreeMap::new(),
+            coordinator: Coordinator::default(),
+            tickets: 0,
+            proposals: BTreeMap::new(),
             dead: BTreeSet::new(),
             starts: 0,
             cost: Cost::default(),
@@ -283,21 +294,13 @@ impl World {
     fn step(&mut self, event: Event) {
         match event {
             Event::Complaint(shard) => {
-                // The complaint, and a question to each member.
                 self.handle(1);
-                let topology = Arc::clone(&self.topology);
-                let case_of = topology.shards.get(&shard).expect("a shard of this topology");
-                for node in &case_of.in_sync {
-                    self.handle(1);
-                    let there = self.between(self.scenario.times.network);
-                    self.send_in(there, Event::Answered(shard.clone(), node.clone()));
-                }
+                self.complain(shard);
             }
-            Event::Answered(shard, node) => {
+            Event::Answered(shard, question) => {
                 self.handle(1);
-                let answer = self.answer(&node);
-                self.answers.entry(shard.clone()).or_default().insert(node, answer);
-                self.decide(&shard);
+                let answer = self.answer(&question.node);
+                self.coordinate(coordinator::Event::Answered(shard, question, answer));
             }
             Event::Committed => {
                 let batch = self.under_way.take().expect("the entry that is under way");
@@ -330,25 +333,47 @@ impl World {
             last: Position::ZERO,
             usable: true,
             leases: BTreeSet::new(),
+            cut_off: false,
         })
     }
 
-    fn decide(&mut self, id: &ShardId) {
-        let topology = Arc::clone(&self.topology);
-        let (Some(shard), Some(answers)) = (topology.shards.get(id), self.answers.get(id)) else { return };
+    fn complain(&mut self, id: ShardId) {
+        let shard = self.topology.shards.get(&id).expect("a shard of this topology");
         let reporter = shard.in_sync.iter().find(|node| !self.dead.contains(*node)).expect("one is alive");
-        let trigger = Trigger::Complaint { reporter: reporter.clone() };
-        let case = Case::open(&topology, id, shard.term, &trigger, true).expect("a member complains");
-        if !case.is_complete(answers) {
-            return;
-        }
-        match case.decide(answers) {
-            Decision::Replace(change) => self.propose(TopologyCommand::ReplacePrimary(change)),
-            Decision::Keep { reason } | Decision::Wait { reason } => {
-                panic!("the primary is dead, but {reason}")
+        let (term, trigger) = (shard.term, Trigger::Complaint { reporter: reporter.clone() });
+        self.tickets += 1;
+        let request = Request::Failover { shard: id, term, trigger };
+        self.coordinate(coordinator::Event::Requested(Ticket(self.tickets), request));
+    }
+
+    fn coordinate(&mut self, event: coordinator::Event) {
+        let (now, health, mut actions) =
+            (Monotonic::from_nanos(self.now * 1000), Health::default(), Vec::new());
+        let view = View { me: 1, topology: &self.topology, health: &health };
+        self.coordinator.step(now, view, event, &mut actions);
+        for action in actions {
+            match action {
+                Action::Ask(shard, question) => {
+                    self.handle(1);
+                    let there = self.between(self.scenario.times.network);
+                    self.send_in(there, Event::Answered(shard, question));
+                }
+                Action::Propose(proposal) => {
+                    self.proposals.insert(proposal.change.shard.clone(), proposal.id);
+                    self.propose(TopologyCommand::ReplacePrimary(proposal.change));
+                }
+                Action::Settle(_, Settlement::Replaced(replaced)) => {
+                    self.answered();
+                    self.send_in(0, Event::Serves(replaced.change.shard));
+                }
+                Action::AskAgain(..) | Action::Settle(..) => panic!("the primary is dead, but {action:?}"),
             }
         }
-        self.answers.remove(id);
+    }
+
+    /// The answer to whoever asked.
+    fn answered(&mut self) {
+        self.handle(1);
     }
 
     fn propose(&mut self, command: TopologyCommand) {
@@ -356,7 +381,7 @@ impl World {
         self.write();
     }
 
-    /// As `keyward_sentinel::proposals`: what waits when the last entry is done goes into the next one.
+    /// As `keyward_sentinel::shell::proposals`: what waits when the last entry is done goes into the next one.
     fn write(&mut self) {
         if self.under_way.is_some() || self.waiting.is_empty() {
             return;
@@ -373,11 +398,13 @@ impl World {
         let commands = batch.commands.clone();
         self.apply(commands);
         for command in batch.commands {
-            // The answer to whoever asked.
-            self.handle(1);
             match command {
-                TopologyCommand::ReplacePrimary(change) => self.send_in(0, Event::Serves(change.shard)),
+                TopologyCommand::ReplacePrimary(change) => {
+                    let id = self.proposals.remove(&change.shard).expect("it was proposed");
+                    self.coordinate(coordinator::Event::Decided(change.shard, id, Ok(())));
+                }
                 TopologyCommand::RegisterNode(registration) => {
+                    self.answered();
                     let id = registration.id;
                     let Some(shard) = self.topology.shard_of(&id) else { continue };
                     let (shard, restarted) = (shard.id.clone(), shard.restarted.contains(&id));
@@ -387,8 +414,8 @@ impl World {
                     let caught_up = self.between(self.scenario.times.catch_up);
                     self.send_in(caught_up, Event::Change(shard, Member::Comes(id)));
                 }
-                TopologyCommand::ChangeInSync { .. }
-                | TopologyCommand::FormShards { .. }
+                TopologyCommand::ChangeInSync { .. } => self.answered(),
+                TopologyCommand::FormShards { .. }
                 | TopologyCommand::AssignNode { .. }
                 | TopologyCommand::ForgetNode { .. }
                 | TopologyCommand::AnnounceSentinel { .. }

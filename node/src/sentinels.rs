@@ -3,9 +3,7 @@
 //! Any one address suffices; names are resolved at each connection. While no sentinel answers, the node goes on with
 //! what it knows: only changes have to wait.
 //!
-//! **Requests.** Whether it is safe to repeat one is the core's decision, because an attempt without an answer may still
-//! take effect. A sentinel may be cut off, though, and some requests cannot wait: a complaint and a hand-off go to the
-//! next sentinel as well if there is no answer soon. What that makes of the answers is [`Urgency::is_settled_by`].
+//! **Requests.** Which sentinel is asked, and when the next one, is decided by [`requests`].
 //!
 //! **The topology** is followed at a majority of the sentinels: one of them is always with those that decide, so a new
 //! primary does not learn late of its role because a sentinel was cut off.
@@ -14,11 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{AbortHandle, abortable, join_all};
 use futures::stream::FuturesUnordered;
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
@@ -34,16 +32,13 @@ use tonic::transport::Channel;
 
 use crate::clock;
 use crate::reach::Reach;
-use crate::replication::messages::{Event, Outcome, Urgency};
+use crate::replication::messages::{Event, Outcome};
+use crate::replication::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use crate::replication::task::{Input, send};
 use crate::replication::wire::ControlRequest;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// A sentinel may have to ask the shard's nodes before it answers.
-const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a request that cannot wait gives one sentinel before it goes to another one as well.
-const NEXT_AFTER: Duration = Duration::from_millis(200);
 /// Without news for so long another sentinel is watched: this one may be gone.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,8 +64,8 @@ pub struct Announce {
 pub struct Sentinels {
     /// `host:bus_port`
     addresses: Vec<String>,
-    /// The one that answered last.
-    current: AtomicUsize,
+    /// Who is asked. Held for a line at a time.
+    rotation: Mutex<Rotation>,
     /// Open connections. Held only to look one up.
     channels: Mutex<BTreeMap<usize, Channel>>,
     /// The newest topology: what sentinels tell is relative to it.
@@ -87,8 +82,8 @@ impl Sentinels {
     pub fn new(addresses: Vec<String>) -> Arc<Sentinels> {
         assert!(!addresses.is_empty(), "a node without sentinels runs alone");
         Arc::new(Sentinels {
+            rotation: Mutex::new(Rotation::new(addresses.len())),
             addresses,
-            current: AtomicUsize::new(0),
             channels: Mutex::default(),
             latest: Mutex::default(),
             watched: Mutex::default(),
@@ -104,7 +99,7 @@ impl Sentinels {
     }
 
     fn current(&self) -> usize {
-        self.current.load(Ordering::Relaxed) % self.addresses.len()
+        self.rotation.lock().current()
     }
 
     /// Sentinel `at` has not done what was asked; `status` is what it said of that, if anything. The next one is asked
@@ -120,9 +115,7 @@ impl Sentinels {
 
     fn leave(&self, at: usize) {
         self.channels.lock().remove(&at);
-        if self.current() == at {
-            self.current.store((at + 1) % self.addresses.len(), Ordering::Relaxed);
-        }
+        self.rotation.lock().leave(at);
     }
 
     async fn client(&self, at: usize) -> Result<ControlClient<Channel>, tonic::Status> {
@@ -170,51 +163,69 @@ impl Sentinels {
         Some(topology)
     }
 
-    /// Asks once. The topology that came with the answer is at least as new as the outcome.
-    pub(crate) async fn ask(&self, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
+    /// The topology that came with the answer is at least as new as the outcome.
+    pub(crate) async fn ask(
+        &self,
+        urgency: Urgency,
+        request: ControlRequest,
+    ) -> (Outcome, Option<Arc<Topology>>) {
         let base = self.latest();
-        let known = base.as_deref().and_then(key);
-        let request = match request {
-            ControlRequest::Failover(r) => ControlRequest::Failover(rpc::FailoverRequest { known, ..r }),
-            ControlRequest::ChangeInSync(r) => {
-                ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { known, ..r })
+        let request = request.with_known(base.as_deref().and_then(key));
+        let (mut attempts, mut handles) = (FuturesUnordered::new(), BTreeMap::new());
+        let (mut actions, mut update) = (Vec::new(), None);
+        let limit = requests::ANSWER_LIMIT;
+        let rotation = self.rotation.lock().clone();
+        let mut pending = PendingRequest::begin(clock::monotonic(), urgency, &rotation, limit, &mut actions);
+        loop {
+            for action in actions.drain(..) {
+                match action {
+                    Action::Ask(at) => {
+                        let (attempt, handle) = abortable(self.attempt(at, request.clone()));
+                        attempts.push(attempt);
+                        handles.insert(at, handle);
+                    }
+                    Action::GiveUp(at) => {
+                        handles.remove(&at).inspect(AbortHandle::abort);
+                        self.failed(at, None);
+                    }
+                    Action::Settle(Outcome::Unknown) => return (Outcome::Unknown, None),
+                    Action::Settle(outcome) => {
+                        return (outcome, update.and_then(|update| self.receive(base.as_ref(), &update)));
+                    }
+                }
             }
-            ControlRequest::Handoff(r) => ControlRequest::Handoff(rpc::HandoffRequest { known, ..r }),
-        };
-        let reply = match urgency(&request) {
-            Some(urgency) => self.ask_in_turn(&request, urgency).await,
-            None => self.attempt(self.current(), request).await,
-        };
-        let Some(reply) = reply else { return (Outcome::Unknown, None) };
-        let outcome = if reply.accepted { Outcome::Accepted } else { Outcome::Refused(reply.reason) };
-        (outcome, reply.update.and_then(|update| self.receive(base.as_ref(), &update)))
-    }
-
-    /// One sentinel after another, until an answer settles the request.
-    async fn ask_in_turn(&self, request: &ControlRequest, urgency: Urgency) -> Option<rpc::ChangeReply> {
-        let (first, count) = (self.current(), self.addresses.len());
-        let mut attempts = FuturesUnordered::new();
-        for begun in 1..=count {
-            attempts.push(self.attempt((first + begun - 1) % count, request.clone()));
-            let settles = |reply: &rpc::ChangeReply| urgency.is_settled_by(reply.accepted, begun);
-            let answer = tokio::time::timeout(NEXT_AFTER, first_answer(&mut attempts, settles)).await;
-            if let Ok(Some(reply)) = answer {
-                return Some(reply);
-            }
+            let wait = pending.next_deadline().map_or(limit, |at| at.since(clock::monotonic()));
+            let event = tokio::select! {
+                biased;
+                Some(attempt) = attempts.next() => {
+                    // One that was given up ends without a word.
+                    let Ok((at, outcome, news)) = attempt else { continue };
+                    update = news;
+                    requests::Event::Answered(at, outcome)
+                }
+                () = tokio::time::sleep(wait) => requests::Event::Tick,
+            };
+            pending.step(clock::monotonic(), event, &mut actions);
         }
-        first_answer(&mut attempts, |reply| urgency.is_settled_by(reply.accepted, count)).await
     }
 
-    async fn attempt(&self, at: usize, request: ControlRequest) -> Option<rpc::ChangeReply> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.ask_one(at, request)).await {
-            Ok(Ok(reply)) => {
+    /// Asks one sentinel: what it answers, and what it tells of the topology.
+    async fn attempt(
+        &self,
+        at: usize,
+        request: ControlRequest,
+    ) -> (usize, Outcome, Option<rpc::TopologyUpdate>) {
+        match self.ask_one(at, request).await {
+            Ok(reply) => {
                 self.answered(at);
-                return Some(reply);
+                let refused = || Outcome::Refused(reply.reason);
+                (at, if reply.accepted { Outcome::Accepted } else { refused() }, reply.update)
             }
-            Ok(Err(status)) => self.failed(at, Some(status)),
-            Err(_) => self.failed(at, None),
+            Err(status) => {
+                self.failed(at, Some(status));
+                (at, Outcome::Unknown, None)
+            }
         }
-        None
     }
 
     async fn ask_one(&self, at: usize, request: ControlRequest) -> Result<rpc::ChangeReply, tonic::Status> {
@@ -231,7 +242,7 @@ impl Sentinels {
     pub(crate) async fn admin(&self, request: rpc::AdminRequest) -> Result<rpc::AdminReply, tonic::Status> {
         let at = self.current();
         let attempt = async { self.client(at).await?.admin(request).await };
-        let reply = match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
+        let reply = match tokio::time::timeout(requests::ANSWER_LIMIT, attempt).await {
             Ok(Ok(reply)) => return Ok(reply.into_inner()),
             Ok(Err(status)) => status,
             Err(_) => tonic::Status::deadline_exceeded("the sentinel did not answer in time"),
@@ -264,7 +275,7 @@ impl Sentinels {
         loop {
             let at = self.current();
             let attempt = async { self.client(at).await?.register(request.clone()).await };
-            match tokio::time::timeout(REQUEST_TIMEOUT, attempt).await {
+            match tokio::time::timeout(requests::ANSWER_LIMIT, attempt).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
                     if reply.incarnation == 0 && reply.known_incarnation != request.known_incarnation {
@@ -334,7 +345,7 @@ impl Sentinels {
         let known = base.as_deref().and_then(key);
         let request = rpc::WatchRequest { node_id: me.to_string(), incarnation: incarnation.get(), known };
         let open = async { self.client(at).await?.watch_topology(request).await };
-        let opened = tokio::time::timeout(REQUEST_TIMEOUT, open).await.map_err(|_| None)?;
+        let opened = tokio::time::timeout(requests::ANSWER_LIMIT, open).await.map_err(|_| None)?;
         let mut updates = opened.map_err(Some)?.into_inner();
         loop {
             let update =
@@ -377,27 +388,6 @@ fn not_connected(error: tonic::transport::Error) -> tonic::Status {
     let mut status = tonic::Status::unavailable(error.to_string());
     status.set_source(Arc::new(error));
     status
-}
-
-/// The first that settles the request; `None` when no attempt is left.
-async fn first_answer(
-    attempts: &mut FuturesUnordered<impl Future<Output = Option<rpc::ChangeReply>>>,
-    settles: impl Fn(&rpc::ChangeReply) -> bool,
-) -> Option<rpc::ChangeReply> {
-    while let Some(answer) = attempts.next().await {
-        if answer.as_ref().is_some_and(&settles) {
-            return answer;
-        }
-    }
-    None
-}
-
-fn urgency(request: &ControlRequest) -> Option<Urgency> {
-    match request {
-        ControlRequest::Failover(_) => Some(Urgency::Complaint),
-        ControlRequest::Handoff(_) => Some(Urgency::Handoff),
-        ControlRequest::ChangeInSync(_) => None,
-    }
 }
 
 /// Sends a challenge back at once: nothing was done before that.

@@ -55,6 +55,8 @@ mutations! {
     SilenceIsDeath: "the sentinels take a primary that does not answer for dead",
     AnyoneLeadsAfterRestart: "after all members have restarted any of them leads, not the furthest",
     LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
+    StaleAnswerCounts: "what a node answered to an earlier question counts as the answer to the next one",
+    FirstRefusalCounts: "a hand-off that one sentinel refuses counts as refused though another may carry it out",
 }
 
 #[cfg(debug_assertions)]

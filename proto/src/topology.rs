@@ -3,7 +3,7 @@
 //! - [`delta`]: what has changed between two versions
 //! - [`names`]: what people call shards and nodes
 //!
-//! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::topology`).
+//! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::rules::topology`).
 
 pub mod delta;
 pub mod names;

@@ -11,7 +11,7 @@ use keyward_proto::conf_kind;
 use keyward_proto::peer::split_address;
 use keyward_proto::resp::request::split_words;
 
-use crate::raft::RaftId;
+use crate::rules::topology::RaftId;
 
 /// Keyward's control plane: sentinels agree on which node serves which slots, and replace primaries that fail.
 ///

@@ -1,42 +1,30 @@
 //! Keyward's control plane. Sentinels form one Raft group that holds the topology: nodes, shards, primaries.
 //!
-//! Pure rules:
-//! - [`topology`]: the state machine: which command changes what, and what is refused
-//! - [`failover`]: who becomes primary, given what the nodes answer
-//! - [`publication`]: the topology as nodes are told it
-//! - [`health`], [`events`]: what is known of the nodes, and what subscribers are told
-//! - [`status`]: what operators are shown
+//! [`rules`], pure:
+//! - [`topology`](rules::topology): the state machine: which command changes what, and what is refused;
+//!   [`placement`](rules::placement): which command brings it closer to the wanted shape
+//! - [`failover`](rules::failover): who becomes primary, given what the nodes answer;
+//!   [`removal`](rules::removal): what a primary may do to those who could take its place
+//! - [`publication`](rules::publication): the topology as nodes are told it
+//! - [`health`](rules::health), [`events`](rules::events): what is known of the nodes, and what subscribers are told
+//! - [`sentinel_api`](rules::sentinel_api), [`status`](rules::status): what clients and operators ask and are shown
 //!
-//! Shells:
-//! - [`raft`]: openraft, its durable store and its messages
-//! - [`bootstrap`]: who this sentinel is in the group
-//! - [`control`]: the gRPC service for nodes and operators, the failover, the watchdog
-//! - [`resp`]: the Sentinel API for clients
-//! - [`proposals`]: commands on their way into the Raft log
-//! - [`probe`], [`indirect`]: questions to nodes, directly and through other sentinels
-//! - [`connections`], [`channel`], [`clock`]: connections and time; [`reach`]: why there is none
-//! - [`sentinel`], [`runtime`], [`config`], [`cli`]: putting it together
+//! [`shell`]:
+//! - [`raft`](shell::raft): openraft, its durable store and its messages;
+//!   [`proposals`](shell::proposals): commands on their way into the Raft log
+//! - [`bootstrap`](shell::bootstrap): who this sentinel is in the group
+//! - [`control`](shell::control): the gRPC service for nodes and operators, the failover, the watchdog
+//! - [`resp`](shell::resp): the clients of the Sentinel API
+//! - [`probe`](shell::probe), [`indirect`](shell::indirect): questions to nodes, directly and through other sentinels
+//! - [`connections`](shell::connections), [`channel`](shell::channel), [`clock`](shell::clock): connections and time;
+//!   [`reach`](shell::reach): why there is none
+//! - [`sentinel`](shell::sentinel), [`runtime`](shell::runtime), [`cli`](shell::cli): putting it together
 //!
-//! Architecture invariant: steady replication needs none of this; nodes ask only when something changes.
+//! [`config`]: options.
+//!
+//! Architecture invariants: only [`shell`] reads a clock, spawns a task or touches a socket. Steady replication needs
+//! none of this; nodes ask only when something changes.
 
-pub mod bootstrap;
-pub mod channel;
-pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod connections;
-pub mod control;
-pub mod events;
-pub mod failover;
-pub mod health;
-pub mod indirect;
-pub mod probe;
-pub mod proposals;
-pub mod publication;
-pub mod raft;
-pub mod reach;
-pub mod resp;
-pub mod runtime;
-pub mod sentinel;
-pub mod status;
-pub mod topology;
+pub mod rules;
+pub mod shell;

@@ -4,9 +4,9 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use keyward_sentinel::cli;
 use keyward_sentinel::config::{Config, Options, ParseError, parse};
-use keyward_sentinel::runtime::run;
+use keyward_sentinel::shell::cli;
+use keyward_sentinel::shell::runtime::run;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 

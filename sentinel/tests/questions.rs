@@ -15,10 +15,10 @@ use keyward_proto::ids::{Incarnation, Position};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
 use keyward_sentinel::config::{Config, parse};
-use keyward_sentinel::connections::Connections;
-use keyward_sentinel::failover::Answer;
-use keyward_sentinel::sentinel::Sentinel;
-use keyward_sentinel::{indirect, probe};
+use keyward_sentinel::rules::failover::Answer;
+use keyward_sentinel::shell::connections::Connections;
+use keyward_sentinel::shell::sentinel::Sentinel;
+use keyward_sentinel::shell::{probe, questions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -222,12 +222,12 @@ fn outsider(topology: &Topology, node_2: SocketAddr) -> (Sentinel, Node) {
     node.bus_port = node_2.port();
     let node = node.clone();
     let (_, watched) = watch::channel(Arc::new(topology));
-    (Sentinel::new(config, watched, mpsc::channel(1).0), node)
+    (Sentinel::new(config, watched, mpsc::channel(1).0, mpsc::channel(1).0), node)
 }
 
 async fn ask_also_through_others(topology: &Topology, node_2: SocketAddr, limit: Duration) -> Answer {
     let (sentinel, node) = outsider(topology, node_2);
-    indirect::ask(&sentinel, &sentinel.current(), &node, limit).await.answer
+    questions::ask(&sentinel, &sentinel.current(), [&node], limit).await.remove(&node.id).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

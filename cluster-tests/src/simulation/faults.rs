@@ -109,7 +109,7 @@ impl World {
     fn unlucky_handoff(&mut self) {
         let Some(node) = self.leader() else { return };
         self.network.heal();
-        let sentinel = self.machines[node].watched;
+        let sentinel = self.machines[node].rotation.current();
         let crash = self.rng.random_range(ms(1)..ms(30));
         if self.rng.random_bool(0.6) {
             self.register_frozen_until = self.now + ms(30);
@@ -125,7 +125,7 @@ impl World {
     fn disputed_handoff(&mut self) {
         let Some(node) = self.leader() else { return };
         self.network.heal();
-        let slow = self.machines[node].watched;
+        let slow = self.machines[node].rotation.current();
         let outdated = (slow + 1) % SENTINELS;
         tell!("FAULT sentinel {slow} is slow, sentinel {outdated} is cut off with an old view");
         self.sentinels[slow].proposals_until = self.now + self.rng.random_range(ms(220)..ms(500));

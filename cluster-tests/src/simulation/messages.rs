@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use keyward_node::replication::messages::{Event, Outcome as Answered, Request, RequestId};
 use keyward_node::replication::node_core::RoleStatus;
-use keyward_proto::ids::{Incarnation, NodeId, Position};
+use keyward_node::replication::requests;
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
 use keyward_proto::topology::Topology;
-use keyward_sentinel::failover::{Answer, NodeState, Role};
+use keyward_sentinel::rules::failover::{Answer, NodeState, Role};
+use keyward_sentinel::rules::inquiry;
 
 use super::clients::{Operation, Reply};
 use super::network::{self, Endpoint};
@@ -43,10 +45,8 @@ pub(super) enum Message {
     },
     /// Nothing was done: the request is to be sent again with this number.
     Challenge {
-        node: usize,
         run: u64,
         id: RequestId,
-        request: Request,
         challenge: u64,
     },
     Answered {
@@ -69,7 +69,6 @@ pub(super) enum Message {
         question: Question,
         node: usize,
         answer: Answer,
-        cut_off: bool,
     },
     Command {
         client: usize,
@@ -84,24 +83,33 @@ pub(super) enum Message {
 }
 
 /// What a sentinel asks a node for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Question {
     /// Who wants to know, and which of its processes.
     pub(super) sentinel: usize,
     pub(super) run: u64,
-    pub(super) task: u64,
-    /// The process that is meant.
-    pub(super) incarnation: Incarnation,
+    pub(super) asking: Asking,
+    pub(super) question: inquiry::Question,
+}
+
+/// Which of a sentinel's rules asks.
+#[derive(Debug, Clone)]
+pub(super) enum Asking {
+    /// The watchdog.
+    Probe,
+    Coordinator(ShardId),
+    /// By its number.
+    Removal(u64),
 }
 
 /// What a node answers; as `wire::node_status` and `probe::report` translate it.
 fn state_of(machine: &Machine, now: Nanos) -> Option<NodeState> {
     let process = machine.running()?;
     let status = process.core.status(machine.clock.read(now), &process.log);
-    let (role, leases) = match status.role {
-        RoleStatus::None => (Role::None, Default::default()),
-        RoleStatus::Primary { leases, .. } => (Role::Primary, leases.into_iter().collect()),
-        RoleStatus::Replica { .. } => (Role::Replica, Default::default()),
+    let (role, leases, cut_off) = match status.role {
+        RoleStatus::None => (Role::None, Default::default(), false),
+        RoleStatus::Primary { leases, .. } => (Role::Primary, leases.into_iter().collect(), false),
+        RoleStatus::Replica { cut_off, .. } => (Role::Replica, Default::default(), cut_off),
     };
     Some(NodeState {
         incarnation: process.incarnation,
@@ -110,6 +118,7 @@ fn state_of(machine: &Machine, now: Nanos) -> Option<NodeState> {
         last: status.last,
         usable: status.consistent,
         leases,
+        cut_off,
     })
 }
 
@@ -151,7 +160,10 @@ impl World {
                     self.step(to, run, Event::TopologyChanged(topology));
                 }
             }
-            Message::Answered { run, id, outcome, topology } => self.answered(to, run, id, outcome, topology),
+            Message::Answered { run, id, outcome, topology } => {
+                let event = requests::Event::Answered(from - NODES, outcome);
+                self.request_step(to, run, id, event, topology);
+            }
             Message::Question(question) => self.asked_for_state(from, to, question),
             Message::AskNode { node, question } => self.asked_to_pass_on(to - NODES, node, question),
             Message::Command { client, number, slot, operation } => {
@@ -166,18 +178,13 @@ impl World {
                 self.asks_under_way -= 1;
                 self.asked(to - NODES, node, run, id, request, challenge);
             }
-            Message::Challenge { node, run, id, request, challenge } => {
-                if self.machines[node].run() == Some(run) {
-                    self.asks_under_way += 1;
-                    self.send_message(node, from, Message::Ask { node, run, id, request, challenge });
-                }
-            }
+            Message::Challenge { run, id, challenge } => self.challenged(to, from, run, id, challenge),
             Message::Demand { reporter } => {
                 self.asks_under_way -= 1;
                 self.demanded(to - NODES, reporter);
             }
-            Message::State { question, node, answer, cut_off } => {
-                self.state_told(from, to - NODES, node, question, answer, cut_off);
+            Message::State { question, node, answer } => {
+                self.state_told(to - NODES, node, question, answer);
             }
         }
     }
@@ -190,11 +197,7 @@ impl World {
             Power::Starting(_) | Power::Off { has_power: false } => None,
         };
         if let Some(answer) = answer {
-            let cut_off = machine.running().is_some_and(|p| {
-                let status = p.core.status(machine.clock.read(self.now), &p.log);
-                matches!(status.role, RoleStatus::Replica { cut_off: true, .. })
-            });
-            self.send_message(node, from, Message::State { question, node, answer, cut_off });
+            self.send_message(node, from, Message::State { question, node, answer });
         }
     }
 }

@@ -2,8 +2,9 @@
 //! clock, a virtual network and virtual disks, all driven by a seed.
 //!
 //! Real are the pure cores: of the node the write log, the gate, and all of replication (commit, leases, membership,
-//! hand-off, partial and full sync); of the sentinels the topology's state machine, the decision about a failover, the
-//! health that it looks at, and placement. Modelled are the shells around them, as thin as they are in the programs:
+//! hand-off, partial and full sync, and whom it asks); of the sentinels the topology's state machine, the course of a
+//! failover with its questions, requests for in-sync sets, health and placement. Modelled are the shells around them,
+//! as thin as they are in the programs:
 //! - [`node`]: a node's process; [`keyspace`]: its engine; [`disk`]: its write log on disk
 //! - [`sentinel`]: a sentinel's process; [`register`]: what Raft gives them
 //! - [`network`], [`clocks`]; [`clients`] and what they write down ([`history`])
@@ -50,6 +51,9 @@ const CLIENTS: usize = 5;
 const fn ms(ms: u64) -> Nanos {
     ms * 1_000_000
 }
+
+/// A timer never fires earlier than after this.
+const WAIT_MIN: Nanos = ms(1) / 5;
 
 const FAULTS_END: Nanos = ms(6000);
 const CLIENTS_END: Nanos = ms(10_000);

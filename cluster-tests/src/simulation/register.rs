@@ -2,18 +2,20 @@
 //!
 //! Raft is not simulated. What it gives is modelled as what it is: commands take effect one after another, each at one
 //! moment between its proposal and its answer, or never; a command without an answer may have taken effect. How a
-//! command changes the topology is the real `keyward_sentinel::topology`. That openraft keeps its promise over our store
+//! command changes the topology is the real `keyward_sentinel::rules::topology`. That openraft keeps its promise over our store
 //! is shown elsewhere: by openraft's own tests, by its suite for stores, and by the chaos tests on real processes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
-use keyward_proto::topology::{Shape, Shard, Topology};
-use keyward_sentinel::topology::{Outcome, Refusal, Registration, TopologyCommand, apply, placement};
+use keyward_proto::topology::{SentinelAddress, Shape, Shard, Topology};
+use keyward_sentinel::rules::placement;
+use keyward_sentinel::rules::topology::{Outcome, Refusal, Registration, TopologyCommand, apply};
 
-use super::NODES;
+use super::sentinel::raft_id;
 use super::story::tell;
+use super::{NODES, SENTINELS};
 
 #[derive(Debug)]
 pub(super) struct Register {
@@ -65,6 +67,12 @@ impl Register {
             register
                 .commit(registration(number, id, run, Position::ZERO, Incarnation::ZERO))
                 .expect("never refused");
+        }
+        for sentinel in 0..SENTINELS {
+            let (name, host) = (format!("s{sentinel}"), format!("sentinel-{sentinel}"));
+            let address = SentinelAddress { name, host, port: 26379, bus_port: 36379 };
+            let command = TopologyCommand::AnnounceSentinel { id: raft_id(sentinel), address };
+            register.commit(command).expect("never refused");
         }
         let shard = register.shard.clone();
         while let Some(command) = placement::next(&register.topology, &BTreeSet::new(), || shard.clone()) {

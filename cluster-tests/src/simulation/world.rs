@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_node::replication::Config;
-use keyward_node::replication::messages::{Event, Hello, Outcome, Request, RequestId, UplinkId};
+use keyward_node::replication::messages::{Event, Hello, RequestId, UplinkId};
+use keyward_node::replication::requests::{self, Rotation};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::topology::Topology;
-use keyward_sentinel::topology::{Outcome as Committed, Refusal};
+use keyward_sentinel::rules::topology::{Outcome as Committed, Refusal};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -18,7 +19,7 @@ use super::clocks::Clock;
 use super::disk::{Disk, Persistence};
 use super::history;
 use super::invariants::Invariants;
-use super::messages::{Message, Question};
+use super::messages::Message;
 use super::network::{Endpoint, Network, Towards};
 use super::node::{Machine, Power};
 use super::register::Register;
@@ -50,14 +51,8 @@ pub(super) enum Happening {
         node: usize,
         run: u64,
     },
-    /// Another sentinel is asked as well.
-    AskNext {
-        node: usize,
-        run: u64,
-        id: RequestId,
-        request: Request,
-    },
-    AskTimeout {
+    /// Time alone changes something for a request.
+    RequestTick {
         node: usize,
         run: u64,
         id: RequestId,
@@ -91,24 +86,6 @@ pub(super) enum Happening {
         sentinel: usize,
         topology: Arc<Topology>,
     },
-    AnswersDue {
-        sentinel: usize,
-        run: u64,
-        task: u64,
-        attempt: u32,
-    },
-    Decide {
-        sentinel: usize,
-        run: u64,
-        task: u64,
-        attempt: u32,
-    },
-    GiveUp {
-        sentinel: usize,
-        run: u64,
-        task: u64,
-        attempt: u32,
-    },
     Watchdog {
         sentinel: usize,
     },
@@ -118,15 +95,10 @@ pub(super) enum Happening {
     SentinelCrashes {
         sentinel: usize,
     },
-    /// A node has not answered for a while.
-    AskOthers {
-        node: usize,
-        question: Question,
-    },
-    RemovalDue {
+    /// Time alone changes something for a sentinel.
+    SentinelTick {
         sentinel: usize,
         run: u64,
-        task: u64,
     },
     Kill {
         node: usize,
@@ -192,7 +164,7 @@ pub(super) struct World {
     /// Between two faults at most.
     pub(super) fault_pause: Nanos,
     /// How long a node waits for a sentinel.
-    pub(super) request_timeout: Nanos,
+    pub(super) request_limit: Duration,
     pub(super) machines: Vec<Machine>,
     pub(super) network: Network,
     pub(super) register: Register,
@@ -227,7 +199,7 @@ impl World {
             disk: Disk::default(),
             clock: Clock::new(&mut rng),
             paused_until: 0,
-            watched: rng.random_range(0..SENTINELS),
+            rotation: Rotation::starting_at(rng.random_range(0..SENTINELS), SENTINELS),
             asked: BTreeMap::new(),
             heard_of_sentinel: 0,
             intact: true,
@@ -244,7 +216,11 @@ impl World {
         tell!("{persistence:?}, fast failover: {}", config.fast_failover);
         let mut world = World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
-            request_timeout: if rng.random_bool(0.5) { ms(300) } else { ms(1500) },
+            request_limit: if rng.random_bool(0.5) {
+                Duration::from_millis(300)
+            } else {
+                requests::ANSWER_LIMIT
+            },
             rng,
             now: 0,
             sequence: 0,
@@ -331,8 +307,9 @@ impl World {
             Happening::Write { node, run } => self.write(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Register { node, run } => self.register(node, run),
-            Happening::AskNext { node, run, id, request } => self.ask_next(node, run, id, request),
-            Happening::AskTimeout { node, run, id } => self.settled(node, run, id, Outcome::Unknown, None),
+            Happening::RequestTick { node, run, id } => {
+                self.request_step(node, run, id, requests::Event::Tick, None);
+            }
             Happening::Connect { node, run, uplink, to, hello } => self.connect(node, run, uplink, to, hello),
             Happening::Pump { stream, towards } => self.pump(stream, towards),
             Happening::Deliver { from, to, message } => self.deliver(from, to, message),
@@ -341,18 +318,10 @@ impl World {
                 self.proposal_answered(sentinel, run, purpose, result);
             }
             Happening::Applied { sentinel, topology } => self.applied(sentinel, &topology),
-            Happening::AnswersDue { sentinel, run, task, attempt } => {
-                self.answers_due(sentinel, run, task, attempt);
-            }
-            Happening::Decide { sentinel, run, task, attempt } => {
-                self.straggler_limit(sentinel, run, task, attempt);
-            }
-            Happening::GiveUp { sentinel, run, task, attempt } => self.give_up(sentinel, run, task, attempt),
             Happening::Watchdog { sentinel } => self.watchdog(sentinel),
             Happening::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
             Happening::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
-            Happening::AskOthers { node, question } => self.ask_others(node, question),
-            Happening::RemovalDue { sentinel, run, task } => self.removal_due(sentinel, run, task),
+            Happening::SentinelTick { sentinel, run } => self.sentinel_tick(sentinel, run),
             Happening::Kill { node } => self.kill(node),
             Happening::Deafen { node } => self.deafen(node),
             Happening::Client { client } => self.client(client),

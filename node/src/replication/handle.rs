@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::link::{self, Deliver};
 use super::messages::{Event, HandoffError, Outcome};
 use super::node_core::{RoleStatus, Status};
+use super::requests::Urgency;
 use super::shared::{Engine, Shared};
 use super::task::{Input, Parts, Shown, Task, send};
 use super::wire::ControlRequest;
@@ -211,7 +212,8 @@ impl Replication {
             takeover: demand == Demand::Takeover,
             known: None,
         };
-        let (outcome, changed) = self.sentinels.ask(ControlRequest::Failover(request)).await;
+        let (outcome, changed) =
+            self.sentinels.ask(Urgency::Complaint, ControlRequest::Failover(request)).await;
         if let Some(changed) = changed {
             send(&self.inputs, Event::TopologyChanged(changed)).await;
         }

@@ -28,7 +28,7 @@ pub(crate) mod wire;
 pub use full_sync::{SlotSnapshot, SnapshotEnded};
 pub use handle::{Demand, Options, Replication};
 pub use keyward_replication::core::{Config, ConfigError, ReplicationAck};
-pub use keyward_replication::core::{full_sync, messages, node_core, received, stream};
+pub use keyward_replication::core::{full_sync, messages, node_core, received, requests, stream};
 pub use link::Deliver;
 pub use messages::{HandoffError, SnapshotPart};
 pub use node_core::{LinkStatus, RoleStatus, Status};

@@ -22,6 +22,7 @@ use super::messages::{
 };
 use super::node_core::{NodeCore, RoleStatus, Status};
 use super::received::Resume;
+use super::requests::Urgency;
 use super::sender::{self, Outbox, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
@@ -331,10 +332,11 @@ impl Task {
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
                 tracing::info!("{}", request.describe(self.core.topology()));
+                let urgency = Urgency::of(&request);
                 let request = wire::control_request(&self.me, request);
                 let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
                 tokio::spawn(async move {
-                    let (outcome, topology) = sentinels.ask(request).await;
+                    let (outcome, topology) = sentinels.ask(urgency, request).await;
                     tracing::info!("{outcome}");
                     if let Some(topology) = topology {
                         send(&inputs, Event::TopologyChanged(topology)).await;

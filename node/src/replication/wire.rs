@@ -215,6 +215,19 @@ pub(crate) enum ControlRequest {
     Handoff(rpc::HandoffRequest),
 }
 
+impl ControlRequest {
+    /// From a node that knows this topology.
+    pub(crate) fn with_known(self, known: Option<rpc::TopologyKey>) -> ControlRequest {
+        match self {
+            ControlRequest::ChangeInSync(r) => {
+                ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { known, ..r })
+            }
+            ControlRequest::Failover(r) => ControlRequest::Failover(rpc::FailoverRequest { known, ..r }),
+            ControlRequest::Handoff(r) => ControlRequest::Handoff(rpc::HandoffRequest { known, ..r }),
+        }
+    }
+}
+
 pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
     let change = |shard: ShardId, term: Term, version: u64| rpc::ChangeInSyncRequest {
         shard_id: shard.to_string(),

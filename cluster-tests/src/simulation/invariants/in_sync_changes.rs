@@ -2,7 +2,7 @@
 //! more. Terms grow by one with each change of primary, and only by who knows the present one.
 
 use keyward_proto::topology::Topology;
-use keyward_sentinel::topology::TopologyCommand;
+use keyward_sentinel::rules::topology::TopologyCommand;
 
 pub(super) fn check(before: &Topology, after: &Topology, command: &TopologyCommand) {
     for (id, now) in &after.shards {

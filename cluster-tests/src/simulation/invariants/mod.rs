@@ -16,7 +16,7 @@ use keyward_node::log::frames;
 use keyward_node::replication::node_core::NodeCore;
 use keyward_proto::ids::{LogIndex, NodeId, Position, Term};
 use keyward_proto::topology::Topology;
-use keyward_sentinel::topology::TopologyCommand;
+use keyward_sentinel::rules::topology::TopologyCommand;
 
 use super::Nanos;
 use super::keyspace::{SLOTS, Write};

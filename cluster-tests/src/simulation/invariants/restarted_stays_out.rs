@@ -3,7 +3,7 @@
 
 use keyward_proto::ids::LogIndex;
 use keyward_proto::topology::Topology;
-use keyward_sentinel::topology::{InSyncChange, TopologyCommand};
+use keyward_sentinel::rules::topology::{InSyncChange, TopologyCommand};
 
 use super::super::node::Machine;
 use super::super::register::Register;

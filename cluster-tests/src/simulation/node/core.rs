@@ -1,28 +1,21 @@
 //! The core: events in, actions carried out.
 
-use std::sync::Arc;
-
 use keyward_node::gate::GateState;
 use keyward_node::replication::full_sync::SnapshotSender;
-use keyward_node::replication::messages::{Action, Event, Outcome, Request, RequestId, SyncKind, Urgency};
+use keyward_node::replication::messages::{Action, Event, SyncKind};
 use keyward_node::replication::stream::LogStream;
 use keyward_proto::ids::LogIndex;
-use keyward_proto::topology::Topology;
 use rand::Rng;
 
-use super::{Asked, Sender};
+use super::Sender;
 use crate::simulation::keyspace::Keyspace;
-use crate::simulation::messages::Message;
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::{detail, tell};
 use crate::simulation::world::{Happening, World};
-use crate::simulation::{NODES, Nanos, SENTINELS, ms, network};
+use crate::simulation::{NODES, Nanos, WAIT_MIN, ms};
 
 /// The whole log is looked through once in so many steps.
 const CHECK_LOG_EVERY: u64 = 64;
-
-/// As in `keyward_node::sentinels`.
-const NEXT_AFTER: Nanos = ms(200);
 
 impl World {
     /// Runs something at a node, or later if its process stands still.
@@ -67,7 +60,7 @@ impl World {
             );
         }
         let deadline = process.core.next_deadline(clock);
-        let wait = Nanos::try_from(deadline.since(clock).as_nanos()).expect("soon").max(ms(1) / 5);
+        let wait = Nanos::try_from(deadline.since(clock).as_nanos()).expect("soon").max(WAIT_MIN);
         if now + wait < process.wake_at {
             process.wake_at = now + wait;
             self.at(wait, Happening::NodeEvent { node, run, event: Event::Tick });
@@ -173,90 +166,10 @@ impl World {
             }
             Action::Ask(id, request) => {
                 tell!("node {node} asks the sentinels: {request:?}");
-                let first = self.machines[node].watched;
-                let urgency = match &request {
-                    Request::Failover { .. } => Some(Urgency::Complaint),
-                    Request::Handoff { .. } => Some(Urgency::Handoff),
-                    Request::Add { .. } | Request::Remove { .. } => None,
-                };
-                if let Some(urgency) = urgency {
-                    let asked = Asked { urgency, first, begun: 1, open: 1 };
-                    self.machines[node].asked.insert(id, asked);
-                    self.at(NEXT_AFTER, Happening::AskNext { node, run, id, request: request.clone() });
-                }
-                self.ask(node, run, id, request, first);
-                self.at(self.request_timeout, Happening::AskTimeout { node, run, id });
+                self.begin_request(node, run, id, request);
             }
             Action::HandoffEnded(_, result) => tell!("node {node}: the hand-off ended: {result:?}"),
             Action::Superseded => panic!("node {node} is superseded, though there is no other process of it"),
         }
-    }
-
-    fn ask(&mut self, node: usize, run: u64, id: RequestId, request: Request, sentinel: usize) {
-        self.asks_under_way += 1;
-        let message = Message::Ask { node, run, id, request, challenge: 0 };
-        self.send_message(node, network::sentinel(sentinel), message);
-    }
-
-    /// There is no answer yet that settles it.
-    pub(in crate::simulation) fn ask_next(&mut self, node: usize, run: u64, id: RequestId, request: Request) {
-        let machine = &mut self.machines[node];
-        let is_running = machine.run() == Some(run);
-        let Some(asked) = machine.asked.get_mut(&id).filter(|a| is_running && a.begun < SENTINELS) else {
-            return;
-        };
-        let sentinel = (asked.first + asked.begun) % SENTINELS;
-        asked.begun += 1;
-        asked.open += 1;
-        self.ask(node, run, id, request.clone(), sentinel);
-        self.at(NEXT_AFTER, Happening::AskNext { node, run, id, request });
-    }
-
-    /// An attempt has an answer; as `Sentinels::ask_in_turn` takes it.
-    pub(in crate::simulation) fn answered(
-        &mut self,
-        node: usize,
-        run: u64,
-        id: RequestId,
-        outcome: Outcome,
-        topology: Option<Arc<Topology>>,
-    ) {
-        let machine = &mut self.machines[node];
-        if machine.run() != Some(run) {
-            return;
-        }
-        if let Some(asked) = machine.asked.get_mut(&id) {
-            asked.open -= 1;
-            let is_settled = match outcome {
-                Outcome::Accepted => asked.urgency.is_settled_by(true, asked.begun),
-                Outcome::Refused(_) => asked.urgency.is_settled_by(false, asked.begun),
-                Outcome::Unknown => false,
-            };
-            if !is_settled {
-                if asked.open == 0 && asked.begun == SENTINELS {
-                    self.settled(node, run, id, Outcome::Unknown, None);
-                }
-                return;
-            }
-        }
-        self.settled(node, run, id, outcome, topology);
-    }
-
-    pub(in crate::simulation) fn settled(
-        &mut self,
-        node: usize,
-        run: u64,
-        id: RequestId,
-        outcome: Outcome,
-        topology: Option<Arc<Topology>>,
-    ) {
-        self.machines[node].asked.remove(&id);
-        if outcome == Outcome::Unknown {
-            self.machines[node].watched = self.rng.random_range(0..SENTINELS);
-        }
-        if let Some(topology) = topology {
-            self.step(node, run, Event::TopologyChanged(topology));
-        }
-        self.step(node, run, Event::RequestAnswered(id, outcome));
     }
 }

@@ -3,6 +3,7 @@
 
 mod core;
 mod log;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use keyward_node::gate::{Gate, GateState};
 use keyward_node::log::WriteLog;
 use keyward_node::replication::SnapshotPart;
 use keyward_node::replication::full_sync::SnapshotSender;
-use keyward_node::replication::messages::{Event, LinkId, RequestId, UplinkId, Urgency};
+use keyward_node::replication::messages::{Event, LinkId, Request, RequestId, UplinkId};
 use keyward_node::replication::node_core::NodeCore;
+use keyward_node::replication::requests::{PendingRequest, Rotation};
 use keyward_node::replication::stream::LogStream;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::time::Monotonic;
@@ -81,13 +83,10 @@ pub(super) enum Power {
     Off { has_power: bool },
 }
 
-/// A request that goes to one sentinel after another.
+/// A request to the sentinels that is not settled.
 pub(super) struct Asked {
-    pub(super) urgency: Urgency,
-    first: usize,
-    pub(super) begun: usize,
-    /// Attempts that may still be answered.
-    pub(super) open: usize,
+    request: Request,
+    pending: PendingRequest,
 }
 
 /// A host with its disk and its clock.
@@ -97,9 +96,8 @@ pub(super) struct Machine {
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     pub(super) paused_until: Nanos,
-    /// The sentinel that it talks to.
-    pub(super) watched: usize,
-    /// Requests that go to more than one sentinel and are not settled.
+    /// Whom it asks first.
+    pub(super) rotation: Rotation,
     pub(super) asked: BTreeMap<RequestId, Asked>,
     pub(super) heard_of_sentinel: Nanos,
     /// It has not lost anything that it held since it was last taken into the in-sync set.
@@ -123,7 +121,7 @@ impl Machine {
 
     /// Whether it follows what this sentinel announces, as it does at a majority of them.
     pub(super) fn watches(&self, sentinel: usize) -> bool {
-        (0..=SENTINELS / 2).any(|next| (self.watched + next) % SENTINELS == sentinel)
+        (0..=SENTINELS / 2).any(|next| (self.rotation.current() + next) % SENTINELS == sentinel)
     }
 
     pub(super) fn has_power(&self) -> bool {
@@ -164,9 +162,11 @@ impl World {
         if starting.run != run {
             return;
         }
-        let (watched, last, follows) = (machine.watched, starting.recovered.log.last(), starting.follows);
-        self.send_message(node, network::sentinel(watched), Message::Register { node, run, last, follows });
-        self.machines[node].watched = self.rng.random_range(0..SENTINELS);
+        let (sentinel, last, follows) =
+            (machine.rotation.current(), starting.recovered.log.last(), starting.follows);
+        self.send_message(node, network::sentinel(sentinel), Message::Register { node, run, last, follows });
+        // It is the next one's turn if there is no answer.
+        self.machines[node].rotation.leave(sentinel);
         self.at(REGISTER_AGAIN, Happening::Register { node, run });
     }
 

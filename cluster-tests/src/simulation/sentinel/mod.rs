@@ -1,50 +1,49 @@
 //! The sentinels: simulated processes that do what the shells of `keyward-sentinel` do, with its real rules
-//! (`failover`, `health`), and commit through the one [`super::register::Register`].
+//! (`coordinator`, `inquiry`, `in_sync`, `failover`, `health`), and commit through the one [`super::register::Register`].
 //!
 //! They are worse than real ones. Each answers requests by itself, with a view of the topology that may be old; in
 //! reality only Raft's leader does, with what it has applied. Several may believe that they lead, so that failovers run
 //! at the same time; a request may be carried out twice; each crashes, pauses, is cut off, and sees stale health. All of
 //! that must be harmless, as every change is compared with the topology when it takes effect.
 
-mod failovers;
+mod coordinator;
 mod proposals;
 mod questions;
 mod requests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_node::replication::messages::{Outcome as Answered, RequestId};
-use keyward_proto::ids::{Incarnation, NodeId, Term};
-use keyward_proto::topology::{Shard, Topology};
-use keyward_sentinel::failover::{Answer, Trigger};
-use keyward_sentinel::health::Health;
+use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::topology::Topology;
+use keyward_sentinel::rules::coordinator::{Coordinator, Request, Ticket};
+use keyward_sentinel::rules::failover::{Answer, Trigger};
+use keyward_sentinel::rules::health::Health;
+use keyward_sentinel::rules::inquiry::{self, Route};
+use keyward_sentinel::rules::topology::RaftId;
 use rand::Rng;
 
 use super::clocks::Clock;
-use super::messages::{Message, Question};
+use super::messages::{Asking, Message};
 use super::world::{Happening, World};
 use super::{NODES, Nanos, SENTINELS, ms, network};
 
-use failovers::Failover;
 pub(super) use proposals::{Proposal, Purpose};
 use requests::PendingRemoval;
 
-/// As in `keyward_sentinel::control::failover`.
-const ANSWER_LIMIT: Nanos = ms(150);
-const STRAGGLER_LIMIT: Nanos = ms(15);
-const ATTEMPTS_MAX: u32 = 3;
-/// A proposal without an answer is given up.
-const PROPOSAL_LIMIT: Nanos = ms(2000);
 /// The watchdog: how often it looks, and in every how many looks it asks all nodes.
 const WATCHDOG: Nanos = ms(100);
 const PROBE_EVERY: u64 = 5;
 const DOWN_AFTER: Duration = Duration::from_millis(1000);
 /// The topology is sent again after so long without a change.
 const KEEPALIVE_LOOKS: u64 = 5;
-/// The question of the watchdog.
-const PROBE: u64 = 0;
+
+/// What the sentinels are to Raft.
+pub(super) fn raft_id(sentinel: usize) -> RaftId {
+    sentinel as RaftId + 1
+}
 
 /// A request of a node's process.
 type Call = (usize, u64, RequestId);
@@ -61,14 +60,17 @@ pub(super) struct Sentinel {
     health: Health,
     /// What the watchdog has heard since it last asked.
     probed: BTreeMap<NodeId, Answer>,
-    /// The failover that runs, and those that wait for it.
-    running: Option<(u64, Failover)>,
-    waiting: VecDeque<(Term, Trigger, Option<Call>)>,
+    coordinator: Coordinator,
+    tickets: u64,
+    /// Who waits for another primary.
+    waiting: BTreeMap<Ticket, Call>,
     /// Requests of nodes that have no answer yet: node, process, request.
     calls: Vec<Call>,
     /// Removals before which those concerned are asked.
     removals: BTreeMap<u64, PendingRemoval>,
-    next_task: u64,
+    next_removal: u64,
+    /// The earliest tick that is scheduled.
+    wake_at: Nanos,
     looks: u64,
     /// No proposal of this sentinel arrives before.
     pub(super) proposals_until: Nanos,
@@ -85,11 +87,13 @@ impl Sentinel {
             view,
             health: Health::default(),
             probed: BTreeMap::new(),
-            running: None,
-            waiting: VecDeque::new(),
+            coordinator: Coordinator::default(),
+            tickets: 0,
+            waiting: BTreeMap::new(),
             calls: Vec::new(),
             removals: BTreeMap::new(),
-            next_task: PROBE,
+            next_removal: 0,
+            wake_at: Nanos::MAX,
             looks: 0,
             proposals_until: 0,
         }
@@ -97,7 +101,7 @@ impl Sentinel {
 
     /// Nothing is being decided or waits to be.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.is_none() && self.waiting.is_empty() && self.removals.is_empty()
+        self.coordinator.is_idle() && self.removals.is_empty()
     }
 
     /// The process ends: what it has applied is on its disk, the rest is gone. Returns whose calls break off.
@@ -107,8 +111,9 @@ impl Sentinel {
         self.leads = false;
         self.health = Health::default();
         self.probed.clear();
-        self.running = None;
+        self.coordinator = Coordinator::default();
         self.waiting.clear();
+        self.wake_at = Nanos::MAX;
         self.removals.clear();
         std::mem::take(&mut self.calls)
     }
@@ -171,10 +176,13 @@ impl World {
                 let answer = probed.get(id).cloned().unwrap_or(Answer::Silent);
                 s.health.note_node(clock, DOWN_AFTER, id, answer, None);
             }
-            // Not passed on, so that it does not matter which process is meant.
-            let question = Question { sentinel, run: s.run, task: PROBE, incarnation: Incarnation::ZERO };
             for node in 0..NODES {
-                self.send_message(network::sentinel(sentinel), node, Message::Question(question));
+                let (id, round, until) = (self.machines[node].id.clone(), 0, clock);
+                // Not passed on, so that it does not matter which process is meant.
+                let incarnation = Incarnation::ZERO;
+                let question =
+                    inquiry::Question { round, node: id, incarnation, route: Route::Direct, until };
+                self.put(sentinel, Asking::Probe, question);
             }
         }
         self.spread_to(sentinel);
@@ -185,20 +193,9 @@ impl World {
         }
         let s = &mut self.sentinels[sentinel];
         let shard = s.view.shards.values().next().expect("the only shard");
-        if s.leads && s.is_idle() && needs_primary(&s.health, &s.view, shard) {
-            let term = shard.term;
-            s.waiting.push_back((term, Trigger::Watchdog, None));
-            self.next_failover(sentinel);
+        if s.leads && s.health.needs_primary(&s.view, shard) {
+            let (shard, term, trigger) = (shard.id.clone(), shard.term, Trigger::Watchdog);
+            self.request_primary(sentinel, Request::Failover { shard, term, trigger }, None);
         }
-    }
-}
-
-/// No primary, or nobody listens at its address any more; as in `keyward_sentinel::control::watchdog`.
-fn needs_primary(health: &Health, topology: &Topology, shard: &Shard) -> bool {
-    let Some(primary) = &shard.primary else { return true };
-    match health.nodes.get(primary).map(|n| &n.answer) {
-        Some(Answer::Refused) => true,
-        Some(Answer::Status(state)) => topology.nodes[primary].incarnation < state.incarnation,
-        Some(Answer::Silent) | None => false,
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use keyward_node::replication::messages::{Outcome as Answered, RequestId};
+use keyward_proto::ids::ShardId;
 use keyward_proto::topology::Topology;
-use keyward_sentinel::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
+use keyward_sentinel::rules::coordinator::{Event, ProposalId};
+use keyward_sentinel::rules::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
 use rand::Rng;
 
 use crate::simulation::messages::Message;
@@ -23,8 +25,9 @@ pub(in crate::simulation) enum Purpose {
         run: u64,
         id: RequestId,
     },
-    Failover {
-        task: u64,
+    Primary {
+        shard: ShardId,
+        id: ProposalId,
     },
     /// Carried out twice: nobody waits for the second answer.
     Again,
@@ -134,7 +137,9 @@ impl World {
                 let outcome = refusal.map_or(Answered::Accepted, |r| Answered::Refused(r.to_string()));
                 self.answer(sentinel, (node, run, id), outcome);
             }
-            Purpose::Failover { task } => self.failover_answered(sentinel, task, result),
+            Purpose::Primary { shard, id } => {
+                self.coordinate(sentinel, Event::Decided(shard, id, result.map(|_| ())));
+            }
         }
     }
 }

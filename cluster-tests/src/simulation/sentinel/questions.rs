@@ -1,65 +1,34 @@
-//! Questions to nodes, directly and through the other sentinels; as `keyward_sentinel::indirect`.
+//! Questions to nodes, directly and through the other sentinels: who is asked when is decided by the real
+//! `keyward_sentinel::rules::inquiry`.
 
-use std::sync::Arc;
+use keyward_sentinel::rules::coordinator;
+use keyward_sentinel::rules::failover::Answer;
+use keyward_sentinel::rules::inquiry::{self, Route};
 
-use keyward_proto::ids::NodeId;
-use keyward_sentinel::failover::Answer;
-
-use super::Sentinel;
-use crate::simulation::messages::{Message, Question};
-use crate::simulation::network::{self, Endpoint};
-use crate::simulation::story::detail;
+use super::raft_id;
+use crate::simulation::messages::{Asking, Message, Question};
+use crate::simulation::network;
 use crate::simulation::world::{Happening, World};
-use crate::simulation::{NODES, Nanos, SENTINELS, ms};
-
-/// As in `keyward_sentinel::indirect`.
-const DIRECT_LIMIT: Nanos = ms(40);
-
-impl Sentinel {
-    fn waits_for(&self, task: u64, node: &NodeId) -> bool {
-        self.removals.get(&task).is_some_and(|removal| removal.waits_for(node))
-            || self
-                .running
-                .as_ref()
-                .is_some_and(|(running, failover)| *running == task && failover.waits_for(node))
-    }
-}
-
-/// The process that was meant has answered: all that counts when it comes through another sentinel.
-fn is_meant(question: &Question, answer: &Answer) -> bool {
-    matches!(answer, Answer::Status(state) if state.incarnation == question.incarnation)
-}
+use crate::simulation::{NODES, Nanos, SENTINELS, WAIT_MIN};
 
 impl World {
-    /// Asks these nodes, and soon through the others those that have not answered.
-    pub(super) fn ask_nodes(&mut self, sentinel: usize, task: u64, nodes: &[NodeId]) {
-        let s = &self.sentinels[sentinel];
-        let (run, view) = (s.run, Arc::clone(&s.view));
-        for node in (0..NODES).filter(|n| nodes.contains(&self.machines[*n].id)).collect::<Vec<_>>() {
-            let incarnation = view.nodes[&self.machines[node].id].incarnation;
-            let question = Question { sentinel, run, task, incarnation };
-            self.send_message(network::sentinel(sentinel), node, Message::Question(question));
-            self.at(DIRECT_LIMIT, Happening::AskOthers { node, question });
+    /// Puts a question to a node, or asks another sentinel to.
+    pub(super) fn put(&mut self, sentinel: usize, asking: Asking, question: inquiry::Question) {
+        let node = (0..NODES).find(|node| self.machines[*node].id == question.node);
+        let node = node.expect("the topology has no other nodes");
+        let (run, from) = (self.sentinels[sentinel].run, network::sentinel(sentinel));
+        let route = question.route;
+        let question = Question { sentinel, run, asking, question };
+        match route {
+            Route::Direct => self.send_message(from, node, Message::Question(question)),
+            Route::Through(other) => {
+                let other = (0..SENTINELS).find(|s| raft_id(*s) == other).expect("there are no others");
+                self.send_message(from, network::sentinel(other), Message::AskNode { node, question });
+            }
         }
     }
 
-    pub(in crate::simulation) fn ask_others(&mut self, node: usize, question: Question) {
-        let s = &self.sentinels[question.sentinel];
-        if self.now < s.paused_until {
-            let wait = s.paused_until - self.now;
-            return self.at(wait, Happening::AskOthers { node, question });
-        }
-        if s.run != question.run || !s.is_up || !s.waits_for(question.task, &self.machines[node].id) {
-            return;
-        }
-        detail!("sentinel {} asks node {node} through the others", question.sentinel);
-        for other in (0..SENTINELS).filter(|other| *other != question.sentinel) {
-            let (from, to) = (network::sentinel(question.sentinel), network::sentinel(other));
-            self.send_message(from, to, Message::AskNode { node, question });
-        }
-    }
-
-    /// Another sentinel wants to know.
+    /// Another sentinel wants to know; as `keyward_sentinel::shell::questions` passes it on.
     pub(in crate::simulation) fn asked_to_pass_on(
         &mut self,
         sentinel: usize,
@@ -68,31 +37,80 @@ impl World {
     ) {
         let s = &self.sentinels[sentinel];
         let known = s.view.nodes.get(&self.machines[node].id).map(|n| n.incarnation);
-        if s.is_up && known == Some(question.incarnation) {
-            self.send_message(network::sentinel(sentinel), node, Message::Question(question));
-        }
+        let to = if !s.is_up {
+            return;
+        } else if known == Some(question.question.incarnation) {
+            return self.send_message(network::sentinel(sentinel), node, Message::Question(question));
+        } else {
+            network::sentinel(question.sentinel)
+        };
+        let message = Message::State { question, node, answer: Answer::Silent };
+        self.send_message(network::sentinel(sentinel), to, message);
     }
 
-    /// A node's answer arrives at whoever has asked it, or through him at whoever wants to know.
+    /// A node's answer arrives at whoever has asked it, or through it at whoever wants to know.
     pub(in crate::simulation) fn state_told(
         &mut self,
-        from: Endpoint,
         sentinel: usize,
         node: usize,
         question: Question,
         answer: Answer,
-        cut_off: bool,
     ) {
-        let is_passed_on = sentinel != question.sentinel || NODES <= from;
-        if is_passed_on && !is_meant(&question, &answer) {
+        let s = &mut self.sentinels[sentinel];
+        if !s.is_up {
             return;
         }
-        if sentinel == question.sentinel {
-            return self.told(sentinel, question.run, question.task, node, answer, cut_off);
-        }
-        if self.sentinels[sentinel].is_up {
+        if sentinel != question.sentinel {
+            let is_meant =
+                matches!(&answer, Answer::Status(s) if s.incarnation == question.question.incarnation);
+            let answer = if is_meant { answer } else { Answer::Silent };
             let (from, to) = (network::sentinel(sentinel), network::sentinel(question.sentinel));
-            self.send_message(from, to, Message::State { question, node, answer, cut_off });
+            return self.send_message(from, to, Message::State { question, node, answer });
         }
+        let Question { run, asking, question, .. } = question;
+        if s.run != run {
+            return;
+        }
+        match asking {
+            Asking::Probe => _ = s.probed.insert(question.node, answer),
+            Asking::Coordinator(shard) => {
+                self.coordinate(sentinel, coordinator::Event::Answered(shard, question, answer));
+            }
+            Asking::Removal(id) => {
+                self.removal_step(sentinel, id, inquiry::Event::Answered(question, answer));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ time
+
+    /// The sentinel is woken at the next of its deadlines.
+    pub(super) fn wake_sentinel(&mut self, sentinel: usize) {
+        let (now, s) = (self.now, &mut self.sentinels[sentinel]);
+        let removals = s.removals.values().filter_map(|removal| removal.inquiry.next_deadline());
+        let Some(deadline) = s.coordinator.next_deadline().into_iter().chain(removals).min() else { return };
+        let wait = Nanos::try_from(deadline.since(s.clock.read(now)).as_nanos()).expect("soon");
+        let (at, run) = (now + wait.max(WAIT_MIN), s.run);
+        if at < s.wake_at {
+            s.wake_at = at;
+            self.at(at - now, Happening::SentinelTick { sentinel, run });
+        }
+    }
+
+    pub(in crate::simulation) fn sentinel_tick(&mut self, sentinel: usize, run: u64) {
+        let (now, s) = (self.now, &mut self.sentinels[sentinel]);
+        if s.run != run {
+            return;
+        }
+        if now < s.paused_until {
+            s.wake_at = s.paused_until;
+            let wait = s.paused_until - now;
+            return self.at(wait, Happening::SentinelTick { sentinel, run });
+        }
+        s.wake_at = Nanos::MAX;
+        for id in s.removals.keys().copied().collect::<Vec<_>>() {
+            self.removal_step(sentinel, id, inquiry::Event::Tick);
+        }
+        self.coordinate(sentinel, coordinator::Event::Tick);
     }
 }

@@ -1,45 +1,30 @@
-//! What nodes and operators ask of a sentinel; as `keyward_sentinel::control` does it.
+//! What nodes and operators ask of a sentinel; as `keyward_sentinel::shell::control` does it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keyward_node::replication::messages::{Outcome as Answered, Request, RequestId};
-use keyward_proto::ids::{Incarnation, NodeId, Position, Term};
-use keyward_proto::topology::Shard;
-use keyward_sentinel::failover;
-use keyward_sentinel::failover::removal::{Contact, Removal};
-use keyward_sentinel::failover::{Trigger, removal};
-use keyward_sentinel::topology::{InSyncChange, TopologyCommand};
+use keyward_proto::ids::{Incarnation, NodeId, Position};
+use keyward_proto::topology::Topology;
+use keyward_sentinel::rules::coordinator;
+use keyward_sentinel::rules::failover::{Handoff, Trigger};
+use keyward_sentinel::rules::in_sync::{InSyncRequest, Verdict};
+use keyward_sentinel::rules::inquiry::{self, ANSWER_LIMIT, Inquiry, other_sentinels};
+use keyward_sentinel::rules::topology::InSyncChange;
 
-use super::{ANSWER_LIMIT, Call, Purpose};
-use crate::simulation::messages::Message;
+use super::{Call, Purpose, raft_id};
+use crate::simulation::messages::{Asking, Message};
 use crate::simulation::story::tell;
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::World;
 use crate::simulation::{network, register};
 
-/// As in `keyward_sentinel::control::failover`.
+/// Those who are to be removed are asked first.
 #[derive(Debug)]
 pub(super) struct PendingRemoval {
-    origin: Call,
-    request: Request,
-    primary: NodeId,
-    pub(super) contacts: BTreeMap<NodeId, Contact>,
-}
-
-impl PendingRemoval {
-    pub(super) fn waits_for(&self, node: &NodeId) -> bool {
-        !self.contacts.contains_key(node)
-    }
-}
-
-/// A change that was committed but whose answer was lost is asked for again; as in `keyward_sentinel::control`.
-fn is_carried_out(shard: &Shard, term: Term, version: u64, change: &InSyncChange) -> bool {
-    shard.term == term
-        && shard.in_sync_version == version + 1
-        && match change {
-            InSyncChange::Remove(nodes) => nodes.is_disjoint(&shard.in_sync),
-            InSyncChange::Add { node, .. } => shard.in_sync.contains(node) && !shard.restarted.contains(node),
-        }
+    call: Call,
+    request: InSyncRequest,
+    /// As it was when the request was judged.
+    view: Arc<Topology>,
+    pub(super) inquiry: Inquiry,
 }
 
 impl World {
@@ -66,113 +51,92 @@ impl World {
         request: Request,
         challenge: u64,
     ) {
-        let origin = (node, run, id);
+        let call = (node, run, id);
         if !self.sentinels[sentinel].is_up {
             let message = Message::Answered { run, id, outcome: Answered::Unknown, topology: None };
             return self.send_message(network::sentinel(sentinel), node, message);
         }
-        self.sentinels[sentinel].calls.push(origin);
-        let me = self.machines[node].id.clone();
-        let view = Arc::clone(&self.sentinels[sentinel].view);
-        let (shard, term, version, change) = match request.clone() {
-            Request::Remove { shard, term, version, nodes } => {
-                (shard, term, version, InSyncChange::Remove(nodes))
-            }
-            Request::Add { shard, term, version, node, incarnation } => {
-                (shard, term, version, InSyncChange::Add { node, incarnation })
-            }
-            Request::Failover { term, .. } => {
-                let trigger = Trigger::Complaint { reporter: me };
-                self.sentinels[sentinel].waiting.push_back((term, trigger, Some(origin)));
-                return self.next_failover(sentinel);
+        self.sentinels[sentinel].calls.push(call);
+        let primary = self.machines[node].id.clone();
+        let request = match request {
+            Request::Failover { shard, term, .. } => {
+                let trigger = Trigger::Complaint { reporter: primary };
+                let request = coordinator::Request::Failover { shard, term, trigger };
+                return self.request_primary(sentinel, request, Some(call));
             }
             Request::Handoff { shard, term, version, target, last } => {
-                let known = &view.shards[&shard];
-                if known.term == term.next()
-                    && known.primary.as_ref() == Some(&target)
-                    && known.handoff_position == last
-                {
-                    return self.answer(sentinel, origin, Answered::Accepted);
-                }
-                let handoff =
-                    failover::Handoff { shard, primary: me, term, target, last, in_sync_version: version };
-                match failover::hand_off(&view, &handoff) {
-                    Ok(change) => {
-                        let command = TopologyCommand::ReplacePrimary(change);
-                        self.propose(sentinel, command, Purpose::Change { node, run, id });
-                    }
-                    Err(refusal) => self.answer(sentinel, origin, Answered::Refused(refusal.to_string())),
-                }
-                return;
+                let handoff = Handoff { shard, primary, term, target, last, in_sync_version: version };
+                let request = coordinator::Request::Handoff(handoff);
+                return self.request_primary(sentinel, request, Some(call));
+            }
+            Request::Remove { shard, term, version, nodes } => {
+                let change = InSyncChange::Remove(nodes);
+                InSyncRequest { shard, primary, term, version, change, challenge }
+            }
+            Request::Add { shard, term, version, node, incarnation } => {
+                let change = InSyncChange::Add { node, incarnation };
+                InSyncRequest { shard, primary, term, version, change, challenge }
             }
         };
-        if is_carried_out(&view.shards[&shard], term, version, &change) {
-            return self.answer(sentinel, origin, Answered::Accepted);
-        }
-        if let InSyncChange::Remove(nodes) = &change {
-            let clock = self.sentinels[sentinel].clock.read(self.now);
-            if !removal::is_met(challenge, clock) {
-                let challenge = removal::challenge(clock);
-                let message = Message::Challenge { node, run, id, request, challenge };
-                return self.send_message(network::sentinel(sentinel), node, message);
-            }
-            let known = view.shards[&shard].term == term;
-            let questions: Vec<NodeId> = if known {
-                Removal::new(&view, &view.shards[&shard], nodes).questions().into_iter().cloned().collect()
-            } else {
-                Vec::new()
-            };
-            if !questions.is_empty() {
-                return self.begin_removal(sentinel, origin, request, me, questions);
-            }
-        }
-        let command =
-            TopologyCommand::ChangeInSync { shard, primary: me, term, in_sync_version: version, change };
-        self.propose(sentinel, command, Purpose::Change { node, run, id });
+        self.change_in_sync(sentinel, call, request);
     }
 
-    /// Those who are to be removed are asked first.
-    fn begin_removal(
-        &mut self,
-        sentinel: usize,
-        origin: Call,
-        request: Request,
-        primary: NodeId,
-        questions: Vec<NodeId>,
-    ) {
-        let s = &mut self.sentinels[sentinel];
-        s.next_task += 1;
-        let (run, task) = (s.run, s.next_task);
-        s.removals.insert(task, PendingRemoval { origin, request, primary, contacts: BTreeMap::new() });
-        self.ask_nodes(sentinel, task, &questions);
-        self.at(ANSWER_LIMIT, Happening::RemovalDue { sentinel, run, task });
+    fn change_in_sync(&mut self, sentinel: usize, call: Call, request: InSyncRequest) {
+        let s = &self.sentinels[sentinel];
+        let (clock, view) = (s.clock.read(self.now), Arc::clone(&s.view));
+        match request.judge(clock, &view) {
+            Verdict::CarriedOut => self.answer(sentinel, call, Answered::Accepted),
+            Verdict::Challenge(challenge) => {
+                let (node, run, id) = call;
+                let message = Message::Challenge { run, id, challenge };
+                self.send_message(network::sentinel(sentinel), node, message);
+            }
+            Verdict::Ask(nodes) => {
+                let (mut inquiry, mut questions) = (Inquiry::default(), Vec::new());
+                let others = other_sentinels(&view, raft_id(sentinel));
+                inquiry.begin(clock, ANSWER_LIMIT, nodes, others, &mut questions);
+                let s = &mut self.sentinels[sentinel];
+                s.next_removal += 1;
+                let id = s.next_removal;
+                let view = Arc::clone(&view);
+                s.removals.insert(id, PendingRemoval { call, request, view, inquiry });
+                questions.into_iter().for_each(|q| self.put(sentinel, Asking::Removal(id), q));
+                self.wake_sentinel(sentinel);
+            }
+            Verdict::Propose => self.propose_change(sentinel, call, &request),
+        }
     }
 
-    /// Whoever answers in time has been heard.
-    pub(in crate::simulation) fn removal_due(&mut self, sentinel: usize, run: u64, task: u64) {
-        let s = &mut self.sentinels[sentinel];
-        let Some(pending) = s.removals.remove(&task).filter(|_| s.run == run) else { return };
-        let view = Arc::clone(&s.view);
-        let PendingRemoval { origin, request, primary, contacts } = pending;
-        let Request::Remove { shard, term, version, nodes } = request else { return };
-        if let Some(reason) = Removal::new(&view, &view.shards[&shard], &nodes).objection(&contacts) {
+    fn propose_change(&mut self, sentinel: usize, (node, run, id): Call, request: &InSyncRequest) {
+        self.propose(sentinel, request.command(), Purpose::Change { node, run, id });
+    }
+
+    pub(super) fn removal_step(&mut self, sentinel: usize, id: u64, event: inquiry::Event) {
+        let (now, s, mut questions) = (self.now, &mut self.sentinels[sentinel], Vec::new());
+        let clock = s.clock.read(now);
+        let Some(pending) = s.removals.get_mut(&id) else { return };
+        pending.inquiry.step(clock, event, &mut questions);
+        let is_complete = pending.inquiry.next_deadline().is_none();
+        questions.into_iter().for_each(|q| self.put(sentinel, Asking::Removal(id), q));
+        if !is_complete {
+            return self.wake_sentinel(sentinel);
+        }
+        let removed = self.sentinels[sentinel].removals.remove(&id);
+        let PendingRemoval { call, request, view, inquiry } = removed.expect("it was there just now");
+        if let Some(reason) = request.objection(&view, inquiry.answers()) {
             tell!("sentinel {sentinel} refuses a removal: {reason}");
-            return self.answer(sentinel, origin, Answered::Refused(reason));
+            return self.answer(sentinel, call, Answered::Refused(reason));
         }
-        let change = InSyncChange::Remove(nodes);
-        let command =
-            TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version: version, change };
-        let (node, run, id) = origin;
-        self.propose(sentinel, command, Purpose::Change { node, run, id });
+        self.propose_change(sentinel, call, &request);
     }
 
     /// An operator's demand (CLUSTER FAILOVER FORCE), passed on by a replica.
     pub(in crate::simulation) fn demanded(&mut self, sentinel: usize, reporter: NodeId) {
         let s = &mut self.sentinels[sentinel];
         if s.is_up {
-            let term = s.view.shards.values().next().expect("the only shard").term;
-            s.waiting.push_back((term, Trigger::Force { reporter }, None));
-            self.next_failover(sentinel);
+            let shard = s.view.shards.values().next().expect("the only shard");
+            let (shard, term, trigger) = (shard.id.clone(), shard.term, Trigger::Force { reporter });
+            self.request_primary(sentinel, coordinator::Request::Failover { shard, term, trigger }, None);
         }
     }
 }

@@ -178,27 +178,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A request that goes to another sentinel as well when the first does not answer soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
-    /// May be made by anybody at any time: whatever is answered counts.
-    Complaint,
-    Handoff,
-}
-
-impl Urgency {
-    /// Whether an answer to one of `attempts` attempts settles the request.
-    ///
-    /// A hand-off that was accepted has happened, whoever says so. One that was refused may still happen as long as
-    /// another attempt is open, and a primary does not serve while it may.
-    pub fn is_settled_by(self, accepted: bool, attempts: usize) -> bool {
-        match self {
-            Urgency::Complaint => true,
-            Urgency::Handoff => accepted || attempts == 1,
-        }
-    }
-}
-
 /// Why a hand-off did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandoffError {

@@ -4,6 +4,7 @@
 //!   `replica`; `local`, what both share
 //! - `lease`, `progress` (the commit tracker), `contact`, `stall_detector`
 //! - [`stream`] and [`full_sync`]: what a primary sends to one replica; [`received`]: what a replica has of it
+//! - [`requests`]: which sentinel is asked for a change, and when the next one
 //! - [`messages`]: events, actions and the messages between nodes; [`config`]: the times of which leases are made
 
 pub mod config;
@@ -19,6 +20,7 @@ mod primary;
 mod progress;
 pub mod received;
 mod replica;
+pub mod requests;
 mod stall_detector;
 pub mod stream;
 

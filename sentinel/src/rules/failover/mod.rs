@@ -1,0 +1,414 @@
+//! The rules of a failover: who asks, what the shard's nodes answer, who becomes primary.
+//!
+//! Any member of the in-sync set that has not restarted holds every committed entry, so whichever of them is
+//! chosen is safe; the rest is preference. What matters more is the old primary. It is *gone* when its kernel
+//! refused a connection or another incarnation answers at its address: then nobody has to wait for its leases.
+//! Silence proves nothing, and the new primary has to sit the leases out.
+//!
+//! A shard's change is compared with its term when it is applied, so a decision taken on old answers is harmless.
+//!
+//! [`super::coordinator`] is the course of a failover: who is asked, how long, and how often.
+//!
+//! Architecture invariant: no clock, no socket.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
+use keyward_proto::topology::{Node, Shard, Topology};
+
+use crate::rules::topology::{PrimaryChange, Refusal, all_restarted, furthest_restarted};
+
+/// Who wants another primary, and how much they want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trigger {
+    /// A replica has heard nothing for the grace, or its connection was refused.
+    Complaint { reporter: NodeId },
+    /// CLUSTER FAILOVER FORCE: the replica itself, even if the primary is well.
+    Force { reporter: NodeId },
+    /// CLUSTER FAILOVER TAKEOVER: the replica itself, even if it is not in sync.
+    Takeover { reporter: NodeId },
+    /// The shard has no primary, or the watchdog found nobody listening at its address.
+    Watchdog,
+    /// An operator wants it, and the primary could not be asked to hand over.
+    Operator { target: Option<NodeId> },
+}
+
+impl Trigger {
+    /// For the log: why there should be another primary.
+    pub fn reason(&self, topology: &Topology) -> String {
+        match self {
+            Trigger::Complaint { reporter } => format!("{} has lost it", topology.node_name(reporter)),
+            Trigger::Force { reporter } => format!("{} was told to FORCE it", topology.node_name(reporter)),
+            Trigger::Takeover { reporter } => {
+                format!("{} was told to TAKEOVER", topology.node_name(reporter))
+            }
+            Trigger::Watchdog => "there is none, or nobody listens at its address".into(),
+            Trigger::Operator { .. } => "an operator asked for it".into(),
+        }
+    }
+
+    pub fn reporter(&self) -> Option<&NodeId> {
+        match self {
+            Trigger::Complaint { reporter }
+            | Trigger::Force { reporter }
+            | Trigger::Takeover { reporter } => Some(reporter),
+            Trigger::Watchdog | Trigger::Operator { .. } => None,
+        }
+    }
+}
+
+/// What became of a question to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody listens at its address.
+    Refused,
+    /// No answer in time.
+    Silent,
+    Status(NodeState),
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    pub incarnation: Incarnation,
+    pub role: Role,
+    pub term: Term,
+    pub last: Position,
+    /// Its keyspace is whole.
+    pub usable: bool,
+    /// A primary: whose leases it holds.
+    pub leases: BTreeSet<NodeId>,
+    /// A replica: it has lost contact with its primary.
+    pub cut_off: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Primary,
+    Replica,
+    None,
+}
+
+/// Answers so far; a node that is not in here has not been heard of yet.
+pub type Answers = BTreeMap<NodeId, Answer>;
+
+/// One failover to be decided.
+#[derive(Debug, Clone)]
+pub struct Case<'a> {
+    pub topology: &'a Topology,
+    pub shard: &'a Shard,
+    pub trigger: &'a Trigger,
+    /// The present term has lasted so long that nobody can still hold a lease of an earlier one. Otherwise a primary
+    /// of two terms ago might, unless the present one has served: that it is gone proves nothing about the other.
+    pub settled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Replace(PrimaryChange),
+    /// The primary is well: whoever complained is the one with the problem.
+    Keep {
+        reason: String,
+    },
+    /// There is nobody to choose yet.
+    Wait {
+        reason: String,
+    },
+}
+
+/// Whether the old primary is known to be unable to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PrimaryHealth {
+    Gone,
+    Unknown,
+    Answers,
+}
+
+impl<'a> Case<'a> {
+    /// Checks a request before anybody is asked.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the request is about another term or its sender has no say in this shard.
+    pub fn open(
+        topology: &'a Topology,
+        shard: &ShardId,
+        term: Term,
+        trigger: &'a Trigger,
+        settled: bool,
+    ) -> Result<Case<'a>, Refusal> {
+        let shard = topology.shards.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
+        if shard.term != term {
+            return Err(Refusal::StaleTerm { current: shard.term });
+        }
+        if let Some(reporter) = trigger.reporter() {
+            let node = topology.nodes.get(reporter).ok_or_else(|| Refusal::UnknownNode(reporter.clone()))?;
+            if node.shard.as_ref() != Some(&shard.id) {
+                return Err(Refusal::NotAMember(reporter.clone()));
+            }
+            if shard.primary.as_ref() == Some(reporter) {
+                return Err(Refusal::AlreadyPrimary(reporter.clone()));
+            }
+        }
+        if let Trigger::Force { reporter } = trigger {
+            if !shard.in_sync.contains(reporter) {
+                return Err(Refusal::NotInSync(reporter.clone()));
+            }
+            if shard.restarted.contains(reporter) && !all_restarted(shard) {
+                return Err(Refusal::Restarted(reporter.clone()));
+            }
+        }
+        Ok(Case { topology, shard, trigger, settled })
+    }
+
+    /// Whom to ask: the in-sync set, which contains the primary.
+    pub fn questions(&self) -> impl Iterator<Item = &'a Node> {
+        let topology = self.topology;
+        self.shard.in_sync.iter().filter_map(move |id| topology.nodes.get(id)).chain(self.outsiders())
+    }
+
+    /// Whom the rules forbid to choose: [`Mutation::PromoteOutsideInSync`].
+    fn outsiders(&self) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let (topology, shard) = (self.topology, self.shard);
+        let all = mutation::is_on(Mutation::PromoteOutsideInSync).then(|| topology.members(&shard.id));
+        all.into_iter().flatten().filter(|node| !shard.in_sync.contains(&node.id))
+    }
+
+    /// Nothing that is still to come could make the decision a different one.
+    pub fn is_complete(&self, answers: &Answers) -> bool {
+        self.questions().all(|node| answers.contains_key(&node.id))
+    }
+
+    /// The decision is safe now; waiting longer could only find a candidate that is further.
+    pub fn is_decidable(&self, answers: &Answers) -> bool {
+        let primary_known =
+            self.shard.primary.is_none() || self.primary_health(answers) == PrimaryHealth::Gone;
+        primary_known && (self.candidate(answers).is_some() || self.is_complete(answers))
+    }
+
+    /// The decision on what has been answered. A node without an answer counts as alive but unheard: it stays in
+    /// the in-sync set, and the new primary removes it if it does not follow.
+    pub fn decide(&self, answers: &Answers) -> Decision {
+        match self.trigger {
+            Trigger::Takeover { reporter } => {
+                let change = self.change(reporter, BTreeSet::from([reporter.clone()]), answers);
+                return Decision::Replace(PrimaryChange { takeover: true, ..change });
+            }
+            Trigger::Force { .. } | Trigger::Operator { .. } => {}
+            Trigger::Complaint { reporter } => {
+                if let Some(reason) = self.primary_is_heard(Some(reporter), answers) {
+                    return Decision::Keep { reason };
+                }
+            }
+            Trigger::Watchdog => {
+                let answering = self.primary_health(answers) == PrimaryHealth::Answers;
+                if answering
+                    || self.shard.primary.is_some() && self.primary_health(answers) != PrimaryHealth::Gone
+                {
+                    return Decision::Keep { reason: "the primary's process is alive".into() };
+                }
+            }
+        }
+        if all_restarted(self.shard) {
+            return self.continue_after_full_restart(answers);
+        }
+        match self.candidate(answers) {
+            Some(node) => Decision::Replace(self.change(node, self.next_in_sync(node, answers), answers)),
+            None => Decision::Wait { reason: self.missing(answers) },
+        }
+    }
+
+    fn primary_health(&self, answers: &Answers) -> PrimaryHealth {
+        let Some(primary) = &self.shard.primary else { return PrimaryHealth::Gone };
+        match answers.get(primary) {
+            Some(Answer::Refused) => PrimaryHealth::Gone,
+            Some(Answer::Status(state)) if !self.is_current(primary, state) => PrimaryHealth::Gone,
+            Some(Answer::Status(_)) => PrimaryHealth::Answers,
+            Some(Answer::Silent) if mutation::is_on(Mutation::SilenceIsDeath) => PrimaryHealth::Gone,
+            Some(Answer::Silent) | None => PrimaryHealth::Unknown,
+        }
+    }
+
+    fn is_current(&self, id: &NodeId, state: &NodeState) -> bool {
+        self.topology.nodes.get(id).is_some_and(|n| n.incarnation == state.incarnation)
+    }
+
+    /// Why the primary should stay, if it should.
+    fn primary_is_heard(&self, reporter: Option<&NodeId>, answers: &Answers) -> Option<String> {
+        let primary = self.shard.primary.as_ref()?;
+        let Some(Answer::Status(state)) = answers.get(primary) else { return None };
+        if !self.is_current(primary, state) || state.role != Role::Primary || state.term != self.shard.term {
+            return None;
+        }
+        if let Some(reporter) = reporter {
+            if state.leases.contains(reporter) {
+                return Some("the primary answers and still hears the node that complains".into());
+            }
+            if !self.shard.in_sync.contains(reporter) || self.shard.restarted.contains(reporter) {
+                return Some("the primary answers, and the node that complains is not in sync".into());
+            }
+        }
+        let is_other = |id: &&NodeId| *id != primary && Some(*id) != reporter;
+        let heard_by = self.shard.in_sync.iter().filter(is_other).find(|id| state.leases.contains(*id));
+        heard_by.map(|other| format!("the primary answers and node {other} still hears it"))
+    }
+
+    /// The best in-sync member that answered: furthest log, then priority, then the zone of the old primary.
+    fn candidate(&self, answers: &Answers) -> Option<&'a NodeId> {
+        // Also who forces it has to answer: its process may have ended since, with what it held.
+        let (wanted, is_forced) = match self.trigger {
+            Trigger::Force { reporter } => (Some(reporter), true),
+            Trigger::Operator { target } => (target.as_ref(), false),
+            Trigger::Complaint { .. } | Trigger::Takeover { .. } | Trigger::Watchdog => (None, false),
+        };
+        let zone = self.shard.primary.as_ref().and_then(|id| self.topology.nodes.get(id)).map(|n| &n.zone);
+        self.shard
+            .in_sync
+            .iter()
+            .chain(self.outsiders().map(|node| &node.id))
+            .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
+            .filter(|id| wanted.is_none_or(|wanted| wanted == *id))
+            .filter_map(|id| {
+                let node = self.topology.nodes.get(id)?;
+                let Some(Answer::Status(state)) = answers.get(id) else { return None };
+                let may_lead = is_forced || node.replica_priority != 0;
+                let electable = self.is_current(id, state) && state.usable && may_lead;
+                let rank =
+                    (state.last, Reverse(node.replica_priority), Some(&node.zone) == zone, Reverse(id));
+                electable.then_some((rank, id))
+            })
+            .max_by_key(|(rank, _)| *rank)
+            .map(|(_, id)| id)
+    }
+
+    /// Members that are neither restarted nor known to be down; the old primary never, for it may not know yet.
+    fn next_in_sync(&self, node: &NodeId, answers: &Answers) -> BTreeSet<NodeId> {
+        let stays = |id: &&NodeId| {
+            if *id == node {
+                return true;
+            }
+            if self.shard.primary.as_ref() == Some(*id) || self.shard.restarted.contains(*id) {
+                return false;
+            }
+            match answers.get(*id) {
+                Some(Answer::Refused | Answer::Silent) => false,
+                Some(Answer::Status(state)) => self.is_current(id, state) && state.usable,
+                None => true,
+            }
+        };
+        self.shard.in_sync.iter().filter(stays).chain([node]).cloned().collect()
+    }
+
+    fn change(&self, node: &NodeId, in_sync: BTreeSet<NodeId>, answers: &Answers) -> PrimaryChange {
+        let gone = self.primary_health(answers) == PrimaryHealth::Gone;
+        PrimaryChange {
+            shard: self.shard.id.clone(),
+            expected_term: self.shard.term,
+            node: node.clone(),
+            in_sync,
+            previous_primary_gone: gone && self.earlier_leases_are_over(),
+            handoff_position: Position::ZERO,
+            expected_in_sync_version: None,
+            takeover: false,
+        }
+    }
+
+    fn earlier_leases_are_over(&self) -> bool {
+        self.settled || self.shard.previous_primary_gone || mutation::is_on(Mutation::EarlierLeasesForgotten)
+    }
+
+    fn continue_after_full_restart(&self, answers: &Answers) -> Decision {
+        let Some(node) = furthest_restarted(self.topology, self.shard) else {
+            return Decision::Wait { reason: "the shard has no member".into() };
+        };
+        match answers.get(node) {
+            Some(Answer::Status(state)) if self.is_current(node, state) => {
+                Decision::Replace(self.change(node, BTreeSet::from([node.clone()]), answers))
+            }
+            Some(Answer::Status(_) | Answer::Refused | Answer::Silent) | None => Decision::Wait {
+                reason: format!("every member has restarted, and node {node}, the furthest, is down"),
+            },
+        }
+    }
+
+    fn missing(&self, answers: &Answers) -> String {
+        let down: Vec<String> = self
+            .shard
+            .in_sync
+            .iter()
+            .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
+            .map(|id| match answers.get(id) {
+                Some(Answer::Refused) => format!("{id} is down"),
+                Some(Answer::Silent) | None => format!("{id} does not answer"),
+                Some(Answer::Status(state)) if !self.is_current(id, state) => format!("{id} has restarted"),
+                Some(Answer::Status(_)) => format!("{id} is not electable"),
+            })
+            .collect();
+        if down.is_empty() {
+            return "no replica is in sync; the shard waits for its members".into();
+        }
+        format!("no in-sync replica can be chosen: {}", down.join(", "))
+    }
+}
+
+/// A stopped primary's wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handoff {
+    pub shard: ShardId,
+    pub primary: NodeId,
+    pub term: Term,
+    pub target: NodeId,
+    /// The primary's last position, which the target holds.
+    pub last: Position,
+    pub in_sync_version: u64,
+}
+
+impl Handoff {
+    /// A hand-off that was committed but whose answer was lost is asked for again.
+    pub fn is_carried_out(&self, topology: &Topology) -> bool {
+        topology.shards.get(&self.shard).is_some_and(|shard| {
+            shard.term == self.term.next()
+                && shard.primary.as_ref() == Some(&self.target)
+                && shard.handoff_position == self.last
+        })
+    }
+}
+
+/// A stopped primary gives its role to a replica that holds everything.
+///
+/// # Errors
+/// A [`Refusal`] when the sender is not the primary of this term, or the target not in sync.
+pub fn hand_off(topology: &Topology, handoff: &Handoff) -> Result<PrimaryChange, Refusal> {
+    let Handoff { shard, primary, term, target, last, in_sync_version } = handoff;
+    let shard = topology.shards.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
+    if shard.term != *term {
+        return Err(Refusal::StaleTerm { current: shard.term });
+    }
+    if shard.in_sync_version != *in_sync_version {
+        return Err(Refusal::StaleInSync { current: shard.in_sync_version });
+    }
+    if shard.primary.as_ref() != Some(primary) {
+        return Err(Refusal::NotThePrimary(primary.clone()));
+    }
+    if !shard.in_sync.contains(target) {
+        return Err(Refusal::NotInSync(target.clone()));
+    }
+    if shard.restarted.contains(target) {
+        return Err(Refusal::Restarted(target.clone()));
+    }
+    Ok(PrimaryChange {
+        shard: shard.id.clone(),
+        expected_term: *term,
+        node: target.clone(),
+        in_sync: shard.in_sync.difference(&shard.restarted).cloned().collect(),
+        // It has stopped, and it had begun to serve: so it had waited until all earlier leases had ended.
+        previous_primary_gone: true,
+        handoff_position: *last,
+        expected_in_sync_version: Some(*in_sync_version),
+        takeover: false,
+    })
+}

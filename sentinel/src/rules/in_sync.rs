@@ -1,0 +1,96 @@
+//! A primary's request to change its in-sync set: what has to be settled before it is proposed.
+//!
+//! Whether it takes effect is decided when it is applied, by the shard's term and the set's version. Before that, a
+//! request that is only a repetition is answered, and a removal has to pass the checks of [`super::removal`].
+//!
+//! Architecture invariant: no clock, no socket; the shell is [`crate::shell::control`].
+
+use keyward_proto::ids::{NodeId, ShardId, Term};
+use keyward_proto::time::Monotonic;
+use keyward_proto::topology::{Node, Shard, Topology};
+
+use super::failover::{Answer, Answers};
+use super::removal::{self, Contact, Removal};
+use super::topology::{InSyncChange, TopologyCommand};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InSyncRequest {
+    pub shard: ShardId,
+    pub primary: NodeId,
+    pub term: Term,
+    pub version: u64,
+    pub change: InSyncChange,
+    /// The number that the primary was sent; zero if none yet.
+    pub challenge: u64,
+}
+
+/// What to do about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It was committed before, though its answer was lost.
+    CarriedOut,
+    /// Nothing is done: the primary has to send this number back.
+    Challenge(u64),
+    /// These are asked; then [`InSyncRequest::objection`] has the word.
+    Ask(Vec<&'a Node>),
+    Propose,
+}
+
+impl InSyncRequest {
+    pub fn judge<'a>(&self, now: Monotonic, topology: &'a Topology) -> Verdict<'a> {
+        if topology.shards.get(&self.shard).is_some_and(|shard| self.is_carried_out(shard)) {
+            return Verdict::CarriedOut;
+        }
+        if !matches!(self.change, InSyncChange::Remove(_)) {
+            return Verdict::Propose;
+        }
+        if !removal::is_met(self.challenge, now) {
+            return Verdict::Challenge(removal::challenge(now));
+        }
+        let questions = self.removal(topology).map(|removal| removal.questions()).unwrap_or_default();
+        let nodes: Vec<&Node> = questions.into_iter().filter_map(|id| topology.nodes.get(id)).collect();
+        if nodes.is_empty() { Verdict::Propose } else { Verdict::Ask(nodes) }
+    }
+
+    /// A change that was committed but whose answer was lost is asked for again.
+    fn is_carried_out(&self, shard: &Shard) -> bool {
+        shard.term == self.term
+            && shard.in_sync_version == self.version + 1
+            && match &self.change {
+                InSyncChange::Remove(nodes) => nodes.is_disjoint(&shard.in_sync),
+                InSyncChange::Add { node, .. } => {
+                    shard.in_sync.contains(node) && !shard.restarted.contains(node)
+                }
+            }
+    }
+
+    /// In another term nobody needs to be asked: it will be refused.
+    fn removal<'a>(&'a self, topology: &'a Topology) -> Option<Removal<'a>> {
+        let InSyncChange::Remove(nodes) = &self.change else { return None };
+        let shard = topology.shards.get(&self.shard).filter(|shard| shard.term == self.term)?;
+        Some(Removal::new(topology, shard, nodes))
+    }
+
+    /// Why the members that are to be removed should stay, by what they answer. `topology` is that of [`Self::judge`].
+    pub fn objection(&self, topology: &Topology, answers: &Answers) -> Option<String> {
+        let contact = |(id, answer): (&NodeId, &Answer)| match answer {
+            Answer::Status(state) => {
+                let is_current = topology.nodes.get(id).is_some_and(|n| n.incarnation == state.incarnation);
+                let contact = Contact { usable: state.usable && is_current, cut_off: state.cut_off };
+                Some((id.clone(), contact))
+            }
+            Answer::Refused | Answer::Silent => None,
+        };
+        self.removal(topology)?.objection(&answers.iter().filter_map(contact).collect())
+    }
+
+    pub fn command(&self) -> TopologyCommand {
+        TopologyCommand::ChangeInSync {
+            shard: self.shard.clone(),
+            primary: self.primary.clone(),
+            term: self.term,
+            in_sync_version: self.version,
+            change: self.change.clone(),
+        }
+    }
+}

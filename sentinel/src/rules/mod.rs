@@ -1,0 +1,16 @@
+//! What is decided here, without a clock, a socket or a task: the time and what others say are arguments.
+//!
+//! The simulation runs the same code, and each deliberate bug that it has to find is in here.
+
+pub mod coordinator;
+pub mod events;
+pub mod failover;
+pub mod health;
+pub mod in_sync;
+pub mod inquiry;
+pub mod placement;
+pub mod publication;
+pub mod removal;
+pub mod sentinel_api;
+pub mod status;
+pub mod topology;

@@ -1,0 +1,85 @@
+//! Placement: the commands that bring the topology closer to the wanted shape.
+//!
+//! The leader asks after each change and proposes the answers; nothing here is needed for the topology to be
+//! consistent, so two sentinels of different versions may place differently.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyward_proto::ids::{NodeId, ShardId};
+use keyward_proto::topology::{Node, Topology};
+
+use super::topology::{NewShard, TopologyCommand, apply};
+
+/// The next steps, `max` at most: each for the topology that the ones before it lead to.
+pub fn all(
+    topology: &Topology,
+    lost: &BTreeSet<NodeId>,
+    mut new_shard_id: impl FnMut() -> ShardId,
+    max: usize,
+) -> Vec<TopologyCommand> {
+    let (mut topology, mut commands) = (topology.clone(), Vec::new());
+    while commands.len() < max
+        && let Some(command) = next(&topology, lost, &mut new_shard_id)
+    {
+        let version = topology.version + 1;
+        if apply(&mut topology, version, command.clone()).is_err() {
+            break;
+        }
+        commands.push(command);
+    }
+    commands
+}
+
+/// The next step, or `None` when there is nothing to do.
+///
+/// `lost` are nodes that have not answered for so long that a spare should stand in for them.
+/// `new_shard_id` is called once for each shard to be formed.
+pub fn next(
+    topology: &Topology,
+    lost: &BTreeSet<NodeId>,
+    mut new_shard_id: impl FnMut() -> ShardId,
+) -> Option<TopologyCommand> {
+    if topology.shards.is_empty() { form(topology, &mut new_shard_id) } else { assign(topology, lost) }
+}
+
+/// As soon as there is a primary for each shard; the nodes that registered first.
+fn form(topology: &Topology, new_shard_id: &mut impl FnMut() -> ShardId) -> Option<TopologyCommand> {
+    let mut spares: Vec<&Node> = topology.nodes.values().filter(|n| n.shard.is_none()).collect();
+    let wanted = usize::try_from(topology.shape.shards).ok()?;
+    if spares.len() < wanted {
+        return None;
+    }
+    spares.sort_by_key(|n| n.incarnation);
+    let ranges = Topology::even_ranges(topology.shape.shards);
+    let shards = ranges
+        .into_iter()
+        .zip(spares)
+        .map(|(range, node)| NewShard { id: new_shard_id(), slots: vec![range], primary: node.id.clone() })
+        .collect();
+    Some(TopologyCommand::FormShards { shards })
+}
+
+/// A spare goes to the shard that is short of most members, rather to one without a node in its zone.
+fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyCommand> {
+    let wanted = usize::try_from(topology.shape.replicas_per_shard).ok()?.saturating_add(1);
+    let mut spares: Vec<&Node> =
+        topology.nodes.values().filter(|n| n.shard.is_none() && !lost.contains(&n.id)).collect();
+    spares.sort_by_key(|n| n.incarnation);
+    let spare = spares.first()?;
+    // Members, and those in the zone of the spare.
+    let mut loads: BTreeMap<&ShardId, (usize, usize)> = BTreeMap::new();
+    for node in topology.nodes.values().filter(|n| !lost.contains(&n.id)) {
+        if let Some(shard) = &node.shard {
+            let (members, same_zone) = loads.entry(shard).or_default();
+            *members += 1;
+            *same_zone += usize::from(node.zone == spare.zone);
+        }
+    }
+    let (shard, _) = topology
+        .shards
+        .values()
+        .map(|shard| (shard, loads.get(&shard.id).copied().unwrap_or_default()))
+        .filter(|(_, (members, _))| *members < wanted)
+        .min_by_key(|(shard, load)| (*load, shard.slots.first().map(|range| range.first)))?;
+    Some(TopologyCommand::AssignNode { node: spare.id.clone(), shard: shard.id.clone() })
+}

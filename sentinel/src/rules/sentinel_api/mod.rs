@@ -1,0 +1,18 @@
+//! The Sentinel API: what clients of the client port ask for and get, in the reply shapes of Valkey 9.1's Sentinel
+//! (<https://valkey.io/topics/sentinel/>).
+//!
+//! - [`request`]: finds commands in what a client sent
+//! - [`command`]: a session and what each command does to it
+//! - [`subcommand`], [`info`]: SENTINEL and INFO
+//! - [`instances`]: the field lists that describe primaries, replicas and sentinels
+//!
+//! The sockets are the shell's: [`crate::shell::resp`].
+//!
+//! Differs from Valkey: what Sentinel is configured with at run time (MONITOR, REMOVE, SET) comes from the topology
+//! here and is refused; QUIT and RESET are understood.
+
+pub mod command;
+pub mod info;
+pub mod instances;
+pub mod request;
+pub mod subcommand;

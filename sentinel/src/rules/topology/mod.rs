@@ -1,0 +1,348 @@
+//! The topology's state machine: how a committed Raft entry changes who serves what.
+//!
+//! Every command is validated here, when it is applied, against the topology of that moment: whoever proposed it
+//! may have been wrong, slow or one of two. What must hold is in DESIGN section 6:
+//! - a shard's term grows by one with each primary, and only by compare-and-set;
+//! - the next in-sync set is a subset of the present one plus at most one node that has caught up;
+//! - a restarted node is not electable and is not counted until its primary has removed it and taken it in again,
+//!   unless every member has restarted: then the one that holds most goes on.
+//!
+//! - [`command`]: the commands and the refusals
+//!
+//! Architecture invariant: no clock, no socket, no randomness; two sentinels that apply the same entries agree.
+
+pub mod command;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
+use keyward_proto::topology::{Node, Shard, Topology};
+
+pub use command::{
+    Batch, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
+};
+
+/// A sentinel in the Raft group. Never reused: a sentinel that lost its directory joins under a new one.
+pub type RaftId = u64;
+
+/// Applies a committed entry: the commands one after another, so that a later one sees what an earlier one changed.
+/// One result per command, in their order; see [`apply`].
+pub fn apply_batch(topology: &mut Topology, raft_index: u64, batch: Batch) -> Vec<Result<Outcome, Refusal>> {
+    let results =
+        batch.commands.into_iter().map(|command| carry_out(topology, raft_index, command)).collect();
+    topology.check_invariants();
+    results
+}
+
+/// Applies one committed command. `raft_index` becomes the topology's version if anything changes.
+///
+/// # Errors
+/// A [`Refusal`]; nothing has changed then.
+pub fn apply(topology: &mut Topology, raft_index: u64, command: TopologyCommand) -> Result<Outcome, Refusal> {
+    let result = carry_out(topology, raft_index, command);
+    topology.check_invariants();
+    result
+}
+
+fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand) -> Result<Outcome, Refusal> {
+    let outcome = match command {
+        TopologyCommand::RegisterNode(registration) => register(topology, raft_index, registration),
+        TopologyCommand::FormShards { shards } => form_shards(topology, shards),
+        TopologyCommand::AssignNode { node, shard } => assign(topology, &node, &shard),
+        TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version, change } => {
+            change_in_sync(topology, &shard, &primary, term, in_sync_version, change)
+        }
+        TopologyCommand::ReplacePrimary(change) => {
+            replace_primary(topology, change).map(|()| Outcome::Changed)
+        }
+        TopologyCommand::ForgetNode { node } => forget(topology, &node),
+        TopologyCommand::AnnounceSentinel { id, address } => {
+            let known = topology.sentinels.insert(id, address.clone());
+            Ok(changed_if(known.as_ref() != Some(&address)))
+        }
+        TopologyCommand::SetSentinels { sentinels } => {
+            let changed = topology.sentinels != sentinels;
+            topology.sentinels = sentinels;
+            Ok(changed_if(changed))
+        }
+        TopologyCommand::SetShape { shape } => {
+            if shape.shards == 0 || shape.primary_name.is_empty() {
+                return Err(Refusal::Invalid("a shape has at least one shard, and a name".into()));
+            }
+            let changed = topology.shape != shape;
+            topology.shape = shape;
+            Ok(changed_if(changed))
+        }
+    }?;
+    match &outcome {
+        Outcome::Unchanged => {}
+        Outcome::Changed | Outcome::Registered { .. } => topology.version = raft_index,
+    }
+    Ok(outcome)
+}
+
+fn changed_if(changed: bool) -> Outcome {
+    if changed { Outcome::Changed } else { Outcome::Unchanged }
+}
+
+fn shard_mut<'a>(topology: &'a mut Topology, id: &ShardId) -> Result<&'a mut Shard, Refusal> {
+    topology.shards.get_mut(id).ok_or_else(|| Refusal::UnknownShard(id.clone()))
+}
+
+fn node<'a>(topology: &'a Topology, id: &NodeId) -> Result<&'a Node, Refusal> {
+    topology.nodes.get(id).ok_or_else(|| Refusal::UnknownNode(id.clone()))
+}
+
+fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Result<Outcome, Refusal> {
+    let known = topology.nodes.get(&new.id);
+    let same_start = known.filter(|n| n.start_nonce == new.start_nonce);
+    if let Some(known) = known
+        && same_start.is_none()
+        && known.incarnation != new.follows
+        && !mutation::is_on(Mutation::LateRegistrationCounts)
+    {
+        return Err(Refusal::StaleIncarnation { current: known.incarnation });
+    }
+    let later = known.map_or(Incarnation::ZERO, |n| n.incarnation.next()).max(Incarnation::new(raft_index));
+    let incarnation = same_start.map_or(later, |n| n.incarnation);
+    let is_new_start = same_start.is_none();
+    let registered_last = same_start.map_or(new.last, |n| n.registered_last);
+    let shard_id = known.and_then(|n| n.shard.clone());
+    let node = Node {
+        id: new.id.clone(),
+        incarnation,
+        start_nonce: new.start_nonce,
+        host: new.host,
+        port: new.port,
+        bus_port: new.bus_port,
+        hostname: new.hostname,
+        zone: new.zone,
+        replica_priority: new.replica_priority,
+        shard: shard_id.clone(),
+        cluster_enabled: new.cluster_enabled,
+        program_version: new.program_version,
+        registered_last,
+    };
+    topology.nodes.insert(new.id.clone(), node);
+    if is_new_start
+        && let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id))
+        && shard.in_sync.contains(&new.id)
+    {
+        if !mutation::is_on(Mutation::RestartedStaysInSync) {
+            shard.restarted.insert(new.id.clone());
+        }
+        if shard.primary.as_ref() == Some(&new.id) {
+            shard.primary = None;
+        }
+    }
+    Ok(Outcome::Registered { incarnation })
+}
+
+fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome, Refusal> {
+    if !topology.shards.is_empty() {
+        return Err(Refusal::ShardsExist);
+    }
+    if shards.is_empty() {
+        return Err(Refusal::EmptyChange);
+    }
+    let primaries: BTreeSet<&NodeId> = shards.iter().map(|s| &s.primary).collect();
+    let ids: BTreeSet<&ShardId> = shards.iter().map(|s| &s.id).collect();
+    if primaries.len() != shards.len() || ids.len() != shards.len() {
+        return Err(Refusal::Invalid("two shards share a name or a primary".into()));
+    }
+    let mut slots: Vec<_> = shards.iter().flat_map(|s| s.slots.iter().copied()).collect();
+    slots.sort_unstable();
+    let disjoint = slots.windows(2).all(|pair| match pair {
+        [a, b] => a.last < b.first,
+        _ => true,
+    });
+    if !disjoint || slots.iter().any(|range| range.last < range.first) {
+        return Err(Refusal::Invalid("two shards share a slot".into()));
+    }
+    for shard in &shards {
+        if node(topology, &shard.primary)?.shard.is_some() {
+            return Err(Refusal::AlreadyAssigned(shard.primary.clone()));
+        }
+    }
+    for shard in shards {
+        if let Some(node) = topology.nodes.get_mut(&shard.primary) {
+            node.shard = Some(shard.id.clone());
+        }
+        let formed = Shard {
+            id: shard.id.clone(),
+            slots: shard.slots,
+            term: Term::new(1),
+            primary: Some(shard.primary.clone()),
+            in_sync: BTreeSet::from([shard.primary]),
+            restarted: BTreeSet::new(),
+            in_sync_version: 1,
+            previous_primary_gone: true,
+            handoff_position: Position::ZERO,
+        };
+        topology.shards.insert(shard.id, formed);
+    }
+    Ok(Outcome::Changed)
+}
+
+fn assign(topology: &mut Topology, id: &NodeId, shard: &ShardId) -> Result<Outcome, Refusal> {
+    shard_mut(topology, shard)?;
+    let node = topology.nodes.get_mut(id).ok_or_else(|| Refusal::UnknownNode(id.clone()))?;
+    if node.shard.is_some() {
+        return Err(Refusal::AlreadyAssigned(id.clone()));
+    }
+    node.shard = Some(shard.clone());
+    Ok(Outcome::Changed)
+}
+
+fn change_in_sync(
+    topology: &mut Topology,
+    shard_id: &ShardId,
+    primary: &NodeId,
+    term: Term,
+    in_sync_version: u64,
+    change: InSyncChange,
+) -> Result<Outcome, Refusal> {
+    let shard = topology.shards.get(shard_id).ok_or_else(|| Refusal::UnknownShard(shard_id.clone()))?;
+    if shard.term != term {
+        return Err(Refusal::StaleTerm { current: shard.term });
+    }
+    if shard.primary.as_ref() != Some(primary) {
+        return Err(Refusal::NotThePrimary(primary.clone()));
+    }
+    if shard.in_sync_version != in_sync_version {
+        return Err(Refusal::StaleInSync { current: shard.in_sync_version });
+    }
+    match &change {
+        InSyncChange::Remove(nodes) => {
+            if nodes.is_empty() {
+                return Err(Refusal::EmptyChange);
+            }
+            if nodes.contains(primary) {
+                return Err(Refusal::PrimaryCannotLeave);
+            }
+            if let Some(stranger) = nodes.difference(&shard.in_sync).next() {
+                return Err(Refusal::NotInSync(stranger.clone()));
+            }
+        }
+        InSyncChange::Add { node: id, incarnation } => {
+            let node = node(topology, id)?;
+            if node.shard.as_ref() != Some(shard_id) {
+                return Err(Refusal::NotAMember(id.clone()));
+            }
+            if shard.restarted.contains(id) {
+                return Err(Refusal::Restarted(id.clone()));
+            }
+            if shard.in_sync.contains(id) {
+                return Err(Refusal::AlreadyInSync(id.clone()));
+            }
+            if node.incarnation != *incarnation {
+                return Err(Refusal::StaleIncarnation { current: node.incarnation });
+            }
+        }
+    }
+    let shard = shard_mut(topology, shard_id)?;
+    match change {
+        InSyncChange::Remove(nodes) => {
+            shard.in_sync.retain(|id| !nodes.contains(id));
+            shard.restarted.retain(|id| !nodes.contains(id));
+        }
+        InSyncChange::Add { node, .. } => {
+            shard.in_sync.insert(node);
+            // A primary adds members only while it serves, and it serves only when all earlier leases have ended.
+            shard.previous_primary_gone = true;
+        }
+    }
+    shard.in_sync_version += 1;
+    Ok(Outcome::Changed)
+}
+
+fn replace_primary(topology: &mut Topology, change: PrimaryChange) -> Result<(), Refusal> {
+    validate_replacement(topology, &change)?;
+    let shard = shard_mut(topology, &change.shard)?;
+    let next = shard.term.next();
+    assert!(shard.term < next, "terms only grow");
+    shard.term = next;
+    shard.primary = Some(change.node);
+    shard.in_sync = change.in_sync;
+    shard.restarted.clear();
+    shard.in_sync_version += 1;
+    shard.previous_primary_gone = change.previous_primary_gone;
+    shard.handoff_position = change.handoff_position;
+    Ok(())
+}
+
+fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(), Refusal> {
+    let shard =
+        topology.shards.get(&change.shard).ok_or_else(|| Refusal::UnknownShard(change.shard.clone()))?;
+    let candidate = node(topology, &change.node)?;
+    if shard.term != change.expected_term && !mutation::is_on(Mutation::StaleTermAccepted) {
+        return Err(Refusal::StaleTerm { current: shard.term });
+    }
+    if change.expected_in_sync_version.is_some_and(|expected| expected != shard.in_sync_version) {
+        return Err(Refusal::StaleInSync { current: shard.in_sync_version });
+    }
+    if candidate.shard.as_ref() != Some(&change.shard) {
+        return Err(Refusal::NotAMember(change.node.clone()));
+    }
+    if shard.primary.as_ref() == Some(&change.node) {
+        return Err(Refusal::AlreadyPrimary(change.node.clone()));
+    }
+    let alone = change.in_sync.len() == 1 && change.in_sync.contains(&change.node);
+    if change.takeover {
+        return if alone { Ok(()) } else { Err(Refusal::NotASubset) };
+    }
+    if !mutation::is_on(Mutation::PromoteOutsideInSync) {
+        if !shard.in_sync.contains(&change.node) {
+            return Err(Refusal::NotInSync(change.node.clone()));
+        }
+        if !change.in_sync.contains(&change.node) || !change.in_sync.is_subset(&shard.in_sync) {
+            return Err(Refusal::NotASubset);
+        }
+    }
+    if all_restarted(shard) {
+        if furthest_restarted(topology, shard) != Some(&change.node) {
+            return Err(Refusal::NotTheFurthest(change.node.clone()));
+        }
+        return if alone { Ok(()) } else { Err(Refusal::NotASubset) };
+    }
+    match change.in_sync.intersection(&shard.restarted).next() {
+        Some(restarted) => Err(Refusal::Restarted(restarted.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Every member has lost its memory since it was in sync, and is back: nobody else can have a committed entry.
+pub fn all_restarted(shard: &Shard) -> bool {
+    shard.primary.is_none() && shard.restarted == shard.in_sync
+}
+
+/// Of members that have all restarted, the one that held most when it registered; the first of equals.
+pub fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> Option<&'a NodeId> {
+    if mutation::is_on(Mutation::AnyoneLeadsAfterRestart) {
+        return shard.restarted.first();
+    }
+    let held = |id: &NodeId| topology.nodes.get(id).map(|n| n.registered_last);
+    shard.restarted.iter().rev().max_by_key(|id| held(id))
+}
+
+fn forget(topology: &mut Topology, id: &NodeId) -> Result<Outcome, Refusal> {
+    let shard_id = node(topology, id)?.shard.clone();
+    if let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id)) {
+        if shard.primary.as_ref() == Some(id) {
+            return Err(Refusal::StillPrimary(id.clone()));
+        }
+        if shard.in_sync.contains(id) {
+            if shard.primary.is_none() {
+                return Err(Refusal::LastCandidate(id.clone()));
+            }
+            shard.in_sync.remove(id);
+            shard.restarted.remove(id);
+            shard.in_sync_version += 1;
+        }
+    }
+    topology.nodes.remove(id);
+    Ok(Outcome::Changed)
+}

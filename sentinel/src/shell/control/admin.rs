@@ -1,0 +1,361 @@
+//! What operators, other sentinels and the nodes' CLUSTER commands ask for by name.
+#![allow(clippy::disallowed_methods, reason = "shell: asks nodes")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use keyward_proto::ids::{NodeId, Position};
+use keyward_proto::rpc;
+use keyward_proto::topology::names::host_port;
+use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
+use openraft::BasicNode;
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+use tracing::{info, warn};
+
+use super::{failover, forwarded, watchdog};
+use crate::rules::events::sentinel_run_id;
+use crate::rules::failover::Answer;
+use crate::rules::status::{NodeStatus, SentinelStatus, ShardStatus, StatusReport};
+use crate::rules::topology::{Refusal, TopologyCommand};
+use crate::shell::probe::{self, Report};
+use crate::shell::raft::RaftId;
+use crate::shell::sentinel::Sentinel;
+
+/// Answered by every sentinel for itself, even before it takes part.
+pub const IDENTITY: &str = "identity";
+/// Answered by every sentinel, by its own view if there is no leader.
+pub const STATUS: &str = "status";
+pub const ANNOUNCE: &str = "announce-sentinel";
+pub const JOIN: &str = "join-sentinel";
+pub const PROMOTE: &str = "promote-sentinel";
+
+const ANSWER_LIMIT: Duration = Duration::from_millis(400);
+/// An election is over by then, if there is a majority.
+const LEADER_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a sentinel says of itself to one that starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
+    pub name: String,
+    /// Its log holds nothing but the group's foundation.
+    pub is_fresh: bool,
+    pub has_leader: bool,
+    /// Names of the sentinels that the topology lists.
+    pub known: BTreeSet<String>,
+}
+
+pub fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
+    let metrics = sentinel.metrics();
+    let known = sentinel.current().sentinels.values().map(|s| s.name.clone()).collect();
+    json(&Identity {
+        name: sentinel.config.options.name.clone(),
+        is_fresh: metrics.as_ref().is_none_or(|m| m.last_log_index.unwrap_or(0) == 0),
+        has_leader: metrics.is_some_and(|m| m.current_leader.is_some()),
+        known,
+    })
+}
+
+/// What the leader says; if none is found soon, what is known here.
+pub async fn status_anywhere(sentinel: &Sentinel) -> rpc::AdminReply {
+    match at_leader(sentinel, STATUS, Vec::new(), LEADER_LIMIT).await {
+        Ok(reply) => reply,
+        Err(_) => json(&status(sentinel).await),
+    }
+}
+
+fn json(value: &impl Serialize) -> rpc::AdminReply {
+    let body = serde_json::to_vec(value).expect("plain values are valid JSON");
+    rpc::AdminReply { ok: true, body: Bytes::from(body) }
+}
+
+fn line(result: Result<String, String>) -> rpc::AdminReply {
+    let ok = result.is_ok();
+    let (Ok(text) | Err(text)) = result;
+    rpc::AdminReply { ok, body: Bytes::from(text) }
+}
+
+/// Runs a command at the leader. What is wrong with the request is a reply with `ok` unset.
+///
+/// # Errors
+/// `Unavailable` when this is not the leader after all.
+pub async fn execute(
+    sentinel: &Sentinel,
+    command: &str,
+    arguments: &[String],
+) -> Result<rpc::AdminReply, Status> {
+    match (command, arguments) {
+        (STATUS, []) => Ok(json(&status(sentinel).await)),
+        ("failover", [shard]) => fail_over(sentinel, shard, None).await,
+        ("failover", [shard, target]) => fail_over(sentinel, shard, Some(target)).await,
+        ("remove-node", [node]) => remove_node(sentinel, node).await,
+        (ANNOUNCE, [id, address]) => {
+            let command = match (id.parse(), serde_json::from_str(address)) {
+                (Ok(id), Ok(address)) => TopologyCommand::AnnounceSentinel { id, address },
+                _ => return Ok(line(Err("announce-sentinel takes an ID and an address".into()))),
+            };
+            Ok(outcome(sentinel, sentinel.propose(command).await?.map(|_| ())))
+        }
+        (JOIN, [name, address]) => join(sentinel, name, address).await,
+        (PROMOTE, [id, name]) => match id.parse() {
+            Ok(id) => promote(sentinel, id, name).await,
+            Err(_) => Ok(line(Err(format!("`{id}` is not a sentinel's ID")))),
+        },
+        _ => Ok(line(Err(format!("unknown command, or wrong number of arguments: {command}")))),
+    }
+}
+
+fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply {
+    let reason = |refusal: Refusal| sentinel.current().with_names(&refusal.to_string());
+    line(result.map(|()| "OK".into()).map_err(reason))
+}
+
+/// Publishes this sentinel's address, wherever the leader is.
+///
+/// # Errors
+/// When there is no leader, or it refuses.
+pub async fn announce(sentinel: &Sentinel, address: SentinelAddress) -> Result<(), Status> {
+    let arguments = vec![
+        sentinel.id().to_string(),
+        serde_json::to_string(&address).map_err(|e| Status::internal(e.to_string()))?,
+    ];
+    let reply = at_leader(sentinel, ANNOUNCE, arguments, Duration::from_secs(1)).await?;
+    if reply.ok {
+        Ok(())
+    } else {
+        Err(Status::failed_precondition(String::from_utf8_lossy(&reply.body).into_owned()))
+    }
+}
+
+/// Runs a command at the leader, from any sentinel.
+///
+/// # Errors
+/// When there is no leader within `limit`.
+pub async fn at_leader(
+    sentinel: &Sentinel,
+    command: &str,
+    arguments: Vec<String>,
+    limit: Duration,
+) -> Result<rpc::AdminReply, Status> {
+    let request = rpc::AdminRequest { command: command.into(), arguments };
+    let request = &request;
+    sentinel
+        .on_leader(
+            limit,
+            false,
+            || execute(sentinel, &request.command, &request.arguments),
+            |mut client| async move {
+                client.admin(forwarded(request.clone())).await.map(tonic::Response::into_inner)
+            },
+        )
+        .await
+}
+
+// ---------------------------------------------------------------- operators
+
+/// The shard with this name, this ID, or the only one whose ID begins so.
+fn find_shard<'a>(topology: &'a Topology, text: &str) -> Result<&'a Shard, String> {
+    let shards = topology.named_shards();
+    let by_name = shards.iter().find(|(name, shard)| name == text || shard.id.as_str() == text);
+    if let Some((_, shard)) = by_name {
+        return Ok(shard);
+    }
+    let mut matching =
+        shards.iter().filter(|(_, shard)| !text.is_empty() && shard.id.as_str().starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some((_, shard)), None) => Ok(shard),
+        (Some(_), Some(_)) => Err(format!("several shards begin with {text}")),
+        (None, _) => Err(format!("there is no shard {text}")),
+    }
+}
+
+/// The node with this ID, this beginning of an ID, or this address.
+fn find_node<'a>(topology: &'a Topology, text: &str) -> Result<&'a Node, String> {
+    let is_meant = |node: &&Node| {
+        let named = |host: &str| !host.is_empty() && host_port(host, node.port) == text;
+        !text.is_empty() && node.id.as_str().starts_with(text) || named(&node.host) || named(&node.hostname)
+    };
+    let mut matching = topology.nodes.values().filter(is_meant);
+    match (matching.next(), matching.next()) {
+        (Some(node), None) => Ok(node),
+        (Some(_), Some(_)) => Err(format!("several nodes match {text}")),
+        (None, _) => Err(format!("there is no node {text}")),
+    }
+}
+
+async fn fail_over(
+    sentinel: &Sentinel,
+    shard: &str,
+    target: Option<&String>,
+) -> Result<rpc::AdminReply, Status> {
+    let topology = sentinel.current();
+    let shard = match find_shard(&topology, shard) {
+        Ok(shard) => shard,
+        Err(reason) => return Ok(line(Err(reason))),
+    };
+    let target = match target.map(|text| find_node(&topology, text)).transpose() {
+        Ok(node) => node.map(|n| &n.id),
+        Err(reason) => return Ok(line(Err(reason))),
+    };
+    let result = failover::planned(sentinel, shard, target).await?;
+    let after = sentinel.current();
+    let primary =
+        after.shards.get(&shard.id).and_then(|s| s.primary.as_ref()).and_then(|id| after.nodes.get(id));
+    let address = primary.map(|n| format!("{} at {}", n.id, host_port(&n.host, n.port)));
+    let result = result.map_err(|reason| after.with_names(&reason));
+    Ok(line(
+        result.map(|()| format!("OK, the primary is {}", address.unwrap_or_else(|| "not known yet".into()))),
+    ))
+}
+
+async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply, Status> {
+    let topology = sentinel.current();
+    match find_node(&topology, node) {
+        Ok(node) => {
+            let result = sentinel.propose(TopologyCommand::ForgetNode { node: node.id.clone() }).await?;
+            match &result {
+                Ok(_) => info!(node = %node.id, "an operator has removed the node {}", node.address()),
+                Err(refusal) => info!("an operator wants to remove the node {}: {refusal}", node.address()),
+            }
+            Ok(outcome(sentinel, result.map(|_| ())))
+        }
+        Err(reason) => Ok(line(Err(reason))),
+    }
+}
+
+// ---------------------------------------------------------------- replacing a sentinel
+
+/// A sentinel that lost its directory gets a new Raft ID, and the log.
+async fn join(sentinel: &Sentinel, name: &str, address: &str) -> Result<rpc::AdminReply, Status> {
+    let raft = sentinel.raft()?;
+    let membership = raft.metrics().borrow().membership_config.clone();
+    let topology = sentinel.current();
+    let used = membership.membership().nodes().map(|(id, _)| *id).chain(topology.sentinels.keys().copied());
+    let id = used.max().unwrap_or_default() + 1;
+    warn!(id, "the sentinel {name} at {address} has lost its directory: it joins under a new ID");
+    raft.add_learner(id, BasicNode::new(address), false)
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
+    Ok(line(Ok(id.to_string())))
+}
+
+/// The newcomer takes the place of the sentinel that had its name.
+async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::AdminReply, Status> {
+    let raft = sentinel.raft()?;
+    let replaced: BTreeSet<RaftId> = sentinel
+        .current()
+        .sentinels
+        .iter()
+        .filter(|(other, address)| **other != id && address.name == name)
+        .map(|(other, _)| *other)
+        .collect();
+    let membership = raft.metrics().borrow().membership_config.clone();
+    let voters: BTreeSet<RaftId> =
+        membership.membership().voter_ids().filter(|other| !replaced.contains(other)).chain([id]).collect();
+    raft.change_membership(voters, false).await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let mut sentinels: BTreeMap<RaftId, SentinelAddress> = sentinel.current().sentinels.clone();
+    sentinels.retain(|other, _| !replaced.contains(other));
+    let before: Vec<String> = replaced.iter().map(RaftId::to_string).collect();
+    warn!(id, before = before.join(" "), "the sentinel {name} takes its old place under its new ID");
+    Ok(outcome(sentinel, sentinel.propose(TopologyCommand::SetSentinels { sentinels }).await?.map(|_| ())))
+}
+
+// ---------------------------------------------------------------- status
+
+/// The sentinels of the group, also those that have never said where they are: their port for clients is zero.
+fn members(sentinel: &Sentinel, topology: &Topology) -> BTreeMap<RaftId, SentinelAddress> {
+    let mut members = topology.sentinels.clone();
+    for founder in &sentinel.config.founders {
+        if members.values().any(|member| member.name == founder.name) {
+            continue;
+        }
+        let (name, host) = (founder.name.clone(), founder.host.clone());
+        let address = SentinelAddress { name, host, port: 0, bus_port: founder.bus_port };
+        members.entry(founder.id).or_insert(address);
+    }
+    members
+}
+
+/// As this sentinel sees it; if it leads a majority, it is what all agree on.
+async fn status(sentinel: &Sentinel) -> StatusReport {
+    let topology = sentinel.current();
+    let reports = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT).await;
+    let members = members(sentinel, &topology);
+    // Not as they were half a second ago.
+    let asked = members.iter().map(|(id, member)| async {
+        let is_self = member.name == sentinel.config.options.name;
+        (*id, is_self || watchdog::sentinel_answers(sentinel, *id).await)
+    });
+    let answering: BTreeMap<RaftId, bool> = join_all(asked).await.into_iter().collect();
+    let up = answering.values().filter(|answers| **answers).count();
+    let majority = sentinel.is_leader() && members.len() / 2 < up;
+    let leader = sentinel.leader();
+    let sentinels = members.iter().map(|(id, s)| SentinelStatus {
+        id: *id,
+        name: s.name.clone(),
+        run_id: sentinel_run_id(*id, &s.name),
+        address: if s.port == 0 { "-".into() } else { host_port(&s.host, s.port) },
+        bus_address: host_port(&s.host, s.bus_port),
+        leader: majority && leader == Some(*id),
+        up: answering.get(id).is_some_and(|answers| *answers),
+    });
+    let shards = topology.named_shards().into_iter().map(|(name, shard)| ShardStatus {
+        id: shard.id.to_string(),
+        name,
+        slots: shard.slots.iter().map(|r| format!("{}-{}", r.first, r.last)).collect(),
+        term: shard.term.get(),
+        in_sync_version: shard.in_sync_version,
+        primary: shard.primary.as_ref().map(ToString::to_string),
+        nodes: topology.members(&shard.id).map(|node| node_status(node, Some(shard), &reports)).collect(),
+    });
+    let spares = topology.nodes.values().filter(|n| n.shard.is_none());
+    StatusReport {
+        version: topology.version,
+        sentinels: sentinels.collect(),
+        shards: shards.collect(),
+        spares: spares.map(|node| node_status(node, None, &reports)).collect(),
+        majority,
+        from_nodes: false,
+    }
+}
+
+fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Report>) -> NodeStatus {
+    let status_of = |id: &NodeId| reports.get(id).and_then(|r| r.status.as_ref());
+    let own = status_of(&node.id);
+    let last_of = |s: &rpc::NodeStatus| Position::from(s.last.unwrap_or_default());
+    let primary = shard.and_then(|s| s.primary.as_ref());
+    let lag = match (primary.and_then(status_of), own) {
+        (Some(primary), Some(own)) => {
+            Some(last_of(primary).index.get().saturating_sub(last_of(own).index.get()))
+        }
+        _ => None,
+    };
+    let role = match shard {
+        None => "spare",
+        Some(_) if primary == Some(&node.id) => "primary",
+        Some(_) => "replica",
+    };
+    let state = match reports.get(&node.id).map(|r| &r.answer) {
+        Some(Answer::Status(_)) if own.is_some_and(|s| s.loading) => "loading",
+        Some(Answer::Status(_)) => "up",
+        Some(Answer::Refused) => "down",
+        Some(Answer::Silent) | None => "silent",
+    };
+    NodeStatus {
+        id: node.id.to_string(),
+        address: node.address(),
+        bus_address: host_port(&node.host, node.bus_port),
+        zone: node.zone.clone(),
+        incarnation: node.incarnation.get(),
+        role: role.into(),
+        in_sync: shard.is_some_and(|s| s.in_sync.contains(&node.id)),
+        restarted: shard.is_some_and(|s| s.restarted.contains(&node.id)),
+        state: state.into(),
+        last: own.map(|s| last_of(s).to_string()).unwrap_or_default(),
+        commit_index: own.map(|s| s.commit_index).unwrap_or_default(),
+        lag,
+        keys: own.map(|s| s.keys).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,313 @@
+//! The shell of [`crate::rules::coordinator`]: one task owns it, asks nodes, commits, and logs the story.
+#![allow(clippy::disallowed_methods, reason = "shell: asks nodes and waits")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use keyward_proto::ids::{NodeId, Position, ShardId, Term};
+use keyward_proto::rpc;
+use keyward_proto::topology::{Node, Shard, Topology};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::rules::coordinator::{
+    Action, Coordinator, Event, Proposal, Replaced, Request, Settlement, Ticket, View,
+};
+use crate::rules::failover::{Answer, Answers, Handoff, Trigger};
+use crate::rules::inquiry::ANSWER_LIMIT;
+use crate::rules::topology::{PrimaryChange, TopologyCommand, all_restarted};
+use crate::shell::clock::now;
+use crate::shell::sentinel::Sentinel;
+use crate::shell::{probe, questions};
+
+/// How long a primary may take to hand its role over.
+const HANDOFF_LIMIT: Duration = Duration::from_secs(10);
+/// Requests on their way to the task; further ones wait for their place.
+pub const REQUESTS_MAX: usize = 1024;
+
+/// A request and who waits for the outcome.
+pub type Asked = (Request, oneshot::Sender<Settlement>);
+
+/// Has the shard's primary changed, when it is this request's turn.
+///
+/// # Errors
+/// `Unavailable` when this sentinel is stopping.
+pub async fn request(sentinel: &Sentinel, request: Request) -> Result<Settlement, Status> {
+    let stopping = || Status::unavailable("this sentinel is stopping");
+    let (reply, settlement) = oneshot::channel();
+    sentinel.primary_changes.send((request, reply)).await.map_err(|_| stopping())?;
+    settlement.await.map_err(|_| stopping())
+}
+
+/// Handles one request. The inner error is the reason why the primary stays.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn fail_over(
+    sentinel: &Sentinel,
+    shard: &ShardId,
+    term: Term,
+    trigger: Trigger,
+) -> Result<Result<(), String>, Status> {
+    outcome(request(sentinel, Request::Failover { shard: shard.clone(), term, trigger }).await?)
+}
+
+/// Commits what a stopped primary and its target have agreed on.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
+    outcome(request(sentinel, Request::Handoff(handoff)).await?)
+}
+
+fn outcome(settlement: Settlement) -> Result<Result<(), String>, Status> {
+    match settlement {
+        Settlement::Replaced(_) | Settlement::CarriedOut => Ok(Ok(())),
+        Settlement::Kept { reason, .. } | Settlement::Refused { reason } => Ok(Err(reason)),
+        Settlement::Busy => Ok(Err("another change of the shard's primary is under way".into())),
+        Settlement::Unknown => Err(Status::unavailable("it is unknown whether the change was committed")),
+    }
+}
+
+/// Runs the coordinator until nobody can ask any more.
+pub async fn coordinate(sentinel: Arc<Sentinel>, mut requests: mpsc::Receiver<Asked>) {
+    let mut driver = Driver {
+        sentinel: &sentinel,
+        coordinator: Coordinator::default(),
+        waiting: BTreeMap::new(),
+        tickets: 0,
+        under_way: FuturesUnordered::new(),
+    };
+    loop {
+        let deadline = driver.coordinator.next_deadline();
+        let event = tokio::select! {
+            biased;
+            Some(event) = driver.under_way.next() => event,
+            () = sleep(deadline.map_or(Duration::ZERO, |at| at.since(now()))), if deadline.is_some() => Event::Tick,
+            asked = requests.recv() => match asked {
+                Some(asked) => driver.take(asked),
+                None => return,
+            },
+        };
+        driver.step(event);
+        sentinel.changes_primary.store(!driver.coordinator.is_idle(), Ordering::Relaxed);
+    }
+}
+
+struct Driver<'a> {
+    sentinel: &'a Sentinel,
+    coordinator: Coordinator,
+    /// Requests without an outcome.
+    waiting: BTreeMap<Ticket, Asked>,
+    tickets: u64,
+    /// Questions and proposals.
+    under_way: FuturesUnordered<BoxFuture<'a, Event>>,
+}
+
+impl Driver<'_> {
+    fn take(&mut self, asked: Asked) -> Event {
+        self.tickets += 1;
+        let (ticket, request) = (Ticket(self.tickets), asked.0.clone());
+        let waiting = &self.waiting;
+        let is_withdrawn = |ticket| waiting.get(&ticket).is_none_or(|(_, reply)| reply.is_closed());
+        self.coordinator.withdraw(request.shard(), is_withdrawn);
+        self.waiting.insert(ticket, asked);
+        Event::Requested(ticket, request)
+    }
+
+    fn step(&mut self, event: Event) {
+        let Driver { sentinel, coordinator, .. } = self;
+        let (topology, mut actions) = (sentinel.current(), Vec::new());
+        {
+            let health = sentinel.health.lock();
+            let view = View { me: sentinel.id(), topology: &topology, health: &health };
+            coordinator.step(now(), view, event, &mut actions);
+        }
+        for action in actions {
+            self.act(&topology, action);
+        }
+    }
+
+    fn act(&mut self, topology: &Arc<Topology>, action: Action) {
+        let sentinel = self.sentinel;
+        match action {
+            Action::Ask(shard, question) => {
+                let topology = Arc::clone(topology);
+                self.under_way.push(Box::pin(async move {
+                    let answer = questions::put(sentinel, &topology, &question).await;
+                    Event::Answered(shard, question, answer)
+                }));
+            }
+            Action::Propose(proposal) => {
+                tell_proposal(&proposal);
+                let Proposal { id, change, .. } = proposal;
+                self.under_way.push(Box::pin(async move {
+                    let shard = change.shard.clone();
+                    match sentinel.propose(TopologyCommand::ReplacePrimary(change)).await {
+                        Ok(result) => Event::Decided(shard, id, result.map(|_| ())),
+                        Err(status) => {
+                            info!("{}", status.message());
+                            Event::Undecided(shard, id)
+                        }
+                    }
+                }));
+            }
+            Action::AskAgain(shard, refusal) => {
+                let reason = topology.with_names(&refusal.to_string());
+                info!("{} has changed meanwhile ({reason}): asking again", topology.shard_name(&shard));
+            }
+            Action::Settle(ticket, settlement) => {
+                let Some((request, reply)) = self.waiting.remove(&ticket) else { return };
+                tell_settlement(topology, &request, &settlement);
+                // Whoever asked may have given up.
+                drop(reply.send(settlement));
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------- the story
+
+fn tell_proposal(proposal: &Proposal) {
+    let Proposal { change, topology, answers, .. } = proposal;
+    let Some(shard) = topology.shards.get(&change.shard).filter(|_| !answers.is_empty()) else { return };
+    tell_answers(topology, shard, answers);
+    warn_of_losses(topology, shard, change);
+}
+
+fn tell_answers(topology: &Topology, shard: &Shard, answers: &Answers) {
+    let name = topology.shard_name(&shard.id);
+    for id in &shard.in_sync {
+        let role = if shard.primary.as_ref() == Some(id) { "the primary" } else { "the replica" };
+        let address = topology.node_name(id);
+        match answers.get(id) {
+            Some(Answer::Status(state)) => {
+                let leases = topology.node_names(&state.leases);
+                info!(last = %state.last, incarnation = %state.incarnation, leases,
+                    "asked {role} {address} of {name}: it answers");
+            }
+            Some(Answer::Refused) => info!("asked {role} {address} of {name}: nobody listens there"),
+            Some(Answer::Silent) => info!("asked {role} {address} of {name}: no answer in time"),
+            None => info!("asked {role} {address} of {name}: not waited for"),
+        }
+    }
+}
+
+fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
+    let held = topology.nodes.get(&change.node).map(|n| n.registered_last).unwrap_or_default();
+    let (name, address) = (topology.shard_name(&shard.id), topology.node_name(&change.node));
+    if change.takeover {
+        warn!("{name}: TAKEOVER of {address} by the operator: acknowledged writes may be lost");
+    } else if all_restarted(shard) && held == Position::ZERO {
+        warn!(
+            "{name}: EVERY member of the in-sync set has restarted and came back with nothing: the shard continues \
+             EMPTY, with {address}"
+        );
+    } else if all_restarted(shard) {
+        warn!(
+            "{name}: every member of the in-sync set has restarted: {address} continues, which holds most (up to {held})"
+        );
+    }
+}
+
+fn tell_settlement(topology: &Topology, request: &Request, settlement: &Settlement) {
+    match (request, settlement) {
+        (Request::Failover { trigger, .. }, Settlement::Replaced(replaced)) => {
+            tell_failover(trigger, replaced);
+        }
+        (Request::Handoff(handoff), Settlement::Replaced(replaced)) => {
+            let Handoff { shard, primary, term, target, last, .. } = handoff;
+            let topology = &replaced.topology;
+            info!(term = %term.next(), %last, committed = ?replaced.total,
+                "primary handed over: {} is led by {} now, before by {}",
+                topology.shard_name(shard), topology.node_name(target), topology.node_name(primary));
+        }
+        (Request::Failover { shard, term, .. }, Settlement::Kept { reason, asked }) => {
+            info!(%term, ?asked, "the primary of {} stays: {}", topology.shard_name(shard), topology.with_names(reason));
+        }
+        (Request::Handoff(Handoff { shard, primary, term, target, .. }), Settlement::Refused { reason }) => {
+            info!(%term, "{}: no hand-off from {} to {}: {}", topology.shard_name(shard),
+                topology.node_name(primary), topology.node_name(target), topology.with_names(reason));
+        }
+        _ => {}
+    }
+}
+
+fn tell_failover(trigger: &Trigger, replaced: &Replaced) {
+    let Replaced { topology, change, asked, total } = replaced;
+    let name = topology.shard_name(&change.shard);
+    let (to, in_sync) = (topology.node_name(&change.node), topology.node_names(&change.in_sync));
+    let before = topology.shards.get(&change.shard).and_then(|shard| shard.primary.as_ref());
+    let from = before.map_or("none".into(), |id| topology.node_name(id));
+    let gone =
+        if change.previous_primary_gone { "is gone" } else { "may still run, so its leases are waited for" };
+    info!(
+        term = %change.expected_term.next(), ?asked, committed = ?total.saturating_sub(*asked), ?total,
+        "primary replaced: {name} is led by {to} now, before by {from}, which {gone}; in sync: {in_sync}; {}",
+        trigger.reason(topology)
+    );
+}
+
+// ---------------------------------------------------------------- an operator's failover
+
+/// An operator's failover: asks the primary to hand over; if it cannot be reached, replaces it.
+///
+/// # Errors
+/// `Unavailable` when the change could not be committed here.
+pub async fn planned(
+    sentinel: &Sentinel,
+    shard: &Shard,
+    target: Option<&NodeId>,
+) -> Result<Result<(), String>, Status> {
+    let topology = sentinel.current();
+    let Some(primary) = shard.primary.as_ref().and_then(|id| topology.nodes.get(id)) else {
+        return fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() })
+            .await;
+    };
+    let name = topology.shard_name(&shard.id);
+    let wanted = target.map_or(String::new(), |id| format!(" to {}", topology.node_name(id)));
+    info!(term = %shard.term, "an operator asks {}, the primary of {name}, to hand over{wanted}", primary.address());
+    match start_handoff(sentinel, &topology, primary, shard, target).await {
+        Ok(reply) if reply.accepted => Ok(Ok(())),
+        Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),
+        Err(reason) => {
+            info!("the primary of {name}, {}, cannot be reached ({reason}): replacing it", primary.address());
+            fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() }).await
+        }
+    }
+}
+
+/// Over a connection on which the primary has answered just now: the request itself is not sent twice.
+async fn start_handoff(
+    sentinel: &Sentinel,
+    topology: &Topology,
+    primary: &Node,
+    shard: &Shard,
+    target: Option<&NodeId>,
+) -> Result<rpc::ChangeReply, &'static str> {
+    let request = rpc::StartHandoffRequest {
+        shard_id: shard.id.as_str().into(),
+        term: shard.term.get(),
+        target: target.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+    };
+    let (report, client) = probe::reach(&sentinel.connections, topology, primary, ANSWER_LIMIT * 2).await;
+    let Some(mut client) = client else {
+        return Err(match report.answer {
+            Answer::Refused => "nobody listens there",
+            Answer::Status(_) => "it has restarted",
+            Answer::Silent => "no answer in time",
+        });
+    };
+    match timeout(HANDOFF_LIMIT, client.start_handoff(request)).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(_)) => Err("it failed during the hand-off"),
+        Err(_) => Err("it did not finish the hand-off in time"),
+    }
+}

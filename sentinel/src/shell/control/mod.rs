@@ -1,0 +1,376 @@
+//! The gRPC service `Control`: what nodes and operators ask of the sentinels.
+//!
+//! Any sentinel takes any request; what changes the topology runs at the Raft leader, to which a follower forwards.
+//! - [`failover`]: asks a shard's nodes, has the rules decide, commits
+//! - [`watchdog`]: looks after nodes and sentinels without being asked, and places new nodes
+//! - [`admin`]: what operators ask
+#![allow(clippy::disallowed_methods, reason = "shell: serves gRPC")]
+
+pub mod admin;
+pub mod failover;
+pub mod watchdog;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::rpc;
+use keyward_proto::topology::names::host_port;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
+
+use crate::rules::failover::{Handoff, Trigger};
+use crate::rules::in_sync::{InSyncRequest, Verdict};
+use crate::rules::inquiry::ANSWER_LIMIT;
+use crate::rules::publication;
+use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration, TopologyCommand};
+use crate::shell::clock::now;
+use crate::shell::questions;
+use crate::shell::sentinel::{REQUEST_LIMIT, Sentinel};
+
+/// Marks a request that has been forwarded once: it is not forwarded again.
+const FORWARDED: &str = "keyward-forwarded";
+/// An empty update is sent after so long without a change, so that a dead stream is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// A planned failover waits for the primary to hold writes and the replica to catch up.
+pub const ADMIN_LIMIT: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Clone)]
+pub struct ControlService {
+    pub sentinel: Arc<Sentinel>,
+}
+
+fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}
+
+fn forwarded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}
+
+fn node_id(text: &str) -> Result<NodeId, Status> {
+    NodeId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a node ID")))
+}
+
+fn shard_id(text: &str) -> Result<ShardId, Status> {
+    ShardId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a shard ID")))
+}
+
+fn port(number: u32) -> Result<u16, Status> {
+    u16::try_from(number).map_err(|_| Status::invalid_argument(format!("{number} is not a port")))
+}
+
+/// Forwards a unary request unless this sentinel leads.
+macro_rules! on_leader {
+    ($self:ident, $limit:expr, $is_forwarded:expr, $message:ident, $method:ident, $here:expr) => {{
+        let message = &$message;
+        $self
+            .sentinel
+            .on_leader(
+                $limit,
+                $is_forwarded,
+                || $here,
+                |mut client| async move {
+                    client.$method(forwarded(message.clone())).await.map(Response::into_inner)
+                },
+            )
+            .await
+            .map(Response::new)
+    }};
+}
+
+impl ControlService {
+    /// To somebody who knows the topology `known`.
+    fn reply(&self, result: Result<(), impl Display>, known: Option<&rpc::TopologyKey>) -> rpc::ChangeReply {
+        let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let reason = self.sentinel.current().with_names(&reason);
+        let (update, _) = self.sentinel.update_for(publication::known(known).as_ref());
+        rpc::ChangeReply { accepted: result.is_ok(), reason, update: Some(update), challenge: 0 }
+    }
+
+    async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
+        let registration = Registration {
+            id: node_id(&request.node_id)?,
+            start_nonce: request.start_nonce,
+            host: request.host.clone(),
+            port: port(request.port)?,
+            bus_port: port(request.bus_port)?,
+            hostname: request.hostname.clone(),
+            zone: request.zone.clone(),
+            replica_priority: request.replica_priority,
+            cluster_enabled: request.cluster_enabled,
+            program_version: request.version.clone(),
+            last: request.last.unwrap_or_default().into(),
+            follows: Incarnation::new(request.known_incarnation),
+        };
+        let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
+        let incarnation = match outcome {
+            Ok(Outcome::Registered { incarnation }) => incarnation,
+            Ok(Outcome::Changed | Outcome::Unchanged) => Incarnation::ZERO,
+            Err(Refusal::StaleIncarnation { current }) => {
+                let known_incarnation = current.get();
+                return Ok(rpc::RegisterReply { known_incarnation, ..Default::default() });
+            }
+            Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
+        };
+        let last: Position = request.last.unwrap_or_default().into();
+        let address = host_port(&request.host, port(request.port)?);
+        info!(node = %request.node_id, %incarnation, holds = %last, "the node {address} has joined");
+        watchdog::place(&self.sentinel).await;
+        let (whole, _) = self.sentinel.update_for(None);
+        Ok(rpc::RegisterReply {
+            incarnation: incarnation.get(),
+            topology: whole.topology,
+            known_incarnation: incarnation.get(),
+        })
+    }
+
+    async fn change_in_sync_here(
+        &self,
+        message: &rpc::ChangeInSyncRequest,
+    ) -> Result<rpc::ChangeReply, Status> {
+        let request = in_sync_request(message)?;
+        let topology = self.sentinel.current();
+        let shard_name = topology.shard_name(&request.shard);
+        match request.judge(now(), &topology) {
+            Verdict::CarriedOut => return Ok(self.reply(Ok::<(), Status>(()), message.known.as_ref())),
+            Verdict::Challenge(challenge) => {
+                let reason = "the primary has to show that it hears the sentinels";
+                let reply = self.reply(Err::<(), _>(reason), message.known.as_ref());
+                return Ok(rpc::ChangeReply { challenge, ..reply });
+            }
+            Verdict::Ask(nodes) => {
+                let answers = questions::ask(&self.sentinel, &topology, nodes, ANSWER_LIMIT).await;
+                if let Some(reason) = request.objection(&topology, &answers) {
+                    info!(
+                        term = %request.term,
+                        "the in-sync set of {shard_name} stays as it is, not {}: {}",
+                        request.change.describe(&topology),
+                        topology.with_names(&reason)
+                    );
+                    return Ok(self.reply(Err::<(), _>(reason), message.known.as_ref()));
+                }
+            }
+            Verdict::Propose => {}
+        }
+        let result = self.sentinel.propose(request.command()).await?;
+        match &result {
+            Ok(_) => info!(
+                term = %request.term,
+                "{shard_name} goes on {}; in sync: {}",
+                request.change.describe(&topology),
+                self.sentinel.in_sync_names(&request.shard)
+            ),
+            Err(refusal) => info!(
+                term = %request.term,
+                "{shard_name} does not go on {}: {}",
+                request.change.describe(&topology),
+                topology.with_names(&refusal.to_string())
+            ),
+        }
+        Ok(self.reply(result.map(|_| ()), message.known.as_ref()))
+    }
+
+    async fn request_failover_here(
+        &self,
+        request: &rpc::FailoverRequest,
+    ) -> Result<rpc::ChangeReply, Status> {
+        let reporter = node_id(&request.reporter)?;
+        let trigger = match (request.takeover, request.force) {
+            (true, _) => Trigger::Takeover { reporter },
+            (false, true) => Trigger::Force { reporter },
+            (false, false) => Trigger::Complaint { reporter },
+        };
+        let (shard, term) = (shard_id(&request.shard_id)?, Term::new(request.term));
+        let topology = self.sentinel.current();
+        let dead = if request.primary_dead { " (nobody listens there any more)" } else { "" };
+        info!(
+            %term,
+            "{} is to have another primary: {}{dead}",
+            topology.shard_name(&shard),
+            trigger.reason(&topology)
+        );
+        let result = failover::fail_over(&self.sentinel, &shard, term, trigger).await?;
+        Ok(self.reply(result, request.known.as_ref()))
+    }
+
+    async fn handoff_here(&self, request: &rpc::HandoffRequest) -> Result<rpc::ChangeReply, Status> {
+        let handoff = Handoff {
+            shard: shard_id(&request.shard_id)?,
+            primary: node_id(&request.primary)?,
+            term: Term::new(request.term),
+            target: node_id(&request.target)?,
+            last: request.last.unwrap_or_default().into(),
+            in_sync_version: request.in_sync_version,
+        };
+        let result = failover::hand_off(&self.sentinel, handoff).await?;
+        Ok(self.reply(result, request.known.as_ref()))
+    }
+}
+
+fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSyncRequest, Status> {
+    let change = if message.add.is_empty() {
+        let nodes: Result<BTreeSet<NodeId>, Status> = message.remove.iter().map(|id| node_id(id)).collect();
+        InSyncChange::Remove(nodes?)
+    } else if message.remove.is_empty() {
+        let incarnation = Incarnation::new(message.add_incarnation);
+        InSyncChange::Add { node: node_id(&message.add)?, incarnation }
+    } else {
+        return Err(Status::invalid_argument("a change either removes nodes or adds one"));
+    };
+    Ok(InSyncRequest {
+        shard: shard_id(&message.shard_id)?,
+        primary: node_id(&message.primary)?,
+        term: Term::new(message.term),
+        version: message.in_sync_version,
+        change,
+        challenge: message.challenge,
+    })
+}
+
+#[tonic::async_trait]
+impl rpc::control_server::Control for ControlService {
+    async fn register(
+        &self,
+        request: Request<rpc::RegisterRequest>,
+    ) -> Result<Response<rpc::RegisterReply>, Status> {
+        let (is_forwarded, peer) = (is_forwarded(&request), request.remote_addr());
+        let mut message = request.into_inner();
+        if message.host.is_empty() {
+            let ip = peer.map(|peer: SocketAddr| peer.ip().to_canonical());
+            message.host = ip.ok_or_else(|| Status::invalid_argument("the host is missing"))?.to_string();
+        }
+        on_leader!(self, REQUEST_LIMIT, is_forwarded, message, register, self.register_here(&message))
+    }
+
+    type WatchTopologyStream = Pin<Box<dyn Stream<Item = Result<rpc::TopologyUpdate, Status>> + Send>>;
+
+    async fn watch_topology(
+        &self,
+        request: Request<rpc::WatchRequest>,
+    ) -> Result<Response<Self::WatchTopologyStream>, Status> {
+        let sentinel = self.sentinel.clone();
+        let mut known = publication::known(request.into_inner().known.as_ref());
+        let (sender, receiver) = mpsc::channel(2);
+        tokio::spawn(async move {
+            let mut topology = sentinel.topology.clone();
+            loop {
+                topology.mark_unchanged();
+                // A sentinel that has not heard of a leader yet may have an old topology.
+                if sentinel.leader().is_some() {
+                    let (update, key) = sentinel.update_for(known.as_ref());
+                    known = key;
+                    if sender.send(Ok(update)).await.is_err() {
+                        return;
+                    }
+                }
+                let wait = if sentinel.leader().is_some() { KEEPALIVE } else { Duration::from_millis(50) };
+                tokio::select! {
+                    changed = timeout(wait, topology.changed()) => if let Ok(Err(_)) = changed { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn report_status(
+        &self,
+        request: Request<Streaming<rpc::NodeStatus>>,
+    ) -> Result<Response<rpc::ReportReply>, Status> {
+        let mut reports = request.into_inner();
+        while let Some(report) = reports.next().await {
+            let report = report?;
+            let id = node_id(&report.node_id)?;
+            let mut health = self.sentinel.health.lock();
+            if let Some(node) = health.nodes.get_mut(&id) {
+                if node.role != report.role {
+                    node.role.clone_from(&report.role);
+                    node.role_since = now();
+                }
+                node.status = Some(report);
+            }
+        }
+        Ok(Response::new(rpc::ReportReply {}))
+    }
+
+    async fn change_in_sync(
+        &self,
+        request: Request<rpc::ChangeInSyncRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        let is_forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        on_leader!(
+            self,
+            REQUEST_LIMIT,
+            is_forwarded,
+            message,
+            change_in_sync,
+            self.change_in_sync_here(&message)
+        )
+    }
+
+    async fn request_failover(
+        &self,
+        request: Request<rpc::FailoverRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        let is_forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        on_leader!(
+            self,
+            REQUEST_LIMIT,
+            is_forwarded,
+            message,
+            request_failover,
+            self.request_failover_here(&message)
+        )
+    }
+
+    async fn handoff(
+        &self,
+        request: Request<rpc::HandoffRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        let is_forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        on_leader!(self, REQUEST_LIMIT, is_forwarded, message, handoff, self.handoff_here(&message))
+    }
+
+    async fn admin(&self, request: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
+        let is_forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        if message.command == admin::IDENTITY {
+            return Ok(Response::new(admin::identity(&self.sentinel)));
+        }
+        if message.command == admin::STATUS && !is_forwarded {
+            return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
+        }
+        on_leader!(
+            self,
+            ADMIN_LIMIT,
+            is_forwarded,
+            message,
+            admin,
+            admin::execute(&self.sentinel, &message.command, &message.arguments)
+        )
+    }
+
+    async fn ask_node(
+        &self,
+        request: Request<rpc::AskNodeRequest>,
+    ) -> Result<Response<rpc::AskNodeReply>, Status> {
+        let message = request.into_inner();
+        let node = node_id(&message.node_id)?;
+        Ok(Response::new(questions::pass_on(&self.sentinel, &node, &message).await))
+    }
+}

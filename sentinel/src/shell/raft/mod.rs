@@ -1,0 +1,56 @@
+//! The sentinels' Raft group: openraft with a durable store and gRPC between the members.
+//!
+//! - [`store`]: vote, log and snapshot on disk; the state machine in memory
+//! - [`network`]: sends openraft's messages to the other sentinels
+//! - [`service`]: receives them
+//!
+//! The state machine is [`crate::rules::topology`]; nothing in here knows what a shard is.
+
+pub mod network;
+pub mod service;
+pub mod store;
+
+use std::io::Cursor;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::rules::topology::RaftId;
+use crate::rules::topology::{Batch, Outcome, Refusal};
+
+openraft::declare_raft_types!(
+    /// What openraft needs to know about us.
+    pub TypeConfig:
+        D = Batch,
+        R = Applied,
+        NodeId = RaftId,
+        Node = openraft::BasicNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+pub type Raft = openraft::Raft<TypeConfig>;
+pub type LogId = openraft::LogId<RaftId>;
+pub type Metrics = openraft::RaftMetrics<RaftId, openraft::BasicNode>;
+
+/// What a committed entry did: one result per command of its batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    pub results: Vec<Result<Outcome, Refusal>>,
+}
+
+/// Timing of the group: followers stand for election after 450 to 600 ms without a heartbeat
+/// (openraft adds the election timeout to the leader's lease, which is its maximum).
+pub fn config() -> openraft::Config {
+    openraft::Config {
+        cluster_name: "keyward".into(),
+        heartbeat_interval: 50,
+        election_timeout_min: 150,
+        election_timeout_max: 300,
+        install_snapshot_timeout: 2000,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(500),
+        max_in_snapshot_log_to_keep: 200,
+        replication_lag_threshold: 1000,
+        ..openraft::Config::default()
+    }
+}

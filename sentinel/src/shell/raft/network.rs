@@ -1,0 +1,127 @@
+//! Sends openraft's messages to another sentinel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keyward_proto::rpc::RaftMessage;
+use keyward_proto::rpc::raft_client::RaftClient;
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, BasicNode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::transport::Channel;
+
+use super::{RaftId, TypeConfig};
+use crate::shell::channel;
+
+/// A snapshot chunk or a batch of entries fits with room to spare.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Makes the clients. Addresses given at start win over those in the log: they may have changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    pub addresses: Arc<BTreeMap<RaftId, String>>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: RaftId, node: &BasicNode) -> Peer {
+        let address = self.addresses.get(&target).unwrap_or(&node.addr).clone();
+        Peer { target, client: channel::lazy(&address).map(client), address }
+    }
+}
+
+fn client(channel: Channel) -> RaftClient<Channel> {
+    RaftClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// One other sentinel. The channel reconnects, and resolves the name anew, whenever it has to.
+#[derive(Debug)]
+pub struct Peer {
+    target: RaftId,
+    address: String,
+    client: Option<RaftClient<Channel>>,
+}
+
+type Failure<E> = RPCError<RaftId, BasicNode, RaftError<RaftId, E>>;
+
+#[derive(Debug, Clone, Copy)]
+enum Method {
+    AppendEntries,
+    Vote,
+    InstallSnapshot,
+}
+
+impl Peer {
+    async fn call<Request, Response, E>(
+        &self,
+        method: Method,
+        request: Request,
+    ) -> Result<Response, Failure<E>>
+    where
+        Request: Serialize,
+        Response: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let Some(mut client) = self.client.clone() else {
+            let reason = io::Error::other(format!("{} is not an address", self.address));
+            return Err(RPCError::Unreachable(Unreachable::new(&reason)));
+        };
+        let payload = serde_json::to_vec(&request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        let message = RaftMessage { payload: Bytes::from(payload), target: self.target };
+        let reply = match method {
+            Method::AppendEntries => client.append_entries(message).await,
+            Method::Vote => client.vote(message).await,
+            Method::InstallSnapshot => client.install_snapshot(message).await,
+        };
+        let reply = reply.map_err(|status| match status.code() {
+            tonic::Code::Unavailable => RPCError::Unreachable(Unreachable::new(&status)),
+            _ => RPCError::Network(NetworkError::new(&status)),
+        })?;
+        let result: Result<Response, RaftError<RaftId, E>> =
+            serde_json::from_slice(&reply.into_inner().payload)
+                .map_err(|e| RPCError::Network(NetworkError::from(AnyError::new(&e))))?;
+        result.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Peer {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<RaftId>, RPCError<RaftId, BasicNode, RaftError<RaftId>>> {
+        self.call(Method::AppendEntries, request).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<RaftId>, Failure<InstallSnapshotError>> {
+        self.call(Method::InstallSnapshot, request).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<RaftId>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<RaftId>, RPCError<RaftId, BasicNode, RaftError<RaftId>>> {
+        self.call(Method::Vote, request).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(Duration::from_millis(100)))
+    }
+}

@@ -1,0 +1,86 @@
+//! Receives openraft's messages from the other sentinels.
+//!
+//! A sentinel that lost its directory comes back at its old address under a new ID, while the group may still send to
+//! the old one. What it answered in that one's name would count as that one's vote and that one's log, which it has
+//! not: so messages for another ID are refused.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use keyward_proto::rpc;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::{Request, Response, Status};
+
+use super::Raft;
+
+/// Empty until the sentinel knows that it may take part: see [`crate::shell::bootstrap`].
+#[derive(Clone, Default)]
+pub struct RaftCell(Arc<OnceLock<Raft>>);
+
+impl RaftCell {
+    pub fn get(&self) -> Option<&Raft> {
+        self.0.get()
+    }
+
+    /// Keeps the first that is given.
+    pub fn set(&self, raft: Raft) {
+        self.0.get_or_init(|| raft);
+    }
+}
+
+impl fmt::Debug for RaftCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftCell").field("started", &self.0.get().is_some()).finish()
+    }
+}
+
+/// The gRPC service `Raft`.
+#[derive(Debug, Clone)]
+pub struct RaftService {
+    pub raft: RaftCell,
+}
+
+impl RaftService {
+    /// The group's member, if the message is for it, and what it says.
+    fn open<T: DeserializeOwned>(&self, request: Request<rpc::RaftMessage>) -> Result<(&Raft, T), Status> {
+        let message = request.into_inner();
+        let raft = self.raft.get().ok_or_else(|| Status::unavailable("this sentinel is still starting"))?;
+        let own = raft.metrics().borrow().id;
+        if message.target != own {
+            return Err(Status::unavailable(format!("this is sentinel {own}, not {}", message.target)));
+        }
+        let decoded = serde_json::from_slice(&message.payload);
+        decoded.map(|message| (raft, message)).map_err(|e| Status::invalid_argument(e.to_string()))
+    }
+}
+
+fn encode<T: Serialize>(result: &T) -> Result<Response<rpc::RaftMessage>, Status> {
+    let payload = serde_json::to_vec(result).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload), target: 0 }))
+}
+
+#[tonic::async_trait]
+impl rpc::raft_server::Raft for RaftService {
+    async fn append_entries(
+        &self,
+        request: Request<rpc::RaftMessage>,
+    ) -> Result<Response<rpc::RaftMessage>, Status> {
+        let (raft, request) = self.open(request)?;
+        encode(&raft.append_entries(request).await)
+    }
+
+    async fn vote(&self, request: Request<rpc::RaftMessage>) -> Result<Response<rpc::RaftMessage>, Status> {
+        let (raft, request) = self.open(request)?;
+        encode(&raft.vote(request).await)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<rpc::RaftMessage>,
+    ) -> Result<Response<rpc::RaftMessage>, Status> {
+        let (raft, request) = self.open(request)?;
+        encode(&raft.install_snapshot(request).await)
+    }
+}

@@ -1,0 +1,154 @@
+//! Starts a sentinel and stops it: sockets, services, tasks.
+#![allow(clippy::disallowed_methods, reason = "shell: spawns the tasks")]
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_proto::rpc::control_server::ControlServer;
+use keyward_proto::rpc::raft_server::RaftServer;
+use keyward_proto::topology::names::host_port;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::shell::bootstrap::{self, BootstrapError};
+use crate::shell::control::{ControlService, failover, watchdog};
+use crate::shell::proposals;
+use crate::shell::raft::network::MESSAGE_BYTES_MAX;
+use crate::shell::raft::service::RaftService;
+use crate::shell::raft::store::{OpenError, StateMachine, Store};
+use crate::shell::resp as resp_server;
+use crate::shell::sentinel::Sentinel;
+
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why a sentinel could not start or go on; one line.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot read the store: {0}")]
+    Store(#[from] crate::shell::raft::store::StoreError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("the bus stopped: {0}")]
+    Bus(#[from] tonic::transport::Error),
+}
+
+async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
+    let address = host_port(host, port);
+    TcpListener::bind(&address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Thousands of nodes and clients need more open files than many systems allow at first.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Runs until `shutdown` is ready.
+///
+/// # Errors
+/// [`RunError`]
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let dir = std::path::absolute(&config.options.dir).unwrap_or_else(|_| config.options.dir.clone());
+    info!(
+        port = config.options.port,
+        bus_port = config.bus_port,
+        "keyward-sentinel {} starts: PID {}, folder {}, sentinel {} of {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        dir.display(),
+        config.options.name,
+        config.founders.len()
+    );
+    allow_open_files();
+    let store = Store::open(&config.options.dir)?;
+    let machine = StateMachine::open(store.clone())?;
+    let bus = listen(&config.options.bind, config.bus_port).await?;
+    let clients = listen(&config.options.bind, config.options.port).await?;
+    let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
+    let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
+    let sentinel = Arc::new(Sentinel::new(config, machine.watch(), proposals, primary_changes));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(proposals::commit(sentinel.clone(), waiting));
+    tasks.spawn(failover::coordinate(sentinel.clone(), requests));
+    tasks.spawn(watchdog::probe_all(sentinel.clone()));
+    tasks.spawn(watchdog::tell_changes(sentinel.clone()));
+    tasks.spawn(watchdog::react(sentinel.clone()));
+    tasks.spawn(resp_server::serve(sentinel.clone(), clients));
+    let mut bus = tokio::spawn(serve_bus(sentinel.clone(), bus));
+    let result = tokio::select! {
+        result = run_raft(&sentinel, store, machine) => result,
+        stopped = &mut bus => stopped.unwrap_or(Ok(())),
+        () = shutdown => Ok(()),
+    };
+    info!("sentinel stops");
+    tasks.shutdown().await;
+    if let Some(raft) = sentinel.raft.get()
+        && timeout(SHUTDOWN_LIMIT, raft.shutdown()).await.is_err()
+    {
+        warn!("Raft did not stop in time");
+    }
+    bus.abort();
+    result
+}
+
+/// Ends only when Raft cannot go on, for example because the disk failed.
+async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine) -> Result<(), RunError> {
+    bootstrap::start_raft(sentinel, store, machine).await?;
+    let Some(raft) = sentinel.raft.get() else { return Ok(()) };
+    let mut metrics = raft.metrics();
+    let mut leader = None;
+    loop {
+        let current = metrics.borrow_and_update().clone();
+        if let Err(fatal) = current.running_state {
+            return Err(BootstrapError::Raft(fatal.to_string()).into());
+        }
+        if current.current_leader != leader {
+            leader = current.current_leader;
+            match leader {
+                Some(id) if id == current.id => {
+                    info!(term = current.current_term, "this sentinel leads the group")
+                }
+                Some(id) => info!(
+                    term = current.current_term,
+                    "the sentinel {} leads the group",
+                    sentinel.name_of(id)
+                ),
+                None => info!(term = current.current_term, "the group has no leader at the moment"),
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn serve_bus(sentinel: Arc<Sentinel>, listener: TcpListener) -> Result<(), RunError> {
+    let raft = RaftService { raft: sentinel.raft.clone() };
+    let raft = RaftServer::new(raft)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let control = ControlServer::new(ControlService { sentinel });
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .add_service(raft)
+        .add_service(control)
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! One running sentinel: what its services and tasks share, and how a request reaches the Raft leader.
+#![allow(clippy::disallowed_methods, reason = "shell: waits with deadlines")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use keyward_proto::ids::ShardId;
+use keyward_proto::rpc;
+use keyward_proto::rpc::control_client::ControlClient;
+use keyward_proto::topology::delta::Key;
+use keyward_proto::topology::names::host_port;
+use keyward_proto::topology::{SentinelAddress, Topology};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::config::Config;
+use crate::rules::coordinator::PROPOSAL_LIMIT;
+use crate::rules::events::Event;
+use crate::rules::health::Health;
+use crate::rules::publication::Publications;
+use crate::rules::topology::TopologyCommand;
+use crate::shell::channel::lazy;
+use crate::shell::connections::Connections;
+use crate::shell::control::failover;
+use crate::shell::proposals::{self, Proposal};
+use crate::shell::raft::service::RaftCell;
+use crate::shell::raft::{Metrics, Raft, RaftId};
+use crate::shell::reach::Reach;
+
+/// How long a request waits for a leader and its answer.
+pub const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
+/// Between two attempts while there is no leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// Shared by everything in the process.
+#[derive(Debug)]
+pub struct Sentinel {
+    pub config: Config,
+    /// Set once it is known whether this is a founder or a replacement.
+    pub id: OnceLock<RaftId>,
+    pub raft: RaftCell,
+    /// As applied here; a follower may be behind.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// Held for a few lines at a time.
+    pub health: Mutex<Health>,
+    pub events: broadcast::Sender<Event>,
+    /// Commands for Raft.
+    pub proposals: mpsc::Sender<Proposal>,
+    /// Requests for other primaries, and whether one is being changed.
+    pub primary_changes: mpsc::Sender<failover::Asked>,
+    pub changes_primary: AtomicBool,
+    /// Placement proposes one step after another.
+    pub placement: tokio::sync::Mutex<()>,
+    /// The watchdog has news.
+    pub probed: Notify,
+    /// To the nodes.
+    pub connections: Connections,
+    /// What was said of sentinels that do not answer.
+    pub reach: Arc<Reach>,
+    channels: Mutex<BTreeMap<String, Channel>>,
+    publications: Mutex<Publications>,
+}
+
+impl Sentinel {
+    pub fn new(
+        config: Config,
+        topology: watch::Receiver<Arc<Topology>>,
+        proposals: mpsc::Sender<Proposal>,
+        primary_changes: mpsc::Sender<failover::Asked>,
+    ) -> Self {
+        Sentinel {
+            config,
+            id: OnceLock::new(),
+            raft: RaftCell::default(),
+            topology,
+            health: Mutex::default(),
+            events: broadcast::Sender::new(1024),
+            proposals,
+            primary_changes,
+            changes_primary: AtomicBool::new(false),
+            placement: tokio::sync::Mutex::default(),
+            probed: Notify::new(),
+            connections: Connections::default(),
+            reach: Arc::default(),
+            channels: Mutex::default(),
+            publications: Mutex::default(),
+        }
+    }
+
+    /// Zero before the sentinel takes part.
+    pub fn id(&self) -> RaftId {
+        self.id.get().copied().unwrap_or_default()
+    }
+
+    pub fn raft(&self) -> Result<&Raft, Status> {
+        self.raft.get().ok_or_else(|| Status::unavailable("this sentinel is still starting"))
+    }
+
+    pub fn current(&self) -> Arc<Topology> {
+        self.topology.borrow().clone()
+    }
+
+    /// For the log.
+    pub fn in_sync_names(&self, shard: &ShardId) -> String {
+        let topology = self.current();
+        let in_sync = topology.shards.get(shard).into_iter().flat_map(|s| &s.in_sync);
+        topology.node_names(in_sync)
+    }
+
+    /// For a node that knows `known`, with the key of what it will know then.
+    pub fn update_for(&self, known: Option<&Key>) -> (rpc::TopologyUpdate, Option<Key>) {
+        let topology = self.current();
+        (self.publications.lock().update(known, &topology), topology.key())
+    }
+
+    /// How clients and the other sentinels reach this one.
+    pub fn own_address(&self) -> SentinelAddress {
+        SentinelAddress {
+            name: self.config.options.name.clone(),
+            host: self.config.announce_host.clone(),
+            port: self.config.options.port,
+            bus_port: self.config.bus_port,
+        }
+    }
+
+    pub fn metrics(&self) -> Option<Metrics> {
+        self.raft.get().map(|raft| raft.metrics().borrow().clone())
+    }
+
+    pub fn leader(&self) -> Option<RaftId> {
+        self.raft.get().and_then(|raft| raft.metrics().borrow().current_leader)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leader().is_some_and(|leader| leader == self.id())
+    }
+
+    /// The bus address of a sentinel: what it announced, else what the operator listed.
+    pub fn address_of(&self, id: RaftId) -> Option<String> {
+        let announced = self.topology.borrow().sentinels.get(&id).map(|s| host_port(&s.host, s.bus_port));
+        announced.or_else(|| self.config.initial_addresses().remove(&id))
+    }
+
+    /// What an operator calls a sentinel.
+    pub fn name_of(&self, id: RaftId) -> String {
+        let announced = self.topology.borrow().sentinels.get(&id).map(|s| s.name.clone());
+        let listed = || self.config.founders.iter().find(|f| f.id == id).map(|f| f.name.clone());
+        announced.or_else(listed).unwrap_or_else(|| id.to_string())
+    }
+
+    /// A client of another sentinel; connections are kept.
+    pub fn control_client(&self, address: &str) -> Option<ControlClient<Channel>> {
+        let mut channels = self.channels.lock();
+        let channel = match channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = lazy(address)?;
+                channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        let limit = crate::shell::raft::network::MESSAGE_BYTES_MAX;
+        Some(ControlClient::new(channel).max_decoding_message_size(limit))
+    }
+
+    /// Commits a command, if this is the leader.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not, or when there is no quorum; the outcome is unknown then.
+    pub async fn propose(&self, command: TopologyCommand) -> proposals::Answer {
+        let (proposal, answer) = Proposal::new(command);
+        let stopping = || Status::unavailable("this sentinel is stopping");
+        let committed = async {
+            self.proposals.send(proposal).await.map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())?
+        };
+        let late = |_| Status::unavailable("no majority of the sentinels answers");
+        timeout(PROPOSAL_LIMIT, committed).await.map_err(late)?
+    }
+
+    /// Runs a request where it must run: here if this is the leader, else at the leader.
+    ///
+    /// `Unavailable` from either means "not the leader (any more)": it is tried again until `limit`.
+    ///
+    /// # Errors
+    /// The request's own error, or `Unavailable` when no leader was found in time.
+    pub async fn on_leader<T, Here, HereFuture, There, ThereFuture>(
+        &self,
+        limit: Duration,
+        is_forwarded: bool,
+        here: Here,
+        there: There,
+    ) -> Result<T, Status>
+    where
+        Here: Fn() -> HereFuture,
+        HereFuture: Future<Output = Result<T, Status>>,
+        There: Fn(ControlClient<Channel>) -> ThereFuture,
+        ThereFuture: Future<Output = Result<T, Status>>,
+    {
+        let deadline = Instant::now() + limit;
+        let mut last = Status::unavailable("the sentinels have no leader: is a majority of them running?");
+        while Instant::now() < deadline {
+            let leader = self.leader();
+            let attempt = if leader.is_some() && leader == Some(self.id()) {
+                timeout_at(deadline, here()).await
+            } else if is_forwarded {
+                return Err(Status::unavailable("this sentinel is not the leader"));
+            } else if let Some(client) =
+                leader.and_then(|id| self.address_of(id)).and_then(|a| self.control_client(&a))
+            {
+                timeout_at(deadline, there(client)).await
+            } else {
+                sleep(RETRY_PAUSE).await;
+                continue;
+            };
+            match attempt {
+                Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
+                    last = status;
+                    sleep(RETRY_PAUSE).await;
+                }
+                Ok(result) => return result,
+                Err(_) => break,
+            }
+        }
+        Err(Status::unavailable(last.message().to_owned()))
+    }
+}
