@@ -118,8 +118,10 @@ rust() {
   need valgrind valgrind
   # The only code that lays out memory by hand, under a memory checker. Tests have the system's allocator, which it knows.
   local checker='["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]'
-  check "memory checker" cargo --config "target.'cfg(all())'.runner = $checker" \
-    test --workspace --locked --lib keyspace::entry -- --test-threads=1
+  step "memory checker"
+  limited "$build_limit" cargo --config "target.'cfg(all())'.runner = $checker" \
+    test --workspace --locked --lib entry::tests -- --test-threads=1
+  count_cargo $?
 }
 
 # Fixed so that a new one does not break old tests.

@@ -2,7 +2,7 @@
 //!
 //! An entry is applied under all its slots' locks, so that a reader on a replica sees a transaction whole. During a
 //! full sync each slot was read at an index of its own; effects up to that index are already in the slot and are
-//! skipped. That is sound because an effect touches one slot only (DESIGN section 4, rule 2); the few effects on the
+//! skipped. That is sound because an effect touches one slot only (ARCHITECTURE.md, "Why effects touch one slot"); the few effects on the
 //! whole keyspace are applied slot by slot for the same reason.
 //!
 //! The payload of a slot in a full sync is groups of a database (two bytes), whether the group goes on in the next one

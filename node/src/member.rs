@@ -1,7 +1,6 @@
 //! A node's life as a member of a shard: it joins with its ID, hands its role over when asked, and leaves in order.
 //!
-//! The ID lives in the file `node-id` of the data directory. A node without its directory is a new node (DESIGN
-//! section 6).
+//! The ID lives in the file `node-id` of the data directory. A node without its directory is a new node.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 

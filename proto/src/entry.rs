@@ -2,7 +2,7 @@
 //!
 //! Frame of an entry: `[u32 LE length][payload]`; an empty payload is a no-op (the start of a term). A payload holds
 //! effects, each `[u16 LE slot][u16 LE db][u32 LE length][RESP command]`; slot 0xFFFF marks an effect on the whole
-//! keyspace (FLUSHALL, FLUSHDB, SWAPDB, barriers). DESIGN sections 4 and 5.
+//! keyspace (FLUSHALL, FLUSHDB, SWAPDB, barriers).
 
 use crate::slot::Slot;
 

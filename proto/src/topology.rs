@@ -145,7 +145,7 @@ impl Topology {
             .collect()
     }
 
-    /// Panics when the value contradicts itself (DESIGN section 6, invariants 6 and 7).
+    /// Panics when the value contradicts itself (ARCHITECTURE.md, invariants 6 and 7).
     pub fn check_invariants(&self) {
         let mut owned = vec![false; usize::from(SLOT_COUNT)];
         for shard in self.shards.values() {

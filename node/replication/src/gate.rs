@@ -1,4 +1,4 @@
-//! What the I/O threads ask before they execute a command and before a reply leaves. DESIGN sections 5 and 6.
+//! What the I/O threads ask before they execute a command and before a reply leaves.
 //!
 //! Atomics only: the replication task is the one writer, every I/O thread reads. The order of the writes is what
 //! makes the reads safe:

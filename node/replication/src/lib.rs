@@ -1,4 +1,4 @@
-//! The rules of replication, without a clock, a socket or a task. DESIGN sections 5 and 6.
+//! The rules of replication, without a clock, a socket or a task. ARCHITECTURE.md, "Replication and failover".
 //!
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`core`]: leases, commit, membership, hand-off, full and partial resync

@@ -1,4 +1,4 @@
-//! The write log on disk: `appendonly yes`. DESIGN sections 5 and 8.
+//! The write log on disk: `appendonly yes`. ARCHITECTURE.md, "The write log on disk".
 //!
 //! - [`manifest`] and [`format`] (pure): what the files say; [`directory`], [`file`], [`reader`]: the files
 //! - [`recover`]: loading them at the start; [`history`]: reading them for replicas

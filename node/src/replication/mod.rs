@@ -1,4 +1,4 @@
-//! Replication: PacificA with the sentinels as its configuration manager. DESIGN section 6.
+//! Replication: PacificA with the sentinels as its configuration manager.
 //!
 //! Pure, tested alone and in the deterministic simulation of `cluster-tests`, for which the core is public:
 //! - `node_core.rs`: the role of a node, from the topology; `primary.rs` with `membership.rs` (the in-sync set) and

@@ -1,4 +1,4 @@
-//! Leases: what keeps an old primary from serving once another may serve. DESIGN section 6, invariant 2.
+//! Leases: what keeps an old primary from serving once another may serve. ARCHITECTURE.md, invariant 2.
 //!
 //! A beacon carries the time at which it was sent, by the primary's clock. A replica that acknowledges it promises
 //! to support no other primary until `grace` after it *received* it; the echo gives the primary a lease until

@@ -1,4 +1,4 @@
-//! The replication cores: PacificA with the sentinels as its configuration manager. DESIGN section 6.
+//! The replication cores: PacificA with the sentinels as its configuration manager. ARCHITECTURE.md, "Replication and failover".
 //!
 //! - [`node_core`]: the role of a node, from the topology; `primary` with `membership` (the in-sync set) and `handoff`;
 //!   `replica`; `local`, what both share

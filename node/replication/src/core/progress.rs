@@ -1,6 +1,6 @@
 //! The commit tracker: how far each member of the in-sync set is, and what follows for the commit index.
 //!
-//! Invariants (DESIGN section 6, invariant 3):
+//! Invariants (ARCHITECTURE.md, invariant 3):
 //! - commit <= what every counted member holds, at the moment when commit moves; commit never falls;
 //! - counted are the members of the in-sync set *and* a node that is being added, from before the proposal leaves
 //!   until its outcome is known: otherwise an entry could be committed without a node that becomes electable;

@@ -1,4 +1,4 @@
-//! The write log: the one ordered list of a node's effects. DESIGN section 5.
+//! The write log: the one ordered list of a node's effects.
 //!
 //! A primary copies its own entries into the open chunk; a replica keeps the received bytes as they are. Readers
 //! (the senders to replicas, the AOF writer) get slices of the same memory: nothing is copied for them, except

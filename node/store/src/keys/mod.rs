@@ -2,7 +2,7 @@
 //!
 //! Expiry: an expired key is hidden from every access. On a primary it is also deleted, with an effect: at once if
 //! the access is a write, at the end of the command if it was a read. A replica only hides; while it applies
-//! effects, expiry does not exist (DESIGN section 4: replaying reads no clock).
+//! effects, expiry does not exist (replaying reads no clock).
 //!
 //! A write command that changed something calls [`Keys::modified`] for each key and [`Keys::propagate`] or
 //! [`Keys::propagate_as`] for each effect. An effect touches keys of one slot only.

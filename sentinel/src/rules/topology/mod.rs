@@ -1,7 +1,7 @@
 //! The topology's state machine: how a committed Raft entry changes who serves what.
 //!
 //! Every command is validated here, when it is applied, against the topology of that moment: whoever proposed it
-//! may have been wrong, slow or one of two. What must hold is in DESIGN section 6:
+//! may have been wrong, slow or one of two. What must hold (ARCHITECTURE.md, "The invariants"):
 //! - a shard's term grows by one with each primary, and only by compare-and-set;
 //! - the next in-sync set is a subset of the present one plus at most one node that has caught up;
 //! - a restarted node is not electable and is not counted until its primary has removed it and taken it in again,
