@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keyward_commands::{DataContext, DataLimits};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, Output, Version};
 use keyward_proto::slot::Slot;
@@ -27,12 +28,13 @@ use parking_lot::lock_api::ArcMutexGuard;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::admin::cluster;
+use crate::admin::{Request, ServerContext, ServerOutcome, ServerResult};
 use crate::blocking::{self, Served, Waiter};
 use crate::clock;
-use crate::command::cluster;
 use crate::command::spec::{self, Flags, Scope};
-use crate::command::table::{self, Row};
-use crate::command::{Block, CommandError, CommandResult, Ctx, OnTimeout, Outcome, Request};
+use crate::command::table::{self, Handler, Row};
+use crate::command::{Block, CommandError, OnTimeout};
 use crate::config::Settings;
 use crate::gate::{DiskState, GateState};
 use crate::keyspace::access::AccessClock;
@@ -125,6 +127,8 @@ pub struct Executor {
     called: Vec<&'static Row>,
     /// Zero: no limit.
     maxmemory: usize,
+    /// What the settings say to commands.
+    limits: DataLimits,
     evictor: eviction::Evictor,
     expirer: expiry::Expirer,
 }
@@ -157,6 +161,7 @@ impl Executor {
             lookahead: Lookahead::default(),
             called: Vec::new(),
             maxmemory: 0,
+            limits: server.settings().data_limits(),
             evictor: eviction::Evictor::default(),
             expirer: expiry::Expirer::default(),
             server,
@@ -179,6 +184,7 @@ impl Executor {
             self.settings = self.server.settings();
             self.routing = self.server.routing();
             self.maxmemory = self.settings.maxmemory;
+            self.limits = self.settings.data_limits();
             self.version = version;
         }
     }
@@ -337,17 +343,17 @@ impl Executor {
             Err(e) => Err(rejected(session, args, keys, e)),
         };
         let stop = match result {
-            Ok(Outcome::Reply) => None,
-            Ok(Outcome::Close) => Some(Stop::Close),
-            Ok(Outcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
-            Ok(Outcome::Await(request)) => Some(Stop::Await(request)),
-            Ok(Outcome::Download) => Some(Stop::Download),
-            Ok(Outcome::WaitReplicas { replicas, timeout_ms }) => {
+            Ok(ServerOutcome::Reply) => None,
+            Ok(ServerOutcome::Close) => Some(Stop::Close),
+            Ok(ServerOutcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
+            Ok(ServerOutcome::Await(request)) => Some(Stop::Await(request)),
+            Ok(ServerOutcome::Download) => Some(Stop::Download),
+            Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms }) => {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
                 Some(Stop::WaitReplicas { index: session.last_write, replicas, timeout })
             }
             // `execute` has registered the waiter.
-            Ok(Outcome::Block(block)) => {
+            Ok(ServerOutcome::Block(block)) => {
                 let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));
                 let waiter = session.client.waiter.lock().clone();
                 waiter.map(|waiter| Stop::Blocked { waiter, timeout, on_timeout: block.on_timeout })
@@ -672,7 +678,7 @@ impl Executor {
         out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
-    ) -> CommandResult {
+    ) -> ServerResult {
         let result = match row.scope {
             Scope::None => return self.call(session, row, args, keys, out),
             Scope::Walk => self.call_locked(session, row, args, keys, out, progress),
@@ -707,20 +713,17 @@ impl Executor {
         keys: &mut Keys<'k>,
         out: &mut Output,
         progress: &mut Progress,
-    ) -> CommandResult {
+    ) -> ServerResult {
         let fits = if row.has(spec::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
         let mut result = match fits {
             Ok(()) => self.call(session, row, args, keys, out),
             Err(too_long) => Err(too_long.into()),
         };
-        if let Ok(Outcome::Block(block)) = &result {
+        if let Ok(ServerOutcome::Block(block)) = &result {
             if session.in_exec {
                 let mut out = out.writer(session.version);
-                match block.on_timeout {
-                    OnTimeout::Null => out.null(),
-                    OnTimeout::NullArray => out.null_array(),
-                }
-                result = Ok(Outcome::Reply);
+                block.in_transaction.write(&mut out);
+                result = Ok(ServerOutcome::Reply);
             } else {
                 register_waiter(session, row, args, block, keys);
             }
@@ -798,14 +801,21 @@ impl Executor {
         args: Args<'_>,
         keys: &mut Keys<'k>,
         out: &mut Output,
-    ) -> CommandResult {
+    ) -> ServerResult {
         let version = session.version;
         if keys.is_logging() {
             keys.command = table::name_for_effects(row);
         }
-        let mut ctx =
-            Ctx { keys, out: out.writer(version), session, server: &self.server, rng: &mut self.rng, row };
-        let result = (row.handler)(&mut ctx, args);
+        let (out, spec) = (out.writer(version), row.spec());
+        let result = match row.handler {
+            Handler::Data(run) => {
+                let (rng, limits) = (&mut self.rng, &self.limits);
+                run(&mut DataContext { keys, out, rng, limits, spec }, args).map(ServerOutcome::from)
+            }
+            Handler::Server(run) => {
+                run(&mut ServerContext { keys, out, session, server: &self.server, spec }, args)
+            }
+        };
         if row.scope == Scope::None && self.server.version() != self.version {
             // CONFIG SET: what follows in the batch is executed under the new settings.
             self.refresh();
@@ -861,7 +871,7 @@ impl Executor {
         out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
-    ) -> CommandResult {
+    ) -> ServerResult {
         let Some(transaction) = session.transaction.take() else {
             return Err(CommandError::err("EXEC without MULTI"));
         };
@@ -896,7 +906,7 @@ impl Executor {
         keys: &mut Keys<'k>,
         out: &mut Output,
         progress: &mut Progress,
-    ) -> CommandResult {
+    ) -> ServerResult {
         let expired = session.watched.iter().any(|((db, key), existed)| {
             keys.db = *db;
             *existed && !keys.exists(key)
@@ -916,9 +926,9 @@ impl Executor {
             out.truncate(header);
         }
         if failed {
-            return Ok(Outcome::Reply);
+            return Ok(ServerOutcome::Reply);
         }
-        let mut end = Outcome::Reply;
+        let mut end = ServerOutcome::Reply;
         for (row, args) in &transaction.commands {
             keys.db = session.db;
             let start = out.len();
@@ -932,10 +942,10 @@ impl Executor {
             self.count_call(row, result.is_err());
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result {
-                Ok(Outcome::Reply) => {}
+                Ok(ServerOutcome::Reply) => {}
                 // A transaction does not wait.
-                Ok(Outcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
-                Ok(Outcome::WaitReplicas { .. }) => {
+                Ok(ServerOutcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
+                Ok(ServerOutcome::WaitReplicas { .. }) => {
                     let count = self.server.replicas_holding(session.last_write);
                     out.writer(session.version).len(count);
                 }
@@ -993,14 +1003,14 @@ impl Executor {
         let result = if ready {
             self.call(&mut session, waiter.row, args, keys, &mut out)
         } else {
-            Ok(Outcome::Reply)
+            Ok(ServerOutcome::Reply)
         };
         let mut own = Progress::default();
         self.commit(&mut session, keys, &mut own);
         keys.db = db;
         progress.appended |= own.appended;
         match result {
-            Ok(Outcome::Reply) if ready => {}
+            Ok(ServerOutcome::Reply) if ready => {}
             // Still nothing for it.
             Ok(_) => return None,
             Err(e) => {
@@ -1076,6 +1086,7 @@ impl Executor {
         let events = crate::notify::EventClasses::default();
         let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
         let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
+        keys.limits = self.settings.limits;
         let row = lookup_effect(args).map_err(|e| e.to_string())?;
         match touched {
             Touched::One(slot) => keys.lock_one(*slot),
@@ -1302,7 +1313,7 @@ fn exec_aborted(reason: &str) -> CommandError {
     CommandError::coded(format!("EXECABORT Transaction discarded because of: {reason}"))
 }
 
-fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Output) -> CommandResult {
+fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Output) -> ServerResult {
     let Some(transaction) = &mut session.transaction else {
         return Err(CommandError::err("EXEC without MULTI"));
     };
@@ -1311,7 +1322,7 @@ fn queue(session: &mut Session, row: &'static Row, args: Args<'_>, out: &mut Out
     transaction.commands.push((row, args));
     session.describe();
     out.writer(session.version).simple("QUEUED");
-    Ok(Outcome::Reply)
+    Ok(ServerOutcome::Reply)
 }
 
 /// Forgets all watched keys. Locks that are held are used, others taken.
@@ -1389,10 +1400,6 @@ fn c_string(bytes: &[u8], len_max: usize) -> &[u8] {
 /// The reply of a command whose wait is over without a result.
 pub fn timeout_reply(on_timeout: OnTimeout, version: Version) -> Output {
     let mut out = Output::default();
-    let mut writer = out.writer(version);
-    match on_timeout {
-        OnTimeout::Null => writer.null(),
-        OnTimeout::NullArray => writer.null_array(),
-    }
+    on_timeout.write(&mut out.writer(version));
     out
 }

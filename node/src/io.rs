@@ -16,8 +16,8 @@ use keyward_proto::resp::{Batch, Output};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::admin::Request;
 use crate::clients::Client;
-use crate::command::Request;
 use crate::config::Settings;
 use crate::connection;
 use crate::execute::Executor;

@@ -2,7 +2,7 @@
 //!
 //! - [`io`]: the I/O threads; [`connection`]: one client's bytes in and out; [`session`]: its state
 //! - [`execute`]: checks, locks, calls a command, appends its effects; [`lookahead`]: prefetches for the next ones
-//! - [`command`]: the commands, each with a row of [`command::spec`] beside it
+//! - [`command`]: all commands by name; [`admin`]: the server's own, those on keys are `keyward-commands`
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`rdb`]: values and keyspaces as files and payloads; [`rdb_load`]: a file into the keyspace
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
@@ -21,6 +21,7 @@
 //! [`logging`], [`process`], [`rdb_load`], [`reclaim`], [`shutdown`], [`snapshot`], [`supervision`], and those of [`replication`])
 //! read a clock, spawn a task or touch a socket.
 
+pub mod admin;
 pub mod aof;
 pub mod blocking;
 pub mod cli;

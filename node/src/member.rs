@@ -15,7 +15,7 @@ use keyward_proto::resp::{ReplyWriter, Version};
 use rand::Rng;
 use tokio::net::TcpListener;
 
-use crate::command::Request;
+use crate::admin::Request;
 use crate::config::Settings;
 use crate::engine::KeyspaceEngine;
 use crate::gate::GateState;

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{LazyLock, OnceLock};
 
+use keyward_commands::spec::CommandSpec;
+use keyward_commands::{DataCommand, DataHandler};
+
 use super::rename::Renames;
-use super::spec::{Command, CommandSpec};
-use super::{
-    Handler, cluster, connection, generic, hash, list, pubsub, server, set, sorted_set, string, transactions,
-};
+use crate::admin::{self, ServerCommand, ServerHandler};
 
 /// The number of a command or subcommand: its place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,13 @@ impl CommandId {
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
+}
+
+/// Who runs a command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Handler {
+    Data(DataHandler),
+    Server(ServerHandler),
 }
 
 /// A command or subcommand: what is known of it, and who runs it.
@@ -56,8 +63,21 @@ impl PartialEq for Row {
 }
 
 impl Row {
-    const fn new(command: &Command<Handler>) -> Row {
-        Row { id: CommandId(0), handler: command.run, spec: command.spec, subcommands: (0, 0) }
+    const fn new(spec: CommandSpec, handler: Handler) -> Row {
+        Row { id: CommandId(0), handler, spec, subcommands: (0, 0) }
+    }
+
+    const fn of_data(command: &DataCommand) -> Row {
+        Row::new(command.spec, Handler::Data(command.run))
+    }
+
+    const fn of_server(command: &ServerCommand) -> Row {
+        Row::new(command.spec, Handler::Server(command.run))
+    }
+
+    #[inline]
+    pub fn spec(&'static self) -> &'static CommandSpec {
+        &self.spec
     }
 
     #[inline]
@@ -70,24 +90,15 @@ impl Row {
     }
 }
 
-const FAMILIES: [&[Command<Handler>]; 11] = [
-    &cluster::COMMANDS,
-    &connection::COMMANDS,
-    &generic::COMMANDS,
-    &hash::COMMANDS,
-    &list::COMMANDS,
-    &pubsub::COMMANDS,
-    &server::COMMANDS,
-    &set::COMMANDS,
-    &sorted_set::COMMANDS,
-    &string::COMMANDS,
-    &transactions::COMMANDS,
-];
-
 const LEN: usize = {
     let (mut len, mut i) = (0, 0);
-    while i < FAMILIES.len() {
-        len += FAMILIES[i].len();
+    while i < keyward_commands::FAMILIES.len() {
+        len += keyward_commands::FAMILIES[i].len();
+        i += 1;
+    }
+    i = 0;
+    while i < admin::FAMILIES.len() {
+        len += admin::FAMILIES[i].len();
         i += 1;
     }
     len
@@ -111,14 +122,22 @@ pub fn commands() -> &'static [Row] {
 }
 
 const fn collected() -> [Row; LEN] {
-    let mut rows = [Row::new(&FAMILIES[0][0]); LEN];
+    let mut rows = [Row::of_data(&keyward_commands::FAMILIES[0][0]); LEN];
     let (mut len, mut i) = (0, 0);
-    while i < FAMILIES.len() {
-        let mut k = 0;
-        while k < FAMILIES[i].len() {
-            rows[len] = Row::new(&FAMILIES[i][k]);
-            len += 1;
-            k += 1;
+    while i < keyward_commands::FAMILIES.len() {
+        let (family, mut k) = (keyward_commands::FAMILIES[i], 0);
+        while k < family.len() {
+            rows[len] = Row::of_data(&family[k]);
+            (len, k) = (len + 1, k + 1);
+        }
+        i += 1;
+    }
+    i = 0;
+    while i < admin::FAMILIES.len() {
+        let (family, mut k) = (admin::FAMILIES[i], 0);
+        while k < family.len() {
+            rows[len] = Row::of_server(&family[k]);
+            (len, k) = (len + 1, k + 1);
         }
         i += 1;
     }

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keyward_commands::DataLimits;
+
 use crate::command::rename::Renames;
 use crate::keyspace::access::Lfu;
 use crate::keyspace::eviction::Policy;
@@ -173,6 +175,15 @@ pub struct OutputLimit {
 }
 
 impl Settings {
+    /// What commands on keys have to know.
+    pub fn data_limits(&self) -> DataLimits {
+        DataLimits {
+            string_bytes_max: self.proto_max_bulk_len,
+            databases: self.databases,
+            compression: self.rdb_compression,
+        }
+    }
+
     /// Whether a large value is dropped in the background.
     pub fn frees_lazily(&self, cause: Cause) -> bool {
         match cause {

@@ -1,0 +1,153 @@
+//! Setting and reading expiries. The effect is always an absolute time, without conditions.
+
+use keyward_proto::resp::Args;
+
+use crate::expiry::{Base, TimeArgument, Unit};
+use crate::spec::{ACCESS, FAST, RO, RW, UPDATE};
+use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read, write};
+use keyward_store::events::EventClass;
+
+/// When an expiry is set: all that are true must hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conditions {
+    /// NX: the key has none.
+    absent: bool,
+    /// XX: it has one.
+    present: bool,
+    /// GT: the new one is later; a key without one lives for ever.
+    later: bool,
+    /// LT: the new one is earlier.
+    earlier: bool,
+}
+
+impl Conditions {
+    fn parse(args: Args<'_>, first: usize) -> Result<Self, CommandError> {
+        let mut conditions = Conditions::default();
+        for word in args.iter().skip(first) {
+            match word {
+                _ if ascii_eq(word, "nx") => conditions.absent = true,
+                _ if ascii_eq(word, "xx") => conditions.present = true,
+                _ if ascii_eq(word, "gt") => conditions.later = true,
+                _ if ascii_eq(word, "lt") => conditions.earlier = true,
+                _ => return Err(CommandError::quoting("Unsupported option ", word, "")),
+            }
+        }
+        let Conditions { absent, present, later, earlier } = conditions;
+        if absent && (present || later || earlier) {
+            let text = "NX and XX, GT or LT options at the same time are not compatible";
+            return Err(CommandError::err(text));
+        }
+        if later && earlier {
+            return Err(CommandError::err("GT and LT options at the same time are not compatible"));
+        }
+        Ok(conditions)
+    }
+
+    fn hold(self, old: Option<i64>, new: i64) -> bool {
+        let later = !self.later || old.is_some_and(|old| old < new);
+        let earlier = !self.earlier || old.is_none_or(|old| new < old);
+        (!self.absent || old.is_none()) && (!self.present || old.is_some()) && later && earlier
+    }
+}
+
+/// `EXPIRE key seconds [NX | XX | GT | LT]`
+pub(super) const EXPIRE: DataCommand = write("expire", expire, -3, FAST, "1.0.0").key(1, RW | UPDATE);
+fn expire(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Seconds, Base::Now)
+}
+
+/// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
+pub(super) const PEXPIRE: DataCommand = write("pexpire", pexpire, -3, FAST, "2.6.0").key(1, RW | UPDATE);
+fn pexpire(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Milliseconds, Base::Now)
+}
+
+/// `EXPIREAT key unix-time-seconds [NX | XX | GT | LT]`
+pub(super) const EXPIREAT: DataCommand = write("expireat", expireat, -3, FAST, "1.2.0").key(1, RW | UPDATE);
+fn expireat(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Seconds, Base::Epoch)
+}
+
+/// `PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]`
+pub(super) const PEXPIREAT: DataCommand =
+    write("pexpireat", pexpireat, -3, FAST, "2.6.0").key(1, RW | UPDATE);
+fn pexpireat(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    set_expiry(ctx, args, Unit::Milliseconds, Base::Epoch)
+}
+
+/// A time that has passed deletes the key.
+fn set_expiry(ctx: &mut DataContext<'_, '_>, args: Args<'_>, unit: Unit, base: Base) -> CommandResult {
+    let key = args.at(1);
+    let conditions = Conditions::parse(args, 3)?;
+    let at = TimeArgument { unit, base, text: args.at(2) }.any_millis(ctx.keys.now, ctx.spec.name)?;
+    let keys = &mut *ctx.keys;
+    let set = keys.get_mut(key).is_some_and(|entry| conditions.hold(entry.expire_at(), at));
+    if set && keys.is_past(at) {
+        keys.expire_now(key);
+    } else if set {
+        keys.set_expire_at(key, Some(at));
+        keys.modified(key);
+        keys.propagate_as(key, &[b"PEXPIREAT", key, itoa::Buffer::new().format(at).as_bytes()]);
+        keys.notify(EventClass::Generic, "expire", key);
+    }
+    ctx.out.integer(i64::from(set));
+    Ok(Outcome::Reply)
+}
+
+/// `PERSIST key`
+pub(super) const PERSIST: DataCommand = write("persist", persist, 2, FAST, "2.2.0").key(1, RW | UPDATE);
+fn persist(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let key = args.at(1);
+    let had = ctx.keys.get_mut(key).is_some_and(|entry| entry.expire_at().is_some());
+    if had {
+        ctx.keys.set_expire_at(key, None);
+        ctx.keys.modified(key);
+        ctx.keys.propagate(key, args);
+        ctx.keys.notify(EventClass::Generic, "persist", key);
+    }
+    ctx.out.integer(i64::from(had));
+    Ok(Outcome::Reply)
+}
+
+/// `TTL key`
+pub(super) const TTL: DataCommand =
+    read("ttl", ttl, 2, FAST, "1.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn ttl(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let now = ctx.keys.now;
+    read_expiry(ctx, args, |at| rounded_seconds((at - now).max(0)))
+}
+
+/// `PTTL key`
+pub(super) const PTTL: DataCommand =
+    read("pttl", pttl, 2, FAST, "2.6.0").key(1, RO | ACCESS).tips(&["nondeterministic_output"]);
+fn pttl(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let now = ctx.keys.now;
+    read_expiry(ctx, args, |at| at - now)
+}
+
+/// `EXPIRETIME key`
+pub(super) const EXPIRETIME: DataCommand =
+    read("expiretime", expiretime, 2, FAST, "7.0.0").key(1, RO | ACCESS);
+fn expiretime(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    read_expiry(ctx, args, rounded_seconds)
+}
+
+/// `PEXPIRETIME key`
+pub(super) const PEXPIRETIME: DataCommand =
+    read("pexpiretime", pexpiretime, 2, FAST, "7.0.0").key(1, RO | ACCESS);
+fn pexpiretime(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    read_expiry(ctx, args, |at| at)
+}
+
+fn rounded_seconds(millis: i64) -> i64 {
+    millis / 1000 + i64::from(500 <= millis % 1000)
+}
+
+/// -2: there is no such key; -1: it has no expiry.
+fn read_expiry(ctx: &mut DataContext<'_, '_>, args: Args<'_>, value: impl Fn(i64) -> i64) -> CommandResult {
+    ctx.out.integer(match ctx.keys.peek(args.at(1)) {
+        None => -2,
+        Some(entry) => entry.expire_at().map_or(-1, |at| value(at).max(0)),
+    });
+    Ok(Outcome::Reply)
+}

@@ -1,0 +1,51 @@
+//! What commands do to keys: a function per command, and beside it a row of what is known of it.
+//!
+//! - [`spec`]: what is known of a command: arity, flags, key positions, categories
+//! - [`context`]: what a command works with and what it returns
+//! - [`arguments`]: reading arguments; [`error`]: the words in which a client hears of a failure
+//! - [`expiry`], [`scan`]: what commands of several groups share
+//! - [`generic`], [`hash`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
+//!
+//! A command reads its arguments, works on [`DataContext::keys`], and writes its reply to [`DataContext::out`]. It is
+//! synchronous and does no I/O. It returns `Err` before it has written any part of a reply and before it has changed
+//! anything. The caller has checked arity, authentication, slot ownership and role, and holds the locks of the slots of
+//! the keys that the row names.
+//!
+//! Architecture invariant: nothing in here knows the server, a client's session, a clock or a socket. Commands that
+//! concern these are in `keyward-node`.
+
+mod arguments;
+mod context;
+mod error;
+mod expiry;
+mod generic;
+mod hash;
+mod list;
+mod scan;
+mod set;
+mod sorted_set;
+pub mod spec;
+mod string;
+#[cfg(test)]
+mod testing;
+
+pub use arguments::{
+    ascii_eq, index_range, parse_count, parse_f64_arg, parse_i32_arg, parse_i64_arg, parse_positive,
+    parse_signed_count, parse_timeout,
+};
+pub use context::{
+    Block, CommandResult, DataCommand, DataContext, DataHandler, DataLimits, OnTimeout, Outcome,
+};
+pub use error::CommandError;
+
+use context::{container, plain, read, write};
+
+/// All commands that work on keys, a list for each group.
+pub const FAMILIES: [&[DataCommand]; 6] = [
+    &generic::COMMANDS,
+    &hash::COMMANDS,
+    &list::COMMANDS,
+    &set::COMMANDS,
+    &sorted_set::COMMANDS,
+    &string::COMMANDS,
+];

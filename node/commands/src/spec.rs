@@ -1,0 +1,483 @@
+//! What is said of a command beside its function: arity, flags, key positions, categories. Routing, refusal of writes
+//! on a replica, MULTI and COMMAND all read it, and nothing else knows it.
+//!
+//! A [`Command`] stands beside its function and names only what cannot be computed; its family ([`family`]) adds the
+//! group, and with it the ACL categories. All of this happens when the program is compiled.
+//!
+//! Flags and key specifications have the meaning of <https://valkey.io/topics/key-specs/> and of COMMAND.
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
+
+use crate::CommandError;
+
+/// A set of flags of a command.
+pub type Flags = u32;
+
+pub const ADMIN: Flags = 1 << 0;
+pub const ALLOW_BUSY: Flags = 1 << 1;
+pub const ALL_DBS: Flags = 1 << 2;
+pub const ASKING: Flags = 1 << 3;
+pub const BLOCKING: Flags = 1 << 4;
+pub const DENYOOM: Flags = 1 << 5;
+pub const FAST: Flags = 1 << 6;
+pub const LOADING: Flags = 1 << 7;
+pub const MAY_REPLICATE: Flags = 1 << 8;
+pub const NOSCRIPT: Flags = 1 << 9;
+pub const NO_ASYNC_LOADING: Flags = 1 << 10;
+pub const NO_AUTH: Flags = 1 << 11;
+pub const NO_MANDATORY_KEYS: Flags = 1 << 12;
+pub const NO_MULTI: Flags = 1 << 13;
+pub const PROTECTED: Flags = 1 << 14;
+pub const PUBSUB: Flags = 1 << 15;
+pub const READONLY: Flags = 1 << 16;
+pub const SENTINEL: Flags = 1 << 17;
+pub const SKIP_COMMANDLOG: Flags = 1 << 18;
+pub const SKIP_MONITOR: Flags = 1 << 19;
+pub const STALE: Flags = 1 << 20;
+pub const TOUCHES_ARBITRARY_KEYS: Flags = 1 << 21;
+pub const WRITE: Flags = 1 << 22;
+
+// What follows is not told by COMMAND.
+
+/// Ends or leaves a transaction, or is refused in it: it is never queued.
+pub const NEVER_QUEUED: Flags = 1 << 24;
+/// Its replies are messages to a subscriber, which CLIENT REPLY does not leave out.
+pub const SUBSCRIPTION: Flags = 1 << 25;
+/// A RESP2 client with subscriptions may call it, too.
+pub const FOR_SUBSCRIBERS: Flags = 1 << 26;
+/// It asks whether the node is well: it fails where writes are refused because nothing can be saved.
+pub const HEALTH_CHECK: Flags = 1 << 27;
+
+/// A set of flags of a key specification.
+pub type KeyFlags = u16;
+
+pub const RO: KeyFlags = 1 << 0;
+pub const RW: KeyFlags = 1 << 1;
+pub const OW: KeyFlags = 1 << 2;
+pub const RM: KeyFlags = 1 << 3;
+pub const ACCESS: KeyFlags = 1 << 4;
+pub const UPDATE: KeyFlags = 1 << 5;
+pub const INSERT: KeyFlags = 1 << 6;
+pub const DELETE: KeyFlags = 1 << 7;
+/// It only decides the slot: a shard channel.
+pub const NOT_KEY: KeyFlags = 1 << 8;
+/// Options decide what happens to the key.
+pub const VARIABLE_FLAGS: KeyFlags = 1 << 9;
+
+/// The flags of key specifications and their names, in the order in which COMMAND lists them.
+pub const KEY_FLAG_NAMES: [(KeyFlags, &str); 10] = [
+    (RO, "RO"),
+    (RW, "RW"),
+    (OW, "OW"),
+    (RM, "RM"),
+    (ACCESS, "access"),
+    (UPDATE, "update"),
+    (INSERT, "insert"),
+    (DELETE, "delete"),
+    (NOT_KEY, "not_key"),
+    (VARIABLE_FLAGS, "variable_flags"),
+];
+
+/// A set of ACL categories.
+pub type Categories = u32;
+
+/// ACL categories, in the order in which COMMAND lists them.
+pub mod category {
+    use super::Categories;
+
+    pub const KEYSPACE: Categories = 1 << 0;
+    pub const READ: Categories = 1 << 1;
+    pub const WRITE: Categories = 1 << 2;
+    pub const SET: Categories = 1 << 3;
+    pub const SORTED_SET: Categories = 1 << 4;
+    pub const LIST: Categories = 1 << 5;
+    pub const HASH: Categories = 1 << 6;
+    pub const STRING: Categories = 1 << 7;
+    pub const PUBSUB: Categories = 1 << 8;
+    pub const ADMIN: Categories = 1 << 9;
+    pub const FAST: Categories = 1 << 10;
+    pub const SLOW: Categories = 1 << 11;
+    pub const BLOCKING: Categories = 1 << 12;
+    pub const DANGEROUS: Categories = 1 << 13;
+    pub const CONNECTION: Categories = 1 << 14;
+    pub const TRANSACTION: Categories = 1 << 15;
+
+    /// Their names, from the lowest bit on.
+    pub const NAMES: [&str; 16] = [
+        "keyspace",
+        "read",
+        "write",
+        "set",
+        "sortedset",
+        "list",
+        "hash",
+        "string",
+        "pubsub",
+        "admin",
+        "fast",
+        "slow",
+        "blocking",
+        "dangerous",
+        "connection",
+        "transaction",
+    ];
+}
+
+/// The chapter of the documentation to which a command belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Cluster,
+    Connection,
+    Generic,
+    Hash,
+    List,
+    Pubsub,
+    Server,
+    Set,
+    SortedSet,
+    String,
+    Transactions,
+}
+
+impl Group {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::Cluster => "cluster",
+            Group::Connection => "connection",
+            Group::Generic => "generic",
+            Group::Hash => "hash",
+            Group::List => "list",
+            Group::Pubsub => "pubsub",
+            Group::Server => "server",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::String => "string",
+            Group::Transactions => "transactions",
+        }
+    }
+
+    /// The category of all commands of this group that name no other.
+    const fn categories(self) -> Categories {
+        match self {
+            Group::Connection => category::CONNECTION,
+            Group::Generic => category::KEYSPACE,
+            Group::Hash => category::HASH,
+            Group::List => category::LIST,
+            Group::Set => category::SET,
+            Group::SortedSet => category::SORTED_SET,
+            Group::String => category::STRING,
+            Group::Transactions => category::TRANSACTION,
+            Group::Cluster | Group::Pubsub | Group::Server => 0,
+        }
+    }
+}
+
+/// What a command touches beside its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing in the keyspace.
+    None,
+    /// The keys that its key specifications name.
+    Keys,
+    /// It walks over the keyspace, a slot at a time.
+    Walk,
+    /// The whole keyspace at once: the world is stopped.
+    World,
+    /// The commands of a transaction (EXEC).
+    Transaction,
+}
+
+/// Where the search for keys begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    Index(usize),
+    /// Behind this word, looked for from this position (from the end if negative).
+    Keyword(&'static [u8], i32),
+    Unknown,
+}
+
+/// Which arguments from there on are keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Find {
+    /// `last` is relative to the first key, or to the end if negative; with `limit` 2 and more, `last` -1 means
+    /// that only this fraction of the remaining arguments are keys.
+    Range {
+        last: i32,
+        step: usize,
+        limit: usize,
+    },
+    /// The argument `number` counts the keys, which start at `first` (both relative to the beginning).
+    KeyNum {
+        number: usize,
+        first: usize,
+        step: usize,
+    },
+    Unknown,
+}
+
+/// Some of a command's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySpec {
+    pub flags: KeyFlags,
+    pub begin: Begin,
+    pub find: Find,
+}
+
+/// Most key specifications that a command has.
+const KEY_SPECS_MAX: usize = 2;
+
+/// What is known of a command or subcommand.
+#[derive(Clone, Copy)]
+pub struct CommandSpec {
+    /// In lower case; a subcommand with its container: `client|kill`.
+    pub name: &'static str,
+    /// Number of arguments with the name; at least the absolute value if negative.
+    pub arity: i32,
+    pub flags: Flags,
+    pub categories: Categories,
+    pub group: Group,
+    pub since: &'static str,
+    pub tips: &'static [&'static str],
+    pub scope: Scope,
+    keys: [KeySpec; KEY_SPECS_MAX],
+    keys_len: usize,
+    /// The only key's position; zero: there is none, or it has to be searched.
+    single_key: usize,
+}
+
+impl std::fmt::Debug for CommandSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl CommandSpec {
+    #[inline]
+    pub const fn has(&self, flags: Flags) -> bool {
+        self.flags & flags != 0
+    }
+
+    #[inline]
+    pub fn accepts(&self, len: usize) -> bool {
+        let len = i32::try_from(len).unwrap_or(i32::MAX);
+        if 0 <= self.arity { len == self.arity } else { -self.arity <= len }
+    }
+
+    #[inline]
+    pub fn keys(&self) -> &[KeySpec] {
+        &self.keys[..self.keys_len]
+    }
+
+    /// The first key, for the commands whose only key is at a fixed position: no search is needed.
+    #[inline]
+    pub fn single_key(&self) -> Option<usize> {
+        (self.single_key != 0).then_some(self.single_key)
+    }
+
+    /// Calls `visit` with the position of each key and the flags of its specification.
+    ///
+    /// # Errors
+    /// `ERR Invalid arguments specified for command` if the arguments contradict the specification.
+    pub fn visit_keys(
+        &self,
+        args: Args<'_>,
+        visit: &mut dyn FnMut(usize, KeyFlags),
+    ) -> Result<(), CommandError> {
+        for spec in self.keys() {
+            let Some(range) = spec.positions(args)? else { continue };
+            for at in range {
+                visit(at, spec.flags);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A command: what is known of it, and its function, whose type is the caller's business.
+///
+/// A command stands beside its function: [`Command::new`] says what every command has to say, the methods what only
+/// some have.
+#[derive(Debug, Clone, Copy)]
+pub struct Command<F> {
+    pub spec: CommandSpec,
+    pub run: F,
+    /// Instead of its family's.
+    group: Option<Group>,
+    /// Instead of its group's.
+    categories: Option<Categories>,
+}
+
+impl<F: Copy> Command<F> {
+    pub const fn new(
+        name: &'static str,
+        run: F,
+        arity: i32,
+        flags: Flags,
+        since: &'static str,
+    ) -> Command<F> {
+        let no_key = KeySpec { flags: 0, begin: Begin::Unknown, find: Find::Unknown };
+        let spec = CommandSpec {
+            name,
+            arity,
+            flags,
+            categories: 0,
+            group: Group::Generic,
+            since,
+            tips: &[],
+            scope: Scope::None,
+            keys: [no_key; KEY_SPECS_MAX],
+            keys_len: 0,
+            single_key: 0,
+        };
+        Command { spec, run, group: None, categories: None }
+    }
+
+    /// The argument `at` is a key.
+    pub const fn key(self, at: usize, flags: KeyFlags) -> Self {
+        self.keys(at, 0, 1, flags)
+    }
+
+    /// Each `step`th argument from `first` on is a key, up to `last`: relative to `first`, or to the end if negative.
+    pub const fn keys(self, first: usize, last: i32, step: usize, flags: KeyFlags) -> Self {
+        let (begin, find) = (Begin::Index(first), Find::Range { last, step, limit: 0 });
+        self.key_spec(KeySpec { flags, begin, find })
+    }
+
+    /// The argument `number` says how many keys follow it, each `step` behind the one before.
+    pub const fn counted_keys(self, number: usize, step: usize, flags: KeyFlags) -> Self {
+        let (begin, find) = (Begin::Index(number), Find::KeyNum { number: 0, first: 1, step });
+        self.key_spec(KeySpec { flags, begin, find })
+    }
+
+    pub const fn key_spec(mut self, key: KeySpec) -> Self {
+        let spec = &mut self.spec;
+        spec.keys[spec.keys_len] = key;
+        spec.keys_len += 1;
+        spec.scope = Scope::Keys;
+        spec.single_key = match key {
+            KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. }, .. }
+                if spec.keys_len == 1 =>
+            {
+                at
+            }
+            _ => 0,
+        };
+        self
+    }
+
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
+        self.spec.tips = tips;
+        self
+    }
+
+    /// What it touches if that does not follow from its keys.
+    pub const fn scope(mut self, scope: Scope) -> Self {
+        self.spec.scope = scope;
+        self
+    }
+
+    /// ACL categories instead of that of its group; those that follow from its flags are added.
+    pub const fn categories(mut self, categories: Categories) -> Self {
+        self.categories = Some(categories);
+        self
+    }
+
+    /// A group of its own.
+    pub const fn group(mut self, group: Group) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    const fn complete(mut self, group: Group) -> Self {
+        let group = match self.group {
+            Some(own) => own,
+            None => group,
+        };
+        let categories = match self.categories {
+            Some(own) => own,
+            None => group.categories(),
+        };
+        self.spec.group = group;
+        self.spec.categories = categories | implied_categories(self.spec.flags);
+        self
+    }
+}
+
+/// The categories that follow from the flags.
+const fn implied_categories(flags: Flags) -> Categories {
+    const IMPLIED: [(Flags, Categories); 5] = [
+        (WRITE, category::WRITE),
+        (READONLY, category::READ),
+        (ADMIN, category::ADMIN | category::DANGEROUS),
+        (PUBSUB, category::PUBSUB),
+        (BLOCKING, category::BLOCKING),
+    ];
+    let mut categories = if flags & FAST != 0 { category::FAST } else { category::SLOW };
+    let mut i = 0;
+    while i < IMPLIED.len() {
+        if flags & IMPLIED[i].0 != 0 {
+            categories |= IMPLIED[i].1;
+        }
+        i += 1;
+    }
+    categories
+}
+
+/// The commands of a family: they get its group, and the categories that follow from it and from their flags.
+pub const fn family<F: Copy, const N: usize>(group: Group, mut commands: [Command<F>; N]) -> [Command<F>; N] {
+    let mut i = 0;
+    while i < N {
+        commands[i] = commands[i].complete(group);
+        i += 1;
+    }
+    commands
+}
+
+impl KeySpec {
+    fn positions(
+        &self,
+        args: Args<'_>,
+    ) -> Result<Option<std::iter::StepBy<std::ops::Range<usize>>>, CommandError> {
+        let invalid = || CommandError::err("Invalid arguments specified for command");
+        let len = args.len();
+        let begin = match self.begin {
+            Begin::Index(at) => at,
+            Begin::Keyword(word, from) => {
+                let is_word = |i: &usize| args.at(*i).eq_ignore_ascii_case(word);
+                let found = if 0 <= from {
+                    (from.unsigned_abs() as usize..len).find(is_word)
+                } else {
+                    (1..(len + 1).saturating_sub(from.unsigned_abs() as usize)).rev().find(is_word)
+                };
+                match found {
+                    Some(at) => at + 1,
+                    None => return Ok(None),
+                }
+            }
+            Begin::Unknown => return Ok(None),
+        };
+        if len <= begin {
+            return if matches!(self.begin, Begin::Keyword(..)) { Ok(None) } else { Err(invalid()) };
+        }
+        match self.find {
+            Find::Range { last, step, limit } => {
+                let end = match last {
+                    0.. => (begin + last.unsigned_abs() as usize + 1).min(len),
+                    -1 if 2 <= limit => begin + (len - begin) / limit,
+                    _ => (len + 1).saturating_sub(last.unsigned_abs() as usize),
+                };
+                Ok(Some((begin..end.max(begin)).step_by(step.max(1))))
+            }
+            Find::KeyNum { number, first, step } => {
+                let count = args.get(begin + number).and_then(parse_i64);
+                let count = count.and_then(|n| usize::try_from(n).ok()).ok_or_else(invalid)?;
+                let first = begin + first;
+                let end =
+                    count.checked_mul(step).and_then(|n| n.checked_add(first)).filter(|end| *end <= len);
+                Ok(Some((first..end.ok_or_else(invalid)?).step_by(step.max(1))))
+            }
+            Find::Unknown => Ok(None),
+        }
+    }
+}

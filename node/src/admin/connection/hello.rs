@@ -1,0 +1,135 @@
+//! AUTH and HELLO: who the client is and which protocol it speaks.
+//!
+//! There is one user, `default`, whose password is `requirepass`; without one any password is right.
+
+use std::sync::atomic::Ordering;
+
+use keyward_proto::VALKEY_VERSION;
+use keyward_proto::resp::{Args, ReplyWriter, Version};
+
+use super::client::checked_name;
+use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
+use crate::command::spec::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, SENTINEL, STALE};
+use crate::command::{CommandError, ascii_eq, parse_i64_arg};
+use crate::gate::GateState;
+use crate::server::Server;
+
+/// `AUTH [username] password`
+pub(super) const AUTH: ServerCommand =
+    plain("auth", auth, -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | SENTINEL | ALLOW_BUSY, "1.0.0");
+fn auth(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
+    let (user, password): (&[u8], &[u8]) = match args.len() {
+        2 if ctx.server.settings().requirepass.is_empty() => {
+            return Err(CommandError::err(
+                "AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            ));
+        }
+        2 => (b"default", args.at(1)),
+        3 => (args.at(1), args.at(2)),
+        _ => return Err(CommandError::Syntax),
+    };
+    authenticate(ctx.server, user, password)?;
+    ctx.session.authenticated = true;
+    ctx.out.ok();
+    Ok(ServerOutcome::Reply)
+}
+
+fn authenticate(server: &Server, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
+    let settings = server.settings();
+    let expected = settings.requirepass.as_bytes();
+    if user == b"default" && (expected.is_empty() || equal_in_constant_time(expected, password)) {
+        return Ok(());
+    }
+    server.auth_failures.fetch_add(1, Ordering::Relaxed);
+    Err(CommandError::coded("WRONGPASS invalid username-password pair or user is disabled."))
+}
+
+/// The time depends on the length of what was tried only, so that it tells nothing about the password.
+fn equal_in_constant_time(expected: &[u8], tried: &[u8]) -> bool {
+    let mut difference = expected.len() ^ tried.len();
+    for (i, byte) in tried.iter().enumerate() {
+        difference |= usize::from(byte ^ expected[i % expected.len()]);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
+pub(super) const HELLO: ServerCommand =
+    plain("hello", hello, -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | SENTINEL | ALLOW_BUSY, "6.0.0");
+fn hello(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
+    let mut version = ctx.session.version;
+    if let Some(word) = args.get(1) {
+        version = match parse_i64_arg(word) {
+            Err(_) => {
+                return Err(CommandError::err("Protocol version is not an integer or out of range"));
+            }
+            Ok(2) => Version::Resp2,
+            Ok(3) => Version::Resp3,
+            Ok(_) => return Err(CommandError::coded("NOPROTO unsupported protocol version")),
+        };
+    }
+    let mut credentials = None;
+    let mut name = None;
+    let mut at = 2;
+    while let Some(option) = args.get(at) {
+        if ascii_eq(option, "AUTH") && at + 2 < args.len() {
+            credentials = Some((args.at(at + 1), args.at(at + 2)));
+            at += 3;
+        } else if ascii_eq(option, "SETNAME") && at + 1 < args.len() {
+            name = Some(checked_name(args.at(at + 1), "Client names")?);
+            at += 2;
+        } else {
+            return Err(CommandError::quoting("Syntax error in HELLO option '", option, "'"));
+        }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(ctx.server, user, password)?;
+        ctx.session.authenticated = true;
+    }
+    if !ctx.session.authenticated {
+        return Err(CommandError::coded(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+             the same time",
+        ));
+    }
+    if let Some(name) = name {
+        ctx.session.client.description.lock().name = name.into();
+    }
+    if ctx.session.version != version {
+        ctx.session.version = version;
+        ctx.server.pubsub.set_version(ctx.session);
+    }
+    ctx.session.describe();
+    ctx.out.set_version(version);
+    reply(&mut ctx.out, ctx.server, ctx.session.client.id);
+    Ok(ServerOutcome::Reply)
+}
+
+fn reply(out: &mut ReplyWriter<'_>, server: &Server, id: u64) {
+    let settings = server.settings();
+    let zone = &settings.zone;
+    out.map(if zone.is_empty() { 7 } else { 8 });
+    out.bulk_str("server");
+    out.bulk_str("valkey");
+    out.bulk_str("version");
+    out.bulk_str(VALKEY_VERSION);
+    out.bulk_str("proto");
+    out.integer(if out.is_resp3() { 3 } else { 2 });
+    out.bulk_str("id");
+    out.integer(i64::try_from(id).unwrap_or(i64::MAX));
+    out.bulk_str("mode");
+    out.bulk_str(if settings.cluster_enabled { "cluster" } else { "standalone" });
+    out.bulk_str("role");
+    out.bulk_str(match server.shared.gate.state() {
+        GateState::Primary | GateState::Holding => "master",
+        GateState::Replica | GateState::NoPrimary | GateState::Loading => "replica",
+    });
+    if !zone.is_empty() {
+        out.bulk_str("availability_zone");
+        out.bulk_str(zone);
+    }
+    out.bulk_str("modules");
+    out.array(0);
+}

@@ -1,0 +1,133 @@
+//! DEBUG: the few subcommands that tests and tools of Valkey need.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::{parse_f64, parse_i64};
+
+use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
+use crate::clock;
+use crate::command::CommandError;
+use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
+
+/// Nobody could end it earlier.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
+                           run it from a local connection, otherwise you need to set this option in the \
+                           configuration file, and then restart the server.";
+
+/// `DEBUG <SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
+///
+/// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
+///
+/// Differs from Valkey: nothing else is held up by SLEEP, so heartbeats go on and there is no failover; replication,
+/// timeouts of blocked clients and what is published meanwhile go on as well.
+pub(super) const DEBUG: ServerCommand =
+    plain("debug", debug, -2, ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED, "1.0.0");
+fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
+    let allowed = ctx.server.with_config(|config| config.allows_debug(&ctx.session.client.address));
+    if !allowed {
+        return Err(CommandError::err(NOT_ALLOWED));
+    }
+    let name = args.at(1).to_ascii_uppercase();
+    match (name.as_slice(), args.len()) {
+        (b"SLEEP", 3) => {
+            let seconds = parse_f64(args.at(2)).filter(|s| 0.0 < *s).unwrap_or(0.0);
+            let time = Duration::try_from_secs_f64(seconds)
+                .map_err(|_| CommandError::err("value is out of range"))?
+                .min(SLEEP_MAX);
+            let now = clock::monotonic();
+            ctx.server.pause.extend(now, now + time, false);
+            Ok(ServerOutcome::Sleep(time, b"+OK\r\n"))
+        }
+        (b"SET-ACTIVE-EXPIRE", 3) => {
+            let on = parse_i64(args.at(2)).unwrap_or(0) != 0;
+            ctx.server.active_expire.store(on, Ordering::Relaxed);
+            ctx.out.ok();
+            Ok(ServerOutcome::Reply)
+        }
+        (b"ERROR", 3) => Err(CommandError::coded(String::from_utf8_lossy(args.at(2)).into_owned())),
+        (b"LOG", 3) => {
+            tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(args.at(2)));
+            ctx.out.ok();
+            Ok(ServerOutcome::Reply)
+        }
+        (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
+        (b"HELP", 2) => debug_help(ctx),
+        _ => {
+            let before = "unknown subcommand or wrong number of arguments for '";
+            Err(CommandError::quoting(before, args.at(1), "'. Try DEBUG HELP."))
+        }
+    }
+}
+
+/// A reply of each type, for client libraries.
+fn protocol(ctx: &mut ServerContext<'_, '_>, kind: &[u8]) -> ServerResult {
+    let out = &mut ctx.out;
+    match kind.to_ascii_lowercase().as_slice() {
+        b"string" => out.bulk_str("Hello World"),
+        b"integer" => out.integer(12345),
+        #[allow(clippy::approx_constant, reason = "the value that clients expect")]
+        b"double" => out.double(3.141),
+        b"bignum" if out.is_resp3() => out.raw(b"(1234567999999999999999999999999999999\r\n"),
+        b"bignum" => out.bulk_str("1234567999999999999999999999999999999"),
+        b"null" => out.null(),
+        b"array" => {
+            out.array(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        b"set" => {
+            out.set(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        b"map" => {
+            out.map(3);
+            for n in 0..3 {
+                out.integer(n);
+                out.boolean(n == 1);
+            }
+        }
+        b"attrib" => {
+            if out.is_resp3() {
+                out.raw(b"|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n");
+            }
+            out.bulk_str("Some real reply following the attribute");
+        }
+        b"push" => {
+            out.push(2);
+            out.bulk_str("server-cpu-usage");
+            out.integer(42);
+        }
+        b"true" => out.boolean(true),
+        b"false" => out.boolean(false),
+        b"verbatim" => out.verbatim("txt", b"This is a verbatim\nstring"),
+        _ => {
+            return Err(CommandError::err(
+                "Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
+    Ok(ServerOutcome::Reply)
+}
+
+fn debug_help(ctx: &mut ServerContext<'_, '_>) -> ServerResult {
+    help(
+        ctx,
+        &[
+            "ERROR <string>",
+            "    Return <string> as an error.",
+            "LOG <message>",
+            "    Write a message to the server's log.",
+            "PROTOCOL <type>",
+            "    Return a value of a type: string, integer, double, bignum, null, array, set, map, attrib, push,",
+            "    verbatim, true, false.",
+            "SET-ACTIVE-EXPIRE <0|1>",
+            "    Whether expired keys are deleted before somebody accesses them.",
+            "SLEEP <seconds>",
+            "    Let everybody wait. Decimals allowed.",
+        ],
+    )
+}

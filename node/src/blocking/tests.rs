@@ -1,0 +1,80 @@
+//! Clients that wait, in all the ways in which a wait ends.
+
+use super::End;
+use crate::execute::Stop;
+use crate::testing::{TestNode, check_on};
+
+#[test]
+fn who_waits_is_served_in_order_by_what_arrives() {
+    let mut pusher = TestNode::replicated();
+    let mut waiting: Vec<TestNode> = (0..3).map(|_| pusher.another_client()).collect();
+    for (node, request) in waiting.iter_mut().zip(["BLPOP a q 0", "BLMOVE q r LEFT RIGHT 0", "BLPOP r 0"]) {
+        assert_eq!(node.run(request), "");
+    }
+    assert_eq!(pusher.run("RPUSH q 1 2 3"), ":3\r\n");
+    let replies: Vec<String> = waiting
+        .iter()
+        .map(|node| match &node.stop {
+            Some(Stop::Blocked { waiter, .. }) => {
+                let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
+                String::from_utf8_lossy(&served.reply.to_vec()).into_owned()
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(replies, ["*2\r\n$1\r\nq\r\n$1\r\n1\r\n", "$1\r\n2\r\n", "*2\r\n$1\r\nr\r\n$1\r\n2\r\n"]);
+    assert_eq!(pusher.effects(), ["RPUSH q 1 2 3", "LPOP q", "LPOP q", "RPUSH r 2", "LPOP r"]);
+    check_on(&mut pusher, &[("LRANGE q 0 -1", "*1\r\n$1\r\n3\r\n"), ("LLEN r", ":0\r\n")]);
+}
+
+#[test]
+fn who_was_unblocked_or_killed_is_not_served_any_more() {
+    for end in ["CLIENT UNBLOCK", "CLIENT KILL ID"] {
+        let mut pusher = TestNode::new();
+        let mut waiting = pusher.another_client();
+        assert_eq!(waiting.run("BLPOP q 0"), "");
+        let id = waiting.session.client.id;
+        assert_eq!(pusher.run(&format!("{end} {id}")), ":1\r\n");
+        check_on(
+            &mut pusher,
+            &[
+                (&format!("{end} {id}"), ":0\r\n"),
+                ("RPUSH q 1", ":1\r\n"),
+                ("LRANGE q 0 -1", "*1\r\n$1\r\n1\r\n"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn in_a_transaction_nobody_waits() {
+    for (request, reply) in [("BLPOP a 0", "*-1\r\n"), ("BLMOVE a b LEFT LEFT 0", "$-1\r\n")] {
+        let mut node = TestNode::new();
+        node.session.in_exec = true;
+        assert_eq!(node.run(request), reply);
+    }
+}
+
+#[test]
+fn a_waiting_client_gets_what_another_adds() {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    assert_eq!(node.run("BZPOPMIN z 0"), "");
+    let Some(Stop::Blocked { waiter, .. }) = &node.stop else { panic!("it waits") };
+    check_on(&mut other, &[("ZADD z 2 b 1 a", ":2\r\n"), ("ZRANGE z 0 -1", "*1\r\n$1\r\nb\r\n")]);
+    let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
+    assert_eq!(served.reply.to_vec(), b"*3\r\n$1\r\nz\r\n$1\r\na\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn a_restored_list_serves_who_waits_for_it() {
+    let mut node = TestNode::new();
+    node.run("RPUSH source a");
+    let reply = node.run_raw(&[b"DUMP", b"source"]);
+    let header = reply.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut waiting = node.another_client();
+    assert_eq!(waiting.run("BLPOP l 0"), "");
+    let restore: [&[u8]; 4] = [b"RESTORE", b"l", b"0", &reply[header..reply.len() - 2]];
+    assert_eq!(node.run_words(&restore), "+OK\r\n");
+    assert_eq!(node.run("EXISTS l"), ":0\r\n");
+}
