@@ -14,6 +14,7 @@
 //! - [`hosts`], [`delay`], [`disks`], [`wall_clocks`] and [`chaos`]: network namespaces, and faults of every kind in
 //!   them under a recorded workload.
 //! - [`simulation`]: a shard in virtual time, with the real cores of nodes and sentinels, under faults.
+//! - [`slots`]: the slot of a key, as a client of another make computes it.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
@@ -38,6 +39,7 @@ pub mod processes;
 pub mod programs;
 pub mod resp_client;
 pub mod simulation;
+pub mod slots;
 pub mod snapshot_bench;
 pub mod stock_confs;
 pub mod wall_clocks;

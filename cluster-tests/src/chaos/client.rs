@@ -12,6 +12,7 @@ use std::time::Duration;
 use keyward_proto::slot::Slot;
 
 use crate::resp_client::{Connection, Frame};
+use crate::slots::slot_of;
 
 /// Why a request was certainly not executed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +66,7 @@ impl ClusterClient {
     }
 
     pub fn call(&mut self, key: &str, command: &[&str]) -> Outcome {
-        let slot = Slot::of(key.as_bytes());
+        let slot = slot_of(key.as_bytes());
         let addr = self.addr(slot);
         if !self.connections.contains_key(&addr) {
             match Connection::connect_within(&addr, self.patience) {
@@ -107,7 +108,7 @@ impl ClusterClient {
         let outcome = self.watch_and_set(key, expected, value);
         if !matches!(outcome, Outcome::Answered(_)) {
             // It may still watch, or be inside the transaction.
-            let slot = Slot::of(key.as_bytes());
+            let slot = slot_of(key.as_bytes());
             let addr = self.addr(slot);
             self.connections.remove(&addr);
         }

@@ -345,15 +345,14 @@ impl Picture {
 
 #[cfg(test)]
 mod tests {
-    use keyward_proto::slot::Slot;
-
     use super::*;
     use crate::cluster::Shape;
+    use crate::slots::slot_of;
 
     #[test]
     fn a_gap_is_the_longest_time_without_an_answer_around_its_fault() {
         let ms = Duration::from_millis;
-        let slot = Slot::of(b"key");
+        let slot = slot_of(b"key");
         let seen = |at, is_write, what| Seen { at: ms(at), latency: ms(1), slot, is_write, what };
         let answer = |at, is_write| seen(at, is_write, What::Answered);
         let refused = What::Refused(Refusal::Error("CLUSTERDOWN".into()));

@@ -25,6 +25,7 @@ use crate::linearizability::{
     check,
 };
 use crate::resp_client::Frame;
+use crate::slots::slot_of;
 
 /// How long keys are in use.
 const GENERATION: Duration = Duration::from_millis(1500);
@@ -384,7 +385,7 @@ impl Worker {
         let at = self.begin.elapsed();
         let latency = at.saturating_sub(Duration::from_nanos(invoked));
         let mut seen = self.sight.seen.lock().expect("no client panics");
-        seen.push(Seen { at, latency, slot: Slot::of(key.as_bytes()), is_write, what });
+        seen.push(Seen { at, latency, slot: slot_of(key.as_bytes()), is_write, what });
         returned
     }
 
