@@ -6,7 +6,7 @@
 //! - [`keyspace`]: slots, tables, entries and value types
 //! - [`rdb`]: values and keyspaces as files and payloads; [`rdb_load`]: a file into the keyspace
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
-//! - [`aof`]: the write log on disk; [`loading`]: how far loading it is
+//! - [`aof`]: the write log on disk (what it does is decided by [`disk_log`]); [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`relay`]: published messages for other nodes
 //! - [`member`]: joining a shard, handing over, leaving; [`reach`]: why a sentinel does not answer
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
@@ -60,7 +60,7 @@ pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use keyward_replication::gate;
+pub use keyward_replication::{disk_log, gate};
 pub use keyward_store::{self as keyspace, events as notify, rdb};
 
 pub mod log {

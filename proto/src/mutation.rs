@@ -37,6 +37,8 @@ mutations! {
     ServeBeforePromiseEnds: "a new primary does not wait until its promise to the old one has ended",
     AcknowledgeBeforeAppend: "a replica acknowledges entries that it has not appended",
     AcknowledgeBeforeDurable: "an entry counts as held before it is written or synced",
+    RewindForgetsDurable: "a truncation of the log leaves what this node counts as held",
+    AdoptedBaseLosesBatch: "the file behind a new base does not repeat what the snapshot lacks",
     ApplyBeforeCommit: "a replica applies entries that are not committed",
     ReplyBeforeCommit: "replies leave before their entry is committed",
     ReadsNotGated: "a read does not wait for the write that it has seen",

@@ -1,14 +1,14 @@
-//! A virtual disk with a node's write log on it, and the writer of `keyward_node::aof` in virtual time.
+//! A virtual disk with a node's write log on it, and what the thread of `keyward_node::aof` does with it in virtual time.
 //!
-//! The log's own bookkeeping (written, durable, rewinds) is the real one of `keyward_node::log`. The files are modelled
-//! as what they add up to: a base, and batches of entries behind it, each with the commit index that it notes. A killed
-//! process loses nothing that it has written; a power failure also loses or tears what is not synced, from any batch on,
-//! which the real reader finds by its checksums and cuts off. Bytes, manifests and checksums are not simulated: the
-//! node's own tests cover them.
+//! What is written, synced, cut and adopted, and what counts as durable, is decided by the real core
+//! (`keyward_node::disk_log`). Modelled is the platter: what is left of it when processes are killed or the power fails,
+//! syncs that take their time or fail, writes that fail, and when a rewrite is ready.
 
-use bytes::Bytes;
-use keyward_node::log::{Rewind, TermStart, WriteLog, frames};
-use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
+use keyward_node::disk_log::platter::{Loaded, Platter};
+use keyward_node::disk_log::{Action, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId};
+use keyward_node::log::{Rewind, WriteLog};
+use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::time::Monotonic;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -17,10 +17,6 @@ use super::{Nanos, ms};
 
 /// Bytes of entries in a batch, about.
 const BATCH_BYTES: usize = 256;
-const SYNC_EVERY: Nanos = ms(1000);
-const NOTE_COMMIT_AFTER: Nanos = ms(100);
-/// The name under which the log keeps what is not synced.
-const PIN: u64 = u64::MAX;
 
 /// How a shard keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,72 +31,10 @@ pub(super) enum Persistence {
     Never,
 }
 
-#[derive(Debug, Clone)]
-struct Batch {
-    term: Term,
-    first: LogIndex,
-    payloads: Vec<Bytes>,
-    commit: LogIndex,
-}
-
-impl Batch {
-    /// The last entry, of this batch or before it.
-    fn last(&self) -> LogIndex {
-        LogIndex::new(self.first.get() + self.payloads.len() as u64 - 1)
-    }
-}
-
-/// Base and incremental files.
-#[derive(Debug, Clone, Default)]
-struct Files {
-    base: Keyspace,
-    follows: Position,
-    terms: Vec<TermStart>,
-    shard: Option<ShardId>,
-    batches: Vec<Batch>,
-    /// The batches that a power failure leaves.
-    synced: usize,
-}
-
-impl Files {
-    fn last(&self) -> LogIndex {
-        self.batches.iter().rev().find(|b| !b.payloads.is_empty()).map_or(self.follows.index, Batch::last)
-    }
-
-    /// Removes the entries after `index`.
-    fn cut_after(&mut self, index: LogIndex) {
-        while let Some(batch) = self.batches.pop() {
-            if batch.last() <= index {
-                self.batches.push(batch);
-                break;
-            }
-            if batch.first <= index {
-                let count = usize::try_from(index.get() + 1 - batch.first.get()).expect("a small batch");
-                let payloads = batch.payloads[..count].to_vec();
-                self.batches.push(Batch { payloads, ..batch });
-                break;
-            }
-        }
-        self.synced = self.synced.min(self.batches.len());
-    }
-}
-
-/// A snapshot that will be the base.
-#[derive(Debug)]
-struct Rewrite {
-    keyspace: Keyspace,
-    at: Position,
-    terms: Vec<TermStart>,
-    ready_at: Nanos,
-}
-
 /// What survives a process.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    /// What the manifest names.
-    named: Files,
-    /// Files before which there is no base yet; the writer goes on in these.
-    unnamed: Option<Files>,
+    pub(super) platter: Platter<Keyspace>,
     /// Nothing is written or synced before.
     pub(super) stalled_until: Nanos,
 }
@@ -108,15 +42,24 @@ pub(super) struct Disk {
 /// What a process remembers of its disk.
 #[derive(Debug)]
 pub(super) struct Writer {
-    persistence: Persistence,
-    written: LogIndex,
+    core: DiskLog,
+    fsync: Fsync,
     /// Up to where this node has said that it holds the log.
     promised: LogIndex,
-    synced_index: LogIndex,
-    noted_commit: LogIndex,
-    wrote_at: Nanos,
-    synced_at: Nanos,
+    /// The sync in the background: how many records of which file it takes, and when it ends.
+    syncing: Option<(FileNumber, usize, Nanos)>,
     rewrite: Option<Rewrite>,
+    wants_base: bool,
+    next_rewrite: u64,
+}
+
+/// A snapshot that will be the base.
+#[derive(Debug)]
+struct Rewrite {
+    id: RewriteId,
+    keyspace: Keyspace,
+    ready_at: Nanos,
+    is_written: bool,
 }
 
 /// What a node is when its process starts.
@@ -124,80 +67,56 @@ pub(super) struct Recovered {
     pub(super) log: WriteLog,
     pub(super) keyspace: Keyspace,
     pub(super) applied: LogIndex,
+    /// To go on with.
+    pub(super) file: LogFile,
 }
 
 impl Disk {
     pub(super) fn empty(&mut self) {
-        self.named = Files::default();
-        self.unnamed = None;
+        self.platter = Platter::default();
     }
 
-    /// The machine's power fails. What is not synced is lost from some batch on. True if anything is.
-    pub(super) fn lose_power(&mut self, rng: &mut StdRng) -> bool {
-        self.unnamed = None;
-        let files = &mut self.named;
-        let (before, synced) = (files.last(), files.synced.min(files.batches.len()));
-        files.batches.truncate(rng.random_range(synced..=files.batches.len()));
-        files.last() < before
+    /// The machine's power fails. What is not synced is lost from some batch on.
+    pub(super) fn lose_power(&mut self, rng: &mut StdRng) {
+        self.platter.lose_power(|unsynced| rng.random_range(0..=unsynced));
     }
 
-    /// Whether a power failure now could lose anything.
-    pub(super) fn has_unsynced(&self) -> bool {
-        self.named.batches[self.named.synced.min(self.named.batches.len())..]
-            .iter()
-            .any(|b| !b.payloads.is_empty())
-    }
-
-    /// As `keyward_node::aof::recover` does: entries are applied up to the last commit index that was noted.
+    /// What a process starts with: entries are applied up to the last commit index that was noted.
     pub(super) fn recover(&mut self, capacity_bytes: usize) -> Recovered {
-        self.unnamed = None;
-        let files = &mut self.named;
-        files.synced = files.batches.len();
-        let mut log = WriteLog::new(capacity_bytes);
-        log.reset(files.follows);
-        log.restore_terms(files.terms.clone());
-        log.set_shard(files.shard.clone());
-        let mut commit = files.follows.index;
-        let mut keyspace = files.base.clone();
-        for batch in &files.batches {
-            commit = commit.max(batch.commit);
-            batch.payloads.iter().for_each(|p| {
-                log.append_unexecuted(batch.term, p);
-            });
-        }
-        let applied = commit.min(log.last().index);
-        for batch in &files.batches {
-            let indexes = (batch.first.get()..).map(LogIndex::new);
-            let entries = indexes.zip(&batch.payloads).take_while(|(index, _)| *index <= applied);
-            entries.for_each(|(index, payload)| keyspace.apply(index, payload));
-        }
-        log.release(applied);
-        Recovered { log, keyspace, applied }
-    }
-
-    fn current(&mut self) -> &mut Files {
-        self.unnamed.as_mut().unwrap_or(&mut self.named)
+        let Loaded { log, base: mut keyspace, entries, applied, file } = self.platter.load(capacity_bytes);
+        entries.iter().for_each(|(index, payload)| keyspace.apply(*index, payload));
+        Recovered { log, keyspace, applied, file }
     }
 }
 
 impl Writer {
     /// For a log that was just recovered.
-    pub(super) fn new(now: Nanos, persistence: Persistence, log: &mut WriteLog) -> Writer {
+    pub(super) fn new(
+        now: Nanos,
+        persistence: Persistence,
+        log: &mut WriteLog,
+        applied: LogIndex,
+        file: LogFile,
+    ) -> Writer {
         log.attach_disk();
-        let last = log.last().index;
+        let fsync = match persistence {
+            Persistence::Always => Fsync::Always,
+            Persistence::EverySecond => Fsync::EverySecond,
+            Persistence::Memory | Persistence::Never => Fsync::No,
+        };
+        let shard = log.shard().cloned();
         Writer {
-            persistence,
-            written: last,
-            promised: last,
-            synced_index: last,
-            noted_commit: LogIndex::ZERO,
-            wrote_at: now,
-            synced_at: now,
+            core: DiskLog::new(Monotonic::from_nanos(now), BATCH_BYTES, file, applied, shard),
+            fsync,
+            promised: log.last().index,
+            syncing: None,
             rewrite: None,
+            wants_base: false,
+            next_rewrite: 0,
         }
     }
 
-    /// Does what is to be done, one batch at most. `snapshot`: the keyspace and the log's index that it contains, if it
+    /// Does what is to be done, one action at most. `snapshot`: the keyspace and the log's index that it contains, if it
     /// is whole. True if what is durable has changed.
     pub(super) fn step(
         &mut self,
@@ -211,149 +130,90 @@ impl Writer {
         if now < disk.stalled_until {
             return false;
         }
-        if let Some(rewind) = log.take_rewind() {
-            self.rewind(rewind, disk, log);
-            log.retract_disk(self.written);
-            return self.publish(0, disk, log);
+        let before = log.durable();
+        let clock = Monotonic::from_nanos(now);
+        let conditions = Conditions { fsync: self.fsync, commit, is_alone: false };
+        let mut notes = Vec::new();
+        if let Some((file, records, _)) = self.syncing.take_if(|(_, _, ends_at)| *ends_at <= now) {
+            let result = disk.platter.end_sync(file, records);
+            self.core.sync_ended(clock, result, log, &mut notes);
         }
-        disk.current().shard = log.shard().cloned();
-        self.rewrite(now, disk, log, commit, snapshot, rng);
-        let slice = log.read_from(self.written.next(), BATCH_BYTES).expect("what is not written is kept");
-        let commit = commit.min(slice.last().index);
-        let notes = self.noted_commit < commit && self.wrote_at + NOTE_COMMIT_AFTER <= now;
-        if slice.count > 0 || notes {
-            let payloads: Vec<Bytes> = frames(&slice.bytes).map(Bytes::copy_from_slice).collect();
-            disk.current().batches.push(Batch { term: slice.term, first: slice.first, payloads, commit });
-            self.written = slice.last().index;
-            self.noted_commit = commit;
-            self.wrote_at = now;
+        self.snapshot(now, log, snapshot, &mut notes, rng);
+        let current = self.core.file().number();
+        if self.fsync == Fsync::No && rng.random_bool(0.01) {
+            // The kernel does it some time.
+            _ = disk.platter.end_sync(current, usize::MAX);
         }
-        let is_due = match self.persistence {
-            Persistence::Always => true,
-            Persistence::EverySecond => self.synced_at + SYNC_EVERY <= now,
-            Persistence::Memory | Persistence::Never => rng.random_bool(0.01),
+        let action = self.core.next(clock, log, &conditions, &mut notes);
+        if let Action::StartSync(file) = action {
+            let ends_at = now + rng.random_range(ms(1)..ms(50));
+            self.syncing = Some((file, disk.platter.records(file), ends_at));
+        }
+        let base = |id| {
+            let written = self.rewrite.take_if(|r| r.id == id && r.is_written);
+            written.expect("the base is written").keyspace
         };
-        if is_due {
-            let files = disk.current();
-            files.synced = files.batches.len();
-            self.synced_index = self.written;
-            self.synced_at = now;
+        if let Some(result) = disk.platter.perform(current, &action, base) {
+            self.core.completed(clock, result, log, &conditions, &mut notes);
         }
-        self.publish(slice.bytes.len() as u64, disk, log)
+        notes.into_iter().for_each(|note| self.note(note));
+        self.core.check_invariants(log);
+        log.durable() != before
     }
 
-    /// A sync fails: what was not synced before is written again.
-    pub(super) fn fail_sync(&mut self, disk: &mut Disk, log: &mut WriteLog) {
-        let files = disk.current();
-        files.batches.truncate(files.synced);
-        self.written = self.synced_index.max(files.last()).min(self.written);
-        log.retract_disk(self.written);
+    /// A rewrite begins when one is needed, and now and then.
+    fn snapshot(
+        &mut self,
+        now: Nanos,
+        log: &mut WriteLog,
+        snapshot: Option<(&Keyspace, LogIndex)>,
+        notes: &mut Vec<Note>,
+        rng: &mut StdRng,
+    ) {
+        if let Some(rewrite) = &mut self.rewrite {
+            if rewrite.ready_at <= now && !rewrite.is_written {
+                rewrite.is_written = true;
+                self.core.base_written(rewrite.id, notes);
+            }
+            return;
+        }
+        let is_wanted = self.wants_base || rng.random_bool(0.001);
+        if is_wanted
+            && !log.has_rewind()
+            && let Some((keyspace, index)) = snapshot
+            && log.first_index() <= index.next()
+            && let Some(term) = log.term_at(index)
+        {
+            let id = RewriteId(self.next_rewrite);
+            self.next_rewrite += 1;
+            self.wants_base = false;
+            DiskLog::keep_for_rewrite(log, index);
+            self.core.begin_rewrite(id, Position { term, index }, log, notes);
+            let ready_at = now + rng.random_range(ms(1)..ms(60));
+            self.rewrite = Some(Rewrite { id, keyspace: keyspace.clone(), ready_at, is_written: false });
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Published { durable } => self.promised = self.promised.max(durable),
+            Note::TurnedBack(Rewind::To(index)) => self.promised = self.promised.min(index),
+            Note::TurnedBack(Rewind::All) => self.promised = LogIndex::ZERO,
+            Note::NeedsBase => {
+                self.promised = LogIndex::ZERO;
+                self.wants_base = true;
+            }
+            Note::RewriteGivenUp(id) => {
+                self.rewrite.take_if(|r| r.id == id);
+            }
+            Note::EntriesLost => panic!("the log has dropped entries that are not on disk"),
+            Note::RewriteDone(_) | Note::Failing | Note::Recovered => {}
+        }
     }
 
     /// Whether the disk lacks what this node has said that it holds: a sync has failed, and what was cut off then is not
     /// written again yet.
     pub(super) fn is_behind(&self, disk: &Disk) -> bool {
-        disk.unnamed.is_none() && disk.named.last() < self.promised
+        self.core.is_complete() && disk.platter.last() < self.promised
     }
-
-    fn publish(&mut self, bytes: u64, disk: &Disk, log: &mut WriteLog) -> bool {
-        let before = log.durable();
-        if !log.set_written(self.written, bytes) {
-            return false;
-        }
-        let durable = match self.persistence {
-            _ if disk.unnamed.is_some() => LogIndex::ZERO,
-            Persistence::Always => self.synced_index,
-            Persistence::Memory | Persistence::EverySecond | Persistence::Never => self.written,
-        };
-        log.set_durable(durable);
-        self.promised = self.promised.max(durable);
-        log.pin(PIN, self.synced_index);
-        durable != before
-    }
-
-    fn rewind(&mut self, rewind: Rewind, disk: &mut Disk, log: &WriteLog) {
-        match rewind {
-            Rewind::To(index) => {
-                if self.rewrite.as_ref().is_some_and(|r| index < r.at.index) {
-                    self.rewrite = None;
-                }
-                self.promised = self.promised.min(index);
-                if self.written <= index {
-                    return;
-                }
-                self.noted_commit = self.noted_commit.min(index);
-                if index < disk.current().follows.index {
-                    return self.begin_anew(disk, log);
-                }
-                self.written = index;
-                self.synced_index = self.synced_index.min(index);
-                disk.current().cut_after(index);
-            }
-            Rewind::All => {
-                self.rewrite = None;
-                self.begin_anew(disk, log);
-            }
-        }
-    }
-
-    /// A new file before which there is no base yet: nothing in it counts until there is one.
-    fn begin_anew(&mut self, disk: &mut Disk, log: &WriteLog) {
-        let index = log.written();
-        let follows = Position { term: log.term_at(index).unwrap_or_default(), index };
-        disk.unnamed = Some(Files {
-            follows,
-            terms: known_terms(log, follows),
-            shard: log.shard().cloned(),
-            ..Files::default()
-        });
-        self.written = index;
-        self.promised = LogIndex::ZERO;
-        self.synced_index = index;
-        self.noted_commit = self.noted_commit.min(index);
-    }
-
-    /// A snapshot becomes the base when it is written and everything in it is committed.
-    fn rewrite(
-        &mut self,
-        now: Nanos,
-        disk: &mut Disk,
-        log: &WriteLog,
-        commit: LogIndex,
-        snapshot: Option<(&Keyspace, LogIndex)>,
-        rng: &mut StdRng,
-    ) {
-        let is_wanted = disk.unnamed.is_some() || rng.random_bool(0.001);
-        if self.rewrite.is_none()
-            && is_wanted
-            && let Some((keyspace, index)) = snapshot
-            && let Some(term) = log.term_at(index)
-        {
-            let at = Position { term, index };
-            let ready_at = now + rng.random_range(ms(1)..ms(60));
-            self.rewrite =
-                Some(Rewrite { keyspace: keyspace.clone(), at, terms: known_terms(log, at), ready_at });
-        }
-        let is_ready = |r: &Rewrite| r.ready_at <= now && r.at.index <= commit && r.at.index <= self.written;
-        let Some(Rewrite { keyspace, at, terms, .. }) = self.rewrite.take_if(|r| is_ready(r)) else { return };
-        let files = disk.current();
-        let mut batches = std::mem::take(&mut files.batches);
-        let shard = files.shard.clone();
-        batches.retain(|b| b.payloads.is_empty() || at.index < b.last());
-        for batch in &mut batches {
-            if batch.first <= at.index {
-                let skip = usize::try_from(at.index.get() + 1 - batch.first.get()).expect("a small batch");
-                batch.payloads.drain(..skip.min(batch.payloads.len()));
-                batch.first = at.index.next();
-            }
-        }
-        let synced = batches.len();
-        disk.named = Files { base: keyspace, follows: at, terms, shard, batches, synced };
-        disk.unnamed = None;
-        self.synced_index = self.written;
-    }
-}
-
-fn known_terms(log: &WriteLog, at: Position) -> Vec<TermStart> {
-    log.terms().iter().copied().filter(|t| t.first_index <= at.index).collect()
 }

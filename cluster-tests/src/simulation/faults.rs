@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use keyward_node::disk_log::Step;
 use keyward_node::replication::messages::{Event, HandoffToken, Outcome};
 use keyward_proto::ids::NodeId;
 use rand::Rng;
@@ -82,7 +83,7 @@ impl World {
                 tell!("FAULT the disk of node {node} stalls for {} ms", stall / ms(1));
                 self.machines[node].disk.stalled_until = self.now + stall;
             }
-            19 => self.fail_sync(node),
+            19 => self.fail_disk(node),
             20 => {
                 let other = self.rng.random_range(0..SENTINELS);
                 tell!("FAULT sentinels {sentinel} and {other} believe that they lead");
@@ -254,12 +255,10 @@ impl World {
         }
     }
 
-    fn fail_sync(&mut self, node: usize) {
-        let Machine { power: Power::On(process), disk, .. } = &mut self.machines[node] else { return };
-        if let Some(writer) = &mut process.writer {
-            tell!("FAULT a sync of node {node} fails");
-            writer.fail_sync(disk, &mut process.log);
-        }
+    fn fail_disk(&mut self, node: usize) {
+        let step = if self.rng.random_bool(0.7) { Step::Sync } else { Step::Write };
+        tell!("FAULT the next {step:?} of node {node}'s disk fails");
+        self.machines[node].disk.platter.failing = Some(step);
     }
 
     pub(super) fn crash_sentinel(&mut self, sentinel: usize) {
@@ -328,7 +327,11 @@ impl World {
         };
         match (self.persistence, end) {
             (Persistence::Memory, _) | (_, End::DiskLost) => true,
-            (Persistence::EverySecond | Persistence::Never, End::PowerFailure) if disk.has_unsynced() => true,
+            (Persistence::EverySecond | Persistence::Never, End::PowerFailure)
+                if disk.platter.has_unsynced() =>
+            {
+                true
+            }
             (_, End::PowerFailure | End::Kill) => writer.is_some_and(|w| w.is_behind(disk)),
         }
     }
@@ -378,6 +381,7 @@ impl World {
         for machine in &mut self.machines {
             machine.paused_until = machine.paused_until.min(self.now);
             machine.disk.stalled_until = machine.disk.stalled_until.min(self.now);
+            machine.disk.platter.failing = None;
         }
         for sentinel in &mut self.sentinels {
             sentinel.paused_until = sentinel.paused_until.min(self.now);

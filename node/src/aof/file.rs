@@ -1,197 +1,107 @@
-//! The incremental file that is being written: what of it is whole, what of it is on the disk, and how it is cut.
+//! An incremental file: bytes are added behind what is whole, and its end is cut.
+//!
+//! What of it is whole and what is on the disk is known by the core (`crate::disk_log`), which says where to write.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::ids::LogIndex;
 
 use super::format::{Annotation, Encoder, MARK, parse_annotation, prefix_bytes};
 use super::manifest::AofFile;
-
-/// Where a batch is in its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchSpan {
-    pub term: Term,
-    pub first: LogIndex,
-    pub count: u64,
-    /// Of its annotation.
-    pub at: u64,
-    /// With the annotation.
-    pub bytes: u64,
-}
-
-impl BatchSpan {
-    pub fn last(&self) -> LogIndex {
-        LogIndex::new(self.first.get() + self.count - 1)
-    }
-}
-
-/// A point of the file, and the log's index there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    pub bytes: u64,
-    pub index: LogIndex,
-}
-
-/// Why the file cannot be cut where the log was.
-#[derive(Debug, thiserror::Error)]
-pub enum CutError {
-    #[error("files before this one have entries behind that one")]
-    BeforeBegin,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
+use crate::disk_log::{BatchSpan, Cut};
 
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Incremental {
     pub name: AofFile,
     pub file: Arc<File>,
-    /// Bytes that are whole. What lies behind was written halfway.
-    len: u64,
-    /// There may be bytes behind `len`.
+    /// There may be bytes behind what is whole.
     dirty: bool,
-    /// The log's index before the first entry.
-    pub follows: LogIndex,
-    /// The files before this one have the log up to here, too, and nothing is cut out of those.
-    pub repeats: LogIndex,
-    /// What is known to be on the disk.
-    pub synced: Mark,
-    /// Batches whose entries are not all committed: they may have to be taken back.
-    batches: VecDeque<BatchSpan>,
+    /// The entries of a batch that was cut off and whose beginning is not written again yet, with where it began.
+    cut_off: Option<(u64, Vec<u8>)>,
 }
 
 impl Incremental {
-    /// A file whose first `len` bytes are whole and on the disk, up to entry `last`.
-    pub fn new(
-        name: AofFile,
-        file: File,
-        len: u64,
-        follows: LogIndex,
-        last: LogIndex,
-        batches: VecDeque<BatchSpan>,
-    ) -> Incremental {
-        let synced = Mark { bytes: len, index: last };
-        Incremental {
-            name,
-            file: Arc::new(file),
-            len,
-            dirty: true,
-            follows,
-            repeats: follows,
-            synced,
-            batches,
-        }
+    pub fn new(name: AofFile, file: File) -> Incremental {
+        Incremental { name, file: Arc::new(file), dirty: true, cut_off: None }
     }
 
-    /// Bytes that are whole.
-    pub fn size(&self) -> u64 {
-        self.len
-    }
-
+    /// Adds bytes behind the first `at`, which are whole.
+    ///
     /// # Errors
     /// The system's; nothing of `bytes` counts as written then.
-    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         if self.dirty {
-            self.file.set_len(self.len)?;
+            self.file.set_len(at)?;
         }
         self.dirty = true;
         (&*self.file).write_all(bytes)?;
         self.dirty = false;
-        self.len += bytes.len() as u64;
         Ok(())
     }
 
-    /// As [`Incremental::append`], for a batch with entries; up to `commit` none will be taken back.
+    /// What lies behind the first `at` bytes goes.
     ///
     /// # Errors
-    /// The system's.
-    pub fn append_batch(
-        &mut self,
-        bytes: &[u8],
-        term: Term,
-        first: LogIndex,
-        count: u64,
-        commit: LogIndex,
-    ) -> io::Result<()> {
-        let at = self.len;
-        self.append(bytes)?;
-        while self.batches.front().is_some_and(|b| b.last() <= commit) {
-            self.batches.pop_front();
-        }
-        let span = BatchSpan { term, first, count, at, bytes: bytes.len() as u64 };
-        if count > 0 && commit < span.last() {
-            self.batches.push_back(span);
-        }
-        Ok(())
-    }
-
-    /// Forgets everything behind what is known to be on the disk: a sync has failed, so nobody knows what is there.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn cut_to_synced(&mut self) -> io::Result<()> {
-        let Mark { bytes, index } = self.synced;
+    /// The system's; then the next write does it.
+    pub fn shorten(&mut self, at: u64) -> io::Result<()> {
         self.dirty = true;
-        self.len = bytes;
-        self.batches.retain(|b| b.last() <= index);
-        self.file.set_len(bytes)?;
+        self.file.set_len(at)?;
         self.dirty = false;
         Ok(())
     }
 
-    /// Removes the entries after `index`, on the disk too.
+    /// Removes the end of the file, on the disk too. Returns how many bytes were written again. If it fails it may be
+    /// repeated.
     ///
     /// # Errors
-    /// See [`CutError`].
-    pub fn cut_after(&mut self, index: LogIndex, encoder: &mut Encoder) -> Result<(), CutError> {
-        if index < self.follows.max(self.repeats) {
-            return Err(CutError::BeforeBegin);
-        }
+    /// The system's.
+    pub fn cut(&mut self, cut: &Cut, encoder: &mut Encoder) -> io::Result<u64> {
         encoder.forget_db();
-        while let Some(batch) = self.batches.back().copied().filter(|b| index < b.last()) {
-            let kept = (index.get() + 1).saturating_sub(batch.first.get());
-            let rest = self.read_prefix(&batch, kept)?;
-            self.batches.pop_back();
-            self.len = batch.at;
-            self.dirty = true;
-            self.file.set_len(batch.at)?;
-            self.dirty = false;
-            if kept > 0 {
-                let bytes = encoder.wrap(batch.term, batch.first, kept, LogIndex::ZERO, 0, &rest);
-                self.append_batch(bytes, batch.term, batch.first, kept, LogIndex::ZERO)?;
-            }
-        }
+        let Some((batch, count)) = &cut.kept else {
+            self.shorten(cut.at)?;
+            self.file.sync_data()?;
+            return Ok(0);
+        };
+        let body = match self.cut_off.take().filter(|(at, _)| *at == cut.at) {
+            Some((_, body)) => body,
+            None => self.read_body(batch)?,
+        };
+        let (_, body) = self.cut_off.insert((cut.at, body));
+        let rest = &body[..prefix_bytes(body, *count).ok_or_else(damaged)?];
+        let bytes = encoder.wrap(batch.term, batch.first, *count, LogIndex::ZERO, 0, rest);
+        self.dirty = true;
+        self.append(cut.at, bytes)?;
         self.file.sync_data()?;
-        self.synced = Mark { bytes: self.len, index };
-        Ok(())
+        self.cut_off = None;
+        Ok(bytes.len() as u64)
     }
 
-    /// The bytes of a batch's first `count` entries, as they are in the file.
-    fn read_prefix(&self, batch: &BatchSpan, count: u64) -> io::Result<Vec<u8>> {
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a batch was changed in the file");
+    /// The bytes of a batch's entries, as they are in the file.
+    fn read_body(&self, batch: &BatchSpan) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(batch.bytes).map_err(|_| damaged())?];
         self.file.read_exact_at(&mut bytes, batch.at)?;
         let line = memchr::memchr(b'\n', &bytes).ok_or_else(damaged)?;
         let text =
             bytes[..line].strip_suffix(b"\r").and_then(|l| l.strip_prefix(MARK)).ok_or_else(damaged)?;
         let Some(Annotation::Batch(head)) = parse_annotation(text) else { return Err(damaged()) };
-        let body = &bytes[line + 1..];
-        if !head.verifies(body) {
-            return Err(damaged());
-        }
-        let end = prefix_bytes(body, count).ok_or_else(damaged)?;
-        Ok(body[..end].to_vec())
+        let body = bytes.split_off(line + 1);
+        if head.verifies(&body) { Ok(body) } else { Err(damaged()) }
     }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a batch was changed in the file")
 }
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::ids::Term;
     use keyward_proto::slot::Slot;
 
     use super::*;
@@ -223,33 +133,42 @@ mod tests {
 
     #[test]
     fn entries_are_taken_back_wherever_they_are() {
-        for index in 2..=9 {
+        for index in 2..=9_u64 {
             let folder = tempfile::tempdir().unwrap();
             let directory = crate::aof::directory::Directory::new(folder.path(), "a");
             let file = directory.create_file("a").unwrap();
             let name = AofFile { name: "a".into(), seq: 1 };
             let (first, mut log, mut encoder) = (LogIndex::new(1), entries(9), Encoder::default());
-            let mut file = Incremental::new(name, file, 0, LogIndex::ZERO, LogIndex::ZERO, VecDeque::new());
+            let mut file = Incremental::new(name, file);
             // Three batches of three.
             let bytes = log.read_from(first, 1 << 20).unwrap().bytes;
             let frame = bytes.len() / 9;
+            let (mut at, mut spans) = (0, Vec::new());
             for batch in 0..3 {
                 let mut slice = log.read_from(LogIndex::new(1 + 3 * batch), 3 * frame).unwrap();
                 slice.count = 3;
                 let bytes = encoder.encode(&slice, LogIndex::new(2), 0).to_vec();
-                file.append_batch(&bytes, slice.term, slice.first, 3, LogIndex::new(2)).unwrap();
+                file.append(at, &bytes).unwrap();
+                let bytes = bytes.len() as u64;
+                spans.push(BatchSpan { term: slice.term, first: slice.first, count: 3, at, bytes });
+                at += bytes;
             }
             assert_eq!(indexes(&file), [(1, 3), (4, 3), (7, 3)]);
-            file.repeats = LogIndex::new(index + 1);
-            assert!(matches!(file.cut_after(LogIndex::new(index), &mut encoder), Err(CutError::BeforeBegin)));
-            file.repeats = LogIndex::new(index);
-            file.cut_after(LogIndex::new(index), &mut encoder).unwrap();
+            let cut = match spans.iter().find(|span| index < span.last().get()) {
+                Some(span) => {
+                    let count = index + 1 - span.first.get();
+                    Cut { at: span.at, kept: (count > 0).then_some((*span, count)) }
+                }
+                None => Cut { at, kept: None },
+            };
+            let added = file.cut(&cut, &mut encoder).unwrap();
             let found = indexes(&file);
             assert_eq!(found.iter().map(|(_, n)| n).sum::<u64>(), index);
-            assert_eq!(file.size(), file.file.metadata().unwrap().len());
+            let end = cut.at + added;
+            assert_eq!(end, file.file.metadata().unwrap().len());
             let slice = log.read_from(LogIndex::new(index), frame).unwrap();
             let bytes = encoder.encode(&slice, LogIndex::new(2), 0).to_vec();
-            file.append_batch(&bytes, slice.term, slice.first, 1, LogIndex::new(2)).unwrap();
+            file.append(end, &bytes).unwrap();
             assert_eq!(indexes(&file).len(), found.len() + 1);
         }
     }

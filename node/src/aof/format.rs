@@ -20,6 +20,7 @@ use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 use keyward_proto::resp::{Args, Batch, Limits, ProtocolError, RequestReader};
 
+pub use crate::disk_log::Head;
 use crate::keyspace::DbIndex;
 use crate::log::{Effect, Slice, TermStart, effects, frames};
 
@@ -31,18 +32,6 @@ pub const LINE_BYTES_MAX: usize = 1024;
 const HEAD_TERMS_MAX: usize = 16;
 /// Room for a batch's annotation before its bytes.
 const HEAD_ROOM: usize = 192;
-
-/// The first line of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    pub follows: Position,
-    pub shard: Option<ShardId>,
-    /// The newest ones, ascending.
-    pub terms: Vec<TermStart>,
-    /// When the file was begun there was no base for what it follows: nothing in it was promised to anybody unless a
-    /// manifest names it.
-    pub awaits_base: bool,
-}
 
 /// The annotation of a batch.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,6 @@ use bytes::{BufMut, BytesMut};
 use keyward_proto::ids::{LogIndex, Position};
 
 use super::directory::Directory;
-use super::file::Incremental;
 use super::format::{BatchHead, Piece, classify, parse_entries};
 use super::manifest::{AofFile, Manifest};
 use super::reader::{FileReader, Record};
@@ -37,8 +36,8 @@ pub struct Segment {
 
 impl Segment {
     /// A file that is being written.
-    pub fn new(file: &Incremental) -> Segment {
-        Segment { file: file.name.clone(), follows: file.follows, bytes: 0 }
+    pub fn new(file: &AofFile, follows: LogIndex) -> Segment {
+        Segment { file: file.clone(), follows, bytes: 0 }
     }
 
     /// A file that says which entry it follows.
@@ -67,8 +66,8 @@ impl History {
     }
 
     /// The files of a directory that lead to `current`, which goes on with what its manifest names.
-    pub fn found(directory: &Directory, manifest: &Manifest, current: &Incremental) -> History {
-        let mut segments = VecDeque::from([Segment::new(current)]);
+    pub fn found(directory: &Directory, manifest: &Manifest, current: Segment) -> History {
+        let mut segments = VecDeque::from([current]);
         let mut older: Vec<&AofFile> = manifest.incremental.iter().chain(&manifest.history).collect();
         older.sort_by_key(|file| std::cmp::Reverse(file.seq));
         for file in older {

@@ -136,6 +136,30 @@ impl Manifest {
         self.base.iter().chain(&self.incremental)
     }
 
+    /// With a new base, which the incremental files from `first` on follow. Of the others `kept` are kept for replicas,
+    /// the rest and `unlisted` are to be deleted.
+    pub fn adopted(
+        &self,
+        base: AofFile,
+        first: AofFile,
+        kept: Vec<AofFile>,
+        unlisted: &[AofFile],
+    ) -> Manifest {
+        let (mut incremental, gone): (Vec<AofFile>, Vec<AofFile>) =
+            self.incremental.iter().cloned().partition(|file| first.seq <= file.seq);
+        let own_from = Some(first.seq);
+        if !incremental.contains(&first) {
+            incremental.push(first);
+        }
+        let history = self.history.clone();
+        let mut manifest = Manifest { base: Some(base), incremental, history, kept, own_from };
+        let left = gone.iter().chain(unlisted).chain(&self.kept).chain(&self.base);
+        // One that was left behind may have had the name of a new one.
+        let superfluous: Vec<AofFile> = left.filter(|file| !manifest.names(&file.name)).cloned().collect();
+        manifest.history.extend(superfluous);
+        manifest
+    }
+
     /// The name and number of the next incremental file.
     pub fn next_incremental(&self, prefix: &str) -> AofFile {
         let all = self.incremental.iter().chain(&self.history).chain(&self.kept);

@@ -37,24 +37,23 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::config::Settings;
+use crate::disk_log::{DiskLog, FileNumber, LogFile, Mark};
 use crate::gate::{DiskState, GateState};
 use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
+use format::Head;
 use history::{History, HistoryReader, Segment};
 use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
 use rewrite::Refused;
-use writer::{Writer, create_incremental, head_of};
+use writer::{BATCH_BYTES, Writer, create_incremental, head_of};
 
 /// Between two attempts of a primary with a failing disk to hand over: each holds up reads for a moment.
 const HANDOFF_EVERY: Duration = Duration::from_secs(5);
 /// How long an ending node waits for its disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The name under which the log keeps what follows a snapshot until the writer has reached it.
-const REWRITE_PIN: u64 = u64::MAX - 1;
 
 /// What the writer is asked for.
 #[derive(Debug)]
@@ -65,6 +64,8 @@ enum Order {
     Rotate { at: Position, rewrite: Arc<rewrite::Shared> },
     /// The snapshot is in this file: it and the files since the rotation are the data.
     Adopt { base: AofFile, bytes: u64, rewrite: Arc<rewrite::Shared> },
+    /// There will be no such snapshot.
+    GiveUp { rewrite: Arc<rewrite::Shared> },
 }
 
 /// For INFO. Written by the writer.
@@ -293,7 +294,7 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
     let applied = recovered.applied;
     let writer = prepare(server, directory, recovered)
         .map_err(|e| format!("can't write to the directory '{}': {e}", settings.append_dirname))?;
-    let last = writer.written;
+    let last = writer.core.last();
     let shared = &server.shared;
     shared.set_applied(applied);
     {
@@ -319,7 +320,7 @@ fn count_bytes(server: &Server, writer: &Writer) {
     let size = |name: &str| writer.directory.path_of(name).metadata().map_or(0, |m| m.len());
     let base = writer.manifest.base.as_ref().map_or(0, |f| size(&f.name));
     let all: u64 = writer.manifest.incremental.iter().map(|f| size(&f.name)).sum();
-    let (counters, current) = (&server.aof.counters, writer.current.size());
+    let (counters, current) = (&server.aof.counters, writer.core.file().bytes());
     counters.base_bytes.store(base, Ordering::Relaxed);
     counters.earlier_bytes.store(all.saturating_sub(current), Ordering::Relaxed);
     counters.current_bytes.store(current, Ordering::Relaxed);
@@ -404,13 +405,16 @@ fn prepare_at(
 ) -> io::Result<Writer> {
     directory.create()?;
     let unlisted = directory.unlisted(&manifest)?;
-    let head = head_of(server, position, true);
+    let head = Head { awaits_base: true, ..head_of(server, position) };
     let seq = manifest.next_incremental(directory.prefix()).seq;
     let seq = unlisted.iter().map(|(_, file)| file.seq + 1).fold(seq, u64::max);
-    let current = create_incremental(&directory, AofFile::incremental(directory.prefix(), seq), &head)?;
-    *server.aof.history.lock() = History::new(vec![Segment::new(&current)]);
-    let mut writer = Writer::new(server, directory, manifest, current, position.index, head.shard)?;
-    writer.complete = false;
+    let name = AofFile::incremental(directory.prefix(), seq);
+    let (current, bytes) = create_incremental(&directory, name, &head)?;
+    let segment = Segment::new(&current.name, position.index);
+    *server.aof.history.lock() = History::new(vec![segment]);
+    let file = LogFile::begun(FileNumber(seq), position.index, bytes);
+    let core = DiskLog::without_base(clock::monotonic(), BATCH_BYTES, file, head.shard);
+    let mut writer = Writer::new(server, directory, manifest, current, core)?;
     // The base will stand for them, too.
     writer.unlisted = unlisted.into_iter().map(|(_, file)| file).collect();
     Ok(writer)
@@ -448,47 +452,49 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
     let Recovered { mut manifest, resume, applied, leftovers, .. } = recovered;
     delete(&directory, &leftovers)?;
     let last = server.shared.log.lock().last();
-    let head = head_of(server, last, false);
+    let head = head_of(server, last);
     let mut history = None;
-    let current = match resume {
+    let (current, file) = match resume {
         Some(resume) => {
-            let current = go_on(&directory, resume, last)?;
+            let (current, file) = go_on(&directory, resume, last)?;
             if !server.shared.gate.is_alone() {
                 let first = manifest.incremental.first().map_or(0, |file| file.seq);
-                let mut found = History::found(&directory, &manifest, &current);
+                let segment = Segment::new(&current.name, file.follows());
+                let mut found = History::found(&directory, &manifest, segment);
                 found.trim(first, server.settings().backlog_disk_bytes);
                 manifest.kept = found.before(first).cloned().collect();
                 manifest.history.retain(|file| !manifest.kept.contains(file));
                 history = Some(found);
             }
-            current
+            (current, file)
         }
         None => {
             let name = manifest.next_incremental(directory.prefix());
-            let current = create_incremental(&directory, name, &head)?;
+            let (current, bytes) = create_incremental(&directory, name, &head)?;
             current.file.sync_data()?;
             manifest.own_from.get_or_insert(current.name.seq);
             manifest.incremental.push(current.name.clone());
             directory.write_manifest(&manifest)?;
-            current
+            let file = LogFile::begun(FileNumber(current.name.seq), last.index, bytes);
+            (current, file)
         }
     };
-    *server.aof.history.lock() = history.unwrap_or_else(|| History::new(vec![Segment::new(&current)]));
+    let segment = || Segment::new(&current.name, file.follows());
+    *server.aof.history.lock() = history.unwrap_or_else(|| History::new(vec![segment()]));
     // The manifest may go on naming them: a full disk must not keep a node from starting.
     directory.delete_files(&mut manifest);
-    let mut writer = Writer::new(server, directory, manifest, current, last.index, head.shard)?;
-    writer.noted_commit = applied;
-    Ok(writer)
+    let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, applied, head.shard);
+    Writer::new(server, directory, manifest, current, core)
 }
 
 /// The last file, without what a crash has left behind its last whole batch.
-fn go_on(directory: &Directory, resume: Resume, last: Position) -> io::Result<Incremental> {
+fn go_on(directory: &Directory, resume: Resume, last: Position) -> io::Result<(Incremental, LogFile)> {
     let Resume { file: name, len, batches, follows, repeats } = resume;
     let file = directory.open(&name.name)?;
     file.set_len(len)?;
     // What the last process wrote may not have reached the disk: from now on it counts as being there.
     file.sync_all()?;
-    let mut current = Incremental::new(name, file, len, follows, last.index, batches);
-    current.repeats = repeats;
-    Ok(current)
+    let end = Mark { bytes: len, index: last.index };
+    let number = FileNumber(name.seq);
+    Ok((Incremental::new(name, file), LogFile::resumed(number, follows, repeats, end, batches)))
 }

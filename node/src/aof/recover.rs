@@ -28,13 +28,13 @@ use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_proto::resp::Args;
 
 use super::directory::Directory;
-use super::file::BatchSpan;
 use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
 use crate::clients::Client;
 use crate::clock;
+use crate::disk_log::BatchSpan;
 use crate::execute::{Executor, Touched, touched};
 use crate::keyspace::DbIndex;
 use crate::log::EffectBuffer;

@@ -26,7 +26,9 @@ use super::Order;
 use super::directory::Directory;
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
+use super::writer::conditions;
 use crate::clock;
+use crate::disk_log::DiskLog;
 use crate::process;
 use crate::server::Server;
 use crate::snapshot::save::{Purpose, write_to};
@@ -167,10 +169,23 @@ fn run(server: &Arc<Server>, directory: &Directory) {
 /// Returns the base's size once it counts.
 fn write_base(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> Result<u64, String> {
     let shared = Arc::new(Shared::default());
+    let written = try_write_base(server, directory, temporary, &shared);
+    if written.is_err() {
+        server.aof.order(server, Order::GiveUp { rewrite: shared });
+    }
+    written
+}
+
+fn try_write_base(
+    server: &Arc<Server>,
+    directory: &Directory,
+    temporary: &Path,
+    shared: &Arc<Shared>,
+) -> Result<u64, String> {
     let at_beginning = {
-        let (server, shared) = (Arc::clone(server), Arc::clone(&shared));
+        let (server, shared) = (Arc::clone(server), Arc::clone(shared));
         move |position: Position| {
-            server.shared.log.lock().pin(super::REWRITE_PIN, position.index);
+            DiskLog::keep_for_rewrite(&mut server.shared.log.lock(), position.index);
             server.aof.order(&server, Order::Rotate { at: position, rewrite: shared });
         }
     };
@@ -179,9 +194,9 @@ fn write_base(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> 
     let functions = server.functions.lock().clone();
     let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, Purpose::AofBase);
     let written = written.map_err(|e| e.to_string())?;
-    wait_for_commit(server, written.beginning.position, &shared)?;
+    wait_for_commit(server, written.beginning.position, shared)?;
     let base = name_base(directory, temporary).map_err(|e| format!("can't rename the new base: {e}"))?;
-    server.aof.order(server, Order::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(&shared) });
+    server.aof.order(server, Order::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(shared) });
     while !shared.done.load(Ordering::Acquire) {
         if shared.given_up.load(Ordering::Acquire) {
             return Err("the write log has changed meanwhile".into());
@@ -243,9 +258,8 @@ fn name_base(directory: &Directory, temporary: &Path) -> io::Result<AofFile> {
 }
 
 fn wait_for_commit(server: &Server, position: Position, shared: &Shared) -> Result<(), String> {
-    let gate = &server.shared.gate;
     let end = clock::monotonic() + COMMIT_PATIENCE;
-    while !gate.is_alone() && gate.commit_index() < position.index {
+    while !conditions(server).are_settled(position.index) {
         if shared.given_up.load(Ordering::Acquire) {
             return Err("the write log has changed meanwhile".into());
         }

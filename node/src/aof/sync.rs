@@ -9,29 +9,18 @@ use std::thread::Thread;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::file::Mark;
-
-/// What is to be synced, up to where.
+/// What is to be synced.
 #[derive(Debug)]
-pub struct Job {
-    pub file: Arc<File>,
-    pub mark: Mark,
+struct Job {
+    file: Arc<File>,
     /// Unparked when it is done.
-    pub waiting: Thread,
-}
-
-/// A finished job.
-#[derive(Debug)]
-pub struct Done {
-    pub file: Arc<File>,
-    pub mark: Mark,
-    pub result: io::Result<()>,
+    waiting: Thread,
 }
 
 #[derive(Debug, Default)]
 struct State {
     job: Option<Job>,
-    done: Option<Done>,
+    done: Option<io::Result<()>>,
     busy: bool,
     stopped: bool,
 }
@@ -53,20 +42,16 @@ impl Syncer {
         Ok(syncer)
     }
 
-    pub fn is_busy(&self) -> bool {
-        self.state.lock().busy
-    }
-
-    /// The caller has seen that nothing is being synced.
-    pub fn submit(&self, job: Job) {
+    /// The caller has seen that nothing is being synced. `waiting` is unparked when it is done.
+    pub fn submit(&self, file: Arc<File>, waiting: Thread) {
         let mut state = self.state.lock();
         assert!(!state.busy, "one job at a time");
         state.busy = true;
-        state.job = Some(job);
+        state.job = Some(Job { file, waiting });
         self.work.notify_one();
     }
 
-    pub fn take_done(&self) -> Option<Done> {
+    pub fn take_done(&self) -> Option<io::Result<()>> {
         self.state.lock().done.take()
     }
 
@@ -77,7 +62,7 @@ impl Syncer {
 
     fn run(&self) {
         loop {
-            let Job { file, mark, waiting } = {
+            let Job { file, waiting } = {
                 let mut state = self.state.lock();
                 loop {
                     if let Some(job) = state.job.take() {
@@ -91,7 +76,7 @@ impl Syncer {
             };
             let result = file.sync_data();
             let mut state = self.state.lock();
-            state.done = Some(Done { file, mark, result });
+            state.done = Some(result);
             state.busy = false;
             drop(state);
             waiting.unpark();

@@ -21,6 +21,7 @@ use std::time::Duration;
 use keyward_commands::DataLimits;
 
 use crate::command::rename::Renames;
+pub use crate::disk_log::Fsync;
 use crate::keyspace::access::Lfu;
 use crate::keyspace::eviction::Policy;
 use crate::keyspace::lazyfree::Cause;
@@ -51,14 +52,6 @@ pub struct Config {
     external_password: String,
     /// A `save` directive has been read: further ones add to it instead of replacing the default.
     save_given: bool,
-}
-
-/// `appendfsync`: when the write log is synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fsync {
-    Always,
-    EverySecond,
-    No,
 }
 
 /// The values that the program reads, typed. `Duration`s and sizes have their unit in the type or the name.

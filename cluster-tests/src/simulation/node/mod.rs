@@ -195,10 +195,10 @@ impl World {
         else {
             return;
         };
-        let Recovered { mut log, keyspace, applied } = starting.recovered;
+        let Recovered { mut log, keyspace, applied, file } = starting.recovered;
         let clock = machine.clock.read(now);
-        let writer =
-            (self.persistence != Persistence::Memory).then(|| Writer::new(now, self.persistence, &mut log));
+        let writer = (self.persistence != Persistence::Memory)
+            .then(|| Writer::new(now, self.persistence, &mut log, applied, file));
         let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
         tell!("node {node} is registered: incarnation {incarnation}");
         let process = Process {

@@ -1,6 +1,6 @@
 //! How far the log is on this node's disk.
 //!
-//! One writer (`crate::aof`) reads the log like a sender to a replica does, and reports here. Two positions, because
+//! One writer (`crate::disk_log`) reads the log like a sender to a replica does, and reports here. Two positions, because
 //! they mean different things:
 //! - *written*: handed to the kernel; what lies beyond is kept in memory whatever the ring's size is;
 //! - *durable*: as durable as `appendfsync` demands, so this node may say that it holds the entry. Not beyond
@@ -12,6 +12,7 @@
 //! Invariants: durable <= written <= last; unwritten bytes are those of the entries beyond *written*.
 
 use keyward_proto::ids::LogIndex;
+use keyward_proto::mutation::{self, Mutation};
 
 use super::WriteLog;
 
@@ -45,6 +46,15 @@ pub(super) struct Disk {
     gates: bool,
 }
 
+impl Disk {
+    /// What lies beyond `index` is not held any more.
+    fn take_back_durable(&mut self, index: LogIndex) {
+        if !mutation::is_on(Mutation::RewindForgetsDurable) {
+            self.durable = self.durable.min(index);
+        }
+    }
+}
+
 impl WriteLog {
     /// From now on the log is written to disk; up to its end it is there already.
     pub fn attach_disk(&mut self) {
@@ -69,6 +79,19 @@ impl WriteLog {
     /// The disk does not count any more.
     pub fn detach_disk(&mut self) {
         self.disk = None;
+    }
+
+    pub fn has_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    pub(crate) fn disk_gates(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.gates)
+    }
+
+    /// The writer has something to take back.
+    pub fn has_rewind(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.rewound.is_some())
     }
 
     /// Up to where this node itself holds the log; beyond every index if it is not written to disk.
@@ -157,7 +180,7 @@ impl WriteLog {
         match rewind {
             Rewind::To(index) => {
                 disk.written = disk.written.min(index);
-                disk.durable = disk.durable.min(index);
+                disk.take_back_durable(index);
                 disk.first = disk.first.filter(|first| *first <= index);
                 let written = disk.written;
                 let bytes = self.bytes_after(written);
@@ -167,7 +190,7 @@ impl WriteLog {
             }
             Rewind::All => {
                 disk.written = self.last.index;
-                disk.durable = LogIndex::ZERO;
+                disk.take_back_durable(LogIndex::ZERO);
                 disk.unwritten_bytes = 0;
                 disk.first = None;
             }

@@ -21,7 +21,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use keyward_proto::entry::{LENGTH_BYTES, LONG_BYTES};
+use keyward_proto::entry::{LENGTH_BYTES, LONG_BYTES, frames};
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 
 use disk::Disk;
@@ -68,6 +68,17 @@ impl Slice {
             0 => self.previous,
             count => Position { term: self.term, index: LogIndex::new(self.first.get() + count - 1) },
         }
+    }
+
+    /// The entries up to `index`.
+    pub fn up_to(self, index: LogIndex) -> Slice {
+        if self.last().index <= index || self.count == 0 {
+            return self;
+        }
+        let count = (index.get() + 1).saturating_sub(self.first.get());
+        let kept = frames(&self.bytes).take(usize::try_from(count).unwrap_or(usize::MAX));
+        let bytes: usize = kept.map(|frame| LENGTH_BYTES + frame.len()).sum();
+        Slice { count, bytes: self.bytes.slice(..bytes), ..self }
     }
 }
 

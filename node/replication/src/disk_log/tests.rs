@@ -1,0 +1,184 @@
+use keyward_proto::ids::Term;
+
+use super::*;
+
+const TERM: Term = Term::new(1);
+
+/// A shell whose disk does everything at once, unless it is told to fail; its bytes are those of the frames.
+struct Disk {
+    core: DiskLog,
+    log: WriteLog,
+    conditions: Conditions,
+    now: Monotonic,
+    notes: Vec<Note>,
+    files: u64,
+}
+
+impl Disk {
+    fn new(fsync: Fsync) -> Disk {
+        let mut log = WriteLog::new(1 << 20);
+        log.attach_disk();
+        let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, 10);
+        let conditions = Conditions { fsync, commit: LogIndex::ZERO, is_alone: false };
+        let now = Monotonic::ZERO + SYNC_EVERY;
+        let core = DiskLog::new(now, 1 << 10, file, LogIndex::ZERO, None);
+        Disk { core, log, conditions, now, notes: Vec::new(), files: 1 }
+    }
+
+    fn append(&mut self, count: u64) {
+        (0..count).for_each(|_| {
+            self.log.append_unexecuted(TERM, b"entry");
+        });
+    }
+
+    fn next(&mut self) -> Action {
+        self.core.check_invariants(&self.log);
+        self.core.next(self.now, &mut self.log, &self.conditions, &mut self.notes)
+    }
+
+    fn end(&mut self, result: Result<Done, Failure>) {
+        self.core.completed(self.now, result, &mut self.log, &self.conditions, &mut self.notes);
+        self.core.check_invariants(&self.log);
+    }
+
+    fn fail(&mut self, step: Step) {
+        self.end(Err(Failure { step, remedy: Remedy::None }));
+    }
+
+    fn succeed(&mut self, action: &Action) {
+        let bytes = match action {
+            Action::Write(batch) | Action::WriteAndSync(batch) | Action::Repeat(batch) => {
+                10 + batch.slice.bytes.len() as u64
+            }
+            Action::Cut(cut) => cut.kept.map_or(0, |(_, count)| 10 + 9 * count),
+            Action::WriteShard { .. } | Action::BeginFile(..) => 10,
+            _ => 0,
+        };
+        if matches!(action, Action::BeginFile(..)) {
+            self.files += 1;
+        }
+        self.end(Ok(Done { file: FileNumber(self.files), bytes }));
+    }
+
+    /// Does all that there is to do; the actions' names.
+    fn settle(&mut self) -> Vec<String> {
+        let mut done = Vec::new();
+        loop {
+            let action = self.next();
+            match &action {
+                Action::Wait(_) | Action::End => return done,
+                Action::StartSync(_) => {}
+                _ => self.succeed(&action),
+            }
+            let text = format!("{action:?}");
+            done.push(text.split([' ', '(']).next().unwrap_or_default().to_owned());
+        }
+    }
+
+    fn positions(&self) -> (u64, u64) {
+        (self.log.written().get(), self.log.durable().get())
+    }
+}
+
+#[test]
+fn durable_is_what_appendfsync_demands() {
+    for (fsync, action) in
+        [(Fsync::Always, "WriteAndSync"), (Fsync::EverySecond, "Write"), (Fsync::No, "Write")]
+    {
+        let mut disk = Disk::new(fsync);
+        disk.append(3);
+        assert_eq!(disk.settle(), [action], "one batch");
+        assert_eq!(disk.positions(), (3, 3));
+        assert_eq!(disk.core.file.is_synced(), fsync == Fsync::Always);
+        disk.now = disk.now + SYNC_EVERY;
+        assert_eq!(disk.settle(), if fsync == Fsync::EverySecond { vec!["StartSync"] } else { vec![] });
+    }
+}
+
+#[test]
+fn what_a_failed_sync_may_have_lost_is_written_again() {
+    let mut disk = Disk::new(Fsync::Always);
+    disk.append(2);
+    disk.settle();
+    disk.append(2);
+    assert!(matches!(disk.next(), Action::WriteAndSync(_)));
+    disk.fail(Step::Sync);
+    assert_eq!(disk.positions(), (2, 2), "nothing of it counts");
+    assert_eq!(disk.settle(), ["Shorten"], "then it waits");
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.settle(), ["WriteAndSync"]);
+    assert_eq!(disk.positions(), (4, 4));
+    let told = disk.notes.iter().filter(|n| matches!(n, Note::Failing | Note::Recovered));
+    assert_eq!(told.copied().collect::<Vec<_>>(), [Note::Failing, Note::Recovered]);
+}
+
+/// The file could have regrown beyond the point up to which an earlier sync reached.
+#[test]
+fn a_sync_under_way_says_nothing_of_a_file_that_was_cut() {
+    let mut disk = Disk::new(Fsync::EverySecond);
+    disk.append(9);
+    disk.settle();
+    disk.now = disk.now + SYNC_EVERY;
+    assert_eq!(disk.settle(), ["StartSync"]);
+    disk.log.truncate_after(LogIndex::new(5));
+    disk.append(3);
+    assert_eq!(disk.settle(), ["Cut", "Write"]);
+    let synced = disk.core.file.synced;
+    assert_eq!(synced.index, LogIndex::new(5));
+    disk.core.sync_ended(disk.now, Ok(()), &mut disk.log, &mut disk.notes);
+    assert_eq!(disk.core.file.synced, synced);
+}
+
+/// A cut that fails is not done: the entries are still in the file.
+#[test]
+fn a_cut_is_tried_until_it_has_succeeded() {
+    let mut disk = Disk::new(Fsync::Always);
+    disk.append(4);
+    disk.settle();
+    disk.log.truncate_after(LogIndex::new(2));
+    disk.append(1);
+    let cut = disk.next();
+    assert!(matches!(cut, Action::Cut(Cut { kept: Some((_, 2)), .. })));
+    disk.fail(Step::Write);
+    assert!(matches!(disk.next(), Action::Wait(_)));
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.next(), cut);
+    disk.succeed(&cut);
+    assert_eq!(disk.settle(), ["WriteAndSync"]);
+    assert_eq!(disk.positions(), (3, 3));
+}
+
+#[test]
+fn a_new_base_is_followed_by_all_that_it_lacks() {
+    let mut disk = Disk::new(Fsync::Always);
+    disk.append(6);
+    disk.settle();
+    let (id, at) = (RewriteId(7), Position::new(1, 4));
+    DiskLog::keep_for_rewrite(&mut disk.log, at.index);
+    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    assert_eq!(disk.settle(), ["BeginFile", "Repeat", "Switch"]);
+    disk.core.base_written(id, &mut disk.notes);
+    assert_eq!(disk.settle(), Vec::<String>::new(), "what it contains is not committed");
+    disk.conditions.commit = at.index;
+    assert_eq!(disk.settle(), ["Adopt"]);
+    assert_eq!(disk.positions(), (6, 6));
+    assert!(disk.notes.contains(&Note::RewriteDone(id)));
+}
+
+/// The base would stand before a file that has entries which are gone, and not before the one that is written.
+#[test]
+fn a_rewrite_whose_file_was_left_is_given_up() {
+    let mut disk = Disk::new(Fsync::Always);
+    disk.append(6);
+    disk.settle();
+    let (id, at) = (RewriteId(1), Position::new(1, 2));
+    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    disk.settle();
+    disk.log.truncate_after(LogIndex::new(4));
+    assert_eq!(disk.settle(), ["BeginFile"], "files before the current one have the entries, too");
+    assert_eq!(disk.positions(), (4, 0), "nothing counts");
+    assert!(disk.notes.contains(&Note::RewriteGivenUp(id)) && disk.notes.contains(&Note::NeedsBase));
+    disk.conditions.commit = at.index;
+    disk.core.base_written(id, &mut disk.notes);
+    assert_eq!(disk.settle(), Vec::<String>::new());
+}

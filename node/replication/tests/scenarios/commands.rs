@@ -1,0 +1,484 @@
+//! The commands of scenarios. Nodes are named by words, times are milliseconds.
+//!
+//! - `config KEY VALUE`, before the shard: `appendfsync always|everysec|no` (without it the log is in memory only),
+//!   `replication-ack async`, `min-in-sync N`, `fast-failover yes|no`, `handoff-timeout N`, `ring BYTES` (what is kept of the
+//!   log in memory)
+//! - `shard a b c [learner d]`: nodes start; a is the primary of term 1, all but the learners are in sync
+//! - `write a x`, `read a`: a client; its reply leaves when the gate lets it
+//! - `wait N`; `status a`: what a node serves, and its leases
+//! - `cut a b`, `hold a b` (in that direction only), `heal [a b]`: messages wait; `deliver a b`: one of them arrives after
+//!   all; `break a b`: streams between them end; `messages on|off`: show those that arrive
+//! - `kill a` (its kernel goes on), `vanish a` (host and network are gone), `power a` (and what is not synced is lost),
+//!   `start a [empty]`: the next process registers; `pause a`, `resume a`
+//! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology
+//! - `accept a`: what it has asked for happens, and it is told; `commit a`: it is not told; `refuse a WHY`, `unanswered a`:
+//!   the answer to its last request
+//! - `promote b [without a ...] [gone]`: the sentinels choose; `gone`: they know that the one before cannot serve;
+//!   `register a`: a later process of this node has registered
+//! - `handoff a [b]`
+//! - `disk a stop|go|step`, `disk a fail write|sync`: the next one; `rewrite a`, `base a`: a snapshot begins, is written
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_replication::core::ReplicationAck;
+use keyward_replication::core::messages::{Event, HandoffToken, Outcome, Request, RequestId};
+use keyward_replication::core::node_core::{NodeCore, RoleStatus};
+use keyward_replication::disk_log::platter::Platter;
+use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId, Step};
+use keyward_replication::gate::Gate;
+use keyward_replication::log::WriteLog;
+
+use crate::node::{Held, Host, Process};
+use crate::world::World;
+
+/// Of a batch on disk.
+const BATCH_BYTES: usize = 64;
+
+impl World {
+    pub(crate) fn command(&mut self, text: &str) {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            ["config", key, value] => self.configure(key, value),
+            ["shard", names @ ..] => self.form_shard(names),
+            ["write", node, what] => self.write(node, what),
+            ["read", node] => self.read(node),
+            ["wait", ms] => self.wait(Duration::from_millis(ms.parse().unwrap())),
+            ["status", node] => self.status(node),
+            ["cut", a, b] => self.hold(&[(a, b), (b, a)]),
+            ["hold", a, b] => self.hold(&[(a, b)]),
+            ["heal"] => self.held.clear(),
+            ["heal", a, b] => {
+                let (a, b) = (self.node(a), self.node(b));
+                self.held.retain(|pair| *pair != (a, b) && *pair != (b, a));
+            }
+            ["deliver", from, to] => self.deliver_held(from, to),
+            ["break", a, b] => {
+                let (a, b) = (self.node(a), self.node(b));
+                self.end_streams(a, Some(b));
+            }
+            ["messages", on] => self.shows_messages = *on == "on",
+            ["kill", node] => self.kill(node),
+            ["vanish", node] => {
+                let node = self.node(node);
+                (self.hosts[node].process, self.hosts[node].is_gone) = (None, true);
+                self.lose_sent(node);
+            }
+            ["power", node] => {
+                self.kill(node);
+                let node = self.node(node);
+                self.hosts[node].platter.lose_power(|_| 0);
+            }
+            ["start", node] => self.restart(node),
+            ["start", node, "empty"] => {
+                let at = self.node(node);
+                self.hosts[at].platter = Platter::default();
+                self.restart(node);
+            }
+            ["pause", node] => self.host(node).is_paused = true,
+            ["resume", node] => {
+                self.host(node).is_paused = false;
+                let node = self.node(node);
+                self.push(node, Event::Tick);
+            }
+            ["sentinels", "lose", node] => self.host(node).hears_sentinels = false,
+            ["sentinels", "find", node] => {
+                self.host(node).hears_sentinels = true;
+                self.announce();
+            }
+            ["accept", node] => {
+                let id = self.carry_out(node);
+                self.answer(node, id, Outcome::Accepted);
+            }
+            ["refuse", node, why @ ..] => {
+                let id = self.last_request(node);
+                self.answer(node, id, Outcome::Refused(why.join(" ")));
+            }
+            ["unanswered", node] => {
+                let id = self.last_request(node);
+                self.answer(node, id, Outcome::Unknown);
+            }
+            ["commit", node] => {
+                self.carry_out(node);
+            }
+            ["register", node] => {
+                let id = self.host(node).id.clone();
+                let node = self.topology.nodes.get_mut(&id).unwrap();
+                node.incarnation = node.incarnation.next();
+                self.announce();
+            }
+            ["promote", node, rest @ ..] => self.promote(node, rest),
+            ["handoff", node] => self.hand_over(node, None),
+            ["handoff", node, target] => {
+                let target = self.hosts[self.node(target)].id.clone();
+                self.hand_over(node, Some(target));
+            }
+            ["disk", node, "fail", step] => {
+                let step = if *step == "sync" { Step::Sync } else { Step::Write };
+                self.host(node).platter.failing = Some(step);
+            }
+            ["disk", node, what] => self.disk(node, what),
+            ["rewrite", node] => self.rewrite(node),
+            ["base", node] => self.base(node),
+            other => panic!("no such command: {other:?}"),
+        }
+        self.settle();
+    }
+
+    fn node(&self, name: &str) -> usize {
+        let found = self.hosts.iter().position(|host| host.name == name);
+        found.unwrap_or_else(|| panic!("no node is called {name}"))
+    }
+
+    fn host(&mut self, name: &str) -> &mut Host {
+        let node = self.node(name);
+        &mut self.hosts[node]
+    }
+
+    // ------------------------------------------------------------------ nodes
+
+    fn configure(&mut self, key: &str, value: &str) {
+        match key {
+            "replication-ack" => self.config.replication_ack = ReplicationAck::Async,
+            "ring" => self.ring_bytes = value.parse().unwrap(),
+            "min-in-sync" => self.config.min_in_sync = value.parse().ok(),
+            "fast-failover" => self.config.fast_failover = value == "yes",
+            "handoff-timeout" => {
+                self.config.handoff_timeout = Duration::from_millis(value.parse().unwrap());
+            }
+            "appendfsync" => {
+                self.fsync = Some(match value {
+                    "always" => Fsync::Always,
+                    "everysec" => Fsync::EverySecond,
+                    _ => Fsync::No,
+                });
+            }
+            other => panic!("no such setting: {other}"),
+        }
+    }
+
+    fn form_shard(&mut self, names: &[&str]) {
+        let members: Vec<&str> = names.iter().copied().take_while(|n| *n != "learner").collect();
+        let all = names.iter().copied().filter(|n| *n != "learner");
+        for (number, name) in all.enumerate() {
+            let id = NodeId::from_random([u8::try_from(number).unwrap() + 1; 20]);
+            self.hosts.push(Host {
+                name: name.to_owned(),
+                id: id.clone(),
+                incarnation: Incarnation::ZERO,
+                process: None,
+                is_gone: false,
+                fsync: self.fsync,
+                platter: Platter::default(),
+                is_disk_stopped: false,
+                hears_sentinels: true,
+                is_paused: false,
+            });
+            let node = Node {
+                id: id.clone(),
+                incarnation: Incarnation::ZERO,
+                start_nonce: 0,
+                host: String::new(),
+                port: 0,
+                bus_port: u16::try_from(number).unwrap(),
+                hostname: String::new(),
+                zone: String::new(),
+                replica_priority: 100,
+                shard: Some(self.shard.clone()),
+                cluster_enabled: false,
+                program_version: String::new(),
+                registered_last: Position::ZERO,
+            };
+            self.topology.nodes.insert(id, node);
+        }
+        let in_sync = members.iter().map(|name| self.hosts[self.node(name)].id.clone());
+        let shard = Shard {
+            id: self.shard.clone(),
+            slots: Topology::even_ranges(1),
+            term: Term::new(1),
+            primary: Some(self.hosts[0].id.clone()),
+            in_sync: in_sync.collect(),
+            restarted: BTreeSet::new(),
+            in_sync_version: 1,
+            previous_primary_gone: true,
+            handoff_position: Position::ZERO,
+        };
+        self.topology.shards.insert(self.shard.clone(), shard);
+        (0..self.hosts.len()).for_each(|node| self.start(node));
+        self.announce();
+    }
+
+    /// A process with what its disk has.
+    fn start(&mut self, node: usize) {
+        self.next_run += 1;
+        let (run, now, config) = (self.next_run, self.now, self.config.clone());
+        let ring_bytes = self.ring_bytes;
+        let host = &mut self.hosts[node];
+        host.incarnation = host.incarnation.next();
+        (host.is_gone, host.is_paused) = (false, false);
+        let (mut log, mut keys, mut applied, mut disk) =
+            (WriteLog::new(ring_bytes), Vec::new(), LogIndex::ZERO, None);
+        if host.fsync.is_some() {
+            let loaded = host.platter.load(ring_bytes);
+            (log, keys, applied) = (loaded.log, loaded.base, loaded.applied);
+            let texts =
+                loaded.entries.iter().map(|(_, payload)| String::from_utf8_lossy(payload).into_owned());
+            keys.extend(texts.filter(|text| !text.is_empty()));
+            log.attach_disk();
+            disk = Some(DiskLog::new(now, BATCH_BYTES, loaded.file, applied, log.shard().cloned()));
+        }
+        let core = NodeCore::new(config, host.id.clone(), host.incarnation, &log, applied, now);
+        host.process = Some(Process {
+            run,
+            core,
+            log,
+            gate: Gate::replicated(),
+            keys,
+            applied,
+            written: applied,
+            epoch: 0,
+            indexes: None,
+            held: Vec::new(),
+            senders: Default::default(),
+            heard: Default::default(),
+            links: Default::default(),
+            uplinks: Default::default(),
+            requests: Vec::new(),
+            disk,
+            rewrite: None,
+            next_rewrite: 0,
+        });
+        let (id, incarnation) = (host.id.clone(), host.incarnation);
+        self.topology.nodes.get_mut(&id).unwrap().incarnation = incarnation;
+    }
+
+    /// As the sentinels see it: a member that starts again may have lost what it held, and leads no more.
+    fn restart(&mut self, name: &str) {
+        let node = self.node(name);
+        self.start(node);
+        let id = self.hosts[node].id.clone();
+        let shard = self.topology.shards.get_mut(&self.shard).unwrap();
+        if shard.in_sync.contains(&id) {
+            shard.in_sync_version += 1;
+            shard.restarted.insert(id.clone());
+        }
+        if shard.primary.as_ref() == Some(&id) {
+            shard.primary = None;
+        }
+        self.announce();
+    }
+
+    fn kill(&mut self, name: &str) {
+        let node = self.node(name);
+        self.end_streams(node, None);
+        self.hosts[node].process = None;
+    }
+
+    fn status(&mut self, name: &str) {
+        let now = self.now;
+        let process = self.host(name).process();
+        let keys = process.keys.join(" ");
+        let mut line = format!("{name} has [{keys}]");
+        if let RoleStatus::Primary { leases, .. } = process.core.status(now, &process.log).role {
+            let until = process.core.view(&process.log).lease_until.since(now);
+            let names: Vec<String> =
+                self.hosts.iter().filter(|h| leases.contains(&h.id)).map(|h| h.name.clone()).collect();
+            let time = if until > Duration::from_secs(3600) {
+                "ever".into()
+            } else {
+                format!("{} ms", until.as_millis())
+            };
+            line += &format!(", leases of [{}], may serve for {time}", names.join(" "));
+        }
+        self.tell(line);
+    }
+
+    // ------------------------------------------------------------------ clients
+
+    fn write(&mut self, name: &str, what: &str) {
+        let node = self.node(name);
+        let now = self.now;
+        let process = self.hosts[node].process();
+        let writable = process.gate.writable();
+        let objection = process.objection(now).or_else(|| (!writable).then(|| "too few in sync".into()));
+        if let Some(objection) = objection {
+            return self.tell(format!("{name}: {what} is not executed: {objection}"));
+        }
+        let index = process.log.append(process.gate.term(), what.as_bytes());
+        process.keys.push(what.to_owned());
+        (process.applied, process.written) = (index, index);
+        let generation = process.gate.generation();
+        process.held.push(Held { what: what.to_owned(), generation, depends_on: index });
+        process.commit_at_once();
+        self.after_step(node);
+    }
+
+    fn read(&mut self, name: &str) {
+        let node = self.node(name);
+        let now = self.now;
+        let process = self.hosts[node].process();
+        if let Some(objection) = process.objection(now) {
+            return self.tell(format!("{name}: the read is not executed: {objection}"));
+        }
+        let what = format!("a read of [{}]", process.keys.join(" "));
+        let (generation, depends_on) = (process.gate.generation(), process.written);
+        process.held.push(Held { what, generation, depends_on });
+        self.after_step(node);
+    }
+
+    // ------------------------------------------------------------------ the network
+
+    fn hold(&mut self, pairs: &[(&str, &str)]) {
+        for (from, to) in pairs {
+            let pair = (self.node(from), self.node(to));
+            self.held.insert(pair);
+        }
+    }
+
+    /// What a node has sent and nobody has received is lost with it.
+    fn lose_sent(&mut self, node: usize) {
+        for stream in self.streams.values_mut() {
+            if stream.replica == node {
+                stream.to_primary.clear();
+            }
+            if stream.primary == node {
+                stream.to_replica.clear();
+            }
+        }
+    }
+
+    fn deliver_held(&mut self, from: &str, to: &str) {
+        let (from, to) = (self.node(from), self.node(to));
+        let found = self.streams.iter().find_map(|(id, stream)| {
+            let to_primary = (stream.replica, stream.primary) == (from, to) && !stream.to_primary.is_empty();
+            let to_replica = (stream.primary, stream.replica) == (from, to) && !stream.to_replica.is_empty();
+            (to_primary || to_replica).then_some((*id, to_primary))
+        });
+        let (id, to_primary) = found.expect("a message waits");
+        let shows = std::mem::replace(&mut self.shows_messages, true);
+        self.deliver(id, to_primary);
+        self.shows_messages = shows;
+    }
+
+    // ------------------------------------------------------------------ the sentinels
+
+    fn last_request(&mut self, name: &str) -> RequestId {
+        self.host(name).process().requests.last().expect("a request").0
+    }
+
+    fn answer(&mut self, name: &str, id: RequestId, outcome: Outcome) {
+        let node = self.node(name);
+        self.hosts[node].process().requests.retain(|(request, _)| *request != id);
+        self.push(node, Event::RequestAnswered(id, outcome));
+    }
+
+    /// What a node has asked for is committed, if it fits what is there: the set's version, or the term.
+    fn carry_out(&mut self, name: &str) -> RequestId {
+        let shard = &self.topology.shards[&self.shard];
+        let (now, term) = (shard.in_sync_version, shard.term);
+        let requests = &self.host(name).process().requests;
+        let fits = |request: &Request| match request {
+            Request::Remove { version, .. }
+            | Request::Add { version, .. }
+            | Request::Handoff { version, .. } => *version == now,
+            Request::Failover { term: of, .. } => *of == term,
+        };
+        let found = requests.iter().find(|(_, request)| fits(request)).cloned();
+        let (id, request) = found.expect("a request that the sentinels would not refuse");
+        let reporter = self.host(name).id.clone();
+        let shard = self.topology.shards.get_mut(&self.shard).unwrap();
+        match request {
+            Request::Remove { nodes, .. } => {
+                shard.in_sync.retain(|id| !nodes.contains(id));
+                shard.restarted.retain(|id| !nodes.contains(id));
+                shard.in_sync_version += 1;
+            }
+            Request::Add { node, .. } => {
+                shard.in_sync.insert(node);
+                shard.in_sync_version += 1;
+            }
+            Request::Handoff { target, last, .. } => {
+                shard.primary = Some(target);
+                shard.term = shard.term.next();
+                (shard.previous_primary_gone, shard.handoff_position) = (true, last);
+                shard.in_sync_version += 1;
+            }
+            Request::Failover { .. } => {
+                let old = shard.primary.replace(reporter);
+                shard.in_sync.retain(|id| Some(id) != old.as_ref());
+                shard.restarted.retain(|id| Some(id) != old.as_ref());
+                shard.term = shard.term.next();
+                shard.previous_primary_gone = false;
+                shard.in_sync_version += 1;
+            }
+        }
+        self.announce();
+        id
+    }
+
+    fn promote(&mut self, name: &str, rest: &[&str]) {
+        let id = self.host(name).id.clone();
+        let is_gone = rest.contains(&"gone");
+        let without = rest.iter().filter(|word| !["without", "gone"].contains(word));
+        let without: Vec<NodeId> = without.map(|name| self.hosts[self.node(name)].id.clone()).collect();
+        let shard = self.topology.shards.get_mut(&self.shard).unwrap();
+        shard.primary = Some(id.clone());
+        shard.in_sync.insert(id.clone());
+        shard.in_sync.retain(|id| !without.contains(id));
+        let in_sync = shard.in_sync.clone();
+        shard.restarted.retain(|node| in_sync.contains(node) && *node != id);
+        shard.term = shard.term.next();
+        shard.previous_primary_gone = is_gone;
+        shard.in_sync_version += 1;
+        self.announce();
+    }
+
+    fn hand_over(&mut self, name: &str, target: Option<NodeId>) {
+        self.next_token += 1;
+        let (node, token) = (self.node(name), HandoffToken(self.next_token));
+        self.push(node, Event::HandoffRequested(token, target));
+    }
+
+    // ------------------------------------------------------------------ the disk
+
+    fn disk(&mut self, name: &str, what: &str) {
+        let node = self.node(name);
+        match what {
+            "stop" => self.hosts[node].is_disk_stopped = true,
+            "go" => {
+                self.hosts[node].is_disk_stopped = false;
+                while self.disk_step(node) {}
+            }
+            "step" => {
+                self.disk_step(node);
+            }
+            other => panic!("a disk does not {other}"),
+        }
+    }
+
+    fn rewrite(&mut self, name: &str) {
+        let node = self.node(name);
+        let process = self.hosts[node].process();
+        let id = RewriteId(process.next_rewrite);
+        process.next_rewrite += 1;
+        process.rewrite = Some((id, process.keys.clone()));
+        let index = process.applied;
+        let at = Position { term: process.log.term_at(index).unwrap(), index };
+        DiskLog::keep_for_rewrite(&mut process.log, index);
+        let mut notes = Vec::new();
+        process.disk.as_mut().unwrap().begin_rewrite(id, at, &mut process.log, &mut notes);
+        self.tell(format!("{name}: a snapshot begins at {at}"));
+        self.after_step(node);
+    }
+
+    fn base(&mut self, name: &str) {
+        let node = self.node(name);
+        let process = self.hosts[node].process();
+        let id = process.rewrite.as_ref().unwrap().0;
+        let mut notes = Vec::new();
+        process.disk.as_mut().unwrap().base_written(id, &mut notes);
+        self.after_step(node);
+    }
+}
