@@ -12,13 +12,17 @@ mod tests;
 use std::any::Any;
 use std::sync::Arc;
 
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::resp::{Output, Version};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::command::OnTimeout;
 use crate::command::table::Row;
+use crate::gate::GateState;
 use crate::keyspace::DbKey;
+use crate::reply::ReplyCondition;
 
 /// A command that waits.
 #[derive(Debug)]
@@ -55,16 +59,82 @@ pub enum Unblock {
     Error,
 }
 
+/// The connection's side of a wait. Pure; the simulation's nodes end their waits with it, too.
+#[derive(Debug)]
+pub struct Blocked {
+    pub waiter: Arc<Waiter>,
+    on_timeout: OnTimeout,
+    /// That there was nothing may be the work of a write that is not committed.
+    found_nothing: ReplyCondition,
+}
+
+/// Why a connection looks at its wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Woken,
+    TimeIsUp,
+}
+
+/// What a connection does when its wait has ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// With what was waited for.
+    Served(Served),
+    /// With nothing.
+    Nothing(Served),
+    /// With an error.
+    Unblocked(&'static str),
+    /// With an error, and the connection is closed: the client has to ask the new primary.
+    Demoted(&'static str),
+}
+
+impl Blocked {
+    pub(crate) fn new(waiter: Arc<Waiter>, on_timeout: OnTimeout) -> Blocked {
+        Blocked { waiter, on_timeout, found_nothing: ReplyCondition::default() }
+    }
+
+    /// The condition of what was executed before and with the command that waits.
+    pub fn found_nothing_under(&mut self, condition: ReplyCondition) {
+        self.found_nothing = condition;
+    }
+
+    /// How the wait has ended, if it has. Whoever waited in vain leaves the queues of its keys afterwards.
+    pub fn end(&self, look: Look, state: GateState) -> Option<Ending> {
+        let ended = match look {
+            Look::Woken => self.waiter.take_end(),
+            Look::TimeIsUp => self.waiter.give_up(),
+        };
+        match ended {
+            Some(End::Served(served)) => Some(Ending::Served(served)),
+            Some(End::Unblocked(Unblock::Timeout)) => Some(self.nothing()),
+            Some(End::Unblocked(Unblock::Error)) => {
+                Some(Ending::Unblocked("UNBLOCKED client unblocked via CLIENT UNBLOCK"))
+            }
+            None if look == Look::TimeIsUp => Some(self.nothing()),
+            None if matches!(state, GateState::Primary | GateState::Holding) => None,
+            None => {
+                self.waiter.give_up();
+                Some(Ending::Demoted(
+                    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+                ))
+            }
+        }
+    }
+
+    fn nothing(&self) -> Ending {
+        let mut reply = Output::default();
+        self.on_timeout.write(&mut reply.writer(self.waiter.version));
+        let is_early = mutation::is_on(Mutation::NilBeforeCommit);
+        let condition = if is_early { ReplyCondition::default() } else { self.found_nothing };
+        Ending::Nothing(Served { reply, condition })
+    }
+}
+
 /// What a waiter gets.
 #[derive(Debug)]
 pub struct Served {
     pub reply: Output,
-    /// The reply leaves when this index is committed.
-    pub depends_on: u64,
-    /// The lease was not seen to be valid after the execution.
-    pub needs_lease: bool,
-    /// Of the gate, when the command was executed.
-    pub generation: u64,
+    pub condition: ReplyCondition,
 }
 
 impl keyward_store::slots::Waiter for Waiter {}

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::blocking::{Unblock, Waiter};
 use crate::command::table::{ROWS, Row};
 use crate::keyspace::DbIndex;
+use crate::reply::ReplyCondition;
 
 /// What CLIENT LIST shows; its connection's thread writes it when it changes.
 #[derive(Debug, Clone, Default)]
@@ -43,8 +44,8 @@ pub struct Description {
 #[derive(Debug)]
 pub struct Push {
     pub message: Bytes,
-    /// It leaves when this index is committed: a keyspace event tells of a write.
-    pub depends_on: u64,
+    /// A keyspace event tells of a write and leaves with it.
+    pub condition: ReplyCondition,
 }
 
 /// Messages from other threads for one client, bounded by `client-output-buffer-limit pubsub`.

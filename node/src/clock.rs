@@ -1,14 +1,57 @@
-//! The only place that reads a clock; cores take the time as an argument.
+//! The only place that reads a clock; cores take the time as an argument, and an executor gets a [`Clock`], which in the
+//! simulation is that of its world.
 //!
 //! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
 //! any amount at any time, and nothing but expiry and what people read may depend on it. The monotonic clock is asked
 //! for from the kernel without the C library, so that nothing preloaded can touch what leases depend on.
 #![allow(clippy::disallowed_methods, reason = "a shell: reads the clocks")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use keyward_proto::time::{Monotonic, UnixMillis};
 use rustix::time::{ClockId, clock_gettime};
+
+/// Tells the time.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    #[default]
+    System,
+    Virtual(Arc<VirtualClock>),
+}
+
+/// Stands still until it is set.
+#[derive(Debug, Default)]
+pub struct VirtualClock {
+    nanos: AtomicU64,
+    unix_millis: AtomicI64,
+}
+
+impl VirtualClock {
+    pub fn set(&self, monotonic: Monotonic, unix: UnixMillis) {
+        self.nanos.store(monotonic.as_nanos(), Ordering::Relaxed);
+        self.unix_millis.store(unix.0, Ordering::Relaxed);
+    }
+}
+
+impl Clock {
+    #[inline]
+    pub fn monotonic(&self) -> Monotonic {
+        match self {
+            Clock::System => monotonic(),
+            Clock::Virtual(clock) => Monotonic::from_nanos(clock.nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    #[inline]
+    pub fn unix_millis(&self) -> UnixMillis {
+        match self {
+            Clock::System => unix_millis(),
+            Clock::Virtual(clock) => UnixMillis(clock.unix_millis.load(Ordering::Relaxed)),
+        }
+    }
+}
 
 /// CLOCK_BOOTTIME: counts suspend, so that a machine that slept knows that its leases have run out.
 pub fn monotonic() -> Monotonic {

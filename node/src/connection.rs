@@ -4,9 +4,8 @@
 //! every complete request, and writes all replies at once; only what is left over (half a request, replies that the
 //! socket did not take) is kept in buffers of its own, so an idle client costs little memory.
 //!
-//! **Held replies.** With replication, replies wait until the log is committed up to the entry that they depend on,
-//! and until the node still has its lease *after* executing. They keep their order. If the generation of the gate
-//! ends first, the connection is closed: the outcome is unknown, as after a crash.
+//! **Held replies.** With replication, replies wait in a [`ReplyQueue`] until what they tell of is certain. If it may
+//! have been lost the connection is closed: the outcome is unknown, as after a crash.
 //!
 //! **Stalls.** A request that has to wait (blocking command, no lease, pause) stalls the connection: it goes on
 //! reading up to a bound, so that it notices a disconnect, but executes nothing until the stall is over.
@@ -17,7 +16,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -36,14 +34,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::blocking::{End, Served, Unblock, Waiter};
+use crate::blocking::{Blocked, Ending, Look, Served};
 use crate::clients::Client;
 use crate::clock;
-use crate::command::OnTimeout;
 use crate::config::OutputLimit;
-use crate::execute::{BatchEnd, Stop, timeout_reply};
-use crate::gate::Released;
+use crate::execute::{Patience, Stop};
 use crate::io::IoThread;
+use crate::reply::{Fate, ReplyCondition, ReplyQueue};
 use crate::session::{ReplyMode, Session};
 use crate::snapshot::download::{Download, Next};
 
@@ -77,24 +74,6 @@ const LINGER_READ_BYTES: usize = 16 << 10;
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
-/// Replies that wait.
-#[derive(Debug)]
-struct HeldReply {
-    bytes: Output,
-    depends_on: LogIndex,
-    needs_lease: bool,
-    generation: u64,
-}
-
-/// What a command saw of the keyspace, and when that was certain.
-#[derive(Debug, Clone, Copy)]
-struct Observed {
-    depends_on: u64,
-    /// The lease was not seen to be valid after the execution.
-    needs_lease: bool,
-    generation: u64,
-}
-
 /// Why nothing is executed at the moment.
 enum Stall {
     /// No lease, hand-off, change of term: tried again after each event of the thread beyond this one.
@@ -102,14 +81,10 @@ enum Stall {
         seen: u64,
     },
     Paused,
-    Blocked {
-        waiter: Arc<Waiter>,
-        on_timeout: OnTimeout,
-        found_nothing: Observed,
-    },
+    Blocked(Blocked),
     /// Looked at again and again: acknowledgements do not wake connections.
     WaitReplicas {
-        index: u64,
+        index: LogIndex,
         replicas: u64,
         deadline: Option<Monotonic>,
     },
@@ -130,15 +105,14 @@ struct Connection {
     input: BytesMut,
     /// Replies that may leave but that the socket has not taken.
     output: Output,
-    held: VecDeque<HeldReply>,
-    held_len_bytes: usize,
+    held: ReplyQueue<Output>,
     stall: Option<Stall>,
     /// End of the stall's patience.
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Until when the first request in `input` may wait for the gate.
-    patience: Option<Monotonic>,
-    /// It has waited as long as it may.
-    waited: bool,
+    waits_until: Option<Monotonic>,
+    /// Of the first request in `input`.
+    patience: Patience,
     /// Requests wait in `input` until the client has read.
     paused: bool,
     /// Close when all replies have left.
@@ -169,12 +143,11 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
         reader: RequestReader::default(),
         input: BytesMut::new(),
         output: Output::default(),
-        held: VecDeque::new(),
-        held_len_bytes: 0,
+        held: ReplyQueue::default(),
         stall: None,
         timer: None,
-        patience: None,
-        waited: false,
+        waits_until: None,
+        patience: Patience::Left,
         paused: false,
         closing: false,
         lingers: false,
@@ -322,7 +295,7 @@ impl Connection {
 
     /// Bytes of replies and messages that have not left.
     fn waiting_bytes(&self) -> usize {
-        self.output.len() + self.held_len_bytes
+        self.output.len() + self.held.len_bytes()
     }
 
     /// Whether the client has to read before more is executed for it. Up to a limit that the operator has set it need
@@ -392,7 +365,6 @@ impl Connection {
         self.gone = true;
         self.output = Output::default();
         self.held.clear();
-        self.held_len_bytes = 0;
     }
 
     /// Executes complete requests at the front of `buffer` until there are no more or one has to wait. Returns how
@@ -444,14 +416,13 @@ impl Connection {
         while first < batch.len() {
             out.clear();
             out.set_limit(output_bytes_max(self.output_limit()).saturating_sub(self.waiting_bytes()));
-            let generation = thread.server().shared.gate.generation();
-            let waited = std::mem::take(&mut self.waited);
+            let patience = std::mem::take(&mut self.patience);
             let end = thread.executor.borrow_mut().run_batch(
                 &mut self.session,
                 batch,
                 buffer,
                 first,
-                waited,
+                patience,
                 &mut out,
             );
             if end.appended {
@@ -462,18 +433,18 @@ impl Connection {
                 self.close_slow_reader();
                 return (parsed, true);
             }
-            self.emit(&mut out, &end, generation);
+            let condition = end.condition.observed(&thread.server().shared.gate, clock::monotonic);
+            self.emit(&mut out, condition);
             out.clear();
             if !matches!(end.stop, Some(Stop::NotNow)) || end.next > first {
-                self.patience = None;
+                self.waits_until = None;
             }
             // What follows in the buffer is parsed again when it is its turn.
             let done =
                 if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
             if let Some(stop) = end.stop {
                 self.reader = RequestReader::default();
-                let observed = self.observed(end.depends_on, end.needs_lease, generation);
-                self.begin_stall(stop, observed);
+                self.begin_stall(stop, condition);
                 return (done, true);
             }
             assert!(first < end.next, "a batch that need not wait goes on");
@@ -486,28 +457,13 @@ impl Connection {
         (parsed, false)
     }
 
-    /// What a batch that has just ended saw.
-    fn observed(&self, depends_on: u64, needs_lease: bool, generation: u64) -> Observed {
-        let gate = &self.thread.server().shared.gate;
-        let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
-        let current = gate.generation() == generation;
-        // The lease was valid after the execution: what was read was true then, whenever the reply leaves.
-        Observed { depends_on, needs_lease: needs_lease && !(lease && current), generation }
-    }
-
     /// Sends replies, or holds them.
-    fn emit(&mut self, out: &mut Output, end: &BatchEnd, generation: u64) {
-        let gate = &self.thread.server().shared.gate;
+    fn emit(&mut self, out: &mut Output, condition: ReplyCondition) {
         if out.is_empty() || self.gone {
             return;
         }
-        // In this order: a generation that is still the current one vouches for what was read before it.
-        let committed = LogIndex::new(end.depends_on) <= gate.commit_index();
-        let lease = gate.is_alone() || gate.lease_valid(clock::monotonic());
-        let current = gate.generation() == generation;
-        let needs_lease = end.needs_lease && !(lease && current);
-        if !self.held.is_empty() || !committed || needs_lease || !current {
-            self.hold(out.split(), end.depends_on, needs_lease, generation);
+        if !self.held.lets_pass(condition, &self.thread.server().shared.gate, clock::monotonic) {
+            self.hold(out.split(), condition);
             return;
         }
         let written = if self.output.is_empty() {
@@ -567,10 +523,8 @@ impl Connection {
         }
     }
 
-    fn hold(&mut self, bytes: Output, depends_on: u64, needs_lease: bool, generation: u64) {
-        self.held_len_bytes += bytes.len();
-        let depends_on = LogIndex::new(depends_on);
-        self.held.push_back(HeldReply { bytes, depends_on, needs_lease, generation });
+    fn hold(&mut self, reply: Output, condition: ReplyCondition) {
+        self.held.hold(condition, reply);
         self.thread.add_holder(&self.client);
         self.check_output_limit();
     }
@@ -601,33 +555,20 @@ impl Connection {
 
     /// Moves held replies that may leave to the output.
     fn release(&mut self) -> io::Result<()> {
-        let ended = || io::Error::new(io::ErrorKind::ConnectionAborted, "the term ended: outcome unknown");
-        while let Some(first) = self.held.front() {
-            let gate = &self.thread.server().shared.gate;
-            match gate.released(first.generation) {
-                Released::UpTo(index) => {
-                    if index < first.depends_on
-                        || (first.needs_lease && !gate.lease_valid(clock::monotonic()))
-                    {
-                        break;
-                    }
-                }
-                // A reply of an ended term is true only if what it depends on was committed, and if the lease was
-                // seen to be valid after its execution.
-                Released::Ended(index) => {
-                    if first.needs_lease || index < first.depends_on {
-                        return Err(ended());
-                    }
-                }
-            }
-            let Some(mut reply) = self.held.pop_front() else { break };
-            self.held_len_bytes -= reply.bytes.len();
-            if self.output.is_empty() {
-                self.output = reply.bytes;
-            } else {
-                self.output.append(&mut reply.bytes);
-            }
+        if self.held.is_empty() {
+            return Ok(());
         }
+        let output = &mut self.output;
+        let leave = |mut reply: Output| {
+            if output.is_empty() {
+                *output = reply;
+            } else {
+                output.append(&mut reply);
+            }
+        };
+        self.held
+            .release(&self.thread.server().shared.gate, clock::monotonic, leave)
+            .map_err(|e| io::Error::new(io::ErrorKind::ConnectionAborted, e))?;
         if !self.held.is_empty() {
             self.thread.add_holder(&self.client);
         }
@@ -637,21 +578,16 @@ impl Connection {
     /// Messages for the client; one that tells of a write is held until the write is committed.
     fn take_pushes(&mut self) {
         for push in self.client.take_pushes() {
-            let gate = &self.thread.server().shared.gate;
-            if push.depends_on == 0 || LogIndex::new(push.depends_on) <= gate.commit_index() {
-                match self.held.back_mut() {
-                    Some(last) => {
-                        last.bytes.push_shared(&push.message);
-                        self.held_len_bytes += push.message.len();
-                    }
-                    None => self.output.push_shared(&push.message),
+            let fate = push.condition.fate(&self.thread.server().shared.gate, clock::monotonic);
+            if fate == Fate::Leaves {
+                if !self.held.append(|last| last.push_shared(&push.message)) {
+                    self.output.push_shared(&push.message);
                 }
                 self.note_output();
             } else {
-                let generation = gate.generation();
-                let mut bytes = Output::default();
-                bytes.push_shared(&push.message);
-                self.hold(bytes, push.depends_on, false, generation);
+                let mut message = Output::default();
+                message.push_shared(&push.message);
+                self.hold(message, push.condition);
             }
         }
     }
@@ -670,12 +606,8 @@ impl Connection {
 
     /// Sends bytes in order with the held replies.
     fn send_after_held(&mut self, bytes: &[u8]) {
-        match self.held.back_mut() {
-            Some(last) => {
-                last.bytes.extend_from_slice(bytes);
-                self.held_len_bytes += bytes.len();
-            }
-            None => self.output.extend_from_slice(bytes),
+        if !self.held.append(|last| last.extend_from_slice(bytes)) {
+            self.output.extend_from_slice(bytes);
         }
         self.note_output();
     }
@@ -704,7 +636,7 @@ impl Connection {
 
     // ------------------------------------------------------------------ stalls
 
-    fn begin_stall(&mut self, stop: Stop, observed: Observed) {
+    fn begin_stall(&mut self, stop: Stop, condition: ReplyCondition) {
         let grace = self.thread.settings().grace;
         let (stall, patience) = match stop {
             Stop::Close => {
@@ -714,17 +646,18 @@ impl Connection {
             Stop::NotNow => {
                 self.thread.add_holder(&self.client);
                 let now = clock::monotonic();
-                let until = *self.patience.get_or_insert(now + grace);
+                let until = *self.waits_until.get_or_insert(now + grace);
                 (Stall::NotNow { seen: self.thread.gate_events() }, Some(until.since(now)))
             }
             Stop::Paused(until) => {
                 self.thread.server().pause.add_waiting(Arc::clone(&self.client.wake));
                 (Stall::Paused, Some(clock::until(until).max(PAUSE_MIN)))
             }
-            Stop::Blocked { waiter, timeout, on_timeout } => {
+            Stop::Blocked(mut blocked, timeout) => {
                 self.client.description.lock().blocked = true;
                 self.thread.add_blocked(&self.client);
-                (Stall::Blocked { waiter, on_timeout, found_nothing: observed }, timeout)
+                blocked.found_nothing_under(condition);
+                (Stall::Blocked(blocked), timeout)
             }
             Stop::WaitReplicas { index, replicas, timeout } => {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
@@ -755,7 +688,9 @@ impl Connection {
         let Some(stall) = &mut self.stall else { return Ok(()) };
         let over = match stall {
             Stall::NotNow { seen } => {
-                self.waited |= timer;
+                if timer {
+                    self.patience = Patience::Exhausted;
+                }
                 timer || *seen != self.thread.gate_events()
             }
             Stall::Paused => timer || self.thread.server().pause.is_over(clock::monotonic()),
@@ -766,9 +701,16 @@ impl Connection {
                 }
                 timer
             }
-            Stall::Blocked { waiter, on_timeout, found_nothing } => {
-                let (waiter, on_timeout, found_nothing) = (Arc::clone(waiter), *on_timeout, *found_nothing);
-                return self.check_blocked(&waiter, on_timeout, found_nothing, timer);
+            Stall::Blocked(blocked) => {
+                let look = if timer { Look::TimeIsUp } else { Look::Woken };
+                let Some(ending) = blocked.end(look, self.thread.server().shared.gate.state()) else {
+                    return Ok(());
+                };
+                if !matches!(ending, Ending::Served(_)) {
+                    self.thread.executor.borrow().forget_waiter(&blocked.waiter);
+                }
+                self.end_wait(ending);
+                true
             }
             Stall::WaitReplicas { index, replicas, deadline } => {
                 let holding = self.thread.server().replicas_holding(*index) as u64;
@@ -816,59 +758,33 @@ impl Connection {
         Ok(())
     }
 
-    fn check_blocked(
-        &mut self,
-        waiter: &Arc<Waiter>,
-        on_timeout: OnTimeout,
-        found_nothing: Observed,
-        timer: bool,
-    ) -> io::Result<()> {
-        let end = if timer { waiter.give_up() } else { waiter.take_end() };
-        let version = self.session.version;
-        match end {
-            Some(End::Served(served)) => {
-                self.session.last_write = self.session.last_write.max(served.depends_on);
-                if !self.session.stall_is_muted {
-                    let Served { reply, depends_on, needs_lease, generation } = served;
-                    self.hold(reply, depends_on, needs_lease, generation);
-                }
+    fn end_wait(&mut self, ending: Ending) {
+        match ending {
+            Ending::Served(served) => {
+                self.session.last_write = self.session.last_write.max(served.condition.depends_on());
+                self.answer_wait(served);
             }
-            Some(End::Unblocked(Unblock::Error)) => {
-                self.thread.executor.borrow().forget_waiter(waiter);
-                let mut out = BytesMut::new();
-                ReplyWriter::new(&mut out, version).error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-                self.answer_stall(&out);
-            }
-            Some(End::Unblocked(Unblock::Timeout)) => self.answer_timeout(waiter, on_timeout, found_nothing),
-            None if timer => self.answer_timeout(waiter, on_timeout, found_nothing),
-            None if self.thread.is_demoted() => {
-                // The node is not the primary any more: the client has to ask the new one.
-                waiter.give_up();
-                self.thread.executor.borrow().forget_waiter(waiter);
-                let mut out = BytesMut::new();
-                ReplyWriter::new(&mut out, version).error(
-                    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
-                );
-                self.answer_stall(&out);
+            Ending::Nothing(nothing) => self.answer_wait(nothing),
+            Ending::Unblocked(error) => self.answer_stall_with_error(error),
+            Ending::Demoted(error) => {
+                self.answer_stall_with_error(error);
                 self.closing = true;
             }
-            None => return Ok(()),
         }
         *self.client.waiter.lock() = None;
         self.client.description.lock().blocked = false;
-        self.end_stall();
-        Ok(())
     }
 
-    /// The reply of a wait that found nothing to its end.
-    fn answer_timeout(&mut self, waiter: &Arc<Waiter>, on_timeout: OnTimeout, found_nothing: Observed) {
-        self.thread.executor.borrow().forget_waiter(waiter);
+    fn answer_wait(&mut self, Served { reply, condition }: Served) {
         if !self.session.stall_is_muted {
-            // That the key was empty may be the work of a write that is not committed.
-            let Observed { depends_on, needs_lease, generation } = found_nothing;
-            let reply = timeout_reply(on_timeout, self.session.version);
-            self.hold(reply, depends_on, needs_lease, generation);
+            self.hold(reply, condition);
         }
+    }
+
+    fn answer_stall_with_error(&mut self, error: &str) {
+        let mut out = BytesMut::new();
+        ReplyWriter::new(&mut out, self.session.version).error(error);
+        self.answer_stall(&out);
     }
 
     /// The reply that ends a stall, unless CLIENT REPLY leaves it out.
@@ -886,7 +802,7 @@ impl Connection {
     }
 
     fn end_session(&mut self) {
-        if let Some(Stall::Blocked { waiter, .. }) = &self.stall {
+        if let Some(Stall::Blocked(Blocked { waiter, .. })) = &self.stall {
             waiter.give_up();
             self.thread.executor.borrow().forget_waiter(waiter);
         }

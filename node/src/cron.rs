@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
 use crate::clock;
 use crate::execute::{Eviction, Executor, ExpiryCycle};
@@ -29,7 +31,7 @@ const EVICT_MAX: Duration = Duration::from_millis(1);
 
 /// Runs until the program ends.
 pub async fn run(server: Arc<Server>) {
-    let mut executor = Executor::new(Arc::clone(&server));
+    let mut executor = Executor::new(Arc::clone(&server), SmallRng::from_os_rng());
     let mut over_soft_limit = OverSoftLimit::default();
     let mut oom_score = crate::process::OomScore::default();
     server.memory.set_startup(crate::process::allocated());

@@ -16,10 +16,10 @@ use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
 use parking_lot::Mutex;
+use rand::rngs::SmallRng;
 
 use crate::aof::history::HistoryReader;
 use crate::clients::Client;
-use crate::clock;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
 use crate::keyspace::DbIndex;
@@ -63,9 +63,9 @@ struct Applier {
 }
 
 impl KeyspaceEngine {
-    pub fn new(server: Arc<Server>) -> Self {
+    pub fn new(server: Arc<Server>, rng: SmallRng) -> Self {
         let applier = Applier {
-            executor: Executor::new(Arc::clone(&server)),
+            executor: Executor::new(Arc::clone(&server), rng),
             session: Session::new(Client::detached(), true),
             reader: RequestReader::default(),
             batch: Batch::default(),
@@ -137,7 +137,7 @@ impl Applier {
             } else {
                 panic!("an effect on the whole keyspace that is not known: {args:?}");
             }
-            state.last_write = index.get();
+            state.last_write = index;
         }
     }
 }
@@ -154,7 +154,7 @@ impl KeyspaceEngine {
         let mut state = keyspace.lock(slot);
         let tables = keyspace.cow.keep_taken(slot, state.take_tables(slot, None, &keyspace.counts));
         state.next_expiry = 0;
-        state.last_write = 0;
+        state.last_write = LogIndex::ZERO;
         drop(state);
         drop(tables);
     }
@@ -265,7 +265,8 @@ impl Engine for KeyspaceEngine {
         let Applier { executor, fragments, .. } = &mut *applier;
         let _batch = executor.enter();
         let settings = self.server.settings();
-        let (clock, limits) = (AccessClock::new(clock::monotonic(), settings.lfu), settings.limits);
+        let (clock, limits) =
+            (AccessClock::new(self.server.clock.monotonic(), settings.lfu), settings.limits);
         let events = EventClasses::default();
         let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, 0, clock, events);
         keys.lock_one(slot);
@@ -354,9 +355,15 @@ impl Engine for KeyspaceEngine {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
     use crate::log::EffectBuffer;
     use crate::testing::TestNode;
+
+    fn engine_of(server: &Arc<Server>) -> KeyspaceEngine {
+        KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng())
+    }
 
     fn keys(node: &mut TestNode) -> String {
         let mut found: Vec<String> = Vec::new();
@@ -381,10 +388,10 @@ mod tests {
         source.run("RPUSH {t}l a b c");
         let slot = Slot::of(b"{t}");
         let server = Arc::clone(source.executor.server());
-        let snapshot = KeyspaceEngine::new(Arc::clone(&server)).read_slot(slot, &server.shared).unwrap();
+        let snapshot = engine_of(&server).read_slot(slot, &server.shared).unwrap();
         assert_eq!(snapshot.index, LogIndex::new(2));
         let mut copy = TestNode::new();
-        let engine = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
+        let engine = engine_of(copy.executor.server());
         engine.apply_snapshot(slot, &snapshot.payload);
         assert_eq!(keys(&mut copy), keys(&mut source));
         engine.clear();
@@ -406,7 +413,7 @@ mod tests {
         source.run("PEXPIREAT {t}hash 99999999999999");
         let slot = Slot::of(b"t");
         let server = Arc::clone(source.executor.server());
-        let engine = KeyspaceEngine::new(Arc::clone(&server));
+        let engine = engine_of(&server);
         assert!(engine.read_slot(slot, &server.shared).is_none());
         let mut reader = engine.read_large_slots(&[slot]);
         let mut parts = Vec::new();
@@ -420,7 +427,7 @@ mod tests {
         assert!(parts.iter().all(|p| p.slot == slot && p.index == LogIndex::new(18_002)));
         assert!(parts.iter().filter(|p| p.is_last).count() == 1 && parts.last().unwrap().is_last);
         let mut copy = TestNode::new();
-        let target = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
+        let target = engine_of(copy.executor.server());
         parts.iter().for_each(|p| target.apply_snapshot(slot, &p.payload));
         let mut replies = |request: &str| {
             // Members come in no order.
@@ -457,7 +464,7 @@ mod tests {
     #[test]
     fn effects_that_a_slot_snapshot_holds_are_skipped() {
         let mut copy = TestNode::new();
-        let engine = KeyspaceEngine::new(Arc::clone(copy.executor.server()));
+        let engine = engine_of(copy.executor.server());
         let mut buffer = EffectBuffer::default();
         let slot = Slot::of(b"k");
         buffer.push(Some(slot), 0, b"*3\r\n$5\r\nRPUSH\r\n$1\r\nk\r\n$1\r\nx\r\n");

@@ -13,6 +13,8 @@ use std::task::{Wake, Waker};
 
 use bytes::Bytes;
 use keyward_proto::resp::{Batch, Output};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -21,7 +23,6 @@ use crate::clients::Client;
 use crate::config::Settings;
 use crate::connection;
 use crate::execute::Executor;
-use crate::gate::GateState;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 
@@ -118,11 +119,6 @@ impl IoThread {
         self.gate_events.get()
     }
 
-    /// Whether clients that wait for keys wait in vain: another node is the primary.
-    pub fn is_demoted(&self) -> bool {
-        !matches!(self.server.shared.gate.state(), GateState::Primary | GateState::Holding)
-    }
-
     /// Wakes this client when the node stops being a primary.
     pub fn add_blocked(&self, client: &Arc<Client>) {
         if self.server.shared.gate.is_alone() {
@@ -209,7 +205,7 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
         .enable_all()
         .build()
         .expect("the system has resources for an I/O thread");
-    let executor = Executor::new(Arc::clone(&server));
+    let executor = Executor::new(Arc::clone(&server), SmallRng::from_os_rng());
     let thread = Rc::new(IoThread {
         stats: Arc::clone(&executor.stats),
         executor: RefCell::new(executor),

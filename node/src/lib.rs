@@ -38,7 +38,6 @@ pub mod execute;
 pub mod io;
 pub mod loading;
 pub mod logging;
-pub mod lookahead;
 pub mod member;
 pub mod memory;
 pub mod process;
@@ -60,7 +59,7 @@ pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use keyward_replication::{disk_log, gate};
+pub use keyward_replication::{disk_log, gate, reply};
 pub use keyward_store::{self as keyspace, events as notify, rdb};
 
 pub mod log {

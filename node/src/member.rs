@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::resp::{ReplyWriter, Version};
-use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
 
 use crate::admin::Request;
@@ -22,6 +23,7 @@ use crate::gate::GateState;
 use crate::io::ControlRequest;
 use crate::relay;
 use crate::replication::{Config, Demand, Options, Replication, ReplicationAck, RoleStatus};
+use crate::reply::ReplyCondition;
 use crate::routing::Routing;
 use crate::sentinels::Announce;
 use crate::server::Server;
@@ -69,11 +71,11 @@ pub fn join(
         ..Config::default()
     };
     let options = Options { config, announce, sentinels: settings.sentinels.clone(), applied };
-    let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server)));
+    let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng()));
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
         let limit = subscribers.settings().output_limit_pubsub.hard_bytes;
-        subscribers.pubsub.publish(&channel, &payload, sharded, 0, limit);
+        subscribers.pubsub.publish(&channel, &payload, sharded, ReplyCondition::default(), limit);
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;

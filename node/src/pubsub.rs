@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clients::{Client, Push};
 use crate::keyspace::table::hash_of;
+use crate::reply::ReplyCondition;
 use crate::session::Session;
 
 const PARTS: usize = 64;
@@ -123,20 +124,20 @@ impl PubSub {
     }
 
     /// Queues a message for the subscribers of a channel and, unless it is a shard channel, of matching patterns.
-    /// Returns how many received it. It leaves when the index `depends_on` is committed.
+    /// Returns how many received it. It leaves when `condition` is met.
     pub fn publish(
         &self,
         channel: &[u8],
         payload: &[u8],
         sharded: bool,
-        depends_on: u64,
+        condition: ReplyCondition,
         limit_bytes: usize,
     ) -> usize {
         let mut receivers = 0;
         let kind: &[u8] = if sharded { b"smessage" } else { b"message" };
         let parts = if sharded { &self.sharded } else { &self.channels };
         if let Some(subscribers) = self.part(parts, channel).lock().get(channel) {
-            receivers += self.send(subscribers, &[kind, channel, payload], depends_on, limit_bytes);
+            receivers += self.send(subscribers, &[kind, channel, payload], condition, limit_bytes);
         }
         if sharded {
             return receivers;
@@ -146,18 +147,24 @@ impl PubSub {
                 continue;
             }
             let parts: [&[u8]; 4] = [b"pmessage", pattern, channel, payload];
-            receivers += self.send(subscribers, &parts, depends_on, limit_bytes);
+            receivers += self.send(subscribers, &parts, condition, limit_bytes);
         }
         receivers
     }
 
     /// Queues one message, which they share, for these subscribers; returns their number.
-    fn send(&self, subscribers: &Subscribers, parts: &[&[u8]], depends_on: u64, limit_bytes: usize) -> usize {
+    fn send(
+        &self,
+        subscribers: &Subscribers,
+        parts: &[&[u8]],
+        condition: ReplyCondition,
+        limit_bytes: usize,
+    ) -> usize {
         let mut encoded = Encoded::default();
         let mut receivers = 0;
         for s in live(subscribers) {
             let message = encoded.get(s.version, parts);
-            if !s.client.push(Push { message, depends_on }, limit_bytes) {
+            if !s.client.push(Push { message, condition }, limit_bytes) {
                 self.disconnections.fetch_add(1, Ordering::Relaxed);
             }
             receivers += 1;

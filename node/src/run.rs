@@ -47,7 +47,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         crate::snapshot::save::remove_unfinished();
     }
     let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
-    let server = Server::new(config, clock::unix_millis(), clock::monotonic(), run_id)?;
+    let server = Server::new(config, clock::Clock::System, clock::unix_millis(), clock::monotonic(), run_id)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::clients::Clients;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, Settings};
 use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
@@ -24,6 +24,7 @@ use crate::pubsub::PubSub;
 use crate::reclaim::Reclaim;
 use crate::relay::queue::Relay;
 use crate::replication::{Replication, RoleStatus, Shared};
+use crate::reply::ReplyCondition;
 use crate::routing::Routing;
 use crate::snapshot::saves::Saves;
 use crate::snapshot::stream::Snapshots;
@@ -32,6 +33,8 @@ use crate::stats::{Rates, Stats};
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Server {
+    /// By which commands are executed.
+    pub clock: Clock,
     pub keyspace: Keyspace,
     pub world: World,
     /// The write log and the gate.
@@ -164,6 +167,7 @@ impl Server {
     /// Settings that contradict each other.
     pub fn new(
         config: Config,
+        clock: Clock,
         now: UnixMillis,
         started_at: Monotonic,
         run_id: String,
@@ -174,6 +178,7 @@ impl Server {
         let log = WriteLog::new(settings.backlog_len_bytes);
         let memory: Arc<UsedMemory> = Arc::default();
         Ok(Arc::new_cyclic(|me| Server {
+            clock,
             keyspace: Keyspace::default(),
             world: World::default(),
             shared: Shared::new(log, gate),
@@ -287,20 +292,21 @@ impl Server {
         if let Some(relay) = self.relay.get() {
             relay.publish(channel, payload, sharded);
         }
-        self.pubsub.publish(channel, payload, sharded, 0, self.settings().output_limit_pubsub.hard_bytes)
+        let limit = self.settings().output_limit_pubsub.hard_bytes;
+        self.pubsub.publish(channel, payload, sharded, ReplyCondition::default(), limit)
     }
 
-    /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for, once `depends_on`, the index
-    /// of the write that it tells of, is committed.
-    pub fn publish_event(&self, event: &Event, depends_on: u64, settings: &Settings) {
+    /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for; it leaves with the
+    /// write that it tells of, under this condition.
+    pub fn publish_event(&self, event: &Event, condition: ReplyCondition, settings: &Settings) {
         let limit = settings.output_limit_pubsub.hard_bytes;
         if settings.notify_keyspace_events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
-            self.pubsub.publish(&channel, event.event.as_bytes(), false, depends_on, limit);
+            self.pubsub.publish(&channel, event.event.as_bytes(), false, condition, limit);
         }
         if settings.notify_keyspace_events.keyevent() {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
-            self.pubsub.publish(channel.as_bytes(), &event.key, false, depends_on, limit);
+            self.pubsub.publish(channel.as_bytes(), &event.key, false, condition, limit);
         }
     }
 
@@ -358,7 +364,7 @@ impl Server {
     }
 
     /// Replicas that hold the log up to this index: WAIT.
-    pub fn replicas_holding(&self, index: u64) -> usize {
-        self.replication.get().map_or(0, |r| r.acked_replicas(LogIndex::new(index)))
+    pub fn replicas_holding(&self, index: LogIndex) -> usize {
+        self.replication.get().map_or(0, |r| r.acked_replicas(index))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::Version;
 use keyward_proto::resp::request::OwnedArgs;
 
@@ -11,6 +12,7 @@ use crate::clients::Client;
 use crate::command::table::Row;
 use crate::config::Settings;
 use crate::keyspace::{DbIndex, DbKey};
+use crate::reply::ReplyCondition;
 use crate::snapshot::download::Wanted;
 
 /// Commands queued between MULTI and EXEC.
@@ -76,12 +78,12 @@ pub struct Session {
     /// By REPLCONF: what SYNC shall send.
     pub download: Wanted,
     pub no_touch: bool,
-    /// Largest index that a message among the replies of the running batch depends on.
-    pub pushed: u64,
+    /// Of the messages among the replies of the running command.
+    pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
     pub in_exec: bool,
     /// Index of the client's last write: what WAIT waits for.
-    pub last_write: u64,
+    pub last_write: LogIndex,
 }
 
 impl Session {
@@ -101,9 +103,9 @@ impl Session {
             asking: false,
             download: Wanted::default(),
             no_touch: false,
-            pushed: 0,
+            pushed: ReplyCondition::default(),
             in_exec: false,
-            last_write: 0,
+            last_write: LogIndex::ZERO,
         }
     }
 

@@ -17,8 +17,12 @@ use keyward_proto::resp::{
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::execute::{Executor, Stop};
+use crate::execute::{Executor, Patience, Stop};
 use crate::gate::{GateState, GateView};
 use crate::log::{effects, frames};
 use crate::server::Server;
@@ -61,7 +65,9 @@ impl TestNode {
     pub(crate) fn with_arguments(arguments: &[&str]) -> TestNode {
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
         let config = Config::from_arguments(&arguments).unwrap();
-        TestNode::on(Server::new(config, UnixMillis(0), Monotonic::ZERO, "0".repeat(40)).unwrap())
+        TestNode::on(
+            Server::new(config, Clock::System, UnixMillis(0), Monotonic::ZERO, "0".repeat(40)).unwrap(),
+        )
     }
 
     /// Another client of the same server.
@@ -72,7 +78,7 @@ impl TestNode {
     fn on(server: Arc<Server>) -> TestNode {
         let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
         TestNode {
-            executor: Executor::new(server),
+            executor: Executor::new(server, SmallRng::from_os_rng()),
             session: Session::new(client, true),
             stop: None,
             next_effect: LogIndex::new(1),
@@ -102,7 +108,8 @@ impl TestNode {
         let (_, parsed) = RequestReader::default().parse(&buffer, &Limits::default(), 1, &mut batch);
         parsed.unwrap();
         let mut out = Output::default();
-        let end = self.executor.run_batch(&mut self.session, &batch, &buffer, 0, true, &mut out);
+        let end =
+            self.executor.run_batch(&mut self.session, &batch, &buffer, 0, Patience::Exhausted, &mut out);
         self.stop = end.stop;
         out.to_vec()
     }

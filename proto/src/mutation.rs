@@ -42,6 +42,7 @@ mutations! {
     ApplyBeforeCommit: "a replica applies entries that are not committed",
     ReplyBeforeCommit: "replies leave before their entry is committed",
     ReadsNotGated: "a read does not wait for the write that it has seen",
+    NilBeforeCommit: "the nil of a client that waited in vain leaves before what emptied the key is committed",
     ReplyOfEndedTerm: "a reply of an ended term leaves when a later history reaches its index",
     CommitByMajority: "an entry is committed when a majority of the in-sync set holds it",
     TrustOwnTail: "a new primary takes the tail of an old term for committed",

@@ -1,12 +1,11 @@
 //! Clients, and what a connection of `keyward-node` does with their commands: it asks the gate, executes, and holds the
-//! reply until everything that it depends on is committed and the lease was seen to be valid after the execution.
+//! reply in the real [`ReplyQueue`].
 //!
 //! A client runs one operation at a time and writes down when it asked and what it was told. What it is not told in
 //! time, or when a connection breaks, has an unknown outcome.
 
-use keyward_node::gate::{GateState, Released};
-use keyward_proto::ids::LogIndex;
-use keyward_proto::mutation::{self, Mutation};
+use keyward_node::gate::GateState;
+use keyward_node::reply::{self, OutcomeUnknown, Read, ReplyCondition, ReplyQueue};
 use keyward_proto::topology::Topology;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -100,19 +99,37 @@ pub(super) enum Reply {
     Closed,
 }
 
-/// A reply that waits at a node.
-#[derive(Debug)]
-pub(super) struct Held {
-    client: usize,
+/// A client's connection, as a node has it.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    /// Executed, and its reply not yet looked at: the process may stand still in between.
+    executed: Vec<(ReplyCondition, Executed)>,
+    held: ReplyQueue<Executed>,
+    /// The client's last operation.
     number: u64,
-    generation: u64,
-    depends_on: LogIndex,
-    needs_lease: bool,
+}
+
+impl Connection {
+    pub(super) fn is_idle(&self) -> bool {
+        self.executed.is_empty() && self.held.is_empty()
+    }
+}
+
+/// What a reply tells.
+#[derive(Debug)]
+struct Executed {
+    number: u64,
     seen: Seen,
     slot: usize,
     expected: Expectation,
     /// What the reply reveals of the slot's history.
     journal: Vec<Write>,
+}
+
+impl reply::Held for Executed {
+    fn len_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// An operation in a client's notes.
@@ -268,35 +285,25 @@ impl World {
         operation: Operation,
     ) {
         let Some(process) = self.machines[node].process() else { return };
-        let mut depends_on = process.keyspace.slots[slot].written;
+        let mut condition = ReplyCondition::new(generation);
+        condition.require_lease();
         let expected = self.invariants.expectation(slot);
         if let Some(write) = operation.write {
             let payload = payload(slot, write);
             let index = process.log.append(process.gate.term(), &payload);
             process.keyspace.apply(index, &payload);
             process.applied = index;
-            depends_on = index;
+            condition.wrote(index);
             commit_at_once(process);
-        } else if mutation::is_on(Mutation::ReadsNotGated) {
-            depends_on = LogIndex::ZERO;
         }
+        condition.read(Read::Slots(process.keyspace.slots[slot].written), || process.log.last().index);
         let state = &process.keyspace.slots[slot];
         let (seen, journal) = (operation.seen(state.values), state.journal.clone());
-        // The check after the execution, that makes reads safe: the process may have stood still in between.
-        let needs_lease = true;
-        process.held.push(Held {
-            client,
-            number,
-            generation,
-            depends_on,
-            needs_lease,
-            seen,
-            slot,
-            expected,
-            journal,
-        });
+        let connection = process.connections.entry(client).or_default();
+        connection.number = number;
+        connection.executed.push((condition, Executed { number, seen, slot, expected, journal }));
         detail!(
-            "node {node} executes {number} for client {client}: {operation:?} -> {seen:?}, depends on {depends_on}"
+            "node {node} executes {number} for client {client}: {operation:?} -> {seen:?}, {condition:?}"
         );
         self.watch(node);
     }
@@ -335,33 +342,20 @@ impl World {
         let now = self.now;
         let clock = self.machines[node].clock.read(now);
         let Some(process) = self.machines[node].process() else { return };
-        if process.held.is_empty() {
-            return;
-        }
-        let Process { held, gate, .. } = process;
+        let Process { connections, gate, .. } = process;
         let term = gate.term();
         let (mut leaving, mut ended) = (Vec::new(), Vec::new());
-        held.retain_mut(|reply| {
-            let released = gate.released(reply.generation);
-            let is_current = matches!(released, Released::UpTo(_));
-            reply.needs_lease &= !(is_current && gate.lease_valid(clock));
-            let (Released::UpTo(index) | Released::Ended(index)) = released;
-            let leaves = !reply.needs_lease && reply.depends_on <= index;
-            if leaves {
-                leaving.push((
-                    reply.client,
-                    reply.number,
-                    reply.slot,
-                    reply.seen,
-                    reply.expected,
-                    std::mem::take(&mut reply.journal),
-                ));
-            } else if !is_current {
-                ended.push((reply.client, reply.number));
+        for (client, Connection { executed, held, number }) in connections {
+            for (condition, reply) in executed.drain(..) {
+                held.hold(condition.observed(gate, || clock), reply);
             }
-            !leaves && is_current
-        });
-        for (client, number, slot, seen, expected, journal) in leaving {
+            if let Err(OutcomeUnknown) = held.release(gate, || clock, |reply| leaving.push((*client, reply)))
+            {
+                held.clear();
+                ended.push((*client, *number));
+            }
+        }
+        for (client, Executed { number, seen, slot, expected, journal }) in leaving {
             let id = &self.machines[node].id;
             self.invariants.reply_leaves(node, id, term, slot, expected, &journal);
             if client < CLIENTS {

@@ -127,7 +127,7 @@ impl TestKeyspace {
         let effects = &mut self.effects;
         keys.commit_effects(|buffer| {
             effects.extend(entry::effects(buffer.as_payload()).map(OwnedEffect::read));
-            0
+            keyward_proto::ids::LogIndex::ZERO
         });
         keys.unlock();
         result

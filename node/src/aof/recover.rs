@@ -32,6 +32,9 @@ use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use crate::clients::Client;
 use crate::clock;
 use crate::disk_log::BatchSpan;
@@ -158,7 +161,7 @@ struct Applier {
 impl Applier {
     fn new(server: &Arc<Server>) -> Applier {
         Applier {
-            executor: Executor::new(Arc::clone(server)),
+            executor: Executor::new(Arc::clone(server), SmallRng::from_os_rng()),
             session: Session::new(Client::detached(), true),
         }
     }

@@ -1,6 +1,6 @@
 //! Clients that wait, in all the ways in which a wait ends.
 
-use super::End;
+use super::{Blocked, End};
 use crate::execute::Stop;
 use crate::testing::{TestNode, check_on};
 
@@ -15,7 +15,7 @@ fn who_waits_is_served_in_order_by_what_arrives() {
     let replies: Vec<String> = waiting
         .iter()
         .map(|node| match &node.stop {
-            Some(Stop::Blocked { waiter, .. }) => {
+            Some(Stop::Blocked(Blocked { waiter, .. }, _)) => {
                 let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
                 String::from_utf8_lossy(&served.reply.to_vec()).into_owned()
             }
@@ -60,7 +60,7 @@ fn a_waiting_client_gets_what_another_adds() {
     let mut node = TestNode::new();
     let mut other = node.another_client();
     assert_eq!(node.run("BZPOPMIN z 0"), "");
-    let Some(Stop::Blocked { waiter, .. }) = &node.stop else { panic!("it waits") };
+    let Some(Stop::Blocked(Blocked { waiter, .. }, _)) = &node.stop else { panic!("it waits") };
     check_on(&mut other, &[("ZADD z 2 b 1 a", ":2\r\n"), ("ZRANGE z 0 -1", "*1\r\n$1\r\nb\r\n")]);
     let Some(End::Served(served)) = waiter.take_end() else { panic!("it was served") };
     assert_eq!(served.reply.to_vec(), b"*3\r\n$1\r\nz\r\n$1\r\na\r\n$1\r\n1\r\n");

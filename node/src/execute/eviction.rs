@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
 
-use super::{Executor, Progress};
-use crate::clock;
+use super::Executor;
+use super::batch::Progress;
 use crate::gate::GateState;
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::AccessClock;
@@ -76,7 +76,7 @@ impl Executor {
     /// Whether a command that needs memory may run. No slot is locked.
     pub(super) fn make_room(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> bool {
         process::note_memory(&self.server.memory);
-        if self.server.memory.counted() <= self.maxmemory || self.state != GateState::Primary {
+        if self.server.memory.counted() <= self.maxmemory || self.moment.state != GateState::Primary {
             return true;
         }
         let db = keys.db;
@@ -98,7 +98,7 @@ impl Executor {
         }
         let clock = keys.access_clock();
         let server = Arc::clone(&self.server);
-        let started = clock::monotonic();
+        let started = self.clock.monotonic();
         let (mut rounds, mut misses, mut recounted) = (0, 0, false);
         let shared = &server.eviction_weights;
         let mut weights = self.evictor.weights(shared, keys.space(), started, rules.0, COUNTS_AGE_MAX);
@@ -119,7 +119,9 @@ impl Executor {
             }
             process::note_memory_exactly(&server.memory);
             rounds += 1;
-            if rounds % BETWEEN_LOOKS == 0 && time_max.is_some_and(|max| max <= elapsed(started)) {
+            if rounds % BETWEEN_LOOKS == 0
+                && time_max.is_some_and(|max| max <= self.clock.monotonic().since(started))
+            {
                 return Eviction::Running;
             }
         }
@@ -167,24 +169,19 @@ impl Executor {
         }
         let _batch = self.gate.lock_arc();
         let gate = &server.shared.gate;
-        self.state = gate.state();
         if !self.acts_by_itself() {
             return Eviction::Done;
         }
-        let (now, notify) = (clock::unix_millis().0, self.settings.notify_keyspace_events);
-        let clock = AccessClock::new(clock::monotonic(), self.settings.lfu);
+        let (now, notify) = (self.clock.unix_millis().0, self.settings.notify_keyspace_events);
+        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
         let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(self.moment.generation);
         let ended = self.evict(&mut keys, &mut progress, Some(time_max));
         if progress.appended {
             server.shared.notify_appended();
         }
         ended
     }
-}
-
-fn elapsed(started: Monotonic) -> Duration {
-    clock::monotonic().since(started)
 }
 
 #[cfg(test)]

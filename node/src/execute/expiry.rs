@@ -12,7 +12,6 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use keyward_proto::time::Monotonic;
 
 use super::Executor;
-use crate::clock;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::keys::{ExpiryWalk, Keys, Mode};
 
@@ -43,9 +42,9 @@ impl Executor {
     /// Deletes expired keys for at most about `time_max`.
     pub fn expire_cycle(&mut self, time_max: Duration) -> ExpiryCycle {
         self.refresh();
-        let started = clock::monotonic();
+        let started = self.clock.monotonic();
         let found = self.expire_until(started, time_max);
-        let elapsed = clock::monotonic().since(started).as_nanos();
+        let elapsed = self.clock.monotonic().since(started).as_nanos();
         self.stats.expire_nanos.add(u64::try_from(elapsed).unwrap_or(u64::MAX));
         if found == ExpiryCycle::MoreDue {
             self.stats.expire_time_cap_reached.add(1);
@@ -63,7 +62,7 @@ impl Executor {
         if self.expirer.left == 0 {
             self.expirer.left = SLOT_COUNT;
         }
-        let mut now = clock::unix_millis().0;
+        let mut now = self.clock.unix_millis().0;
         while let Some(slot) = self.expirer.left.checked_sub(1).and_then(Slot::new) {
             self.expirer.left -= 1;
             // Most slots have nothing to expire: for them, no more than this look.
@@ -75,10 +74,10 @@ impl Executor {
                 return ExpiryCycle::MoreDue;
             }
             if self.expirer.left % BETWEEN_LOOKS == BETWEEN_LOOKS - 1 {
-                if time_max <= clock::monotonic().since(started) {
+                if time_max <= self.clock.monotonic().since(started) {
                     return ExpiryCycle::MoreDue;
                 }
-                now = clock::unix_millis().0;
+                now = self.clock.unix_millis().0;
             }
         }
         ExpiryCycle::Complete
@@ -100,7 +99,7 @@ impl Executor {
                 server.keyspace.lock(slot).next_expiry = 1;
                 return ExpiryCycle::Complete;
             }
-            let (now, notify) = (clock::unix_millis().0, self.settings.notify_keyspace_events);
+            let (now, notify) = (self.clock.unix_millis().0, self.settings.notify_keyspace_events);
             // Keys are deleted, none is used.
             let clock = AccessClock::default();
             let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
@@ -117,7 +116,7 @@ impl Executor {
                 None => return ExpiryCycle::Complete,
                 Some(next) => walk = next,
             }
-            if time_max <= clock::monotonic().since(started) {
+            if time_max <= self.clock.monotonic().since(started) {
                 self.expirer.walk = Some((slot, walk));
                 return ExpiryCycle::MoreDue;
             }
@@ -128,6 +127,7 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::testing::TestNode;
 
     #[test]

@@ -10,12 +10,13 @@
 //! Shells:
 //! - `task.rs`: the task that owns the core; `handle.rs`: what the rest of the node sees of it
 //! - `link.rs`: gRPC streams; `wire.rs`: their messages; `sender.rs`: a task per replica
-//! - `applier.rs`: the thread that applies committed entries
+//! - `applier.rs`: the thread that applies committed entries, as `applying.rs` says
 //!
 //! Architecture invariant: the cores know neither gRPC nor a clock nor a task. The shells know no rule about terms
 //! or indexes.
 
 mod applier;
+pub mod applying;
 #[cfg(test)]
 mod grpc_tests;
 mod handle;

@@ -15,7 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::Config;
-use super::applier::{Applier, Order};
+use super::applier::Applier;
+use super::applying::Order;
 use super::link::{self, Uplink};
 use super::messages::{
     Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, SyncKind, UplinkId,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -29,7 +30,7 @@ pub struct SlotState {
     /// Database 0, the only one of most installations.
     db0: Table<Entry>,
     /// Index of the last entry of the write log that wrote to this slot: what a read of it waits for.
-    pub last_write: u64,
+    pub last_write: LogIndex,
     /// No key of this slot expires before this; zero: none has an expiry.
     pub next_expiry: i64,
     rare: Option<Box<Rare>>,

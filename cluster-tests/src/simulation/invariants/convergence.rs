@@ -3,6 +3,7 @@
 use keyward_node::gate::GateState;
 use keyward_node::replication::RoleStatus;
 
+use super::super::clients::Connection;
 use super::super::keyspace::{SLOTS, Write};
 use super::super::node::Machine;
 use super::super::register::Register;
@@ -31,7 +32,7 @@ pub(super) fn check<'a>(now: Nanos, machines: &'a [Machine], register: &Register
                 && process.gate.lease_valid(clock)
                 && process.gate.writable();
             assert!(serves, "invariant 9: the primary does not serve");
-            assert!(process.held.is_empty(), "invariant 9: replies still wait");
+            assert!(process.connections.values().all(Connection::is_idle), "invariant 9: replies still wait");
         }
         assert!(
             (status.commit, status.applied) == (status.last.index, status.last.index),

@@ -21,7 +21,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use rand::Rng;
 
-use super::clients::Held;
+use super::clients::Connection;
 use super::clocks::Clock;
 use super::disk::{Disk, Persistence, Recovered, Writer};
 use super::keyspace::Keyspace;
@@ -52,7 +52,7 @@ pub(super) struct Process {
     pub(super) applied: LogIndex,
     epoch: u64,
     indexes: Option<Arc<[LogIndex]>>,
-    pub(super) held: Vec<Held>,
+    pub(super) connections: BTreeMap<usize, Connection>,
     pub(super) senders: BTreeMap<LinkId, Sender>,
     /// When each replica was last heard.
     heard: BTreeMap<LinkId, Monotonic>,
@@ -210,7 +210,7 @@ impl World {
             applied,
             epoch: 0,
             indexes: None,
-            held: Vec::new(),
+            connections: BTreeMap::new(),
             senders: BTreeMap::new(),
             heard: BTreeMap::new(),
             links: BTreeMap::new(),

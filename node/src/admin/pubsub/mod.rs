@@ -90,7 +90,7 @@ fn confirm(ctx: &mut ServerContext<'_, '_>, kind: Kind, word: &str, name: Option
     if !ctx.session.in_exec {
         let session = &mut *ctx.session;
         for push in session.client.take_pushes() {
-            session.pushed = push.depends_on.max(session.pushed);
+            session.pushed.join(push.condition);
             ctx.out.shared(&push.message);
         }
     }

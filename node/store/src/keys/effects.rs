@@ -1,6 +1,7 @@
 //! What a command leaves behind for the write log, and for whoever listens to keyspace events.
 
 use keyward_proto::entry::effects;
+use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::Args;
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::slot::Slot;
@@ -16,7 +17,7 @@ impl Keys<'_> {
     /// Runs `append` with the finished command's effects, if it has any, and remembers the index that it returns
     /// in every slot that is locked and written.
     #[inline]
-    pub fn commit_effects(&mut self, append: impl FnOnce(&mut EffectBuffer) -> u64) -> Option<u64> {
+    pub fn commit_effects(&mut self, append: impl FnOnce(&mut EffectBuffer) -> LogIndex) -> Option<LogIndex> {
         if self.effects.is_empty() {
             return None;
         }
@@ -49,17 +50,17 @@ impl Keys<'_> {
 
     /// Largest index of the last writes to the locked slots: what a read of them depends on.
     #[inline]
-    pub fn last_write(&self) -> u64 {
+    pub fn last_write(&self) -> LogIndex {
         let held = match &self.held {
-            Held::None => 0,
+            Held::None => LogIndex::ZERO,
             Held::One(_, state) => state.last_write,
-            Held::Many(states) => states.iter().map(|(_, s)| s.last_write).max().unwrap_or(0),
+            Held::Many(states) => states.iter().map(|(_, s)| s.last_write).max().unwrap_or_default(),
         };
         held.max(self.walked)
     }
 
     /// Marks the locked slots as written at this index.
-    pub fn set_last_write(&mut self, index: u64) {
+    pub fn set_last_write(&mut self, index: LogIndex) {
         match &mut self.held {
             Held::None => {}
             Held::One(_, state) => state.last_write = index,

@@ -1,5 +1,6 @@
 //! Which slots are locked for the running command, and the way from a key to its slot.
 
+use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::Slot;
 use parking_lot::MutexGuard;
 
@@ -65,7 +66,7 @@ impl<'a> Keys<'a> {
             states.clear();
             self.spare_states = states;
         }
-        self.walked = 0;
+        self.walked = LogIndex::ZERO;
     }
 
     pub(super) fn publish_counts(&mut self) {

@@ -21,6 +21,7 @@ mod write;
 use std::cell::{Cell, RefCell};
 
 use bytes::BytesMut;
+use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::Slot;
 use parking_lot::MutexGuard;
 
@@ -93,7 +94,7 @@ pub struct Keys<'a> {
     misses: Cell<u64>,
     expired_count: u64,
     /// Largest index of the last writes to slots that the running command walked over.
-    walked: u64,
+    walked: LogIndex,
     /// The running command has read what depends on all that was written.
     counted: bool,
     /// What the running command has changed in the keyspace's counts.
@@ -145,7 +146,7 @@ impl<'a> Keys<'a> {
             hits: Cell::new(0),
             misses: Cell::new(0),
             expired_count: 0,
-            walked: 0,
+            walked: LogIndex::ZERO,
             counted: false,
             pending: Pending::default(),
             known: (0, 0, 0),

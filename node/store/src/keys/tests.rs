@@ -19,7 +19,7 @@ fn run(command: impl FnOnce(&mut Keys<'_>)) -> Vec<String> {
     keys.commit_effects(|buffer| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", " ");
         found.extend(effects(buffer.as_payload()).map(|e| text(e.command)));
-        1
+        LogIndex::new(1)
     });
     found
 }
@@ -57,7 +57,7 @@ fn what_would_be_too_long_for_an_entry_is_refused_before_it_changes_anything() {
             effects(buffer.as_payload())
                 .filter_map(|e| text(e.command).split("\r\n").nth(2).map(str::to_owned)),
         );
-        1
+        LogIndex::new(1)
     });
     assert_eq!(names, ["X", "SET", "X", "SET", "X", "X"]);
 }

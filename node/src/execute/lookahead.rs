@@ -20,25 +20,25 @@ const PREFETCH_MIN: usize = 3;
 
 /// What is known of a request before it is executed.
 #[derive(Debug, Clone, Copy)]
-pub struct Planned {
+pub(super) struct Planned {
     /// Its row, unless it has subcommands or is unknown.
-    pub row: Option<&'static Row>,
+    pub(super) row: Option<&'static Row>,
     /// Slot and hash of its only key.
-    pub key: Option<PlannedKey>,
+    pub(super) key: Option<PlannedKey>,
 }
 
 /// See [`Planned::key`].
 #[derive(Debug, Clone, Copy)]
-pub struct PlannedKey {
+pub(super) struct PlannedKey {
     /// Position in the arguments.
-    pub at: usize,
-    pub slot: Slot,
-    pub hash: u64,
+    pub(super) at: usize,
+    pub(super) slot: Slot,
+    pub(super) hash: u64,
 }
 
 /// The plan for a stretch of a batch; reused from batch to batch.
 #[derive(Debug, Default)]
-pub struct Lookahead {
+pub(super) struct Lookahead {
     first: usize,
     planned: Vec<Planned>,
 }
@@ -46,13 +46,13 @@ pub struct Lookahead {
 impl Lookahead {
     /// Begins with a new batch.
     #[inline]
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.planned.clear();
     }
 
     /// The plan of request number `index`; the requests of a batch are asked for in ascending order.
     #[inline]
-    pub fn get(
+    pub(super) fn get(
         &mut self,
         keyspace: &Keyspace,
         db: DbIndex,

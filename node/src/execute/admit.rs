@@ -1,0 +1,695 @@
+//! Whether a command may run here and now: the checks that need no lock.
+//!
+//! One function of what is known when the command is about to run ([`Checks`], [`Candidate`]); it changes nothing and
+//! reads no clock, so that a table can test it and the simulation's nodes ask it, too. The checks come in Valkey's order,
+//! because a client is told of the first that fails:
+//! 1. what the session allows: inside MULTI, with subscriptions;
+//! 2. whether the data is there, the slot is this node's, the node is the primary, its lease is valid, and enough
+//!    nodes are in sync;
+//! 3. whether what is written gets to the disk;
+//! 4. CLIENT PAUSE.
+//!
+//! Arity and authentication come before (`find.rs`), memory after (`eviction.rs`): making room for a command has effects.
+
+use keyward_proto::resp::Args;
+use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
+
+use super::keys_of::visit_slots;
+use crate::command::CommandError;
+use crate::command::spec::{self, Flags, Scope};
+use crate::command::table::Row;
+use crate::config::Settings;
+use crate::gate::{DiskState, Gate, GateState};
+use crate::routing::{Owner, Routing, endpoint};
+use crate::server::Pause;
+use crate::session::Session;
+
+const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
+                           disk. Commands that may modify the data set are disabled, because this instance is \
+                           configured to report errors during writes if RDB snapshotting fails \
+                           (stop-writes-on-bgsave-error option). Please check the Valkey logs for details about the \
+                           RDB error.";
+
+/// What was read when the batch began. Whoever changes the gate waits for the batch to end before relying on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Monotonic,
+    pub(super) state: GateState,
+    /// The gate's generation, read before its state.
+    pub(super) generation: u64,
+    /// Whether writes may run, as far as this node's disk is concerned.
+    pub(super) disk: DiskState,
+    /// The database could not be saved, and then writes are refused.
+    pub(super) save_failed: bool,
+}
+
+impl Moment {
+    /// Before the first batch.
+    pub(super) const NONE: Moment = Moment {
+        now: Monotonic::ZERO,
+        state: GateState::Loading,
+        generation: 0,
+        disk: DiskState::Healthy,
+        save_failed: false,
+    };
+}
+
+/// What the checks look at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checks<'a> {
+    pub(super) moment: &'a Moment,
+    pub(super) gate: &'a Gate,
+    pub(super) pause: &'a Pause,
+    pub(super) settings: &'a Settings,
+    pub(super) routing: &'a Routing,
+}
+
+/// A command that is about to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) session: &'a Session,
+    pub(super) row: &'static Row,
+    pub(super) args: Args<'a>,
+    pub(super) patience: Patience,
+}
+
+/// Whether a command that may not run now may wait for that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Patience {
+    #[default]
+    Left,
+    /// It has waited as long as it may.
+    Exhausted,
+}
+
+/// What to do with a command.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    Run(Basis),
+    /// It is queued for EXEC.
+    Queue,
+    /// It is tried again when the gate changes.
+    Wait,
+    /// CLIENT PAUSE until this time.
+    Pause(Monotonic),
+    Refuse(CommandError),
+    /// The write log does not get to the disk, for a reason that only who writes it knows.
+    RefuseForDisk,
+}
+
+/// On what basis a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// What it answers is true wherever it runs.
+    Anywhere,
+    /// This node is the primary and holds the lease: its reply is to be checked for that once more.
+    Lease,
+}
+
+impl From<CommandError> for Verdict {
+    fn from(error: CommandError) -> Verdict {
+        Verdict::Refuse(error)
+    }
+}
+
+impl Checks<'_> {
+    /// `lease_now`: the time at which the lease has to be valid. It is read when it is needed, so after the command
+    /// has arrived.
+    #[inline]
+    pub(super) fn admit(&self, candidate: &Candidate<'_>, lease_now: impl FnOnce() -> Monotonic) -> Verdict {
+        self.check(candidate, lease_now).unwrap_or_else(|verdict| verdict)
+    }
+
+    /// `Err`: the first check that fails.
+    #[inline]
+    fn check(
+        &self,
+        candidate: &Candidate<'_>,
+        lease_now: impl FnOnce() -> Monotonic,
+    ) -> Result<Verdict, Verdict> {
+        let Candidate { session, row, .. } = *candidate;
+        let in_transaction = session.transaction.is_some();
+        if in_transaction && row.has(spec::NO_MULTI) {
+            return Err(not_inside_multi(row).into());
+        }
+        if session.only_subscription_commands() && !row.has(spec::SUBSCRIPTION | spec::FOR_SUBSCRIBERS) {
+            return Err(only_with_subscriptions(row).into());
+        }
+        let basis = if self.gate.is_alone() {
+            self.check_loaded(row)?;
+            Basis::Anywhere
+        } else {
+            self.check_replicated(candidate, lease_now)?
+        };
+        if self.moment.disk != DiskState::Healthy {
+            self.check_disk(candidate)?;
+        }
+        if self.moment.save_failed
+            && self.moment.state == GateState::Primary
+            && (is_write(session, row) || row.has(spec::HEALTH_CHECK))
+        {
+            return Err(CommandError::coded(SAVE_FAILED).into());
+        }
+        if let Some(until) = self.pause.applies(self.moment.now, may_replicate(session, row)) {
+            return Err(Verdict::Pause(until));
+        }
+        let queues = in_transaction && !row.has(spec::NEVER_QUEUED);
+        Ok(if queues { Verdict::Queue } else { Verdict::Run(basis) })
+    }
+
+    /// Only what needs no data runs before the data is there.
+    #[inline]
+    fn check_loaded(&self, row: &Row) -> Result<(), Verdict> {
+        let is_loading = self.moment.state == GateState::Loading && !row.has(spec::LOADING);
+        if is_loading { Err(loading().into()) } else { Ok(()) }
+    }
+
+    /// While the write log does not get to the disk, nothing is added to it: refused if writing fails, held back if
+    /// the disk is only slow. PING tells of a failure, too, as in Valkey.
+    #[cold]
+    fn check_disk(&self, candidate: &Candidate<'_>) -> Result<(), Verdict> {
+        let is_write = is_write(candidate.session, candidate.row);
+        if self.moment.state != GateState::Primary || !(is_write || candidate.row.has(spec::HEALTH_CHECK)) {
+            return Ok(());
+        }
+        match (self.moment.disk, candidate.patience) {
+            (DiskState::Healthy, _) => Ok(()),
+            (DiskState::Lagging, _) if !is_write => Ok(()),
+            (DiskState::Lagging, Patience::Left) => Err(Verdict::Wait),
+            (DiskState::Lagging, Patience::Exhausted) => {
+                let reason = "the disk is too slow: too much of the write log waits to be written";
+                Err(misconf(reason).into())
+            }
+            (DiskState::Failed, _) => Err(Verdict::RefuseForDisk),
+        }
+    }
+
+    /// The checks of a node with sentinels.
+    fn check_replicated(
+        &self,
+        candidate: &Candidate<'_>,
+        lease_now: impl FnOnce() -> Monotonic,
+    ) -> Result<Basis, Verdict> {
+        let Candidate { session, row, patience, .. } = *candidate;
+        let executes =
+            row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
+        if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
+            // PING, too: a node that has not joined yet, or lacks data, is not ready.
+            self.check_loaded(row)?;
+            // Shard channels belong to slots; a replica serves their subscribers too.
+            if self.settings.cluster_enabled && row.has(spec::PUBSUB) && !row.keys().is_empty() {
+                self.check_slots(candidate, row.has(spec::MAY_REPLICATE))?;
+            }
+            return Ok(Basis::Anywhere);
+        }
+        let is_write = is_write(session, row);
+        if self.settings.cluster_enabled {
+            self.check_slots(candidate, is_write)?;
+        }
+        if session.transaction.is_some() && !executes {
+            // Queued now; the role is checked when it executes, writes also now, as in Valkey.
+            if is_write && self.moment.state == GateState::Replica {
+                return Err(CommandError::ReadOnly.into());
+            }
+            return Ok(Basis::Anywhere);
+        }
+        match self.moment.state {
+            GateState::Primary if !self.gate.lease_valid(lease_now()) => Err(not_now(patience)),
+            GateState::Primary if is_write && !self.gate.writable() => Err(CommandError::NoReplicas.into()),
+            GateState::Primary => Ok(Basis::Lease),
+            GateState::Holding => Err(not_now(patience)),
+            GateState::Replica | GateState::NoPrimary if is_write => Err(CommandError::ReadOnly.into()),
+            GateState::NoPrimary if !self.settings.serve_stale_data => Err(CommandError::MasterDown.into()),
+            GateState::Replica | GateState::NoPrimary => Ok(Basis::Anywhere),
+            GateState::Loading => self.check_loaded(row).map(|()| Basis::Anywhere),
+        }
+    }
+
+    /// Cluster mode: one slot per command, and this node serves it.
+    fn check_slots(&self, candidate: &Candidate<'_>, is_write: bool) -> Result<(), Verdict> {
+        let Candidate { session, row, args, patience } = *candidate;
+        let mut slot: Option<Slot> = None;
+        let mut crossed = false;
+        let mut visit = |this: Slot| {
+            crossed |= slot.is_some_and(|s| s != this);
+            slot = Some(this);
+        };
+        match &session.transaction {
+            Some(t) if row.scope == Scope::Transaction => {
+                t.commands.iter().for_each(|(row, args)| visit_slots(row, args.as_args(), &mut visit));
+            }
+            Some(_) | None => visit_slots(row, args, &mut visit),
+        }
+        let Some(slot) = slot else { return Ok(()) };
+        if crossed {
+            return Err(CommandError::CrossSlot.into());
+        }
+        let moved = |node| {
+            Verdict::from(CommandError::Moved { slot: slot.number(), address: endpoint(node, self.settings) })
+        };
+        match self.routing.owner(slot) {
+            Owner::Nobody => Err(CommandError::SlotNotServed.into()),
+            Owner::Other(Some(node)) => Err(moved(node)),
+            Owner::Other(None) => Err(CommandError::ClusterDown.into()),
+            Owner::Mine
+                if self.settings.require_full_coverage
+                    && !self.routing.covered
+                    && !self.mine_only_uncovered() =>
+            {
+                Err(CommandError::ClusterDown.into())
+            }
+            Owner::Mine => match self.moment.state {
+                GateState::Primary | GateState::Holding | GateState::Loading => Ok(()),
+                GateState::Replica | GateState::NoPrimary => {
+                    if (session.readonly || row.has(spec::PUBSUB)) && !is_write {
+                        return Ok(());
+                    }
+                    match self.routing.my_primary() {
+                        Some(node) if Some(&node.id) != self.routing.me.as_ref() => Err(moved(node)),
+                        // This node has ceased to serve or is about to: the topology or the gate follows.
+                        Some(_) | None => Err(not_now(patience)),
+                    }
+                }
+            },
+        }
+    }
+
+    /// The only shard without a primary is this node's own: its gate decides.
+    fn mine_only_uncovered(&self) -> bool {
+        let mut without =
+            self.routing.topology.shards.values().filter(|s| s.primary.is_none() && !s.slots.is_empty());
+        without.all(|s| Some(&s.id) == self.routing.my_shard.as_ref())
+    }
+}
+
+fn not_now(patience: Patience) -> Verdict {
+    match patience {
+        Patience::Left => Verdict::Wait,
+        Patience::Exhausted => Verdict::Refuse(CommandError::ClusterDown),
+    }
+}
+
+/// Whether a command is refused when memory is short.
+pub(super) fn needs_memory(session: &Session, row: &Row, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Wait | Verdict::Pause(_) | Verdict::Refuse(_) | Verdict::RefuseForDisk => false,
+        Verdict::Run(_) => has_flags(session, row, spec::DENYOOM),
+        Verdict::Queue => row.has(spec::DENYOOM),
+    }
+}
+
+fn is_write(session: &Session, row: &Row) -> bool {
+    has_flags(session, row, spec::WRITE)
+}
+
+/// What CLIENT PAUSE WRITE holds back.
+fn may_replicate(session: &Session, row: &Row) -> bool {
+    has_flags(session, row, spec::WRITE | spec::MAY_REPLICATE)
+}
+
+/// Whether a command has one of these flags; EXEC has those of what is queued.
+#[inline]
+fn has_flags(session: &Session, row: &Row, flags: Flags) -> bool {
+    if row.scope == Scope::Transaction {
+        return session.transaction.as_ref().is_some_and(|t| t.commands.iter().any(|(r, _)| r.has(flags)));
+    }
+    row.has(flags)
+}
+
+#[cold]
+fn not_inside_multi(row: &Row) -> CommandError {
+    CommandError::err(format!("Command '{}' not allowed inside a transaction", row.name))
+}
+
+#[cold]
+fn only_with_subscriptions(row: &Row) -> CommandError {
+    CommandError::err(format!(
+        "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        row.name
+    ))
+}
+
+pub(crate) fn loading() -> CommandError {
+    CommandError::coded("LOADING Valkey is loading the dataset in memory")
+}
+
+pub(super) fn misconf(reason: &str) -> CommandError {
+    CommandError::coded(format!("MISCONF Errors writing to the AOF file: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+    use keyward_proto::resp::reply::write_command;
+    use keyward_proto::resp::request::split_words;
+    use keyward_proto::resp::{Batch, Limits, RequestReader};
+    use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
+
+    use super::*;
+    use crate::clients::Client;
+    use crate::command::table;
+    use crate::config::Config;
+    use crate::gate::GateView;
+    use crate::session::Transaction;
+
+    const LEASE_END: u64 = 100;
+
+    /// A node as the checks see it.
+    struct Seen {
+        moment: Moment,
+        gate: Gate,
+        pause: Pause,
+        settings: Settings,
+        routing: Routing,
+        session: Session,
+        patience: Patience,
+        lease_now: u64,
+    }
+
+    fn settings(arguments: &[&str]) -> Settings {
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Config::from_arguments(&arguments).unwrap().settings().unwrap()
+    }
+
+    /// Of a primary with a lease.
+    fn gate(writable: bool) -> Gate {
+        let gate = Gate::replicated();
+        let view = GateView {
+            state: GateState::Primary,
+            term: Term::new(1),
+            commit: LogIndex::ZERO,
+            lease_until: Monotonic::from_nanos(LEASE_END),
+            writable,
+            generation: 0,
+            ended_commit: LogIndex::ZERO,
+            auto_commit: false,
+            sending_term: Term::new(1),
+        };
+        gate.publish(&view, Monotonic::ZERO);
+        gate
+    }
+
+    /// A node with sentinels, in this state, with a lease.
+    fn seen(state: GateState) -> Seen {
+        Seen {
+            moment: Moment { state, ..Moment::NONE },
+            gate: gate(true),
+            pause: Pause::default(),
+            settings: settings(&["--sentinels", "localhost:1"]),
+            routing: Routing::default(),
+            session: Session::new(Client::detached(), true),
+            patience: Patience::Left,
+            lease_now: LEASE_END - 1,
+        }
+    }
+
+    fn alone() -> Seen {
+        Seen { gate: Gate::alone(), settings: settings(&[]), ..seen(GateState::Primary) }
+    }
+
+    fn without_lease() -> Seen {
+        Seen { lease_now: LEASE_END, ..seen(GateState::Primary) }
+    }
+
+    fn with(mut seen: Seen, change: impl FnOnce(&mut Seen)) -> Seen {
+        change(&mut seen);
+        seen
+    }
+
+    fn row(request: &str) -> (&'static Row, Vec<u8>) {
+        let mut buffer = bytes::BytesMut::new();
+        let words = split_words(request.as_bytes()).unwrap();
+        write_command(&mut buffer, &words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let row = table::find(&words[0]).unwrap();
+        (row, buffer.to_vec())
+    }
+
+    fn with_args<R>(request: &str, f: impl FnOnce(&'static Row, Args<'_>) -> R) -> R {
+        let (row, buffer) = row(request);
+        let mut batch = Batch::default();
+        RequestReader::default().parse(&buffer, &Limits::default(), 1, &mut batch).1.unwrap();
+        f(row, batch.args(&buffer, 0))
+    }
+
+    /// Inside MULTI, with these commands queued.
+    fn in_multi(mut seen: Seen, queued: &[&str]) -> Seen {
+        let commands = queued.iter().map(|q| with_args(q, |row, args| (row, args.to_owned()))).collect();
+        seen.session.transaction = Some(Transaction { commands, ..Transaction::default() });
+        seen
+    }
+
+    fn verdict(seen: &Seen, request: &str) -> String {
+        let checks = Checks {
+            moment: &seen.moment,
+            gate: &seen.gate,
+            pause: &seen.pause,
+            settings: &seen.settings,
+            routing: &seen.routing,
+        };
+        let verdict = with_args(request, |row, args| {
+            let candidate = Candidate { session: &seen.session, row, args, patience: seen.patience };
+            checks.admit(&candidate, || Monotonic::from_nanos(seen.lease_now))
+        });
+        match verdict {
+            Verdict::Run(Basis::Anywhere) => "run".to_owned(),
+            Verdict::Run(Basis::Lease) => "run with the lease".to_owned(),
+            Verdict::Queue => "queue".to_owned(),
+            Verdict::Wait => "wait".to_owned(),
+            Verdict::Pause(_) => "pause".to_owned(),
+            Verdict::Refuse(error) => {
+                error.to_string().split([' ', ',']).take(2).collect::<Vec<_>>().join(" ")
+            }
+            Verdict::RefuseForDisk => "the disk".to_owned(),
+        }
+    }
+
+    /// What is special about a node, and its verdicts on requests.
+    type Case<'a> = (&'a str, Seen, &'a [(&'a str, &'a str)]);
+
+    #[track_caller]
+    fn check(cases: &[Case<'_>]) {
+        for (what, seen, requests) in cases {
+            for (request, expected) in *requests {
+                assert_eq!(verdict(seen, request), *expected, "{what}: {request}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_node_executes_depends_on_its_role() {
+        use GateState::{Holding, Loading, NoPrimary, Primary, Replica};
+        let exhausted = |seen| with(seen, |s| s.patience = Patience::Exhausted);
+        let no_stale = with(seen(NoPrimary), |s| s.settings.serve_stale_data = false);
+        let unwritable = || with(seen(Primary), |s| s.gate = gate(false));
+        check(&[
+            ("alone", alone(), &[("SET k v", "run"), ("GET k", "run"), ("PING", "run")]),
+            (
+                "alone, loading",
+                with(alone(), |s| s.moment.state = Loading),
+                &[("GET k", "LOADING Valkey"), ("PING", "LOADING Valkey"), ("INFO", "run")],
+            ),
+            (
+                "primary",
+                seen(Primary),
+                &[("SET k v", "run with the lease"), ("DBSIZE", "run with the lease"), ("PING", "run")],
+            ),
+            ("no lease", without_lease(), &[("SET k v", "wait"), ("GET k", "wait"), ("PING", "run")]),
+            ("no lease for long", exhausted(without_lease()), &[("GET k", "CLUSTERDOWN The")]),
+            (
+                "too few in sync",
+                unwritable(),
+                &[
+                    ("SET k v", "NOREPLICAS Not"),
+                    ("GET k", "run with the lease"),
+                    ("FLUSHALL", "NOREPLICAS Not"),
+                ],
+            ),
+            (
+                "too few in sync, no lease",
+                with(unwritable(), |s| s.lease_now = LEASE_END),
+                &[("SET k v", "wait")],
+            ),
+            ("hand-off", seen(Holding), &[("SET k v", "wait"), ("GET k", "wait"), ("PING", "run")]),
+            ("replica", seen(Replica), &[("SET k v", "READONLY You"), ("GET k", "run"), ("PING", "run")]),
+            ("no primary", seen(NoPrimary), &[("SET k v", "READONLY You"), ("GET k", "run")]),
+            ("no stale data", no_stale, &[("SET k v", "READONLY You"), ("GET k", "MASTERDOWN Link")]),
+            ("loading", seen(Loading), &[("SET k v", "LOADING Valkey"), ("PING", "LOADING Valkey")]),
+        ]);
+    }
+
+    #[test]
+    fn a_transaction_is_queued_whatever_the_lease_and_executed_as_what_is_in_it() {
+        use GateState::{Primary, Replica};
+        let aborted = |seen| with(seen, |s| s.session.transaction.as_mut().unwrap().aborted = true);
+        check(&[
+            (
+                "queueing",
+                in_multi(without_lease(), &[]),
+                &[("SET k v", "queue"), ("PING", "queue"), ("WATCH k", "ERR Command"), ("DISCARD", "run")],
+            ),
+            ("a write", in_multi(seen(Primary), &["SET k v"]), &[("EXEC", "run with the lease")]),
+            ("no lease", in_multi(without_lease(), &["GET k"]), &[("EXEC", "wait")]),
+            ("aborted", aborted(in_multi(without_lease(), &["GET k"])), &[("EXEC", "run")]),
+            (
+                "on a replica",
+                in_multi(seen(Replica), &["GET k"]),
+                &[("SET k v", "READONLY You"), ("GET k", "queue"), ("EXEC", "run")],
+            ),
+            ("a write on a replica", in_multi(seen(Replica), &["SET k v"]), &[("EXEC", "READONLY You")]),
+            ("on a replica, alone", in_multi(alone(), &["SET k v"]), &[("EXEC", "run")]),
+        ]);
+    }
+
+    #[test]
+    fn the_first_check_that_fails_is_told() {
+        use GateState::{Loading, Primary};
+        let subscribed = |seen| with(seen, |s| s.session.subscriptions.channels.extend([Box::from(*b"c")]));
+        let disk = |seen, disk| with(seen, |s| s.moment.disk = disk);
+        let unsaved = |seen| with(seen, |s| s.moment.save_failed = true);
+        let paused = |seen| with(seen, |s| s.pause.extend(Monotonic::ZERO, Monotonic::from_nanos(1), true));
+        check(&[
+            (
+                "subscribed before all else",
+                subscribed(seen(Loading)),
+                &[("GET k", "ERR Can't"), ("PING", "LOADING Valkey"), ("SUBSCRIBE c", "run")],
+            ),
+            (
+                "the role before the disk",
+                disk(without_lease(), DiskState::Failed),
+                &[("SET k v", "wait"), ("PING", "the disk"), ("GET k", "wait")],
+            ),
+            (
+                "a disk that fails",
+                unsaved(disk(seen(Primary), DiskState::Failed)),
+                &[("SET k v", "the disk"), ("PING", "the disk"), ("GET k", "run with the lease")],
+            ),
+            (
+                "a disk that lags",
+                disk(seen(Primary), DiskState::Lagging),
+                &[("SET k v", "wait"), ("PING", "run"), ("GET k", "run with the lease")],
+            ),
+            (
+                "a disk that has lagged for long",
+                with(disk(alone(), DiskState::Lagging), |s| s.patience = Patience::Exhausted),
+                &[("SET k v", "MISCONF Errors")],
+            ),
+            (
+                "saving has failed, before a pause",
+                paused(unsaved(alone())),
+                &[("SET k v", "MISCONF Valkey"), ("PING", "MISCONF Valkey"), ("GET k", "run")],
+            ),
+            (
+                "a pause of writes",
+                paused(seen(Primary)),
+                &[("SET k v", "pause"), ("PUBLISH c m", "pause"), ("GET k", "run with the lease")],
+            ),
+            (
+                "a pause before queueing",
+                paused(in_multi(alone(), &[])),
+                &[("SET k v", "pause"), ("GET k", "queue")],
+            ),
+        ]);
+    }
+
+    fn node(number: u8, shard: &ShardId) -> Node {
+        Node {
+            id: NodeId::from_random([number; 20]),
+            incarnation: Incarnation::new(1),
+            start_nonce: 0,
+            host: format!("host{number}"),
+            port: 6379,
+            bus_port: 16379,
+            hostname: String::new(),
+            zone: String::new(),
+            replica_priority: 100,
+            shard: Some(shard.clone()),
+            cluster_enabled: true,
+            program_version: String::new(),
+            registered_last: Position::default(),
+        }
+    }
+
+    /// Node 1 is the primary of the lower half of the slots, node 2 its replica, and `third` is the primary of the upper
+    /// half. Seen by node `me`.
+    fn in_cluster(state: GateState, me: u8, third: Option<u8>) -> Seen {
+        let shards = [ShardId::from_random([1; 20]), ShardId::from_random([2; 20])];
+        let nodes = [node(1, &shards[0]), node(2, &shards[0]), node(3, &shards[1])];
+        let shard = |at: usize, primary: Option<u8>, first, last| Shard {
+            id: shards[at].clone(),
+            slots: vec![SlotRange { first: Slot::new(first).unwrap(), last: Slot::new(last).unwrap() }],
+            term: Term::new(1),
+            primary: primary.map(|n| NodeId::from_random([n; 20])),
+            in_sync: Default::default(),
+            restarted: Default::default(),
+            in_sync_version: 1,
+            previous_primary_gone: false,
+            handoff_position: Position::default(),
+        };
+        let shards = [shard(0, Some(1), 0, 8191), shard(1, third, 8192, 16383)];
+        let topology = Topology {
+            nodes: nodes.into_iter().map(|n| (n.id.clone(), n)).collect(),
+            shards: BTreeMap::from(shards.map(|s| (s.id.clone(), s))),
+            ..Topology::default()
+        };
+        Seen {
+            settings: settings(&["--sentinels", "localhost:1", "--cluster-enabled", "yes"]),
+            routing: Routing::new(Arc::new(topology), NodeId::from_random([me; 20])),
+            ..seen(state)
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_the_owner_of_the_slot_executes() {
+        use GateState::{Primary, Replica};
+        let readonly = |seen| with(seen, |s| s.session.readonly = true);
+        // Slot::of(b"b") is 3300, of b"a" 15495.
+        check(&[
+            (
+                "the owner",
+                in_cluster(Primary, 1, Some(3)),
+                &[
+                    ("GET b", "run with the lease"),
+                    ("GET a", "MOVED 15495"),
+                    ("MGET a b", "CROSSSLOT Keys"),
+                    ("SPUBLISH a m", "MOVED 15495"),
+                    ("PING", "run"),
+                ],
+            ),
+            (
+                "a replica",
+                in_cluster(Replica, 2, Some(3)),
+                &[("GET b", "MOVED 3300"), ("SET b v", "MOVED 3300"), ("SSUBSCRIBE b", "run")],
+            ),
+            (
+                "a replica that may be read",
+                readonly(in_cluster(Replica, 2, Some(3))),
+                &[("GET b", "run"), ("SET b v", "MOVED 3300")],
+            ),
+            ("a primary that was one", in_cluster(Replica, 1, Some(3)), &[("GET b", "wait")]),
+            (
+                "a shard without a primary",
+                in_cluster(Primary, 1, None),
+                &[("GET b", "CLUSTERDOWN The"), ("GET a", "CLUSTERDOWN The")],
+            ),
+            (
+                "its own shard without a primary",
+                in_cluster(Primary, 3, None),
+                &[("GET a", "run with the lease"), ("GET b", "MOVED 3300")],
+            ),
+            (
+                "a transaction",
+                in_multi(in_cluster(Primary, 1, Some(3)), &["GET b", "SET b v"]),
+                &[("EXEC", "run with the lease"), ("GET a", "MOVED 15495")],
+            ),
+            (
+                "a transaction across slots",
+                in_multi(in_cluster(Primary, 1, Some(3)), &["GET b", "GET a"]),
+                &[("EXEC", "CROSSSLOT Keys")],
+            ),
+        ]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Applies effects of the log, of a primary or out of a file, to the keyspace.
+
+use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::{Args, Output};
+use keyward_proto::slot::Slot;
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::Executor;
+use super::find::lookup_effect;
+use super::keys_of::visit_slots;
+use crate::command::CommandError;
+use crate::command::spec::Scope;
+use crate::keyspace::access::AccessClock;
+use crate::keyspace::keys::{Keys, Mode};
+use crate::notify::EventClasses;
+use crate::session::Session;
+
+/// What a command in a file of the write log touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    One(Slot),
+    Several(Vec<Slot>),
+    WholeKeyspace,
+}
+
+/// What a command touches that is to be applied.
+///
+/// # Errors
+/// Why it cannot be applied.
+pub fn touched(args: Args<'_>) -> Result<Touched, String> {
+    let row = lookup_effect(args).map_err(|e| e.to_string())?;
+    if !row.accepts(args.len()) {
+        return Err(CommandError::WrongArity(row.name.into()).to_string());
+    }
+    if row.scope == Scope::World {
+        return Ok(Touched::WholeKeyspace);
+    }
+    if row.scope != Scope::Keys {
+        return Err(format!("'{}' is no command that changes keys", row.name));
+    }
+    let mut one = None;
+    let mut several = Vec::new();
+    visit_slots(row, args, &mut |slot| {
+        if one.is_none() {
+            one = Some(slot);
+        } else if one != Some(slot) {
+            several.push(slot);
+        }
+    });
+    match one {
+        None => Err(format!("'{}' names no key", row.name)),
+        Some(slot) if several.is_empty() => Ok(Touched::One(slot)),
+        Some(slot) => {
+            several.push(slot);
+            Ok(Touched::Several(several))
+        }
+    }
+}
+
+impl Executor {
+    /// Applies one effect from a file: as [`Executor::apply_locked`], but what cannot be applied is an error. Expiry
+    /// times that a foreign file has as durations count from `now`.
+    ///
+    /// # Errors
+    /// What the command is and why it cannot be applied.
+    pub fn apply_loaded(
+        &mut self,
+        session: &mut Session,
+        touched: &Touched,
+        db: u16,
+        index: LogIndex,
+        now: i64,
+        args: Args<'_>,
+    ) -> Result<(), String> {
+        let server = Arc::clone(&self.server);
+        let events = EventClasses::default();
+        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
+        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
+        keys.limits = self.settings.limits;
+        let row = lookup_effect(args).map_err(|e| e.to_string())?;
+        match touched {
+            Touched::One(slot) => keys.lock_one(*slot),
+            Touched::Several(slots) => keys.lock_many(slots.iter().copied()),
+            Touched::WholeKeyspace => keys.lock_all(),
+        }
+        (keys.db, session.db) = (db, db);
+        let mut out = Output::default();
+        let result = self.call(session, row, args, &mut keys, &mut out);
+        keys.set_last_write(index);
+        keys.unlock();
+        self.free(&mut keys);
+        result.map(drop).map_err(|e| format!("{}: {e}", row.name.to_uppercase()))
+    }
+
+    /// Applies effects of the log: no checks, no expiry, no effects of their own. `run` is called once with all
+    /// locks held (those of all slots for `None`) and calls what it is given for each effect. The caller has entered.
+    ///
+    /// Panics on an effect that this version does not know: going on would make this node differ from its primary.
+    pub fn apply_locked(
+        &mut self,
+        session: &mut Session,
+        slots: Option<Vec<Slot>>,
+        index: LogIndex,
+        run: impl FnOnce(&mut dyn FnMut(u16, Args<'_>)),
+    ) {
+        let server = Arc::clone(&self.server);
+        self.refresh();
+        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
+        let events = EventClasses::default();
+        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, 0, clock, events);
+        keys.limits = self.settings.limits;
+        keys.seed_random(self.rng.random());
+        match slots {
+            Some(slots) => keys.lock_many(slots),
+            None => keys.lock_all(),
+        }
+        let mut out = Output::default();
+        run(&mut |db, args| {
+            (keys.db, session.db) = (db, db);
+            out.clear();
+            let row = lookup_effect(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
+            if let Err(e) = self.call(session, row, args, &mut keys, &mut out) {
+                panic!("an effect failed: {args:?}: {e}");
+            }
+        });
+        keys.set_last_write(index);
+        keys.unlock();
+        self.free(&mut keys);
+    }
+}

@@ -1,0 +1,342 @@
+//! Executes the requests of a batch one after the other, and collects what their replies depend on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keyward_proto::resp::{Args, Batch, Output};
+use keyward_proto::time::Monotonic;
+use parking_lot::RawMutex;
+use parking_lot::lock_api::ArcMutexGuard;
+use rand::Rng;
+
+use super::admit::{Basis, Candidate, Checks, Patience, Verdict, misconf, needs_memory};
+use super::find::find;
+use super::lookahead::Planned;
+use super::transaction::{queue, rejected};
+use super::{Executor, Stop};
+use crate::admin::ServerOutcome;
+use crate::blocking::Blocked;
+use crate::command::CommandError;
+use crate::command::spec::{self, Scope};
+use crate::command::table::Row;
+use crate::gate::GateState;
+use crate::keyspace::access::AccessClock;
+use crate::keyspace::keys::{Keys, Mode};
+use crate::process;
+use crate::reply::ReplyCondition;
+use crate::session::{ReplyMode, Session};
+
+/// Called commands for which memory is kept.
+const CALLED_KEPT: usize = 1 << 10;
+
+/// How far a batch came.
+#[derive(Debug)]
+pub struct BatchEnd {
+    /// The request with which it goes on; the number of requests if all are executed.
+    pub next: usize,
+    /// Without a reason to stop, the caller goes on at once with what is left.
+    pub stop: Option<Stop>,
+    /// Of all its replies; the lease is to be looked at now.
+    pub condition: ReplyCondition,
+    /// Something was appended to the log.
+    pub appended: bool,
+}
+
+/// The thread's gate while it executes a batch; given back while the world is stopped.
+pub(super) type GateGuard = Option<ArcMutexGuard<RawMutex, ()>>;
+
+/// What a batch accumulates.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) condition: ReplyCondition,
+    pub(super) appended: bool,
+}
+
+impl Progress {
+    pub(super) fn new(generation: u64) -> Progress {
+        Progress { condition: ReplyCondition::new(generation), appended: false }
+    }
+}
+
+impl Executor {
+    /// Executes the requests of `batch` from `first` on, up to the end, a reason to stop, or a command that stopped the
+    /// world: the caller goes on with [`BatchEnd::next`]. Replies are appended to `out`.
+    ///
+    /// `patience`: of the first request, if it was stopped before.
+    pub fn run_batch(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        first: usize,
+        patience: Patience,
+        out: &mut Output,
+    ) -> BatchEnd {
+        self.refresh();
+        let server = Arc::clone(&self.server);
+        let mut guard: GateGuard = Some(self.gate.lock_arc());
+        let (now, start) = (self.clock.unix_millis().0, self.clock.monotonic());
+        session.client.note_interaction(start);
+        self.moment.now = start;
+        self.look_at_gate();
+        let mode = mode_of(self.moment.state);
+        let mut keys = Keys::new(
+            &server.keyspace,
+            mode,
+            server.shared.gate.logs(),
+            now,
+            AccessClock::new(start, self.settings.lfu),
+            self.settings.notify_keyspace_events,
+        );
+        self.configure(&mut keys);
+        let mut progress = Progress::new(self.moment.generation);
+        let mut stop = None;
+        let mut next = first;
+        self.lookahead.clear();
+        while next < batch.len() {
+            let args = batch.args(buffer, next);
+            keys.db = session.db;
+            keys.no_touch = session.no_touch;
+            let planned = self.lookahead.get(&server.keyspace, session.db, batch, buffer, next);
+            let patience = if next == first { patience } else { Patience::Left };
+            if session.reply_mode != ReplyMode::On {
+                if batch.has_empty_before(next) {
+                    session.note_empty_request();
+                }
+                session.begin_request();
+            }
+            stop = self.run(session, args, planned, patience, &mut keys, out, &mut guard, &mut progress);
+            if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {
+                break;
+            }
+            next += 1;
+            // Stopping the world opened this thread's gate: the node's role may have changed. And what has been written
+            // leaves before more of it is made.
+            if stop.is_some() || std::mem::take(&mut self.reopened) || out.is_long() {
+                break;
+            }
+            if out.is_exceeded() {
+                break;
+            }
+        }
+        self.count_time(start);
+        process::note_memory(&server.memory);
+        let (hits, misses, expired) = keys.take_counts();
+        self.stats.commands.add((next - first) as u64);
+        session.client.commands.fetch_add((next - first) as u64, Ordering::Relaxed);
+        if hits + misses + expired > 0 {
+            self.stats.keyspace_hits.add(hits);
+            self.stats.keyspace_misses.add(misses);
+            self.stats.expired_keys.add(expired);
+        }
+        let Progress { condition, appended } = progress;
+        BatchEnd { next, stop, condition, appended }
+    }
+
+    /// Under this thread's gate of the world: who closes the shared one waits for that before relying on it.
+    #[inline]
+    pub(super) fn look_at_gate(&mut self) {
+        let gate = &self.server.shared.gate;
+        self.moment.generation = gate.generation();
+        self.moment.state = gate.state();
+        self.moment.disk = gate.disk();
+    }
+
+    /// Lets what the settings say hold for the commands that follow.
+    #[inline]
+    pub(super) fn configure(&mut self, keys: &mut Keys<'_>) {
+        let settings = &self.settings;
+        self.moment.save_failed = self.server.saves.has_failed()
+            && settings.stop_writes_on_bgsave_error
+            && !settings.save_points.is_empty();
+        keys.limits = settings.limits;
+        keys.set_event_classes(settings.notify_keyspace_events);
+        keys.set_access_clock(AccessClock::new(self.moment.now, settings.lfu));
+        if settings.lfu.is_some() {
+            keys.seed_random(self.rng.random());
+        }
+    }
+
+    /// One request of a client. `Some` if the batch has to stop; nothing was done for `NotNow` and `Paused`.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
+    fn run<'k>(
+        &mut self,
+        session: &mut Session,
+        args: Args<'_>,
+        planned: Planned,
+        patience: Patience,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> Option<Stop> {
+        let start = out.len();
+        // It has left out by itself what CLIENT REPLY leaves out.
+        let mut mutes_itself = false;
+        let found = match planned.row {
+            Some(row)
+                if row.accepts(args.len())
+                    && (!session.must_authenticate(&self.settings) || row.has(spec::NO_AUTH)) =>
+            {
+                Ok(row)
+            }
+            Some(_) | None => find(&self.settings, session, args),
+        };
+        let result = match found {
+            Ok(row) => {
+                session.client.set_last_command(row);
+                let mut verdict = self
+                    .checks()
+                    .admit(&Candidate { session, row, args, patience }, || self.clock.monotonic());
+                if self.maxmemory != 0
+                    && needs_memory(session, row, &verdict)
+                    && !self.make_room(keys, progress)
+                {
+                    verdict = Verdict::Refuse(CommandError::OutOfMemory);
+                }
+                match verdict {
+                    Verdict::Run(basis) => {
+                        session.asking = false;
+                        if basis == Basis::Lease {
+                            progress.condition.require_lease();
+                        }
+                        let result = self.execute(session, row, args, planned, keys, out, guard, progress);
+                        self.count_call(row, result.is_err());
+                        mutes_itself = result.is_ok()
+                            && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION));
+                        result
+                    }
+                    Verdict::Queue => {
+                        session.asking = false;
+                        queue(session, row, args, out)
+                    }
+                    Verdict::Wait => return Some(Stop::NotNow),
+                    Verdict::Pause(until) => return Some(Stop::Paused(until)),
+                    Verdict::Refuse(error) => Err(self.refuse(session, row, args, keys, error)),
+                    Verdict::RefuseForDisk => {
+                        let error = misconf(&self.server.disk_error());
+                        Err(self.refuse(session, row, args, keys, error))
+                    }
+                }
+            }
+            Err(_) if is_http(args) => {
+                self.server.warn_of_http(self.moment.now, &session.client.address);
+                session.client.kill();
+                // As in Valkey what was answered in the same batch is not sent.
+                out.clear();
+                return Some(Stop::Close);
+            }
+            Err(e) => Err(rejected(session, args, keys, e)),
+        };
+        let stop = match result {
+            Ok(ServerOutcome::Reply) => None,
+            Ok(ServerOutcome::Close) => Some(Stop::Close),
+            Ok(ServerOutcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
+            Ok(ServerOutcome::Await(request)) => Some(Stop::Await(request)),
+            Ok(ServerOutcome::Download) => Some(Stop::Download),
+            Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms }) => {
+                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+                Some(Stop::WaitReplicas { index: session.last_write, replicas, timeout })
+            }
+            // `execute` has registered the waiter.
+            Ok(ServerOutcome::Block(block)) => {
+                let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));
+                let waiter = session.client.waiter.lock().clone();
+                waiter.map(|waiter| Stop::Blocked(Blocked::new(waiter, block.on_timeout), timeout))
+            }
+            Err(e) => {
+                self.stats.count_error(&e.to_string());
+                out.truncate(start);
+                out.writer(session.version).error(e.to_bytes());
+                None
+            }
+        };
+        session.stall_is_muted = session.is_muted();
+        if session.stall_is_muted && !mutes_itself {
+            out.truncate(start);
+        }
+        if session.reply_mode == ReplyMode::Skip {
+            session.reply_mode = ReplyMode::On;
+        }
+        if !session.subscriptions.is_empty() {
+            // What the command published to its own client comes right behind its reply.
+            for push in session.client.take_pushes() {
+                session.pushed.join(push.condition);
+                out.push_shared(&push.message);
+            }
+        }
+        progress.condition.join(std::mem::take(&mut session.pushed));
+        stop
+    }
+
+    #[inline]
+    fn checks(&self) -> Checks<'_> {
+        Checks {
+            moment: &self.moment,
+            gate: &self.server.shared.gate,
+            pause: &self.server.pause,
+            settings: &self.settings,
+            routing: &self.routing,
+        }
+    }
+
+    #[cold]
+    fn refuse(
+        &self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'_>,
+        error: CommandError,
+    ) -> CommandError {
+        if let Some(counters) = self.stats.command(row) {
+            counters.rejected.add(1);
+        }
+        rejected(session, args, keys, error)
+    }
+
+    /// A call for `commandstats`; its time is added at the end of the batch.
+    #[inline]
+    pub(super) fn count_call(&mut self, row: &'static Row, failed: bool) {
+        if let Some(counters) = self.stats.command(row) {
+            counters.calls.add(1);
+            if failed {
+                counters.failed.add(1);
+            }
+        }
+        self.called.push(row);
+    }
+
+    /// Shares the time of a batch among the commands that were called in it.
+    fn count_time(&mut self, start: Monotonic) {
+        let count = self.called.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let elapsed = self.clock.monotonic().since(start).as_nanos();
+        let share = u64::try_from(elapsed).unwrap_or(u64::MAX) / count;
+        for row in self.called.drain(..) {
+            if let Some(counters) = self.stats.command(row) {
+                counters.nanos.add(share);
+            }
+        }
+        // A transaction may have called many.
+        if CALLED_KEPT < self.called.capacity() {
+            self.called = Vec::new();
+        }
+    }
+}
+
+/// The first words of an HTTP request that are no commands: a web page may have a browser send any body to any port.
+#[cold]
+fn is_http(args: Args<'_>) -> bool {
+    args.at(0).eq_ignore_ascii_case(b"post") || args.at(0).eq_ignore_ascii_case(b"host:")
+}
+
+fn mode_of(state: GateState) -> Mode {
+    match state {
+        GateState::Primary => Mode::Primary,
+        GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => Mode::Replica,
+    }
+}

@@ -1,0 +1,250 @@
+//! Calls a command's function: locks its slots, appends its effects to the log under these locks, and does what follows
+//! once they are free.
+
+use std::sync::Arc;
+
+use keyward_commands::DataContext;
+use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::{Args, Output};
+
+use super::batch::{GateGuard, Progress};
+use super::keys_of::visit_slots;
+use super::lookahead::Planned;
+use super::waiters::register_waiter;
+use super::{Executor, UNWRITTEN_BYTES_MAX};
+use crate::admin::{ServerContext, ServerOutcome, ServerResult};
+use crate::command::CommandError;
+use crate::command::spec::{self, Scope};
+use crate::command::table::{self, Handler, Row};
+use crate::gate::{DiskState, GateState};
+use crate::keyspace::keys::{Keys, Mode};
+use crate::reply::{Read, ReplyCondition};
+use crate::session::Session;
+
+impl Executor {
+    /// Locks, calls, appends, unlocks, serves waiters.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
+    #[inline]
+    pub(super) fn execute<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        planned: Planned,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> ServerResult {
+        let result = match row.scope {
+            Scope::None => return self.call(session, row, args, keys, out),
+            Scope::Walk => self.call_locked(session, row, args, keys, out, progress),
+            Scope::Keys => {
+                if let Some(key) = planned.key {
+                    keys.set_known_hash(args.at(key.at), key.hash);
+                    keys.lock_one(key.slot);
+                } else {
+                    keys.lock_visited(|visit| visit_slots(row, args, visit));
+                }
+                self.call_locked(session, row, args, keys, out, progress)
+            }
+            Scope::World => self.with_world_stopped(guard, |this| {
+                this.require_same_state()?;
+                keys.set_logging(this.server.shared.gate.logs());
+                keys.lock_all();
+                this.call_locked(session, row, args, keys, out, progress)
+            }),
+            Scope::Transaction => self.execute_transaction(session, keys, out, guard, progress),
+        };
+        self.after(keys, progress);
+        result
+    }
+
+    /// Calls a command's function under its locks, then appends its effects and unlocks.
+    #[inline]
+    pub(super) fn call_locked<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+        progress: &mut Progress,
+    ) -> ServerResult {
+        let fits = if row.has(spec::WRITE) { keys.check_entry(|| args.bytes_len()) } else { Ok(()) };
+        let mut result = match fits {
+            Ok(()) => self.call(session, row, args, keys, out),
+            Err(too_long) => Err(too_long.into()),
+        };
+        if let Ok(ServerOutcome::Block(block)) = &result {
+            if session.in_exec {
+                block.in_transaction.write(&mut out.writer(session.version));
+                result = Ok(ServerOutcome::Reply);
+            } else {
+                register_waiter(session, row, args, block, keys);
+            }
+        }
+        if !session.in_exec {
+            self.commit(session, keys, progress);
+        }
+        result
+    }
+
+    /// Appends the effects of what has run under the held locks, and unlocks.
+    #[inline]
+    pub(super) fn commit<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
+        keys.finish();
+        let counted = keys.take_counted();
+        if keys.is_logging() {
+            if let Some(index) = self.append(keys) {
+                session.last_write = index;
+                progress.appended = true;
+                progress.condition.wrote(index);
+            }
+            // Alone, with a disk that fails, reads wait for nothing: no other node can know better.
+            if keys.mode() == Mode::Primary
+                && (self.moment.disk != DiskState::Failed || !self.server.shared.gate.is_alone())
+            {
+                let read = if counted { Read::Counts } else { Read::Slots(keys.last_write()) };
+                progress.condition.read(read, || self.server.shared.log.lock().last().index);
+            }
+        }
+        // Before anybody can see what they tell of.
+        if keys.has_events() {
+            self.publish_events(keys, progress.condition.depends_on());
+        }
+        keys.unlock();
+    }
+
+    #[cold]
+    fn publish_events(&self, keys: &mut Keys<'_>, depends_on: LogIndex) {
+        let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
+        for event in keys.take_events() {
+            self.server.publish_event(&event, condition, &self.settings);
+        }
+    }
+
+    /// Appends the effects of what has run, if there are any; returns their index.
+    #[inline]
+    fn append(&self, keys: &mut Keys<'_>) -> Option<LogIndex> {
+        let shared = &self.server.shared;
+        let term = shared.gate.term();
+        keys.commit_effects(|effects| {
+            let long = effects.take_long();
+            let mut log = shared.log.lock();
+            let index = match long {
+                Some(frame) => log.append_frame(term, frame),
+                None => log.append(term, effects.as_payload()),
+            };
+            let lags = UNWRITTEN_BYTES_MAX < log.unwritten_bytes();
+            drop(log);
+            if lags {
+                shared.gate.note_lag();
+            }
+            index
+        })
+    }
+
+    #[inline]
+    pub(super) fn call<'k>(
+        &mut self,
+        session: &mut Session,
+        row: &'static Row,
+        args: Args<'_>,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+    ) -> ServerResult {
+        let version = session.version;
+        if keys.is_logging() {
+            keys.command = table::name_for_effects(row);
+        }
+        let (out, spec) = (out.writer(version), row.spec());
+        let result = match row.handler {
+            Handler::Data(run) => {
+                let (rng, limits) = (&mut self.rng, &self.limits);
+                run(&mut DataContext { keys, out, rng, limits, spec }, args).map(ServerOutcome::from)
+            }
+            Handler::Server(run) => {
+                run(&mut ServerContext { keys, out, session, server: &self.server, spec }, args)
+            }
+        };
+        if row.scope == Scope::None && self.server.version() != self.version {
+            // CONFIG SET: what follows in the batch is executed under the new settings.
+            self.refresh();
+            self.configure(keys);
+        }
+        result
+    }
+
+    /// What follows a command once its locks are free.
+    #[inline]
+    fn after<'k>(&mut self, keys: &mut Keys<'k>, progress: &mut Progress) {
+        let dirty = keys.take_dirty();
+        if dirty > 0 {
+            self.stats.changes.add(dirty);
+        }
+        if self.reopened && self.require_same_state().is_err() {
+            // The node is not what it was when the command ran: clients that wait are sent away by their connections.
+            drop(keys.take_ready());
+        }
+        if keys.has_lazyfree() {
+            self.free(keys);
+        }
+        while keys.has_ready() {
+            for key in keys.take_ready() {
+                self.serve_waiters(&key, keys, progress);
+            }
+        }
+    }
+
+    pub(super) fn with_world_stopped<R>(
+        &mut self,
+        guard: &mut GateGuard,
+        f: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let server = Arc::clone(&self.server);
+        *guard = None;
+        let stopped = server.world.stop();
+        let result = f(self);
+        drop(stopped);
+        *guard = Some(self.gate.lock_arc());
+        self.reopened = true;
+        result
+    }
+
+    /// While the world was being stopped this thread's gate was open, so the node's role may have changed, and more than
+    /// once.
+    pub(super) fn require_same_state(&self) -> Result<(), CommandError> {
+        let gate = &self.server.shared.gate;
+        let is_same = gate.generation() == self.moment.generation && gate.state() == self.moment.state;
+        if is_same { Ok(()) } else { Err(CommandError::ClusterDown) }
+    }
+
+    /// Appends the effects of what the node did by itself under the held locks, and unlocks. The index, if there were
+    /// any.
+    pub(super) fn commit_own(&self, keys: &mut Keys<'_>) -> Option<LogIndex> {
+        let index = self.append(keys);
+        self.publish_events(keys, index.unwrap_or_default());
+        keys.unlock();
+        self.stats.changes.add(keys.take_dirty());
+        index
+    }
+
+    /// Whether keys may expire or be evicted without a command that asks for it: their effects are writes. The thread's
+    /// gate is held.
+    pub(super) fn acts_by_itself(&mut self) -> bool {
+        self.look_at_gate();
+        self.moment.state == GateState::Primary
+            && self.server.shared.gate.lease_valid(self.clock.monotonic())
+            && self.moment.disk == DiskState::Healthy
+    }
+
+    /// Drops large values that were deleted or replaced, here or in the background. No slot is locked.
+    pub(super) fn free(&self, keys: &mut Keys<'_>) {
+        for garbage in keys.take_lazyfree() {
+            if self.settings.frees_lazily(garbage.cause) {
+                self.server.reclaim.free(garbage.entry);
+            }
+        }
+    }
+}

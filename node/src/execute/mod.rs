@@ -1,0 +1,187 @@
+//! Executes commands: finds the row, checks whether the command may run here and now, locks its slots, calls it,
+//! and hands its effects to the write log.
+//!
+//! Synchronous, and the same for a client's request, a command of a transaction, a waiting command that is served,
+//! and an entry of the log that a replica applies. The order within one command:
+//! 1. checks that need no lock (arity, authentication, role, slot ownership, lease);
+//! 2. lock the slots of its keys, call its function;
+//! 3. append its effects to the log under these locks, so that the log's order is the order of execution per slot;
+//! 4. unlock; serve clients that waited for what it pushed; publish keyspace events.
+
+mod admit;
+mod apply;
+mod batch;
+mod call;
+mod eviction;
+mod expiry;
+mod find;
+mod keys_of;
+mod lookahead;
+mod transaction;
+mod waiters;
+
+pub use admit::Patience;
+pub(crate) use admit::loading;
+pub use apply::{Touched, touched};
+pub use batch::BatchEnd;
+pub use eviction::Eviction;
+pub use expiry::ExpiryCycle;
+pub use transaction::unwatch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_commands::DataLimits;
+use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::Output;
+use keyward_proto::slot::Slot;
+use keyward_proto::time::Monotonic;
+use parking_lot::RawMutex;
+use parking_lot::lock_api::ArcMutexGuard;
+use rand::rngs::SmallRng;
+
+use crate::admin::Request;
+use crate::blocking::Blocked;
+use crate::clock::Clock;
+use crate::command::table::Row;
+use crate::config::Settings;
+use crate::keyspace::world;
+use crate::pubsub::Kind;
+use crate::routing::{Owner, Routing};
+use crate::server::Server;
+use crate::session::Session;
+use crate::stats::ThreadStats;
+use admit::Moment;
+use lookahead::Lookahead;
+
+/// Writes are held back while more of the write log than this waits for the disk.
+pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+/// Why nothing more may be executed for the client for now.
+#[derive(Debug)]
+pub enum Stop {
+    /// The node may not execute now (no lease, hand-off, change of term): try again when the gate changes, at most
+    /// until `grace` has passed.
+    NotNow,
+    /// CLIENT PAUSE until this time.
+    Paused(Monotonic),
+    /// The command waits for keys, at most so long; it goes on with the next request.
+    Blocked(Blocked, Option<Duration>),
+    /// WAIT.
+    WaitReplicas {
+        index: LogIndex,
+        replicas: u64,
+        timeout: Option<Duration>,
+    },
+    /// This reply after this time.
+    Sleep(Duration, &'static [u8]),
+    Await(Request),
+    Download,
+    Close,
+}
+
+/// Executes commands on one thread.
+#[derive(Debug)]
+pub struct Executor {
+    server: Arc<Server>,
+    clock: Clock,
+    gate: world::Gate,
+    pub stats: Arc<ThreadStats>,
+    settings: Arc<Settings>,
+    routing: Arc<Routing>,
+    version: u64,
+    /// When the batch began.
+    moment: Moment,
+    /// The gate was given back in the middle of the batch.
+    reopened: bool,
+    rng: SmallRng,
+    lookahead: Lookahead,
+    /// The commands that the running batch has called, to share its time among them.
+    called: Vec<&'static Row>,
+    /// Zero: no limit.
+    maxmemory: usize,
+    /// What the settings say to commands.
+    limits: DataLimits,
+    evictor: eviction::Evictor,
+    expirer: expiry::Expirer,
+}
+
+impl Executor {
+    /// `rng`: for what a command draws, and for eviction.
+    pub fn new(server: Arc<Server>, rng: SmallRng) -> Self {
+        Executor {
+            clock: server.clock.clone(),
+            gate: server.world.add_gate(),
+            stats: server.stats.add_thread(),
+            settings: server.settings(),
+            routing: server.routing(),
+            version: 0,
+            moment: Moment::NONE,
+            reopened: false,
+            rng,
+            lookahead: Lookahead::default(),
+            called: Vec::new(),
+            maxmemory: 0,
+            limits: server.settings().data_limits(),
+            evictor: eviction::Evictor::default(),
+            expirer: expiry::Expirer::default(),
+            server,
+        }
+    }
+
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub fn settings(&mut self) -> &Settings {
+        self.refresh();
+        &self.settings
+    }
+
+    #[inline]
+    fn refresh(&mut self) {
+        let version = self.server.version();
+        if version != self.version {
+            self.settings = self.server.settings();
+            self.routing = self.server.routing();
+            self.maxmemory = self.settings.maxmemory;
+            self.limits = self.settings.data_limits();
+            self.version = version;
+        }
+    }
+
+    /// Until the guard is dropped nobody stops the world. For changes that no batch makes.
+    pub fn enter(&self) -> ArcMutexGuard<RawMutex, ()> {
+        self.gate.lock_arc()
+    }
+
+    /// Ends the subscriptions to shard channels whose slots this shard does not have any more; writes what the client
+    /// is told.
+    pub fn drop_lost_shard_channels(&mut self, session: &mut Session, out: &mut Output) {
+        self.refresh();
+        if !self.settings.cluster_enabled {
+            return;
+        }
+        let lost = |channel: &[u8]| self.routing.owner(Slot::of(channel)) != Owner::Mine;
+        let channels: Vec<Box<[u8]>> =
+            session.subscriptions.sharded.iter().filter(|c| lost(c)).cloned().collect();
+        for channel in channels {
+            session.subscriptions.sharded.remove(&channel);
+            self.server.pubsub.unsubscribe(Kind::Sharded, &channel, session.client.id);
+            let mut writer = out.writer(session.version);
+            writer.push(3);
+            writer.bulk_str("sunsubscribe");
+            writer.bulk(&channel);
+            writer.len(session.subscriptions.sharded.len());
+        }
+        session.describe();
+    }
+
+    /// Ends a session: its watches and subscriptions are removed.
+    pub fn end_session(&self, session: &mut Session) {
+        for key in std::mem::take(&mut session.watched).into_keys() {
+            self.server.keyspace.lock(Slot::of(&key.1)).unwatch(&key, session.client.id);
+        }
+        self.server.pubsub.end(session);
+    }
+}

@@ -1,0 +1,176 @@
+//! MULTI: commands are queued, then all executed under all their locks, their effects as one entry of the log.
+
+use std::sync::atomic::Ordering;
+
+use keyward_proto::resp::{Args, Output};
+use keyward_proto::slot::Slot;
+
+use super::Executor;
+use super::batch::{GateGuard, Progress};
+use super::keys_of::slots_of;
+use crate::admin::{ServerOutcome, ServerResult};
+use crate::command::CommandError;
+use crate::command::spec::{self, Scope};
+use crate::command::table::{self, Row};
+use crate::keyspace::keys::Keys;
+use crate::session::{Session, Transaction};
+
+impl Executor {
+    /// EXEC: all commands under all their locks, their effects as one entry.
+    pub(super) fn execute_transaction<'k>(
+        &mut self,
+        session: &mut Session,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+        guard: &mut GateGuard,
+        progress: &mut Progress,
+    ) -> ServerResult {
+        let Some(transaction) = session.transaction.take() else {
+            return Err(CommandError::err("EXEC without MULTI"));
+        };
+        session.describe();
+        if transaction.aborted {
+            unwatch(session, keys);
+            session.describe();
+            return Err(CommandError::coded("EXECABORT Transaction discarded because of previous errors."));
+        }
+        let whole = transaction.commands.iter().any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk));
+        if whole {
+            return self.with_world_stopped(guard, |this| {
+                this.require_same_state()?;
+                keys.set_logging(this.server.shared.gate.logs());
+                keys.lock_all();
+                this.run_transaction(session, &transaction, keys, out, progress)
+            });
+        }
+        let mut slots: Vec<Slot> = session.watched.keys().map(|(_, key)| Slot::of(key)).collect();
+        for (row, args) in &transaction.commands {
+            let args = args.as_args();
+            slots.extend(slots_of(row, args));
+        }
+        keys.lock_many(slots);
+        self.run_transaction(session, &transaction, keys, out, progress)
+    }
+
+    fn run_transaction<'k>(
+        &mut self,
+        session: &mut Session,
+        transaction: &Transaction,
+        keys: &mut Keys<'k>,
+        out: &mut Output,
+        progress: &mut Progress,
+    ) -> ServerResult {
+        let expired = session.watched.iter().any(|((db, key), existed)| {
+            keys.db = *db;
+            *existed && !keys.exists(key)
+        });
+        let failed = session.watch_failed() || expired;
+        unwatch(session, keys);
+        session.describe();
+        let header = out.len();
+        if failed {
+            self.commit(session, keys, progress);
+            out.writer(session.version).null_array();
+        } else {
+            session.in_exec = true;
+            out.writer(session.version).array(transaction.commands.len());
+        }
+        if session.is_muted() {
+            out.truncate(header);
+        }
+        if failed {
+            return Ok(ServerOutcome::Reply);
+        }
+        let mut end = ServerOutcome::Reply;
+        for (row, args) in &transaction.commands {
+            keys.db = session.db;
+            let start = out.len();
+            let args = args.as_args();
+            let result = match row.scope {
+                Scope::None => self.call(session, row, args, keys, out),
+                Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
+                    self.call_locked(session, row, args, keys, out, progress)
+                }
+            };
+            self.count_call(row, result.is_err());
+            let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
+            match result {
+                Ok(ServerOutcome::Reply) => {}
+                // A transaction does not wait.
+                Ok(ServerOutcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
+                Ok(ServerOutcome::WaitReplicas { .. }) => {
+                    let count = self.server.replicas_holding(session.last_write);
+                    out.writer(session.version).len(count);
+                }
+                Ok(other) => end = other,
+                Err(e) => {
+                    self.stats.count_error(&e.to_string());
+                    out.truncate(start);
+                    out.writer(session.version).error(e.to_bytes());
+                }
+            }
+            if session.is_muted() && !confirmed {
+                out.truncate(start);
+            }
+        }
+        session.in_exec = false;
+        self.commit(session, keys, progress);
+        Ok(end)
+    }
+}
+
+pub(super) fn queue(
+    session: &mut Session,
+    row: &'static Row,
+    args: Args<'_>,
+    out: &mut Output,
+) -> ServerResult {
+    let Some(transaction) = &mut session.transaction else {
+        return Err(CommandError::err("EXEC without MULTI"));
+    };
+    let args = args.to_owned();
+    transaction.len_bytes += args.bytes_len();
+    transaction.commands.push((row, args));
+    session.describe();
+    out.writer(session.version).simple("QUEUED");
+    Ok(ServerOutcome::Reply)
+}
+
+/// A command was refused before it ran: its transaction will fail. A refused EXEC fails it at once, and says so.
+pub(super) fn rejected(
+    session: &mut Session,
+    args: Args<'_>,
+    keys: &mut Keys<'_>,
+    error: CommandError,
+) -> CommandError {
+    if table::find(args.at(0)).is_none_or(|row| row.scope != Scope::Transaction) {
+        if let Some(transaction) = &mut session.transaction {
+            transaction.aborted = true;
+        }
+        return error;
+    }
+    session.transaction = None;
+    unwatch(session, keys);
+    session.describe();
+    match error {
+        CommandError::Moved { .. }
+        | CommandError::CrossSlot
+        | CommandError::SlotNotServed
+        | CommandError::ClusterDown => error,
+        CommandError::Err(text) => exec_aborted(&text),
+        CommandError::WrongArity(_) => exec_aborted(error.to_string().trim_start_matches("ERR ")),
+        other => exec_aborted(&other.to_string()),
+    }
+}
+
+fn exec_aborted(reason: &str) -> CommandError {
+    CommandError::coded(format!("EXECABORT Transaction discarded because of: {reason}"))
+}
+
+/// Forgets all watched keys. Locks that are held are used, others taken.
+pub fn unwatch(session: &mut Session, keys: &mut Keys<'_>) {
+    for key in std::mem::take(&mut session.watched).into_keys() {
+        keys.with_slot(Slot::of(&key.1), |state| state.unwatch(&key, session.client.id));
+    }
+    session.watch_flag.store(false, Ordering::Release);
+}

@@ -1,0 +1,100 @@
+//! Clients that wait for keys: they are put into the queues of their keys, and served by whoever brings them something.
+
+use std::sync::Arc;
+
+use keyward_proto::resp::{Args, Output};
+use keyward_proto::slot::Slot;
+
+use super::Executor;
+use super::batch::Progress;
+use super::keys_of::slots_of;
+use crate::admin::ServerOutcome;
+use crate::blocking::{self, Served, Waiter};
+use crate::command::Block;
+use crate::command::table::Row;
+use crate::keyspace::DbKey;
+use crate::keyspace::keys::Keys;
+use crate::session::Session;
+
+impl Executor {
+    /// Executes the commands that wait for a key, in their order, as long as they find something.
+    pub(super) fn serve_waiters<'k>(&mut self, key: &DbKey, keys: &mut Keys<'k>, progress: &mut Progress) {
+        let slot = Slot::of(&key.1);
+        let waiters = keys.with_slot(slot, |state| state.waiters(key));
+        for waiter in waiters.into_iter().filter_map(blocking::downcast) {
+            let still_waiting = waiter.try_serve(|| self.serve(&waiter, key, keys, progress));
+            if !still_waiting {
+                for key in &waiter.keys {
+                    keys.with_slot(Slot::of(&key.1), |state| state.remove_waiter(key, &waiter));
+                }
+            }
+        }
+    }
+
+    /// Runs a waiting command again because `key` is ready; `None` if it goes on waiting.
+    fn serve<'k>(
+        &mut self,
+        waiter: &Waiter,
+        key: &DbKey,
+        keys: &mut Keys<'k>,
+        progress: &mut Progress,
+    ) -> Option<Served> {
+        let client = self.server.clients.get(waiter.client_id)?;
+        let mut session = Session::new(client, true);
+        session.version = waiter.version;
+        session.db = waiter.keys.first()?.0;
+        session.in_exec = true;
+        let args = waiter.args.as_args();
+        let db = std::mem::replace(&mut keys.db, session.db);
+        keys.lock_many(slots_of(waiter.row, args));
+        // A key that got another type than the command waits for does not wake it.
+        let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group.name());
+        let mut out = Output::default();
+        let result = if ready {
+            self.call(&mut session, waiter.row, args, keys, &mut out)
+        } else {
+            Ok(ServerOutcome::Reply)
+        };
+        let mut own = Progress::new(self.moment.generation);
+        self.commit(&mut session, keys, &mut own);
+        keys.db = db;
+        progress.appended |= own.appended;
+        match result {
+            Ok(ServerOutcome::Reply) if ready => {}
+            // Still nothing for it.
+            Ok(_) => return None,
+            Err(e) => {
+                out.clear();
+                out.writer(waiter.version).error(e.to_bytes());
+            }
+        }
+        own.condition.require_lease();
+        let condition = own.condition.observed(&self.server.shared.gate, || self.clock.monotonic());
+        Some(Served { reply: out, condition })
+    }
+
+    /// A client that waited gave up: it leaves all queues.
+    pub fn forget_waiter(&self, waiter: &Arc<Waiter>) {
+        for key in &waiter.keys {
+            self.server.keyspace.lock(Slot::of(&key.1)).remove_waiter(key, waiter);
+        }
+    }
+}
+
+/// Puts the client into the queues of the keys, under the locks under which nothing was found.
+pub(super) fn register_waiter(
+    session: &Session,
+    row: &'static Row,
+    args: Args<'_>,
+    block: &Block,
+    keys: &mut Keys<'_>,
+) {
+    let db_keys: Vec<DbKey> = block.keys.iter().map(|k| (session.db, k.clone())).collect();
+    let client = &session.client;
+    let wake = Arc::clone(&client.wake);
+    let waiter = Arc::new(Waiter::new(client.id, row, args.to_owned(), session.version, db_keys, wake));
+    for key in &waiter.keys {
+        keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), waiter.clone()));
+    }
+    *client.waiter.lock() = Some(waiter);
+}
