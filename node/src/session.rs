@@ -13,7 +13,6 @@ use crate::command::table::Row;
 use crate::config::Settings;
 use crate::keyspace::{DbIndex, DbKey};
 use crate::reply::ReplyCondition;
-use crate::snapshot::download::Wanted;
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -35,6 +34,31 @@ pub enum ReplyMode {
     SkipNext,
     /// The running command's reply is left out.
     Skip,
+}
+
+/// What the client has said of itself by REPLCONF.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SyncOptions {
+    /// It wants the file, and does not want to follow what happens afterwards.
+    pub rdb_only: bool,
+    /// It understands a file that ends with a mark.
+    pub eof: bool,
+    /// Only the functions, no keys.
+    pub functions_only: bool,
+    /// It has said something of itself that is not just about the file: it means to follow.
+    pub follows: bool,
+}
+
+impl SyncOptions {
+    /// Whether it can have the file and nothing else. One that has said nothing is a tool: replicas say who they are.
+    pub fn is_file(self) -> bool {
+        self.rdb_only || !self.follows
+    }
+
+    /// One that may expect more after the file is to see that nothing comes.
+    pub fn ends_connection(self) -> bool {
+        !self.rdb_only
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +100,7 @@ pub struct Session {
     pub readonly: bool,
     pub asking: bool,
     /// By REPLCONF: what SYNC shall send.
-    pub download: Wanted,
+    pub download: SyncOptions,
     pub no_touch: bool,
     /// Of the messages among the replies of the running command.
     pub pushed: ReplyCondition,
@@ -101,7 +125,7 @@ impl Session {
             stall_is_muted: false,
             readonly: false,
             asking: false,
-            download: Wanted::default(),
+            download: SyncOptions::default(),
             no_touch: false,
             pushed: ReplyCondition::default(),
             in_exec: false,

@@ -24,6 +24,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
 use super::save::{Failure, Purpose, write_file};
 use crate::server::Server;
+use crate::session::SyncOptions;
 use crate::{clock, process};
 
 const PIECE_BYTES: usize = 64 << 10;
@@ -33,31 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How often a full queue is looked at.
 const FULL_POLL: Duration = Duration::from_millis(2);
-
-/// What the client has said of itself by REPLCONF.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted {
-    /// It wants the file, and does not want to follow what happens afterwards.
-    pub rdb_only: bool,
-    /// It understands a file that ends with a mark.
-    pub eof: bool,
-    /// Only the functions, no keys.
-    pub functions_only: bool,
-    /// It has said something of itself that is not just about the file: it means to follow.
-    pub follows: bool,
-}
-
-impl Wanted {
-    /// Whether it can have the file and nothing else. One that has said nothing is a tool: replicas say who they are.
-    pub fn is_file(self) -> bool {
-        self.rdb_only || !self.follows
-    }
-
-    /// One that may expect more after the file is to see that nothing comes.
-    pub fn ends_connection(self) -> bool {
-        !self.rdb_only
-    }
-}
 
 #[derive(Debug)]
 enum Message {
@@ -83,7 +59,7 @@ pub enum Next {
 
 impl Download {
     /// `wake` is notified of each piece.
-    pub fn start(server: &Arc<Server>, wanted: Wanted, wake: Arc<Notify>) -> Download {
+    pub fn start(server: &Arc<Server>, wanted: SyncOptions, wake: Arc<Notify>) -> Download {
         let (sender, messages) = mpsc::channel(QUEUE_LEN);
         let server = Arc::clone(server);
         let spawned = std::thread::Builder::new().name("download".into()).spawn(move || {
@@ -116,7 +92,7 @@ impl Download {
     }
 }
 
-fn run(server: &Arc<Server>, wanted: Wanted, queue: &mut Queue) -> Result<u64, Failure> {
+fn run(server: &Arc<Server>, wanted: SyncOptions, queue: &mut Queue) -> Result<u64, Failure> {
     let mut stream = server.snapshots.request(server, Box::new(|_| {}));
     let beginning = match stream.begin() {
         Ok(beginning) => beginning,

@@ -206,6 +206,7 @@ fn answer(
             failover_in_progress: sentinel.changes_primary.load(Ordering::Relaxed),
             started: counters.started,
             connections: counters.open.load(Ordering::Relaxed),
+            process_id: std::process::id(),
             connections_total: counters.accepted.load(Ordering::Relaxed),
             commands_total,
         };

@@ -24,7 +24,7 @@ pub(super) fn info(view: &View<'_>, sections: &[Bytes]) -> String {
              keyward_version:{}\r\nserver_mode:sentinel\r\nprocess_id:{}\r\nrun_id:{}\r\ntcp_port:{}\r\n\
              uptime_in_seconds:{uptime}\r\nuptime_in_days:{}\r\n",
             env!("CARGO_PKG_VERSION"),
-            std::process::id(),
+            view.process_id,
             sentinel_run_id(view.own_id, view.own_name),
             view.port,
             uptime / 86400,

@@ -25,6 +25,7 @@ pub struct View<'a> {
     pub down_after: Duration,
     pub failover_in_progress: bool,
     pub started: Monotonic,
+    pub process_id: u32,
     pub connections: usize,
     pub connections_total: u64,
     pub commands_total: u64,
