@@ -2,7 +2,7 @@
 //!
 //! - [`spec`]: what is known of a command: arity, flags, key positions, categories
 //! - [`context`]: what a command works with and what it returns
-//! - [`arguments`]: reading arguments; [`error`]: the words in which a client hears of a failure
+//! - [`args`]: reading arguments; [`error`]: the words in which a client hears of a failure
 //! - [`expiry`], [`scan`]: what commands of several groups share
 //! - [`generic`], [`hash`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
 //!
@@ -14,7 +14,7 @@
 //! Architecture invariant: nothing in here knows the server, a client's session, a clock or a socket. Commands that
 //! concern these are in `keyward-node`.
 
-mod arguments;
+mod args;
 mod context;
 mod error;
 mod expiry;
@@ -29,15 +29,13 @@ mod string;
 #[cfg(test)]
 mod testing;
 
-pub use arguments::{
-    ascii_eq, index_range, parse_count, parse_f64_arg, parse_i32_arg, parse_i64_arg, parse_positive,
-    parse_signed_count, parse_timeout,
-};
+pub use args::{Cursor, ascii_eq, parse_f64_arg, parse_i32_arg, parse_i64_arg};
 pub use context::{
     Block, CommandResult, DataCommand, DataContext, DataHandler, DataLimits, OnTimeout, Outcome,
 };
 pub use error::CommandError;
 
+use args::{index_range, parse_count, parse_positive, parse_signed_count, parse_timeout};
 use context::{container, plain, read, write};
 
 /// All commands that work on keys, a list for each group.

@@ -3,7 +3,7 @@
 use keyward_proto::glob;
 use keyward_proto::resp::{Args, ReplyWriter};
 
-use crate::{CommandError, ascii_eq, parse_i64_arg};
+use crate::{CommandError, Cursor, ascii_eq, parse_i64_arg};
 use keyward_store::table::ScanPosition;
 
 /// Most elements in the reply to a request for random elements that may repeat: the collection sets no bound.
@@ -44,42 +44,34 @@ impl<'a> ScanOptions<'a> {
     pub(crate) fn parse(args: Args<'a>, first: usize, scanned: Scanned) -> Result<Self, CommandError> {
         let mut options =
             ScanOptions { pattern: None, count: 10, type_name: None, no_values: false, no_scores: false };
-        let mut at = first;
-        while let Some(word) = args.get(at) {
-            match args.get(at + 1) {
-                Some(value) if ascii_eq(word, "count") => {
-                    let count = parse_i64_arg(value)?;
-                    options.count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
-                    if options.count == 0 {
-                        return Err(CommandError::Syntax);
-                    }
-                    at += 2;
+        let mut rest = Cursor::new(args, first);
+        while !rest.is_at_end() {
+            if let Some(value) = rest.value_of("count") {
+                let count = parse_i64_arg(value)?;
+                options.count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+                if options.count == 0 {
+                    return Err(CommandError::Syntax);
                 }
-                Some(value) if ascii_eq(word, "match") => {
-                    options.pattern = (value != b"*").then_some(value);
-                    at += 2;
+            } else if let Some(value) = rest.value_of("match") {
+                options.pattern = (value != b"*").then_some(value);
+            } else if scanned == Scanned::Keys
+                && let Some(value) = rest.value_of("type")
+            {
+                let known = TYPE_NAMES.iter().copied().find(|name| ascii_eq(value, name));
+                let unknown = || CommandError::quoting("unknown type name '", value, "'");
+                options.type_name = Some(known.ok_or_else(unknown)?);
+            } else if rest.word("novalues") {
+                if scanned != Scanned::Hash {
+                    return Err(CommandError::err("NOVALUES option can only be used in HSCAN"));
                 }
-                Some(value) if ascii_eq(word, "type") && scanned == Scanned::Keys => {
-                    let known = TYPE_NAMES.iter().copied().find(|name| ascii_eq(value, name));
-                    let unknown = || CommandError::quoting("unknown type name '", value, "'");
-                    options.type_name = Some(known.ok_or_else(unknown)?);
-                    at += 2;
+                options.no_values = true;
+            } else if rest.word("noscores") {
+                if scanned != Scanned::SortedSet {
+                    return Err(CommandError::err("NOSCORES option can only be used in ZSCAN"));
                 }
-                Some(_) | None if ascii_eq(word, "novalues") => {
-                    if scanned != Scanned::Hash {
-                        return Err(CommandError::err("NOVALUES option can only be used in HSCAN"));
-                    }
-                    options.no_values = true;
-                    at += 1;
-                }
-                Some(_) | None if ascii_eq(word, "noscores") => {
-                    if scanned != Scanned::SortedSet {
-                        return Err(CommandError::err("NOSCORES option can only be used in ZSCAN"));
-                    }
-                    options.no_scores = true;
-                    at += 1;
-                }
-                Some(_) | None => return Err(CommandError::Syntax),
+                options.no_scores = true;
+            } else {
+                return Err(CommandError::Syntax);
             }
         }
         Ok(options)

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain, read};
-use crate::command::{CommandError, ascii_eq, parse_i64_arg};
+use crate::command::{CommandError, Cursor, parse_i64_arg};
 use crate::keyspace::usage::usage_bytes;
 use crate::process;
 
@@ -20,17 +20,14 @@ pub(super) const MEMORY: ServerCommand = container("memory", 0, "4.0.0");
 pub(super) const MEMORY_USAGE: ServerCommand = read("memory|usage", memory_usage, -3, 0, "4.0.0").key(2, RO);
 fn memory_usage(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let mut samples = SAMPLES;
-    let mut at = 3;
-    while let Some(word) = args.get(at) {
-        if !ascii_eq(word, "SAMPLES") || at + 1 == args.len() {
-            return Err(CommandError::Syntax);
-        }
-        samples = match parse_i64_arg(args.at(at + 1))? {
+    let mut options = Cursor::new(args, 3);
+    while let Some(count) = options.value_of("SAMPLES") {
+        samples = match parse_i64_arg(count)? {
             0 => usize::MAX,
             count => usize::try_from(count).map_err(|_| CommandError::Syntax)?,
         };
-        at += 2;
     }
+    options.finish()?;
     match ctx.keys.get(args.at(2)) {
         Some(entry) => ctx.out.len(usage_bytes(entry, samples)),
         None => ctx.out.null(),

@@ -5,5 +5,5 @@ pub mod rename;
 pub mod table;
 
 pub use keyward_commands::{
-    Block, CommandError, OnTimeout, ascii_eq, parse_f64_arg, parse_i32_arg, parse_i64_arg, spec,
+    Block, CommandError, Cursor, OnTimeout, ascii_eq, parse_f64_arg, parse_i32_arg, parse_i64_arg, spec,
 };

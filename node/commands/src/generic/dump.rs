@@ -7,7 +7,7 @@ use keyward_proto::resp::Args;
 
 use crate::spec::{ACCESS, ASKING, DENYOOM, Group, OW, RO, UPDATE, category};
 use crate::{
-    CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_i64_arg, read, write,
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
 };
 use keyward_store::events::EventClass;
 use keyward_store::keys::Keys;
@@ -37,27 +37,25 @@ struct Options {
 impl Options {
     fn parse(args: Args<'_>) -> Result<Self, CommandError> {
         let mut options = Options::default();
-        let mut at = 4;
-        while let Some(word) = args.get(at) {
-            let value = args.get(at + 1);
-            match (value, options.access) {
-                _ if ascii_eq(word, "replace") => options.replace = true,
-                _ if ascii_eq(word, "absttl") => options.absolute = true,
-                (Some(value), None | Some(Access::IdleSeconds(_))) if ascii_eq(word, "idletime") => {
-                    let seconds = u64::try_from(parse_i64_arg(value)?)
-                        .map_err(|_| CommandError::err("Invalid IDLETIME value, must be >= 0"))?;
-                    options.access = Some(Access::IdleSeconds(seconds));
-                    at += 1;
-                }
-                (Some(value), None | Some(Access::Frequency(_))) if ascii_eq(word, "freq") => {
-                    let frequency = u8::try_from(parse_i64_arg(value)?)
-                        .map_err(|_| CommandError::err("Invalid FREQ value, must be >= 0 and <= 255"))?;
-                    options.access = Some(Access::Frequency(frequency));
-                    at += 1;
-                }
-                _ => return Err(CommandError::Syntax),
+        let mut rest = Cursor::new(args, 4);
+        while !rest.is_at_end() {
+            let may_be_idle = matches!(options.access, None | Some(Access::IdleSeconds(_)));
+            let may_be_frequent = matches!(options.access, None | Some(Access::Frequency(_)));
+            if rest.word("replace") {
+                options.replace = true;
+            } else if rest.word("absttl") {
+                options.absolute = true;
+            } else if may_be_idle && let Some(value) = rest.value_of("idletime") {
+                let seconds = u64::try_from(parse_i64_arg(value)?)
+                    .map_err(|_| CommandError::err("Invalid IDLETIME value, must be >= 0"))?;
+                options.access = Some(Access::IdleSeconds(seconds));
+            } else if may_be_frequent && let Some(value) = rest.value_of("freq") {
+                let frequency = u8::try_from(parse_i64_arg(value)?)
+                    .map_err(|_| CommandError::err("Invalid FREQ value, must be >= 0 and <= 255"))?;
+                options.access = Some(Access::Frequency(frequency));
+            } else {
+                return Err(CommandError::Syntax);
             }
-            at += 1;
         }
         Ok(options)
     }

@@ -4,7 +4,7 @@ use keyward_proto::resp::Args;
 
 use crate::expiry::{Base, TimeArgument, Unit};
 use crate::spec::{ACCESS, FAST, RO, RW, UPDATE};
-use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read, write};
+use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, read, write};
 use keyward_store::events::EventClass;
 
 /// When an expiry is set: all that are true must hold.
@@ -23,14 +23,20 @@ struct Conditions {
 impl Conditions {
     fn parse(args: Args<'_>, first: usize) -> Result<Self, CommandError> {
         let mut conditions = Conditions::default();
-        for word in args.iter().skip(first) {
-            match word {
-                _ if ascii_eq(word, "nx") => conditions.absent = true,
-                _ if ascii_eq(word, "xx") => conditions.present = true,
-                _ if ascii_eq(word, "gt") => conditions.later = true,
-                _ if ascii_eq(word, "lt") => conditions.earlier = true,
-                _ => return Err(CommandError::quoting("Unsupported option ", word, "")),
-            }
+        let mut options = Cursor::new(args, first);
+        while let Some(word) = options.peek() {
+            let condition = if options.word("nx") {
+                &mut conditions.absent
+            } else if options.word("xx") {
+                &mut conditions.present
+            } else if options.word("gt") {
+                &mut conditions.later
+            } else if options.word("lt") {
+                &mut conditions.earlier
+            } else {
+                return Err(CommandError::quoting("Unsupported option ", word, ""));
+            };
+            *condition = true;
         }
         let Conditions { absent, present, later, earlier } = conditions;
         if absent && (present || later || earlier) {

@@ -6,7 +6,7 @@
 use keyward_proto::resp::Args;
 
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RO, RW, UPDATE};
-use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_i32_arg, write};
+use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i32_arg, write};
 use keyward_store::DbIndex;
 use keyward_store::entry::Entry;
 use keyward_store::events::EventClass;
@@ -110,17 +110,15 @@ pub(super) const COPY: DataCommand =
 fn copy(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let (source, target) = (args.at(1), args.at(2));
     let (mut db, mut replace) = (ctx.keys.db, false);
-    let mut at = 3;
-    while let Some(word) = args.get(at) {
-        match args.get(at + 1) {
-            _ if ascii_eq(word, "replace") => replace = true,
-            Some(number) if ascii_eq(word, "db") => {
-                db = parse_db(ctx, number)?;
-                at += 1;
-            }
-            Some(_) | None => return Err(CommandError::Syntax),
+    let mut options = Cursor::new(args, 3);
+    while !options.is_at_end() {
+        if options.word("replace") {
+            replace = true;
+        } else if let Some(number) = options.value_of("db") {
+            db = parse_db(ctx, number)?;
+        } else {
+            return Err(CommandError::Syntax);
         }
-        at += 1;
     }
     if source == target && db == ctx.keys.db {
         return Err(same_objects());

@@ -7,7 +7,7 @@ use keyward_proto::resp::Args;
 use super::{elements_removed, parse_end, popped_event};
 use crate::spec::{ACCESS, BLOCKING, DELETE, FAST, RW};
 use crate::{
-    Block, CommandError, CommandResult, DataCommand, DataContext, OnTimeout, Outcome, ascii_eq, parse_count,
+    Block, CommandError, CommandResult, Cursor, DataCommand, DataContext, OnTimeout, Outcome, parse_count,
     parse_positive, parse_timeout, write,
 };
 use keyward_store::types::End;
@@ -91,19 +91,11 @@ impl<'a> MultiPop<'a> {
     fn parse(args: Args<'a>, numkeys: usize) -> Result<Self, CommandError> {
         let key_count = parse_positive(args.at(numkeys), "numkeys should be greater than 0")?;
         let first_key = numkeys + 1;
-        let end_at = first_key.saturating_add(key_count);
-        let end = parse_end(args.get(end_at).ok_or(CommandError::Syntax)?)?;
-        let mut count = None;
-        let mut at = end_at + 1;
-        while let Some(word) = args.get(at) {
-            match args.get(at + 1) {
-                Some(value) if count.is_none() && ascii_eq(word, "count") => {
-                    count = Some(parse_positive(value, "count should be greater than 0")?);
-                }
-                Some(_) | None => return Err(CommandError::Syntax),
-            }
-            at += 2;
-        }
+        let mut options = Cursor::new(args, first_key.saturating_add(key_count));
+        let end = parse_end(options.take().ok_or(CommandError::Syntax)?)?;
+        let count = options.value_of("count");
+        let count = count.map(|value| parse_positive(value, "count should be greater than 0")).transpose()?;
+        options.finish()?;
         Ok(MultiPop { args, first_key, key_count, end, count: count.unwrap_or(1) })
     }
 

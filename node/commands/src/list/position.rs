@@ -4,8 +4,8 @@ use keyward_proto::resp::Args;
 
 use crate::spec::{ACCESS, RO};
 use crate::{
-    CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_count,
-    parse_signed_count, read,
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_count, parse_signed_count,
+    read,
 };
 use keyward_store::types::{Element, ListRef};
 
@@ -40,32 +40,27 @@ struct Search {
 impl Search {
     fn parse(args: Args<'_>) -> Result<Self, CommandError> {
         let mut search = Search { skip: 0, from_end: false, count: None, len_max: usize::MAX };
-        let mut at = 3;
-        while let Some(word) = args.get(at) {
-            match args.get(at + 1) {
-                Some(value) if ascii_eq(word, "rank") => {
-                    let rank = parse_signed_count(value)?;
-                    let distance = usize::try_from(rank.unsigned_abs()).unwrap_or(usize::MAX);
-                    search.skip = distance.checked_sub(1).ok_or_else(|| {
-                        CommandError::err(
-                            "RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
-                             negative to start from the end of the list",
-                        )
-                    })?;
-                    search.from_end = rank < 0;
-                }
-                Some(value) if ascii_eq(word, "count") => {
-                    let count = parse_count(value);
-                    search.count = Some(count.map_err(|_| CommandError::err("COUNT can't be negative"))?);
-                }
-                Some(value) if ascii_eq(word, "maxlen") => {
-                    let len =
-                        parse_count(value).map_err(|_| CommandError::err("MAXLEN can't be negative"))?;
-                    search.len_max = if len == 0 { usize::MAX } else { len };
-                }
-                Some(_) | None => return Err(CommandError::Syntax),
+        let mut options = Cursor::new(args, 3);
+        while !options.is_at_end() {
+            if let Some(value) = options.value_of("rank") {
+                let rank = parse_signed_count(value)?;
+                let distance = usize::try_from(rank.unsigned_abs()).unwrap_or(usize::MAX);
+                search.skip = distance.checked_sub(1).ok_or_else(|| {
+                    CommandError::err(
+                        "RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
+                         negative to start from the end of the list",
+                    )
+                })?;
+                search.from_end = rank < 0;
+            } else if let Some(value) = options.value_of("count") {
+                let count = parse_count(value);
+                search.count = Some(count.map_err(|_| CommandError::err("COUNT can't be negative"))?);
+            } else if let Some(value) = options.value_of("maxlen") {
+                let len = parse_count(value).map_err(|_| CommandError::err("MAXLEN can't be negative"))?;
+                search.len_max = if len == 0 { usize::MAX } else { len };
+            } else {
+                return Err(CommandError::Syntax);
             }
-            at += 2;
         }
         Ok(search)
     }

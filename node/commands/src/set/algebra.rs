@@ -7,7 +7,7 @@ use keyward_proto::resp::number::parse_i64;
 
 use crate::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
 use crate::{
-    CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_positive, read, write,
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_positive, read, write,
 };
 use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
@@ -75,17 +75,12 @@ fn sintercard(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         return Err(CommandError::err("Number of keys can't be greater than number of args"));
     }
     let mut limit = 0;
-    let mut at = 2 + key_count;
-    while let Some(word) = args.get(at) {
-        match args.get(at + 1) {
-            Some(value) if ascii_eq(word, "limit") => {
-                let value = parse_i64(value).and_then(|v| usize::try_from(v).ok());
-                limit = value.ok_or_else(|| CommandError::err("LIMIT can't be negative"))?;
-            }
-            Some(_) | None => return Err(CommandError::Syntax),
-        }
-        at += 2;
+    let mut options = Cursor::new(args, 2 + key_count);
+    while let Some(value) = options.value_of("limit") {
+        let value = parse_i64(value).and_then(|v| usize::try_from(v).ok());
+        limit = value.ok_or_else(|| CommandError::err("LIMIT can't be negative"))?;
     }
+    options.finish()?;
     let sets = sets_at(ctx.keys, args.iter().skip(2).take(key_count))?;
     let mut count = 0;
     combine(Operation::Intersection, &sets, &mut |_| {

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::spec::{ACCESS, DENYOOM, FAST, RW, UPDATE};
-use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_f64_arg, write};
+use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_f64_arg, write};
 use keyward_store::events::EventClass;
 use keyward_store::types::SortedSetMut;
 
@@ -40,21 +40,25 @@ struct Options {
 impl Options {
     /// Reads options from argument 2 on; returns where the scores begin.
     fn parse(&mut self, args: Args<'_>) -> usize {
-        let mut at = 2;
-        while let Some(word) = args.get(at) {
-            let option = match word.len() {
-                2 if ascii_eq(word, "nx") => &mut self.only_new,
-                2 if ascii_eq(word, "xx") => &mut self.only_existing,
-                2 if ascii_eq(word, "gt") => &mut self.only_greater,
-                2 if ascii_eq(word, "lt") => &mut self.only_less,
-                2 if ascii_eq(word, "ch") => &mut self.count_changes,
-                4 if ascii_eq(word, "incr") => &mut self.increment,
-                _ => break,
+        let mut options = Cursor::new(args, 2);
+        loop {
+            let option = if options.word("nx") {
+                &mut self.only_new
+            } else if options.word("xx") {
+                &mut self.only_existing
+            } else if options.word("gt") {
+                &mut self.only_greater
+            } else if options.word("lt") {
+                &mut self.only_less
+            } else if options.word("ch") {
+                &mut self.count_changes
+            } else if options.word("incr") {
+                &mut self.increment
+            } else {
+                return options.position();
             };
             *option = true;
-            at += 1;
         }
-        at
     }
 
     fn check(&self, pairs: usize) -> Result<(), CommandError> {

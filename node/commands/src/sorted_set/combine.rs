@@ -11,8 +11,8 @@ use keyward_proto::resp::number::parse_f64;
 use super::{Scores, store};
 use crate::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
 use crate::{
-    CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_count, parse_i64_arg,
-    read, write,
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, ascii_eq, parse_count,
+    parse_i64_arg, read, write,
 };
 use keyward_store::entry::{Entry, ValueRef};
 use keyward_store::keys::Keys;
@@ -143,30 +143,26 @@ impl<'a> Combination<'a> {
             .collect::<Result<Vec<_>, CommandError>>()?;
         let (mut aggregate, mut scores, mut limit) = (Aggregate::Sum, Scores::Without, 0);
         let weighs = operation != Operation::Difference && purpose != Use::Count;
-        let mut at = first + count;
-        while let Some(word) = args.get(at) {
-            let left = args.len() - at;
-            if weighs && count < left && ascii_eq(word, "weights") {
-                for (i, (_, weight)) in sources.iter_mut().enumerate() {
-                    *weight = parse_f64(args.at(at + 1 + i))
-                        .ok_or_else(|| CommandError::err("weight value is not a float"))?;
+        let mut options = Cursor::new(args, first + count);
+        while !options.is_at_end() {
+            if weighs && let Some(weights) = options.values_of("weights", count) {
+                for ((_, weight), text) in sources.iter_mut().zip(weights) {
+                    *weight =
+                        parse_f64(text).ok_or_else(|| CommandError::err("weight value is not a float"))?;
                 }
-                at += 1 + count;
-            } else if weighs && 2 <= left && ascii_eq(word, "aggregate") {
-                aggregate = match args.at(at + 1) {
+            } else if weighs && let Some(word) = options.value_of("aggregate") {
+                aggregate = match word {
                     word if ascii_eq(word, "sum") => Aggregate::Sum,
                     word if ascii_eq(word, "min") => Aggregate::Min,
                     word if ascii_eq(word, "max") => Aggregate::Max,
                     _ => return Err(CommandError::Syntax),
                 };
-                at += 2;
-            } else if purpose == Use::Reply && ascii_eq(word, "withscores") {
+            } else if purpose == Use::Reply && options.word("withscores") {
                 scores = Scores::With;
-                at += 1;
-            } else if purpose == Use::Count && 2 <= left && ascii_eq(word, "limit") {
-                limit =
-                    parse_count(args.at(at + 1)).map_err(|_| CommandError::err("LIMIT can't be negative"))?;
-                at += 2;
+            } else if purpose == Use::Count
+                && let Some(text) = options.value_of("limit")
+            {
+                limit = parse_count(text).map_err(|_| CommandError::err("LIMIT can't be negative"))?;
             } else {
                 return Err(CommandError::Syntax);
             }

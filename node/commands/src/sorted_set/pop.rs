@@ -3,10 +3,10 @@
 use keyward_proto::resp::Args;
 
 use super::after_removal;
-use crate::arguments::parse_positive;
+use crate::args::parse_positive;
 use crate::spec::{ACCESS, BLOCKING, DELETE, FAST, RW};
 use crate::{
-    Block, CommandError, CommandResult, DataCommand, DataContext, OnTimeout, Outcome, ascii_eq, parse_count,
+    Block, CommandError, CommandResult, Cursor, DataCommand, DataContext, OnTimeout, Outcome, parse_count,
     parse_timeout, write,
 };
 use keyward_store::types::SortedSetMut;
@@ -152,22 +152,22 @@ impl<'a> MultiPop<'a, ()> {
         number: usize,
     ) -> Result<MultiPop<'a, impl Iterator<Item = &'a [u8]> + Clone>, CommandError> {
         let key_count = parse_positive(args.at(number), "numkeys should be greater than 0")?;
-        let end_at = key_count.checked_add(number + 1).filter(|at| *at < args.len());
-        let end_at = end_at.ok_or(CommandError::Syntax)?;
-        let end = match args.at(end_at) {
-            word if ascii_eq(word, "min") => End::Min,
-            word if ascii_eq(word, "max") => End::Max,
-            _ => return Err(CommandError::Syntax),
+        let mut options = Cursor::new(args, key_count.saturating_add(number + 1));
+        let end_at = options.position();
+        let end = if options.word("min") {
+            End::Min
+        } else if options.word("max") {
+            End::Max
+        } else {
+            return Err(CommandError::Syntax);
         };
-        let count_text: &[u8] = match (args.get(end_at + 1), args.get(end_at + 2)) {
-            (None, _) => b"1",
-            (Some(word), Some(count)) if ascii_eq(word, "count") => count,
-            (Some(_), _) => return Err(CommandError::Syntax),
+        let count_text = match options.value_of("count") {
+            Some(count) => count,
+            None if options.is_at_end() => b"1",
+            None => return Err(CommandError::Syntax),
         };
         let count = parse_positive(count_text, "count should be greater than 0")?;
-        if end_at + 3 < args.len() {
-            return Err(CommandError::Syntax);
-        }
+        options.finish()?;
         let keys = (number + 1..end_at).map(move |at| args.at(at));
         Ok(MultiPop { keys, end, count, count_text })
     }

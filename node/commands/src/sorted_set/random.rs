@@ -5,7 +5,7 @@ use rand::Rng;
 use rand::seq::index;
 
 use super::Scores;
-use crate::arguments::parse_signed_count;
+use crate::args::parse_signed_count;
 use crate::scan::{check_repeated_len, write_repeated};
 use crate::spec::{ACCESS, RO};
 use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read};

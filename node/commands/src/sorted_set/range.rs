@@ -6,10 +6,10 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_f64_unbounded;
 
 use super::{Scores, after_removal, store};
-use crate::arguments::index_range;
+use crate::args::index_range;
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, OW, RO, RW, UPDATE};
 use crate::{
-    CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_i64_arg, read, write,
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
 };
 use keyward_store::types::{Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetRef};
 
@@ -118,20 +118,22 @@ impl<'a> Query<'a> {
         let Form { mut by, mut direction } = form;
         let mut scores = Scores::Without;
         let (mut offset, mut limit) = (0, -1);
-        let mut at = first + 2;
-        while let Some(word) = args.get(at) {
-            match (args.get(at + 1), args.get(at + 2)) {
-                _ if !stores && ascii_eq(word, "withscores") => scores = Scores::With,
-                (Some(o), Some(l)) if ascii_eq(word, "limit") => {
-                    (offset, limit) = (parse_i64_arg(o)?, parse_i64_arg(l)?);
-                    at += 2;
-                }
-                _ if direction.is_none() && ascii_eq(word, "rev") => direction = Some(Direction::Reverse),
-                _ if by.is_none() && ascii_eq(word, "bylex") => by = Some(By::Lex),
-                _ if by.is_none() && ascii_eq(word, "byscore") => by = Some(By::Score),
-                _ => return Err(CommandError::Syntax),
+        let mut options = Cursor::new(args, first + 2);
+        while !options.is_at_end() {
+            if !stores && options.word("withscores") {
+                scores = Scores::With;
+            } else if let Some(mut values) = options.values_of("limit", 2) {
+                offset = values.next().map_or(Ok(0), parse_i64_arg)?;
+                limit = values.next().map_or(Ok(-1), parse_i64_arg)?;
+            } else if direction.is_none() && options.word("rev") {
+                direction = Some(Direction::Reverse);
+            } else if by.is_none() && options.word("bylex") {
+                by = Some(By::Lex);
+            } else if by.is_none() && options.word("byscore") {
+                by = Some(By::Score);
+            } else {
+                return Err(CommandError::Syntax);
             }
-            at += 1;
         }
         let (by, direction) = (by.unwrap_or(By::Rank), direction.unwrap_or(Direction::Forward));
         if by == By::Rank && limit != -1 {

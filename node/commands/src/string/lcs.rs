@@ -3,7 +3,7 @@
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::spec::{ACCESS, RO};
-use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_i64_arg, read};
+use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read};
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -17,19 +17,19 @@ struct Wanted {
 impl Wanted {
     fn parse(args: Args<'_>) -> Result<Self, CommandError> {
         let mut wanted = Wanted::default();
-        let mut at = 3;
-        while let Some(word) = args.get(at) {
-            match args.get(at + 1) {
-                _ if ascii_eq(word, "idx") => wanted.matches = true,
-                _ if ascii_eq(word, "len") => wanted.len = true,
-                _ if ascii_eq(word, "withmatchlen") => wanted.with_match_len = true,
-                Some(value) if ascii_eq(word, "minmatchlen") => {
-                    wanted.match_len_min = parse_i64_arg(value)?.max(0).unsigned_abs();
-                    at += 1;
-                }
-                Some(_) | None => return Err(CommandError::Syntax),
+        let mut options = Cursor::new(args, 3);
+        while !options.is_at_end() {
+            if options.word("idx") {
+                wanted.matches = true;
+            } else if options.word("len") {
+                wanted.len = true;
+            } else if options.word("withmatchlen") {
+                wanted.with_match_len = true;
+            } else if let Some(value) = options.value_of("minmatchlen") {
+                wanted.match_len_min = parse_i64_arg(value)?.max(0).unsigned_abs();
+            } else {
+                return Err(CommandError::Syntax);
             }
-            at += 1;
         }
         if wanted.matches && wanted.len {
             let text = "If you want both the length and indexes, please just use IDX.";

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::expiry::{Base, TimeArgument, Unit};
-use crate::{CommandError, ascii_eq};
+use crate::{CommandError, Cursor};
 
 /// When the value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,14 @@ pub(super) enum Optioned {
     MSetEx,
 }
 
+/// The options that name a time.
+const TIMES: [(&str, Unit, Base); 4] = [
+    ("ex", Unit::Seconds, Base::Now),
+    ("px", Unit::Milliseconds, Base::Now),
+    ("exat", Unit::Seconds, Base::Epoch),
+    ("pxat", Unit::Milliseconds, Base::Epoch),
+];
+
 /// See the module documentation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options<'a> {
@@ -51,55 +59,41 @@ impl<'a> Options<'a> {
     pub(super) fn parse(args: Args<'a>, first: usize, command: Optioned) -> Result<Self, CommandError> {
         let mut options =
             Options { condition: Condition::Always, expiry: ExpiryOption::Unspecified, get: false };
-        let mut at = first;
-        while let Some(word) = args.get(at) {
-            at += options.read(word, args.get(at + 1), command)?;
+        let mut rest = Cursor::new(args, first);
+        while !rest.is_at_end() {
+            options.read(&mut rest, command)?;
         }
         Ok(options)
     }
 
-    /// One option; the number of arguments that it takes.
-    fn read(
-        &mut self,
-        word: &[u8],
-        value: Option<&'a [u8]>,
-        command: Optioned,
-    ) -> Result<usize, CommandError> {
-        let stores = command != Optioned::GetEx;
-        if stores && ascii_eq(word, "nx") {
-            self.set_condition(Condition::Missing)?;
-            return Ok(1);
+    /// One option.
+    fn read(&mut self, rest: &mut Cursor<'a>, command: Optioned) -> Result<(), CommandError> {
+        let (stores, sets) = (command != Optioned::GetEx, command == Optioned::Set);
+        if stores && rest.word("nx") {
+            return self.set_condition(Condition::Missing);
         }
-        if stores && ascii_eq(word, "xx") {
-            self.set_condition(Condition::Present)?;
-            return Ok(1);
+        if stores && rest.word("xx") {
+            return self.set_condition(Condition::Present);
         }
-        if command == Optioned::Set && ascii_eq(word, "get") {
+        if sets && rest.word("get") {
             self.get = true;
-            return Ok(1);
+            return Ok(());
         }
-        if stores && ascii_eq(word, "keepttl") {
-            self.set_expiry(ExpiryOption::Keep)?;
-            return Ok(1);
+        if stores && rest.word("keepttl") {
+            return self.set_expiry(ExpiryOption::Keep);
         }
-        if !stores && ascii_eq(word, "persist") {
-            self.set_expiry(ExpiryOption::Persist)?;
-            return Ok(1);
+        if !stores && rest.word("persist") {
+            return self.set_expiry(ExpiryOption::Persist);
         }
-        let value = value.ok_or(CommandError::Syntax)?;
-        if command == Optioned::Set && ascii_eq(word, "ifeq") {
-            self.set_condition(Condition::Equal(value))?;
-            return Ok(2);
+        if sets && let Some(comparison) = rest.value_of("ifeq") {
+            return self.set_condition(Condition::Equal(comparison));
         }
-        let (unit, base) = match word {
-            _ if ascii_eq(word, "ex") => (Unit::Seconds, Base::Now),
-            _ if ascii_eq(word, "px") => (Unit::Milliseconds, Base::Now),
-            _ if ascii_eq(word, "exat") => (Unit::Seconds, Base::Epoch),
-            _ if ascii_eq(word, "pxat") => (Unit::Milliseconds, Base::Epoch),
-            _ => return Err(CommandError::Syntax),
-        };
-        self.set_expiry(ExpiryOption::Time(TimeArgument { unit, base, text: value }))?;
-        Ok(2)
+        for (word, unit, base) in TIMES {
+            if let Some(text) = rest.value_of(word) {
+                return self.set_expiry(ExpiryOption::Time(TimeArgument { unit, base, text }));
+            }
+        }
+        Err(CommandError::Syntax)
     }
 
     /// NX and XX may be repeated; no two conditions go together.

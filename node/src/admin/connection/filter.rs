@@ -8,7 +8,7 @@ use keyward_proto::time::Monotonic;
 
 use super::listing::flags_of;
 use crate::clients::Client;
-use crate::command::{CommandError, ascii_eq};
+use crate::command::{CommandError, Cursor, ascii_eq};
 use crate::server::Server;
 
 /// Letters that Valkey knows in the field `flags`.
@@ -61,10 +61,9 @@ impl Filter {
     /// The arguments behind `CLIENT LIST` or `CLIENT KILL`.
     pub(super) fn parse(server: &Server, args: Args<'_>, skip_me: bool) -> Result<Self, CommandError> {
         let mut filter = Filter { conditions: Vec::new(), skip_me };
-        let mut at = 2;
-        while let Some(word) = args.get(at) {
-            let value = args.get(at + 1).ok_or(CommandError::Syntax)?;
-            at += 2;
+        let mut rest = Cursor::new(args, 2);
+        while let Some(word) = rest.take() {
+            let value = rest.take().ok_or(CommandError::Syntax)?;
             if ascii_eq(word, "SKIPME") {
                 filter.skip_me = match value {
                     v if ascii_eq(v, "YES") => true,
@@ -80,9 +79,8 @@ impl Filter {
             };
             let condition = if name == b"ID" {
                 let mut ids = vec![parse_id(value)?];
-                while let Some(id) = args.get(at).filter(|w| parse_i64(w).is_some()) {
+                while let Some(id) = rest.take_if(|word| parse_i64(word).is_some()) {
                     ids.push(parse_id(id)?);
-                    at += 1;
                 }
                 Condition::Ids(ids)
             } else {

@@ -10,7 +10,7 @@ use keyward_proto::resp::{Args, ReplyWriter, Version};
 use super::client::checked_name;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::spec::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, SENTINEL, STALE};
-use crate::command::{CommandError, ascii_eq, parse_i64_arg};
+use crate::command::{CommandError, Cursor, parse_i64_arg};
 use crate::gate::GateState;
 use crate::server::Server;
 
@@ -71,14 +71,12 @@ fn hello(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     }
     let mut credentials = None;
     let mut name = None;
-    let mut at = 2;
-    while let Some(option) = args.get(at) {
-        if ascii_eq(option, "AUTH") && at + 2 < args.len() {
-            credentials = Some((args.at(at + 1), args.at(at + 2)));
-            at += 3;
-        } else if ascii_eq(option, "SETNAME") && at + 1 < args.len() {
-            name = Some(checked_name(args.at(at + 1), "Client names")?);
-            at += 2;
+    let mut options = Cursor::new(args, 2);
+    while let Some(option) = options.peek() {
+        if let Some(mut values) = options.values_of("AUTH", 2) {
+            credentials = values.next().zip(values.next());
+        } else if let Some(value) = options.value_of("SETNAME") {
+            name = Some(checked_name(value, "Client names")?);
         } else {
             return Err(CommandError::quoting("Syntax error in HELLO option '", option, "'"));
         }
