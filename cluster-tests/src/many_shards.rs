@@ -15,7 +15,7 @@ use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shape, Shard, Topology};
 use keyward_sentinel::rules::coordinator::{
-    self, Action, Coordinator, ProposalId, Request, Settlement, Ticket, View,
+    self, Action, Coordinator, Observed, ProposalId, Request, Settlement, Ticket,
 };
 use keyward_sentinel::rules::failover::{Answer, NodeState, Role, Trigger};
 use keyward_sentinel::rules::health::Health;
@@ -349,7 +349,7 @@ impl World {
     fn coordinate(&mut self, event: coordinator::Event) {
         let (now, health, mut actions) =
             (Monotonic::from_nanos(self.now * 1000), Health::default(), Vec::new());
-        let view = View { me: 1, topology: &self.topology, health: &health };
+        let view = Observed { me: 1, topology: &self.topology, health: &health };
         self.coordinator.step(now, view, event, &mut actions);
         for action in actions {
             match action {

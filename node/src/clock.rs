@@ -2,16 +2,16 @@
 //! simulation is that of its world.
 //!
 //! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
-//! any amount at any time, and nothing but expiry and what people read may depend on it. The monotonic clock is asked
-//! for from the kernel without the C library, so that nothing preloaded can touch what leases depend on.
+//! any amount at any time, and nothing but expiry and what people read may depend on it. Everything else goes by the
+//! monotonic clock.
 #![allow(clippy::disallowed_methods, reason = "a shell: reads the clocks")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+pub use keyward_net::clock::monotonic;
 use keyward_proto::time::{Monotonic, UnixMillis};
-use rustix::time::{ClockId, clock_gettime};
 
 /// Tells the time.
 #[derive(Debug, Clone, Default)]
@@ -51,14 +51,6 @@ impl Clock {
             Clock::Virtual(clock) => UnixMillis(clock.unix_millis.load(Ordering::Relaxed)),
         }
     }
-}
-
-/// CLOCK_BOOTTIME: counts suspend, so that a machine that slept knows that its leases have run out.
-pub fn monotonic() -> Monotonic {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Monotonic::from_nanos(seconds * 1_000_000_000 + nanos)
 }
 
 /// The wall clock, in milliseconds.

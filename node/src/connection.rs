@@ -27,10 +27,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use keyward_net::linger::linger;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_proto::time::Monotonic;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -67,10 +68,6 @@ const WAIT_POLL: Duration = Duration::from_millis(1);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How much of a file waits for a client that reads it.
 const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
-/// How long, and for how many bytes, a connection that ends takes what the client still sends.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 << 20;
-const LINGER_READ_BYTES: usize = 16 << 10;
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
@@ -807,28 +804,5 @@ impl Connection {
             self.thread.executor.borrow().forget_waiter(waiter);
         }
         self.thread.executor.borrow().end_session(&mut self.session);
-    }
-}
-
-/// Ends the sending side, so that the client sees the end, and takes what it still sends: were the connection closed
-/// with bytes unread, it would be reset, and the client might never see the last reply. Bounded: a client that goes on
-/// sending is cut off.
-pub async fn linger(stream: &mut TcpStream) {
-    let mut scratch = vec![0; LINGER_READ_BYTES];
-    let drain = async {
-        stream.shutdown().await?;
-        let mut left = LINGER_BYTES;
-        while 0 < left {
-            match stream.read(&mut scratch).await? {
-                0 => break,
-                taken => left = left.saturating_sub(taken),
-            }
-        }
-        io::Result::Ok(())
-    };
-    match tokio::time::timeout(LINGER, drain).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::trace!(%error, "while lingering"),
-        Err(_) => tracing::trace!("the client does not close"),
     }
 }

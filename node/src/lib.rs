@@ -8,7 +8,7 @@
 //! - [`log`]: the write log; [`gate`]: what may execute and which replies may leave
 //! - [`aof`]: the write log on disk (what it does is decided by [`disk_log`]); [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`relay`]: published messages for other nodes
-//! - [`member`]: joining a shard, handing over, leaving; [`reach`]: why a sentinel does not answer
+//! - [`member`]: joining a shard, handing over, leaving
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: leases, commit, full and partial resync
 //! - [`blocking`], [`pubsub`], [`notify`], [`clients`], [`stats`]: what connections share
@@ -43,7 +43,6 @@ pub mod memory;
 pub mod process;
 pub mod pubsub;
 pub mod rdb_load;
-pub mod reach;
 pub mod reclaim;
 pub mod relay;
 pub mod replication;

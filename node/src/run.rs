@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_net::linger::linger;
 use keyward_proto::ids::LogIndex;
 use rand::Rng;
 use tokio::net::TcpListener;
@@ -15,7 +16,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
 use crate::config::{Config, Settings};
-use crate::connection;
 use crate::directory_lock::DirectoryLock;
 use crate::io::{Accepted, ThreadHandle};
 use crate::server::Server;
@@ -261,7 +261,7 @@ async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadH
 
 /// What a refused client has already sent would otherwise reset the connection before it reads why.
 async fn let_read(mut stream: tokio::net::TcpStream, permit: OwnedSemaphorePermit) {
-    connection::linger(&mut stream).await;
+    linger(&mut stream).await;
     drop(permit);
 }
 

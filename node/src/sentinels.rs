@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, abortable, join_all};
 use futures::stream::FuturesUnordered;
+use keyward_net::reach::Reach;
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
@@ -31,7 +32,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::clock;
-use crate::reach::Reach;
 use crate::replication::messages::{Event, Outcome};
 use crate::replication::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use crate::replication::task::{Input, send};
@@ -42,6 +42,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Without news for so long another sentinel is watched: this one may be gone.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// What a sentinel is called in the log.
+const WHO: &str = "the sentinel";
 const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
 
 /// How this node presents itself.
@@ -105,12 +107,12 @@ impl Sentinels {
     /// Sentinel `at` has not done what was asked; `status` is what it said of that, if anything. The next one is asked
     /// from now on.
     fn failed(&self, at: usize, status: Option<tonic::Status>) {
-        self.reach.failed(&self.addresses[at], status);
+        self.reach.failed(WHO, &self.addresses[at], status);
         self.leave(at);
     }
 
     fn answered(&self, at: usize) {
-        self.reach.answered(&self.addresses[at]);
+        self.reach.answered(WHO, &self.addresses[at]);
     }
 
     fn leave(&self, at: usize) {
@@ -238,19 +240,6 @@ impl Sentinels {
         Ok(reply?.into_inner())
     }
 
-    /// An operator's command, passed on.
-    pub(crate) async fn admin(&self, request: rpc::AdminRequest) -> Result<rpc::AdminReply, tonic::Status> {
-        let at = self.current();
-        let attempt = async { self.client(at).await?.admin(request).await };
-        let reply = match tokio::time::timeout(requests::ANSWER_LIMIT, attempt).await {
-            Ok(Ok(reply)) => return Ok(reply.into_inner()),
-            Ok(Err(status)) => status,
-            Err(_) => tonic::Status::deadline_exceeded("the sentinel did not answer in time"),
-        };
-        self.leave(at);
-        Err(reply)
-    }
-
     /// Registers this process; tries for ever.
     pub(crate) async fn register(
         &self,
@@ -295,8 +284,8 @@ impl Sentinels {
                         return (Incarnation::new(reply.incarnation), topology);
                     }
                 }
-                Ok(Err(status)) => self.reach.failed(&self.addresses[at], Some(status)),
-                Err(_) => self.reach.failed(&self.addresses[at], None),
+                Ok(Err(status)) => self.reach.failed(WHO, &self.addresses[at], Some(status)),
+                Err(_) => self.reach.failed(WHO, &self.addresses[at], None),
             }
             self.leave(at);
             tokio::time::sleep(RETRY).await;
@@ -315,7 +304,7 @@ impl Sentinels {
         while !inputs.is_closed() {
             let at = self.begin_watch(next);
             if let Err(status) = self.watch_one(at, me, incarnation, inputs).await {
-                self.reach.failed(&self.addresses[at], status);
+                self.reach.failed(WHO, &self.addresses[at], status);
             }
             self.watched.lock().remove(&at);
             self.leave(at);

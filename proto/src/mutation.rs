@@ -59,7 +59,7 @@ mutations! {
     AnyoneLeadsAfterRestart: "after all members have restarted any of them leads, not the furthest",
     LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
     StaleAnswerCounts: "what a node answered to an earlier question counts as the answer to the next one",
-    FirstRefusalCounts: "a hand-off that one sentinel refuses counts as refused though another may carry it out",
+    SilenceIsRefusal: "a request to the sentinels that gets no answer counts as refused",
 }
 
 #[cfg(debug_assertions)]

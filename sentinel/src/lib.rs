@@ -3,8 +3,11 @@
 //! [`rules`], pure:
 //! - [`topology`](rules::topology): the state machine: which command changes what, and what is refused;
 //!   [`placement`](rules::placement): which command brings it closer to the wanted shape
-//! - [`failover`](rules::failover): who becomes primary, given what the nodes answer;
-//!   [`removal`](rules::removal): what a primary may do to those who could take its place
+//! - [`coordinator`](rules::coordinator): the course of a failover: who is asked, how long, how often;
+//!   [`inquiry`](rules::inquiry): asking nodes, also through the other sentinels
+//! - [`failover`](rules::failover): who becomes primary, given what the nodes answer
+//! - [`in_sync`](rules::in_sync): requests to change an in-sync set; [`removal`](rules::removal): what a primary may do
+//!   to those who could take its place
 //! - [`publication`](rules::publication): the topology as nodes are told it
 //! - [`health`](rules::health), [`events`](rules::events): what is known of the nodes, and what subscribers are told
 //! - [`sentinel_api`](rules::sentinel_api), [`status`](rules::status): what clients and operators ask and are shown
@@ -15,9 +18,8 @@
 //! - [`bootstrap`](shell::bootstrap): who this sentinel is in the group
 //! - [`control`](shell::control): the gRPC service for nodes and operators, the failover, the watchdog
 //! - [`resp`](shell::resp): the clients of the Sentinel API
-//! - [`probe`](shell::probe), [`indirect`](shell::indirect): questions to nodes, directly and through other sentinels
-//! - [`connections`](shell::connections), [`channel`](shell::channel), [`clock`](shell::clock): connections and time;
-//!   [`reach`](shell::reach): why there is none
+//! - [`probe`](shell::probe): a question to a node; [`questions`](shell::questions): also through other sentinels
+//! - [`connections`](shell::connections), [`channel`](shell::channel): connections to nodes and sentinels
 //! - [`sentinel`](shell::sentinel), [`runtime`](shell::runtime), [`cli`](shell::cli): putting it together
 //!
 //! [`config`]: options.

@@ -5,6 +5,9 @@
 mod harness;
 
 use harness::{Group, LIMIT, eventually, id, three_in_sync};
+use keyward_proto::rpc;
+use keyward_proto::rpc::admin_reply::Outcome;
+use keyward_proto::rpc::admin_request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -152,11 +155,14 @@ async fn a_failover_by_command_asks_the_primary_to_hand_over() {
     let request =
         eventually("a hand-off request", async || nodes[0].state.lock().handoffs.first().cloned()).await;
     assert_eq!(request.term, 1);
-    let reply = group.admin("failover", &["mymaster", &id(3).to_string()]).await;
-    assert!(reply.ok);
+    let failover = |shard: &str, target: String| {
+        admin_request::Command::Failover(rpc::FailoverCommand { shard: shard.into(), target })
+    };
+    let reply = group.admin(failover("mymaster", id(3).to_string())).await;
+    assert!(matches!(reply, Outcome::Done(_)), "{reply:?}");
     assert_eq!(nodes[0].state.lock().handoffs[1].target, id(3).to_string());
-    let reply = group.admin("failover", &["nope"]).await;
-    assert_eq!((reply.ok, &reply.body[..]), (false, &b"there is no shard nope"[..]));
+    let reply = group.admin(failover("nope", String::new())).await;
+    assert_eq!(reply, Outcome::Refused("there is no shard nope".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -223,16 +223,6 @@ impl Replication {
             Outcome::Unknown => Err("no sentinel answered".into()),
         }
     }
-
-    /// The sentinels' answer to an operator's command.
-    ///
-    /// # Errors
-    /// One line for the operator.
-    pub async fn admin(&self, command: &str, arguments: Vec<String>) -> Result<bytes::Bytes, String> {
-        let request = rpc::AdminRequest { command: command.to_owned(), arguments };
-        let reply = self.sentinels.admin(request).await.map_err(|status| status.message().to_owned())?;
-        if reply.ok { Ok(reply.body) } else { Err(String::from_utf8_lossy(&reply.body).into_owned()) }
-    }
 }
 
 async fn ask_primary(host: &str, port: u16, request: rpc::StartHandoffRequest) -> Result<(), String> {

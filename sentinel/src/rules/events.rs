@@ -18,22 +18,22 @@ pub struct Event {
 
 /// Remembers what was told, to tell the difference.
 #[derive(Debug, Default)]
-pub struct Storyteller {
-    shards: BTreeMap<ShardId, Told>,
+pub struct EventFeed {
+    shards: BTreeMap<ShardId, Announced>,
     sentinels: BTreeMap<u64, String>,
     announce_hostnames: bool,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Announced {
     /// `ip port` of the last primary, kept while there is none.
     primary: String,
     replicas: BTreeMap<NodeId, String>,
 }
 
-impl Storyteller {
+impl EventFeed {
     pub fn new(announce_hostnames: bool) -> Self {
-        Storyteller { announce_hostnames, ..Storyteller::default() }
+        EventFeed { announce_hostnames, ..EventFeed::default() }
     }
 
     /// What happened since the last call.

@@ -21,11 +21,11 @@ pub const HISTORY_LEN: usize = 16;
 #[derive(Debug, Default)]
 pub struct Publications {
     /// The versions that somebody was told, the newest last.
-    history: VecDeque<Told>,
+    history: VecDeque<Published>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Published {
     topology: Arc<Topology>,
     whole: Option<Bytes>,
     /// From earlier versions.
@@ -44,7 +44,7 @@ impl Publications {
                 self.history.pop_front();
             }
             let topology = Arc::clone(current);
-            self.history.push_back(Told { topology, whole: None, deltas: Vec::new() });
+            self.history.push_back(Published { topology, whole: None, deltas: Vec::new() });
         }
         let Some((newest, earlier)) = self.history.make_contiguous().split_last_mut() else {
             return rpc::TopologyUpdate::default();
@@ -61,7 +61,7 @@ impl Publications {
     }
 }
 
-impl Told {
+impl Published {
     fn whole(&mut self) -> Bytes {
         self.whole.get_or_insert_with(|| encode(&*self.topology)).clone()
     }

@@ -43,7 +43,7 @@ pub struct Contact {
     pub cut_off: bool,
 }
 
-/// A wish to remove members.
+/// A request to remove members.
 #[derive(Debug)]
 pub struct Removal<'a> {
     shard: &'a Shard,

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use keyward_proto::rpc;
+use keyward_proto::rpc::admin_reply::Outcome;
+use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
 use openraft::BasicNode;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::config::Founder;
-use crate::shell::control::admin::{self, Identity};
+use crate::shell::control::admin;
 use crate::shell::raft::network::Network;
 use crate::shell::raft::store::{StateMachine, Store};
 use crate::shell::raft::{self, Raft, RaftId};
@@ -102,7 +104,7 @@ async fn find_identity(sentinel: &Sentinel) -> Stored {
     loop {
         let others = founders.iter().filter(|f| f.name != name);
         let answers = join_all(others.map(|f| ask(sentinel, f))).await;
-        let answers: Vec<(String, Identity)> = answers.into_iter().flatten().collect();
+        let answers: Vec<(String, rpc::SentinelIdentity)> = answers.into_iter().flatten().collect();
         if let Some((address, _)) = answers.iter().find(|(_, a)| a.known.contains(&name)) {
             if let Some(id) = join(sentinel, address).await {
                 return Stored { id, name, is_founder: false };
@@ -119,38 +121,39 @@ async fn find_identity(sentinel: &Sentinel) -> Stored {
     }
 }
 
-async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, Identity)> {
-    let (name, address) = (&founder.name, host_port(&founder.host, founder.bus_port));
+async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, rpc::SentinelIdentity)> {
+    let who = &format!("the sentinel {}", founder.name);
+    let address = host_port(&founder.host, founder.bus_port);
     let Some(mut client) = sentinel.control_client(&address) else {
-        sentinel.reach.failed(name, &address, None);
+        sentinel.reach.failed(who, &address, None);
         return None;
     };
-    let request = rpc::AdminRequest { command: admin::IDENTITY.into(), arguments: Vec::new() };
+    let request = admin::request(Command::Identity(rpc::IdentityCommand {}));
     let reply = match timeout(ANSWER_LIMIT, client.admin(request)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(status)) => {
-            sentinel.reach.failed(name, &address, Some(status));
+            sentinel.reach.failed(who, &address, Some(status));
             return None;
         }
         Err(_) => {
-            sentinel.reach.failed(name, &address, None);
+            sentinel.reach.failed(who, &address, None);
             return None;
         }
     };
-    sentinel.reach.answered(name, &address);
-    let identity = serde_json::from_slice(&reply.into_inner().body).ok()?;
-    Some((address, identity))
+    sentinel.reach.answered(who, &address);
+    match reply.into_inner().outcome {
+        Some(Outcome::Identity(identity)) => Some((address, identity)),
+        _ => None,
+    }
 }
 
 /// A new ID from the leader, through any sentinel.
 async fn join(sentinel: &Sentinel, through: &str) -> Option<RaftId> {
     let own = sentinel.own_address();
-    let request = rpc::AdminRequest {
-        command: admin::JOIN.into(),
-        arguments: vec![own.name, host_port(&own.host, own.bus_port)],
-    };
+    let address = host_port(&own.host, own.bus_port);
+    let request = admin::request(Command::Join(rpc::JoinCommand { name: own.name, address }));
     let reply = sentinel.control_client(through)?.admin(request).await.ok()?.into_inner();
-    let id = std::str::from_utf8(&reply.body).ok()?.parse().ok().filter(|_| reply.ok)?;
+    let Some(Outcome::Joined(id)) = reply.outcome else { return None };
     warn!(id, "the group knows this sentinel, but its directory is empty: joining under a new ID");
     Some(id)
 }
@@ -162,10 +165,11 @@ async fn become_voter(sentinel: &Sentinel, id: RaftId) {
             return;
         }
         if sentinel.leader().is_some() {
-            let arguments = vec![id.to_string(), sentinel.config.options.name.clone()];
-            match admin::at_leader(sentinel, admin::PROMOTE, arguments, Duration::from_secs(5)).await {
-                Ok(reply) if reply.ok => info!(id, "this sentinel votes"),
-                Ok(reply) => warn!("this sentinel cannot vote yet: {}", String::from_utf8_lossy(&reply.body)),
+            let name = sentinel.config.options.name.clone();
+            let command = Command::Promote(rpc::PromoteCommand { sentinel_id: id, name });
+            match admin::at_leader(sentinel, command, Duration::from_secs(5)).await.map(admin::done) {
+                Ok(Ok(_)) => info!(id, "this sentinel votes"),
+                Ok(Err(reason)) => warn!("this sentinel cannot vote yet: {reason}"),
                 Err(status) => warn!("this sentinel cannot vote yet: {}", status.message()),
             }
         }

@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use keyward_net::reach::trouble;
 use keyward_proto::peer::Trouble;
 use keyward_proto::rpc;
+use keyward_proto::rpc::admin_reply::Outcome;
+use keyward_proto::rpc::admin_request;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use tokio::time::timeout;
@@ -15,8 +18,7 @@ use crate::config::{Command, NamedAddress, Target};
 use crate::rules::status::{self, Asked, Names, StatusReport, from_nodes, verdict};
 use crate::shell::channel::endpoint;
 use crate::shell::control::ADMIN_LIMIT;
-use crate::shell::control::admin::STATUS;
-use crate::shell::reach::trouble;
+use crate::shell::control::admin;
 
 /// A sentinel without a leader looks for one before it answers by itself.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -38,9 +40,13 @@ pub async fn execute(command: Command) -> Result<Answer, String> {
     match command {
         Command::Status { target, nodes, json } => show_status(&target, &nodes, json).await,
         Command::Failover { shard, to, target } => {
-            ask(&target, "failover", std::iter::once(shard).chain(to).collect()).await.map(done)
+            let command = rpc::FailoverCommand { shard, target: to.unwrap_or_default() };
+            ask(&target, admin_request::Command::Failover(command)).await.map(done)
         }
-        Command::RemoveNode { node, target } => ask(&target, "remove-node", vec![node]).await.map(done),
+        Command::RemoveNode { node, target } => {
+            let command = rpc::RemoveNodeCommand { node };
+            ask(&target, admin_request::Command::RemoveNode(command)).await.map(done)
+        }
     }
 }
 
@@ -48,9 +54,10 @@ async fn show_status(target: &Target, nodes: &[NamedAddress], json: bool) -> Res
     let mut failures = Vec::new();
     let mut body = None;
     for address in &target.sentinel {
-        match ask_one(address, STATUS, Vec::new(), STATUS_LIMIT).await {
-            Ok(answer) => {
-                body = Some(answer);
+        let command = admin_request::Command::Status(rpc::StatusCommand {});
+        match ask_one(address, command, STATUS_LIMIT).await.and_then(status_of) {
+            Ok(report) => {
+                body = Some(report);
                 break;
             }
             Err(failure) => failures.push(failure.to_string()),
@@ -143,12 +150,12 @@ impl std::fmt::Display for Failure {
 }
 
 /// The first sentinel that is reached does it, or not.
-async fn ask(target: &Target, command: &str, arguments: Vec<String>) -> Result<String, String> {
+async fn ask(target: &Target, command: admin_request::Command) -> Result<String, String> {
     let mut failures = Vec::new();
     for address in &target.sentinel {
         let limit = ADMIN_LIMIT + Duration::from_secs(1);
-        match ask_one(address, command, arguments.clone(), limit).await {
-            Ok(body) => return Ok(body),
+        match ask_one(address, command.clone(), limit).await {
+            Ok(reply) => return admin::done(reply),
             Err(failure @ Failure::NotReached { .. }) => failures.push(failure.to_string()),
             Err(failure) => {
                 failures.push(failure.to_string());
@@ -161,25 +168,29 @@ async fn ask(target: &Target, command: &str, arguments: Vec<String>) -> Result<S
 
 async fn ask_one(
     address: &str,
-    command: &str,
-    arguments: Vec<String>,
+    command: admin_request::Command,
     limit: Duration,
-) -> Result<String, Failure> {
+) -> Result<rpc::AdminReply, Failure> {
     let not_reached = |trouble| Failure::NotReached { address: address.to_owned(), trouble };
     let channel = connect(address).await.map_err(not_reached)?;
-    let request = rpc::AdminRequest { command: command.into(), arguments };
-    let reply = match timeout(limit, ControlClient::new(channel).admin(request)).await {
-        Ok(Ok(reply)) => reply.into_inner(),
+    match timeout(limit, ControlClient::new(channel).admin(admin::request(command))).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) => {
             let trouble = trouble(address, Some(&status)).await;
-            return Err(match trouble {
+            Err(match trouble {
                 Trouble::Says(words) => Failure::Refused(words),
                 Trouble::Wrong(_) | Trouble::IsNode => not_reached(trouble),
                 _ => Failure::Broken { address: address.to_owned(), trouble },
-            });
+            })
         }
-        Err(_) => return Err(Failure::Broken { address: address.to_owned(), trouble: Trouble::Silent }),
-    };
-    let body = String::from_utf8_lossy(&reply.body).into_owned();
-    if reply.ok { Ok(body) } else { Err(Failure::Refused(body)) }
+        Err(_) => Err(Failure::Broken { address: address.to_owned(), trouble: Trouble::Silent }),
+    }
+}
+
+/// The report as it came, to be shown as it is.
+fn status_of(reply: rpc::AdminReply) -> Result<String, Failure> {
+    match reply.outcome {
+        Some(Outcome::Status(body)) => Ok(String::from_utf8_lossy(&body).into_owned()),
+        _ => Err(Failure::Refused(admin::done(reply).unwrap_or_else(|reason| reason))),
+    }
 }

@@ -3,14 +3,12 @@
 pub mod bootstrap;
 pub mod channel;
 pub mod cli;
-pub mod clock;
 pub mod connections;
 pub mod control;
 pub mod probe;
 pub mod proposals;
 pub mod questions;
 pub mod raft;
-pub mod reach;
 pub mod resp;
 pub mod runtime;
 pub mod sentinel;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
@@ -15,7 +16,6 @@ use tokio::time::{sleep, timeout};
 use crate::rules::failover::{Answer, Answers};
 use crate::rules::inquiry::{Event, Inquiry, Question, Route, other_sentinels};
 use crate::rules::topology::RaftId;
-use crate::shell::clock::now;
 use crate::shell::probe;
 use crate::shell::sentinel::Sentinel;
 

@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use keyward_net::clock::monotonic as now;
+use keyward_net::linger::linger;
 use keyward_proto::ids::ShardId;
 use keyward_proto::resp::{ReplyWriter, Version};
+use keyward_proto::rpc;
+use keyward_proto::rpc::admin_request;
 use keyward_proto::time::Monotonic;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,10 +21,9 @@ use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::rules::sentinel_api::command::{Session, Wish};
+use crate::rules::sentinel_api::command::{AfterReply, Session};
 use crate::rules::sentinel_api::instances::View;
 use crate::rules::sentinel_api::request::{Requests, is_http};
-use crate::shell::clock::now;
 use crate::shell::control::{ADMIN_LIMIT, admin};
 use crate::shell::sentinel::Sentinel;
 
@@ -31,9 +34,6 @@ const REFUSALS_MAX: usize = 16;
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Replies to a pipeline are sent in pieces of about this size.
 const REPLY_BYTES: usize = 256 * 1024;
-/// How long, and for how many bytes, a connection that ends takes what the client still sends.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 << 20;
 /// Clients that speak HTTP are told of in the log no more often than this.
 const HTTP_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -103,7 +103,10 @@ async fn converse(
     if CONNECTIONS_MAX <= open {
         stream.write_all(b"-ERR max number of clients reached\r\n").await?;
         // It counts as open until then, so that there are not many.
-        return if open < CONNECTIONS_MAX + REFUSALS_MAX { linger(&mut stream).await } else { Ok(()) };
+        if open < CONNECTIONS_MAX + REFUSALS_MAX {
+            linger(&mut stream).await;
+        }
+        return Ok(());
     }
     stream.set_nodelay(true)?;
     let id = counters.accepted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -147,27 +150,10 @@ async fn converse(
         }
         send(&mut stream, &mut output).await?;
         if close {
-            return linger(&mut stream).await;
+            linger(&mut stream).await;
+            return Ok(());
         }
     }
-}
-
-/// Ends the sending side, so that the client sees the end, and takes what it still sends: were the connection closed
-/// with bytes unread, it would be reset, and the client might never see the last reply.
-async fn linger(stream: &mut TcpStream) -> io::Result<()> {
-    let mut scratch = vec![0; 16 << 10];
-    let drain = async {
-        stream.shutdown().await?;
-        let mut left = LINGER_BYTES;
-        while 0 < left {
-            match stream.read(&mut scratch).await? {
-                0 => break,
-                taken => left = left.saturating_sub(taken),
-            }
-        }
-        Ok(())
-    };
-    timeout(LINGER, drain).await.map_err(io::Error::from)?
 }
 
 /// Sends what has been written so far.
@@ -191,7 +177,7 @@ fn answer(
     let commands_total = counters.commands.fetch_add(1, Ordering::Relaxed);
     let topology = sentinel.current();
     let options = &sentinel.config.options;
-    let wish = {
+    let after = {
         let health = sentinel.health.lock();
         let view = View {
             topology: &topology,
@@ -212,10 +198,10 @@ fn answer(
         };
         session.execute(&view, options.requirepass.as_deref(), args, output)
     };
-    match wish {
-        Wish::Nothing => false,
-        Wish::Close => true,
-        Wish::FailOver(shard) => {
+    match after {
+        AfterReply::Nothing => false,
+        AfterReply::Close => true,
+        AfterReply::FailOver(shard) => {
             tokio::spawn(fail_over(sentinel.clone(), shard));
             false
         }
@@ -224,12 +210,11 @@ fn answer(
 
 /// SENTINEL FAILOVER answers at once; the outcome is in the log and in the events.
 async fn fail_over(sentinel: Arc<Sentinel>, shard: ShardId) {
-    let reply = admin::at_leader(&sentinel, "failover", vec![shard.to_string()], ADMIN_LIMIT).await;
-    match reply {
-        Ok(reply) if reply.ok => {}
-        Ok(reply) => {
-            warn!(%shard, reason = %String::from_utf8_lossy(&reply.body), "SENTINEL FAILOVER failed")
-        }
+    let command = rpc::FailoverCommand { shard: shard.to_string(), target: String::new() };
+    let command = admin_request::Command::Failover(command);
+    match admin::at_leader(&sentinel, command, ADMIN_LIMIT).await.map(admin::done) {
+        Ok(Ok(_)) => {}
+        Ok(Err(reason)) => warn!(%shard, reason, "SENTINEL FAILOVER failed"),
         Err(status) => warn!(%shard, reason = status.message(), "SENTINEL FAILOVER failed"),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use keyward_net::reach::Reach;
 use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
@@ -31,7 +32,6 @@ use crate::shell::control::failover;
 use crate::shell::proposals::{self, Proposal};
 use crate::shell::raft::service::RaftCell;
 use crate::shell::raft::{Metrics, Raft, RaftId};
-use crate::shell::reach::Reach;
 
 /// How long a request waits for a leader and its answer.
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(2000);

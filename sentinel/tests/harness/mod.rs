@@ -16,6 +16,7 @@ use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
 use keyward_proto::rpc::raft_client::RaftClient;
+use keyward_proto::rpc::{admin_reply, admin_request};
 use keyward_proto::topology::delta::Delta;
 use keyward_proto::topology::{Shard, Topology};
 use keyward_sentinel::config::{Config, parse};
@@ -186,17 +187,17 @@ impl Group {
         eventually("a topology", async || self.try_topology().await).await
     }
 
-    pub async fn admin(&self, command: &str, arguments: &[&str]) -> rpc::AdminReply {
-        let arguments = arguments.iter().map(|s| (*s).to_owned()).collect();
-        let request = rpc::AdminRequest { command: command.into(), arguments };
-        self.control(self.alive()).admin(request).await.unwrap().into_inner()
+    pub async fn admin(&self, command: admin_request::Command) -> admin_reply::Outcome {
+        let request = rpc::AdminRequest { command: Some(command) };
+        self.control(self.alive()).admin(request).await.unwrap().into_inner().outcome.unwrap()
     }
 
     /// The sentinel that leads.
     pub async fn leader(&self) -> usize {
         eventually("a leader", async || {
-            let report: serde_json::Value =
-                serde_json::from_slice(&self.admin("status", &[]).await.body).ok()?;
+            let status = admin_request::Command::Status(rpc::StatusCommand {});
+            let admin_reply::Outcome::Status(body) = self.admin(status).await else { return None };
+            let report: serde_json::Value = serde_json::from_slice(&body).ok()?;
             let leader = report["sentinels"].as_array()?.iter().find(|s| s["leader"] == true)?;
             let name = leader["name"].as_str()?;
             name.strip_prefix('s')?.parse::<usize>().ok().map(|n| n - 1)

@@ -1,7 +1,7 @@
 //! The real coordinator of failovers: its questions and proposals go over the simulated network.
 
 use keyward_node::replication::messages::Outcome as Answered;
-use keyward_sentinel::rules::coordinator::{Action, Event, Proposal, Request, Settlement, Ticket, View};
+use keyward_sentinel::rules::coordinator::{Action, Event, Observed, Proposal, Request, Settlement, Ticket};
 use keyward_sentinel::rules::topology::TopologyCommand;
 
 use super::{Call, Purpose, raft_id};
@@ -21,7 +21,7 @@ impl World {
 
     pub(super) fn coordinate(&mut self, sentinel: usize, event: Event) {
         let (now, s, mut actions) = (self.now, &mut self.sentinels[sentinel], Vec::new());
-        let view = View { me: raft_id(sentinel), topology: &s.view, health: &s.health };
+        let view = Observed { me: raft_id(sentinel), topology: &s.view, health: &s.health };
         s.coordinator.step(s.clock.read(now), view, event, &mut actions);
         s.coordinator.check_invariants();
         for action in actions {

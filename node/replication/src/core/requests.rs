@@ -47,9 +47,7 @@ impl Urgency {
         match (self, outcome) {
             (_, Outcome::Unknown) => false,
             (Urgency::CanWait | Urgency::Complaint, _) | (Urgency::Handoff, Outcome::Accepted) => true,
-            (Urgency::Handoff, Outcome::Refused(_)) => {
-                attempts == 1 || mutation::is_on(Mutation::FirstRefusalCounts)
-            }
+            (Urgency::Handoff, Outcome::Refused(_)) => attempts == 1,
         }
     }
 }
@@ -153,7 +151,7 @@ impl PendingRequest {
             self.ask_next(now, out);
         }
         if self.open.is_empty() {
-            out.push(Action::Settle(Outcome::Unknown));
+            out.push(Action::Settle(no_answer()));
         }
     }
 
@@ -177,6 +175,14 @@ impl PendingRequest {
         let first = self.open.values().min().copied()?;
         Some(if self.begun < self.attempts_max() { first.min(self.next_at) } else { first })
     }
+}
+
+/// Nobody has answered: an attempt may have taken effect, or may yet.
+fn no_answer() -> Outcome {
+    if mutation::is_on(Mutation::SilenceIsRefusal) {
+        return Outcome::Refused("nobody has answered".to_owned());
+    }
+    Outcome::Unknown
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ pub struct Replaced {
 
 /// What a step looks at.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
+pub struct Observed<'a> {
     /// This sentinel.
     pub me: RaftId,
     /// As it is applied here.
@@ -174,7 +174,7 @@ enum Phase {
 }
 
 impl Coordinator {
-    pub fn step(&mut self, now: Monotonic, view: View<'_>, event: Event, out: &mut Vec<Action>) {
+    pub fn step(&mut self, now: Monotonic, view: Observed<'_>, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Requested(ticket, request) => {
                 let id = request.shard().clone();
@@ -206,7 +206,7 @@ impl Coordinator {
         &mut self,
         id: &ShardId,
         now: Monotonic,
-        view: View<'_>,
+        view: Observed<'_>,
         out: &mut Vec<Action>,
         happen: impl FnOnce(&mut Changes, &mut Vec<Action>),
     ) {
@@ -275,7 +275,7 @@ impl Changes {
     }
 
     /// Goes on as far as nothing has to be waited for.
-    fn advance(&mut self, now: Monotonic, view: View<'_>, proposals: &mut u64, out: &mut Vec<Action>) {
+    fn advance(&mut self, now: Monotonic, view: Observed<'_>, proposals: &mut u64, out: &mut Vec<Action>) {
         loop {
             let running = match self.running.take() {
                 Some(running) => Some(running),
@@ -295,7 +295,7 @@ impl Changes {
     fn begin(
         &mut self,
         now: Monotonic,
-        view: View<'_>,
+        view: Observed<'_>,
         ticket: Ticket,
         request: Request,
         proposals: &mut u64,
@@ -326,7 +326,7 @@ impl Changes {
     fn attempt(
         &mut self,
         now: Monotonic,
-        view: View<'_>,
+        view: Observed<'_>,
         running: Running,
         out: &mut Vec<Action>,
     ) -> Option<Running> {
@@ -400,7 +400,7 @@ impl Changes {
         now: Monotonic,
         proposal: ProposalId,
         result: Result<(), Refusal>,
-        view: View<'_>,
+        view: Observed<'_>,
         out: &mut Vec<Action>,
     ) {
         let Some(running) = self.running.take_if(|running| running.waits_for(proposal)) else { return };

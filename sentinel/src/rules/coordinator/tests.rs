@@ -46,7 +46,7 @@ impl Group {
 
     fn step(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        let view = View { me: 1, topology: &self.topology, health: &self.health };
+        let view = Observed { me: 1, topology: &self.topology, health: &self.health };
         self.coordinator.step(self.now, view, event, &mut out);
         self.coordinator.check_invariants();
         out

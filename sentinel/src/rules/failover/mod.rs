@@ -355,7 +355,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// A stopped primary's wish.
+/// A stopped primary's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
     pub shard: ShardId,

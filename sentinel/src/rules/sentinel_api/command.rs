@@ -1,4 +1,5 @@
-//! A client's session and what each command does to it. Pure: replies go to a buffer, wishes are returned.
+//! A client's session and what each command does to it. Pure: replies go to a buffer, and what the
+//! shell has to do afterwards is returned.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -21,7 +22,7 @@ const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// What the shell must do after the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum AfterReply {
     Nothing,
     Close,
     FailOver(ShardId),
@@ -110,21 +111,21 @@ impl Session {
         password: Option<&str>,
         args: &[Bytes],
         out: &mut BytesMut,
-    ) -> Wish {
-        let Some((first, rest)) = args.split_first() else { return Wish::Nothing };
+    ) -> AfterReply {
+        let Some((first, rest)) = args.split_first() else { return AfterReply::Nothing };
         let command = lower(first);
         let mut out = ReplyWriter::new(out, self.version);
         let Some((_, arity, flags)) = COMMANDS.iter().find(|(name, ..)| *name == command) else {
             out.error(unknown_command(first, rest));
-            return Wish::Nothing;
+            return AfterReply::Nothing;
         };
         if !self.is_authenticated && !flags.contains(&"no_auth") {
             out.error("NOAUTH Authentication required.");
-            return Wish::Nothing;
+            return AfterReply::Nothing;
         }
         if !fits(*arity, args.len()) {
             out.error(format!("ERR wrong number of arguments for '{command}' command"));
-            return Wish::Nothing;
+            return AfterReply::Nothing;
         }
         let always = ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "quit", "reset"];
         if self.is_subscribed() && self.version == Version::Resp2 && !always.contains(&command.as_str()) {
@@ -135,7 +136,7 @@ impl Session {
                  allowed in this context",
                 sub.unwrap_or_default()
             ));
-            return Wish::Nothing;
+            return AfterReply::Nothing;
         }
         match command.as_str() {
             "auth" => self.auth(password, rest, &mut out),
@@ -149,7 +150,7 @@ impl Session {
             "publish" => out.error("ERR Only HELLO messages are accepted by Sentinel instances."),
             "quit" => {
                 out.ok();
-                return Wish::Close;
+                return AfterReply::Close;
             }
             "reset" => {
                 *self =
@@ -165,7 +166,7 @@ impl Session {
             }
             _ => return sentinel(view, rest, &mut out),
         }
-        Wish::Nothing
+        AfterReply::Nothing
     }
 
     fn ping(&self, rest: &[Bytes], out: &mut ReplyWriter<'_>) {

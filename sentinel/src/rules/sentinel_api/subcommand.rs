@@ -4,7 +4,7 @@ use bytes::Bytes;
 use keyward_proto::resp::ReplyWriter;
 use keyward_proto::resp::number::parse_i64;
 
-use super::command::{Wish, lower, unknown_subcommand};
+use super::command::{AfterReply, lower, unknown_subcommand};
 use super::instances::{Monitored, View};
 use crate::rules::events::sentinel_run_id;
 use keyward_proto::glob;
@@ -72,16 +72,16 @@ fn sentinel_arity(subcommand: &str) -> Option<(usize, usize)> {
 }
 
 /// Answers one subcommand.
-pub(super) fn sentinel(view: &View<'_>, rest: &[Bytes], out: &mut ReplyWriter<'_>) -> Wish {
-    let Some((first, args)) = rest.split_first() else { return Wish::Nothing };
+pub(super) fn sentinel(view: &View<'_>, rest: &[Bytes], out: &mut ReplyWriter<'_>) -> AfterReply {
+    let Some((first, args)) = rest.split_first() else { return AfterReply::Nothing };
     let subcommand = lower(first);
     let Some((least, most)) = sentinel_arity(&subcommand) else {
         out.error(unknown_subcommand(first, "SENTINEL"));
-        return Wish::Nothing;
+        return AfterReply::Nothing;
     };
     if args.len() < least || most < args.len() {
         out.error(format!("ERR wrong number of arguments for 'sentinel|{subcommand}' command"));
-        return Wish::Nothing;
+        return AfterReply::Nothing;
     }
     let first = args.first().cloned().unwrap_or_default();
     match subcommand.as_str() {
@@ -117,13 +117,13 @@ pub(super) fn sentinel(view: &View<'_>, rest: &[Bytes], out: &mut ReplyWriter<'_
         }
         _ => return about_primary(view, &subcommand, &first, out),
     }
-    Wish::Nothing
+    AfterReply::Nothing
 }
 
-fn about_primary(view: &View<'_>, subcommand: &str, name: &[u8], out: &mut ReplyWriter<'_>) -> Wish {
+fn about_primary(view: &View<'_>, subcommand: &str, name: &[u8], out: &mut ReplyWriter<'_>) -> AfterReply {
     let Some(monitored) = view.find(name) else {
         out.error(NO_SUCH_PRIMARY);
-        return Wish::Nothing;
+        return AfterReply::Nothing;
     };
     let shard = monitored.shard;
     match subcommand {
@@ -155,13 +155,13 @@ fn about_primary(view: &View<'_>, subcommand: &str, name: &[u8], out: &mut Reply
             let electable = |id| shard.primary.as_ref() != Some(id) && !shard.restarted.contains(id);
             if shard.in_sync.iter().any(electable) {
                 out.ok();
-                return Wish::FailOver(shard.id.clone());
+                return AfterReply::FailOver(shard.id.clone());
             }
             out.error("NOGOODSLAVE No suitable replica to promote");
         }
         _ => out.error("ERR the shards that are watched come from the topology: use keyward-sentinel"),
     }
-    Wish::Nothing
+    AfterReply::Nothing
 }
 
 fn is_down_by_addr(view: &View<'_>, args: &[Bytes], out: &mut ReplyWriter<'_>) {

@@ -1,17 +1,19 @@
-//! What operators, other sentinels and the nodes' CLUSTER commands ask for by name.
+//! What operators and other sentinels ask for.
 #![allow(clippy::disallowed_methods, reason = "shell: asks nodes")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::TryFromIntError;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use keyward_proto::ids::{NodeId, Position};
 use keyward_proto::rpc;
+use keyward_proto::rpc::admin_reply::Outcome;
+use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 use openraft::BasicNode;
-use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -24,87 +26,97 @@ use crate::shell::probe::{self, Report};
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
 
-/// Answered by every sentinel for itself, even before it takes part.
-pub const IDENTITY: &str = "identity";
-/// Answered by every sentinel, by its own view if there is no leader.
-pub const STATUS: &str = "status";
-pub const ANNOUNCE: &str = "announce-sentinel";
-pub const JOIN: &str = "join-sentinel";
-pub const PROMOTE: &str = "promote-sentinel";
-
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 /// An election is over by then, if there is a majority.
 const LEADER_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a sentinel says of itself to one that starts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Identity {
-    pub name: String,
-    /// Its log holds nothing but the group's foundation.
-    pub is_fresh: bool,
-    pub has_leader: bool,
-    /// Names of the sentinels that the topology lists.
-    pub known: BTreeSet<String>,
+pub(crate) fn request(command: Command) -> rpc::AdminRequest {
+    rpc::AdminRequest { command: Some(command) }
 }
 
-pub fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
+fn reply(outcome: Outcome) -> rpc::AdminReply {
+    rpc::AdminReply { outcome: Some(outcome) }
+}
+
+/// What a command that has nothing more to say has done, or why it did not.
+///
+/// # Errors
+/// The reason, in one line.
+pub(crate) fn done(reply: rpc::AdminReply) -> Result<String, String> {
+    match reply.outcome {
+        Some(Outcome::Done(text)) => Ok(text),
+        Some(Outcome::Refused(reason)) => Err(reason),
+        Some(Outcome::Identity(_) | Outcome::Status(_) | Outcome::Joined(_)) | None => {
+            Err("the answer is not understood".into())
+        }
+    }
+}
+
+/// What this sentinel answers for itself.
+pub(crate) fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
     let metrics = sentinel.metrics();
-    let known = sentinel.current().sentinels.values().map(|s| s.name.clone()).collect();
-    json(&Identity {
+    reply(Outcome::Identity(rpc::SentinelIdentity {
         name: sentinel.config.options.name.clone(),
         is_fresh: metrics.as_ref().is_none_or(|m| m.last_log_index.unwrap_or(0) == 0),
         has_leader: metrics.is_some_and(|m| m.current_leader.is_some()),
-        known,
-    })
+        known: sentinel.current().sentinels.values().map(|s| s.name.clone()).collect(),
+    }))
 }
 
 /// What the leader says; if none is found soon, what is known here.
-pub async fn status_anywhere(sentinel: &Sentinel) -> rpc::AdminReply {
-    match at_leader(sentinel, STATUS, Vec::new(), LEADER_LIMIT).await {
+pub(crate) async fn status_anywhere(sentinel: &Sentinel) -> rpc::AdminReply {
+    match at_leader(sentinel, Command::Status(rpc::StatusCommand {}), LEADER_LIMIT).await {
         Ok(reply) => reply,
-        Err(_) => json(&status(sentinel).await),
+        Err(_) => status_reply(sentinel).await,
     }
 }
 
-fn json(value: &impl Serialize) -> rpc::AdminReply {
-    let body = serde_json::to_vec(value).expect("plain values are valid JSON");
-    rpc::AdminReply { ok: true, body: Bytes::from(body) }
+async fn status_reply(sentinel: &Sentinel) -> rpc::AdminReply {
+    let body = serde_json::to_vec(&status(sentinel).await).expect("plain values are valid JSON");
+    reply(Outcome::Status(Bytes::from(body)))
 }
 
 fn line(result: Result<String, String>) -> rpc::AdminReply {
-    let ok = result.is_ok();
-    let (Ok(text) | Err(text)) = result;
-    rpc::AdminReply { ok, body: Bytes::from(text) }
+    reply(match result {
+        Ok(text) => Outcome::Done(text),
+        Err(reason) => Outcome::Refused(reason),
+    })
 }
 
-/// Runs a command at the leader. What is wrong with the request is a reply with `ok` unset.
+/// Runs a command at the leader. What is wrong with the request is a reply, too.
 ///
 /// # Errors
 /// `Unavailable` when this is not the leader after all.
-pub async fn execute(
+pub(crate) async fn execute(
     sentinel: &Sentinel,
-    command: &str,
-    arguments: &[String],
+    request: &rpc::AdminRequest,
 ) -> Result<rpc::AdminReply, Status> {
-    match (command, arguments) {
-        (STATUS, []) => Ok(json(&status(sentinel).await)),
-        ("failover", [shard]) => fail_over(sentinel, shard, None).await,
-        ("failover", [shard, target]) => fail_over(sentinel, shard, Some(target)).await,
-        ("remove-node", [node]) => remove_node(sentinel, node).await,
-        (ANNOUNCE, [id, address]) => {
-            let command = match (id.parse(), serde_json::from_str(address)) {
-                (Ok(id), Ok(address)) => TopologyCommand::AnnounceSentinel { id, address },
-                _ => return Ok(line(Err("announce-sentinel takes an ID and an address".into()))),
+    match &request.command {
+        Some(Command::Identity(_)) => Ok(identity(sentinel)),
+        Some(Command::Status(_)) => Ok(status_reply(sentinel).await),
+        Some(Command::Failover(command)) => fail_over(sentinel, command).await,
+        Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
+        Some(Command::Announce(command)) => {
+            let Ok((id, address)) = announced(command) else {
+                return Ok(line(Err("the port of a sentinel is beyond 65535".into())));
             };
+            let command = TopologyCommand::AnnounceSentinel { id, address };
             Ok(outcome(sentinel, sentinel.propose(command).await?.map(|_| ())))
         }
-        (JOIN, [name, address]) => join(sentinel, name, address).await,
-        (PROMOTE, [id, name]) => match id.parse() {
-            Ok(id) => promote(sentinel, id, name).await,
-            Err(_) => Ok(line(Err(format!("`{id}` is not a sentinel's ID")))),
-        },
-        _ => Ok(line(Err(format!("unknown command, or wrong number of arguments: {command}")))),
+        Some(Command::Join(command)) => join(sentinel, &command.name, &command.address).await,
+        Some(Command::Promote(command)) => promote(sentinel, command.sentinel_id, &command.name).await,
+        None => Ok(line(Err("this sentinel does not know the command: is it older?".into()))),
     }
+}
+
+fn announced(command: &rpc::AnnounceCommand) -> Result<(RaftId, SentinelAddress), TryFromIntError> {
+    let address = SentinelAddress {
+        name: command.name.clone(),
+        host: command.host.clone(),
+        port: u16::try_from(command.port)?,
+        bus_port: u16::try_from(command.bus_port)?,
+    };
+    Ok((command.sentinel_id, address))
 }
 
 fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply {
@@ -116,36 +128,34 @@ fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply 
 ///
 /// # Errors
 /// When there is no leader, or it refuses.
-pub async fn announce(sentinel: &Sentinel, address: SentinelAddress) -> Result<(), Status> {
-    let arguments = vec![
-        sentinel.id().to_string(),
-        serde_json::to_string(&address).map_err(|e| Status::internal(e.to_string()))?,
-    ];
-    let reply = at_leader(sentinel, ANNOUNCE, arguments, Duration::from_secs(1)).await?;
-    if reply.ok {
-        Ok(())
-    } else {
-        Err(Status::failed_precondition(String::from_utf8_lossy(&reply.body).into_owned()))
-    }
+pub(crate) async fn announce(sentinel: &Sentinel, address: SentinelAddress) -> Result<(), Status> {
+    let SentinelAddress { name, host, port, bus_port } = address;
+    let command = Command::Announce(rpc::AnnounceCommand {
+        sentinel_id: sentinel.id(),
+        name,
+        host,
+        port: u32::from(port),
+        bus_port: u32::from(bus_port),
+    });
+    let reply = at_leader(sentinel, command, Duration::from_secs(1)).await?;
+    done(reply).map(|_| ()).map_err(Status::failed_precondition)
 }
 
 /// Runs a command at the leader, from any sentinel.
 ///
 /// # Errors
 /// When there is no leader within `limit`.
-pub async fn at_leader(
+pub(crate) async fn at_leader(
     sentinel: &Sentinel,
-    command: &str,
-    arguments: Vec<String>,
+    command: Command,
     limit: Duration,
 ) -> Result<rpc::AdminReply, Status> {
-    let request = rpc::AdminRequest { command: command.into(), arguments };
-    let request = &request;
+    let request = &request(command);
     sentinel
         .on_leader(
             limit,
             false,
-            || execute(sentinel, &request.command, &request.arguments),
+            || execute(sentinel, request),
             |mut client| async move {
                 client.admin(forwarded(request.clone())).await.map(tonic::Response::into_inner)
             },
@@ -185,13 +195,10 @@ fn find_node<'a>(topology: &'a Topology, text: &str) -> Result<&'a Node, String>
     }
 }
 
-async fn fail_over(
-    sentinel: &Sentinel,
-    shard: &str,
-    target: Option<&String>,
-) -> Result<rpc::AdminReply, Status> {
+async fn fail_over(sentinel: &Sentinel, command: &rpc::FailoverCommand) -> Result<rpc::AdminReply, Status> {
     let topology = sentinel.current();
-    let shard = match find_shard(&topology, shard) {
+    let target = Some(&command.target).filter(|target| !target.is_empty());
+    let shard = match find_shard(&topology, &command.shard) {
         Ok(shard) => shard,
         Err(reason) => return Ok(line(Err(reason))),
     };
@@ -238,7 +245,7 @@ async fn join(sentinel: &Sentinel, name: &str, address: &str) -> Result<rpc::Adm
     raft.add_learner(id, BasicNode::new(address), false)
         .await
         .map_err(|e| Status::unavailable(e.to_string()))?;
-    Ok(line(Ok(id.to_string())))
+    Ok(reply(Outcome::Joined(id)))
 }
 
 /// The newcomer takes the place of the sentinel that had its name.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::{NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Shard, Topology};
@@ -18,12 +19,11 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::rules::coordinator::{
-    Action, Coordinator, Event, Proposal, Replaced, Request, Settlement, Ticket, View,
+    Action, Coordinator, Event, Observed, Proposal, Replaced, Request, Settlement, Ticket,
 };
 use crate::rules::failover::{Answer, Answers, Handoff, Trigger};
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::topology::{PrimaryChange, TopologyCommand, all_restarted};
-use crate::shell::clock::now;
 use crate::shell::sentinel::Sentinel;
 use crate::shell::{probe, questions};
 
@@ -127,7 +127,7 @@ impl Driver<'_> {
         let (topology, mut actions) = (sentinel.current(), Vec::new());
         {
             let health = sentinel.health.lock();
-            let view = View { me: sentinel.id(), topology: &topology, health: &health };
+            let view = Observed { me: sentinel.id(), topology: &topology, health: &health };
             coordinator.step(now(), view, event, &mut actions);
         }
         for action in actions {

@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
+use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -33,7 +35,6 @@ use crate::rules::in_sync::{InSyncRequest, Verdict};
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::publication;
 use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration, TopologyCommand};
-use crate::shell::clock::now;
 use crate::shell::questions;
 use crate::shell::sentinel::{REQUEST_LIMIT, Sentinel};
 
@@ -349,20 +350,14 @@ impl rpc::control_server::Control for ControlService {
     async fn admin(&self, request: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
         let is_forwarded = is_forwarded(&request);
         let message = request.into_inner();
-        if message.command == admin::IDENTITY {
-            return Ok(Response::new(admin::identity(&self.sentinel)));
+        match &message.command {
+            Some(Command::Identity(_)) => return Ok(Response::new(admin::identity(&self.sentinel))),
+            Some(Command::Status(_)) if !is_forwarded => {
+                return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
+            }
+            _ => {}
         }
-        if message.command == admin::STATUS && !is_forwarded {
-            return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
-        }
-        on_leader!(
-            self,
-            ADMIN_LIMIT,
-            is_forwarded,
-            message,
-            admin,
-            admin::execute(&self.sentinel, &message.command, &message.arguments)
-        )
+        on_leader!(self, ADMIN_LIMIT, is_forwarded, message, admin, admin::execute(&self.sentinel, &message))
     }
 
     async fn ask_node(

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::{NodeId, ShardId, Term};
 use keyward_proto::rpc;
+use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::{Shape, Shard, Topology};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -19,12 +21,11 @@ use tracing::{debug, info, warn};
 
 use super::{admin, failover};
 use crate::rules::coordinator::{Request, Settlement};
-use crate::rules::events::Storyteller;
+use crate::rules::events::EventFeed;
 use crate::rules::failover::Trigger;
 use crate::rules::health::SentinelHealth;
 use crate::rules::placement;
 use crate::rules::topology::TopologyCommand;
-use crate::shell::clock::now;
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
@@ -101,19 +102,19 @@ pub async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
         return true;
     }
     let Some(address) = sentinel.address_of(id) else { return false };
-    let name = sentinel.name_of(id);
+    let who = format!("the sentinel {}", sentinel.name_of(id));
     let Some(mut client) = sentinel.control_client(&address) else {
-        sentinel.reach.failed(&name, &address, None);
+        sentinel.reach.failed(&who, &address, None);
         return false;
     };
-    let request = rpc::AdminRequest { command: admin::IDENTITY.into(), arguments: Vec::new() };
+    let request = admin::request(Command::Identity(rpc::IdentityCommand {}));
     match timeout(ANSWER_LIMIT, client.admin(request)).await {
         Ok(Ok(_)) => {
-            sentinel.reach.answered(&name, &address);
+            sentinel.reach.answered(&who, &address);
             return true;
         }
-        Ok(Err(status)) => sentinel.reach.failed(&name, &address, Some(status)),
-        Err(_) => sentinel.reach.failed(&name, &address, None),
+        Ok(Err(status)) => sentinel.reach.failed(&who, &address, Some(status)),
+        Err(_) => sentinel.reach.failed(&who, &address, None),
     }
     false
 }
@@ -123,15 +124,15 @@ fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, boo
         return;
     }
     let health = sentinel.health.lock().clone();
-    let mut storyteller = Storyteller::new(sentinel.config.options.announce_hostnames);
-    storyteller.step(topology, &health);
+    let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
+    feed.step(topology, &health);
     for (id, is_down) in changes {
         if is_down {
             info!("the node {} is down", topology.node_name(&id));
         } else {
             info!("the node {} is up", topology.node_name(&id));
         }
-        for event in storyteller.node_down_changed(topology, &health, &id, is_down) {
+        for event in feed.node_down_changed(topology, &health, &id, is_down) {
             // Nobody may be listening.
             drop(sentinel.events.send(event));
         }
@@ -141,12 +142,12 @@ fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, boo
 /// Tells subscribers of each change of the topology.
 pub async fn tell_changes(sentinel: Arc<Sentinel>) {
     let mut topology = sentinel.topology.clone();
-    let mut storyteller = Storyteller::new(sentinel.config.options.announce_hostnames);
+    let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
     loop {
         let current = topology.borrow_and_update().clone();
         sentinel.health.lock().note_topology(now(), &current);
         let health = sentinel.health.lock().clone();
-        for event in storyteller.step(&current, &health) {
+        for event in feed.step(&current, &health) {
             // Nobody may be listening.
             drop(sentinel.events.send(event));
         }

@@ -15,42 +15,41 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
-use crate::shell::channel::endpoint;
-use crate::shell::clock::now;
+use crate::clock::monotonic;
 
 /// For each step: a name, a connection, an answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// What was said of the other sentinels, by their addresses.
+/// What was said of other processes, by their addresses.
 #[derive(Debug, Default)]
 pub struct Reach {
-    /// As many as the group has members. Held for a few lines at a time.
+    /// As many as are known. Held for a few lines at a time.
     complaints: Mutex<BTreeMap<String, Complaints>>,
 }
 
 impl Reach {
-    /// A sentinel did not do what was asked; `status` is what it said, or gRPC. Finds out why, and says it if it is
-    /// time to.
-    pub fn failed(self: &Arc<Self>, name: &str, address: &str, status: Option<Status>) {
-        if !self.complaints.lock().entry(address.to_owned()).or_default().begin_look(now()) {
+    /// `who` did not do what was asked; `status` is what it said, or gRPC. Finds out why, and says it if it is time to.
+    pub fn failed(self: &Arc<Self>, who: &str, address: &str, status: Option<Status>) {
+        if !self.complaints.lock().entry(address.to_owned()).or_default().begin_look(monotonic()) {
             return;
         }
-        let (reach, name, address) = (Arc::clone(self), name.to_owned(), address.to_owned());
+        let (reach, who, address) = (Arc::clone(self), who.to_owned(), address.to_owned());
         tokio::spawn(async move {
             let trouble = trouble(&address, status.as_ref()).await;
-            if reach.complaints.lock().entry(address.clone()).or_default().is_due(now(), &trouble) {
-                warn!("can't reach the sentinel {name} at {address}: {trouble}");
+            if reach.complaints.lock().entry(address.clone()).or_default().is_due(monotonic(), &trouble) {
+                warn!("can't reach {who} at {address}: {trouble}");
             }
         });
     }
 
     /// It does.
-    pub fn answered(&self, name: &str, address: &str) {
+    pub fn answered(&self, who: &str, address: &str) {
         if self.complaints.lock().get_mut(address).is_some_and(Complaints::end) {
-            info!("the sentinel {name} at {address} answers");
+            info!("{who} at {address} answers");
         }
     }
 }
@@ -98,8 +97,8 @@ async fn ask(mut stream: TcpStream) -> Vec<u8> {
 
 /// Whether a node's services are there. It may be one that does not answer yet.
 async fn is_node(address: &str) -> bool {
-    let Some(endpoint) = endpoint(address) else { return false };
-    let Ok(channel) = endpoint.connect().await else { return false };
+    let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}")) else { return false };
+    let Ok(channel) = endpoint.connect_timeout(LIMIT).connect().await else { return false };
     let mut client = NodeControlClient::new(channel);
     let asked = timeout(LIMIT, client.status(rpc::StatusRequest::default())).await;
     !matches!(asked, Ok(Err(status)) if status.code() == Code::Unimplemented)

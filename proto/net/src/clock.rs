@@ -1,0 +1,14 @@
+//! The monotonic clock. It is asked for from the kernel without the C library, so that nothing preloaded can touch what
+//! leases depend on.
+
+use keyward_proto::time::Monotonic;
+use rustix::time::{ClockId, clock_gettime};
+
+/// CLOCK_BOOTTIME: counts suspend, so that a machine that slept knows that its leases have run out.
+#[inline]
+pub fn monotonic() -> Monotonic {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Monotonic::from_nanos(seconds * 1_000_000_000 + nanos)
+}

@@ -1,0 +1,11 @@
+//! What both programs do with clocks and sockets in the same way.
+//!
+//! - [`clock`]: the clock that leases go by
+//! - [`linger`]: how a connection ends so that the client can read why
+//! - [`reach`]: why another process does not answer, in words
+//!
+//! Nothing is decided here; the rules about other processes are those of [`keyward_proto::peer`].
+
+pub mod clock;
+pub mod linger;
+pub mod reach;
