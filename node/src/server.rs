@@ -75,7 +75,7 @@ pub struct Server {
     complete: AtomicBool,
     me: Weak<Server>,
     /// The write log on disk.
-    pub aof: crate::aof::Aof,
+    pub aof: crate::aof::state::Aof,
     /// The loading of the data at the start.
     pub loading: crate::loading::Loading,
     pub last_load: crate::loading::LastLoad,
@@ -206,7 +206,7 @@ impl Server {
             saves: Saves::new(now.0 / 1000, started_at),
             complete: AtomicBool::new(true),
             me: Weak::clone(me),
-            aof: crate::aof::Aof::default(),
+            aof: crate::aof::state::Aof::default(),
             loading: crate::loading::Loading::default(),
             last_load: crate::loading::LastLoad::default(),
             functions: Mutex::default(),

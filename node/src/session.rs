@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::Version;
 use keyward_proto::resp::request::OwnedArgs;
+use keyward_proto::slot::Slot;
 
 use crate::clients::Client;
 use crate::command::table::Row;
 use crate::config::Settings;
+use crate::keyspace::keys::Keys;
 use crate::keyspace::{DbIndex, DbKey};
 use crate::reply::ReplyCondition;
 
@@ -111,6 +113,14 @@ pub struct Session {
 }
 
 impl Session {
+    /// Forgets all watched keys. Locks that are held are used, others taken.
+    pub fn unwatch(&mut self, keys: &mut Keys<'_>) {
+        for key in std::mem::take(&mut self.watched).into_keys() {
+            keys.with_slot(Slot::of(&key.1), |state| state.unwatch(&key, self.client.id));
+        }
+        self.watch_flag.store(false, Ordering::Release);
+    }
+
     pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
         Session {
             client,

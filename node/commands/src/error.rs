@@ -36,6 +36,7 @@ pub enum CommandError {
     ClusterDown,
     ReadOnly,
     MasterDown,
+    Loading,
     NoReplicas,
     OutOfMemory,
 }
@@ -102,6 +103,7 @@ impl fmt::Display for CommandError {
             CommandError::MasterDown => f.write_str(
                 "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             ),
+            CommandError::Loading => f.write_str("LOADING Valkey is loading the dataset in memory"),
             CommandError::NoReplicas => f.write_str("NOREPLICAS Not enough good replicas to write."),
             CommandError::OutOfMemory => {
                 f.write_str("OOM command not allowed when used memory > 'maxmemory'.")

@@ -81,7 +81,7 @@ fn cluster_slots(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
     let (routing, settings) = (ctx.server.routing(), ctx.server.settings());
     if routing.topology.version == 0 {
         // It has just started and knows nobody: the client is to ask another node, or again.
-        return Err(crate::execute::loading());
+        return Err(CommandError::Loading);
     }
     let mut ranges: Vec<_> =
         routing.topology.shards.values().flat_map(|s| s.slots.iter().map(move |r| (*r, s))).collect();

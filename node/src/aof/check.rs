@@ -15,8 +15,8 @@ use super::directory::Directory;
 use super::format::{Entries, Piece, classify, parse_entries};
 use super::manifest::Manifest;
 use super::reader::{Fault, FileReader, Record, Verdict};
+use crate::command::touched::touched;
 use crate::directory_lock::is_in_use;
-use crate::execute::touched;
 use crate::rdb;
 use crate::rdb::file::has_magic;
 

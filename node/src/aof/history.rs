@@ -17,54 +17,31 @@ use super::directory::Directory;
 use super::format::{BatchHead, Piece, classify, parse_entries};
 use super::manifest::{AofFile, Manifest};
 use super::reader::{FileReader, Record};
-use crate::execute::{Touched, touched};
+use super::segments::{History, Segment};
+use crate::command::touched::{Touched, touched};
 use crate::keyspace::DbIndex;
 use crate::log::{EffectBuffer, Slice};
 
 /// Bytes of entries that are given at once, about.
 const SLICE_BYTES: usize = 256 << 10;
 
-/// A file of the write log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    pub file: AofFile,
-    /// The entry before its first.
-    pub follows: LogIndex,
-    /// Of one that is not written any more.
-    pub bytes: u64,
-}
-
-impl Segment {
-    /// A file that is being written.
-    pub fn new(file: &AofFile, follows: LogIndex) -> Segment {
-        Segment { file: file.clone(), follows, bytes: 0 }
-    }
-
-    /// A file that says which entry it follows.
-    fn found(directory: &Directory, file: &AofFile) -> Option<Segment> {
-        let opened = std::fs::File::open(directory.path_of(&file.name)).and_then(FileReader::new);
-        let mut reader = opened.ok()?;
-        match reader.read() {
-            Ok(Record::Head(head)) => {
-                Some(Segment { file: file.clone(), follows: head.follows.index, bytes: reader.size() })
-            }
-            _ => None,
-        }
-    }
-}
-
 /// See the module documentation.
-#[derive(Debug, Default, Clone)]
-pub struct History {
-    /// Oldest first; the last one is being written.
-    segments: Vec<Segment>,
+#[derive(Debug)]
+pub struct HistoryReader {
+    directory: Directory,
+    /// Not opened yet.
+    files: VecDeque<AofFile>,
+    file: Option<FileReader>,
+    /// The database that the file has selected.
+    db: DbIndex,
+    /// The last entry that was read.
+    position: Position,
+    /// The first that is wanted.
+    next: LogIndex,
+    ready: VecDeque<Slice>,
 }
 
 impl History {
-    pub fn new(segments: Vec<Segment>) -> History {
-        History { segments }
-    }
-
     /// The files of a directory that lead to `current`, which goes on with what its manifest names.
     pub fn found(directory: &Directory, manifest: &Manifest, current: Segment) -> History {
         let mut segments = VecDeque::from([current]);
@@ -76,7 +53,7 @@ impl History {
             if !is_incremental || next.file.seq <= file.seq {
                 continue;
             }
-            let segment = Segment::found(directory, file);
+            let segment = segment_of(directory, file);
             match segment {
                 Some(s) if s.follows <= next.follows && s.file.seq + 1 == next.file.seq => {
                     segments.push_front(s);
@@ -85,36 +62,6 @@ impl History {
             }
         }
         History { segments: segments.into() }
-    }
-
-    /// The first entry that can be read.
-    pub fn first(&self) -> Option<LogIndex> {
-        self.segments.first().map(|segment| segment.follows.next())
-    }
-
-    /// The log goes on in this file; the one before has `bytes`.
-    pub fn push(&mut self, segment: Segment, bytes: u64) {
-        if let Some(last) = self.segments.last_mut() {
-            last.bytes = bytes;
-        }
-        self.segments.push(segment);
-    }
-
-    /// The files before number `seq` are not needed any more but for replicas: forgets the oldest of them, so that the
-    /// others take at most so many bytes.
-    pub fn trim(&mut self, seq: u64, bytes_max: u64) {
-        let mut bytes = 0;
-        let is_kept = |segment: &&Segment| {
-            bytes += if segment.file.seq < seq { segment.bytes } else { 0 };
-            bytes <= bytes_max
-        };
-        let kept = self.segments.iter().rev().take_while(is_kept).count();
-        self.segments.drain(..self.segments.len() - kept);
-    }
-
-    /// The files before number `seq`.
-    pub fn before(&self, seq: u64) -> impl Iterator<Item = &AofFile> {
-        self.segments.iter().map(|segment| &segment.file).filter(move |file| file.seq < seq)
     }
 
     /// Reads from the entry `next` on; `None` if the files begin after it.
@@ -134,20 +81,16 @@ impl History {
     }
 }
 
-/// See the module documentation.
-#[derive(Debug)]
-pub struct HistoryReader {
-    directory: Directory,
-    /// Not opened yet.
-    files: VecDeque<AofFile>,
-    file: Option<FileReader>,
-    /// The database that the file has selected.
-    db: DbIndex,
-    /// The last entry that was read.
-    position: Position,
-    /// The first that is wanted.
-    next: LogIndex,
-    ready: VecDeque<Slice>,
+/// A file that says which entry it follows.
+fn segment_of(directory: &Directory, file: &AofFile) -> Option<Segment> {
+    let opened = std::fs::File::open(directory.path_of(&file.name)).and_then(FileReader::new);
+    let mut reader = opened.ok()?;
+    match reader.read() {
+        Ok(Record::Head(head)) => {
+            Some(Segment { file: file.clone(), follows: head.follows.index, bytes: reader.size() })
+        }
+        _ => None,
+    }
 }
 
 impl HistoryReader {

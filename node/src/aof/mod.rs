@@ -6,7 +6,7 @@
 //! - [`rewrite`]: a new base; [`check`]: `keyward-node check-aof`
 //! - [`writer`]: the thread that writes; [`sync`]: the one that syncs once a second
 //!
-//! [`Aof`] is what the rest of the node sees: it starts and ends the writer and tells how it does. That a reply leaves
+//! [`Aof`] is what the rest of the node sees ([`state`], [`rewrites`], [`segments`]): it starts and ends the writer and tells how it does. That a reply leaves
 //! only when the log is on disk is not decided here but by the gate: alone the commit index is what is on disk; with
 //! sentinels this node counts as holding an entry from then on.
 
@@ -22,18 +22,18 @@ pub mod manifest;
 pub mod reader;
 pub mod recover;
 pub mod rewrite;
+pub mod rewrites;
+pub mod segments;
+pub mod state;
 pub mod sync;
 mod writer;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
-use keyward_proto::time::Monotonic;
-use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::config::Settings;
@@ -44,10 +44,13 @@ use crate::server::Server;
 use directory::Directory;
 use file::Incremental;
 use format::Head;
-use history::{History, HistoryReader, Segment};
+use history::HistoryReader;
 use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
-use rewrite::Refused;
+use rewrites::Refused;
+use segments::{History, Segment};
+use state::WriterRequest;
+pub use state::{Aof, Status};
 use writer::{BATCH_BYTES, Writer, create_incremental, head_of};
 
 /// Between two attempts of a primary with a failing disk to hand over: each holds up reads for a moment.
@@ -55,94 +58,18 @@ const HANDOFF_EVERY: Duration = Duration::from_secs(5);
 /// How long an ending node waits for its disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the writer is asked for.
-#[derive(Debug)]
-enum Order {
-    /// Write and sync what is left, then end.
-    Stop,
-    /// Go on in a new file behind this entry: a snapshot contains the log up to there.
-    Rotate { at: Position, rewrite: Arc<rewrite::Shared> },
-    /// The snapshot is in this file: it and the files since the rotation are the data.
-    Adopt { base: AofFile, bytes: u64, rewrite: Arc<rewrite::Shared> },
-    /// There will be no such snapshot.
-    GiveUp { rewrite: Arc<rewrite::Shared> },
-}
-
-/// For INFO. Written by the writer.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Bytes of the incremental file that is being written.
-    pub current_bytes: AtomicU64,
-    /// Of the incremental files before it, since the base.
-    pub earlier_bytes: AtomicU64,
-    pub base_bytes: AtomicU64,
-    /// All of them after the last rewrite, or at the start.
-    pub rewritten_bytes: AtomicU64,
-    pub pending_syncs: AtomicU64,
-    pub delayed_syncs: AtomicU64,
-}
-
-impl Counters {
-    /// Of base and incremental files.
-    pub fn total_bytes(&self) -> u64 {
-        let parts = [&self.base_bytes, &self.earlier_bytes, &self.current_bytes];
-        parts.iter().map(|p| p.load(Ordering::Relaxed)).sum()
-    }
-}
-
-/// How the writer does.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    pub enabled: bool,
-    /// Why writing fails, in the system's words.
-    pub error: Option<String>,
-}
-
-/// See the module documentation.
-#[derive(Debug, Default)]
-pub struct Aof {
-    orders: Mutex<VecDeque<Order>>,
-    status: Mutex<Status>,
-    /// The writer has ended.
-    stopped: Condvar,
-    rewrite: Mutex<rewrite::State>,
-    /// Held while the writer is started or ended.
-    switching: Mutex<()>,
-    /// The next attempt to leave the role of the primary is not made before.
-    handoff_after: Mutex<Monotonic>,
-    pub counters: Counters,
-    /// What of the log can be read from the files. Written by the writer.
-    history: Mutex<History>,
-}
-
 impl Aof {
     /// The log from an entry on, from the files; `None` if they do not have it.
     pub fn read_history(&self, server: &Server, next: LogIndex) -> Option<HistoryReader> {
         self.history.lock().read_from(next, directory(&server.settings()))
     }
 
-    pub fn status(&self) -> Status {
-        self.status.lock().clone()
-    }
-
-    fn take_orders(&self) -> VecDeque<Order> {
-        std::mem::take(&mut *self.orders.lock())
-    }
-
-    fn set_error(&self, error: Option<String>) {
-        self.status.lock().error = error;
-    }
-
-    fn request_rewrite(&self) {
-        self.rewrite.lock().wanted = true;
-    }
-
-    fn order(&self, server: &Server, order: Order) {
-        self.orders.lock().push_back(order);
+    fn request(&self, server: &Server, request: WriterRequest) {
+        self.requests.lock().push_back(request);
         server.shared.wake_disk_writer();
     }
 
-    pub fn rewrite_info(&self) -> rewrite::Info {
+    pub fn rewrite_info(&self) -> rewrites::Info {
         self.rewrite.lock().info(clock::monotonic())
     }
 
@@ -229,18 +156,13 @@ impl Aof {
         }
     }
 
-    fn note_stopped(&self) {
-        self.status.lock().enabled = false;
-        self.stopped.notify_all();
-    }
-
     /// Writes and syncs what is left, and ends the writer. Blocks.
     pub fn stop(&self, server: &Server) {
         let mut status = self.status.lock();
         if !status.enabled {
             return;
         }
-        self.order(server, Order::Stop);
+        self.request(server, WriterRequest::Stop);
         while status.enabled {
             if self.stopped.wait_for(&mut status, STOP_PATIENCE).timed_out() {
                 tracing::error!("the write log could not be brought to disk in time");
@@ -328,7 +250,7 @@ fn count_bytes(server: &Server, writer: &Writer) {
 }
 
 fn spawn(server: &Server, writer: Writer) -> io::Result<()> {
-    server.aof.orders.lock().clear();
+    server.aof.requests.lock().clear();
     server.aof.status.lock().enabled = true;
     let spawned = std::thread::Builder::new().name("aof".into()).spawn(move || writer.run());
     if spawned.is_err() {

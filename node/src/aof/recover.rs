@@ -37,8 +37,9 @@ use rand::rngs::SmallRng;
 
 use crate::clients::Client;
 use crate::clock;
+use crate::command::touched::{Touched, touched};
 use crate::disk_log::BatchSpan;
-use crate::execute::{Executor, Touched, touched};
+use crate::execute::Executor;
 use crate::keyspace::DbIndex;
 use crate::log::EffectBuffer;
 use crate::rdb::file::has_magic;

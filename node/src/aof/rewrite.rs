@@ -20,12 +20,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
-use keyward_proto::time::Monotonic;
 
-use super::Order;
 use super::directory::Directory;
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
+use super::rewrites::RewriteFlags;
+use super::state::WriterRequest;
 use super::writer::conditions;
 use crate::clock;
 use crate::disk_log::DiskLog;
@@ -36,96 +36,6 @@ use crate::snapshot::save::{Purpose, write_to};
 /// What the snapshot contains is committed within this, or the rewrite is given up.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
-/// After a failure the next one by itself does not begin earlier; the time doubles with each failure.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(3600);
-
-/// Why a rewrite does not begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("Background append only file rewriting already in progress")]
-    AlreadyRunning,
-}
-
-/// What INFO tells.
-#[derive(Debug, Clone, Copy)]
-pub struct Info {
-    pub running: bool,
-    pub scheduled: bool,
-    /// -1: none yet.
-    pub last_seconds: i64,
-    /// -1: none runs.
-    pub current_seconds: i64,
-    pub last_ok: bool,
-    pub count: u64,
-    pub failures_in_a_row: u64,
-}
-
-/// The rewrites of a node.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    running: Option<Monotonic>,
-    pub(super) wanted: bool,
-    last_seconds: Option<i64>,
-    last_failed: bool,
-    count: u64,
-    failures_in_a_row: u32,
-    not_before: Monotonic,
-}
-
-impl State {
-    pub(super) fn info(&self, now: Monotonic) -> Info {
-        let seconds = |since: Monotonic| i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX);
-        Info {
-            running: self.running.is_some(),
-            scheduled: self.wanted && self.running.is_none(),
-            last_seconds: self.last_seconds.unwrap_or(-1),
-            current_seconds: self.running.map_or(-1, seconds),
-            last_ok: !self.last_failed,
-            count: self.count,
-            failures_in_a_row: u64::from(self.failures_in_a_row),
-        }
-    }
-
-    /// Whether one may begin by itself.
-    pub(super) fn may_begin(&self, now: Monotonic) -> bool {
-        self.running.is_none() && self.not_before <= now
-    }
-
-    /// # Errors
-    /// One is running.
-    pub(super) fn begin(&mut self, now: Monotonic) -> Result<(), Refused> {
-        if self.running.is_some() {
-            return Err(Refused::AlreadyRunning);
-        }
-        self.running = Some(now);
-        self.wanted = false;
-        self.count += 1;
-        Ok(())
-    }
-
-    fn end(&mut self, now: Monotonic, succeeded: bool) {
-        let Some(since) = self.running.take() else { return };
-        self.last_seconds = Some(i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX));
-        self.last_failed = !succeeded;
-        if succeeded {
-            self.failures_in_a_row = 0;
-        } else {
-            let pause = RETRY_FIRST.saturating_mul(1 << self.failures_in_a_row.min(12)).min(RETRY_MAX);
-            self.failures_in_a_row += 1;
-            self.not_before = now + pause;
-        }
-    }
-}
-
-/// One rewrite, as its thread and the writer know it.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// The writer could not go on where the snapshot begins, or the log has turned back behind it.
-    pub(super) given_up: AtomicBool,
-    /// The manifest names the new base.
-    pub(super) done: AtomicBool,
-}
 
 /// Begins a rewrite on a thread of its own; `begin` of the state was called.
 pub(super) fn start(server: &Arc<Server>, directory: Directory) {
@@ -168,10 +78,10 @@ fn run(server: &Arc<Server>, directory: &Directory) {
 
 /// Returns the base's size once it counts.
 fn write_base(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> Result<u64, String> {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(RewriteFlags::default());
     let written = try_write_base(server, directory, temporary, &shared);
     if written.is_err() {
-        server.aof.order(server, Order::GiveUp { rewrite: shared });
+        server.aof.request(server, WriterRequest::GiveUp { rewrite: shared });
     }
     written
 }
@@ -180,13 +90,13 @@ fn try_write_base(
     server: &Arc<Server>,
     directory: &Directory,
     temporary: &Path,
-    shared: &Arc<Shared>,
+    shared: &Arc<RewriteFlags>,
 ) -> Result<u64, String> {
     let at_beginning = {
         let (server, shared) = (Arc::clone(server), Arc::clone(shared));
         move |position: Position| {
             DiskLog::keep_for_rewrite(&mut server.shared.log.lock(), position.index);
-            server.aof.order(&server, Order::Rotate { at: position, rewrite: shared });
+            server.aof.request(&server, WriterRequest::Rotate { at: position, rewrite: shared });
         }
     };
     let stream = server.snapshots.request(server, Box::new(at_beginning));
@@ -196,7 +106,9 @@ fn try_write_base(
     let written = written.map_err(|e| e.to_string())?;
     wait_for_commit(server, written.beginning.position, shared)?;
     let base = name_base(directory, temporary).map_err(|e| format!("can't rename the new base: {e}"))?;
-    server.aof.order(server, Order::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(shared) });
+    server
+        .aof
+        .request(server, WriterRequest::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(shared) });
     while !shared.done.load(Ordering::Acquire) {
         if shared.given_up.load(Ordering::Acquire) {
             return Err("the write log has changed meanwhile".into());
@@ -257,7 +169,7 @@ fn name_base(directory: &Directory, temporary: &Path) -> io::Result<AofFile> {
     Ok(name)
 }
 
-fn wait_for_commit(server: &Server, position: Position, shared: &Shared) -> Result<(), String> {
+fn wait_for_commit(server: &Server, position: Position, shared: &RewriteFlags) -> Result<(), String> {
     let end = clock::monotonic() + COMMIT_PATIENCE;
     while !conditions(server).are_settled(position.index) {
         if shared.given_up.load(Ordering::Acquire) {

@@ -17,13 +17,15 @@ use std::time::Duration;
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::Monotonic;
 
+use super::Aof;
 use super::directory::Directory;
 use super::file::Incremental;
 use super::format::{Encoder, Head, head_line, shard_line};
-use super::history::{History, Segment};
 use super::manifest::{AofFile, Manifest};
+use super::rewrites::RewriteFlags;
+use super::segments::{History, Segment};
+use super::state::WriterRequest;
 use super::sync::Syncer;
-use super::{Aof, Order, rewrite};
 use crate::clock;
 use crate::disk_log::{
     self, Action, Batch, Begin, Conditions, DiskLog, Done, Failure, FileNumber, Note, Remedy, RewriteId, Step,
@@ -76,7 +78,7 @@ struct Begun {
 /// The rewrite that is under way.
 struct Rewrite {
     id: RewriteId,
-    shared: Arc<rewrite::Shared>,
+    shared: Arc<RewriteFlags>,
     /// The snapshot, as soon as it is written: with its bytes.
     base: Option<(AofFile, u64)>,
 }
@@ -153,8 +155,8 @@ impl Writer {
     }
 
     fn step(&mut self) -> Next {
-        for order in self.aof().take_orders() {
-            self.obey(order);
+        for request in self.aof().take_requests() {
+            self.answer(request);
         }
         let now = clock::monotonic();
         self.look_after_sync(now);
@@ -197,16 +199,16 @@ impl Writer {
         self.aof().counters.current_bytes.store(self.core.file().bytes(), Ordering::Relaxed);
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Stop => self.core.stop(),
-            Order::Rotate { at, rewrite } => {
+    fn answer(&mut self, request: WriterRequest) {
+        match request {
+            WriterRequest::Stop => self.core.stop(),
+            WriterRequest::Rotate { at, rewrite } => {
                 let id = RewriteId(self.next_rewrite);
                 self.next_rewrite += 1;
                 self.with_core(|core, log, _, notes| core.begin_rewrite(id, at, log, notes));
                 self.rewrite = Some(Rewrite { id, shared: rewrite, base: None });
             }
-            Order::Adopt { base, bytes, rewrite } => match &mut self.rewrite {
+            WriterRequest::Adopt { base, bytes, rewrite } => match &mut self.rewrite {
                 Some(current) if Arc::ptr_eq(&current.shared, &rewrite) => {
                     current.base = Some((base, bytes));
                     let id = current.id;
@@ -214,7 +216,7 @@ impl Writer {
                 }
                 Some(_) | None => rewrite.given_up.store(true, Ordering::Release),
             },
-            Order::GiveUp { rewrite } => {
+            WriterRequest::GiveUp { rewrite } => {
                 let found = self.rewrite.as_ref().filter(|r| Arc::ptr_eq(&r.shared, &rewrite));
                 if let Some(id) = found.map(|r| r.id) {
                     self.with_core(|core, log, _, notes| core.rewrite_failed(id, log, notes));
@@ -246,7 +248,7 @@ impl Writer {
         }
     }
 
-    fn end_rewrite(&mut self, id: RewriteId, flag: fn(&rewrite::Shared) -> &std::sync::atomic::AtomicBool) {
+    fn end_rewrite(&mut self, id: RewriteId, flag: fn(&RewriteFlags) -> &std::sync::atomic::AtomicBool) {
         if let Some(rewrite) = self.rewrite.take_if(|r| r.id == id) {
             flag(&rewrite.shared).store(true, Ordering::Release);
         }
@@ -546,11 +548,11 @@ mod tests {
         let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, bytes);
         let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, LogIndex::ZERO, None);
         let mut writer = Writer::new(server, directory.clone(), manifest, current, core).unwrap();
-        let rewrite = Arc::new(rewrite::Shared::default());
+        let rewrite = Arc::new(RewriteFlags::default());
         let base = AofFile { name: "a.1.base.rdb".into(), seq: 1 };
-        server.aof.orders.lock().extend([
-            Order::Rotate { at: Position::ZERO, rewrite: Arc::clone(&rewrite) },
-            Order::Adopt { base: base.clone(), bytes: 0, rewrite: Arc::clone(&rewrite) },
+        server.aof.requests.lock().extend([
+            WriterRequest::Rotate { at: Position::ZERO, rewrite: Arc::clone(&rewrite) },
+            WriterRequest::Adopt { base: base.clone(), bytes: 0, rewrite: Arc::clone(&rewrite) },
         ]);
         for _ in 0..5 {
             let _next = writer.step();

@@ -15,8 +15,8 @@ use keyward_proto::resp::Args;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 
-use super::keys_of::visit_slots;
 use crate::command::CommandError;
+use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Flags, Scope};
 use crate::command::table::Row;
 use crate::config::Settings;
@@ -162,7 +162,7 @@ impl Checks<'_> {
     #[inline]
     fn check_loaded(&self, row: &Row) -> Result<(), Verdict> {
         let is_loading = self.moment.state == GateState::Loading && !row.has(spec::LOADING);
-        if is_loading { Err(loading().into()) } else { Ok(()) }
+        if is_loading { Err(CommandError::Loading.into()) } else { Ok(()) }
     }
 
     /// While the write log does not get to the disk, nothing is added to it: refused if writing fails, held back if
@@ -328,10 +328,6 @@ fn only_with_subscriptions(row: &Row) -> CommandError {
         "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
         row.name
     ))
-}
-
-pub(crate) fn loading() -> CommandError {
-    CommandError::coded("LOADING Valkey is loading the dataset in memory")
 }
 
 pub(super) fn misconf(reason: &str) -> CommandError {

@@ -8,56 +8,12 @@ use std::sync::Arc;
 use rand::Rng;
 
 use super::Executor;
-use super::find::lookup_effect;
-use super::keys_of::visit_slots;
-use crate::command::CommandError;
-use crate::command::spec::Scope;
+use crate::command::find::lookup_effect;
+use crate::command::touched::Touched;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::keys::{Keys, Mode};
 use crate::notify::EventClasses;
 use crate::session::Session;
-
-/// What a command in a file of the write log touches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touched {
-    One(Slot),
-    Several(Vec<Slot>),
-    WholeKeyspace,
-}
-
-/// What a command touches that is to be applied.
-///
-/// # Errors
-/// Why it cannot be applied.
-pub fn touched(args: Args<'_>) -> Result<Touched, String> {
-    let row = lookup_effect(args).map_err(|e| e.to_string())?;
-    if !row.accepts(args.len()) {
-        return Err(CommandError::WrongArity(row.name.into()).to_string());
-    }
-    if row.scope == Scope::World {
-        return Ok(Touched::WholeKeyspace);
-    }
-    if row.scope != Scope::Keys {
-        return Err(format!("'{}' is no command that changes keys", row.name));
-    }
-    let mut one = None;
-    let mut several = Vec::new();
-    visit_slots(row, args, &mut |slot| {
-        if one.is_none() {
-            one = Some(slot);
-        } else if one != Some(slot) {
-            several.push(slot);
-        }
-    });
-    match one {
-        None => Err(format!("'{}' names no key", row.name)),
-        Some(slot) if several.is_empty() => Ok(Touched::One(slot)),
-        Some(slot) => {
-            several.push(slot);
-            Ok(Touched::Several(several))
-        }
-    }
-}
 
 impl Executor {
     /// Applies one effect from a file: as [`Executor::apply_locked`], but what cannot be applied is an error. Expiry
@@ -65,7 +21,7 @@ impl Executor {
     ///
     /// # Errors
     /// What the command is and why it cannot be applied.
-    pub fn apply_loaded(
+    pub(crate) fn apply_loaded(
         &mut self,
         session: &mut Session,
         touched: &Touched,

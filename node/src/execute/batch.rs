@@ -11,13 +11,13 @@ use parking_lot::lock_api::ArcMutexGuard;
 use rand::Rng;
 
 use super::admit::{Basis, Candidate, Checks, Patience, Verdict, misconf, needs_memory};
-use super::find::find;
 use super::lookahead::Planned;
 use super::transaction::{queue, rejected};
 use super::{Executor, Stop};
 use crate::admin::ServerOutcome;
 use crate::blocking::Blocked;
 use crate::command::CommandError;
+use crate::command::find::find;
 use crate::command::spec::{self, Scope};
 use crate::command::table::Row;
 use crate::gate::GateState;

@@ -8,12 +8,12 @@ use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 
 use super::batch::{GateGuard, Progress};
-use super::keys_of::visit_slots;
 use super::lookahead::Planned;
 use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
 use crate::admin::{ServerContext, ServerOutcome, ServerResult};
 use crate::command::CommandError;
+use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Handler, Row};
 use crate::gate::{DiskState, GateState};

@@ -14,19 +14,14 @@ mod batch;
 mod call;
 mod eviction;
 mod expiry;
-mod find;
-mod keys_of;
 mod lookahead;
 mod transaction;
 mod waiters;
 
 pub use admit::Patience;
-pub(crate) use admit::loading;
-pub use apply::{Touched, touched};
 pub use batch::BatchEnd;
 pub use eviction::Eviction;
 pub use expiry::ExpiryCycle;
-pub use transaction::unwatch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,15 +1,13 @@
 //! MULTI: commands are queued, then all executed under all their locks, their effects as one entry of the log.
 
-use std::sync::atomic::Ordering;
-
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 
 use super::Executor;
 use super::batch::{GateGuard, Progress};
-use super::keys_of::slots_of;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
+use crate::command::keys_of::slots_of;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
 use crate::keyspace::keys::Keys;
@@ -30,7 +28,7 @@ impl Executor {
         };
         session.describe();
         if transaction.aborted {
-            unwatch(session, keys);
+            session.unwatch(keys);
             session.describe();
             return Err(CommandError::coded("EXECABORT Transaction discarded because of previous errors."));
         }
@@ -65,7 +63,7 @@ impl Executor {
             *existed && !keys.exists(key)
         });
         let failed = session.watch_failed() || expired;
-        unwatch(session, keys);
+        session.unwatch(keys);
         session.describe();
         let header = out.len();
         if failed {
@@ -150,7 +148,7 @@ pub(super) fn rejected(
         return error;
     }
     session.transaction = None;
-    unwatch(session, keys);
+    session.unwatch(keys);
     session.describe();
     match error {
         CommandError::Moved { .. }
@@ -165,12 +163,4 @@ pub(super) fn rejected(
 
 fn exec_aborted(reason: &str) -> CommandError {
     CommandError::coded(format!("EXECABORT Transaction discarded because of: {reason}"))
-}
-
-/// Forgets all watched keys. Locks that are held are used, others taken.
-pub fn unwatch(session: &mut Session, keys: &mut Keys<'_>) {
-    for key in std::mem::take(&mut session.watched).into_keys() {
-        keys.with_slot(Slot::of(&key.1), |state| state.unwatch(&key, session.client.id));
-    }
-    session.watch_flag.store(false, Ordering::Release);
 }

@@ -7,10 +7,10 @@ use keyward_proto::slot::Slot;
 
 use super::Executor;
 use super::batch::Progress;
-use super::keys_of::slots_of;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
 use crate::command::Block;
+use crate::command::keys_of::slots_of;
 use crate::command::table::Row;
 use crate::keyspace::DbKey;
 use crate::keyspace::keys::Keys;

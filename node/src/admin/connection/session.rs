@@ -8,7 +8,6 @@ use crate::command::spec::{
     STALE,
 };
 use crate::command::{CommandError, parse_i32_arg};
-use crate::execute;
 use crate::session::ReplyMode;
 
 /// `ECHO message`
@@ -76,7 +75,7 @@ pub(super) const RESET: ServerCommand = plain(
 fn reset(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     let session = &mut *ctx.session;
     session.transaction = None;
-    execute::unwatch(session, ctx.keys);
+    session.unwatch(ctx.keys);
     ctx.server.pubsub.end(session);
     session.db = 0;
     session.version = Version::Resp2;

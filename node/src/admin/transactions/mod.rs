@@ -13,7 +13,6 @@ use crate::command::spec::{
     ALLOW_BUSY, FAST, Group, LOADING, NEVER_QUEUED, NO_MULTI, NOSCRIPT, RO, SKIP_COMMANDLOG, STALE, Scope,
     family,
 };
-use crate::execute;
 use crate::session::Transaction;
 
 /// The commands of the group.
@@ -52,7 +51,7 @@ fn discard(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     if ctx.session.transaction.take().is_none() {
         return Err(CommandError::err("DISCARD without MULTI"));
     }
-    execute::unwatch(ctx.session, ctx.keys);
+    ctx.session.unwatch(ctx.keys);
     ctx.session.describe();
     ctx.out.ok();
     Ok(ServerOutcome::Reply)
@@ -91,7 +90,7 @@ fn watch(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
 const UNWATCH: ServerCommand =
     plain("unwatch", unwatch, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, "2.2.0");
 fn unwatch(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
-    execute::unwatch(ctx.session, ctx.keys);
+    ctx.session.unwatch(ctx.keys);
     ctx.session.describe();
     ctx.out.ok();
     Ok(ServerOutcome::Reply)

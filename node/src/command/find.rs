@@ -11,7 +11,7 @@ use crate::session::Session;
 
 /// The row of a command or of its subcommand, with the arity checked. Who has to authenticate learns nothing else.
 #[inline]
-pub(super) fn find(
+pub(crate) fn find(
     settings: &Settings,
     session: &Session,
     args: Args<'_>,
@@ -58,7 +58,7 @@ fn lookup(args: Args<'_>) -> Result<&'static Row, CommandError> {
 
 /// The row of an effect: whatever clients call it, it has the name of the row.
 #[inline]
-pub(super) fn lookup_effect(args: Args<'_>) -> Result<&'static Row, CommandError> {
+pub(crate) fn lookup_effect(args: Args<'_>) -> Result<&'static Row, CommandError> {
     with_subcommand(table::find_effect(args.at(0)), args)
 }
 
