@@ -58,7 +58,9 @@ pub(super) struct Writer {
     encoder: Encoder,
     begun: Option<Begun>,
     syncer: Arc<Syncer>,
-    /// When a sync in the background began, until it is counted as delayed.
+    /// The file of the last sync in the background.
+    syncing: FileNumber,
+    /// When it began, until it is counted as delayed.
     sync_started_at: Option<Monotonic>,
     rewrite: Option<Rewrite>,
     next_rewrite: u64,
@@ -113,6 +115,7 @@ impl Writer {
             encoder: Encoder::default(),
             begun: None,
             syncer: Syncer::start()?,
+            syncing: FileNumber(0),
             sync_started_at: None,
             rewrite: None,
             next_rewrite: 0,
@@ -295,7 +298,7 @@ impl Writer {
 
     fn start_sync(&mut self, now: Monotonic, file: FileNumber) {
         debug_assert_eq!(file.0, self.current.name.seq);
-        self.sync_started_at = Some(now);
+        (self.syncing, self.sync_started_at) = (file, Some(now));
         self.aof().counters.pending_syncs.store(1, Ordering::Relaxed);
         self.syncer.submit(Arc::clone(&self.current.file), std::thread::current());
     }
@@ -305,7 +308,10 @@ impl Writer {
         if let Some(result) = self.syncer.take_done() {
             self.sync_started_at = None;
             self.aof().counters.pending_syncs.store(0, Ordering::Relaxed);
-            let result = result.map_err(|error| self.tell_error("fsync", &error));
+            // A file that was left is no concern any more.
+            let is_current = self.syncing == self.core.file().number();
+            let tell = |error| if is_current { self.tell_error("fsync", &error) } else { Remedy::None };
+            let result = result.map_err(tell);
             self.with_core(|core, log, _, notes| core.sync_ended(now, result, log, notes));
         }
         if let Some(started) = self.sync_started_at

@@ -99,10 +99,8 @@ pub(crate) fn wire(wire: &Wire) -> Option<String> {
             let resume = if hello.resume.is_some() { ", has a part of one" } else { "" };
             format!("hello, log {} applied {}{full}{resume}", hello.last, hello.applied)
         }
-        Wire::Ack(ack) => {
-            let inconsistent = if ack.consistent { "" } else { ", not consistent" };
-            format!("holds {}{inconsistent}", ack.held)
-        }
+        Wire::Ack(ack) if !ack.consistent => return None,
+        Wire::Ack(ack) => format!("holds {}", ack.held),
         Wire::Start(start) => format!("start: {}", sync(start.sync)),
         Wire::Append(append) if append.count == 0 => format!("beacon, commit {}", append.commit),
         Wire::Append(append) => {
