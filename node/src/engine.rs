@@ -23,11 +23,9 @@ use crate::clients::Client;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
 use crate::keyspace::DbIndex;
-use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::Entry;
-use crate::keyspace::keys::{Keys, Mode};
+use crate::keyspace::keys::Keys;
 use crate::log::{Effect, Slice, effects};
-use crate::notify::EventClasses;
 use crate::rdb::{Compression, record};
 use crate::replication::{
     Engine, LargeSlots, LogHistory, Shared, SlotSet, SlotSnapshot, SnapshotEnded, SnapshotPart,
@@ -265,10 +263,8 @@ impl Engine for KeyspaceEngine {
         let Applier { executor, fragments, .. } = &mut *applier;
         let _batch = executor.enter();
         let settings = self.server.settings();
-        let (clock, limits) =
-            (AccessClock::new(self.server.clock.monotonic(), settings.lfu), settings.limits);
-        let events = EventClasses::default();
-        let mut keys = Keys::new(&self.server.keyspace, Mode::Apply, false, 0, clock, events);
+        let now = self.server.clock.monotonic();
+        let mut keys = Keys::apply(&self.server.keyspace, &settings.keys, now);
         keys.lock_one(slot);
         for group in groups(payload) {
             keys.db = group.db;
@@ -276,7 +272,7 @@ impl Engine for KeyspaceEngine {
             if group.goes_on {
                 continue;
             }
-            for loaded in record::load_all(fragments, &limits) {
+            for loaded in record::load_all(fragments, &settings.keys.limits) {
                 // A replica that cannot load what its primary has would differ from it for ever.
                 let (record, value) =
                     loaded.unwrap_or_else(|e| panic!("a record of slot {slot} cannot be loaded: {e}"));

@@ -19,14 +19,11 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::entry::Entry;
-use crate::keyspace::keys::{Keys, Mode};
+use crate::keyspace::keys::{KeySettings, Keys};
 use crate::keyspace::table::hash_of;
-use crate::keyspace::types::Limits;
 use crate::keyspace::{DbIndex, Keyspace};
 use crate::loading::Loading;
-use crate::notify::EventClasses;
 use crate::rdb::file::{Chunk, Facts, FileError, Reader, RecordName, Span, Trust};
 use crate::rdb::record::Record;
 use crate::rdb::{RdbError, VersionCheck};
@@ -47,10 +44,7 @@ pub struct Options {
     /// Milliseconds since the Unix epoch; keys that have expired before are dropped. `None`: all are kept, since the
     /// log that follows says when they go.
     pub expire_before: Option<i64>,
-    /// Up to where collections are compact.
-    pub limits: Limits,
-    /// With an LFU policy: what the access fields of keys mean.
-    pub lfu: Option<Lfu>,
+    pub keys: KeySettings,
     /// Threads that decode.
     pub threads: usize,
 }
@@ -116,8 +110,7 @@ impl Options {
             versions: settings.rdb_version_check,
             databases: settings.databases,
             expire_before,
-            limits: settings.limits,
-            lfu: settings.lfu,
+            keys: settings.keys,
             threads,
         }
     }
@@ -237,8 +230,7 @@ impl<'a> Work<'a> {
     }
 
     fn load_chunk(&self, chunk: &Chunk) -> Result<(), FileError> {
-        let clock = AccessClock::new(clock::monotonic(), self.options.lfu);
-        let keys = Keys::new(self.keyspace, Mode::Apply, false, 0, clock, EventClasses::default());
+        let keys = Keys::apply(self.keyspace, &self.options.keys, clock::monotonic());
         let mut decoded = Vec::with_capacity(BATCH_LEN);
         let mut counts = Counts::default();
         for spans in chunk.spans.chunks(BATCH_LEN) {
@@ -275,7 +267,7 @@ impl<'a> Work<'a> {
             return Err(error(chunk, span, refused));
         }
         let record = Record::open(chunk.record(span)).map_err(|e| error(chunk, span, e))?;
-        let value = match record.value(&self.options.limits) {
+        let value = match record.value(keys.limits()) {
             Ok(value) => value,
             Err(RdbError::Empty) => {
                 counts.empty += 1;
@@ -326,6 +318,7 @@ fn error(chunk: &Chunk, span: &Span, error: RdbError) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::keyspace::entry::{NewValue, ValueRef};
     use crate::keyspace::types::List;
     use crate::rdb::file::Writer;
@@ -354,8 +347,7 @@ mod tests {
             versions: VersionCheck::Strict,
             databases: 16,
             expire_before: Some(1000),
-            limits: Limits::default(),
-            lfu: None,
+            keys: Config::default().settings().unwrap().keys,
             threads: 3,
         };
         let loaded = load(&keyspace, file, Some(file.len() as u64), options, &Loading::default());

@@ -300,11 +300,11 @@ impl Server {
     /// write that it tells of, under this condition.
     pub fn publish_event(&self, event: &Event, condition: ReplyCondition, settings: &Settings) {
         let limit = settings.output_limit_pubsub.hard_bytes;
-        if settings.notify_keyspace_events.keyspace() {
+        if settings.keys.events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
             self.pubsub.publish(&channel, event.event.as_bytes(), false, condition, limit);
         }
-        if settings.notify_keyspace_events.keyevent() {
+        if settings.keys.events.keyevent() {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
             self.pubsub.publish(channel.as_bytes(), &event.key, false, condition, limit);
         }

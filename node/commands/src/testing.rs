@@ -11,11 +11,11 @@ use keyward_proto::entry;
 use keyward_proto::resp::request::{Limits, OwnedArgs, split_words};
 use keyward_proto::resp::{Args, Batch, Output, RequestReader, Version};
 use keyward_proto::slot::Slot;
-use keyward_proto::time::Monotonic;
-use keyward_store::access::AccessClock;
+use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_store::events::EventClasses;
-use keyward_store::keys::{Keys, Mode};
+use keyward_store::keys::{KeySettings, Keys, Logging, Mode, Now};
 use keyward_store::rdb::Compression;
+use keyward_store::types;
 use keyward_store::{DbIndex, Keyspace};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -32,7 +32,7 @@ const LIMITS: DataLimits =
 pub(crate) struct TestKeyspace {
     keyspace: Keyspace,
     mode: Mode,
-    keeps_effects: bool,
+    logging: Logging,
     db: DbIndex,
     version: Version,
     rng: SmallRng,
@@ -50,7 +50,7 @@ impl TestKeyspace {
         TestKeyspace {
             keyspace: Keyspace::default(),
             mode: Mode::Primary,
-            keeps_effects: false,
+            logging: Logging::Off,
             db: 0,
             version: Version::Resp2,
             rng: SmallRng::seed_from_u64(1),
@@ -60,7 +60,7 @@ impl TestKeyspace {
 
     /// One that keeps its effects.
     pub(crate) fn replicated() -> TestKeyspace {
-        TestKeyspace { keeps_effects: true, ..TestKeyspace::new() }
+        TestKeyspace { logging: Logging::On, ..TestKeyspace::new() }
     }
 
     pub(crate) fn resp3(mut self) -> TestKeyspace {
@@ -105,9 +105,14 @@ impl TestKeyspace {
         args: Args<'_>,
         out: &mut Output,
     ) -> Result<Outcome, CommandError> {
-        let clock = AccessClock::new(Monotonic::ZERO, None);
-        let events = EventClasses::default();
-        let mut keys = Keys::new(&self.keyspace, self.mode, self.keeps_effects, NOW, clock, events);
+        let settings =
+            KeySettings { limits: types::Limits::default(), lfu: None, events: EventClasses::default() };
+        let now = Now { wall: UnixMillis(NOW), monotonic: Monotonic::ZERO };
+        let mut keys = match self.mode {
+            Mode::Primary => Keys::primary(&self.keyspace, &settings, now, self.logging),
+            Mode::Replica => Keys::replica(&self.keyspace, &settings, now),
+            Mode::Apply => Keys::apply(&self.keyspace, &settings, now.monotonic),
+        };
         keys.db = self.db;
         if command.spec.scope == Scope::Keys {
             keys.lock_visited(|visit| {

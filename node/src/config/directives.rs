@@ -260,7 +260,13 @@ pub(super) static DIRECTIVES: &[Directive] = &[
     row("appenddirname", Kind::FileName, "appendonlydir", StartOnly),
     row("dbfilename", Kind::FileName, "dump.rdb", Protected),
     // Replication and cluster
-    row("replica-read-only", Kind::YesNo, "yes", Runtime),
+    absent(
+        "replica-read-only",
+        Kind::YesNo,
+        "yes",
+        Runtime,
+        "a replica that takes writes would have other data than its primary, and for ever",
+    ),
     row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
     row("replica-priority", int(0, INT), "100", StartOnly),
     row("repl-backlog-size", Kind::Memory { min: 1, max: i64::MAX }, "268435456", StartOnly),
@@ -277,7 +283,13 @@ pub(super) static DIRECTIVES: &[Directive] = &[
         Runtime,
     ),
     row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
-    inert("cluster-allow-reads-when-down", Kind::YesNo, "no", Runtime),
+    absent(
+        "cluster-allow-reads-when-down",
+        Kind::YesNo,
+        "no",
+        Runtime,
+        "a node that is cut off does not know the newest writes: its replies could be out of date",
+    ),
     inert("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
     // Keyward's own
     row("sentinels", Kind::Words, "", StartOnly),

@@ -24,6 +24,7 @@ use crate::command::rename::Renames;
 pub use crate::disk_log::Fsync;
 use crate::keyspace::access::Lfu;
 use crate::keyspace::eviction::Policy;
+use crate::keyspace::keys::KeySettings;
 use crate::keyspace::lazyfree::Cause;
 use crate::keyspace::types::quicklist::Fill;
 use crate::keyspace::types::{HashLimits, Limits, SetLimits, SortedSetLimits};
@@ -71,7 +72,6 @@ pub struct Settings {
     pub requirepass: String,
     pub dir: PathBuf,
     pub databases: u16,
-    pub notify_keyspace_events: EventClasses,
     pub proto_max_bulk_len: usize,
     pub query_buffer_limit: usize,
     pub output_limit_normal: OutputLimit,
@@ -84,7 +84,6 @@ pub struct Settings {
     pub prefer_hostname: bool,
     pub unknown_endpoint: bool,
     pub require_full_coverage: bool,
-    pub replica_read_only: bool,
     pub serve_stale_data: bool,
     pub replica_priority: u32,
     pub backlog_len_bytes: usize,
@@ -124,8 +123,6 @@ pub struct Settings {
     pub maxmemory_samples: usize,
     /// How long one command may evict; `None`: as long as it takes.
     pub eviction_time_max: Option<Duration>,
-    /// The parameters of the counters, with an LFU policy.
-    pub lfu: Option<Lfu>,
     pub lazy_eviction: bool,
     pub lazy_expire: bool,
     pub lazy_server_del: bool,
@@ -135,9 +132,8 @@ pub struct Settings {
     /// Zero: never by itself.
     pub auto_aof_rewrite_percentage: u32,
     pub auto_aof_rewrite_min_bytes: u64,
-    // Up to these sizes a collection counts as small, and a scan returns it whole.
-    /// `*-max-listpack-*` and their like.
-    pub limits: Limits,
+    /// `*-max-listpack-*` and their like, `lfu-*`, `notify-keyspace-events`.
+    pub keys: KeySettings,
 }
 
 /// How readily the kernel ends this process when memory runs out.
@@ -341,8 +337,6 @@ impl Config {
             requirepass: self.text("requirepass").to_owned(),
             dir: self.folder.clone(),
             databases: self.unsigned(if cluster_enabled { "cluster-databases" } else { "databases" })?,
-            notify_keyspace_events: EventClasses::parse(self.text("notify-keyspace-events"))
-                .unwrap_or_default(),
             proto_max_bulk_len: self.unsigned("proto-max-bulk-len")?,
             query_buffer_limit: self.unsigned("client-query-buffer-limit")?,
             output_limit_normal: output_limit("normal"),
@@ -355,7 +349,6 @@ impl Config {
             prefer_hostname: self.text("cluster-preferred-endpoint-type") == "hostname",
             unknown_endpoint: self.text("cluster-preferred-endpoint-type") == "unknown-endpoint",
             require_full_coverage: self.yes("cluster-require-full-coverage"),
-            replica_read_only: self.yes("replica-read-only"),
             serve_stale_data: self.yes("replica-serve-stale-data"),
             replica_priority: self.unsigned("replica-priority")?,
             backlog_len_bytes: self.unsigned("repl-backlog-size")?,
@@ -380,7 +373,14 @@ impl Config {
             rdb_incremental_fsync: self.yes("rdb-save-incremental-fsync"),
             shutdown_on_sigterm: ending("shutdown-on-sigterm"),
             shutdown_on_sigint: ending("shutdown-on-sigint"),
-            limits: self.limits()?,
+            keys: KeySettings {
+                limits: self.limits()?,
+                lfu: policy.is_lfu().then_some(Lfu {
+                    log_factor: self.unsigned("lfu-log-factor")?,
+                    decay_minutes: self.unsigned("lfu-decay-time")?,
+                }),
+                events: EventClasses::parse(self.text("notify-keyspace-events")).unwrap_or_default(),
+            },
             appendonly: self.yes("appendonly"),
             appendfsync: match self.text("appendfsync") {
                 "always" => Fsync::Always,
@@ -403,10 +403,6 @@ impl Config {
             lazy_server_del: self.yes("lazyfree-lazy-server-del"),
             lazy_user_del: self.yes("lazyfree-lazy-user-del"),
             expire_effort: self.unsigned("active-expire-effort")?,
-            lfu: policy.is_lfu().then_some(Lfu {
-                log_factor: self.unsigned("lfu-log-factor")?,
-                decay_minutes: self.unsigned("lfu-decay-time")?,
-            }),
             auto_aof_rewrite_percentage: self.unsigned("auto-aof-rewrite-percentage")?,
             auto_aof_rewrite_min_bytes: self.unsigned("auto-aof-rewrite-min-size")?,
         };

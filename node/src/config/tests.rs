@@ -72,6 +72,23 @@ fn every_directive_takes_its_default() {
     }
 }
 
+#[test]
+fn what_would_break_a_promise_is_refused_with_the_reason() {
+    for (name, default, refused, reason) in [
+        ("replica-read-only", "yes", "no", "would have other data than its primary"),
+        ("slave-read-only", "yes", "no", "would have other data than its primary"),
+        ("cluster-allow-reads-when-down", "no", "yes", "its replies could be out of date"),
+    ] {
+        let error = arguments(&format!("--{name} {refused}")).unwrap_err();
+        assert!(error.contains("can't be used") && error.contains(reason), "{error}");
+        let mut config = arguments(&format!("--{name} {default}")).unwrap();
+        let mut set = |value: &str| config.set(&[(name.to_owned(), value.to_owned())]);
+        assert_eq!(set(default), Ok(()));
+        let error = set(refused).unwrap_err();
+        assert!(error.contains(&format!("argument '{name}'")) && error.contains(reason), "{error}");
+    }
+}
+
 /// The sources of the node, without those of this module's table and tests.
 fn sources() -> Vec<(String, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

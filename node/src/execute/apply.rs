@@ -10,9 +10,7 @@ use rand::Rng;
 use super::Executor;
 use crate::command::find::lookup_effect;
 use crate::command::touched::Touched;
-use crate::keyspace::access::AccessClock;
-use crate::keyspace::keys::{Keys, Mode};
-use crate::notify::EventClasses;
+use crate::keyspace::keys::Keys;
 use crate::session::Session;
 
 impl Executor {
@@ -31,10 +29,8 @@ impl Executor {
         args: Args<'_>,
     ) -> Result<(), String> {
         let server = Arc::clone(&self.server);
-        let events = EventClasses::default();
-        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
-        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, now, clock, events);
-        keys.limits = self.settings.limits;
+        let mut keys = Keys::apply(&server.keyspace, &self.settings.keys, self.clock.monotonic());
+        keys.now = now;
         let row = lookup_effect(args).map_err(|e| e.to_string())?;
         match touched {
             Touched::One(slot) => keys.lock_one(*slot),
@@ -63,10 +59,7 @@ impl Executor {
     ) {
         let server = Arc::clone(&self.server);
         self.refresh();
-        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
-        let events = EventClasses::default();
-        let mut keys = Keys::new(&server.keyspace, Mode::Apply, false, 0, clock, events);
-        keys.limits = self.settings.limits;
+        let mut keys = Keys::apply(&server.keyspace, &self.settings.keys, self.clock.monotonic());
         keys.seed_random(self.rng.random());
         match slots {
             Some(slots) => keys.lock_many(slots),

@@ -20,11 +20,11 @@ use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
 use crate::command::table::Row;
-use crate::gate::GateState;
-use crate::keyspace::access::AccessClock;
-use crate::keyspace::keys::{Keys, Mode};
+use crate::gate::{Gate, GateState};
+use crate::keyspace::keys::{Keys, Logging, Now};
 use crate::process;
 use crate::reply::ReplyCondition;
+use crate::server::Server;
 use crate::session::{ReplyMode, Session};
 
 /// Called commands for which memory is kept.
@@ -76,20 +76,13 @@ impl Executor {
         self.refresh();
         let server = Arc::clone(&self.server);
         let mut guard: GateGuard = Some(self.gate.lock_arc());
-        let (now, start) = (self.clock.unix_millis().0, self.clock.monotonic());
+        let now = self.now();
+        let start = now.monotonic;
         session.client.note_interaction(start);
         self.moment.now = start;
         self.look_at_gate();
-        let mode = mode_of(self.moment.state);
-        let mut keys = Keys::new(
-            &server.keyspace,
-            mode,
-            server.shared.gate.logs(),
-            now,
-            AccessClock::new(start, self.settings.lfu),
-            self.settings.notify_keyspace_events,
-        );
-        self.configure(&mut keys);
+        let mut keys = self.keys_of_clients(&server, now);
+        self.note_settings(&mut keys);
         let mut progress = Progress::new(self.moment.generation);
         let mut stop = None;
         let mut next = first;
@@ -143,17 +136,32 @@ impl Executor {
         self.moment.disk = gate.disk();
     }
 
-    /// Lets what the settings say hold for the commands that follow.
+    /// The time, by both clocks.
     #[inline]
-    pub(super) fn configure(&mut self, keys: &mut Keys<'_>) {
+    pub(super) fn now(&self) -> Now {
+        Now { wall: self.clock.unix_millis(), monotonic: self.clock.monotonic() }
+    }
+
+    /// The keyspace as the clients of this batch see it.
+    #[inline]
+    fn keys_of_clients<'k>(&self, server: &'k Server, now: Now) -> Keys<'k> {
+        let (space, settings) = (&server.keyspace, &self.settings.keys);
+        match self.moment.state {
+            GateState::Primary => Keys::primary(space, settings, now, logging(&server.shared.gate)),
+            GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => {
+                Keys::replica(space, settings, now)
+            }
+        }
+    }
+
+    /// What else the settings say to the commands that follow.
+    #[inline]
+    pub(super) fn note_settings(&mut self, keys: &mut Keys<'_>) {
         let settings = &self.settings;
         self.moment.save_failed = self.server.saves.has_failed()
             && settings.stop_writes_on_bgsave_error
             && !settings.save_points.is_empty();
-        keys.limits = settings.limits;
-        keys.set_event_classes(settings.notify_keyspace_events);
-        keys.set_access_clock(AccessClock::new(self.moment.now, settings.lfu));
-        if settings.lfu.is_some() {
+        if settings.keys.lfu.is_some() {
             keys.seed_random(self.rng.random());
         }
     }
@@ -334,9 +342,7 @@ fn is_http(args: Args<'_>) -> bool {
     args.at(0).eq_ignore_ascii_case(b"post") || args.at(0).eq_ignore_ascii_case(b"host:")
 }
 
-fn mode_of(state: GateState) -> Mode {
-    match state {
-        GateState::Primary => Mode::Primary,
-        GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => Mode::Replica,
-    }
+/// Whether effects are kept for the write log.
+pub(super) fn logging(gate: &Gate) -> Logging {
+    if gate.logs() { Logging::On } else { Logging::Off }
 }

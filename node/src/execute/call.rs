@@ -7,7 +7,7 @@ use keyward_commands::DataContext;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 
-use super::batch::{GateGuard, Progress};
+use super::batch::{GateGuard, Progress, logging};
 use super::lookahead::Planned;
 use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
@@ -50,7 +50,7 @@ impl Executor {
             }
             Scope::World => self.with_world_stopped(guard, |this| {
                 this.require_same_state()?;
-                keys.set_logging(this.server.shared.gate.logs());
+                keys.set_logging(logging(&this.server.shared.gate));
                 keys.lock_all();
                 this.call_locked(session, row, args, keys, out, progress)
             }),
@@ -171,7 +171,8 @@ impl Executor {
         if row.scope == Scope::None && self.server.version() != self.version {
             // CONFIG SET: what follows in the batch is executed under the new settings.
             self.refresh();
-            self.configure(keys);
+            keys.reconfigure(&self.settings.keys, self.moment.now);
+            self.note_settings(keys);
         }
         result
     }

@@ -13,12 +13,12 @@ use std::time::Duration;
 use keyward_proto::time::Monotonic;
 
 use super::Executor;
-use super::batch::Progress;
+use super::batch::{Progress, logging};
 use crate::gate::GateState;
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::eviction::{Eligible, Order, Policy, Pool, SharedWeights, Weights, fill_pool, score};
-use crate::keyspace::keys::{Keys, Mode};
+use crate::keyspace::keys::Keys;
 use crate::process;
 
 /// Keys that are evicted between two looks at the clock.
@@ -172,9 +172,7 @@ impl Executor {
         if !self.acts_by_itself() {
             return Eviction::Done;
         }
-        let (now, notify) = (self.clock.unix_millis().0, self.settings.notify_keyspace_events);
-        let clock = AccessClock::new(self.clock.monotonic(), self.settings.lfu);
-        let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
+        let mut keys = Keys::primary(&server.keyspace, &self.settings.keys, self.now(), logging(gate));
         let mut progress = Progress::new(self.moment.generation);
         let ended = self.evict(&mut keys, &mut progress, Some(time_max));
         if progress.appended {

@@ -12,8 +12,8 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use keyward_proto::time::Monotonic;
 
 use super::Executor;
-use crate::keyspace::access::AccessClock;
-use crate::keyspace::keys::{ExpiryWalk, Keys, Mode};
+use super::batch::logging;
+use crate::keyspace::keys::{ExpiryWalk, Keys};
 
 /// Entries that are looked at under one lock.
 const STEP_LEN: usize = 64;
@@ -99,10 +99,7 @@ impl Executor {
                 server.keyspace.lock(slot).next_expiry = 1;
                 return ExpiryCycle::Complete;
             }
-            let (now, notify) = (self.clock.unix_millis().0, self.settings.notify_keyspace_events);
-            // Keys are deleted, none is used.
-            let clock = AccessClock::default();
-            let mut keys = Keys::new(&server.keyspace, Mode::Primary, gate.logs(), now, clock, notify);
+            let mut keys = Keys::primary(&server.keyspace, &self.settings.keys, self.now(), logging(gate));
             keys.lock_one(slot);
             let next = keys.expire_step(walk, STEP_LEN);
             let index = self.commit_own(&mut keys);

@@ -4,7 +4,7 @@ use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 
 use super::Executor;
-use super::batch::{GateGuard, Progress};
+use super::batch::{GateGuard, Progress, logging};
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::slots_of;
@@ -36,7 +36,7 @@ impl Executor {
         if whole {
             return self.with_world_stopped(guard, |this| {
                 this.require_same_state()?;
-                keys.set_logging(this.server.shared.gate.logs());
+                keys.set_logging(logging(&this.server.shared.gate));
                 keys.lock_all();
                 this.run_transaction(session, &transaction, keys, out, progress)
             });

@@ -179,7 +179,7 @@ impl RecordEncoder {
     fn new(settings: &Settings) -> RecordEncoder {
         RecordEncoder {
             compression: settings.rdb_compression,
-            clock: AccessClock::new(clock::monotonic(), settings.lfu),
+            clock: AccessClock::new(clock::monotonic(), settings.keys.lfu),
             is_lru: settings.maxmemory_policy.is_lru(),
         }
     }

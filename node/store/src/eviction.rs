@@ -274,8 +274,7 @@ pub fn fill_pool(
 mod tests {
     use super::*;
     use crate::entry::NewValue;
-    use crate::events::EventClasses;
-    use crate::keys::{Expiry, Keys, Mode};
+    use crate::keys::{Expiry, KeySettings, Keys, Logging, Now};
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
     use std::collections::BTreeMap;
@@ -283,8 +282,7 @@ mod tests {
     /// Keys `a0`, `a1` ... in one slot by their hash tag, and single ones elsewhere.
     fn space(names: impl Iterator<Item = (String, Expiry)>) -> Keyspace {
         let space = Keyspace::default();
-        let mut keys =
-            Keys::new(&space, Mode::Primary, false, 0, AccessClock::default(), EventClasses::default());
+        let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(0), Logging::Off);
         for (name, expiry) in names {
             keys.lock_one(Slot::of(name.as_bytes()));
             keys.insert(name.as_bytes(), NewValue::Bytes(b"v"), expiry);

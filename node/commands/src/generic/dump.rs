@@ -82,7 +82,7 @@ fn restore(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     }
     let value = payload::verified(payload)
         .ok_or_else(|| CommandError::err("DUMP payload version or checksum are wrong"))?;
-    let loaded = payload::load(value, &ctx.keys.limits).map_err(|_| CommandError::err("Bad data format"))?;
+    let loaded = payload::load(value, ctx.keys.limits()).map_err(|_| CommandError::err("Bad data format"))?;
     let keys = &mut *ctx.keys;
     let expire_at = match ttl {
         0 => None,

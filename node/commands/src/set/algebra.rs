@@ -164,7 +164,7 @@ fn store(
     let destination = args.at(1);
     let keys = &mut *ctx.keys;
     let sets = sets_at(keys, args.iter().skip(2))?;
-    let result = result_of(operation, &sets, keys.limits.set);
+    let result = result_of(operation, &sets, keys.limits().set);
     let len = result.len();
     if len == 0 {
         if let Some(entry) = keys.remove_live(destination) {

@@ -254,7 +254,7 @@ fn store_result(
     let combination = Combination::parse(ctx.keys, ctx.spec.name, args, 2, operation, Use::Store)?;
     let count = combination.sources.len();
     let members = sorted(combination.members());
-    let mut result = SortedSet::new(ctx.keys.limits.sorted_set);
+    let mut result = SortedSet::new(ctx.keys.limits().sorted_set);
     let longest = members.iter().map(|(member, _)| member.len()).max();
     result.as_mut().prepare(members.len(), longest.unwrap_or_default());
     for (member, score) in members {

@@ -231,7 +231,7 @@ pub(super) const ZRANGESTORE: DataCommand =
 fn zrangestore(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let query = Query::parse(args, 3, RANGE, true)?;
     let (destination, source) = (args.at(1), args.at(2));
-    let mut result = SortedSet::new(ctx.keys.limits.sorted_set);
+    let mut result = SortedSet::new(ctx.keys.limits().sorted_set);
     let mut range = 0..0;
     if let Some(set) = ctx.keys.sorted_set(source)? {
         range = query.indexes(set);

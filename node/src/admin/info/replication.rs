@@ -38,7 +38,7 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
             ("slave_read_repl_offset", &last),
             ("slave_repl_offset", &last),
             ("slave_priority", &settings.replica_priority),
-            ("slave_read_only", &u8::from(settings.replica_read_only)),
+            ("slave_read_only", &1),
             ("replica_announced", &1),
         ]);
     }

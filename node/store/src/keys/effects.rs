@@ -76,7 +76,7 @@ impl Keys<'_> {
     /// The request itself is an effect on the slot of `key`.
     #[inline]
     pub fn propagate(&mut self, key: &[u8], args: Args<'_>) {
-        if !self.logging {
+        if !self.is_logging() {
             return;
         }
         // What the command saw as expired must not be there either when its effect is applied.
@@ -98,7 +98,7 @@ impl Keys<'_> {
     /// A command with the same effect as the request, deterministic and on the slot of `key` only.
     #[inline]
     pub fn propagate_as(&mut self, key: &[u8], command: &[&[u8]]) {
-        if !self.logging {
+        if !self.is_logging() {
             return;
         }
         self.finish();
@@ -120,7 +120,7 @@ impl Keys<'_> {
         value: ValueRef<'_>,
         expire_at: Option<i64>,
     ) -> Result<(), TooLong> {
-        if !self.logging {
+        if !self.is_logging() {
             return Ok(());
         }
         self.finish();
@@ -142,7 +142,7 @@ impl Keys<'_> {
         replaces: bool,
         moves: bool,
     ) -> Result<(), TooLong> {
-        if !self.logging {
+        if !self.is_logging() {
             return Ok(());
         }
         self.finish();
@@ -168,7 +168,7 @@ impl Keys<'_> {
 
     /// An effect on the whole keyspace; the world is stopped.
     pub fn propagate_whole(&mut self, command: &[&[u8]]) {
-        if self.logging {
+        if self.is_logging() {
             self.encoded.clear();
             write_command(&mut self.encoded, command);
             self.effects.push(None, self.db, &self.encoded);
@@ -191,7 +191,7 @@ impl Keys<'_> {
     /// How many bytes of effects may still be added; `None`: nobody reads the log.
     #[inline]
     pub fn entry_room(&self) -> Option<usize> {
-        self.logging.then(|| self.entry_bytes_max.saturating_sub(self.effects.len()))
+        self.is_logging().then(|| self.entry_bytes_max.saturating_sub(self.effects.len()))
     }
 
     /// A keyspace event, published after the command if `notify-keyspace-events` asks for it.

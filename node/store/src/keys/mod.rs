@@ -7,12 +7,13 @@
 //! A write command that changed something calls [`Keys::modified`] for each key and [`Keys::propagate`] or
 //! [`Keys::propagate_as`] for each effect. An effect touches keys of one slot only.
 //!
-//! By concern: `locks`, `read`, `write`, `expiry`, `effects`, `walk`; what a single type needs is in that type's folder.
+//! By concern: `settings`, `locks`, `read`, `write`, `expiry`, `effects`, `walk`; what a single type needs is in that type's folder.
 
 mod effects;
 mod expiry;
 mod locks;
 mod read;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -23,6 +24,7 @@ use std::cell::{Cell, RefCell};
 use bytes::BytesMut;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::Slot;
+use keyward_proto::time::{Monotonic, UnixMillis};
 use parking_lot::MutexGuard;
 
 use crate::access::AccessClock;
@@ -38,6 +40,7 @@ use crate::{DbIndex, DbKey};
 use expiry::Expiration;
 pub use expiry::{Expiry, ExpiryWalk};
 use locks::Held;
+pub use settings::{KeySettings, Logging, Now};
 
 /// On whose behalf the keyspace is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +74,12 @@ pub struct Keys<'a> {
     /// CLIENT NO-TOUCH: reads leave the access clock of a key alone.
     pub no_touch: bool,
     /// Up to where collections are compact.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     mode: Mode,
     /// The current one: an entry that has the other is saved for the running snapshot before it changes. It changes
     /// only while the world is stopped, so it holds for a batch.
     mark: SnapshotMark,
-    /// Whether somebody reads the write log.
-    logging: bool,
+    logging: Logging,
     effects: EffectBuffer,
     /// [`ENTRY_BYTES_MAX`], unless a test has other wishes.
     entry_bytes_max: usize,
@@ -110,27 +112,38 @@ pub struct Keys<'a> {
 pub struct WrongType;
 
 impl<'a> Keys<'a> {
-    pub fn new(
-        space: &'a Keyspace,
-        mode: Mode,
-        logging: bool,
-        now: i64,
-        clock: AccessClock,
-        notify: EventClasses,
-    ) -> Self {
+    /// For clients of a primary, and for what it does by itself.
+    pub fn primary(space: &'a Keyspace, settings: &KeySettings, now: Now, logging: Logging) -> Self {
+        Keys::new(space, Mode::Primary, settings, now, logging)
+    }
+
+    /// For clients of a replica.
+    pub fn replica(space: &'a Keyspace, settings: &KeySettings, now: Now) -> Self {
+        Keys::new(space, Mode::Replica, settings, now, Logging::Off)
+    }
+
+    /// For what comes from a log, a file or another node: it is stored as it comes, without effects or events.
+    pub fn apply(space: &'a Keyspace, settings: &KeySettings, now: Monotonic) -> Self {
+        let now = Now { wall: UnixMillis(0), monotonic: now };
+        let settings = KeySettings { events: EventClasses::default(), ..*settings };
+        Keys::new(space, Mode::Apply, &settings, now, Logging::Off)
+    }
+
+    fn new(space: &'a Keyspace, mode: Mode, settings: &KeySettings, now: Now, logging: Logging) -> Self {
+        let clock = settings.access_clock(now.monotonic);
         Keys {
             space,
             held: Held::None,
             spare_slots: Vec::new(),
             spare_states: Vec::new(),
             db: 0,
-            now,
+            now: now.wall.0,
             access: clock.of_new_key(),
             clock,
             random_state: Cell::new(0),
             command: None,
             no_touch: false,
-            limits: Limits::default(),
+            limits: settings.limits,
             mode,
             mark: space.cow.mark(),
             logging,
@@ -141,7 +154,7 @@ impl<'a> Keys<'a> {
             expired: RefCell::default(),
             lazyfree: Vec::new(),
             ready: Vec::new(),
-            notify,
+            notify: settings.events,
             events: RefCell::default(),
             hits: Cell::new(0),
             misses: Cell::new(0),
@@ -162,23 +175,27 @@ impl<'a> Keys<'a> {
         self.space
     }
 
+    /// Lets other settings hold from here on.
+    pub fn reconfigure(&mut self, settings: &KeySettings, now: Monotonic) {
+        self.clock = settings.access_clock(now);
+        self.access = self.clock.of_new_key();
+        self.limits = settings.limits;
+        self.notify = settings.events;
+    }
+
+    /// Up to where collections are compact.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Whether effects are kept for the write log.
     #[inline]
     pub fn is_logging(&self) -> bool {
-        self.logging
+        self.logging == Logging::On
     }
 
-    pub fn set_logging(&mut self, logging: bool) {
+    pub fn set_logging(&mut self, logging: Logging) {
         self.logging = logging;
-    }
-
-    /// Which events are wanted from now on.
-    pub fn set_event_classes(&mut self, classes: EventClasses) {
-        self.notify = classes;
-    }
-
-    pub fn set_access_clock(&mut self, clock: AccessClock) {
-        self.clock = clock;
     }
 
     /// By which access fields are read and written.

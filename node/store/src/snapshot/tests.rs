@@ -6,10 +6,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::access::AccessClock;
 use crate::entry::{NewValue, ValueRef};
-use crate::events::EventClasses;
-use crate::keys::{Expiry, Keys, Mode};
+use crate::keys::{Expiry, KeySettings, Keys, Logging, Now};
 use crate::lazyfree::Cause;
 use crate::rdb::value::pieces;
 use crate::rdb::{Compression, record};
@@ -130,8 +128,13 @@ fn key(rng: &mut SmallRng) -> Vec<u8> {
 
 /// One random change, as commands make them.
 fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
-    let mut keys =
-        Keys::new(space, Mode::Primary, false, now, AccessClock::default(), EventClasses::default());
+    let mut settings = KeySettings::for_test();
+    settings.limits.hash.entries = 3;
+    settings.limits.sorted_set.entries = 3;
+    settings.limits.set.listpack_entries = 3;
+    settings.limits.set.intset_entries = 3;
+    settings.limits.list = Fill::new(3);
+    let mut keys = Keys::primary(space, &settings, Now::at(now), Logging::Off);
     keys.db = rng.random_range(0..DBS);
     let (key, other) = (key(rng), key(rng));
     let value = rng.random_range(0..1_000_000u32).to_string();
@@ -153,11 +156,6 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
         }
         _ => keys.lock_many([Slot::of(&key), Slot::of(&other)]),
     }
-    keys.limits.hash.entries = 3;
-    keys.limits.sorted_set.entries = 3;
-    keys.limits.set.listpack_entries = 3;
-    keys.limits.set.intset_entries = 3;
-    keys.limits.list = Fill::new(3);
     let count = if rng.random_bool(0.1) { rng.random_range(10..60) } else { rng.random_range(1..4) };
     let mut member = || format!("m{}", rng.random_range(0..80u32)).into_bytes();
     let members: Vec<Vec<u8>> = (0..count).map(|_| member()).collect();
@@ -286,8 +284,7 @@ fn records_are_the_keyspace_of_the_beginning() {
 #[test]
 fn a_piece_is_bounded_and_other_slots_stay_free() {
     let space = Keyspace::default();
-    let mut keys =
-        Keys::new(&space, Mode::Primary, false, 0, AccessClock::default(), EventClasses::default());
+    let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(0), Logging::Off);
     for i in 0..1_000 {
         let key = format!("{{t}}{i}");
         keys.lock_one(Slot::of(b"t"));
