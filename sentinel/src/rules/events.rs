@@ -18,7 +18,7 @@ pub struct Event {
 
 /// Remembers what was told, to tell the difference.
 #[derive(Debug, Default)]
-pub struct EventFeed {
+pub(crate) struct EventFeed {
     shards: BTreeMap<ShardId, Announced>,
     sentinels: BTreeMap<u64, String>,
     announce_hostnames: bool,
@@ -32,12 +32,12 @@ struct Announced {
 }
 
 impl EventFeed {
-    pub fn new(announce_hostnames: bool) -> Self {
+    pub(crate) fn new(announce_hostnames: bool) -> Self {
         EventFeed { announce_hostnames, ..EventFeed::default() }
     }
 
     /// What happened since the last call.
-    pub fn step(&mut self, topology: &Topology, health: &Health) -> Vec<Event> {
+    pub(crate) fn step(&mut self, topology: &Topology, health: &Health) -> Vec<Event> {
         let mut events = Vec::new();
         let quorum = topology.sentinels.len() / 2 + 1;
         for (name, shard) in topology.named_shards() {
@@ -90,7 +90,7 @@ impl EventFeed {
     }
 
     /// A node went down or came back, as this sentinel sees it.
-    pub fn node_down_changed(
+    pub(crate) fn node_down_changed(
         &self,
         topology: &Topology,
         health: &Health,
@@ -128,7 +128,7 @@ fn instance(kind: &str, address: &str) -> String {
 }
 
 /// 40 hexadecimal digits that stand for a sentinel: the same on every sentinel, different for each.
-pub fn sentinel_run_id(id: u64, name: &str) -> String {
+pub(crate) fn sentinel_run_id(id: u64, name: &str) -> String {
     let mut state = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64 ^ id, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));

@@ -15,9 +15,9 @@ use crate::rules::failover::Answer;
 use crate::rules::topology::RaftId;
 
 /// No lease of an earlier term can still be held when a term is this old: longer than any sensible grace.
-pub const SETTLED_AFTER: Duration = Duration::from_secs(10);
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// A spare node stands in for one that has not answered for so long.
-pub const LOST_AFTER: Duration = Duration::from_secs(30);
+const LOST_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Default)]
 pub struct Health {

@@ -61,6 +61,11 @@ pub fn other_sentinels(topology: &Topology, me: RaftId) -> impl Iterator<Item = 
     topology.sentinels.keys().copied().filter(move |id| *id != me)
 }
 
+/// Whom to ask on behalf of another sentinel: only the process that is known here as it is there.
+pub fn to_pass_on<'a>(topology: &'a Topology, node: &NodeId, incarnation: Incarnation) -> Option<&'a Node> {
+    topology.nodes.get(node).filter(|node| node.incarnation == incarnation)
+}
+
 /// Round after round of questions. No answer of one round counts in the next.
 #[derive(Debug, Default)]
 pub struct Inquiry {

@@ -3,14 +3,14 @@
 //! The simulation runs the same code, and each deliberate bug that it has to find is in here.
 
 pub mod coordinator;
-pub mod events;
+pub(crate) mod events;
 pub mod failover;
 pub mod health;
 pub mod in_sync;
 pub mod inquiry;
 pub mod placement;
 pub mod publication;
-pub mod removal;
-pub mod sentinel_api;
-pub mod status;
+pub(crate) mod removal;
+pub(crate) mod sentinel_api;
+pub(crate) mod status;
 pub mod topology;

@@ -16,7 +16,7 @@ use keyward_proto::topology::delta::{Delta, Key};
 use serde::Serialize;
 
 /// Versions that deltas may begin with.
-pub const HISTORY_LEN: usize = 16;
+const HISTORY_LEN: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Publications {

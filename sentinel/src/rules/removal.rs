@@ -24,19 +24,19 @@ const CHALLENGE_LIFE: Duration = Duration::from_secs(1);
 
 /// The number for a primary to send back. It tells its own time, by the clock of whoever sent it; if the group's
 /// leader changes meanwhile, the other's clock may take it for valid or not, and there is no harm in either.
-pub fn challenge(now: Monotonic) -> u64 {
+pub(crate) fn challenge(now: Monotonic) -> u64 {
     now.as_nanos().max(1)
 }
 
 /// Whether the number was sent a moment ago.
-pub fn is_met(challenge: u64, now: Monotonic) -> bool {
+pub(crate) fn is_met(challenge: u64, now: Monotonic) -> bool {
     let sent_at = Monotonic::from_nanos(challenge);
     challenge != 0 && sent_at <= now && now.since(sent_at) < CHALLENGE_LIFE
 }
 
 /// What a member that is to be removed says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contact {
+pub(crate) struct Contact {
     /// It could become primary.
     pub usable: bool,
     /// It has lost contact with its primary.
@@ -45,7 +45,7 @@ pub struct Contact {
 
 /// A request to remove members.
 #[derive(Debug)]
-pub struct Removal<'a> {
+pub(crate) struct Removal<'a> {
     shard: &'a Shard,
     nodes: &'a BTreeSet<NodeId>,
     /// Half of the shard's nodes.
@@ -53,7 +53,7 @@ pub struct Removal<'a> {
 }
 
 impl<'a> Removal<'a> {
-    pub fn new(topology: &Topology, shard: &'a Shard, nodes: &'a BTreeSet<NodeId>) -> Self {
+    pub(crate) fn new(topology: &Topology, shard: &'a Shard, nodes: &'a BTreeSet<NodeId>) -> Self {
         Removal { shard, nodes, needed: topology.members(&shard.id).count().div_ceil(2) }
     }
 
@@ -63,7 +63,7 @@ impl<'a> Removal<'a> {
     }
 
     /// Those whose answer matters: empty if enough members remain anyway.
-    pub fn questions(&self) -> Vec<&'a NodeId> {
+    pub(crate) fn questions(&self) -> Vec<&'a NodeId> {
         let remaining = self.electable().filter(|id| !self.nodes.contains(*id)).count();
         if self.needed <= remaining {
             return Vec::new();
@@ -72,7 +72,7 @@ impl<'a> Removal<'a> {
     }
 
     /// Why the members stay, if they should.
-    pub fn objection(&self, contacts: &BTreeMap<NodeId, Contact>) -> Option<String> {
+    pub(crate) fn objection(&self, contacts: &BTreeMap<NodeId, Contact>) -> Option<String> {
         let cut_off = |id: &&&NodeId| contacts.get(**id).is_some_and(|c| c.usable && c.cut_off);
         let others = self.questions().iter().filter(cut_off).count();
         (0 < others && self.needed <= others)

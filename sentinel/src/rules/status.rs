@@ -16,7 +16,7 @@ use crate::rules::topology::RaftId;
 
 /// Also the JSON of `status --json`: fields may be added, not changed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct StatusReport {
+pub(crate) struct StatusReport {
     pub version: u64,
     pub sentinels: Vec<SentinelStatus>,
     pub shards: Vec<ShardStatus>,
@@ -31,7 +31,7 @@ pub struct StatusReport {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SentinelStatus {
+pub(crate) struct SentinelStatus {
     pub id: RaftId,
     pub name: String,
     pub run_id: String,
@@ -42,7 +42,7 @@ pub struct SentinelStatus {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ShardStatus {
+pub(crate) struct ShardStatus {
     pub id: String,
     pub name: String,
     pub slots: Vec<String>,
@@ -53,7 +53,7 @@ pub struct ShardStatus {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     pub id: String,
     pub address: String,
     /// For sentinels and other nodes.
@@ -76,7 +76,7 @@ pub struct NodeStatus {
 
 /// How a cluster is, and the exit code of `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Everything serves and is in sync.
     Well = 0,
     /// Everything is served, but not by as many processes as there should be.
@@ -86,7 +86,7 @@ pub enum Verdict {
 }
 
 /// What the operator calls the nodes, by their bus addresses.
-pub type Names = BTreeMap<String, String>;
+pub(crate) type Names = BTreeMap<String, String>;
 
 impl NodeStatus {
     fn name<'a>(&'a self, names: &'a Names) -> &'a str {
@@ -96,7 +96,7 @@ impl NodeStatus {
 
 impl StatusReport {
     /// What is wrong, one line each.
-    pub fn problems(&self, names: &Names) -> Vec<(Verdict, String)> {
+    pub(crate) fn problems(&self, names: &Names) -> Vec<(Verdict, String)> {
         let mut problems = Vec::new();
         if self.from_nodes {
             let text =
@@ -198,7 +198,7 @@ impl ShardStatus {
 }
 
 /// The worst of them.
-pub fn verdict(problems: &[(Verdict, String)]) -> Verdict {
+pub(crate) fn verdict(problems: &[(Verdict, String)]) -> Verdict {
     problems.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Well)
 }
 
@@ -206,14 +206,14 @@ pub fn verdict(problems: &[(Verdict, String)]) -> Verdict {
 
 /// A node that was asked: what it is called, its bus address, and what it said.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub name: Option<String>,
     pub bus_address: String,
     pub answer: Result<rpc::NodeStatus, Trouble>,
 }
 
 /// The report that the nodes' own words amount to. `sentinels` are the addresses at which none has answered.
-pub fn from_nodes(sentinels: &[String], asked: &[Asked]) -> StatusReport {
+pub(crate) fn from_nodes(sentinels: &[String], asked: &[Asked]) -> StatusReport {
     let status = |a: &Asked| a.answer.as_ref().ok().filter(|s| !s.node_id.is_empty()).cloned();
     let ids: BTreeSet<String> =
         asked.iter().filter_map(status).map(|s| s.shard_id).filter(|id| !id.is_empty()).collect();
@@ -281,7 +281,7 @@ const LEGEND: &str = "LAST: the newest entry of the write log that a node holds,
     LAG: how many entries it lacks of those that its primary has.\n";
 
 /// The report for people.
-pub fn table(report: &StatusReport, names: &Names) -> String {
+pub(crate) fn table(report: &StatusReport, names: &Names) -> String {
     let mut out = String::new();
     let mut rows = vec![["SENTINEL", "ID", "ADDRESS", "BUS", "STATE"].map(String::from).to_vec()];
     for s in &report.sentinels {

@@ -55,7 +55,7 @@ pub enum BootstrapError {
 ///
 /// # Errors
 /// [`BootstrapError`]
-pub async fn start_raft(
+pub(crate) async fn start_raft(
     sentinel: &Arc<Sentinel>,
     store: Store,
     machine: StateMachine,

@@ -1,14 +1,14 @@
 //! Clocks, sockets, tasks and disks around the [`rules`](crate::rules). Nothing is decided here.
 
-pub mod bootstrap;
+pub(crate) mod bootstrap;
 pub mod channel;
 pub mod cli;
 pub mod connections;
-pub mod control;
+pub(crate) mod control;
 pub mod probe;
 pub mod proposals;
 pub mod questions;
-pub mod raft;
-pub mod resp;
+pub(crate) mod raft;
+pub(crate) mod resp;
 pub mod runtime;
 pub mod sentinel;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use keyward_net::clock::monotonic as now;
-use keyward_proto::ids::NodeId;
+use keyward_proto::ids::{Incarnation, NodeId};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
 use tokio::time::{sleep, timeout};
 
 use crate::rules::failover::{Answer, Answers};
-use crate::rules::inquiry::{Event, Inquiry, Question, Route, other_sentinels};
+use crate::rules::inquiry::{Event, Inquiry, Question, Route, other_sentinels, to_pass_on};
 use crate::rules::topology::RaftId;
 use crate::shell::probe;
 use crate::shell::sentinel::Sentinel;
@@ -79,14 +79,12 @@ async fn put_through(
     Some(probe::report(&question.node, status).answer)
 }
 
-/// Asks a node on behalf of another sentinel, if it is known here as it is there. The answer is empty when the node
-/// gives none, whatever the reason.
+/// Asks a node on behalf of another sentinel. The answer is empty when the node gives none, whatever the reason.
 pub async fn pass_on(sentinel: &Sentinel, node: &NodeId, request: &rpc::AskNodeRequest) -> rpc::AskNodeReply {
     let topology = sentinel.current();
-    let known = topology.nodes.get(node).filter(|node| node.incarnation.get() == request.incarnation);
-    let Some(node) = known else { return rpc::AskNodeReply::default() };
+    let incarnation = Incarnation::new(request.incarnation);
+    let Some(node) = to_pass_on(&topology, node, incarnation) else { return rpc::AskNodeReply::default() };
     let limit = Duration::from_nanos(request.limit_nanos).min(PASSED_ON_LIMIT);
     let report = probe::ask(&sentinel.connections, &topology, node, limit).await;
-    let status = report.is_of(node).then_some(report.status).flatten();
-    rpc::AskNodeReply { status }
+    rpc::AskNodeReply { status: report.status }
 }

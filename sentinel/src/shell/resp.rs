@@ -63,7 +63,7 @@ impl Counters {
 }
 
 /// Serves until the task is dropped.
-pub async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
+pub(crate) async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
     let counters = Arc::new(Counters {
         open: AtomicUsize::new(0),
         accepted: AtomicU64::new(0),

@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// Another sentinel wants to know; as `keyward_sentinel::shell::questions` passes it on.
+    /// Another sentinel wants to know.
     pub(in crate::simulation) fn asked_to_pass_on(
         &mut self,
         sentinel: usize,
@@ -36,16 +36,15 @@ impl World {
         question: Question,
     ) {
         let s = &self.sentinels[sentinel];
-        let known = s.view.nodes.get(&self.machines[node].id).map(|n| n.incarnation);
-        let to = if !s.is_up {
+        if !s.is_up {
             return;
-        } else if known == Some(question.question.incarnation) {
-            return self.send_message(network::sentinel(sentinel), node, Message::Question(question));
-        } else {
-            network::sentinel(question.sentinel)
-        };
-        let message = Message::State { question, node, answer: Answer::Silent };
-        self.send_message(network::sentinel(sentinel), to, message);
+        }
+        let (from, asked) = (network::sentinel(sentinel), &question.question);
+        if inquiry::to_pass_on(&s.view, &asked.node, asked.incarnation).is_some() {
+            return self.send_message(from, node, Message::Question(question));
+        }
+        let to = network::sentinel(question.sentinel);
+        self.send_message(from, to, Message::State { question, node, answer: Answer::Silent });
     }
 
     /// A node's answer arrives at whoever has asked it, or through it at whoever wants to know.
@@ -61,9 +60,6 @@ impl World {
             return;
         }
         if sentinel != question.sentinel {
-            let is_meant =
-                matches!(&answer, Answer::Status(s) if s.incarnation == question.question.incarnation);
-            let answer = if is_meant { answer } else { Answer::Silent };
             let (from, to) = (network::sentinel(sentinel), network::sentinel(question.sentinel));
             return self.send_message(from, to, Message::State { question, node, answer });
         }

@@ -22,7 +22,7 @@ const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// What the shell must do after the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AfterReply {
+pub(crate) enum AfterReply {
     Nothing,
     Close,
     FailOver(ShardId),
@@ -30,7 +30,7 @@ pub enum AfterReply {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub id: u64,
     pub address: String,
     pub since: Monotonic,
@@ -63,7 +63,7 @@ const COMMANDS: &[(&str, i64, &[&str])] = &[
 ];
 
 impl Session {
-    pub fn new(id: u64, address: String, since: Monotonic, needs_password: bool) -> Self {
+    pub(crate) fn new(id: u64, address: String, since: Monotonic, needs_password: bool) -> Self {
         Session {
             id,
             address,
@@ -78,16 +78,16 @@ impl Session {
         }
     }
 
-    pub fn is_authenticated(&self) -> bool {
+    pub(crate) fn is_authenticated(&self) -> bool {
         self.is_authenticated
     }
 
-    pub fn is_subscribed(&self) -> bool {
+    pub(crate) fn is_subscribed(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }
 
     /// Writes what this client has subscribed to of an event.
-    pub fn deliver(&self, event: &Event, out: &mut BytesMut) {
+    pub(crate) fn deliver(&self, event: &Event, out: &mut BytesMut) {
         let mut out = ReplyWriter::new(out, self.version);
         if self.channels.contains(event.channel.as_bytes()) {
             out.push(3);
@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// Executes one command; `args` is not empty.
-    pub fn execute(
+    pub(crate) fn execute(
         &mut self,
         view: &View<'_>,
         password: Option<&str>,

@@ -13,7 +13,7 @@ use crate::rules::topology::RaftId;
 
 /// What a command may look at: one moment's knowledge of this sentinel.
 #[derive(Debug)]
-pub struct View<'a> {
+pub(crate) struct View<'a> {
     pub topology: &'a Topology,
     pub health: &'a Health,
     pub now: Monotonic,
@@ -33,49 +33,49 @@ pub struct View<'a> {
 
 /// A shard as the Sentinel API has it.
 #[derive(Debug, Clone)]
-pub struct Monitored<'a> {
+pub(crate) struct Monitored<'a> {
     pub name: String,
     pub shard: &'a Shard,
 }
 
 impl<'a> View<'a> {
     /// Shards that clients can ask for: those that have, or had, a primary.
-    pub fn monitored(&self) -> Vec<Monitored<'a>> {
+    pub(crate) fn monitored(&self) -> Vec<Monitored<'a>> {
         let shards = self.topology.named_shards().into_iter();
         shards.map(|(name, shard)| Monitored { name, shard }).collect()
     }
 
-    pub fn find(&self, name: &[u8]) -> Option<Monitored<'a>> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<Monitored<'a>> {
         self.monitored().into_iter().find(|m| m.name.as_bytes() == name)
     }
 
     /// The primary; while there is none the member that was, or may become, the primary.
-    pub fn primary_of(&self, shard: &'a Shard) -> Option<&'a Node> {
+    pub(crate) fn primary_of(&self, shard: &'a Shard) -> Option<&'a Node> {
         let id =
             shard.primary.as_ref().or_else(|| shard.restarted.first()).or_else(|| shard.in_sync.first())?;
         self.topology.nodes.get(id)
     }
 
-    pub fn replicas_of(&self, shard: &'a Shard) -> Vec<&'a Node> {
+    pub(crate) fn replicas_of(&self, shard: &'a Shard) -> Vec<&'a Node> {
         let primary = self.primary_of(shard).map(|n| &n.id);
         self.topology.members(&shard.id).filter(|n| Some(&n.id) != primary).collect()
     }
 
-    pub fn host(&self, node: &Node) -> String {
+    pub(crate) fn host(&self, node: &Node) -> String {
         self.health.client_host(node, self.announce_hostnames)
     }
 
-    pub fn quorum(&self) -> usize {
+    pub(crate) fn quorum(&self) -> usize {
         self.topology.sentinels.len() / 2 + 1
     }
 
-    pub fn others(&self) -> impl Iterator<Item = (RaftId, &'a SentinelAddress)> {
+    pub(crate) fn others(&self) -> impl Iterator<Item = (RaftId, &'a SentinelAddress)> {
         let own = self.own_id;
         self.topology.sentinels.iter().filter(move |(id, _)| **id != own).map(|(id, address)| (*id, address))
     }
 
     /// Sentinels that answer, this one included.
-    pub fn usable_sentinels(&self) -> usize {
+    pub(crate) fn usable_sentinels(&self) -> usize {
         1 + self.others().filter(|(id, _)| self.health.sentinels.get(id).is_some_and(|s| s.answers)).count()
     }
 
@@ -113,7 +113,7 @@ impl<'a> View<'a> {
         fields.add("info-refresh", refreshed).add("role-reported", role).add("role-reported-time", since);
     }
 
-    pub fn primary_fields(&self, monitored: &Monitored<'a>) -> Fields {
+    pub(crate) fn primary_fields(&self, monitored: &Monitored<'a>) -> Fields {
         let shard = monitored.shard;
         let Some(node) = self.primary_of(shard) else { return Fields::default() };
         let is_down = self.health.is_down(&node.id) || shard.primary.is_none();
@@ -129,7 +129,7 @@ impl<'a> View<'a> {
         fields
     }
 
-    pub fn replica_fields(&self, shard: &'a Shard, node: &Node) -> Fields {
+    pub(crate) fn replica_fields(&self, shard: &'a Shard, node: &Node) -> Fields {
         let is_down = self.health.is_down(&node.id);
         let flags = if is_down { "slave,s_down,disconnected" } else { "slave" };
         let host = self.host(node);
@@ -151,7 +151,7 @@ impl<'a> View<'a> {
         fields
     }
 
-    pub fn sentinel_fields(&self, id: RaftId, address: &SentinelAddress) -> Fields {
+    pub(crate) fn sentinel_fields(&self, id: RaftId, address: &SentinelAddress) -> Fields {
         let health = self.health.sentinels.get(&id);
         let flags = if health.is_none_or(|s| s.answers) { "sentinel" } else { "s_down,sentinel" };
         let run_id = sentinel_run_id(id, &address.name);
@@ -167,7 +167,7 @@ impl<'a> View<'a> {
 
 /// Field names and values in order: a map in RESP3.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<(&'static str, String)>);
+pub(crate) struct Fields(Vec<(&'static str, String)>);
 
 impl Fields {
     fn add(&mut self, name: &'static str, value: impl ToString) -> &mut Self {
@@ -175,7 +175,7 @@ impl Fields {
         self
     }
 
-    pub fn write(&self, out: &mut ReplyWriter<'_>) {
+    pub(crate) fn write(&self, out: &mut ReplyWriter<'_>) {
         out.map(self.0.len());
         for (name, value) in &self.0 {
             out.bulk_str(name);

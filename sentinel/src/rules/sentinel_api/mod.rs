@@ -11,8 +11,8 @@
 //! Differs from Valkey: what Sentinel is configured with at run time (MONITOR, REMOVE, SET) comes from the topology
 //! here and is refused; QUIT and RESET are understood.
 
-pub mod command;
-pub mod info;
-pub mod instances;
-pub mod request;
-pub mod subcommand;
+pub(crate) mod command;
+pub(crate) mod info;
+pub(crate) mod instances;
+pub(crate) mod request;
+pub(crate) mod subcommand;

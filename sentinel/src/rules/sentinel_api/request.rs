@@ -4,14 +4,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use keyward_proto::resp::{Batch, Limits, ProtocolError, RequestReader};
 
 /// No command of the Sentinel API is anywhere near.
-pub const ARGUMENTS_MAX: usize = 1024;
-pub const ARGUMENT_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const ARGUMENTS_MAX: usize = 1024;
+pub(crate) const ARGUMENT_BYTES_MAX: usize = 64 * 1024;
 /// What a client may send without completing a command.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is known of a request that is not complete yet.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub(crate) struct Requests {
     reader: RequestReader,
     batch: Batch,
 }
@@ -22,7 +22,7 @@ impl Requests {
     ///
     /// # Errors
     /// [`ProtocolError`]: the client gets its text and is disconnected.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         buffer: &mut BytesMut,
         authenticated: bool,
@@ -43,7 +43,7 @@ impl Requests {
 }
 
 /// Whether these are the first words of an HTTP request: a web page may have a browser send any body to any port.
-pub fn is_http(command: &[Bytes]) -> bool {
+pub(crate) fn is_http(command: &[Bytes]) -> bool {
     command
         .first()
         .is_some_and(|name| name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))

@@ -30,16 +30,16 @@ use crate::shell::{probe, questions};
 /// How long a primary may take to hand its role over.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(10);
 /// Requests on their way to the task; further ones wait for their place.
-pub const REQUESTS_MAX: usize = 1024;
+pub(crate) const REQUESTS_MAX: usize = 1024;
 
 /// A request and who waits for the outcome.
-pub type Asked = (Request, oneshot::Sender<Settlement>);
+pub(crate) type Asked = (Request, oneshot::Sender<Settlement>);
 
 /// Has the shard's primary changed, when it is this request's turn.
 ///
 /// # Errors
 /// `Unavailable` when this sentinel is stopping.
-pub async fn request(sentinel: &Sentinel, request: Request) -> Result<Settlement, Status> {
+pub(crate) async fn request(sentinel: &Sentinel, request: Request) -> Result<Settlement, Status> {
     let stopping = || Status::unavailable("this sentinel is stopping");
     let (reply, settlement) = oneshot::channel();
     sentinel.primary_changes.send((request, reply)).await.map_err(|_| stopping())?;
@@ -50,7 +50,7 @@ pub async fn request(sentinel: &Sentinel, request: Request) -> Result<Settlement
 ///
 /// # Errors
 /// `Unavailable` when the change could not be committed here.
-pub async fn fail_over(
+pub(crate) async fn fail_over(
     sentinel: &Sentinel,
     shard: &ShardId,
     term: Term,
@@ -63,7 +63,7 @@ pub async fn fail_over(
 ///
 /// # Errors
 /// `Unavailable` when the change could not be committed here.
-pub async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
+pub(crate) async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
     outcome(request(sentinel, Request::Handoff(handoff)).await?)
 }
 
@@ -77,7 +77,7 @@ fn outcome(settlement: Settlement) -> Result<Result<(), String>, Status> {
 }
 
 /// Runs the coordinator until nobody can ask any more.
-pub async fn coordinate(sentinel: Arc<Sentinel>, mut requests: mpsc::Receiver<Asked>) {
+pub(crate) async fn coordinate(sentinel: Arc<Sentinel>, mut requests: mpsc::Receiver<Asked>) {
     let mut driver = Driver {
         sentinel: &sentinel,
         coordinator: Coordinator::default(),
@@ -261,7 +261,7 @@ fn tell_failover(trigger: &Trigger, replaced: &Replaced) {
 ///
 /// # Errors
 /// `Unavailable` when the change could not be committed here.
-pub async fn planned(
+pub(crate) async fn planned(
     sentinel: &Sentinel,
     shard: &Shard,
     target: Option<&NodeId>,

@@ -6,9 +6,9 @@
 //! - [`admin`]: what operators ask
 #![allow(clippy::disallowed_methods, reason = "shell: serves gRPC")]
 
-pub mod admin;
-pub mod failover;
-pub mod watchdog;
+pub(crate) mod admin;
+pub(crate) mod failover;
+pub(crate) mod watchdog;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -43,10 +43,10 @@ const FORWARDED: &str = "keyward-forwarded";
 /// An empty update is sent after so long without a change, so that a dead stream is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// A planned failover waits for the primary to hold writes and the replica to catch up.
-pub const ADMIN_LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const ADMIN_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone)]
-pub struct ControlService {
+pub(crate) struct ControlService {
     pub sentinel: Arc<Sentinel>,
 }
 

@@ -41,7 +41,7 @@ const PLACEMENT_STEPS_MAX: usize = 1000;
 type Waiting = (ShardId, Option<String>);
 
 /// Asks all nodes and sentinels, again and again.
-pub async fn probe_all(sentinel: Arc<Sentinel>) {
+pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let down_after = Duration::from_millis(sentinel.config.options.down_after_milliseconds);
@@ -97,7 +97,7 @@ async fn resolve(host: &str, port: u16) -> Option<std::net::IpAddr> {
 }
 
 /// Whether another sentinel answers now.
-pub async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
+pub(crate) async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
     if id == sentinel.id() {
         return true;
     }
@@ -140,7 +140,7 @@ fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, boo
 }
 
 /// Tells subscribers of each change of the topology.
-pub async fn tell_changes(sentinel: Arc<Sentinel>) {
+pub(crate) async fn tell_changes(sentinel: Arc<Sentinel>) {
     let mut topology = sentinel.topology.clone();
     let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
     loop {
@@ -158,7 +158,7 @@ pub async fn tell_changes(sentinel: Arc<Sentinel>) {
 }
 
 /// What the leader does about what was found, and about every change of the topology.
-pub async fn react(sentinel: Arc<Sentinel>) {
+pub(crate) async fn react(sentinel: Arc<Sentinel>) {
     let mut topology = sentinel.topology.clone();
     let mut waiting: BTreeMap<ShardId, String> = BTreeMap::new();
     let (results, mut reasons) = mpsc::channel::<Waiting>(64);
@@ -248,7 +248,7 @@ async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
 }
 
 /// Forms shards and assigns spare nodes until nothing is left to do.
-pub async fn place(sentinel: &Sentinel) {
+pub(crate) async fn place(sentinel: &Sentinel) {
     let _one_at_a_time = sentinel.placement.lock().await;
     settle_shape(sentinel, &sentinel.current()).await;
     let lost = sentinel.health.lock().lost(now());

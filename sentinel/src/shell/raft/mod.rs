@@ -6,15 +6,15 @@
 //!
 //! The state machine is [`crate::rules::topology`]; nothing in here knows what a shard is.
 
-pub mod network;
-pub mod service;
-pub mod store;
+pub(crate) mod network;
+pub(crate) mod service;
+pub(crate) mod store;
 
 use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::rules::topology::RaftId;
+pub(crate) use crate::rules::topology::RaftId;
 use crate::rules::topology::{Batch, Outcome, Refusal};
 
 openraft::declare_raft_types!(
@@ -29,9 +29,9 @@ openraft::declare_raft_types!(
         AsyncRuntime = openraft::TokioRuntime,
 );
 
-pub type Raft = openraft::Raft<TypeConfig>;
-pub type LogId = openraft::LogId<RaftId>;
-pub type Metrics = openraft::RaftMetrics<RaftId, openraft::BasicNode>;
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type LogId = openraft::LogId<RaftId>;
+pub(crate) type Metrics = openraft::RaftMetrics<RaftId, openraft::BasicNode>;
 
 /// What a committed entry did: one result per command of its batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Applied {
 
 /// Timing of the group: followers stand for election after 450 to 600 ms without a heartbeat
 /// (openraft adds the election timeout to the leader's lease, which is its maximum).
-pub fn config() -> openraft::Config {
+pub(crate) fn config() -> openraft::Config {
     openraft::Config {
         cluster_name: "keyward".into(),
         heartbeat_interval: 50,

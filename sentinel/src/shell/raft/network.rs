@@ -23,11 +23,11 @@ use super::{RaftId, TypeConfig};
 use crate::shell::channel;
 
 /// A snapshot chunk or a batch of entries fits with room to spare.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Makes the clients. Addresses given at start win over those in the log: they may have changed since.
 #[derive(Debug, Clone, Default)]
-pub struct Network {
+pub(crate) struct Network {
     pub addresses: Arc<BTreeMap<RaftId, String>>,
 }
 
@@ -48,7 +48,7 @@ fn client(channel: Channel) -> RaftClient<Channel> {
 
 /// One other sentinel. The channel reconnects, and resolves the name anew, whenever it has to.
 #[derive(Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     target: RaftId,
     address: String,
     client: Option<RaftClient<Channel>>,

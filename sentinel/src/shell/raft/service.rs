@@ -38,7 +38,7 @@ impl fmt::Debug for RaftCell {
 
 /// The gRPC service `Raft`.
 #[derive(Debug, Clone)]
-pub struct RaftService {
+pub(crate) struct RaftService {
     pub raft: RaftCell,
 }
 

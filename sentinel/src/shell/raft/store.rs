@@ -68,7 +68,7 @@ from_redb!(TransactionError, TableError, StorageError, CommitError, SetDurabilit
 
 /// Handle to the file; clones share it.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     database: Arc<Database>,
 }
 
@@ -77,7 +77,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open(dir: &Path) -> Result<Store, OpenError> {
+    pub(crate) fn open(dir: &Path) -> Result<Store, OpenError> {
         let name = || dir.display().to_string();
         std::fs::create_dir_all(dir).map_err(|source| OpenError::Directory { dir: name(), source })?;
         let database = Database::create(dir.join(FILE_NAME)).map_err(|e| match e {
@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
         let tx = self.database.begin_read()?;
         let table = tx.open_table(META)?;
         match table.get(key)? {
@@ -119,7 +119,7 @@ impl Store {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn write<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
+    pub(crate) fn write<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(value)?;
         self.write_now(Durability::Immediate, |tx| {
             tx.open_table(META)?.insert(key, bytes.as_slice())?;
@@ -303,7 +303,7 @@ struct StoredSnapshot {
 
 /// Applies committed entries and publishes the topology after each change.
 #[derive(Debug, Clone)]
-pub struct StateMachine {
+pub(crate) struct StateMachine {
     store: Store,
     /// Held for the length of one entry; the snapshot builder runs beside the appliers.
     state: Arc<Mutex<State>>,
@@ -315,7 +315,7 @@ impl StateMachine {
     ///
     /// # Errors
     /// When the snapshot cannot be read.
-    pub fn open(store: Store) -> Result<StateMachine, StoreError> {
+    pub(crate) fn open(store: Store) -> Result<StateMachine, StoreError> {
         let snapshot: Option<StoredSnapshot> = store.read("snapshot")?;
         let state = snapshot.map(|s| s.state).unwrap_or_default();
         let topology = watch::Sender::new(Arc::new(state.topology.clone()));
@@ -323,7 +323,7 @@ impl StateMachine {
     }
 
     /// Sees every change as it is applied.
-    pub fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Topology>> {
         self.topology.subscribe()
     }
 
