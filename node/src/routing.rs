@@ -39,14 +39,16 @@ impl Routing {
         let my_shard = topology.nodes.get(&me).and_then(|n| n.shard.clone());
         let shards: Vec<ShardId> = topology.shards.keys().cloned().collect();
         let mut owners = vec![NOBODY; usize::from(SLOT_COUNT)].into_boxed_slice();
-        let mut covered = true;
+        let (mut covered, mut owned) = (true, 0);
         for (number, shard) in (0..NOBODY).zip(topology.shards.values()) {
             covered &= shard.primary.is_some() || shard.slots.is_empty();
-            for slot in shard.slots.iter().flat_map(SlotRange::iter) {
-                owners[slot.index()] = number;
+            for range in &shard.slots {
+                owners[range.first.index()..=range.last.index()].fill(number);
+                owned += usize::from(range.last.number() - range.first.number()) + 1;
             }
         }
-        covered &= owners.iter().all(|o| *o != NOBODY);
+        // The topology gives no slot to two shards.
+        covered &= owned == usize::from(SLOT_COUNT);
         let my_slots =
             my_shard.as_ref().and_then(|s| topology.shards.get(s)).map_or_else(Vec::new, |s| s.slots.clone());
         Routing { my_shard, me: Some(me), owners, shards, covered, my_slots, topology }

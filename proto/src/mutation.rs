@@ -44,6 +44,7 @@ mutations! {
     ReadsNotGated: "a read does not wait for the write that it has seen",
     NilBeforeCommit: "the nil of a client that waited in vain leaves before what emptied the key is committed",
     ReplyOfEndedTerm: "a reply of an ended term leaves when a later history reaches its index",
+    ExpiryNotLogged: "a primary deletes a key whose time has passed without an entry in its log",
     CommitByMajority: "an entry is committed when a majority of the in-sync set holds it",
     TrustOwnTail: "a new primary takes the tail of an old term for committed",
     JoiningNotCounted: "a node whose addition is proposed does not count yet",

@@ -4,6 +4,7 @@
 //! (`keyward_node::disk_log`). Modelled is the platter: what is left of it when processes are killed or the power fails,
 //! syncs that take their time or fail, writes that fail, and when a rewrite is ready.
 
+use bytes::Bytes;
 use keyward_node::disk_log::platter::{Loaded, Platter};
 use keyward_node::disk_log::{Action, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId};
 use keyward_node::log::{Rewind, WriteLog};
@@ -12,7 +13,7 @@ use keyward_proto::time::Monotonic;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::keyspace::Keyspace;
+use super::keyspace::Image;
 use super::{Nanos, ms};
 
 /// Bytes of entries in a batch, about.
@@ -34,7 +35,7 @@ pub(super) enum Persistence {
 /// What survives a process.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    pub(super) platter: Platter<Keyspace>,
+    pub(super) platter: Platter<Image>,
     /// Nothing is written or synced before.
     pub(super) stalled_until: Nanos,
 }
@@ -57,7 +58,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 struct Rewrite {
     id: RewriteId,
-    keyspace: Keyspace,
+    image: Image,
     ready_at: Nanos,
     is_written: bool,
 }
@@ -65,7 +66,9 @@ struct Rewrite {
 /// What a node is when its process starts.
 pub(super) struct Recovered {
     pub(super) log: WriteLog,
-    pub(super) keyspace: Keyspace,
+    pub(super) base: Image,
+    /// Committed entries that follow it.
+    pub(super) entries: Vec<(LogIndex, Bytes)>,
     pub(super) applied: LogIndex,
     /// To go on with.
     pub(super) file: LogFile,
@@ -83,9 +86,8 @@ impl Disk {
 
     /// What a process starts with: entries are applied up to the last commit index that was noted.
     pub(super) fn recover(&mut self, capacity_bytes: usize) -> Recovered {
-        let Loaded { log, base: mut keyspace, entries, applied, file } = self.platter.load(capacity_bytes);
-        entries.iter().for_each(|(index, payload)| keyspace.apply(*index, payload));
-        Recovered { log, keyspace, applied, file }
+        let Loaded { log, base, entries, applied, file } = self.platter.load(capacity_bytes);
+        Recovered { log, base, entries, applied, file }
     }
 }
 
@@ -116,15 +118,15 @@ impl Writer {
         }
     }
 
-    /// Does what is to be done, one action at most. `snapshot`: the keyspace and the log's index that it contains, if it
-    /// is whole. True if what is durable has changed.
+    /// Does what is to be done, one action at most. `snapshot`: the keyspace and the log's index that it contains, if
+    /// [`Writer::wants_snapshot`]. True if what is durable has changed.
     pub(super) fn step(
         &mut self,
         now: Nanos,
         disk: &mut Disk,
         log: &mut WriteLog,
         commit: LogIndex,
-        snapshot: Option<(&Keyspace, LogIndex)>,
+        snapshot: Option<(Image, LogIndex)>,
         rng: &mut StdRng,
     ) -> bool {
         if now < disk.stalled_until {
@@ -151,7 +153,7 @@ impl Writer {
         }
         let base = |id| {
             let written = self.rewrite.take_if(|r| r.id == id && r.is_written);
-            written.expect("the base is written").keyspace
+            written.expect("the base is written").image
         };
         if let Some(result) = disk.platter.perform(current, &action, base) {
             self.core.completed(clock, result, log, &conditions, &mut notes);
@@ -161,12 +163,17 @@ impl Writer {
         log.durable() != before
     }
 
-    /// A rewrite begins when one is needed, and now and then.
+    /// Whether the keyspace is to become the base, if it is whole: when one is needed, and now and then.
+    pub(super) fn wants_snapshot(&self, rng: &mut StdRng) -> bool {
+        self.rewrite.is_none() && (self.wants_base || rng.random_bool(0.001))
+    }
+
+    /// A rewrite begins or ends.
     fn snapshot(
         &mut self,
         now: Nanos,
         log: &mut WriteLog,
-        snapshot: Option<(&Keyspace, LogIndex)>,
+        snapshot: Option<(Image, LogIndex)>,
         notes: &mut Vec<Note>,
         rng: &mut StdRng,
     ) {
@@ -177,10 +184,8 @@ impl Writer {
             }
             return;
         }
-        let is_wanted = self.wants_base || rng.random_bool(0.001);
-        if is_wanted
-            && !log.has_rewind()
-            && let Some((keyspace, index)) = snapshot
+        if !log.has_rewind()
+            && let Some((image, index)) = snapshot
             && log.first_index() <= index.next()
             && let Some(term) = log.term_at(index)
         {
@@ -190,7 +195,7 @@ impl Writer {
             DiskLog::keep_for_rewrite(log, index);
             self.core.begin_rewrite(id, Position { term, index }, log, notes);
             let ready_at = now + rng.random_range(ms(1)..ms(60));
-            self.rewrite = Some(Rewrite { id, keyspace: keyspace.clone(), ready_at, is_written: false });
+            self.rewrite = Some(Rewrite { id, image, ready_at, is_written: false });
         }
     }
 

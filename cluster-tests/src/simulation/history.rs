@@ -6,8 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use super::clients::{Operation, Record, Seen};
-use super::keyspace::{SLOTS, Values, Write};
+use super::clients::Record;
+use super::invariants::Entry;
+use super::keyspace::{Change, SLOTS, Values};
+use super::operations::{Answer, Operation};
+use super::{CLIENTS, Nanos};
 use crate::linearizability::{Call, Model, Verdict, check_within};
 
 /// Configurations that are looked at for one slot.
@@ -16,17 +19,31 @@ const CONFIGURATIONS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct SlotModel;
 
+/// What changes a slot.
+#[derive(Debug)]
+pub(super) enum Deed {
+    Operation(Operation),
+    /// A node has deleted a key whose time has passed.
+    Expire,
+}
+
 impl Model for SlotModel {
     type State = Values;
-    type Operation = Operation;
-    type Reply = Seen;
+    type Operation = Deed;
+    type Reply = Vec<Answer>;
 
-    fn step(state: &Values, operation: &Operation, reply: Option<&Seen>) -> Option<Values> {
-        let mut after = *state;
-        if let Some(write) = operation.write {
-            after.apply(write);
+    fn step(state: &Values, deed: &Deed, told: Option<&Vec<Answer>>) -> Option<Values> {
+        let mut after = state.clone();
+        match deed {
+            Deed::Operation(operation) => {
+                let answers = operation.execute(&mut after);
+                told.is_none_or(|told| *told == answers).then_some(after)
+            }
+            Deed::Expire => {
+                after.apply(Change::Expire);
+                Some(after)
+            }
         }
-        reply.is_none_or(|seen| seen.fits(&after)).then_some(after)
     }
 }
 
@@ -39,34 +56,41 @@ pub(super) struct Checked {
 }
 
 /// Panics if the history of a slot is not linearizable.
-pub(super) fn check(records: &[Record], journals: [&[Write]; SLOTS]) -> Checked {
+pub(super) fn check(records: &[Record], histories: &[Vec<&Entry>; SLOTS]) -> Checked {
     let mut checked = Checked::default();
-    for (slot, journal) in journals.into_iter().enumerate() {
-        let executed: BTreeSet<u64> = journal.iter().map(|w| w.number).collect();
-        let took_effect = |r: &&Record| {
-            r.returned.is_some() || r.operation.write.is_some_and(|w| executed.contains(&w.number))
-        };
-        let calls: Vec<Call<Operation, Seen>> = records
-            .iter()
-            .filter(|r| r.slot == slot && !r.is_void)
+    for (slot, history) in histories.iter().enumerate() {
+        let executed: BTreeSet<u64> = history.iter().filter_map(|entry| entry.operation).collect();
+        let of_slot = || (0..).zip(records).filter(|(_, r)| r.slot == slot);
+        let took_effect = |(number, r): &(u64, &Record)| r.returned.is_some() || executed.contains(number);
+        let mut calls: Vec<Call<Deed, Vec<Answer>>> = of_slot()
+            .filter(|(_, r)| !r.is_void)
             .filter(took_effect)
-            .map(|r| Call {
+            .map(|(_, r)| Call {
                 client: r.client,
-                operation: r.operation,
+                operation: Deed::Operation(r.operation.clone()),
                 invoked: r.invoked,
-                returned: r.returned,
+                returned: r.returned.clone(),
             })
             .collect();
         checked.calls += calls.len();
+        let expirations = history.iter().filter(|entry| entry.changes.contains(&Change::Expire));
+        calls.extend(expirations.map(|entry| expiration(entry.appended_at)));
         match check_within::<SlotModel>(&calls, CONFIGURATIONS_MAX) {
             Verdict::Linearizable => {}
             Verdict::Undecided => checked.undecided += 1,
             Verdict::Violation(story) => panic!("the history of slot {slot} is not linearizable:\n{story}"),
         }
-        for record in records.iter().filter(|r| r.slot == slot && r.is_void) {
-            let effect = record.operation.write.filter(|w| executed.contains(&w.number));
-            assert!(effect.is_none(), "a client was told that {effect:?} was not executed");
+        for (number, record) in of_slot().filter(|(_, r)| r.is_void) {
+            let operation = &record.operation;
+            assert!(
+                !executed.contains(&number),
+                "a client was told that {number}, {operation:?}, was not executed"
+            );
         }
     }
     checked
+}
+
+fn expiration(at: Nanos) -> Call<Deed, Vec<Answer>> {
+    Call { client: CLIENTS, operation: Deed::Expire, invoked: at, returned: None }
 }

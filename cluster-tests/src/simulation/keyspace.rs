@@ -1,161 +1,222 @@
-//! What the engine of a simulated node holds: few slots, each with a register, a counter and a list, and the journal of
-//! all writes that it has seen. The journal is what the invariants compare; clients see the values.
+//! What the clients' keys hold: a model of it, for the checker of histories, and what the real keyspace of a node has.
+//!
+//! A few slots, in each a register, a counter, two lists and a key with an expiry. What is set and appended is the number
+//! of the operation, so no two writes are alike. How the model changes is read from the effects in the write log.
 
 use bytes::Bytes;
+use keyward_node::engine::KeyspaceEngine;
+use keyward_node::keyspace::entry::ValueRef;
+use keyward_node::log::{Effect, effects};
 use keyward_node::replication::full_sync::SlotReader;
-use keyward_node::replication::{SlotSnapshot, SnapshotEnded, SnapshotPart};
+use keyward_node::replication::{Engine, Shared, SlotSnapshot, SnapshotEnded, SnapshotPart};
+use keyward_node::server::Server;
 use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::{Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
 
 pub(super) const SLOTS: usize = 3;
-const WRITE_BYTES: usize = 9;
-/// A slot with a longer journal is too large to be read under one lock, if its number is even.
-const LARGE_LEN: usize = 3;
+/// The hash tags of their keys.
+pub(super) const TAGS: [&str; SLOTS] = ["a", "b", "c"];
+/// A slot whose records take more is too large to be read under one lock, if its number is even.
+const LARGE_BYTES: usize = 120;
+/// How many elements of the long list are read.
+pub(super) const TAIL_LEN: usize = 8;
 
-/// The writes of one command or transaction. What it sets and appends is its number, so no two are alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Write {
-    pub(super) number: u64,
-    pub(super) set: bool,
-    pub(super) increment: bool,
-    pub(super) append: bool,
+/// One of the keys of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Register,
+    Counter,
+    /// Only ever grows; its end is read.
+    List,
+    /// Pushed to and popped from.
+    Queue,
+    /// Has an expiry.
+    Volatile,
 }
 
-impl Write {
-    fn encode(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.number.to_le_bytes());
-        out.push(u8::from(self.set) | u8::from(self.increment) << 1 | u8::from(self.append) << 2);
+impl Key {
+    const ALL: [Key; 5] = [Key::Register, Key::Counter, Key::List, Key::Queue, Key::Volatile];
+
+    pub(super) fn name(self, slot: usize) -> String {
+        format!("{{{}}}{self:?}", TAGS[slot])
     }
 
-    fn decode(bytes: &[u8]) -> Write {
-        let number = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
-        let has = |bit: u8| bytes[8] & 1 << bit != 0;
-        Write { number, set: has(0), increment: has(1), append: has(2) }
+    fn parse(name: &[u8]) -> Option<(usize, Key)> {
+        let all = || (0..SLOTS).flat_map(|slot| Key::ALL.map(|key| (slot, key)));
+        all().find(|(slot, key)| key.name(*slot).as_bytes() == name)
     }
 }
 
-/// An entry's payload.
-pub(super) fn payload(slot: usize, write: Write) -> Vec<u8> {
-    let mut bytes = vec![u8::try_from(slot).expect("few slots")];
-    write.encode(&mut bytes);
-    bytes
+pub(super) fn slot_of(number: usize) -> Slot {
+    Slot::of(TAGS[number].as_bytes())
 }
 
-/// `None`: the begin of a term.
-pub(super) fn parse(payload: &[u8]) -> Option<(usize, Write)> {
-    let (slot, write) = payload.split_first()?;
-    Some((usize::from(*slot), Write::decode(write)))
+fn number_of(slot: Slot) -> Option<usize> {
+    (0..SLOTS).find(|number| slot_of(*number) == slot)
+}
+
+/// What an effect does to a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Set(u64),
+    Increment,
+    Append(u64),
+    Push(u64),
+    Pop,
+    SetVolatile(u64),
+    /// The time of the volatile key has passed.
+    Expire,
+}
+
+/// The changes of an entry, and the slot that they are in; none at the begin of a term.
+pub(super) fn changes(payload: &[u8]) -> Option<(usize, Vec<Change>)> {
+    let mut found: Option<(usize, Vec<Change>)> = None;
+    for effect in effects(payload) {
+        let (slot, change) = change_of(&effect);
+        let (first, changes) = found.get_or_insert_with(|| (slot, Vec::new()));
+        assert_eq!(*first, slot, "an operation is about one slot");
+        changes.push(change);
+    }
+    found
+}
+
+fn change_of(effect: &Effect<'_>) -> (usize, Change) {
+    let mut batch = Batch::default();
+    let parsed = RequestReader::default().parse(effect.command, &Limits::default(), 1, &mut batch);
+    assert!(parsed.1.is_ok() && batch.len() == 1, "an effect is a command");
+    let args = batch.args(effect.command, 0);
+    let (slot, key) = Key::parse(args.at(1)).expect("one of the keys");
+    assert_eq!(effect.slot, Some(slot_of(slot)), "an effect names the slot of its key");
+    let value = || args.get(2).map_or(0, parse_number);
+    let change = match (args.at(0).to_ascii_lowercase().as_slice(), key) {
+        (b"set", Key::Register) => Change::Set(value()),
+        (b"incr", Key::Counter) => Change::Increment,
+        (b"rpush", Key::List) => Change::Append(value()),
+        (b"rpush", Key::Queue) => Change::Push(value()),
+        (b"lpop", Key::Queue) => Change::Pop,
+        (b"set", Key::Volatile) => Change::SetVolatile(value()),
+        (b"del", Key::Volatile) => Change::Expire,
+        _ => panic!("no operation has the effect {args:?}"),
+    };
+    (slot, change)
+}
+
+fn parse_number(text: &[u8]) -> u64 {
+    str::from_utf8(text).ok().and_then(|text| text.parse().ok()).expect("a number")
 }
 
 /// The values of a slot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Values {
     pub(super) register: Option<u64>,
     pub(super) counter: u64,
     pub(super) list_len: u64,
-    /// Stands for the list's elements in their order.
-    pub(super) list_hash: u64,
+    /// The last elements of the list.
+    pub(super) tail: Vec<u64>,
+    pub(super) queue: Vec<u64>,
+    pub(super) volatile: Option<u64>,
 }
 
 impl Values {
-    pub(super) fn apply(&mut self, write: Write) {
-        if write.set {
-            self.register = Some(write.number);
-        }
-        self.counter += u64::from(write.increment);
-        if write.append {
-            self.list_len += 1;
-            self.list_hash =
-                (self.list_hash ^ (write.number + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    pub(super) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Set(value) => self.register = Some(value),
+            Change::Increment => self.counter += 1,
+            Change::Append(value) => {
+                self.list_len += 1;
+                self.tail.push(value);
+                if TAIL_LEN < self.tail.len() {
+                    self.tail.remove(0);
+                }
+            }
+            Change::Push(value) => self.queue.push(value),
+            Change::Pop => drop(self.queue.remove(0)),
+            Change::SetVolatile(value) => self.volatile = Some(value),
+            Change::Expire => self.volatile = None,
         }
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct SlotState {
-    pub(super) journal: Vec<Write>,
-    pub(super) values: Values,
-    /// The log's index at the last write.
-    pub(super) written: LogIndex,
-}
-
-impl SlotState {
-    fn apply(&mut self, index: LogIndex, write: Write) {
-        self.journal.push(write);
-        self.values.apply(write);
-        self.written = index;
-    }
-
-    fn encode(writes: &[Write]) -> Bytes {
-        let mut bytes = Vec::with_capacity(writes.len() * WRITE_BYTES);
-        writes.iter().for_each(|w| w.encode(&mut bytes));
-        Bytes::from(bytes)
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Keyspace {
-    pub(super) slots: [SlotState; SLOTS],
-}
-
-impl Keyspace {
-    pub(super) fn apply(&mut self, index: LogIndex, payload: &[u8]) {
-        if let Some((slot, write)) = parse(payload) {
-            self.slots[slot].apply(index, write);
+/// What the keyspace of a node has in the slots, as it is; panics if it has anything else.
+pub(super) fn contents(server: &Server) -> [Values; SLOTS] {
+    let mut found: [Values; SLOTS] = Default::default();
+    let mut keys = 0;
+    for (number, values) in found.iter_mut().enumerate() {
+        let state = server.keyspace.lock(slot_of(number));
+        for entry in state.dbs().flat_map(|(_, table)| table.iter()) {
+            keys += 1;
+            let (slot, key) = Key::parse(entry.key()).expect("one of the keys");
+            assert_eq!(slot, number, "a key is in its slot");
+            match (key, entry.value()) {
+                (Key::Register, ValueRef::String(value)) => values.register = Some(parse_number(value)),
+                (Key::Counter, ValueRef::String(value)) => values.counter = parse_number(value),
+                (Key::Volatile, ValueRef::String(value)) => values.volatile = Some(parse_number(value)),
+                (Key::List, ValueRef::List(list)) => {
+                    values.list_len = list.len() as u64;
+                    let skip = list.len().saturating_sub(TAIL_LEN);
+                    values.tail = list.iter().skip(skip).map(|e| parse_number(&e)).collect();
+                }
+                (Key::Queue, ValueRef::List(list)) => {
+                    values.queue = list.iter().map(|e| parse_number(&e)).collect();
+                }
+                (key, value) => panic!("{key:?} holds {value:?}"),
+            }
         }
     }
+    assert_eq!(server.keyspace.counts.keys(), keys, "a node has other keys");
+    found
+}
 
-    pub(super) fn apply_part(&mut self, part: &SnapshotPart) {
-        let Some(slot) = self.slots.get_mut(part.slot.index()) else { return };
-        part.payload.chunks(WRITE_BYTES).for_each(|w| slot.apply(part.index, Write::decode(w)));
+/// The slots as they are on disk or on their way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Image([Bytes; SLOTS]);
+
+impl Image {
+    pub(super) fn of(engine: &KeyspaceEngine, shared: &Shared) -> Image {
+        Image(std::array::from_fn(|number| {
+            engine.read_slot(slot_of(number), shared).expect("no slot is large").payload
+        }))
     }
 
-    pub(super) fn keep(&mut self, is_kept: impl Fn(Slot) -> bool) {
-        for slot in Slot::all().take(SLOTS).filter(|s| !is_kept(*s)) {
-            self.slots[slot.index()] = SlotState::default();
+    pub(super) fn load(&self, engine: &KeyspaceEngine) {
+        for (number, payload) in self.0.iter().enumerate() {
+            engine.apply_snapshot(slot_of(number), payload);
         }
-    }
-
-    pub(super) fn journals(&self) -> [&[Write]; SLOTS] {
-        std::array::from_fn(|slot| &self.slots[slot].journal[..])
     }
 }
 
 /// The slots of a primary, for a full sync.
 pub(super) struct SlotsReader<'a> {
-    pub(super) keyspace: &'a Keyspace,
-    pub(super) last: LogIndex,
+    pub(super) engine: &'a KeyspaceEngine,
+    pub(super) shared: &'a Shared,
     /// Parts of large slots that are still to be sent.
     pub(super) large: &'a mut Option<Vec<SnapshotPart>>,
 }
 
 impl SlotReader for SlotsReader<'_> {
     fn read(&mut self, slot: Slot) -> Option<SlotSnapshot> {
-        let journal = self.keyspace.slots.get(slot.index()).map_or(&[][..], |s| &s.journal);
-        let is_large = LARGE_LEN < journal.len() && slot.number().is_multiple_of(2);
-        (!is_large).then(|| SlotSnapshot { index: self.last, payload: SlotState::encode(journal) })
+        let snapshot = self.engine.read_slot(slot, self.shared).expect("no slot is really large");
+        let may_be_large = number_of(slot).is_some_and(|number| number.is_multiple_of(2));
+        (!may_be_large || snapshot.payload.len() <= LARGE_BYTES).then_some(snapshot)
     }
 
+    /// All of one moment; each with an end of its own, so that a stream may break before it.
     fn read_large(&mut self, slots: &[Slot]) -> Result<Vec<SnapshotPart>, SnapshotEnded> {
+        let (engine, shared) = (self.engine, self.shared);
         let large = self.large.get_or_insert_with(|| {
-            let mut parts = Vec::new();
-            for &slot in slots {
-                let journal = &self.keyspace.slots[slot.index()].journal;
-                let (first, second) = journal.split_at(journal.len() / 2);
-                let part = |writes, is_last| SnapshotPart {
-                    slot,
-                    index: self.last,
-                    payload: SlotState::encode(writes),
-                    is_last,
-                };
-                parts.extend([part(second, true), part(first, false)]);
-            }
-            parts
+            let parts = slots.iter().flat_map(|&slot| {
+                let SlotSnapshot { index, payload } =
+                    engine.read_slot(slot, shared).expect("no slot is really large");
+                let part = |payload, is_last| SnapshotPart { slot, index, payload, is_last };
+                [part(Bytes::new(), true), part(payload, false)]
+            });
+            parts.collect()
         });
         Ok(large.pop().into_iter().collect())
     }
 
     fn last_index(&self) -> LogIndex {
-        self.last
+        self.shared.log.lock().last().index
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use keyward_node::replication::messages::{Event, Outcome as Answered, Request, RequestId};
 use keyward_node::replication::node_core::RoleStatus;
 use keyward_node::replication::requests;
@@ -10,9 +11,9 @@ use keyward_proto::topology::Topology;
 use keyward_sentinel::rules::failover::{Answer, NodeState, Role};
 use keyward_sentinel::rules::inquiry;
 
-use super::clients::{Operation, Reply};
 use super::network::{self, Endpoint};
 use super::node::{Machine, Power};
+use super::operations::Told;
 use super::world::{Happening, World};
 use super::{NODES, Nanos, SENTINELS};
 
@@ -74,12 +75,22 @@ pub(super) enum Message {
         client: usize,
         number: u64,
         slot: usize,
-        operation: Operation,
+        requests: Bytes,
     },
     Reply {
         number: u64,
         reply: Reply,
     },
+}
+
+/// What becomes of an operation.
+#[derive(Debug, Clone)]
+pub(super) enum Reply {
+    Answered(Told),
+    /// Nobody listens there.
+    Refused,
+    /// The connection was closed: nobody knows.
+    Closed,
 }
 
 /// What a sentinel asks a node for.
@@ -105,7 +116,7 @@ pub(super) enum Asking {
 /// What a node answers; as `wire::node_status` and `probe::report` translate it.
 fn state_of(machine: &Machine, now: Nanos) -> Option<NodeState> {
     let process = machine.running()?;
-    let status = process.core.status(machine.clock.read(now), &process.log);
+    let status = process.core.status(machine.clock.read(now), &process.log());
     let (role, leases, cut_off) = match status.role {
         RoleStatus::None => (Role::None, Default::default(), false),
         RoleStatus::Primary { leases, .. } => (Role::Primary, leases.into_iter().collect(), false),
@@ -166,8 +177,8 @@ impl World {
             }
             Message::Question(question) => self.asked_for_state(from, to, question),
             Message::AskNode { node, question } => self.asked_to_pass_on(to - NODES, node, question),
-            Message::Command { client, number, slot, operation } => {
-                self.command(to, client, number, slot, operation)
+            Message::Command { client, number, slot, requests } => {
+                self.command(to, client, number, slot, requests)
             }
             Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
             Message::Register { node, run, last, follows } => {

@@ -1,13 +1,15 @@
 //! A deterministic simulation of one shard: three nodes, three sentinels and some clients in one thread, with a virtual
 //! clock, a virtual network and virtual disks, all driven by a seed.
 //!
-//! Real are the pure cores: of the node the write log, the gate, and all of replication (commit, leases, membership,
-//! hand-off, partial and full sync, and whom it asks); of the sentinels the topology's state machine, the course of a
-//! failover with its questions, requests for in-sync sets, health and placement. Modelled are the shells around them,
-//! as thin as they are in the programs:
-//! - [`node`]: a node's process; [`keyspace`]: its engine; [`disk`]: its write log on disk
+//! Real are, of the node: the write log, on disk too, the gate, and all of replication (commit, leases, membership,
+//! hand-off, partial and full sync, and whom it asks); the keyspace, the commands, the executor, what is applied, and what
+//! replies wait for. Of the sentinels: the topology's state machine, the course of a failover with its questions,
+//! requests for in-sync sets, health and placement. Modelled are the shells around them, as thin as they are in the
+//! programs:
+//! - [`node`]: a node's process; [`connection`]: its end of a connection; [`disk`]: the platter under its log
 //! - [`sentinel`]: a sentinel's process; [`register`]: what Raft gives them
-//! - [`network`], [`clocks`]; [`clients`] and what they write down ([`history`])
+//! - [`network`], [`clocks`]; [`clients`], what they ask for ([`operations`]) and write down ([`history`]);
+//!   [`keyspace`]: a model of what their keys hold
 //! - [`faults`]: what goes wrong; [`invariants`]: what must hold nevertheless, checked after every step
 //! - [`mutations`]: deliberate bugs, each of which has to be found
 //! - [`story`]: what happened, to be read
@@ -17,6 +19,7 @@
 
 mod clients;
 mod clocks;
+mod connection;
 mod disk;
 mod faults;
 mod history;
@@ -26,6 +29,7 @@ mod messages;
 pub mod mutations;
 mod network;
 mod node;
+mod operations;
 mod register;
 mod sentinel;
 mod story;

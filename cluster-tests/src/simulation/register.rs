@@ -44,7 +44,7 @@ pub(super) fn registration(
         hostname: String::new(),
         zone: String::new(),
         replica_priority: 100,
-        cluster_enabled: false,
+        cluster_enabled: true,
         program_version: String::new(),
         last,
     })

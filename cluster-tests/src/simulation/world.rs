@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyward_node::replication::Config;
 use keyward_node::replication::messages::{Event, Hello, RequestId, UplinkId};
 use keyward_node::replication::requests::{self, Rotation};
-use keyward_proto::ids::{LogIndex, NodeId};
+use keyward_proto::ids::NodeId;
 use keyward_proto::topology::Topology;
 use keyward_sentinel::rules::topology::{Outcome as Committed, Refusal};
 use rand::rngs::StdRng;
@@ -37,8 +37,11 @@ pub(super) enum Happening {
     Apply {
         node: usize,
         run: u64,
-        epoch: u64,
-        target: LogIndex,
+    },
+    /// Keys whose time has passed are looked for.
+    Expire {
+        node: usize,
+        run: u64,
     },
     Write {
         node: usize,
@@ -109,6 +112,18 @@ pub(super) enum Happening {
     Client {
         client: usize,
     },
+    /// A request that could not be executed is tried again.
+    Retry {
+        node: usize,
+        run: u64,
+        number: u64,
+    },
+    /// A client has waited long enough for a key.
+    WaitTimeout {
+        node: usize,
+        run: u64,
+        number: u64,
+    },
     ClientTimeout {
         client: usize,
         number: u64,
@@ -176,7 +191,6 @@ pub(super) struct World {
     pub(super) invariants: Invariants,
     pub(super) asks_under_way: u64,
     pub(super) proposals_under_way: u64,
-    pub(super) next_operation: u64,
     pub(super) next_run: u64,
     pub(super) next_token: u64,
     pub(super) counts: Counts,
@@ -198,6 +212,7 @@ impl World {
             power: Power::Off { has_power: true },
             disk: Disk::default(),
             clock: Clock::new(&mut rng),
+            wall_clock_offset: rng.random_range(0..60),
             paused_until: 0,
             rotation: Rotation::starting_at(rng.random_range(0..SENTINELS), SENTINELS),
             asked: BTreeMap::new(),
@@ -237,7 +252,6 @@ impl World {
             invariants: Invariants::default(),
             asks_under_way: 0,
             proposals_under_way: 0,
-            next_operation: 0,
             next_run: 0,
             next_token: 0,
             counts: Counts::default(),
@@ -276,6 +290,7 @@ impl World {
             self.now = at;
             self.counts.steps += 1;
             story::set_now(at);
+            self.machines.iter().for_each(|machine| machine.set_clock(at));
             self.happen(happening);
         }
         self.finish()
@@ -287,7 +302,7 @@ impl World {
             CLIENTS_END - ms(200) < self.counts.last_reply_at,
             "invariant 9: clients are not served any more though all faults are over"
         );
-        let checked = history::check(&self.history, journals);
+        let checked = history::check(&self.history, &journals);
         Summary {
             writes: self.counts.writes,
             reads: self.counts.reads,
@@ -303,7 +318,10 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::NodeEvent { node, run, event } => self.step(node, run, event),
-            Happening::Apply { node, run, epoch, target } => self.apply(node, run, epoch, target),
+            Happening::Apply { node, run } => self.apply(node, run),
+            Happening::Expire { node, run } => self.expire(node, run),
+            Happening::Retry { node, run, number } => self.retry(node, run, number),
+            Happening::WaitTimeout { node, run, number } => self.wait_timeout(node, run, number),
             Happening::Write { node, run } => self.write(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Register { node, run } => self.register(node, run),

@@ -33,7 +33,7 @@ const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, b
 
 /// What was read when the batch began. Whoever changes the gate waits for the batch to end before relying on it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub struct Moment {
     pub(super) now: Monotonic,
     pub(super) state: GateState,
     /// The gate's generation, read before its state.
@@ -137,7 +137,7 @@ impl Checks<'_> {
             return Err(only_with_subscriptions(row).into());
         }
         let basis = if self.gate.is_alone() {
-            self.check_loaded(row)?;
+            self.check_loaded(session, row)?;
             Basis::Anywhere
         } else {
             self.check_replicated(candidate, lease_now)?
@@ -158,11 +158,15 @@ impl Checks<'_> {
         Ok(if queues { Verdict::Queue } else { Verdict::Run(basis) })
     }
 
-    /// Only what needs no data runs before the data is there.
+    /// Only what needs no data runs before the data is there; EXEC needs what the commands need that it executes.
     #[inline]
-    fn check_loaded(&self, row: &Row) -> Result<(), Verdict> {
-        let is_loading = self.moment.state == GateState::Loading && !row.has(spec::LOADING);
-        if is_loading { Err(CommandError::Loading.into()) } else { Ok(()) }
+    fn check_loaded(&self, session: &Session, row: &Row) -> Result<(), Verdict> {
+        if self.moment.state != GateState::Loading {
+            return Ok(());
+        }
+        let mut queued = session.transaction.iter().flat_map(|t| &t.commands);
+        let executes_others = row.scope == Scope::Transaction && queued.any(|(r, _)| !r.has(spec::LOADING));
+        if row.has(spec::LOADING) && !executes_others { Ok(()) } else { Err(CommandError::Loading.into()) }
     }
 
     /// While the write log does not get to the disk, nothing is added to it: refused if writing fails, held back if
@@ -196,7 +200,7 @@ impl Checks<'_> {
             row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
         if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
             // PING, too: a node that has not joined yet, or lacks data, is not ready.
-            self.check_loaded(row)?;
+            self.check_loaded(session, row)?;
             // Shard channels belong to slots; a replica serves their subscribers too.
             if self.settings.cluster_enabled && row.has(spec::PUBSUB) && !row.keys().is_empty() {
                 self.check_slots(candidate, row.has(spec::MAY_REPLICATE))?;
@@ -209,6 +213,7 @@ impl Checks<'_> {
         }
         if session.transaction.is_some() && !executes {
             // Queued now; the role is checked when it executes, writes also now, as in Valkey.
+            self.check_loaded(session, row)?;
             if is_write && self.moment.state == GateState::Replica {
                 return Err(CommandError::ReadOnly.into());
             }
@@ -222,7 +227,7 @@ impl Checks<'_> {
             GateState::Replica | GateState::NoPrimary if is_write => Err(CommandError::ReadOnly.into()),
             GateState::NoPrimary if !self.settings.serve_stale_data => Err(CommandError::MasterDown.into()),
             GateState::Replica | GateState::NoPrimary => Ok(Basis::Anywhere),
-            GateState::Loading => self.check_loaded(row).map(|()| Basis::Anywhere),
+            GateState::Loading => self.check_loaded(session, row).map(|()| Basis::Anywhere),
         }
     }
 
@@ -519,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_queued_whatever_the_lease_and_executed_as_what_is_in_it() {
-        use GateState::{Primary, Replica};
+        use GateState::{Loading, Primary, Replica};
         let aborted = |seen| with(seen, |s| s.session.transaction.as_mut().unwrap().aborted = true);
         check(&[
             (
@@ -535,6 +540,17 @@ mod tests {
                 in_multi(seen(Replica), &["GET k"]),
                 &[("SET k v", "READONLY You"), ("GET k", "queue"), ("EXEC", "run")],
             ),
+            (
+                "loading",
+                in_multi(seen(Loading), &["SET k v"]),
+                &[("GET k", "LOADING Valkey"), ("EXEC", "LOADING Valkey"), ("DISCARD", "run")],
+            ),
+            (
+                "loading, alone",
+                with(in_multi(alone(), &["GET k"]), |s| s.moment.state = Loading),
+                &[("EXEC", "LOADING Valkey")],
+            ),
+            ("loading, nothing queued", in_multi(seen(Loading), &[]), &[("EXEC", "run")]),
             ("a write on a replica", in_multi(seen(Replica), &["SET k v"]), &[("EXEC", "READONLY You")]),
             ("on a replica, alone", in_multi(alone(), &["SET k v"]), &[("EXEC", "run")]),
         ]);

@@ -10,7 +10,7 @@ use parking_lot::RawMutex;
 use parking_lot::lock_api::ArcMutexGuard;
 use rand::Rng;
 
-use super::admit::{Basis, Candidate, Checks, Patience, Verdict, misconf, needs_memory};
+use super::admit::{Basis, Candidate, Checks, Moment, Patience, Verdict, misconf, needs_memory};
 use super::lookahead::Planned;
 use super::transaction::{queue, rejected};
 use super::{Executor, Stop};
@@ -74,13 +74,54 @@ impl Executor {
         out: &mut Output,
     ) -> BatchEnd {
         self.refresh();
+        let guard = Some(self.gate.lock_arc());
+        self.look_at_gate();
+        let admit = |this: &Executor, candidate: &Candidate<'_>| {
+            this.checks().admit(candidate, || this.clock.monotonic())
+        };
+        self.run_requests(guard, session, batch, buffer, (first, patience), out, admit)
+    }
+
+    /// As [`Executor::run_batch`], for requests that were admitted when the gate was like this; it may have changed since
+    /// then, and whoever has changed it waits for their end. Only a simulation can tell when that happens.
+    pub fn run_admitted(
+        &mut self,
+        moment: Moment,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        out: &mut Output,
+    ) -> BatchEnd {
+        self.refresh();
+        let guard = Some(self.gate.lock_arc());
+        self.moment = moment;
+        let admit = |_: &Executor, _: &Candidate<'_>| Verdict::Run(Basis::Lease);
+        self.run_requests(guard, session, batch, buffer, (0, Patience::Left), out, admit)
+    }
+
+    /// How the gate is.
+    pub fn moment(&mut self) -> Moment {
+        self.look_at_gate();
+        self.moment
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
+    #[inline]
+    fn run_requests(
+        &mut self,
+        mut guard: GateGuard,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        (first, patience): (usize, Patience),
+        out: &mut Output,
+        admit: impl Fn(&Executor, &Candidate<'_>) -> Verdict,
+    ) -> BatchEnd {
         let server = Arc::clone(&self.server);
-        let mut guard: GateGuard = Some(self.gate.lock_arc());
         let now = self.now();
         let start = now.monotonic;
         session.client.note_interaction(start);
         self.moment.now = start;
-        self.look_at_gate();
         let mut keys = self.keys_of_clients(&server, now);
         self.note_settings(&mut keys);
         let mut progress = Progress::new(self.moment.generation);
@@ -99,7 +140,8 @@ impl Executor {
                 }
                 session.begin_request();
             }
-            stop = self.run(session, args, planned, patience, &mut keys, out, &mut guard, &mut progress);
+            stop =
+                self.run(session, args, planned, patience, &mut keys, out, &mut guard, &mut progress, &admit);
             if matches!(stop, Some(Stop::NotNow | Stop::Paused(_))) {
                 break;
             }
@@ -178,6 +220,7 @@ impl Executor {
         out: &mut Output,
         guard: &mut GateGuard,
         progress: &mut Progress,
+        admit: &impl Fn(&Executor, &Candidate<'_>) -> Verdict,
     ) -> Option<Stop> {
         let start = out.len();
         // It has left out by itself what CLIENT REPLY leaves out.
@@ -194,9 +237,7 @@ impl Executor {
         let result = match found {
             Ok(row) => {
                 session.client.set_last_command(row);
-                let mut verdict = self
-                    .checks()
-                    .admit(&Candidate { session, row, args, patience }, || self.clock.monotonic());
+                let mut verdict = admit(self, &Candidate { session, row, args, patience });
                 if self.maxmemory != 0
                     && needs_memory(session, row, &verdict)
                     && !self.make_room(keys, progress)

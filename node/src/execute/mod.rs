@@ -18,7 +18,7 @@ mod lookahead;
 mod transaction;
 mod waiters;
 
-pub use admit::Patience;
+pub use admit::{Moment, Patience};
 pub use batch::BatchEnd;
 pub use eviction::Eviction;
 pub use expiry::ExpiryCycle;
@@ -46,7 +46,6 @@ use crate::routing::{Owner, Routing};
 use crate::server::Server;
 use crate::session::Session;
 use crate::stats::ThreadStats;
-use admit::Moment;
 use lookahead::Lookahead;
 
 /// Writes are held back while more of the write log than this waits for the disk.

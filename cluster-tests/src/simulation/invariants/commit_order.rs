@@ -13,17 +13,17 @@ pub(super) fn check(_now: Nanos, machines: &[Machine], register: &Register, comm
     let mut primary_commit = None;
     for (node, machine) in machines.iter().enumerate() {
         let Some(process) = machine.running() else { continue };
-        let commit = process.gate.commit_index();
+        let commit = process.gate().commit_index();
         assert!(
             commit <= committed,
             "invariant 3: node {node} takes {commit} for committed, the last primary only {committed}"
         );
         // Who was a primary in this process has executed what may not have been committed.
-        let is_replica = process.gate.state() == GateState::Replica && process.checked_term == Term::ZERO;
+        let is_replica = process.gate().state() == GateState::Replica && process.checked_term == Term::ZERO;
         assert!(
-            !is_replica || process.applied <= committed,
+            !is_replica || process.applying.applied().index <= committed,
             "invariant 3: replica {node} has applied {}, but only {committed} is committed",
-            process.applied
+            process.applying.applied().index
         );
         let leads = shard.primary.as_ref() == Some(&machine.id)
             && process.incarnation == register.incarnation(&machine.id)
@@ -40,7 +40,7 @@ pub(super) fn check(_now: Nanos, machines: &[Machine], register: &Register, comm
         else {
             continue;
         };
-        let held = member.log.last().index;
+        let held = member.log().last().index;
         assert!(commit <= held, "invariant 3: {commit} is committed, but member {node} holds only {held}");
         assert!(member.core.is_consistent(), "invariant 3: member {node} is being emptied");
     }

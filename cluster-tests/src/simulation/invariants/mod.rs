@@ -19,10 +19,11 @@ use keyward_proto::topology::Topology;
 use keyward_sentinel::rules::topology::TopologyCommand;
 
 use super::Nanos;
-use super::keyspace::{SLOTS, Write};
+use super::keyspace::SLOTS;
 use super::node::{Machine, Process};
 use super::register::Register;
 use committed_survives::Committed;
+pub(super) use logs_match::Entry;
 use logs_match::LogsMatch;
 use one_owner::OneOwner;
 use one_primary::OnePrimary;
@@ -46,8 +47,9 @@ impl Invariants {
     }
 
     /// What is new in the log of a node, before its actions are carried out.
-    pub(super) fn watch(&mut self, node: usize, process: &mut Process) {
-        let Process { log, gate, core, checked, checked_term, .. } = process;
+    pub(super) fn watch(&mut self, now: Nanos, node: usize, process: &mut Process) {
+        let Process { server, core, checked, checked_term, .. } = process;
+        let (gate, log) = (&server.shared.gate, &mut *server.shared.log.lock());
         let before_first = LogIndex::new(log.first_index().get() - 1);
         let is_continued = log.term_at(checked.index) == Some(checked.term);
         let known = if is_continued { checked.index } else { before_first };
@@ -57,7 +59,7 @@ impl Invariants {
             let mut previous = slice.previous;
             for payload in frames(&slice.bytes) {
                 let position = Position { term: slice.term, index: next };
-                self.logs.appended(node, position, previous, payload);
+                self.logs.appended(now, node, position, previous, payload);
                 previous = position;
                 next = next.next();
             }
@@ -96,7 +98,17 @@ impl Invariants {
         self.visible.expectation(slot)
     }
 
-    /// A reply leaves a node, with what it reveals of the slot's history.
+    /// An operation has appended this entry.
+    pub(super) fn belongs_to(&mut self, position: Position, operation: u64) {
+        self.logs.belongs_to(position, operation);
+    }
+
+    /// An operation has appended what is not of others.
+    pub(super) fn rest_belongs_to(&mut self, operation: u64) {
+        self.logs.rest_belongs_to(operation);
+    }
+
+    /// A reply leaves a node that has seen the log up to an entry when it executed.
     pub(super) fn reply_leaves(
         &mut self,
         node: usize,
@@ -104,22 +116,24 @@ impl Invariants {
         term: Term,
         slot: usize,
         expected: Expectation,
-        journal: &[Write],
+        seen: Position,
     ) {
         self.one_primary.reply_leaves(node, term);
         self.owners.reply_leaves(id, term);
-        self.visible.reply_leaves(slot, expected, journal);
+        self.visible.reply_leaves(&self.logs, slot, expected, seen);
     }
 
-    /// At the end, when all faults are over. Returns the journals on which all agree.
-    pub(super) fn converged<'a>(
+    /// At the end, when all faults are over. Returns the histories on which all agree.
+    pub(super) fn converged(
         &self,
         now: Nanos,
-        machines: &'a [Machine],
+        machines: &[Machine],
         register: &Register,
-    ) -> [&'a [Write]; SLOTS] {
-        let journals = convergence::check(now, machines, register);
-        self.visible.check_final(journals);
-        journals
+    ) -> [Vec<&Entry>; SLOTS] {
+        let end = convergence::check(now, machines, register);
+        self.visible.check_final(&self.logs, end);
+        let histories = std::array::from_fn(|slot| self.logs.history(end, slot));
+        convergence::check_contents(machines, &histories);
+        histories
     }
 }

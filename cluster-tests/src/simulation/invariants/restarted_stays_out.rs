@@ -30,7 +30,7 @@ pub(super) fn check(
         TopologyCommand::ChangeInSync { change: InSyncChange::Add { node, incarnation }, .. } => {
             let machine = machines.iter().find(|m| m.id == *node).expect("a node of this world");
             let Some(process) = machine.running().filter(|p| p.incarnation == *incarnation) else { return };
-            let held = process.log.last().index;
+            let held = process.log().last().index;
             assert!(
                 process.core.is_consistent() && committed <= held,
                 "invariant 8: {node:?} joins with {held}, but {committed} is committed"

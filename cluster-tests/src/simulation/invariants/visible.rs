@@ -1,18 +1,21 @@
-//! Promise P1, seen from inside: the replies that leave reveal one history per slot. A command that arrives sees all
+//! Promise P1, seen from inside: the replies that leave reveal one history per slot. A command that is executed sees all
 //! that any reply has revealed before: no acknowledged write is lost, no read is stale.
 //!
 //! This is more than clients can find out (they only see values, and only when replies arrive), and it is checked at once;
 //! what they see is checked at the end (`history.rs`).
 
-use super::super::keyspace::{SLOTS, Write};
+use keyward_proto::ids::Position;
+
+use super::super::keyspace::SLOTS;
+use super::logs_match::LogsMatch;
 
 #[derive(Debug, Default)]
 pub(super) struct Visible {
-    /// The longest journal that a reply has revealed.
-    revealed: [Vec<Write>; SLOTS],
+    /// The longest history that a reply has revealed: the entries that changed the slot.
+    revealed: [Vec<Position>; SLOTS],
 }
 
-/// How long the journal at least is that a command has to see.
+/// How long the history at least is that a command has to see.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::simulation) struct Expectation(usize);
 
@@ -21,22 +24,40 @@ impl Visible {
         Expectation(self.revealed[slot].len())
     }
 
-    pub(super) fn reply_leaves(&mut self, slot: usize, expected: Expectation, journal: &[Write]) {
-        let revealed = &mut self.revealed[slot];
-        let common = revealed.len().min(journal.len());
+    /// `seen`: where the log ended when the command was executed.
+    pub(super) fn reply_leaves(
+        &mut self,
+        logs: &LogsMatch,
+        slot: usize,
+        expected: Expectation,
+        seen: Position,
+    ) {
+        let mut head = logs.head(seen, slot);
         assert!(
-            expected.0 <= journal.len(),
+            expected.0 <= head.depth,
             "P1: a reply about slot {slot} has seen {} writes, but {} were visible before: lost write or stale read",
-            journal.len(),
+            head.depth,
             expected.0
         );
-        assert!(revealed[..common] == journal[..common], "P1: slot {slot} has two histories");
-        revealed.extend_from_slice(&journal[common..]);
+        let revealed = &mut self.revealed[slot];
+        let mut new = Vec::new();
+        while revealed.len() < head.depth {
+            new.push(head.position);
+            head = logs.before(head, slot);
+        }
+        let known = head.depth.checked_sub(1).map(|last| revealed[last]);
+        assert!(known.is_none_or(|known| known == head.position), "P1: slot {slot} has two histories");
+        revealed.extend(new.into_iter().rev());
     }
 
-    pub(super) fn check_final(&self, journals: [&[Write]; SLOTS]) {
+    pub(super) fn check_final(&self, logs: &LogsMatch, end: Position) {
         for (slot, revealed) in self.revealed.iter().enumerate() {
-            assert!(journals[slot].starts_with(revealed), "P1: what was visible of slot {slot} is lost");
+            let Some(last) = revealed.last() else { continue };
+            let mut head = logs.head(end, slot);
+            while revealed.len() < head.depth {
+                head = logs.before(head, slot);
+            }
+            assert!(head.position == *last, "P1: what was visible of slot {slot} is lost");
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The core: events in, actions carried out.
 
+use std::sync::Arc;
+
 use keyward_node::gate::GateState;
+use keyward_node::replication::applying::Order;
 use keyward_node::replication::full_sync::SnapshotSender;
 use keyward_node::replication::messages::{Action, Event, SyncKind};
 use keyward_node::replication::stream::LogStream;
-use keyward_proto::ids::LogIndex;
+use keyward_node::routing::Routing;
 use rand::Rng;
 
 use super::Sender;
-use crate::simulation::keyspace::Keyspace;
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::{detail, tell};
 use crate::simulation::world::{Happening, World};
@@ -23,7 +25,7 @@ impl World {
         let now = self.now;
         let machine = &mut self.machines[node];
         let paused_until = machine.paused_until;
-        let clock = machine.clock.read(now);
+        let (clock, id) = (machine.clock.read(now), machine.id.clone());
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
             return self.at(paused_until - now, Happening::NodeEvent { node, run, event });
@@ -36,28 +38,36 @@ impl World {
         if let Event::AckReceived(link, _) = &event {
             process.heard.insert(*link, clock);
         }
-        let before = (process.gate.state(), process.gate.term(), process.core.topology().version);
-        let mut actions = Vec::new();
-        process.core.step(clock, event, &mut process.log, &mut actions);
-        let view = process.core.view(&process.log);
-        if process.gate.state() == GateState::Primary {
-            process.open_generation = process.gate.generation();
+        let shared = Arc::clone(&process.server.shared);
+        let (gate, mut log) = (&shared.gate, shared.log.lock());
+        let before = (gate.state(), gate.term(), process.core.topology().version);
+        if before.0 == GateState::Primary {
+            process.open = process.executor.moment();
         }
-        process.gate.set_auto_commit(view.auto_commit);
-        process.gate.publish(&view, clock);
-        process.core.check_invariants(&process.log);
+        let mut actions = Vec::new();
+        process.core.step(clock, event, &mut log, &mut actions);
+        let view = process.core.view(&log);
+        gate.set_auto_commit(view.auto_commit);
+        gate.publish(&view, clock);
+        process.core.check_invariants(&log);
         process.steps += 1;
         if process.steps.is_multiple_of(CHECK_LOG_EVERY) {
-            process.log.check_invariants();
+            log.check_invariants();
         }
-        let after = (process.gate.state(), view.term, process.core.topology().version);
+        let last = log.last();
+        drop(log);
+        let after = (gate.state(), view.term, process.core.topology().version);
         if (before.0, before.2) != (after.0, after.2) {
             let (state, term, version) = after;
             tell!(
                 "node {node}: {state:?}, term {term}, last {}, commit {}, topology {version}",
-                process.log.last(),
+                last,
                 view.commit
             );
+        }
+        if before.2 != after.2 {
+            let topology = Arc::clone(process.core.topology());
+            process.server.set_routing(Routing::new(topology, id));
         }
         let deadline = process.core.next_deadline(clock);
         let wait = Nanos::try_from(deadline.since(clock).as_nanos()).expect("soon").max(WAIT_MIN);
@@ -91,33 +101,27 @@ impl World {
                 let delay = self.rng.random_range(0..ms(3));
                 self.at(delay, Happening::NodeEvent { node, run, event: Event::Quiesced });
             }
-            Action::ApplyUpTo { index, .. } => {
-                let epoch = process.epoch;
+            Action::ApplyUpTo { after, index } => {
+                process.applying.apply_up_to(after, index);
                 let delay = self.latency();
-                self.at(delay, Happening::Apply { node, run, epoch, target: index });
+                self.at(delay, Happening::Apply { node, run });
             }
             Action::ClearKeyspace { epoch } => {
                 tell!("node {node}: a full sync begins");
                 self.counts.full_syncs += 1;
-                process.keyspace = Keyspace::default();
-                process.epoch = epoch;
-                process.applied = LogIndex::ZERO;
-                process.indexes = None;
+                self.order(node, run, Order::Clear { epoch });
             }
             Action::KeepSlots(kept) => {
-                process.keyspace.keep(|slot| kept.contains(slot));
                 self.counts.resumed += 1;
+                self.order(node, run, Order::KeepSlots(kept));
             }
-            Action::ApplySnapshot(parts) => parts.iter().for_each(|p| process.keyspace.apply_part(p)),
+            Action::ApplySnapshot(parts) => self.order(node, run, Order::Snapshot(parts)),
             Action::FinishSnapshot { from, indexes } => {
-                process.applied = from;
-                process.indexes = Some(indexes);
-                let event = Event::Applied { epoch: process.epoch, index: from };
-                self.at(0, Happening::NodeEvent { node, run, event });
+                self.order(node, run, Order::Finish { from, indexes });
             }
             Action::ForgetSlotIndexes => {
                 tell!("node {node}: the full sync is complete");
-                process.indexes = None;
+                self.order(node, run, Order::ForgetSlotIndexes);
             }
             Action::Connect { uplink, port, hello, .. } => {
                 let to = usize::from(port) % NODES;
@@ -142,7 +146,7 @@ impl World {
                     SyncKind::Full | SyncKind::Resume(_) => {
                         let sender = match resume {
                             Some(resume) => SnapshotSender::resume(start.term, resume),
-                            None => SnapshotSender::new(start.term, process.log.last()),
+                            None => SnapshotSender::new(start.term, process.log().last()),
                         };
                         Sender::Snapshot(Box::new(sender), None)
                     }
@@ -170,6 +174,14 @@ impl World {
             }
             Action::HandoffEnded(_, result) => tell!("node {node}: the hand-off ended: {result:?}"),
             Action::Superseded => panic!("node {node} is superseded, though there is no other process of it"),
+        }
+    }
+
+    /// Gives the thread that applies something to do.
+    fn order(&mut self, node: usize, run: u64, order: Order) {
+        if let Some(process) = self.machines[node].process() {
+            process.applying.order(order);
+            self.at(0, Happening::Apply { node, run });
         }
     }
 }

@@ -1,29 +1,68 @@
 //! Applying, writing and sending the log.
 
-use keyward_node::log::frames;
+use std::time::Duration;
+
+use keyward_node::execute::ExpiryCycle;
+use keyward_node::gate::GateState;
+use keyward_node::replication::applying::Applied;
 use keyward_node::replication::messages::Event;
 use keyward_node::replication::stream::LogStream;
-use keyward_proto::ids::LogIndex;
 use rand::Rng;
 
-use super::{Power, Process, Sender, commit_at_once};
-use crate::simulation::keyspace::SlotsReader;
-use crate::simulation::ms;
+use super::{Power, Process, Sender};
+use crate::simulation::keyspace::{Image, SlotsReader};
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::tell;
 use crate::simulation::world::{Happening, World};
+use crate::simulation::{Nanos, ms};
+
+/// Between two searches for keys whose time has passed.
+pub(super) const EXPIRE_PAUSE: Nanos = ms(1500);
+
+/// Until it is looked again for a clearing that has to come, as `applier.rs` does.
+const STUCK_PAUSE: Nanos = ms(10);
 
 impl World {
-    pub(in crate::simulation) fn apply(&mut self, node: usize, run: u64, epoch: u64, target: LogIndex) {
+    /// The thread that applies has its turn.
+    pub(in crate::simulation) fn apply(&mut self, node: usize, run: u64) {
         let now = self.now;
         let machine = &mut self.machines[node];
         let paused_until = machine.paused_until;
-        let Some(process) = machine.process().filter(|p| p.run == run && p.epoch == epoch) else { return };
+        let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
-            return self.at(paused_until - now, Happening::Apply { node, run, epoch, target });
+            return self.at(paused_until - now, Happening::Apply { node, run });
         }
-        apply_log(process, target);
-        self.step(node, run, Event::Applied { epoch, index: target });
+        let before = process.applying.applied();
+        while let Some(work) = process.applying.next_work() {
+            let applied = work.carry_out(process.applying.applied(), &process.server.shared, &process.engine);
+            if !process.applying.done(applied) {
+                self.at(STUCK_PAUSE, Happening::Apply { node, run });
+                break;
+            }
+        }
+        let Some(process) = self.machines[node].process() else { return };
+        let Applied { epoch, index } = process.applying.applied();
+        if before != (Applied { epoch, index }) {
+            self.step(node, run, Event::Applied { epoch, index });
+        }
+    }
+
+    /// Keys whose time has passed are deleted, as the program does from time to time.
+    pub(in crate::simulation) fn expire(&mut self, node: usize, run: u64) {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        let paused_until = machine.paused_until;
+        let Some(process) = machine.process().filter(|p| p.run == run) else { return };
+        if now < paused_until {
+            return self.at(paused_until - now, Happening::Expire { node, run });
+        }
+        if process.gate().state() == GateState::Primary {
+            let cycle = process.executor.expire_cycle(Duration::from_secs(1));
+            assert_eq!(cycle, ExpiryCycle::Complete, "no time passes");
+            self.watch(node);
+            self.after_step(node);
+        }
+        self.at(EXPIRE_PAUSE, Happening::Expire { node, run });
     }
 
     /// The writer of the log looks after itself.
@@ -37,14 +76,17 @@ impl World {
         let wait = machine.paused_until.max(machine.disk.stalled_until).saturating_sub(now);
         let pause = if 0 < wait { wait } else { self.rng.random_range(ms(1) / 5..ms(4)) };
         if wait == 0 {
-            let Process { writer, log, gate, keyspace, applied, indexes, core, .. } = &mut **process;
+            let Process { writer, server, engine, core, .. } = &mut **process;
             let Some(writer) = writer else { return };
-            let is_whole = core.is_consistent() && indexes.is_none();
-            let snapshot = is_whole.then_some((&*keyspace, *applied));
-            let has_news =
-                writer.step(now, &mut machine.disk, log, gate.commit_index(), snapshot, &mut self.rng);
+            let is_whole = core.is_consistent() && server.is_complete();
+            let snapshot = (is_whole && writer.wants_snapshot(&mut self.rng))
+                .then(|| (Image::of(engine, &server.shared), server.executed_position().index));
+            let commit = server.shared.gate.commit_index();
+            let mut log = server.shared.log.lock();
+            let has_news = writer.step(now, &mut machine.disk, &mut log, commit, snapshot, &mut self.rng);
+            drop(log);
             if has_news {
-                commit_at_once(process);
+                server.shared.durable_advanced();
                 self.step(node, run, Event::DurableAdvanced);
             }
         }
@@ -61,12 +103,13 @@ impl World {
         let run = process.run;
         let mut messages = Vec::new();
         let mut trimmed = Vec::new();
-        let Process { senders, heard, log, keyspace, gate, links, core, .. } = process;
-        let sending_term = core.view(log).sending_term;
+        let Process { senders, heard, server, engine, links, core, .. } = process;
+        let shared = &server.shared;
+        let sending_term = core.view(&shared.log.lock()).sending_term;
         for (link, sender) in senders.iter_mut() {
             match sender {
                 Sender::Snapshot(snapshot, large) => {
-                    let mut slots = SlotsReader { keyspace, last: log.last().index, large };
+                    let mut slots = SlotsReader { engine, shared, large };
                     // A chunk per step, so that writes come in between.
                     let chunk = snapshot.next_chunk(clock, &mut slots).expect("large slots are there");
                     let Some(chunk) = chunk else { continue };
@@ -79,7 +122,7 @@ impl World {
                 }
                 Sender::Log(stream) => {
                     stream.heard(heard.get(link).copied().unwrap_or(clock));
-                    match stream.next_append(clock, log, gate.commit_index()) {
+                    match stream.next_append(clock, &mut shared.log.lock(), shared.gate.commit_index()) {
                         Ok(Some(append)) => messages.push((links[link], Wire::Append(append))),
                         Ok(None) => {}
                         Err(_) => trimmed.push(*link),
@@ -103,28 +146,7 @@ impl World {
     /// Shows the invariants what is new in a node's log.
     pub(in crate::simulation) fn watch(&mut self, node: usize) {
         if let Power::On(process) = &mut self.machines[node].power {
-            self.invariants.watch(node, process);
-        }
-    }
-}
-
-fn apply_log(process: &mut Process, target: LogIndex) {
-    while process.applied < target {
-        let slice =
-            process.log.read_from(process.applied.next(), 1 << 16).expect("unapplied entries are kept");
-        assert!(slice.count > 0, "told to apply beyond the log");
-        for payload in frames(&slice.bytes) {
-            let index = process.applied.next();
-            if index > target {
-                break;
-            }
-            let slot = payload.first().map(|slot| usize::from(*slot));
-            let is_contained =
-                slot.is_some_and(|slot| process.indexes.as_ref().is_some_and(|i| index <= i[slot]));
-            if !is_contained {
-                process.keyspace.apply(index, payload);
-            }
-            process.applied = index;
+            self.invariants.watch(self.now, node, process);
         }
     }
 }

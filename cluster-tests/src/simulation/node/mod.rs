@@ -1,36 +1,47 @@
-//! A simulated node: the real core, log and gate, and around them what the shells of `keyward-node` do with tasks,
-//! threads and sockets: carry out actions, apply entries, send the log, hold replies.
+//! A simulated node: the real core, log, gate, keyspace, executor and engine, and around them what the shells of
+//! `keyward-node` do with tasks, threads and sockets: carry out actions, apply entries, send the log, keep time.
 
 mod core;
 mod log;
 mod requests;
 
+use log::EXPIRE_PAUSE;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use keyward_node::clock::{self, VirtualClock};
+use keyward_node::config::Config;
+use keyward_node::engine::KeyspaceEngine;
+use keyward_node::execute::{Executor, Moment};
 use keyward_node::gate::{Gate, GateState};
 use keyward_node::log::WriteLog;
-use keyward_node::replication::SnapshotPart;
+use keyward_node::replication::applying::Applying;
 use keyward_node::replication::full_sync::SnapshotSender;
 use keyward_node::replication::messages::{Event, LinkId, Request, RequestId, UplinkId};
 use keyward_node::replication::node_core::NodeCore;
 use keyward_node::replication::requests::{PendingRequest, Rotation};
 use keyward_node::replication::stream::LogStream;
+use keyward_node::replication::{Engine, SnapshotPart};
+use keyward_node::server::Server;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
-use keyward_proto::time::Monotonic;
+use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Topology;
-use rand::Rng;
+use parking_lot::MutexGuard;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
-use super::clients::Connection;
 use super::clocks::Clock;
+use super::connection::Connection;
 use super::disk::{Disk, Persistence, Recovered, Writer};
-use super::keyspace::Keyspace;
 use super::messages::Message;
 use super::network::Endpoint;
 use super::story::tell;
 use super::world::{Happening, World};
 use super::{Nanos, SENTINELS, ms, network};
 
+/// Milliseconds since the Unix epoch at the begin of every run.
+const WALL_CLOCK_BEGIN: i64 = 1_700_000_000_000;
 /// A registration without an answer is repeated.
 const REGISTER_AGAIN: Nanos = ms(200);
 #[derive(Debug)]
@@ -44,23 +55,24 @@ pub(super) enum Sender {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) run: u64,
+    clock: Arc<VirtualClock>,
     pub(super) core: NodeCore,
-    pub(super) log: WriteLog,
-    pub(super) gate: Gate,
+    /// With the log, the gate and the keyspace.
+    pub(super) server: Arc<Server>,
+    pub(super) executor: Executor,
+    pub(super) engine: KeyspaceEngine,
+    pub(super) applying: Applying,
     pub(super) incarnation: Incarnation,
-    pub(super) keyspace: Keyspace,
-    pub(super) applied: LogIndex,
-    epoch: u64,
-    indexes: Option<Arc<[LogIndex]>>,
-    pub(super) connections: BTreeMap<usize, Connection>,
+    /// By the numbers of the operations.
+    pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) senders: BTreeMap<LinkId, Sender>,
     /// When each replica was last heard.
     heard: BTreeMap<LinkId, Monotonic>,
     pub(super) links: BTreeMap<LinkId, usize>,
     pub(super) uplinks: BTreeMap<UplinkId, usize>,
     pub(super) writer: Option<Writer>,
-    /// The generation in which the gate was last open: what a late command has seen.
-    pub(super) open_generation: u64,
+    /// How the gate was when it was last open: what a late command has seen.
+    pub(super) open: Moment,
     /// The earliest tick that is scheduled.
     wake_at: Nanos,
     steps: u64,
@@ -95,6 +107,8 @@ pub(super) struct Machine {
     pub(super) power: Power,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
+    /// Milliseconds that its wall clock is ahead.
+    pub(super) wall_clock_offset: i64,
     pub(super) paused_until: Nanos,
     /// Whom it asks first.
     pub(super) rotation: Rotation,
@@ -110,6 +124,18 @@ impl Machine {
             Power::On(process) => Some(process),
             Power::Starting(_) | Power::Off { .. } => None,
         }
+    }
+
+    /// Shows its processes the time.
+    pub(super) fn set_clock(&self, now: Nanos) {
+        if let Some(process) = self.running() {
+            process.clock.set(self.clock.read(now), self.wall_clock(now));
+        }
+    }
+
+    fn wall_clock(&self, now: Nanos) -> UnixMillis {
+        let millis = i64::try_from(now / ms(1)).expect("a short run");
+        UnixMillis(WALL_CLOCK_BEGIN + self.wall_clock_offset + millis)
     }
 
     pub(super) fn running(&self) -> Option<&Process> {
@@ -195,52 +221,81 @@ impl World {
         else {
             return;
         };
-        let Recovered { mut log, keyspace, applied, file } = starting.recovered;
+        let Recovered { mut log, base, entries, applied, file } = starting.recovered;
         let clock = machine.clock.read(now);
         let writer = (self.persistence != Persistence::Memory)
             .then(|| Writer::new(now, self.persistence, &mut log, applied, file));
         let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
+        let virtual_clock = Arc::new(VirtualClock::default());
+        virtual_clock.set(clock, machine.wall_clock(now));
+        let server = new_server(&virtual_clock);
+        *server.shared.log.lock() = log;
+        let rng = || SmallRng::seed_from_u64(run);
+        let engine = KeyspaceEngine::new(Arc::clone(&server), rng());
+        base.load(&engine);
+        entries.iter().for_each(|(index, payload)| engine.apply(*index, payload));
+        server.shared.set_applied(applied);
+        let mut executor = Executor::new(Arc::clone(&server), rng());
         tell!("node {node} is registered: incarnation {incarnation}");
         let process = Process {
             run,
             core,
-            gate: Gate::replicated(),
+            open: executor.moment(),
+            server,
+            executor,
+            engine,
+            applying: Applying::new(applied),
+            clock: virtual_clock,
             incarnation,
-            keyspace,
-            applied,
-            epoch: 0,
-            indexes: None,
             connections: BTreeMap::new(),
             senders: BTreeMap::new(),
             heard: BTreeMap::new(),
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             writer,
-            open_generation: 0,
             wake_at: Nanos::MAX,
             steps: 0,
             checked: Position { term: Term::ZERO, index: LogIndex::ZERO },
             checked_term: Term::ZERO,
-            log,
         };
         machine.power = Power::On(Box::new(process));
         machine.heard_of_sentinel = now;
         if self.persistence != Persistence::Memory {
             self.at(ms(1), Happening::Write { node, run });
         }
+        let pause = self.rng.random_range(0..EXPIRE_PAUSE);
+        self.at(pause, Happening::Expire { node, run });
         self.step(node, run, Event::TopologyChanged(topology));
     }
 }
 
-/// As `Shared::commit_at_once`: nobody else has to hold the entries.
-pub(super) fn commit_at_once(process: &mut Process) {
-    if process.gate.auto_commits() {
-        process.gate.advance_commit(process.log.last().index.min(process.log.durable()));
+impl Process {
+    pub(super) fn log(&self) -> MutexGuard<'_, WriteLog> {
+        self.server.shared.log.lock()
     }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.server.shared.gate
+    }
+}
+
+/// What the threads of a node share, with the settings of a node of a cluster.
+fn new_server(clock: &Arc<VirtualClock>) -> Arc<Server> {
+    thread_local! {
+        static CONFIG: Config = {
+            let arguments = ["--sentinels", "sentinel:1", "--cluster-enabled", "yes"].map(str::to_owned);
+            Config::from_arguments(&arguments).expect("such directives exist")
+        };
+    }
+    let clock = clock::Clock::Virtual(Arc::clone(clock));
+    let (now, started_at) = (clock.unix_millis(), clock.monotonic());
+    CONFIG
+        .with(|config| Server::new(config.clone(), clock, now, started_at, "0".repeat(40)))
+        .expect("the directives do not contradict each other")
 }
 
 /// For the invariants: what a node serves now.
 pub(super) fn serves(machine: &Machine, now: Nanos) -> bool {
     let clock: Monotonic = machine.clock.read(now);
-    machine.running().is_some_and(|p| p.gate.state() == GateState::Primary && p.gate.lease_valid(clock))
+    machine.running().is_some_and(|p| p.gate().state() == GateState::Primary && p.gate().lease_valid(clock))
 }

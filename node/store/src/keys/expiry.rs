@@ -3,6 +3,7 @@
 //! An entry expires when its time lies before now; where effects are applied nothing expires. Nobody compares but
 //! [`Expiration::has_expired`].
 
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::slot::Slot;
 
 use super::{Held, Keys, Mode};
@@ -101,7 +102,9 @@ impl Keys<'_> {
         if let Some(entry) = self.remove(key) {
             self.discard(entry, Cause::Expired);
             self.expired_count += 1;
-            self.propagate_as(key, &[b"DEL", key]);
+            if !mutation::is_on(Mutation::ExpiryNotLogged) {
+                self.propagate_as(key, &[b"DEL", key]);
+            }
             self.notify(EventClass::Expired, "expired", key);
         }
     }

@@ -1,0 +1,212 @@
+//! What clients ask for: requests in RESP, and what a single copy of the data answers.
+
+use bytes::{Bytes, BytesMut};
+
+use keyward_proto::resp::reply::write_command;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::keyspace::{Change, Key, TAIL_LEN, Values};
+use super::{Nanos, ms};
+use crate::resp_client::{Frame, split_frame};
+
+/// One command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Set(u64),
+    Get,
+    Increment,
+    GetCounter,
+    Append(u64),
+    GetTail,
+    Push(u64),
+    Pop,
+    /// BLPOP for so many milliseconds.
+    AwaitAndPop(u64),
+    /// With an expiry after so many milliseconds.
+    SetVolatile(u64, u64),
+    GetVolatile,
+}
+
+/// The answer to one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Ok,
+    Nil,
+    Number(u64),
+    Numbers(Vec<u64>),
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    Answers(Vec<Answer>),
+    /// An error: nothing was done. With the node to which it was sent on.
+    NotExecuted(Option<usize>),
+}
+
+/// One command, or several in a MULTI, on the keys of one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Operation {
+    steps: Vec<Step>,
+    in_transaction: bool,
+}
+
+impl Operation {
+    pub(super) fn random(rng: &mut StdRng, number: u64) -> Operation {
+        let one = |step| Operation { steps: vec![step], in_transaction: false };
+        let all = |steps: &[Step]| Operation { steps: steps.to_vec(), in_transaction: true };
+        match rng.random_range(0..16) {
+            0 => one(Step::Set(number)),
+            1 => one(Step::Increment),
+            2 | 3 => one(Step::Append(number)),
+            4 => one(Step::Get),
+            5 => one(Step::GetCounter),
+            6 | 7 => one(Step::GetTail),
+            8 | 9 => one(Step::Push(number)),
+            10 => one(Step::AwaitAndPop(rng.random_range(5..150))),
+            11 => one(Step::SetVolatile(number, rng.random_range(5..300))),
+            12 | 13 => one(Step::GetVolatile),
+            14 => all(&[Step::Set(number), Step::Increment, Step::Append(number)]),
+            _ => all(&[
+                Step::Set(number),
+                Step::Append(number),
+                Step::Pop,
+                Step::Get,
+                Step::GetCounter,
+                Step::GetTail,
+            ]),
+        }
+    }
+
+    /// RPUSH of its number.
+    pub(super) fn append(number: u64) -> Operation {
+        Operation { steps: vec![Step::Append(number)], in_transaction: false }
+    }
+
+    pub(super) fn only_reads(&self) -> bool {
+        self.steps
+            .iter()
+            .all(|s| matches!(s, Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile))
+    }
+
+    /// The whole pipeline of requests.
+    pub(super) fn requests(&self, slot: usize) -> Bytes {
+        let mut out = BytesMut::new();
+        if self.in_transaction {
+            write_command(&mut out, &[b"MULTI"]);
+        }
+        self.steps.iter().for_each(|step| step.write(slot, &mut out));
+        if self.in_transaction {
+            write_command(&mut out, &[b"EXEC"]);
+        }
+        out.freeze()
+    }
+
+    /// Understands the replies to all requests.
+    pub(super) fn told(&self, replies: &[u8]) -> Told {
+        let mut buffer = BytesMut::from(replies);
+        let mut frames = Vec::new();
+        while let Some(frame) = split_frame(&mut buffer).expect("a node writes RESP") {
+            frames.push(frame);
+        }
+        let expected = if self.in_transaction { self.steps.len() + 2 } else { 1 };
+        assert!(frames.len() == expected && buffer.is_empty(), "a reply to each request: {frames:?}");
+        let last = frames.last().expect("there is a request");
+        if last.is_error() {
+            return Told::NotExecuted(frames.iter().find_map(moved_to));
+        }
+        let answers = if self.in_transaction { last.items.as_slice() } else { &frames[..] };
+        assert_eq!(answers.len(), self.steps.len(), "an answer to each command");
+        Told::Answers(self.steps.iter().zip(answers).map(|(step, frame)| step.answer(frame)).collect())
+    }
+
+    /// What a single copy answers, and how that changes it.
+    pub(super) fn execute(&self, values: &mut Values) -> Vec<Answer> {
+        self.steps.iter().map(|step| step.execute(values)).collect()
+    }
+
+    /// How long it may wait on purpose.
+    pub(super) fn wait(&self) -> Nanos {
+        self.steps.iter().map(|s| if let Step::AwaitAndPop(time) = s { ms(*time) } else { 0 }).sum()
+    }
+}
+
+/// `-MOVED slot node-number:port`: the port is the node's number.
+fn moved_to(frame: &Frame) -> Option<usize> {
+    let text = frame.string();
+    let (_, port) = text.strip_prefix("MOVED ")?.rsplit_once(':')?;
+    port.parse().ok()
+}
+
+impl Step {
+    fn write(self, slot: usize, out: &mut BytesMut) {
+        let text = |number: u64| number.to_string().into_bytes();
+        let (name, key, arguments): (&str, Key, Vec<Vec<u8>>) = match self {
+            Step::Set(value) => ("SET", Key::Register, vec![text(value)]),
+            Step::Get => ("GET", Key::Register, vec![]),
+            Step::Increment => ("INCR", Key::Counter, vec![]),
+            Step::GetCounter => ("GET", Key::Counter, vec![]),
+            Step::Append(value) => ("RPUSH", Key::List, vec![text(value)]),
+            Step::GetTail => ("LRANGE", Key::List, vec![format!("-{TAIL_LEN}").into(), b"-1".into()]),
+            Step::Push(value) => ("RPUSH", Key::Queue, vec![text(value)]),
+            Step::Pop => ("LPOP", Key::Queue, vec![]),
+            Step::AwaitAndPop(time) => ("BLPOP", Key::Queue, vec![format!("0.{time:03}").into()]),
+            Step::SetVolatile(value, time) => {
+                ("SET", Key::Volatile, vec![text(value), b"PX".into(), text(time)])
+            }
+            Step::GetVolatile => ("GET", Key::Volatile, vec![]),
+        };
+        let key = key.name(slot);
+        let mut words: Vec<&[u8]> = vec![name.as_bytes(), key.as_bytes()];
+        words.extend(arguments.iter().map(Vec::as_slice));
+        write_command(out, &words);
+    }
+
+    fn answer(self, frame: &Frame) -> Answer {
+        let number = |frame: &Frame| frame.integer().and_then(|n| u64::try_from(n).ok()).expect("a number");
+        match self {
+            Step::Set(_) | Step::SetVolatile(..) => {
+                assert_eq!(frame.text(), b"OK");
+                Answer::Ok
+            }
+            _ if frame.is_null() => Answer::Nil,
+            Step::GetTail => Answer::Numbers(frame.items.iter().map(number).collect()),
+            // The key comes first.
+            Step::AwaitAndPop(_) => Answer::Number(number(&frame.items[1])),
+            _ => Answer::Number(number(frame)),
+        }
+    }
+
+    fn execute(self, values: &mut Values) -> Answer {
+        let optional = |value: Option<u64>| value.map_or(Answer::Nil, Answer::Number);
+        let first = values.queue.first().copied();
+        if let Some(change) = self.change(values) {
+            values.apply(change);
+        }
+        match self {
+            Step::Set(_) | Step::SetVolatile(..) => Answer::Ok,
+            Step::Increment => Answer::Number(values.counter),
+            Step::Append(_) => Answer::Number(values.list_len),
+            Step::Push(_) => Answer::Number(values.queue.len() as u64),
+            Step::Pop | Step::AwaitAndPop(_) => optional(first),
+            Step::Get => optional(values.register),
+            Step::GetCounter => optional((0 < values.counter).then_some(values.counter)),
+            Step::GetTail => Answer::Numbers(values.tail.clone()),
+            Step::GetVolatile => optional(values.volatile),
+        }
+    }
+
+    /// What it does to these values.
+    fn change(self, values: &Values) -> Option<Change> {
+        match self {
+            Step::Set(value) => Some(Change::Set(value)),
+            Step::SetVolatile(value, _) => Some(Change::SetVolatile(value)),
+            Step::Increment => Some(Change::Increment),
+            Step::Append(value) => Some(Change::Append(value)),
+            Step::Push(value) => Some(Change::Push(value)),
+            Step::Pop | Step::AwaitAndPop(_) => (!values.queue.is_empty()).then_some(Change::Pop),
+            Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile => None,
+        }
+    }
+}
