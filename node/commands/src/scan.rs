@@ -109,25 +109,37 @@ pub(crate) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     }
 }
 
-/// Walks over a collection from `cursor` on, until about COUNT elements are visited; returns the next cursor, zero at
-/// the end. A small collection is visited whole, whatever the cursor is: so it is in Valkey, and it may have been
-/// larger when the scan began.
-pub(crate) fn walk(
-    cursor: u64,
-    options: &ScanOptions<'_>,
-    small: bool,
-    mut scan: impl FnMut(ScanPosition, &mut usize) -> Option<ScanPosition>,
-) -> u64 {
-    let (start, count) = if small { (0, usize::MAX) } else { (cursor, options.count) };
-    let mut visited = 0;
-    let mut next = ScanPosition::try_from(start).ok();
-    while let Some(position) = next {
-        next = scan(position, &mut visited);
-        if count <= visited {
-            break;
-        }
+/// How far one call walks over a collection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Walk {
+    start: u64,
+    /// About how many elements to visit.
+    count: usize,
+}
+
+impl Walk {
+    /// Over all of a small collection, whatever the cursor is: so it is in Valkey, and it may have been larger when the
+    /// scan began.
+    pub(crate) const WHOLE: Walk = Walk { start: 0, count: usize::MAX };
+
+    /// From `cursor` on, until about COUNT elements are visited.
+    pub(crate) fn from(cursor: u64, options: &ScanOptions<'_>) -> Walk {
+        Walk { start: cursor, count: options.count }
     }
-    next.map_or(0, u64::from)
+
+    /// Calls `scan` with one position after the other and the number of visited elements, which it raises; returns the
+    /// next cursor, zero at the end.
+    pub(crate) fn run(self, mut scan: impl FnMut(ScanPosition, &mut usize) -> Option<ScanPosition>) -> u64 {
+        let mut visited = 0;
+        let mut next = ScanPosition::try_from(self.start).ok();
+        while let Some(position) = next {
+            next = scan(position, &mut visited);
+            if self.count <= visited {
+                break;
+            }
+        }
+        next.map_or(0, u64::from)
+    }
 }
 
 /// The reply of a scan: the next cursor, and what was found.

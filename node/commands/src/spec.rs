@@ -191,9 +191,9 @@ pub enum Scope {
 /// Where the search for keys begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    Index(usize),
+    Index(u8),
     /// Behind this word, looked for from this position (from the end if negative).
-    Keyword(&'static [u8], i32),
+    Keyword(&'static [u8], i8),
     Unknown,
 }
 
@@ -203,15 +203,15 @@ pub enum Find {
     /// `last` is relative to the first key, or to the end if negative; with `limit` 2 and more, `last` -1 means
     /// that only this fraction of the remaining arguments are keys.
     Range {
-        last: i32,
-        step: usize,
-        limit: usize,
+        last: i8,
+        step: u8,
+        limit: u8,
     },
     /// The argument `number` counts the keys, which start at `first` (both relative to the beginning).
     KeyNum {
-        number: usize,
-        first: usize,
-        step: usize,
+        number: u8,
+        first: u8,
+        step: u8,
     },
     Unknown,
 }
@@ -241,9 +241,9 @@ pub struct CommandSpec {
     pub tips: &'static [&'static str],
     pub scope: Scope,
     keys: [KeySpec; KEY_SPECS_MAX],
-    keys_len: usize,
+    keys_len: u8,
     /// The only key's position; zero: there is none, or it has to be searched.
-    single_key: usize,
+    single_key: u8,
 }
 
 impl std::fmt::Debug for CommandSpec {
@@ -266,13 +266,13 @@ impl CommandSpec {
 
     #[inline]
     pub fn keys(&self) -> &[KeySpec] {
-        &self.keys[..self.keys_len]
+        &self.keys[..usize::from(self.keys_len)]
     }
 
     /// The first key, for the commands whose only key is at a fixed position: no search is needed.
     #[inline]
     pub fn single_key(&self) -> Option<usize> {
-        (self.single_key != 0).then_some(self.single_key)
+        (self.single_key != 0).then_some(usize::from(self.single_key))
     }
 
     /// Calls `visit` with the position of each key and the flags of its specification.
@@ -334,25 +334,25 @@ impl<F: Copy> Command<F> {
     }
 
     /// The argument `at` is a key.
-    pub const fn key(self, at: usize, flags: KeyFlags) -> Self {
+    pub const fn key(self, at: u8, flags: KeyFlags) -> Self {
         self.keys(at, 0, 1, flags)
     }
 
     /// Each `step`th argument from `first` on is a key, up to `last`: relative to `first`, or to the end if negative.
-    pub const fn keys(self, first: usize, last: i32, step: usize, flags: KeyFlags) -> Self {
+    pub const fn keys(self, first: u8, last: i8, step: u8, flags: KeyFlags) -> Self {
         let (begin, find) = (Begin::Index(first), Find::Range { last, step, limit: 0 });
         self.key_spec(KeySpec { flags, begin, find })
     }
 
     /// The argument `number` says how many keys follow it, each `step` behind the one before.
-    pub const fn counted_keys(self, number: usize, step: usize, flags: KeyFlags) -> Self {
+    pub const fn counted_keys(self, number: u8, step: u8, flags: KeyFlags) -> Self {
         let (begin, find) = (Begin::Index(number), Find::KeyNum { number: 0, first: 1, step });
         self.key_spec(KeySpec { flags, begin, find })
     }
 
     pub const fn key_spec(mut self, key: KeySpec) -> Self {
         let spec = &mut self.spec;
-        spec.keys[spec.keys_len] = key;
+        spec.keys[spec.keys_len as usize] = key;
         spec.keys_len += 1;
         spec.scope = Scope::Keys;
         spec.single_key = match key {
@@ -435,6 +435,7 @@ pub const fn family<F: Copy, const N: usize>(group: Group, mut commands: [Comman
 }
 
 impl KeySpec {
+    /// Which arguments are keys; `None` if the word before them is missing.
     fn positions(
         &self,
         args: Args<'_>,
@@ -442,42 +443,116 @@ impl KeySpec {
         let invalid = || CommandError::err("Invalid arguments specified for command");
         let len = args.len();
         let begin = match self.begin {
-            Begin::Index(at) => at,
-            Begin::Keyword(word, from) => {
-                let is_word = |i: &usize| args.at(*i).eq_ignore_ascii_case(word);
-                let found = if 0 <= from {
-                    (from.unsigned_abs() as usize..len).find(is_word)
-                } else {
-                    (1..(len + 1).saturating_sub(from.unsigned_abs() as usize)).rev().find(is_word)
-                };
-                match found {
-                    Some(at) => at + 1,
-                    None => return Ok(None),
-                }
-            }
+            Begin::Index(at) if usize::from(at) < len => usize::from(at),
+            Begin::Index(_) => return Err(invalid()),
+            Begin::Keyword(word, from) => match behind(word, from, args) {
+                Some(at) if at < len => at,
+                Some(_) | None => return Ok(None),
+            },
             Begin::Unknown => return Ok(None),
         };
-        if len <= begin {
-            return if matches!(self.begin, Begin::Keyword(..)) { Ok(None) } else { Err(invalid()) };
-        }
-        match self.find {
+        let (keys, step) = match self.find {
             Find::Range { last, step, limit } => {
+                let distance = usize::from(last.unsigned_abs());
                 let end = match last {
-                    0.. => (begin + last.unsigned_abs() as usize + 1).min(len),
-                    -1 if 2 <= limit => begin + (len - begin) / limit,
-                    _ => (len + 1).saturating_sub(last.unsigned_abs() as usize),
+                    0.. => (begin + distance + 1).min(len),
+                    -1 if 2 <= limit => begin + (len - begin) / usize::from(limit),
+                    _ => (len + 1).saturating_sub(distance),
                 };
-                Ok(Some((begin..end.max(begin)).step_by(step.max(1))))
+                (begin..end.max(begin), step)
             }
             Find::KeyNum { number, first, step } => {
-                let count = args.get(begin + number).and_then(parse_i64);
+                let count = args.get(begin + usize::from(number)).and_then(parse_i64);
                 let count = count.and_then(|n| usize::try_from(n).ok()).ok_or_else(invalid)?;
-                let first = begin + first;
-                let end =
-                    count.checked_mul(step).and_then(|n| n.checked_add(first)).filter(|end| *end <= len);
-                Ok(Some((first..end.ok_or_else(invalid)?).step_by(step.max(1))))
+                let first = begin + usize::from(first);
+                let end = count.checked_mul(usize::from(step)).and_then(|n| n.checked_add(first));
+                (first..end.filter(|end| *end <= len).ok_or_else(invalid)?, step)
             }
-            Find::Unknown => Ok(None),
+            Find::Unknown => return Ok(None),
+        };
+        Ok(Some(keys.step_by(usize::from(step).max(1))))
+    }
+}
+
+/// What stands behind a word that is looked for forwards from a position, or backwards from one counted from the end.
+fn behind(word: &[u8], from: i8, args: Args<'_>) -> Option<usize> {
+    let is_word = |at: &usize| args.at(*at).eq_ignore_ascii_case(word);
+    let distance = usize::from(from.unsigned_abs());
+    let found = if 0 <= from {
+        (distance..args.len()).find(is_word)
+    } else {
+        (1..(args.len() + 1).saturating_sub(distance)).rev().find(is_word)
+    };
+    Some(found? + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Command<()> = Command::new("c", (), -2, 0, "1.0.0").key(1, RO);
+
+    /// The positions of the keys of a request; `None` if it is refused.
+    fn keys_of(command: Command<()>, request: &str) -> Option<Vec<usize>> {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let mut found = Vec::new();
+        let visited = command.spec.visit_keys(Args::from_slices(&words), &mut |at, _| found.push(at));
+        visited.ok().map(|()| found)
+    }
+
+    fn searched(begin: Begin, find: Find) -> Command<()> {
+        Command::new("c", (), -2, 0, "1.0.0").key_spec(KeySpec { flags: RO, begin, find })
+    }
+
+    #[test]
+    fn keys_are_found_by_position_and_count() {
+        let plain = Command::new("c", (), -2, 0, "1.0.0");
+        for (command, request, keys) in [
+            (FIRST, "c k v", Some(vec![1])),
+            (FIRST, "c", None),
+            (FIRST.keys(2, -1, 1, RO), "c a b c", Some(vec![1, 2, 3])),
+            (plain.keys(1, -1, 2, OW), "c a 1 b 2", Some(vec![1, 3])),
+            (plain.keys(1, -2, 1, RW), "c a b 0", Some(vec![1, 2])),
+            (plain.counted_keys(1, 1, RO), "c 2 a b x", Some(vec![2, 3])),
+            (plain.counted_keys(1, 2, OW), "c 2 a 1 b 2 NX", Some(vec![2, 4])),
+            (plain.counted_keys(1, 1, RO), "c 3 a b", None),
+            (plain.counted_keys(1, 1, RO), "c 9223372036854775807 a b", None),
+            (plain.counted_keys(1, 1, RO), "c x a b", None),
+        ] {
+            assert_eq!(keys_of(command, request), keys, "{request}");
         }
+    }
+
+    #[test]
+    fn keys_are_found_behind_a_word() {
+        let streams = searched(Begin::Keyword(b"STREAMS", 1), Find::Range { last: -1, step: 1, limit: 2 });
+        assert_eq!(keys_of(streams, "c COUNT 2 streams a b 0 0"), Some(vec![4, 5]));
+        assert_eq!(keys_of(streams, "c COUNT 2"), Some(vec![]));
+        assert_eq!(keys_of(streams, "c STREAMS"), Some(vec![]));
+        let last = searched(Begin::Keyword(b"KEYS", -2), Find::Range { last: -1, step: 1, limit: 0 });
+        assert_eq!(keys_of(last, "c KEYS keys a b"), Some(vec![3, 4]));
+        assert_eq!(keys_of(searched(Begin::Unknown, Find::Unknown), "c a"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_follows_from_group_flags_and_keys_is_added() {
+        let mut named = FIRST;
+        named.spec.flags = WRITE | FAST;
+        let [first, own, without_keys] = family(
+            Group::Set,
+            [
+                named,
+                named.categories(category::DANGEROUS).group(Group::Server),
+                Command::new("d", (), 1, ADMIN, "1.0.0"),
+            ],
+        );
+        assert_eq!(first.spec.categories, category::SET | category::WRITE | category::FAST);
+        assert_eq!((first.spec.group, first.spec.scope), (Group::Set, Scope::Keys));
+        assert_eq!(own.spec.categories, category::DANGEROUS | category::WRITE | category::FAST);
+        assert_eq!(own.spec.group, Group::Server);
+        let admin = category::SET | category::ADMIN | category::DANGEROUS | category::SLOW;
+        assert_eq!((without_keys.spec.categories, without_keys.spec.scope), (admin, Scope::None));
+        assert_eq!((first.spec.single_key(), without_keys.spec.single_key()), (Some(1), None));
+        assert_eq!(FIRST.key(2, RW).spec.single_key(), None, "there is another");
     }
 }

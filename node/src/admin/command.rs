@@ -131,13 +131,12 @@ fn describe_keys(out: &mut ReplyWriter<'_>, spec: &KeySpec) {
             out.integer(*value);
         }
     };
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     out.map(3);
     out.bulk_str("flags");
     key_flags(out, spec.flags);
     out.bulk_str("begin_search");
     match spec.begin {
-        Begin::Index(at) => integers(out, "index", &[("index", number(at))]),
+        Begin::Index(at) => integers(out, "index", &[("index", i64::from(at))]),
         Begin::Keyword(word, from) => {
             out.map(2);
             out.bulk_str("type");
@@ -154,11 +153,13 @@ fn describe_keys(out: &mut ReplyWriter<'_>, spec: &KeySpec) {
     out.bulk_str("find_keys");
     match spec.find {
         Find::Range { last, step, limit } => {
-            let fields = [("lastkey", last.into()), ("keystep", number(step)), ("limit", number(limit))];
+            let fields =
+                [("lastkey", last.into()), ("keystep", i64::from(step)), ("limit", i64::from(limit))];
             integers(out, "range", &fields);
         }
         Find::KeyNum { number: at, first, step } => {
-            let fields = [("keynumidx", number(at)), ("firstkey", number(first)), ("keystep", number(step))];
+            let fields =
+                [("keynumidx", i64::from(at)), ("firstkey", i64::from(first)), ("keystep", i64::from(step))];
             integers(out, "keynum", &fields);
         }
         Find::Unknown => integers(out, "unknown", &[]),
@@ -169,9 +170,8 @@ fn describe_keys(out: &mut ReplyWriter<'_>, spec: &KeySpec) {
 fn legacy_range(row: &Row) -> (i64, i64, i64, bool) {
     let fixed = |spec: &KeySpec| match (spec.begin, spec.find) {
         (Begin::Index(at), Find::Range { last, step, .. }) => {
-            let at = i64::try_from(at).unwrap_or(i64::MAX);
-            let last = i64::from(last);
-            Some((at, if last < 0 { last } else { at + last }, i64::try_from(step).unwrap_or(i64::MAX)))
+            let (at, last) = (i64::from(at), i64::from(last));
+            Some((at, if last < 0 { last } else { at + last }, i64::from(step)))
         }
         _ => None,
     };
@@ -276,7 +276,7 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
     let mut found: Vec<FoundKey<'_>> = Vec::new();
     let no_keys_counted = row.keys().iter().any(|spec| match (spec.begin, spec.find) {
         (Begin::Index(at), Find::KeyNum { number, .. }) => {
-            request.get(at + number).is_some_and(|n| *n == b"0")
+            request.get(usize::from(at + number)).is_some_and(|n| *n == b"0")
         }
         _ => false,
     });

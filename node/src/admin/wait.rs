@@ -58,7 +58,8 @@ fn wait(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms })
 }
 
-/// `WAITAOF numlocal numreplicas timeout`: no node keeps an append-only file, so nothing is ever confirmed.
+/// `WAITAOF numlocal numreplicas timeout`. Differs from Valkey: nobody tells when the log on disk was synced, so nothing
+/// is ever confirmed.
 pub(super) const WAITAOF: ServerCommand = plain("waitaof", waitaof, 4, BLOCKING, "7.2.0")
     .categories(category::CONNECTION)
     .tips(&["request_policy:all_shards", "response_policy:agg_min"]);

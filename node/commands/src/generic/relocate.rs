@@ -109,11 +109,11 @@ pub(super) const COPY: DataCommand =
     write("copy", copy, -3, DENYOOM, "6.2.0").key(1, RO | ACCESS).key(2, OW | UPDATE);
 fn copy(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let (source, target) = (args.at(1), args.at(2));
-    let (mut db, mut replace) = (ctx.keys.db, false);
+    let (mut db, mut existing) = (ctx.keys.db, Existing::Stays);
     let mut options = Cursor::new(args, 3);
     while !options.is_at_end() {
         if options.word("replace") {
-            replace = true;
+            existing = Existing::IsReplaced;
         } else if let Some(number) = options.value_of("db") {
             db = parse_db(ctx, number)?;
         } else {
@@ -123,9 +123,17 @@ fn copy(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     if source == target && db == ctx.keys.db {
         return Err(same_objects());
     }
-    let copies = ctx.keys.read(source).is_some() && copy_to(ctx.keys, source, target, db, replace)?;
+    let copies = ctx.keys.read(source).is_some() && copy_to(ctx.keys, source, target, db, existing)?;
     ctx.out.integer(i64::from(copies));
     Ok(Outcome::Reply)
+}
+
+/// What COPY does with a value that the target has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Stays,
+    /// REPLACE
+    IsReplaced,
 }
 
 /// Whether the copy of an existing key was stored: it replaces nothing unless it may.
@@ -134,10 +142,10 @@ fn copy_to(
     source: &[u8],
     target: &[u8],
     db: DbIndex,
-    replace: bool,
+    existing: Existing,
 ) -> Result<bool, CommandError> {
     let replaces = in_db(keys, db, |keys| keys.get_mut(target).is_some());
-    if replaces && !replace {
+    if replaces && existing == Existing::Stays {
         return Ok(false);
     }
     if keys.same_slot(source, target) {

@@ -3,7 +3,7 @@
 use keyward_proto::resp::{Args, ReplyWriter};
 use rand::RngCore;
 
-use crate::scan::{self, ScanOptions, Scanned};
+use crate::scan::{self, ScanOptions, Scanned, Walk};
 use crate::spec::{ACCESS, RO};
 use crate::{
     CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, parse_signed_count, read,
@@ -21,7 +21,8 @@ fn hscan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     };
     let options = ScanOptions::parse(args, 3, Scanned::Hash)?;
     let mut found = Vec::new();
-    let next = scan::walk(cursor, &options, hash.is_compact(), |position, visited| {
+    let walk = if hash.is_compact() { Walk::WHOLE } else { Walk::from(cursor, &options) };
+    let next = walk.run(|position, visited| {
         hash.scan(position, &mut |(name, value)| {
             *visited += 1;
             if options.matches(&name) {
@@ -47,12 +48,12 @@ fn hrandfield(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         return Ok(Outcome::Reply);
     };
     let count = parse_signed_count(count)?;
-    let with_values = match args.get(3) {
-        None => false,
-        Some(word) if ascii_eq(word, "withvalues") && args.len() == 4 => true,
+    let values = match args.get(3) {
+        None => Values::Without,
+        Some(word) if ascii_eq(word, "withvalues") && args.len() == 4 => Values::With,
         Some(_) => return Err(CommandError::Syntax),
     };
-    if with_values && i64::MAX / 2 < count.abs() {
+    if values == Values::With && i64::MAX / 2 < count.abs() {
         return Err(CommandError::err("value is out of range"));
     }
     let Some(hash) = ctx.keys.hash(key)? else {
@@ -62,29 +63,38 @@ fn hrandfield(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let distance = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if 0 <= count {
         let fields = hash.sample(distance, || ctx.rng.next_u64());
-        reply_header(&mut ctx.out, fields.len(), with_values);
-        fields.into_iter().for_each(|field| reply_field(&mut ctx.out, field, with_values));
+        values.write_header(&mut ctx.out, fields.len());
+        fields.into_iter().for_each(|field| values.write(&mut ctx.out, field));
         return Ok(Outcome::Reply);
     }
     scan::check_repeated_len(distance)?;
-    reply_header(&mut ctx.out, distance, with_values);
+    values.write_header(&mut ctx.out, distance);
     let rng = &mut *ctx.rng;
     let fields = hash.repeated(distance, || rng.next_u64());
-    scan::write_repeated(&mut ctx.out, fields, |out, field| reply_field(out, field, with_values))?;
+    scan::write_repeated(&mut ctx.out, fields, |out, field| values.write(out, field))?;
     Ok(Outcome::Reply)
 }
 
-/// In RESP3 a field with its value is an array of its own.
-fn reply_header(out: &mut ReplyWriter<'_>, len: usize, with_values: bool) {
-    out.array(if with_values && !out.is_resp3() { len * 2 } else { len });
+/// Whether fields are returned with their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    With,
+    Without,
 }
 
-fn reply_field(out: &mut ReplyWriter<'_>, (name, value): Pair<'_>, with_values: bool) {
-    if with_values && out.is_resp3() {
-        out.array(2);
+impl Values {
+    /// In RESP3 a field with its value is an array of its own.
+    fn write_header(self, out: &mut ReplyWriter<'_>, len: usize) {
+        out.array(if self == Values::With && !out.is_resp3() { len * 2 } else { len });
     }
-    out.bulk(&name);
-    if with_values {
-        out.bulk(&value);
+
+    fn write(self, out: &mut ReplyWriter<'_>, (name, value): Pair<'_>) {
+        if self == Values::With && out.is_resp3() {
+            out.array(2);
+        }
+        out.bulk(&name);
+        if self == Values::With {
+            out.bulk(&value);
+        }
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 
 use keyward_proto::resp::Args;
 
-use crate::scan::{self, ScanOptions, Scanned};
+use crate::scan::{self, ScanOptions, Scanned, Walk};
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, Group, INSERT, RO, RW, family};
 use crate::{CommandResult, DataCommand, DataContext, Outcome, read, write};
 use algebra::{SDIFF, SDIFFSTORE, SINTER, SINTERCARD, SINTERSTORE, SUNION, SUNIONSTORE};
@@ -147,7 +147,8 @@ fn sscan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     };
     let options = ScanOptions::parse(args, 3, Scanned::Other)?;
     let mut found = Vec::new();
-    let next = scan::walk(cursor, &options, set.is_compact(), |position, visited| {
+    let walk = if set.is_compact() { Walk::WHOLE } else { Walk::from(cursor, &options) };
+    let next = walk.run(|position, visited| {
         set.scan(position, &mut |member| {
             *visited += 1;
             if options.matches(&member) {

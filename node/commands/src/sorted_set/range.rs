@@ -105,6 +105,13 @@ struct Query<'a> {
     limit: i64,
 }
 
+/// What becomes of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Reply,
+    Store,
+}
+
 /// What the command's name says already.
 #[derive(Debug, Clone, Copy)]
 struct Form {
@@ -114,13 +121,13 @@ struct Form {
 
 impl<'a> Query<'a> {
     /// Reads `min max` at `first` and the options behind them.
-    fn parse(args: Args<'a>, first: usize, form: Form, stores: bool) -> Result<Self, CommandError> {
+    fn parse(args: Args<'a>, first: usize, form: Form, purpose: Use) -> Result<Self, CommandError> {
         let Form { mut by, mut direction } = form;
         let mut scores = Scores::Without;
         let (mut offset, mut limit) = (0, -1);
         let mut options = Cursor::new(args, first + 2);
         while !options.is_at_end() {
-            if !stores && options.word("withscores") {
+            if purpose == Use::Reply && options.word("withscores") {
                 scores = Scores::With;
             } else if let Some(mut values) = options.values_of("limit", 2) {
                 offset = values.next().map_or(Ok(0), parse_i64_arg)?;
@@ -209,7 +216,7 @@ fn zrevrangebylex(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResul
 }
 
 fn reply_range(ctx: &mut DataContext<'_, '_>, args: Args<'_>, form: Form) -> CommandResult {
-    let query = Query::parse(args, 2, form, false)?;
+    let query = Query::parse(args, 2, form, Use::Reply)?;
     let Some(set) = ctx.keys.sorted_set(args.at(1))? else {
         ctx.out.array(0);
         return Ok(Outcome::Reply);
@@ -229,7 +236,7 @@ fn reply_range(ctx: &mut DataContext<'_, '_>, args: Args<'_>, form: Form) -> Com
 pub(super) const ZRANGESTORE: DataCommand =
     write("zrangestore", zrangestore, -5, DENYOOM, "6.2.0").key(1, OW | UPDATE).key(2, RO | ACCESS);
 fn zrangestore(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
-    let query = Query::parse(args, 3, RANGE, true)?;
+    let query = Query::parse(args, 3, RANGE, Use::Store)?;
     let (destination, source) = (args.at(1), args.at(2));
     let mut result = SortedSet::new(ctx.keys.limits().sorted_set);
     let mut range = 0..0;

@@ -46,9 +46,14 @@ impl<'a> Pairs<'a> {
         (self.first..self.end).step_by(2).map(move |at| (self.args.at(at), self.args.at(at + 1)))
     }
 
-    /// How many of the keys exist: no more than the first one that differs from `expected` is looked at.
-    fn all_exist(self, keys: &mut Keys<'_>, expected: bool) -> bool {
-        self.iter().all(|(key, _)| keys.get_mut(key).is_some() == expected)
+    /// No more than the first key that is missing is looked at.
+    fn all_exist(self, keys: &mut Keys<'_>) -> bool {
+        self.iter().all(|(key, _)| keys.get_mut(key).is_some())
+    }
+
+    /// No more than the first key that exists is looked at.
+    fn none_exists(self, keys: &mut Keys<'_>) -> bool {
+        self.iter().all(|(key, _)| keys.get_mut(key).is_none())
     }
 }
 
@@ -73,7 +78,7 @@ pub(super) const MSETNX: DataCommand =
     write("msetnx", msetnx, -3, DENYOOM, "1.0.1").keys(1, -1, 2, OW | INSERT);
 fn msetnx(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let pairs = Pairs::all(args, ctx.spec.name)?;
-    let stored = pairs.all_exist(ctx.keys, false);
+    let stored = pairs.none_exists(ctx.keys);
     if stored {
         store_all(ctx.keys, pairs);
         propagate_each(ctx.keys, pairs, Expiry::None);
@@ -115,8 +120,8 @@ fn msetex(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         ExpiryOption::Unspecified | ExpiryOption::Persist => Expiry::None,
     };
     let stored = match options.condition {
-        Condition::Missing => pairs.all_exist(ctx.keys, false),
-        Condition::Present => pairs.all_exist(ctx.keys, true),
+        Condition::Missing => pairs.none_exists(ctx.keys),
+        Condition::Present => pairs.all_exist(ctx.keys),
         Condition::Always | Condition::Equal(_) => true,
     };
     if stored {
