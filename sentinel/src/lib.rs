@@ -6,18 +6,19 @@
 //! - [`coordinator`](rules::coordinator): the course of a failover: who is asked, how long, how often;
 //!   [`inquiry`](rules::inquiry): asking nodes, also through the other sentinels
 //! - [`failover`](rules::failover): who becomes primary, given what the nodes answer
-//! - [`in_sync`](rules::in_sync): requests to change an in-sync set; [`removal`](rules::removal): what a primary may do
+//! - [`in_sync`](rules::in_sync): requests to change an in-sync set; `removal`: what a primary may do
 //!   to those who could take its place
 //! - [`publication`](rules::publication): the topology as nodes are told it
-//! - [`health`](rules::health), [`events`](rules::events): what is known of the nodes, and what subscribers are told
-//! - [`sentinel_api`](rules::sentinel_api), [`status`](rules::status): what clients and operators ask and are shown
+//! - [`health`](rules::health), [`node_report`](rules::node_report), `events`: what is known of the nodes, and what
+//!   subscribers are told
+//! - `sentinel_api`, `status`: what clients and operators ask and are shown
 //!
 //! [`shell`]:
-//! - [`raft`](shell::raft): openraft, its durable store and its messages;
+//! - `raft`: openraft, its durable store and its messages;
 //!   [`proposals`](shell::proposals): commands on their way into the Raft log
-//! - [`bootstrap`](shell::bootstrap): who this sentinel is in the group
-//! - [`control`](shell::control): the gRPC service for nodes and operators, the failover, the watchdog
-//! - [`resp`](shell::resp): the clients of the Sentinel API
+//! - `bootstrap`: who this sentinel is in the group
+//! - `control`: the gRPC service for nodes and operators, the failover, the watchdog
+//! - `resp`: the clients of the Sentinel API
 //! - [`probe`](shell::probe): a question to a node; [`questions`](shell::questions): also through other sentinels
 //! - [`connections`](shell::connections), [`channel`](shell::channel): connections to nodes and sentinels
 //! - [`sentinel`](shell::sentinel), [`runtime`](shell::runtime), [`cli`](shell::cli): putting it together

@@ -8,6 +8,8 @@ pub mod failover;
 pub mod health;
 pub mod in_sync;
 pub mod inquiry;
+pub(crate) mod lookup;
+pub mod node_report;
 pub mod placement;
 pub mod publication;
 pub(crate) mod removal;

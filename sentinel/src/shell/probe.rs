@@ -12,13 +12,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::join_all;
-use keyward_proto::ids::{Incarnation, NodeId, Term};
+use keyward_proto::ids::{NodeId, Term};
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::rules::failover::{Answer, NodeState, Role};
+use crate::rules::failover::Answer;
+use crate::rules::node_report::Report;
 use crate::shell::connections::{Connections, NodeClient};
 
 /// A kept connection is quiet for too long after this part of the time that the node has for its answer.
@@ -27,24 +28,6 @@ const QUIET_PART: u32 = 8;
 /// How many nodes are asked at a time when all are: half of the connections that may be under way, the other half is
 /// for questions that matter more.
 const QUESTIONS_MAX: usize = 256;
-
-/// What a node answered, in the words of the wire too: for the Sentinel API and `status`.
-#[derive(Debug, Clone)]
-pub struct Report {
-    pub answer: Answer,
-    pub status: Option<rpc::NodeStatus>,
-}
-
-impl Report {
-    fn without_status(answer: Answer) -> Self {
-        Report { answer, status: None }
-    }
-
-    /// The start of its process that we know has answered.
-    pub fn is_of(&self, node: &Node) -> bool {
-        matches!(&self.answer, Answer::Status(state) if state.incarnation == node.incarnation)
-    }
-}
 
 /// One question, one answer, within `limit`.
 pub async fn ask(connections: &Connections, topology: &Topology, node: &Node, limit: Duration) -> Report {
@@ -112,7 +95,7 @@ async fn over_kept(
     node: &Node,
     request: rpc::StatusRequest,
 ) -> Option<(Report, NodeClient)> {
-    let report = report(&node.id, client.status(request).await.ok()?.into_inner());
+    let report = Report::of(&node.id, client.status(request).await.ok()?.into_inner());
     report.is_of(node).then_some((report, client))
 }
 
@@ -127,32 +110,10 @@ async fn over_new(
     };
     match client.status(request).await {
         Ok(reply) => {
-            let report = report(&node.id, reply.into_inner());
+            let report = Report::of(&node.id, reply.into_inner());
             let is_known = report.is_of(node);
             (report, is_known.then_some(client))
         }
         Err(_) => (Report::without_status(Answer::Silent), None),
     }
-}
-
-/// Another node at the address counts as nobody there: its process is not the one that we know.
-pub fn report(expected: &NodeId, status: rpc::NodeStatus) -> Report {
-    if status.node_id != expected.as_str() {
-        return Report::without_status(Answer::Refused);
-    }
-    let role = match status.role.as_str() {
-        "primary" => Role::Primary,
-        "replica" => Role::Replica,
-        _ => Role::None,
-    };
-    let state = NodeState {
-        incarnation: Incarnation::new(status.incarnation),
-        role,
-        term: Term::new(status.term),
-        last: status.last.unwrap_or_default().into(),
-        usable: !status.loading && (status.consistent || role != Role::Replica),
-        leases: status.leases.iter().filter_map(|id| NodeId::parse(id)).collect(),
-        cut_off: status.cut_off,
-    };
-    Report { answer: Answer::Status(state), status: Some(status) }
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::rules::failover::{Answer, Answers};
 use crate::rules::inquiry::{Event, Inquiry, Question, Route, other_sentinels, to_pass_on};
+use crate::rules::node_report::Report;
 use crate::rules::topology::RaftId;
 use crate::shell::probe;
 use crate::shell::sentinel::Sentinel;
@@ -76,7 +77,7 @@ async fn put_through(
     };
     let mut client = sentinel.control_client(&sentinel.address_of(other)?)?;
     let status = client.ask_node(request).await.ok()?.into_inner().status?;
-    Some(probe::report(&question.node, status).answer)
+    Some(Report::of(&question.node, status).answer)
 }
 
 /// Asks a node on behalf of another sentinel. The answer is empty when the node gives none, whatever the reason.

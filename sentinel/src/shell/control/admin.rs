@@ -7,22 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use keyward_proto::ids::{NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request::Command;
+use keyward_proto::topology::SentinelAddress;
 use keyward_proto::topology::names::host_port;
-use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 use openraft::BasicNode;
 use tonic::Status;
 use tracing::{info, warn};
 
 use super::{failover, forwarded, watchdog};
-use crate::rules::events::sentinel_run_id;
-use crate::rules::failover::Answer;
-use crate::rules::status::{NodeStatus, SentinelStatus, ShardStatus, StatusReport};
+use crate::rules::lookup::{find_node, find_shard};
+use crate::rules::status::{StatusReport, Survey, members};
 use crate::rules::topology::{Refusal, TopologyCommand};
-use crate::shell::probe::{self, Report};
+use crate::shell::probe;
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
 
@@ -165,36 +163,6 @@ pub(crate) async fn at_leader(
 
 // ---------------------------------------------------------------- operators
 
-/// The shard with this name, this ID, or the only one whose ID begins so.
-fn find_shard<'a>(topology: &'a Topology, text: &str) -> Result<&'a Shard, String> {
-    let shards = topology.named_shards();
-    let by_name = shards.iter().find(|(name, shard)| name == text || shard.id.as_str() == text);
-    if let Some((_, shard)) = by_name {
-        return Ok(shard);
-    }
-    let mut matching =
-        shards.iter().filter(|(_, shard)| !text.is_empty() && shard.id.as_str().starts_with(text));
-    match (matching.next(), matching.next()) {
-        (Some((_, shard)), None) => Ok(shard),
-        (Some(_), Some(_)) => Err(format!("several shards begin with {text}")),
-        (None, _) => Err(format!("there is no shard {text}")),
-    }
-}
-
-/// The node with this ID, this beginning of an ID, or this address.
-fn find_node<'a>(topology: &'a Topology, text: &str) -> Result<&'a Node, String> {
-    let is_meant = |node: &&Node| {
-        let named = |host: &str| !host.is_empty() && host_port(host, node.port) == text;
-        !text.is_empty() && node.id.as_str().starts_with(text) || named(&node.host) || named(&node.hostname)
-    };
-    let mut matching = topology.nodes.values().filter(is_meant);
-    match (matching.next(), matching.next()) {
-        (Some(node), None) => Ok(node),
-        (Some(_), Some(_)) => Err(format!("several nodes match {text}")),
-        (None, _) => Err(format!("there is no node {text}")),
-    }
-}
-
 async fn fail_over(sentinel: &Sentinel, command: &rpc::FailoverCommand) -> Result<rpc::AdminReply, Status> {
     let topology = sentinel.current();
     let target = Some(&command.target).filter(|target| !target.is_empty());
@@ -271,98 +239,17 @@ async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::Adm
 
 // ---------------------------------------------------------------- status
 
-/// The sentinels of the group, also those that have never said where they are: their port for clients is zero.
-fn members(sentinel: &Sentinel, topology: &Topology) -> BTreeMap<RaftId, SentinelAddress> {
-    let mut members = topology.sentinels.clone();
-    for founder in &sentinel.config.founders {
-        if members.values().any(|member| member.name == founder.name) {
-            continue;
-        }
-        let (name, host) = (founder.name.clone(), founder.host.clone());
-        let address = SentinelAddress { name, host, port: 0, bus_port: founder.bus_port };
-        members.entry(founder.id).or_insert(address);
-    }
-    members
-}
-
 /// As this sentinel sees it; if it leads a majority, it is what all agree on.
 async fn status(sentinel: &Sentinel) -> StatusReport {
-    let topology = sentinel.current();
-    let reports = probe::ask_all(&sentinel.connections, &topology, ANSWER_LIMIT).await;
-    let members = members(sentinel, &topology);
+    let topology = &sentinel.current();
+    let reports = &probe::ask_all(&sentinel.connections, topology, ANSWER_LIMIT).await;
+    let members = &members(topology, &sentinel.config.founders);
     // Not as they were half a second ago.
     let asked = members.iter().map(|(id, member)| async {
         let is_self = member.name == sentinel.config.options.name;
-        (*id, is_self || watchdog::sentinel_answers(sentinel, *id).await)
+        (is_self || watchdog::sentinel_answers(sentinel, *id).await).then_some(*id)
     });
-    let answering: BTreeMap<RaftId, bool> = join_all(asked).await.into_iter().collect();
-    let up = answering.values().filter(|answers| **answers).count();
-    let majority = sentinel.is_leader() && members.len() / 2 < up;
-    let leader = sentinel.leader();
-    let sentinels = members.iter().map(|(id, s)| SentinelStatus {
-        id: *id,
-        name: s.name.clone(),
-        run_id: sentinel_run_id(*id, &s.name),
-        address: if s.port == 0 { "-".into() } else { host_port(&s.host, s.port) },
-        bus_address: host_port(&s.host, s.bus_port),
-        leader: majority && leader == Some(*id),
-        up: answering.get(id).is_some_and(|answers| *answers),
-    });
-    let shards = topology.named_shards().into_iter().map(|(name, shard)| ShardStatus {
-        id: shard.id.to_string(),
-        name,
-        slots: shard.slots.iter().map(|r| format!("{}-{}", r.first, r.last)).collect(),
-        term: shard.term.get(),
-        in_sync_version: shard.in_sync_version,
-        primary: shard.primary.as_ref().map(ToString::to_string),
-        nodes: topology.members(&shard.id).map(|node| node_status(node, Some(shard), &reports)).collect(),
-    });
-    let spares = topology.nodes.values().filter(|n| n.shard.is_none());
-    StatusReport {
-        version: topology.version,
-        sentinels: sentinels.collect(),
-        shards: shards.collect(),
-        spares: spares.map(|node| node_status(node, None, &reports)).collect(),
-        majority,
-        from_nodes: false,
-    }
-}
-
-fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Report>) -> NodeStatus {
-    let status_of = |id: &NodeId| reports.get(id).and_then(|r| r.status.as_ref());
-    let own = status_of(&node.id);
-    let last_of = |s: &rpc::NodeStatus| Position::from(s.last.unwrap_or_default());
-    let primary = shard.and_then(|s| s.primary.as_ref());
-    let lag = match (primary.and_then(status_of), own) {
-        (Some(primary), Some(own)) => {
-            Some(last_of(primary).index.get().saturating_sub(last_of(own).index.get()))
-        }
-        _ => None,
-    };
-    let role = match shard {
-        None => "spare",
-        Some(_) if primary == Some(&node.id) => "primary",
-        Some(_) => "replica",
-    };
-    let state = match reports.get(&node.id).map(|r| &r.answer) {
-        Some(Answer::Status(_)) if own.is_some_and(|s| s.loading) => "loading",
-        Some(Answer::Status(_)) => "up",
-        Some(Answer::Refused) => "down",
-        Some(Answer::Silent) | None => "silent",
-    };
-    NodeStatus {
-        id: node.id.to_string(),
-        address: node.address(),
-        bus_address: host_port(&node.host, node.bus_port),
-        zone: node.zone.clone(),
-        incarnation: node.incarnation.get(),
-        role: role.into(),
-        in_sync: shard.is_some_and(|s| s.in_sync.contains(&node.id)),
-        restarted: shard.is_some_and(|s| s.restarted.contains(&node.id)),
-        state: state.into(),
-        last: own.map(|s| last_of(s).to_string()).unwrap_or_default(),
-        commit_index: own.map(|s| s.commit_index).unwrap_or_default(),
-        lag,
-        keys: own.map(|s| s.keys).unwrap_or_default(),
-    }
+    let answering = &join_all(asked).await.into_iter().flatten().collect();
+    let (me, leader) = (sentinel.id(), sentinel.leader());
+    Survey { topology, reports, members, answering, me, leader }.report()
 }

@@ -4,13 +4,15 @@
 //! - [`failover`]: asks a shard's nodes, has the rules decide, commits
 //! - [`watchdog`]: looks after nodes and sentinels without being asked, and places new nodes
 //! - [`admin`]: what operators ask
+//! - `wire`: what nodes send, as the rules understand it; `story`: the log of each change of a primary
 #![allow(clippy::disallowed_methods, reason = "shell: serves gRPC")]
 
 pub(crate) mod admin;
 pub(crate) mod failover;
+mod story;
 pub(crate) mod watchdog;
+mod wire;
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use keyward_net::clock::monotonic as now;
-use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::ids::{Incarnation, Position, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
@@ -30,11 +32,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use crate::rules::failover::{Handoff, Trigger};
-use crate::rules::in_sync::{InSyncRequest, Verdict};
+use crate::rules::in_sync::Verdict;
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::publication;
-use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration, TopologyCommand};
+use crate::rules::topology::{Outcome, Refusal, TopologyCommand};
 use crate::shell::questions;
 use crate::shell::sentinel::{REQUEST_LIMIT, Sentinel};
 
@@ -58,18 +59,6 @@ fn forwarded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
     request
-}
-
-fn node_id(text: &str) -> Result<NodeId, Status> {
-    NodeId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a node ID")))
-}
-
-fn shard_id(text: &str) -> Result<ShardId, Status> {
-    ShardId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a shard ID")))
-}
-
-fn port(number: u32) -> Result<u16, Status> {
-    u16::try_from(number).map_err(|_| Status::invalid_argument(format!("{number} is not a port")))
 }
 
 /// Forwards a unary request unless this sentinel leads.
@@ -101,21 +90,8 @@ impl ControlService {
     }
 
     async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
-        let registration = Registration {
-            id: node_id(&request.node_id)?,
-            start_nonce: request.start_nonce,
-            host: request.host.clone(),
-            port: port(request.port)?,
-            bus_port: port(request.bus_port)?,
-            hostname: request.hostname.clone(),
-            zone: request.zone.clone(),
-            replica_priority: request.replica_priority,
-            cluster_enabled: request.cluster_enabled,
-            program_version: request.version.clone(),
-            last: request.last.unwrap_or_default().into(),
-            follows: Incarnation::new(request.known_incarnation),
-        };
-        let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
+        let outcome =
+            self.sentinel.propose(TopologyCommand::RegisterNode(wire::registration(request)?)).await?;
         let incarnation = match outcome {
             Ok(Outcome::Registered { incarnation }) => incarnation,
             Ok(Outcome::Changed | Outcome::Unchanged) => Incarnation::ZERO,
@@ -126,7 +102,7 @@ impl ControlService {
             Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
         };
         let last: Position = request.last.unwrap_or_default().into();
-        let address = host_port(&request.host, port(request.port)?);
+        let address = host_port(&request.host, wire::port(request.port)?);
         info!(node = %request.node_id, %incarnation, holds = %last, "the node {address} has joined");
         watchdog::place(&self.sentinel).await;
         let (whole, _) = self.sentinel.update_for(None);
@@ -141,7 +117,7 @@ impl ControlService {
         &self,
         message: &rpc::ChangeInSyncRequest,
     ) -> Result<rpc::ChangeReply, Status> {
-        let request = in_sync_request(message)?;
+        let request = wire::in_sync_request(message)?;
         let topology = self.sentinel.current();
         let shard_name = topology.shard_name(&request.shard);
         match request.judge(now(), &topology) {
@@ -187,13 +163,8 @@ impl ControlService {
         &self,
         request: &rpc::FailoverRequest,
     ) -> Result<rpc::ChangeReply, Status> {
-        let reporter = node_id(&request.reporter)?;
-        let trigger = match (request.takeover, request.force) {
-            (true, _) => Trigger::Takeover { reporter },
-            (false, true) => Trigger::Force { reporter },
-            (false, false) => Trigger::Complaint { reporter },
-        };
-        let (shard, term) = (shard_id(&request.shard_id)?, Term::new(request.term));
+        let trigger = wire::trigger(request)?;
+        let (shard, term) = (wire::shard_id(&request.shard_id)?, Term::new(request.term));
         let topology = self.sentinel.current();
         let dead = if request.primary_dead { " (nobody listens there any more)" } else { "" };
         info!(
@@ -207,37 +178,9 @@ impl ControlService {
     }
 
     async fn handoff_here(&self, request: &rpc::HandoffRequest) -> Result<rpc::ChangeReply, Status> {
-        let handoff = Handoff {
-            shard: shard_id(&request.shard_id)?,
-            primary: node_id(&request.primary)?,
-            term: Term::new(request.term),
-            target: node_id(&request.target)?,
-            last: request.last.unwrap_or_default().into(),
-            in_sync_version: request.in_sync_version,
-        };
-        let result = failover::hand_off(&self.sentinel, handoff).await?;
+        let result = failover::hand_off(&self.sentinel, wire::handoff(request)?).await?;
         Ok(self.reply(result, request.known.as_ref()))
     }
-}
-
-fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSyncRequest, Status> {
-    let change = if message.add.is_empty() {
-        let nodes: Result<BTreeSet<NodeId>, Status> = message.remove.iter().map(|id| node_id(id)).collect();
-        InSyncChange::Remove(nodes?)
-    } else if message.remove.is_empty() {
-        let incarnation = Incarnation::new(message.add_incarnation);
-        InSyncChange::Add { node: node_id(&message.add)?, incarnation }
-    } else {
-        return Err(Status::invalid_argument("a change either removes nodes or adds one"));
-    };
-    Ok(InSyncRequest {
-        shard: shard_id(&message.shard_id)?,
-        primary: node_id(&message.primary)?,
-        term: Term::new(message.term),
-        version: message.in_sync_version,
-        change,
-        challenge: message.challenge,
-    })
 }
 
 #[tonic::async_trait]
@@ -293,7 +236,7 @@ impl rpc::control_server::Control for ControlService {
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
             let report = report?;
-            let id = node_id(&report.node_id)?;
+            let id = wire::node_id(&report.node_id)?;
             let mut health = self.sentinel.health.lock();
             if let Some(node) = health.nodes.get_mut(&id) {
                 if node.role != report.role {
@@ -365,7 +308,7 @@ impl rpc::control_server::Control for ControlService {
         request: Request<rpc::AskNodeRequest>,
     ) -> Result<Response<rpc::AskNodeReply>, Status> {
         let message = request.into_inner();
-        let node = node_id(&message.node_id)?;
+        let node = wire::node_id(&message.node_id)?;
         Ok(Response::new(questions::pass_on(&self.sentinel, &node, &message).await))
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Pure: [`crate::shell::control::admin`] makes a sentinel's report, [`crate::shell::cli`] asks and prints.
 
+mod survey;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -11,6 +13,8 @@ use keyward_proto::peer::Trouble;
 use keyward_proto::rpc;
 use keyward_proto::slot::SLOT_COUNT;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use survey::{Survey, members};
 
 use crate::rules::topology::RaftId;
 

@@ -1,0 +1,80 @@
+//! What nodes send, as the rules understand it: what is no ID or no port is refused here.
+
+use std::collections::BTreeSet;
+
+use keyward_proto::ids::{Incarnation, NodeId, ShardId, Term};
+use keyward_proto::rpc;
+use tonic::Status;
+
+use crate::rules::failover::{Handoff, Trigger};
+use crate::rules::in_sync::InSyncRequest;
+use crate::rules::topology::{InSyncChange, Registration};
+
+pub(super) fn node_id(text: &str) -> Result<NodeId, Status> {
+    NodeId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a node ID")))
+}
+
+pub(super) fn shard_id(text: &str) -> Result<ShardId, Status> {
+    ShardId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a shard ID")))
+}
+
+pub(super) fn port(number: u32) -> Result<u16, Status> {
+    u16::try_from(number).map_err(|_| Status::invalid_argument(format!("{number} is not a port")))
+}
+
+pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registration, Status> {
+    Ok(Registration {
+        id: node_id(&request.node_id)?,
+        start_nonce: request.start_nonce,
+        host: request.host.clone(),
+        port: port(request.port)?,
+        bus_port: port(request.bus_port)?,
+        hostname: request.hostname.clone(),
+        zone: request.zone.clone(),
+        replica_priority: request.replica_priority,
+        cluster_enabled: request.cluster_enabled,
+        program_version: request.version.clone(),
+        last: request.last.unwrap_or_default().into(),
+        follows: Incarnation::new(request.known_incarnation),
+    })
+}
+
+pub(super) fn trigger(request: &rpc::FailoverRequest) -> Result<Trigger, Status> {
+    let reporter = node_id(&request.reporter)?;
+    Ok(match (request.takeover, request.force) {
+        (true, _) => Trigger::Takeover { reporter },
+        (false, true) => Trigger::Force { reporter },
+        (false, false) => Trigger::Complaint { reporter },
+    })
+}
+
+pub(super) fn handoff(request: &rpc::HandoffRequest) -> Result<Handoff, Status> {
+    Ok(Handoff {
+        shard: shard_id(&request.shard_id)?,
+        primary: node_id(&request.primary)?,
+        term: Term::new(request.term),
+        target: node_id(&request.target)?,
+        last: request.last.unwrap_or_default().into(),
+        in_sync_version: request.in_sync_version,
+    })
+}
+
+pub(super) fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSyncRequest, Status> {
+    let change = if message.add.is_empty() {
+        let nodes: Result<BTreeSet<NodeId>, Status> = message.remove.iter().map(|id| node_id(id)).collect();
+        InSyncChange::Remove(nodes?)
+    } else if message.remove.is_empty() {
+        let incarnation = Incarnation::new(message.add_incarnation);
+        InSyncChange::Add { node: node_id(&message.add)?, incarnation }
+    } else {
+        return Err(Status::invalid_argument("a change either removes nodes or adds one"));
+    };
+    Ok(InSyncRequest {
+        shard: shard_id(&message.shard_id)?,
+        primary: node_id(&message.primary)?,
+        term: Term::new(message.term),
+        version: message.in_sync_version,
+        change,
+        challenge: message.challenge,
+    })
+}
