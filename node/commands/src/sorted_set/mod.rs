@@ -146,7 +146,7 @@ fn zscan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let start = ctx.out.deferred();
     let writer = &mut ctx.out;
     let (mut visited, mut written) = (0, 0);
-    let mut position = u32::try_from(cursor).ok();
+    let mut position = if set.is_compact() { Some(0) } else { u32::try_from(cursor).ok() };
     while let Some(at) = position {
         position = set.scan(at, &mut |member, score| {
             visited += 1;

@@ -69,6 +69,7 @@ fn scores_are_pairs_in_resp3() {
             ("ZUNION 1 z WITHSCORES", "*1\r\n*2\r\n$1\r\na\r\n,1.5\r\n"),
             ("ZRANK z a WITHSCORE", "*2\r\n:0\r\n,1.5\r\n"),
             ("ZSCAN z 0", "*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$3\r\n1.5\r\n"),
+            ("ZSCAN z 99999999999", "*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$3\r\n1.5\r\n"),
             ("ZMPOP 2 none z MIN", "*2\r\n$1\r\nz\r\n*1\r\n*2\r\n$1\r\na\r\n,1.5\r\n"),
             ("ZADD z 2 b 3 c", ":2\r\n"),
             ("ZPOPMAX z", "*2\r\n$1\r\nc\r\n,3\r\n"),
