@@ -30,8 +30,9 @@ use keyward_replication::disk_log::platter::Platter;
 use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId, Step};
 use keyward_replication::gate::Gate;
 use keyward_replication::log::WriteLog;
+use keyward_replication::reply::Read;
 
-use crate::node::{Held, Host, Process};
+use crate::node::{Host, Process};
 use crate::world::World;
 
 /// Of a batch on disk.
@@ -309,8 +310,7 @@ impl World {
         let index = process.log.append(process.gate.term(), what.as_bytes());
         process.keys.push(what.to_owned());
         (process.applied, process.written) = (index, index);
-        let generation = process.gate.generation();
-        process.held.push(Held { what: what.to_owned(), generation, depends_on: index });
+        process.hold(what.to_owned(), now, |condition| condition.wrote(index));
         process.commit_at_once();
         self.after_step(node);
     }
@@ -323,8 +323,8 @@ impl World {
             return self.tell(format!("{name}: the read is not executed: {objection}"));
         }
         let what = format!("a read of [{}]", process.keys.join(" "));
-        let (generation, depends_on) = (process.gate.generation(), process.written);
-        process.held.push(Held { what, generation, depends_on });
+        let (written, last) = (process.written, process.log.last().index);
+        process.hold(what, now, |condition| condition.read(Read::Slots(written), || last));
         self.after_step(node);
     }
 

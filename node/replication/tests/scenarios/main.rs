@@ -4,7 +4,8 @@
 //! them); below it stands what the cores did because of it, and how the nodes are afterwards, as far as that has changed.
 //! With `KEYWARD_UPDATE_SCENARIOS=1` the files are written anew; the change is reviewed as a diff.
 //!
-//! Real are the cores: node, primary, replica, membership, hand-off, leases, log, streams, gate, and the log on disk. The
+//! Real are the cores: node, primary, replica, membership, hand-off, leases, log, streams, gate, when a reply may leave,
+//! and the log on disk. The
 //! script is everything else: the sentinels and what they decide, the network, the clients, the clock.
 
 #![allow(clippy::unwrap_used, reason = "a test")]

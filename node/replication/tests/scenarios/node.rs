@@ -15,8 +15,9 @@ use keyward_replication::core::node_core::NodeCore;
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::disk_log::platter::Platter;
 use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId};
-use keyward_replication::gate::{Gate, GateState, Released};
+use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::log::WriteLog;
+use keyward_replication::reply::{Fate, ReplyCondition};
 
 /// What a node serves: the writes in their order, all in slot 0.
 pub(crate) type Keys = Vec<String>;
@@ -71,8 +72,7 @@ pub(crate) enum Sender {
 /// A reply that waits.
 pub(crate) struct Held {
     pub(crate) what: String,
-    pub(crate) generation: u64,
-    pub(crate) depends_on: LogIndex,
+    pub(crate) condition: ReplyCondition,
 }
 
 impl Host {
@@ -91,23 +91,28 @@ impl Process {
         }
     }
 
+    /// A command executes: its reply waits, each on a connection of its own.
+    pub(crate) fn hold(&mut self, what: String, now: Monotonic, depend: impl FnOnce(&mut ReplyCondition)) {
+        let mut condition = ReplyCondition::new(self.gate.generation());
+        condition.require_lease();
+        depend(&mut condition);
+        self.held.push(Held { what, condition: condition.observed(&self.gate, || now) });
+    }
+
     /// Replies that may leave, and those whose connection is closed.
-    pub(crate) fn released(&mut self, out: &mut Vec<String>, name: &str) {
+    pub(crate) fn release_replies(&mut self, now: Monotonic, out: &mut Vec<String>, name: &str) {
         let gate = &self.gate;
-        self.held.retain(|held| {
-            let (index, is_ended) = match gate.released(held.generation) {
-                Released::UpTo(index) => (index, false),
-                Released::Ended(index) => (index, true),
-            };
-            if held.depends_on <= index {
-                out.push(format!("{name}: the reply of {} leaves", held.what));
-            } else if is_ended {
-                out.push(format!(
-                    "{name}: the outcome of {} is unknown, its connection is closed",
-                    held.what
-                ));
+        self.held.retain_mut(|held| {
+            held.condition = held.condition.observed(gate, || now);
+            let what = &held.what;
+            match held.condition.fate(gate, || now) {
+                Fate::Waits => return true,
+                Fate::Leaves => out.push(format!("{name}: the reply of {what} leaves")),
+                Fate::Unknown => {
+                    out.push(format!("{name}: the outcome of {what} is unknown, its connection is closed"));
+                }
             }
-            index < held.depends_on && !is_ended
+            false
         });
     }
 

@@ -173,10 +173,10 @@ impl World {
 
     /// Replies leave, and the disk gets on.
     pub(crate) fn after_step(&mut self, node: usize) {
-        let host = &mut self.hosts[node];
+        let (now, host) = (self.now, &mut self.hosts[node]);
         let mut left = Vec::new();
         if let Some(process) = &mut host.process {
-            process.released(&mut left, &host.name);
+            process.release_replies(now, &mut left, &host.name);
         }
         left.into_iter().for_each(|line| self.tell(line));
         if !self.hosts[node].is_disk_stopped {
