@@ -361,6 +361,7 @@ fn every_directive_is_set_as_by_valkey() {
         "slave-priority",
         // Of features that do not exist here, or of this machine's folders, languages and addresses.
         "activedefrag",
+        "cluster-allow-reads-when-down",
         "cluster-announce-client-ipv4",
         "cluster-announce-client-ipv6",
         "cluster-announce-human-nodename",
@@ -378,7 +379,9 @@ fn every_directive_is_set_as_by_valkey() {
         "proc-title-template",
         "rdma-bind",
         "replica-ignore-maxmemory",
+        "replica-read-only",
         "slave-ignore-maxmemory",
+        "slave-read-only",
     ];
     let Some(valkey) = programs::valkey_or_skip("conf_files").map(|dir| dir.join("valkey-server")) else {
         return;

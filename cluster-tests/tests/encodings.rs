@@ -92,7 +92,8 @@ fn a_start_from_an_rdb_file_leaves_them() {
 
 #[test]
 fn a_replica_has_those_of_its_settings() {
-    let mut cluster = Cluster::start(Mode::Replicated, &FOUR).unwrap();
+    let args = [&FOUR, ["--save", "", "--appendonly", "no"].as_slice()].concat();
+    let mut cluster = Cluster::start(Mode::Replicated, &args).unwrap();
     let primary = cluster.wait_until_whole().unwrap();
     let replica = (primary + 1) % cluster.nodes.len();
     write(&cluster.nodes[primary], "a");
@@ -106,8 +107,9 @@ fn a_replica_has_those_of_its_settings() {
     changed[0] = "hashtable".into();
     assert_eq!(encodings(&cluster.nodes[replica], "b"), changed, "after CONFIG SET");
 
-    cluster.nodes[replica].wipe().unwrap();
+    // It has written nothing to disk, so it begins with nothing.
     cluster.nodes[replica].restart().unwrap();
+    cluster.nodes[replica].wait_until_answering().unwrap();
     cluster.wait_until_whole().unwrap();
     cluster.wait_until_converged().unwrap();
     for prefix in ["a", "b"] {

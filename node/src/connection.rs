@@ -324,7 +324,8 @@ impl Connection {
 
     fn output_limit(&self) -> OutputLimit {
         let subscribes = !self.session.subscriptions.is_empty();
-        self.thread.read_settings(|s| if subscribes { s.output_limit_pubsub } else { s.output_limit_normal })
+        self.thread
+            .read_settings(|s| if subscribes { s.output_limits.pubsub } else { s.output_limits.normal })
     }
 
     /// Executes what is left over from earlier reads.

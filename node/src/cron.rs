@@ -49,7 +49,7 @@ pub async fn run(server: Arc<Server>) {
             executor.stats.output_buffer_disconnections.add(closed);
             server.rates.sample(now, &server.stats);
             let is_primary = matches!(server.shared.gate.state(), GateState::Primary | GateState::Holding);
-            oom_score.apply(server.settings().oom_scores, is_primary);
+            oom_score.apply(server.settings().oom_scores(), is_primary);
         }
         let settings = server.settings();
         let mut more_evictions = false;
@@ -61,7 +61,7 @@ pub async fn run(server: Arc<Server>) {
                 corrected = server.memory.figure();
             }
             server.memory.watch_limit(settings.maxmemory, now);
-            limit_clients(&server, settings.maxmemory_clients, &executor.stats);
+            limit_clients(&server, settings.maxmemory_clients(), &executor.stats);
         }
         let paused = !server.pause.is_over(clock::monotonic());
         if !paused {
@@ -71,7 +71,7 @@ pub async fn run(server: Arc<Server>) {
                 more_expires = executor.expire_cycle(time_max) == ExpiryCycle::MoreDue;
             }
         }
-        let next = if settings.maxmemory == 0 && settings.maxmemory_clients == 0 {
+        let next = if settings.maxmemory == 0 && settings.maxmemory_clients() == 0 {
             regular
         } else {
             regular.min(memory)
@@ -98,7 +98,7 @@ type OverSoftLimit = HashMap<u64, Monotonic>;
 /// Closes clients that have been over the soft limit of `client-output-buffer-limit` for too long. Returns how many.
 fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: Monotonic) -> u64 {
     let settings = server.settings();
-    let (normal, pubsub) = (settings.output_limit_normal, settings.output_limit_pubsub);
+    let (normal, pubsub) = (settings.output_limits.normal, settings.output_limits.pubsub);
     if normal.soft_bytes == 0 && pubsub.soft_bytes == 0 {
         over_since.clear();
         return 0;

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::config::{Config, Syslog};
+use crate::config::{LogLevel, Settings, Syslog};
 
 /// Where the system's log listens.
 const SYSTEM_LOG: &str = "/dev/log";
@@ -24,11 +24,11 @@ const SYSTEM_LINE_MAX: usize = 4096;
 static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
 /// Starts logging; RUST_LOG refines what `loglevel` says.
-pub fn start(config: &Config) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(config.text("loglevel")));
+pub fn start(settings: &Settings) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(settings.loglevel));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer(config))
+        .with_writer(writer(settings))
         .with_ansi(false)
         // A line that cannot be written, because the disk is full, is to be lost: telling of it would panic.
         .log_internal_errors(false)
@@ -45,24 +45,24 @@ pub fn start(config: &Config) {
 }
 
 /// CONFIG SET loglevel.
-pub fn set_level(loglevel: &str) {
+pub(crate) fn set_level(loglevel: LogLevel) {
     if let Some(set) = SET_LEVEL.get() {
         set(filter(loglevel));
     }
 }
 
-fn filter(loglevel: &str) -> EnvFilter {
+fn filter(loglevel: LogLevel) -> EnvFilter {
     EnvFilter::new(match loglevel {
-        "debug" => "debug",
-        "warning" => "warn",
-        "nothing" => "off",
-        _ => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Verbose | LogLevel::Notice => "info",
+        LogLevel::Warning => "warn",
+        LogLevel::Nothing => "off",
     })
 }
 
-fn writer(config: &Config) -> BoxMakeWriter {
-    let file = config.log_file();
-    let system = config.syslog().and_then(System::open);
+fn writer(settings: &Settings) -> BoxMakeWriter {
+    let file = settings.log_file();
+    let system = settings.syslog().and_then(System::open);
     if file.is_none() && system.is_none() {
         return BoxMakeWriter::new(io::stderr);
     }

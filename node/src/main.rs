@@ -56,18 +56,21 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(text) => return fail(&text),
     };
-    match supervision::detach(&config, &variable) {
+    let settings = match config.settings() {
+        Ok(settings) => settings,
+        Err(text) => return fail(&text),
+    };
+    match supervision::detach(&config, &settings, &variable) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => {}
         Err(error) => return fail(&format!("keyward-node: it does not start in the background: {error}")),
     }
-    logging::start(&config);
-    supervision::start(&config, &variable);
-    let logs_elsewhere = config.log_file().is_some() || config.syslog().is_some();
+    logging::start(&settings);
+    supervision::start(&settings, &variable);
     match keyward_node::run::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if logs_elsewhere {
+            if settings.logs_elsewhere() {
                 tracing::error!("{error}");
             }
             fail(&format!("keyward-node: {error}"))

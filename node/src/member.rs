@@ -22,7 +22,7 @@ use crate::engine::KeyspaceEngine;
 use crate::gate::GateState;
 use crate::io::ControlRequest;
 use crate::relay;
-use crate::replication::{Config, Demand, Options, Replication, ReplicationAck, RoleStatus};
+use crate::replication::{Config, Demand, Options, Replication, RoleStatus};
 use crate::reply::ReplyCondition;
 use crate::routing::Routing;
 use crate::sentinels::Announce;
@@ -55,7 +55,7 @@ pub fn join(
         node_id: node_id.clone(),
         host: settings.announce_ip.clone(),
         port: or(settings.announce_port, settings.port),
-        bus_port: or(settings.announce_bus_port, settings.bus_port),
+        bus_port: or(settings.announce_bus_port, settings.bus_port().unwrap_or(0)),
         hostname: settings.announce_hostname.clone(),
         zone: settings.zone.clone(),
         replica_priority: settings.replica_priority,
@@ -65,7 +65,7 @@ pub fn join(
     let config = Config {
         lease: settings.lease,
         grace: settings.grace,
-        replication_ack: if settings.ack_in_sync { ReplicationAck::InSync } else { ReplicationAck::Async },
+        replication_ack: settings.replication_ack,
         min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
         fast_failover: settings.fast_failover,
         ..Config::default()
@@ -74,7 +74,7 @@ pub fn join(
     let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng()));
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
-        let limit = subscribers.settings().output_limit_pubsub.hard_bytes;
+        let limit = subscribers.settings().output_limits.pubsub.hard_bytes;
         subscribers.pubsub.publish(&channel, &payload, sharded, ReplyCondition::default(), limit);
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)

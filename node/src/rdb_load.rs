@@ -108,7 +108,7 @@ impl Options {
         Options {
             trust,
             versions: settings.rdb_version_check,
-            databases: settings.databases,
+            databases: settings.databases(),
             expire_before,
             keys: settings.keys,
             threads,

@@ -6,7 +6,7 @@ use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
 
-use crate::config::Settings;
+use crate::config::{EndpointType, Settings};
 
 /// See the module documentation. Immutable: a new topology makes a new one.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ impl Routing {
 
 /// The address of a node in INFO and ROLE.
 pub fn host(node: &Node, settings: &Settings) -> String {
-    if settings.prefer_hostname && !node.hostname.is_empty() {
+    if settings.preferred_endpoint == EndpointType::Hostname && !node.hostname.is_empty() {
         node.hostname.clone()
     } else {
         node.host.clone()
@@ -98,10 +98,10 @@ pub fn host(node: &Node, settings: &Settings) -> String {
 
 /// `host:port` of a node in redirections, by `cluster-preferred-endpoint-type`.
 pub fn endpoint(node: &Node, settings: &Settings) -> String {
-    if settings.unknown_endpoint {
+    if settings.preferred_endpoint == EndpointType::Unknown {
         return format!(":{}", node.port);
     }
-    let host = if settings.prefer_hostname {
+    let host = if settings.preferred_endpoint == EndpointType::Hostname {
         if node.hostname.is_empty() { "?" } else { &node.hostname }
     } else {
         &node.host

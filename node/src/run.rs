@@ -89,7 +89,8 @@ fn fit_maxclients(config: &mut Config) -> Result<(), String> {
         allowed,
         "maxclients is reduced: the limit of open files ('ulimit -n') is too low for more"
     );
-    config.set(&[("maxclients".to_owned(), allowed.to_string())])
+    config.reduce_maxclients(allowed);
+    Ok(())
 }
 
 async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {
@@ -101,7 +102,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     if listeners.is_empty() {
         return Err("Configured to not listen anywhere, exiting.".into());
     }
-    let _pid_file = server.with_config(PidFile::write);
+    let _pid_file = PidFile::write(&settings);
     if settings.sentinels.is_empty() {
         server.shared.gate.set_alone_loading(true);
     }
@@ -185,8 +186,10 @@ fn warn_of_ignored_log(settings: &Settings) {
 fn bus_listener(settings: &Settings) -> Result<TcpListener, String> {
     let address = settings.bind.first().map_or("*", |a| a.trim_start_matches('-'));
     let ip = if address == "*" { "0.0.0.0" } else { address };
-    bind(ip, settings.bus_port, settings.tcp_backlog)
-        .map_err(|e| format!("can't listen on {address}:{} (bus-port): {e}", settings.bus_port))
+    // Sentinels are configured, and with them there is one.
+    let port = settings.bus_port().unwrap_or(0);
+    bind(ip, port, settings.tcp_backlog)
+        .map_err(|e| format!("can't listen on {address}:{port} (bus-port): {e}"))
 }
 
 /// Listens on one `bind` word; one with a leading `-` may be missing on this host.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::clients::Clients;
 use crate::clock::{self, Clock};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Consequence, Settings};
 use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
 use crate::keyspace::eviction::SharedWeights;
@@ -266,18 +266,27 @@ impl Server {
     /// The text behind `ERR `.
     pub fn configure(&self, pairs: &[(String, String)]) -> Result<(), String> {
         let mut config = self.config.lock();
-        config.set(pairs)?;
-        *self.settings.write() = Arc::new(config.settings()?);
-        self.version.fetch_add(1, Ordering::AcqRel);
-        let sets = |directive: &str| pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(directive));
-        if sets("loglevel") {
-            crate::logging::set_level(config.text("loglevel"));
+        let mut next = config.clone();
+        let consequences = next.set(pairs)?;
+        let settings = next.settings()?;
+        if consequences.contains(&Consequence::CheckClients) {
+            check_clients(settings.maxclients)?;
         }
+        let loglevel = settings.loglevel;
+        *config = next;
+        *self.settings.write() = Arc::new(settings);
+        self.version.fetch_add(1, Ordering::AcqRel);
         drop(config);
-        if sets("appendonly")
-            && let Some(server) = self.shared_self()
-        {
-            self.aof.switch(&server);
+        for consequence in consequences {
+            match consequence {
+                Consequence::CheckClients => {}
+                Consequence::SetLogLevel => crate::logging::set_level(loglevel),
+                Consequence::SwitchWriteLog => {
+                    if let Some(server) = self.shared_self() {
+                        self.aof.switch(&server);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -292,14 +301,14 @@ impl Server {
         if let Some(relay) = self.relay.get() {
             relay.publish(channel, payload, sharded);
         }
-        let limit = self.settings().output_limit_pubsub.hard_bytes;
+        let limit = self.settings().output_limits.pubsub.hard_bytes;
         self.pubsub.publish(channel, payload, sharded, ReplyCondition::default(), limit)
     }
 
     /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for; it leaves with the
     /// write that it tells of, under this condition.
     pub fn publish_event(&self, event: &Event, condition: ReplyCondition, settings: &Settings) {
-        let limit = settings.output_limit_pubsub.hard_bytes;
+        let limit = settings.output_limits.pubsub.hard_bytes;
         if settings.keys.events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
             self.pubsub.publish(&channel, event.event.as_bytes(), false, condition, limit);
@@ -367,4 +376,16 @@ impl Server {
     pub fn replicas_holding(&self, index: LogIndex) -> usize {
         self.replication.get().map_or(0, |r| r.acked_replicas(index))
     }
+}
+
+/// Whether the system would let this process serve so many clients.
+fn check_clients(wanted: usize) -> Result<(), String> {
+    let allowed = crate::process::clients_allowed(wanted);
+    if allowed == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "CONFIG SET failed (possibly related to argument 'maxclients') - \
+         The operating system is not able to handle the specified number of clients, try with {allowed}"
+    ))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::config::Config;
+use crate::config::{Config, Settings, Supervision};
 
 /// Set for the process in the background by the one that starts it.
 const DETACHED: &str = "KEYWARD_DETACHED";
@@ -29,8 +29,12 @@ struct Supervisor {
 ///
 /// # Errors
 /// It cannot be started.
-pub fn detach(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> io::Result<bool> {
-    if !config.daemonize() || is_supervised(config, variable) {
+pub fn detach(
+    config: &Config,
+    settings: &Settings,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> io::Result<bool> {
+    if !settings.daemonize || is_supervised(settings, variable) {
         return Ok(false);
     }
     if variable(DETACHED).is_some() {
@@ -52,15 +56,15 @@ pub fn detach(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> io:
 }
 
 /// Whether systemd is told how the process is.
-fn is_supervised(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> bool {
-    let asked = matches!(config.text("supervised"), "systemd" | "auto");
+fn is_supervised(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    let asked = matches!(settings.supervised, Supervision::Systemd | Supervision::Auto);
     asked && variable("NOTIFY_SOCKET").is_some()
 }
 
 /// Finds who is to be told, for [`notify`].
-pub fn start(config: &Config, variable: &dyn Fn(&str) -> Option<String>) {
-    if !is_supervised(config, variable) {
-        if config.text("supervised") == "systemd" {
+pub fn start(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) {
+    if !is_supervised(settings, variable) {
+        if settings.supervised == Supervision::Systemd {
             tracing::warn!("supervised systemd: there is no NOTIFY_SOCKET, so nobody is told");
         }
         return;
@@ -118,9 +122,9 @@ pub struct PidFile(Option<PathBuf>);
 
 impl PidFile {
     /// If the configuration asks for one. A node without it serves all the same.
-    pub fn write(config: &Config) -> PidFile {
-        let default = || config.daemonize().then(|| PathBuf::from(PID_FILE));
-        let Some(path) = config.pid_file().or_else(default) else { return PidFile(None) };
+    pub fn write(settings: &Settings) -> PidFile {
+        let default = || settings.daemonize.then(|| PathBuf::from(PID_FILE));
+        let Some(path) = settings.pid_file().or_else(default) else { return PidFile(None) };
         match write_pid(&path) {
             Ok(()) => PidFile(Some(path)),
             Err(error) => {

@@ -12,10 +12,8 @@ use keyward_proto::resp::request::{Limits, OwnedArgs, split_words};
 use keyward_proto::resp::{Args, Batch, Output, RequestReader, Version};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
-use keyward_store::events::EventClasses;
 use keyward_store::keys::{KeySettings, Keys, Logging, Mode, Now};
 use keyward_store::rdb::Compression;
-use keyward_store::types;
 use keyward_store::{DbIndex, Keyspace};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -105,8 +103,7 @@ impl TestKeyspace {
         args: Args<'_>,
         out: &mut Output,
     ) -> Result<Outcome, CommandError> {
-        let settings =
-            KeySettings { limits: types::Limits::default(), lfu: None, events: EventClasses::default() };
+        let settings = KeySettings::default();
         let now = Now { wall: UnixMillis(NOW), monotonic: Monotonic::ZERO };
         let mut keys = match self.mode {
             Mode::Primary => Keys::primary(&self.keyspace, &settings, now, self.logging),

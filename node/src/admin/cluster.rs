@@ -19,7 +19,7 @@ use crate::command::spec::{
     ADMIN, FAST, Group, LOADING, NO_ASYNC_LOADING, NOSCRIPT, STALE, category, family,
 };
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
-use crate::config::Settings;
+use crate::config::{EndpointType, Settings};
 use crate::keyspace::entry::Entry;
 use crate::replication::{LinkStatus, RoleStatus};
 use crate::routing::Routing;
@@ -59,14 +59,11 @@ fn ordered_members<'a>(routing: &'a Routing, shard: &'a Shard) -> Vec<&'a Node> 
 
 /// The address by which clients are told to reach a node.
 fn write_endpoint(out: &mut ReplyWriter<'_>, node: &Node, settings: &Settings) {
-    if settings.unknown_endpoint {
-        out.null();
-    } else if !settings.prefer_hostname {
-        out.bulk_str(&node.host);
-    } else if node.hostname.is_empty() {
-        out.bulk_str("?");
-    } else {
-        out.bulk_str(&node.hostname);
+    match settings.preferred_endpoint {
+        EndpointType::Unknown => out.null(),
+        EndpointType::Ip => out.bulk_str(&node.host),
+        EndpointType::Hostname if node.hostname.is_empty() => out.bulk_str("?"),
+        EndpointType::Hostname => out.bulk_str(&node.hostname),
     }
 }
 
@@ -101,10 +98,10 @@ fn cluster_slots(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
             ctx.out.integer(i64::from(node.port));
             ctx.out.bulk_str(node.id.as_str());
             let mut metadata: Vec<(&str, &str)> = Vec::new();
-            if settings.prefer_hostname || settings.unknown_endpoint {
+            if settings.preferred_endpoint != EndpointType::Ip {
                 metadata.push(("ip", &node.host));
             }
-            if !settings.prefer_hostname && !node.hostname.is_empty() {
+            if settings.preferred_endpoint != EndpointType::Hostname && !node.hostname.is_empty() {
                 metadata.push(("hostname", &node.hostname));
             }
             if !node.zone.is_empty() {

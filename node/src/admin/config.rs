@@ -59,24 +59,9 @@ fn config_set(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     }
     let words: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     let pairs: Vec<(String, String)> = words.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect();
-    refuse_too_many_clients(&pairs)?;
     ctx.server.configure(&pairs).map_err(CommandError::err)?;
     ctx.out.ok();
     Ok(ServerOutcome::Reply)
-}
-
-/// Whether the system would let this process serve so many clients.
-fn refuse_too_many_clients(pairs: &[(String, String)]) -> Result<(), CommandError> {
-    let wanted = pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case("maxclients"));
-    let Some(wanted) = wanted.and_then(|(_, value)| value.parse().ok()) else { return Ok(()) };
-    let allowed = crate::process::clients_allowed(wanted);
-    if allowed == wanted {
-        return Ok(());
-    }
-    Err(CommandError::err(format!(
-        "CONFIG SET failed (possibly related to argument 'maxclients') - \
-         The operating system is not able to handle the specified number of clients, try with {allowed}"
-    )))
 }
 
 /// `CONFIG RESETSTAT`

@@ -27,7 +27,7 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
 pub(super) const DEBUG: ServerCommand =
     plain("debug", debug, -2, ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED, "1.0.0");
 fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    let allowed = ctx.server.with_config(|config| config.allows_debug(&ctx.session.client.address));
+    let allowed = ctx.server.settings().allows_debug(&ctx.session.client.address);
     if !allowed {
         return Err(CommandError::err(NOT_ALLOWED));
     }

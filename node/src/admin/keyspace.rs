@@ -90,7 +90,7 @@ fn swapdb(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         index.ok_or_else(|| CommandError::err(text))
     };
     let (a, b) = (parse(1, "invalid first DB index")?, parse(2, "invalid second DB index")?);
-    let databases = ctx.server.settings().databases;
+    let databases = ctx.server.settings().databases();
     let in_range = |n: i32| {
         let db = DbIndex::try_from(n).ok().filter(|db| *db < databases);
         db.ok_or_else(|| CommandError::err("DB index is out of range"))

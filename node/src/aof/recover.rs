@@ -254,7 +254,7 @@ pub fn load(
             own: Applier::new(server),
             alone,
             load_truncated,
-            databases: server.settings().databases,
+            databases: server.settings().databases(),
             path: Path::new("").into(),
             last: Position::ZERO,
             commit: LogIndex::ZERO,

@@ -1,77 +1,20 @@
 //! All directives: names, types, defaults, whether they do something, and the older names that they also have.
+//!
+//! A directive is one row. A row that has an effect ends with the field of [`Settings`] that it sets: there is no other
+//! place where its value is read, and a field of another type does not compile.
 
-use std::ops::RangeInclusive;
+use std::fmt::Debug;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-/// The type of a directive.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Integer {
-        min: i64,
-        max: i64,
-    },
-    /// A number that is not negative; beyond the limits the nearest of them is taken.
-    Clamped {
-        min: i64,
-        max: i64,
-    },
-    /// An amount of memory: `1gb`, `64mb`, `100`.
-    Memory {
-        min: i64,
-        max: i64,
-    },
-    /// An amount of memory, or a part of `maxmemory`: `10%`.
-    MemoryOrPercent,
-    YesNo,
-    Text,
-    /// The name of a file or folder in `dir`.
-    FileName,
-    Choice(&'static [&'static str]),
-    /// Letters of `notify-keyspace-events`.
-    Events,
-    /// Permissions of a file.
-    Octal {
-        max: u32,
-    },
-    /// Text in which only the words count.
-    Words,
-    /// `save`: pairs of seconds and changes.
-    SavePoints,
-    /// `shutdown-on-sigterm`: words of SHUTDOWN.
-    Ending,
-    /// `client-output-buffer-limit`
-    OutputLimits,
-    /// `latency-tracking-info-percentiles`
-    Percentiles,
-    /// `oom-score-adj-values`: three numbers.
-    OomScores,
-    /// `replicaof`: host and port, or `no one`.
-    Primary,
-}
-
-impl Kind {
-    /// How many words make a value in a conf file.
-    pub(super) fn words(self) -> RangeInclusive<usize> {
-        match self {
-            Kind::Words
-            | Kind::SavePoints
-            | Kind::Ending
-            | Kind::OutputLimits
-            | Kind::Percentiles
-            | Kind::OomScores => 0..=usize::MAX,
-            Kind::Primary => 2..=2,
-            Kind::Integer { .. }
-            | Kind::Clamped { .. }
-            | Kind::Memory { .. }
-            | Kind::MemoryOrPercent
-            | Kind::YesNo
-            | Kind::Text
-            | Kind::FileName
-            | Kind::Choice(_)
-            | Kind::Events
-            | Kind::Octal { .. } => 1..=1,
-        }
-    }
-}
+use super::settings::Settings;
+use super::types::{
+    Buffers, Clamped, Ending, Events, FOLDER, FileName, Form, MemoryOrPercent, Octal, OneOf, Percentiles,
+    Place, Primary, SavePoints, Scores, TEXT, TEXT_OR_EMPTY, Type, Words, YesNo, choice, int, memory,
+    memory_from, number,
+};
+use crate::keyspace::types::quicklist::Fill;
+use crate::rdb::Compression;
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,47 +37,136 @@ pub(super) enum Effect {
     Absent(&'static str),
 }
 
+/// What CONFIG SET of a directive has to begin at once; all else sees the new settings by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    SetLogLevel,
+    SwitchWriteLog,
+    /// The system has to allow so many.
+    CheckClients,
+}
+
 #[derive(Debug)]
 pub(super) struct Directive {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
     pub(super) default: &'static str,
     pub(super) change: Change,
     pub(super) effect: Effect,
+    pub(super) consequence: Option<Consequence>,
+    rule: Box<dyn Rule>,
 }
 
-const fn row(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
-    Directive { name, kind, default, change, effect: Effect::Full }
+impl Directive {
+    /// The text that CONFIG GET shows for a value, or why it is refused; `current` is the text that it replaces.
+    pub(super) fn normalize(&self, text: &str, current: &str) -> Result<String, String> {
+        self.rule.normalize(text, Place { name: self.name, current })
+    }
+
+    /// Sets the field of the settings, if there is one.
+    pub(super) fn apply(&self, text: &str, settings: &mut Settings) -> Result<(), String> {
+        self.rule.apply(text, Place { name: self.name, current: "" }, settings)
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.rule.form()
+    }
+
+    fn with(self, consequence: Consequence) -> Directive {
+        Directive { consequence: Some(consequence), ..self }
+    }
+}
+
+/// A type with the field that its values set, whatever type it is.
+trait Rule: Debug + Send + Sync {
+    fn normalize(&self, text: &str, place: Place<'_>) -> Result<String, String>;
+    fn apply(&self, text: &str, place: Place<'_>, settings: &mut Settings) -> Result<(), String>;
+    fn form(&self) -> Form;
+}
+
+#[derive(Debug)]
+struct Typed<K: Type> {
+    kind: K,
+    set: fn(&mut Settings, K::Value),
+}
+
+impl<K: Type> Rule for Typed<K> {
+    fn normalize(&self, text: &str, place: Place<'_>) -> Result<String, String> {
+        self.kind.parse(text, place).map(|value| self.kind.show(&value))
+    }
+
+    fn apply(&self, text: &str, place: Place<'_>, settings: &mut Settings) -> Result<(), String> {
+        (self.set)(settings, self.kind.parse(text, place)?);
+        Ok(())
+    }
+
+    fn form(&self) -> Form {
+        self.kind.form()
+    }
+}
+
+fn row<K: Type>(
+    name: &'static str,
+    kind: K,
+    default: &'static str,
+    change: Change,
+    set: fn(&mut Settings, K::Value),
+) -> Directive {
+    Directive {
+        name,
+        default,
+        change,
+        effect: Effect::Full,
+        consequence: None,
+        rule: Box::new(Typed { kind, set }),
+    }
 }
 
 /// Accepted so that a valkey.conf can stay as it is; what it tunes does not exist here or tunes itself.
-const fn inert(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Directive {
-    Directive { name, kind, default, change, effect: Effect::None }
+fn inert<K: Type>(name: &'static str, kind: K, default: &'static str, change: Change) -> Directive {
+    Directive { effect: Effect::None, ..row(name, kind, default, change, |_, _| {}) }
 }
 
 /// Not there: refused, so that nobody relies on it by mistake.
-const fn absent(
+fn absent<K: Type>(
     name: &'static str,
-    kind: Kind,
+    kind: K,
     default: &'static str,
     change: Change,
     why: &'static str,
 ) -> Directive {
-    Directive { name, kind, default, change, effect: Effect::Absent(why) }
+    Directive { effect: Effect::Absent(why), ..row(name, kind, default, change, |_, _| {}) }
 }
 
 const HERE: &str = "it is not available in this version";
 const NO_ACL: &str = "users and rights (ACL) are not available in this version";
 const NO_TLS: &str = "TLS is not available in this version";
 
-const fn int(min: i64, max: i64) -> Kind {
-    Kind::Integer { min, max }
+const INT: i64 = i32::MAX as i64;
+const LONG: i64 = i64::MAX;
+const PORT: i64 = u16::MAX as i64;
+
+/// `None` for zero.
+fn seconds(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
-const INT: i64 = i32::MAX as i64;
-const LONG: Kind = int(0, i64::MAX);
-const PORT: Kind = int(0, 65535);
-const MEMORY: Kind = Kind::Memory { min: 0, max: i64::MAX };
+/// `maxmemory-eviction-tenacity`: half a millisecond by default, 15 % more with each step above that.
+fn eviction_time_max(tenacity: u32) -> Option<Duration> {
+    const STEP: Duration = Duration::from_micros(50);
+    match tenacity {
+        0..=10 => Some(STEP * tenacity),
+        11..100 => Some((STEP * 10).mul_f64(1.15_f64.powi(i32::try_from(tenacity - 10).unwrap_or(0)))),
+        _ => None,
+    }
+}
+
+/// As many threads as there are processors, if the number is zero.
+fn io_threads(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
 
 /// Directives that are accepted with one value, whatever it is, and forgotten: of older versions, as Valkey does, and
 /// one for tests that Redis 7.0 shows.
@@ -182,299 +214,299 @@ pub(super) static ALIASES: &[(&str, &str)] = &[
     ("zset-max-ziplist-value", "zset-max-listpack-value"),
 ];
 
-pub(super) static DIRECTIVES: &[Directive] = &[
-    // Network
-    row("port", int(0, 65535), "6379", StartOnly),
-    row("bind", Kind::Words, "* -::*", StartOnly),
-    row("bus-port", int(0, 65535), "0", StartOnly),
-    row("protected-mode", Kind::YesNo, "yes", Runtime),
-    row("tcp-backlog", int(0, INT), "511", StartOnly),
-    row("tcp-keepalive", int(0, INT), "300", Runtime),
-    row("timeout", int(0, INT), "0", Runtime),
-    row("maxclients", int(1, 4294967295), "10000", Runtime),
-    row("io-threads", int(0, 256), "0", StartOnly),
-    row("enable-debug-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    // Access
-    row("requirepass", Kind::Text, "", Runtime),
-    row("requirepass-file", Kind::Text, "", StartOnly),
-    inert("primaryauth", Kind::Text, "", Runtime),
-    // General
-    row("dir", Kind::Text, ".", Protected),
-    row("databases", int(1, 65535), "16", StartOnly),
-    row("cluster-databases", int(1, 65535), "1", StartOnly),
-    row("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", Runtime),
-    inert("hz", Kind::Clamped { min: 1, max: 500 }, "10", Runtime),
-    row("lfu-log-factor", int(0, INT), "10", Runtime),
-    row("lfu-decay-time", int(0, INT), "1", Runtime),
-    row("notify-keyspace-events", Kind::Events, "", Runtime),
-    inert("latency-monitor-threshold", int(0, i64::MAX), "0", Runtime),
-    // Limits
-    row("proto-max-bulk-len", Kind::Memory { min: 1 << 20, max: i64::MAX }, "536870912", Runtime),
-    row("client-query-buffer-limit", Kind::Memory { min: 1 << 20, max: i64::MAX }, "1073741824", Runtime),
-    row(
-        "client-output-buffer-limit",
-        Kind::OutputLimits,
-        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
-        Runtime,
-    ),
-    row("maxmemory", MEMORY, "0", Runtime),
-    row(
-        "maxmemory-policy",
-        Kind::Choice(&[
-            "volatile-lru",
-            "volatile-lfu",
-            "volatile-random",
-            "volatile-ttl",
-            "allkeys-lru",
-            "allkeys-lfu",
-            "allkeys-random",
-            "noeviction",
-        ]),
-        "noeviction",
-        Runtime,
-    ),
-    row("maxmemory-samples", int(1, 64), "5", Runtime),
-    row("maxmemory-eviction-tenacity", int(0, 100), "10", Runtime),
-    row("maxmemory-clients", Kind::MemoryOrPercent, "0", Runtime),
-    // Memory and expiry
-    row("lazyfree-lazy-eviction", Kind::YesNo, "yes", Runtime),
-    row("lazyfree-lazy-expire", Kind::YesNo, "yes", Runtime),
-    row("lazyfree-lazy-server-del", Kind::YesNo, "yes", Runtime),
-    row("lazyfree-lazy-user-del", Kind::YesNo, "yes", Runtime),
-    row("active-expire-effort", int(1, 10), "1", Runtime),
-    // Encodings
-    row("hash-max-listpack-entries", int(0, i64::MAX), "512", Runtime),
-    row("hash-max-listpack-value", MEMORY, "64", Runtime),
-    row("list-max-listpack-size", int(-INT - 1, INT), "-2", Runtime),
-    inert("list-compress-depth", int(0, INT), "0", Runtime),
-    row("set-max-intset-entries", int(0, i64::MAX), "512", Runtime),
-    row("set-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("set-max-listpack-value", LONG, "64", Runtime),
-    row("zset-max-listpack-entries", int(0, i64::MAX), "128", Runtime),
-    row("zset-max-listpack-value", MEMORY, "64", Runtime),
-    // Persistence
-    row("save", Kind::SavePoints, "3600 1 300 100 60 10000", Runtime),
-    row("appendonly", Kind::YesNo, "no", Runtime),
-    row("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Runtime),
-    row("appendfilename", Kind::FileName, "appendonly.aof", StartOnly),
-    row("appenddirname", Kind::FileName, "appendonlydir", StartOnly),
-    row("dbfilename", Kind::FileName, "dump.rdb", Protected),
-    // Replication and cluster
-    absent(
-        "replica-read-only",
-        Kind::YesNo,
-        "yes",
-        Runtime,
-        "a replica that takes writes would have other data than its primary, and for ever",
-    ),
-    row("replica-serve-stale-data", Kind::YesNo, "yes", Runtime),
-    row("replica-priority", int(0, INT), "100", StartOnly),
-    row("repl-backlog-size", Kind::Memory { min: 1, max: i64::MAX }, "268435456", StartOnly),
-    row("repl-backlog-disk-size", MEMORY, "1073741824", Runtime),
-    row("cluster-enabled", Kind::YesNo, "no", StartOnly),
-    row("cluster-announce-ip", Kind::Text, "", StartOnly),
-    row("cluster-announce-port", int(0, 65535), "0", StartOnly),
-    row("cluster-announce-bus-port", int(0, 65535), "0", StartOnly),
-    row("cluster-announce-hostname", Kind::Text, "", StartOnly),
-    row(
-        "cluster-preferred-endpoint-type",
-        Kind::Choice(&["ip", "hostname", "unknown-endpoint"]),
-        "ip",
-        Runtime,
-    ),
-    row("cluster-require-full-coverage", Kind::YesNo, "yes", Runtime),
-    absent(
-        "cluster-allow-reads-when-down",
-        Kind::YesNo,
-        "no",
-        Runtime,
-        "a node that is cut off does not know the newest writes: its replies could be out of date",
-    ),
-    inert("cluster-node-timeout", int(0, i64::MAX), "15000", Runtime),
-    // Keyward's own
-    row("sentinels", Kind::Words, "", StartOnly),
-    row("replication-ack", Kind::Choice(&["in-sync", "async"]), "in-sync", StartOnly),
-    row("min-in-sync", int(0, 1000), "0", StartOnly),
-    row("lease-ms", int(10, 60_000), "400", StartOnly),
-    row("grace-ms", int(11, 120_000), "500", StartOnly),
-    row("fast-failover", Kind::YesNo, "yes", StartOnly),
-    row("zone", Kind::Text, "", StartOnly),
-    // Further ones of Valkey; most have no effect.
-    inert("acl-pubsub-default", Kind::Choice(&["allchannels", "resetchannels"]), "resetchannels", Runtime),
-    inert("acllog-max-len", LONG, "128", Runtime),
-    inert("active-defrag-cycle-max", int(1, 99), "25", Runtime),
-    inert("active-defrag-cycle-min", int(1, 99), "1", Runtime),
-    inert("active-defrag-cycle-us", int(0, 100_000), "500", Runtime),
-    inert("active-defrag-ignore-bytes", Kind::Memory { min: 1, max: i64::MAX }, "104857600", Runtime),
-    inert("active-defrag-max-scan-fields", int(1, i64::MAX), "1000", Runtime),
-    inert("active-defrag-threshold-lower", int(0, 1000), "10", Runtime),
-    inert("active-defrag-threshold-upper", int(0, 1000), "100", Runtime),
-    inert("activedefrag", Kind::YesNo, "no", Runtime),
-    inert("activerehashing", Kind::YesNo, "yes", Runtime),
-    inert("always-show-logo", Kind::YesNo, "no", StartOnly),
-    row("aof-load-truncated", Kind::YesNo, "yes", Runtime),
-    inert("aof-rewrite-cpulist", Kind::Text, "", StartOnly),
-    inert("aof-rewrite-incremental-fsync", Kind::YesNo, "yes", Runtime),
-    inert("aof-timestamp-enabled", Kind::YesNo, "no", Runtime),
-    inert("aof-use-rdb-preamble", Kind::YesNo, "yes", Runtime),
-    row("auto-aof-rewrite-min-size", MEMORY, "67108864", Runtime),
-    row("auto-aof-rewrite-percentage", int(0, INT), "100", Runtime),
-    inert("bgsave-cpulist", Kind::Text, "", StartOnly),
-    inert("bio-cpulist", Kind::Text, "", StartOnly),
-    inert("busy-reply-threshold", int(0, i64::MAX), "5000", Runtime),
-    inert("cluster-allow-pubsubshard-when-down", Kind::YesNo, "yes", Runtime),
-    inert("cluster-allow-replica-migration", Kind::YesNo, "yes", Runtime),
-    inert("cluster-announce-client-ipv4", Kind::Text, "", Runtime),
-    inert("cluster-announce-client-ipv6", Kind::Text, "", Runtime),
-    inert("cluster-announce-client-port", PORT, "0", Runtime),
-    inert("cluster-announce-client-tls-port", PORT, "0", Runtime),
-    inert("cluster-announce-human-nodename", Kind::Text, "", Runtime),
-    inert("cluster-announce-tls-port", PORT, "0", Runtime),
-    inert("cluster-blacklist-ttl", int(0, INT), "60", Runtime),
-    inert("cluster-config-file", Kind::Text, "nodes.conf", StartOnly),
-    inert("cluster-config-save-behavior", Kind::Choice(&["sync", "best-effort"]), "sync", Runtime),
-    inert("cluster-link-sendbuf-limit", MEMORY, "0", Runtime),
-    inert("cluster-manual-failover-timeout", int(1, INT), "5000", Runtime),
-    inert("cluster-migration-barrier", int(0, INT), "1", Runtime),
-    inert("cluster-replica-no-failover", Kind::YesNo, "no", Runtime),
-    inert("cluster-replica-validity-factor", int(0, INT), "10", Runtime),
-    inert("cluster-slot-migration-log-max-len", LONG, "1000", Runtime),
-    inert("cluster-slot-stats-enabled", Kind::YesNo, "no", Runtime),
-    inert("commandlog-execution-slower-than", int(-1, i64::MAX), "10000", Runtime),
-    inert("commandlog-large-reply-max-len", LONG, "128", Runtime),
-    inert("commandlog-large-request-max-len", LONG, "128", Runtime),
-    inert("commandlog-reply-larger-than", int(-1, i64::MAX), "1048576", Runtime),
-    inert("commandlog-request-larger-than", int(-1, i64::MAX), "1048576", Runtime),
-    inert("commandlog-slow-execution-max-len", LONG, "128", Runtime),
-    inert("crash-log-enabled", Kind::YesNo, "yes", Runtime),
-    inert("crash-memcheck-enabled", Kind::YesNo, "yes", Runtime),
-    row("daemonize", Kind::YesNo, "no", StartOnly),
-    inert("disable-thp", Kind::YesNo, "yes", StartOnly),
-    inert("dual-channel-replication-enabled", Kind::YesNo, "no", Runtime),
-    inert("enable-module-command", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    inert("enable-protected-configs", Kind::Choice(&["no", "yes", "local"]), "no", StartOnly),
-    inert("extended-redis-compatibility", Kind::YesNo, "no", Runtime),
-    inert("hash-seed", Kind::Text, "", StartOnly),
-    inert("hide-user-data-from-log", Kind::YesNo, "yes", Runtime),
-    inert("hll-sparse-max-bytes", MEMORY, "3000", Runtime),
-    inert("ignore-warnings", Kind::Text, "", Runtime),
-    inert("jemalloc-bg-thread", Kind::YesNo, "yes", Runtime),
-    inert("latency-tracking", Kind::YesNo, "yes", Runtime),
-    inert("latency-tracking-info-percentiles", Kind::Percentiles, "50 99 99.9", Runtime),
-    inert("lazyfree-lazy-user-flush", Kind::YesNo, "yes", Runtime),
-    inert("locale-collate", Kind::Text, "", StartOnly),
-    inert("log-format", Kind::Choice(&["legacy", "logfmt", "json"]), "legacy", Runtime),
-    inert("log-timestamp-format", Kind::Choice(&["legacy", "iso8601", "milliseconds"]), "legacy", Runtime),
-    row("logfile", Kind::Text, "", StartOnly),
-    inert("max-new-connections-per-cycle", int(1, 1000), "10", Runtime),
-    inert("max-new-tls-connections-per-cycle", int(1, 1000), "1", Runtime),
-    inert("min-replicas-max-lag", int(0, INT), "10", Runtime),
-    inert("no-appendfsync-on-rewrite", Kind::YesNo, "no", Runtime),
-    row("oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Runtime),
-    row("oom-score-adj-values", Kind::OomScores, "0 200 800", Runtime),
-    row("pidfile", Kind::Text, "", StartOnly),
-    inert("prefetch-batch-max-size", int(0, 128), "16", Runtime),
-    inert("proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}", Runtime),
-    inert(
-        "propagation-error-behavior",
-        Kind::Choice(&["ignore", "panic", "panic-on-replicas"]),
-        "ignore",
-        Runtime,
-    ),
-    inert("rdb-del-sync-files", Kind::YesNo, "no", Runtime),
-    row("rdb-save-incremental-fsync", Kind::YesNo, "yes", Runtime),
-    row("rdb-version-check", Kind::Choice(&["strict", "relaxed"]), "strict", Runtime),
-    row("rdbchecksum", Kind::YesNo, "yes", Runtime),
-    row("rdbcompression", Kind::YesNo, "yes", Runtime),
-    inert("rdma-completion-vector", int(-1, 1024), "-1", StartOnly),
-    inert("rdma-rx-size", Kind::Integer { min: 65_536, max: 16_777_216 }, "1048576", StartOnly),
-    inert("repl-backlog-ttl", int(0, i64::MAX), "3600", Runtime),
-    inert("repl-disable-tcp-nodelay", Kind::YesNo, "no", Runtime),
-    inert(
-        "repl-diskless-load",
-        Kind::Choice(&["disabled", "on-empty-db", "swapdb", "flush-before-load"]),
-        "disabled",
-        Runtime,
-    ),
-    inert("repl-diskless-sync", Kind::YesNo, "yes", Runtime),
-    inert("repl-diskless-sync-delay", int(0, INT), "5", Runtime),
-    inert("repl-diskless-sync-max-replicas", int(0, INT), "0", Runtime),
-    inert("repl-mptcp", Kind::YesNo, "no", StartOnly),
-    inert("repl-ping-replica-period", int(1, INT), "10", Runtime),
-    inert("repl-timeout", int(1, INT), "60", Runtime),
-    inert("replica-announce-ip", Kind::Text, "", Runtime),
-    inert("replica-announce-port", PORT, "0", Runtime),
-    inert("replica-announced", Kind::YesNo, "yes", Runtime),
-    inert("replica-ignore-disk-write-errors", Kind::YesNo, "no", Runtime),
-    inert("replica-lazy-flush", Kind::YesNo, "yes", Runtime),
-    inert("server-cpulist", Kind::Text, "", StartOnly),
-    inert("set-proc-title", Kind::YesNo, "yes", StartOnly),
-    row("shutdown-on-sigint", Kind::Ending, "default", Runtime),
-    row("shutdown-on-sigterm", Kind::Ending, "default", Runtime),
-    inert("shutdown-timeout", int(0, INT), "10", Runtime),
-    inert("slot-migration-max-failover-repl-bytes", Kind::Memory { min: -1, max: i64::MAX }, "0", Runtime),
-    inert("socket-mark-id", int(0, u32::MAX as i64), "0", StartOnly),
-    row("stop-writes-on-bgsave-error", Kind::YesNo, "yes", Runtime),
-    inert("stream-node-max-bytes", MEMORY, "4096", Runtime),
-    inert("stream-node-max-entries", LONG, "100", Runtime),
-    row("supervised", Kind::Choice(&["upstart", "systemd", "auto", "no"]), "no", StartOnly),
-    row("syslog-enabled", Kind::YesNo, "no", StartOnly),
-    row(
-        "syslog-facility",
-        Kind::Choice(&[
-            "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-        ]),
-        "local0",
-        StartOnly,
-    ),
-    row("syslog-ident", Kind::Text, "valkey", StartOnly),
-    inert("tracking-table-max-keys", int(0, i64::MAX), "1000000", Runtime),
-    inert("unixsocketgroup", Kind::Text, "", StartOnly),
-    inert("unixsocketperm", Kind::Octal { max: 0o777 }, "0", StartOnly),
-    // Features that are not there.
-    absent("aclfile", Kind::Text, "", StartOnly, NO_ACL),
-    absent("bind-source-addr", Kind::Text, "", Runtime, HERE),
-    absent("import-mode", Kind::YesNo, "no", Runtime, HERE),
-    absent("mptcp", Kind::YesNo, "no", StartOnly, HERE),
-    absent("primaryuser", Kind::Text, "", Runtime, NO_ACL),
-    absent("rdma-bind", Kind::Text, "", Runtime, HERE),
-    absent("rdma-port", PORT, "0", Runtime, HERE),
-    absent(
-        "replica-ignore-maxmemory",
-        Kind::YesNo,
-        "yes",
-        Runtime,
-        "a replica has what its primary has: it evicts nothing by itself",
-    ),
-    absent(
-        "replicaof",
-        Kind::Primary,
-        "",
-        StartOnly,
-        "replication is set up with sentinels: see 'sentinels'",
-    ),
-    absent("tls-auth-clients", Kind::Choice(&["no", "yes", "optional"]), "yes", Runtime, NO_TLS),
-    absent("tls-auth-clients-user", Kind::Choice(&["CN", "URI", "off"]), "off", Runtime, NO_TLS),
-    absent("tls-auto-reload-interval", int(0, INT), "0", Runtime, NO_TLS),
-    absent("tls-ca-cert-dir", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-ca-cert-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-cert-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-ciphers", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-ciphersuites", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-client-cert-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-client-key-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-client-key-file-pass", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-cluster", Kind::YesNo, "no", Runtime, NO_TLS),
-    absent("tls-dh-params-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-key-file", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-key-file-pass", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-port", PORT, "0", Runtime, NO_TLS),
-    absent("tls-prefer-server-ciphers", Kind::YesNo, "no", Runtime, NO_TLS),
-    absent("tls-protocols", Kind::Text, "", Runtime, NO_TLS),
-    absent("tls-replication", Kind::YesNo, "no", Runtime, NO_TLS),
-    absent("tls-session-cache-size", int(0, INT), "20480", Runtime, NO_TLS),
-    absent("tls-session-cache-timeout", int(0, INT), "300", Runtime, NO_TLS),
-    absent("tls-session-caching", Kind::YesNo, "yes", Runtime, NO_TLS),
-    absent("unixsocket", Kind::Text, "", StartOnly, HERE),
-    absent("min-replicas-to-write", int(0, INT), "0", Runtime, "use 'min-in-sync'"),
-];
+pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
+    vec![
+        // Network
+        row("port", int(0, PORT), "6379", StartOnly, |s, v| s.port = v),
+        row("bind", Words, "* -::*", StartOnly, |s, v| s.bind = v.to_vec()),
+        row("bus-port", int(0, PORT), "0", StartOnly, |s, v| s.bus_port = v),
+        row("protected-mode", YesNo, "yes", Runtime, |s, v| s.protected_mode = v),
+        row("tcp-backlog", int(0, INT), "511", StartOnly, |s, v| s.tcp_backlog = v),
+        row("tcp-keepalive", int(0, INT), "300", Runtime, |s, v| s.tcp_keepalive = seconds(v)),
+        row("timeout", int(0, INT), "0", Runtime, |s, v| s.timeout = seconds(v)),
+        row("maxclients", int(1, 4294967295), "10000", Runtime, |s, v| s.maxclients = v)
+            .with(Consequence::CheckClients),
+        row("io-threads", int(0, 256), "0", StartOnly, |s, v| s.io_threads = io_threads(v)),
+        row("enable-debug-command", choice(), "no", StartOnly, |s, v| s.debug_command = v),
+        // Access
+        row("requirepass", TEXT, "", Runtime, |s, v| s.requirepass = v),
+        row("requirepass-file", TEXT, "", StartOnly, |s, v| s.requirepass_file = v),
+        inert("primaryauth", TEXT, "", Runtime),
+        // General
+        row("dir", FOLDER, ".", Protected, |s, v| s.dir = v.into()),
+        row("databases", int(1, PORT), "16", StartOnly, |s, v| s.standalone_databases = v),
+        row("cluster-databases", int(1, PORT), "1", StartOnly, |s, v| s.cluster_databases = v),
+        row("loglevel", choice(), "notice", Runtime, |s, v| s.loglevel = v).with(Consequence::SetLogLevel),
+        // INFO shows it.
+        Directive {
+            effect: Effect::None,
+            ..row("hz", Clamped { min: 1, max: 500 }, "10", Runtime, |s, v| s.hz = v)
+        },
+        row("lfu-log-factor", int(0, INT), "10", Runtime, |s, v| s.lfu.log_factor = v),
+        row("lfu-decay-time", int(0, INT), "1", Runtime, |s, v| s.lfu.decay_minutes = v),
+        row("notify-keyspace-events", Events, "", Runtime, |s, v| s.keys.events = v),
+        inert("latency-monitor-threshold", number(0, LONG), "0", Runtime),
+        // Limits
+        row("proto-max-bulk-len", memory_from(1 << 20), "536870912", Runtime, |s, v| {
+            s.proto_max_bulk_len = v
+        }),
+        row("client-query-buffer-limit", memory_from(1 << 20), "1073741824", Runtime, |s, v| {
+            s.query_buffer_limit = v
+        }),
+        row(
+            "client-output-buffer-limit",
+            Buffers,
+            "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+            Runtime,
+            |s, v| s.output_limits = v,
+        ),
+        row("maxmemory", memory(), "0", Runtime, |s, v| s.maxmemory = v),
+        row("maxmemory-policy", choice(), "noeviction", Runtime, |s, v| s.maxmemory_policy = v),
+        row("maxmemory-samples", int(1, 64), "5", Runtime, |s, v| s.maxmemory_samples = v),
+        row("maxmemory-eviction-tenacity", int(0, 100), "10", Runtime, |s, v| {
+            s.eviction_time_max = eviction_time_max(v)
+        }),
+        row("maxmemory-clients", MemoryOrPercent, "0", Runtime, |s, v| s.maxmemory_clients = v),
+        // Memory and expiry
+        row("lazyfree-lazy-eviction", YesNo, "yes", Runtime, |s, v| s.lazy_eviction = v),
+        row("lazyfree-lazy-expire", YesNo, "yes", Runtime, |s, v| s.lazy_expire = v),
+        row("lazyfree-lazy-server-del", YesNo, "yes", Runtime, |s, v| s.lazy_server_del = v),
+        row("lazyfree-lazy-user-del", YesNo, "yes", Runtime, |s, v| s.lazy_user_del = v),
+        row("active-expire-effort", int(1, 10), "1", Runtime, |s, v| s.expire_effort = v),
+        // Encodings
+        row("hash-max-listpack-entries", int(0, LONG), "512", Runtime, |s, v| s.keys.limits.hash.entries = v),
+        row("hash-max-listpack-value", memory(), "64", Runtime, |s, v| s.keys.limits.hash.value = v),
+        row("list-max-listpack-size", int(-INT - 1, INT), "-2", Runtime, |s, v| {
+            s.keys.limits.list = Fill::new(v)
+        }),
+        inert("list-compress-depth", number(0, INT), "0", Runtime),
+        row("set-max-intset-entries", int(0, LONG), "512", Runtime, |s, v| {
+            s.keys.limits.set.intset_entries = v
+        }),
+        row("set-max-listpack-entries", int(0, LONG), "128", Runtime, |s, v| {
+            s.keys.limits.set.listpack_entries = v
+        }),
+        row("set-max-listpack-value", int(0, LONG), "64", Runtime, |s, v| {
+            s.keys.limits.set.listpack_value = v
+        }),
+        row("zset-max-listpack-entries", int(0, LONG), "128", Runtime, |s, v| {
+            s.keys.limits.sorted_set.entries = v
+        }),
+        row("zset-max-listpack-value", memory(), "64", Runtime, |s, v| s.keys.limits.sorted_set.value = v),
+        // Persistence
+        row("save", SavePoints, "3600 1 300 100 60 10000", Runtime, |s, v| s.save_points = v),
+        row("appendonly", YesNo, "no", Runtime, |s, v| s.appendonly = v).with(Consequence::SwitchWriteLog),
+        row("appendfsync", choice(), "everysec", Runtime, |s, v| s.appendfsync = v),
+        row("appendfilename", FileName("filename"), "appendonly.aof", StartOnly, |s, v| {
+            s.append_filename = v
+        }),
+        row("appenddirname", FileName("dirname"), "appendonlydir", StartOnly, |s, v| s.append_dirname = v),
+        row("dbfilename", FileName("filename"), "dump.rdb", Protected, |s, v| s.dbfilename = v),
+        // Replication and cluster
+        absent(
+            "replica-read-only",
+            YesNo,
+            "yes",
+            Runtime,
+            "a replica that takes writes would have other data than its primary, and for ever",
+        ),
+        row("replica-serve-stale-data", YesNo, "yes", Runtime, |s, v| s.serve_stale_data = v),
+        row("replica-priority", int(0, INT), "100", StartOnly, |s, v| s.replica_priority = v),
+        row("repl-backlog-size", memory_from(1), "268435456", StartOnly, |s, v| s.backlog_len_bytes = v),
+        row("repl-backlog-disk-size", memory(), "1073741824", Runtime, |s, v| s.backlog_disk_bytes = v),
+        row("cluster-enabled", YesNo, "no", StartOnly, |s, v| s.cluster_enabled = v),
+        row("cluster-announce-ip", TEXT, "", StartOnly, |s, v| s.announce_ip = v),
+        row("cluster-announce-port", int(0, PORT), "0", StartOnly, |s, v| s.announce_port = v),
+        row("cluster-announce-bus-port", int(0, PORT), "0", StartOnly, |s, v| s.announce_bus_port = v),
+        row("cluster-announce-hostname", TEXT, "", StartOnly, |s, v| s.announce_hostname = v),
+        row("cluster-preferred-endpoint-type", choice(), "ip", Runtime, |s, v| s.preferred_endpoint = v),
+        row("cluster-require-full-coverage", YesNo, "yes", Runtime, |s, v| s.require_full_coverage = v),
+        absent(
+            "cluster-allow-reads-when-down",
+            YesNo,
+            "no",
+            Runtime,
+            "a node that is cut off does not know the newest writes: its replies could be out of date",
+        ),
+        inert("cluster-node-timeout", number(0, LONG), "15000", Runtime),
+        // Keyward's own
+        row("sentinels", Words, "", StartOnly, |s, v| s.sentinels = v.to_vec()),
+        row("replication-ack", choice(), "in-sync", StartOnly, |s, v| s.replication_ack = v),
+        row("min-in-sync", int(0, 1000), "0", StartOnly, |s, v| s.min_in_sync = v),
+        row("lease-ms", int(10, 60_000), "400", StartOnly, |s, v| s.lease = Duration::from_millis(v)),
+        row("grace-ms", int(11, 120_000), "500", StartOnly, |s, v| s.grace = Duration::from_millis(v)),
+        row("fast-failover", YesNo, "yes", StartOnly, |s, v| s.fast_failover = v),
+        row("zone", TEXT, "", StartOnly, |s, v| s.zone = v),
+        // Further ones of Valkey; most have no effect.
+        inert("acl-pubsub-default", OneOf(&["allchannels", "resetchannels"]), "resetchannels", Runtime),
+        inert("acllog-max-len", number(0, LONG), "128", Runtime),
+        inert("active-defrag-cycle-max", number(1, 99), "25", Runtime),
+        inert("active-defrag-cycle-min", number(1, 99), "1", Runtime),
+        inert("active-defrag-cycle-us", number(0, 100_000), "500", Runtime),
+        inert("active-defrag-ignore-bytes", memory_from::<i64>(1), "104857600", Runtime),
+        inert("active-defrag-max-scan-fields", number(1, LONG), "1000", Runtime),
+        inert("active-defrag-threshold-lower", number(0, 1000), "10", Runtime),
+        inert("active-defrag-threshold-upper", number(0, 1000), "100", Runtime),
+        inert("activedefrag", YesNo, "no", Runtime),
+        inert("activerehashing", YesNo, "yes", Runtime),
+        inert("always-show-logo", YesNo, "no", StartOnly),
+        row("aof-load-truncated", YesNo, "yes", Runtime, |s, v| s.aof_load_truncated = v),
+        inert("aof-rewrite-cpulist", TEXT, "", StartOnly),
+        inert("aof-rewrite-incremental-fsync", YesNo, "yes", Runtime),
+        inert("aof-timestamp-enabled", YesNo, "no", Runtime),
+        inert("aof-use-rdb-preamble", YesNo, "yes", Runtime),
+        row("auto-aof-rewrite-min-size", memory(), "67108864", Runtime, |s, v| {
+            s.auto_aof_rewrite_min_bytes = v
+        }),
+        row("auto-aof-rewrite-percentage", int(0, INT), "100", Runtime, |s, v| {
+            s.auto_aof_rewrite_percentage = v
+        }),
+        inert("bgsave-cpulist", TEXT, "", StartOnly),
+        inert("bio-cpulist", TEXT, "", StartOnly),
+        inert("busy-reply-threshold", number(0, LONG), "5000", Runtime),
+        inert("cluster-allow-pubsubshard-when-down", YesNo, "yes", Runtime),
+        inert("cluster-allow-replica-migration", YesNo, "yes", Runtime),
+        inert("cluster-announce-client-ipv4", TEXT, "", Runtime),
+        inert("cluster-announce-client-ipv6", TEXT, "", Runtime),
+        inert("cluster-announce-client-port", number(0, PORT), "0", Runtime),
+        inert("cluster-announce-client-tls-port", number(0, PORT), "0", Runtime),
+        inert("cluster-announce-human-nodename", TEXT, "", Runtime),
+        inert("cluster-announce-tls-port", number(0, PORT), "0", Runtime),
+        inert("cluster-blacklist-ttl", number(0, INT), "60", Runtime),
+        inert("cluster-config-file", TEXT, "nodes.conf", StartOnly),
+        inert("cluster-config-save-behavior", OneOf(&["sync", "best-effort"]), "sync", Runtime),
+        inert("cluster-link-sendbuf-limit", memory::<i64>(), "0", Runtime),
+        inert("cluster-manual-failover-timeout", number(1, INT), "5000", Runtime),
+        inert("cluster-migration-barrier", number(0, INT), "1", Runtime),
+        inert("cluster-replica-no-failover", YesNo, "no", Runtime),
+        inert("cluster-replica-validity-factor", number(0, INT), "10", Runtime),
+        inert("cluster-slot-migration-log-max-len", number(0, LONG), "1000", Runtime),
+        inert("cluster-slot-stats-enabled", YesNo, "no", Runtime),
+        inert("commandlog-execution-slower-than", number(-1, LONG), "10000", Runtime),
+        inert("commandlog-large-reply-max-len", number(0, LONG), "128", Runtime),
+        inert("commandlog-large-request-max-len", number(0, LONG), "128", Runtime),
+        inert("commandlog-reply-larger-than", number(-1, LONG), "1048576", Runtime),
+        inert("commandlog-request-larger-than", number(-1, LONG), "1048576", Runtime),
+        inert("commandlog-slow-execution-max-len", number(0, LONG), "128", Runtime),
+        inert("crash-log-enabled", YesNo, "yes", Runtime),
+        inert("crash-memcheck-enabled", YesNo, "yes", Runtime),
+        row("daemonize", YesNo, "no", StartOnly, |s, v| s.daemonize = v),
+        inert("disable-thp", YesNo, "yes", StartOnly),
+        inert("dual-channel-replication-enabled", YesNo, "no", Runtime),
+        inert("enable-module-command", OneOf(&["no", "yes", "local"]), "no", StartOnly),
+        inert("enable-protected-configs", OneOf(&["no", "yes", "local"]), "no", StartOnly),
+        inert("extended-redis-compatibility", YesNo, "no", Runtime),
+        inert("hash-seed", TEXT, "", StartOnly),
+        inert("hide-user-data-from-log", YesNo, "yes", Runtime),
+        inert("hll-sparse-max-bytes", memory::<i64>(), "3000", Runtime),
+        inert("ignore-warnings", TEXT, "", Runtime),
+        inert("jemalloc-bg-thread", YesNo, "yes", Runtime),
+        inert("latency-tracking", YesNo, "yes", Runtime),
+        inert("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Runtime),
+        inert("lazyfree-lazy-user-flush", YesNo, "yes", Runtime),
+        inert("locale-collate", TEXT_OR_EMPTY, "", StartOnly),
+        inert("log-format", OneOf(&["legacy", "logfmt", "json"]), "legacy", Runtime),
+        inert("log-timestamp-format", OneOf(&["legacy", "iso8601", "milliseconds"]), "legacy", Runtime),
+        row("logfile", TEXT_OR_EMPTY, "", StartOnly, |s, v| s.logfile = v),
+        inert("max-new-connections-per-cycle", number(1, 1000), "10", Runtime),
+        inert("max-new-tls-connections-per-cycle", number(1, 1000), "1", Runtime),
+        inert("min-replicas-max-lag", number(0, INT), "10", Runtime),
+        inert("no-appendfsync-on-rewrite", YesNo, "no", Runtime),
+        row("oom-score-adj", choice(), "no", Runtime, |s, v| s.oom_score_adj = v),
+        row("oom-score-adj-values", Scores, "0 200 800", Runtime, |s, v| s.oom_score_adj_values = v),
+        row("pidfile", TEXT, "", StartOnly, |s, v| s.pidfile = v),
+        inert("prefetch-batch-max-size", number(0, 128), "16", Runtime),
+        inert("proc-title-template", TEXT, "{title} {listen-addr} {server-mode}", Runtime),
+        inert(
+            "propagation-error-behavior",
+            OneOf(&["ignore", "panic", "panic-on-replicas"]),
+            "ignore",
+            Runtime,
+        ),
+        inert("rdb-del-sync-files", YesNo, "no", Runtime),
+        row("rdb-save-incremental-fsync", YesNo, "yes", Runtime, |s, v| s.rdb_incremental_fsync = v),
+        row("rdb-version-check", choice(), "strict", Runtime, |s, v| s.rdb_version_check = v),
+        row("rdbchecksum", YesNo, "yes", Runtime, |s, v| s.rdb_checksum = v),
+        row("rdbcompression", YesNo, "yes", Runtime, |s, v| {
+            s.rdb_compression = if v { Compression::Lzf } else { Compression::None }
+        }),
+        inert("rdma-completion-vector", number(-1, 1024), "-1", StartOnly),
+        inert("rdma-rx-size", number(65_536, 16_777_216), "1048576", StartOnly),
+        inert("repl-backlog-ttl", number(0, LONG), "3600", Runtime),
+        inert("repl-disable-tcp-nodelay", YesNo, "no", Runtime),
+        inert(
+            "repl-diskless-load",
+            OneOf(&["disabled", "on-empty-db", "swapdb", "flush-before-load"]),
+            "disabled",
+            Runtime,
+        ),
+        inert("repl-diskless-sync", YesNo, "yes", Runtime),
+        inert("repl-diskless-sync-delay", number(0, INT), "5", Runtime),
+        inert("repl-diskless-sync-max-replicas", number(0, INT), "0", Runtime),
+        inert("repl-mptcp", YesNo, "no", StartOnly),
+        inert("repl-ping-replica-period", number(1, INT), "10", Runtime),
+        inert("repl-timeout", number(1, INT), "60", Runtime),
+        inert("replica-announce-ip", TEXT, "", Runtime),
+        inert("replica-announce-port", number(0, PORT), "0", Runtime),
+        inert("replica-announced", YesNo, "yes", Runtime),
+        inert("replica-ignore-disk-write-errors", YesNo, "no", Runtime),
+        inert("replica-lazy-flush", YesNo, "yes", Runtime),
+        inert("server-cpulist", TEXT, "", StartOnly),
+        inert("set-proc-title", YesNo, "yes", StartOnly),
+        row("shutdown-on-sigint", Ending, "default", Runtime, |s, v| s.shutdown_on_sigint = v.options),
+        row("shutdown-on-sigterm", Ending, "default", Runtime, |s, v| s.shutdown_on_sigterm = v.options),
+        inert("shutdown-timeout", number(0, INT), "10", Runtime),
+        inert("slot-migration-max-failover-repl-bytes", memory_from::<i64>(-1), "0", Runtime),
+        inert("socket-mark-id", number(0, u32::MAX as i64), "0", StartOnly),
+        row("stop-writes-on-bgsave-error", YesNo, "yes", Runtime, |s, v| s.stop_writes_on_bgsave_error = v),
+        inert("stream-node-max-bytes", memory::<i64>(), "4096", Runtime),
+        inert("stream-node-max-entries", number(0, LONG), "100", Runtime),
+        row("supervised", choice(), "no", StartOnly, |s, v| s.supervised = v),
+        row("syslog-enabled", YesNo, "no", StartOnly, |s, v| s.syslog_enabled = v),
+        row("syslog-facility", choice(), "local0", StartOnly, |s, v| s.syslog_facility = v),
+        row("syslog-ident", TEXT_OR_EMPTY, "valkey", StartOnly, |s, v| s.syslog_ident = v),
+        inert("tracking-table-max-keys", number(0, LONG), "1000000", Runtime),
+        inert("unixsocketgroup", TEXT, "", StartOnly),
+        inert("unixsocketperm", Octal { max: 0o777 }, "0", StartOnly),
+        // Features that are not there.
+        absent("aclfile", TEXT, "", StartOnly, NO_ACL),
+        absent("bind-source-addr", TEXT, "", Runtime, HERE),
+        absent("import-mode", YesNo, "no", Runtime, HERE),
+        absent("mptcp", YesNo, "no", StartOnly, HERE),
+        absent("primaryuser", TEXT, "", Runtime, NO_ACL),
+        absent("rdma-bind", TEXT, "", Runtime, HERE),
+        absent("rdma-port", number(0, PORT), "0", Runtime, HERE),
+        absent(
+            "replica-ignore-maxmemory",
+            YesNo,
+            "yes",
+            Runtime,
+            "a replica has what its primary has: it evicts nothing by itself",
+        ),
+        absent("replicaof", Primary, "", StartOnly, "replication is set up with sentinels: see 'sentinels'"),
+        absent("tls-auth-clients", OneOf(&["no", "yes", "optional"]), "yes", Runtime, NO_TLS),
+        absent("tls-auth-clients-user", OneOf(&["CN", "URI", "off"]), "off", Runtime, NO_TLS),
+        absent("tls-auto-reload-interval", number(0, INT), "0", Runtime, NO_TLS),
+        absent("tls-ca-cert-dir", TEXT, "", Runtime, NO_TLS),
+        absent("tls-ca-cert-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-cert-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-ciphers", TEXT, "", Runtime, NO_TLS),
+        absent("tls-ciphersuites", TEXT, "", Runtime, NO_TLS),
+        absent("tls-client-cert-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-client-key-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-client-key-file-pass", TEXT, "", Runtime, NO_TLS),
+        absent("tls-cluster", YesNo, "no", Runtime, NO_TLS),
+        absent("tls-dh-params-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-key-file", TEXT, "", Runtime, NO_TLS),
+        absent("tls-key-file-pass", TEXT, "", Runtime, NO_TLS),
+        absent("tls-port", number(0, PORT), "0", Runtime, NO_TLS),
+        absent("tls-prefer-server-ciphers", YesNo, "no", Runtime, NO_TLS),
+        absent("tls-protocols", TEXT, "", Runtime, NO_TLS),
+        absent("tls-replication", YesNo, "no", Runtime, NO_TLS),
+        absent("tls-session-cache-size", number(0, INT), "20480", Runtime, NO_TLS),
+        absent("tls-session-cache-timeout", number(0, INT), "300", Runtime, NO_TLS),
+        absent("tls-session-caching", YesNo, "yes", Runtime, NO_TLS),
+        absent("unixsocket", TEXT, "", StartOnly, HERE),
+        absent("min-replicas-to-write", number(0, INT), "0", Runtime, "use 'min-in-sync'"),
+    ]
+});

@@ -6,15 +6,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use keyward_proto::conf_kind;
 use keyward_proto::glob;
 use keyward_proto::resp::request::split_words;
 
-use super::directives::{Directive, Effect, FORGOTTEN, Kind};
+use super::directives::{Directive, Effect, FORGOTTEN};
 use super::rewrite::quoted;
-use super::value::normalize;
+use super::settings::Settings;
+use super::types::Form;
 use super::{Config, find};
 
 /// A larger file is none for people.
@@ -87,14 +89,15 @@ impl Config {
         let mut reader = Reader { config: &mut config, faults: Vec::new(), files: 0 };
         reader.lines(&text, None, 0);
         let mut faults = reader.faults;
+        let settings = config.typed()?;
         if faults.is_empty() {
-            faults.extend(config.contradictions().into_iter().map(Fault::general));
-            faults.extend(config.log_file_fault().map(Fault::general));
+            faults.extend(config.contradictions(&settings).into_iter().map(Fault::general));
+            faults.extend(log_file_fault(&settings).map(Fault::general));
         } else if let Some(kind) = conf_kind::foreign(&text[..own]).filter(|_| own != 0) {
             return Err(wrong_kind(config.file.as_deref(), kind));
         }
         if faults.is_empty() {
-            return config.with_external_password(origin.variable).map(|()| config);
+            return config.with_external_password(&settings, origin.variable).map(|()| config);
         }
         Err(tell(&faults))
     }
@@ -108,19 +111,16 @@ impl Config {
         Config::load(Origin { arguments, stdin: &mut io::empty(), variable: &|_| None, folder })
     }
 
-    /// Whether lines can be appended to the log file: later it would be too late to say so.
-    fn log_file_fault(&self) -> Option<String> {
-        let path = self.log_file()?;
-        let opened = File::options().append(true).create(true).open(path);
-        opened.err().map(|error| format!("Can't open the log file: {}", reason(&error)))
-    }
-
     /// Without `requirepass` the password may come from a file or from the environment.
-    fn with_external_password(&mut self, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
-        if !self.text("requirepass").is_empty() {
+    fn with_external_password(
+        &mut self,
+        settings: &Settings,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), String> {
+        if !settings.requirepass.is_empty() {
             return Ok(());
         }
-        let path = match self.text("requirepass-file") {
+        let path = match settings.requirepass_file.as_str() {
             "" => variable("VALKEY_PASSWORD_FILE").unwrap_or_default(),
             path => path.to_owned(),
         };
@@ -139,21 +139,20 @@ impl Config {
     fn assign(&mut self, directive: &'static Directive, words: &[String]) -> Result<(), String> {
         // One word in quotes may be several.
         let parts = match words {
-            [word] if directive.kind.words() != (1..=1) && !word.is_empty() => {
+            [word] if words_of(directive.form()) != (1..=1) && !word.is_empty() => {
                 let parts = split_words(word.as_bytes()).map_err(|_| "Unbalanced quotes".to_owned())?;
                 Some(parts.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>())
             }
             _ => None,
         };
         let words = parts.as_deref().unwrap_or(words);
-        if !directive.kind.words().contains(&words.len()) {
+        if !words_of(directive.form()).contains(&words.len()) {
             return Err("wrong number of arguments".into());
         }
-        if directive.name == "dir" {
+        if directive.form() == Form::Folder {
             return self.enter(&words[0]);
         }
-        let nothing = matches!(directive.kind, Kind::OutputLimits) && words == [""];
-        if nothing {
+        if directive.form() == Form::OutputLimits && words == [""] {
             return Err("Wrong number of arguments in buffer limit configuration.".into());
         }
         // Spaces part words from here on; one within a word fits nothing.
@@ -161,8 +160,8 @@ impl Config {
             [one] => vec![one.clone()],
             several => several.iter().map(|word| word.replace(' ', "\u{1}")).collect(),
         };
-        let mut value = normalize(directive, &joined.join(" "), self.text(directive.name))?;
-        if matches!(directive.kind, Kind::SavePoints) && std::mem::replace(&mut self.save_given, true) {
+        let mut value = directive.normalize(&joined.join(" "), self.text(directive.name))?;
+        if directive.form() == Form::SavePoints && std::mem::replace(&mut self.save_given, true) {
             let before = self.text(directive.name);
             value = match (value.is_empty(), before.is_empty()) {
                 // `save ""` takes back what was there before, `save` alone adds nothing.
@@ -295,6 +294,28 @@ impl Fault {
     fn general(reason: String) -> Fault {
         Fault { file: None, line: None, reason }
     }
+}
+
+/// How many words make a value in a conf file.
+fn words_of(form: Form) -> RangeInclusive<usize> {
+    match form {
+        Form::Words | Form::KnownWords | Form::SavePoints | Form::OutputLimits => 0..=usize::MAX,
+        Form::HostAndPort => 2..=2,
+        Form::Word
+        | Form::Text
+        | Form::TextOrEmpty
+        | Form::Folder
+        | Form::FileName
+        | Form::Letters
+        | Form::Memory => 1..=1,
+    }
+}
+
+/// Whether lines can be appended to the log file: later it would be too late to say so.
+fn log_file_fault(settings: &Settings) -> Option<String> {
+    let path = settings.log_file()?;
+    let opened = File::options().append(true).create(true).open(path);
+    opened.err().map(|error| format!("Can't open the log file: {}", reason(&error)))
 }
 
 /// In Valkey's words; it tells the first fault only.

@@ -11,8 +11,9 @@ use std::path::Path;
 
 use keyward_proto::resp::request::split_words;
 
-use super::directives::{DIRECTIVES, Directive, Effect, Kind};
+use super::directives::{DIRECTIVES, Directive, Effect};
 use super::file::reason;
+use super::types::Form;
 use super::{Config, find};
 
 /// Stands before the lines that the file did not have.
@@ -52,8 +53,8 @@ impl Config {
     fn put(&self, file: &mut Lines, directive: &'static Directive) {
         let name = directive.name;
         let value = self.text(name);
-        match directive.kind {
-            Kind::OutputLimits => {
+        match directive.form() {
+            Form::OutputLimits => {
                 for (group, default) in groups(value).zip(groups(directive.default)) {
                     let line = format!("{name} {}", output_limit(&group));
                     file.put(&class_key(name, group[0]), line, group != default);
@@ -62,22 +63,20 @@ impl Config {
             // A value that its own file or the environment gives, and the conf file does not.
             _ if name == "requirepass" && value == self.external_password => {}
             // A folder that was not said would depend on where the program is started.
-            Kind::SavePoints => file.put(name, line(directive, value), true),
-            _ if name == "dir" => file.put(name, line(directive, value), true),
+            Form::SavePoints | Form::Folder => file.put(name, line(directive, value), true),
             // An empty text is as good as none.
-            Kind::Text if value.is_empty() && !KEPT_EMPTY.contains(&name) => {}
+            Form::Text if value.is_empty() => {}
             _ => file.put(name, line(directive, value), value != directive.default),
         }
     }
 }
 
-/// Texts whose line stays when they are empty.
-const KEPT_EMPTY: &[&str] = &["logfile", "syslog-ident", "locale-collate"];
-
 fn line(directive: &Directive, value: &str) -> String {
-    let value = match directive.kind {
-        Kind::Text | Kind::FileName | Kind::Events => quoted(value.as_bytes()),
-        Kind::Memory { .. } | Kind::MemoryOrPercent => memory(value),
+    let value = match directive.form() {
+        Form::Text | Form::TextOrEmpty | Form::Folder | Form::FileName | Form::Letters => {
+            quoted(value.as_bytes())
+        }
+        Form::Memory => memory(value),
         _ if value.is_empty() => "\"\"".to_owned(),
         _ => value.to_owned(),
     };
@@ -161,8 +160,8 @@ impl Lines {
         let name = words.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
         match (find(&name), name.as_str()) {
             (Some(directive), _) => {
-                let key = match (directive.kind, &words[1..]) {
-                    (Kind::OutputLimits, [class, _, _, _]) => class_key(directive.name, class),
+                let key = match (directive.form(), &words[1..]) {
+                    (Form::OutputLimits, [class, _, _, _]) => class_key(directive.name, class),
                     _ => directive.name.to_owned(),
                 };
                 self.places.entry(key).or_default().push_back(self.lines.len());

@@ -23,18 +23,6 @@ pub struct Situation {
     pub changes: u64,
 }
 
-/// The value of the directive: pairs of seconds and changes.
-pub fn parse(text: &str) -> Vec<SavePoint> {
-    let numbers: Vec<i64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let pair = |pair: &[i64]| {
-        Some(SavePoint {
-            seconds: u64::try_from(*pair.first()?).unwrap_or(0),
-            changes: u64::try_from(*pair.get(1)?).unwrap_or(0),
-        })
-    };
-    numbers.chunks(2).filter_map(pair).collect()
-}
-
 /// The rule by which a save is due now.
 pub fn due(points: &[SavePoint], situation: Situation) -> Option<SavePoint> {
     let Situation { since_save, since_try, last_try_failed, changes } = situation;
@@ -48,10 +36,13 @@ pub fn due(points: &[SavePoint], situation: Situation) -> Option<SavePoint> {
 mod tests {
     use super::*;
 
+    fn points(pairs: &[(u64, u64)]) -> Vec<SavePoint> {
+        pairs.iter().map(|(seconds, changes)| SavePoint { seconds: *seconds, changes: *changes }).collect()
+    }
+
     #[test]
     fn a_save_is_due_by_the_first_rule_that_holds() {
-        let points = parse("3600 1 300 100 60 10000");
-        assert_eq!(points.len(), 3);
+        let points = points(&[(3600, 1), (300, 100), (60, 10_000)]);
         let check = |elapsed: u64, changes: u64, expect: Option<u64>| {
             let since_save = Duration::from_secs(elapsed);
             let situation = Situation { since_save, since_try: since_save, last_try_failed: false, changes };
@@ -63,12 +54,11 @@ mod tests {
         check(301, 100, Some(300));
         check(3_601, 0, None);
         check(3_601, 1, Some(3600));
-        assert_eq!(parse(""), []);
     }
 
     #[test]
     fn after_a_failure_the_next_attempt_waits() {
-        let points = parse("1 1");
+        let points = points(&[(1, 1)]);
         let after = |seconds: u64| Situation {
             since_save: Duration::from_secs(100),
             since_try: Duration::from_secs(seconds),

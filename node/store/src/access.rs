@@ -20,7 +20,7 @@ const MINUTES_MASK: u32 = 0xffff;
 const IS_FREQUENCY: u32 = 1 << 31;
 
 /// `lfu-log-factor` and `lfu-decay-time`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lfu {
     pub log_factor: u32,
     /// Minutes; zero: counters never fall.

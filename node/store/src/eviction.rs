@@ -43,20 +43,6 @@ pub enum Order {
 }
 
 impl Policy {
-    /// By its name in the configuration.
-    pub fn parse(name: &str) -> Policy {
-        match name {
-            "allkeys-lru" => Policy::AllKeys(Order::Lru),
-            "allkeys-lfu" => Policy::AllKeys(Order::Lfu),
-            "allkeys-random" => Policy::AllKeys(Order::Random),
-            "volatile-lru" => Policy::Volatile(Order::Lru),
-            "volatile-lfu" => Policy::Volatile(Order::Lfu),
-            "volatile-random" => Policy::Volatile(Order::Random),
-            "volatile-ttl" => Policy::Volatile(Order::Ttl),
-            _ => Policy::NoEviction,
-        }
-    }
-
     pub fn is_lru(self) -> bool {
         matches!(self, Policy::AllKeys(Order::Lru) | Policy::Volatile(Order::Lru))
     }
@@ -282,7 +268,7 @@ mod tests {
     /// Keys `a0`, `a1` ... in one slot by their hash tag, and single ones elsewhere.
     fn space(names: impl Iterator<Item = (String, Expiry)>) -> Keyspace {
         let space = Keyspace::default();
-        let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(0), Logging::Off);
+        let mut keys = Keys::primary(&space, &KeySettings::default(), Now::at(0), Logging::Off);
         for (name, expiry) in names {
             keys.lock_one(Slot::of(name.as_bytes()));
             keys.insert(name.as_bytes(), NewValue::Bytes(b"v"), expiry);

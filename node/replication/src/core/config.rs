@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 /// When an entry is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReplicationAck {
     /// When every member of the in-sync set holds it.
+    #[default]
     InSync,
     /// At once, as in Valkey: a failover may lose acknowledged writes.
     Async,

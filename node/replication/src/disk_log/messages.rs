@@ -8,9 +8,10 @@ use super::log_file::{Cut, FileNumber};
 use crate::log::{Rewind, Slice, TermStart, WriteLog};
 
 /// `appendfsync`: when the write log is synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fsync {
     Always,
+    #[default]
     EverySecond,
     No,
 }

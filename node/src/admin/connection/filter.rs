@@ -131,7 +131,7 @@ impl Condition {
             b"FLAGS" => Condition::Flags(known_letters(value, KNOWN_FLAGS, "flags")?),
             b"CAPA" => Condition::Capa(known_letters(value, b"r", "capa")?),
             b"DB" => {
-                let databases = server.settings().databases;
+                let databases = server.settings().databases();
                 let db = integer(value, "DB")?;
                 let range =
                     || CommandError::err(format!("DB number should be between 0 and {}", databases - 1));

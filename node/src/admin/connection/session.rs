@@ -57,7 +57,7 @@ fn select(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let index = parse_i32_arg(args.at(1))?;
     ctx.session.db = u16::try_from(index)
         .ok()
-        .filter(|db| *db < ctx.server.settings().databases)
+        .filter(|db| *db < ctx.server.settings().databases())
         .ok_or_else(|| CommandError::err("DB index is out of range"))?;
     ctx.session.describe();
     ctx.out.ok();

@@ -6,13 +6,13 @@ use super::{Lines, human, ratio};
 use crate::admin::ServerContext;
 use crate::admin::overview::{Overview, excess};
 use crate::clock;
+use crate::config::Choice;
 use crate::loading::Progress;
 
 pub(super) fn memory(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let o = Overview::of(ctx);
     let (server, used, memory) = (ctx.server, o.used, &o.memory);
     let settings = server.settings();
-    let policy = server.with_config(|c| c.text("maxmemory-policy").to_owned());
     let with_human = |lines: &mut Lines, name: &str, bytes: usize| {
         lines.field(name, bytes);
         lines.field(&format!("{name}_human"), human(bytes));
@@ -47,7 +47,7 @@ pub(super) fn memory(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     with_human(lines, "used_memory_scripts", 0);
     with_human(lines, "maxmemory", settings.maxmemory);
     lines.fields(&[
-        ("maxmemory_policy", &policy),
+        ("maxmemory_policy", &settings.maxmemory_policy.word()),
         ("allocator_frag_ratio", &ratio(memory.active, memory.allocated)),
         ("allocator_frag_bytes", &excess(memory.active, memory.allocated)),
         ("allocator_rss_ratio", &ratio(memory.resident, memory.active)),

@@ -11,8 +11,7 @@ pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let settings = server.settings();
     let uptime = clock::monotonic().since(server.started_at).as_secs();
-    let text = |name: &str| server.with_config(|config| config.text(name).to_owned());
-    let hz = text("hz");
+    let hz = settings.hz;
     let file = server.with_config(|c| c.file.as_ref().map_or_else(String::new, |f| f.display().to_string()));
     let listens: String = settings.bind.iter().map(|address| format!("bind={address},")).collect();
     lines.fields(&[

@@ -9,7 +9,8 @@ use crate::access::{AccessClock, Lfu};
 use crate::events::EventClasses;
 use crate::types::Limits;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The default is what the configuration begins with, and for tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeySettings {
     /// Up to where collections are compact.
     pub limits: Limits,
@@ -38,12 +39,6 @@ pub enum Logging {
 impl KeySettings {
     pub(super) fn access_clock(&self, now: Monotonic) -> AccessClock {
         AccessClock::new(now, self.lfu)
-    }
-
-    /// The defaults of the compact forms, and nothing else.
-    #[cfg(test)]
-    pub(crate) fn for_test() -> KeySettings {
-        KeySettings { limits: Limits::default(), lfu: None, events: EventClasses::default() }
     }
 }
 

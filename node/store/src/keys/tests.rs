@@ -9,7 +9,7 @@ use crate::entry::{Entry, NewValue};
 /// Effects and value of a command that runs on a key which has expired but was not deleted yet.
 fn run(command: impl FnOnce(&mut Keys<'_>)) -> Vec<String> {
     let space = Keyspace::default();
-    let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(100), Logging::On);
+    let mut keys = Keys::primary(&space, &KeySettings::default(), Now::at(100), Logging::On);
     keys.lock_one(Slot::of(b"k"));
     keys.insert(b"k", NewValue::Bytes(b"old"), Expiry::At(50));
     command(&mut keys);
@@ -36,7 +36,7 @@ fn what_a_command_saw_as_expired_is_deleted_before_its_effect() {
 #[test]
 fn what_would_be_too_long_for_an_entry_is_refused_before_it_changes_anything() {
     let space = Keyspace::default();
-    let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(0), Logging::On);
+    let mut keys = Keys::primary(&space, &KeySettings::default(), Now::at(0), Logging::On);
     keys.entry_bytes_max = 1000;
     keys.lock_many([Slot::of(b"a"), Slot::of(b"b")]);
     keys.insert(b"a", NewValue::Bytes(&[b'x'; 300]), Expiry::None);

@@ -51,9 +51,10 @@ pub fn is_known_version(version: u32) -> bool {
 }
 
 /// Which versions of files are read: `rdb-version-check`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum VersionCheck {
     /// Those that are known.
+    #[default]
     Strict,
     /// Others, too, as long as everything in them is known.
     Relaxed,

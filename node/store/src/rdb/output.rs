@@ -5,9 +5,10 @@ use keyward_proto::resp::number::parse_i64;
 use super::{ENCODED_INT8, ENCODED_INT16, ENCODED_INT32, ENCODED_LZF, LENGTH_32, LENGTH_64, lzf};
 
 /// Whether strings are compressed: `rdbcompression`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
     None,
+    #[default]
     Lzf,
 }
 

@@ -128,7 +128,7 @@ fn key(rng: &mut SmallRng) -> Vec<u8> {
 
 /// One random change, as commands make them.
 fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
-    let mut settings = KeySettings::for_test();
+    let mut settings = KeySettings::default();
     settings.limits.hash.entries = 3;
     settings.limits.sorted_set.entries = 3;
     settings.limits.set.listpack_entries = 3;
@@ -284,7 +284,7 @@ fn records_are_the_keyspace_of_the_beginning() {
 #[test]
 fn a_piece_is_bounded_and_other_slots_stay_free() {
     let space = Keyspace::default();
-    let mut keys = Keys::primary(&space, &KeySettings::for_test(), Now::at(0), Logging::Off);
+    let mut keys = Keys::primary(&space, &KeySettings::default(), Now::at(0), Logging::Off);
     for i in 0..1_000 {
         let key = format!("{{t}}{i}");
         keys.lock_one(Slot::of(b"t"));

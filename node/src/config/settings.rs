@@ -1,0 +1,406 @@
+//! The values that the program reads, typed.
+//!
+//! Each field is set by the row of its directive and by nothing else; a field that nobody reads is found by the
+//! compiler. What depends on several directives is a method. `Duration`s and sizes have their unit in the type or the
+//! name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyward_commands::DataLimits;
+
+use super::types::Choice;
+use crate::disk_log::Fsync;
+use crate::keyspace::access::Lfu;
+use crate::keyspace::eviction::{Order, Policy};
+use crate::keyspace::keys::KeySettings;
+use crate::keyspace::lazyfree::Cause;
+use crate::rdb::{Compression, VersionCheck};
+use crate::replication::ReplicationAck;
+use crate::shutdown::Options;
+use crate::snapshot::rules::SavePoint;
+
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub(crate) port: u16,
+    /// Zero: see [`Settings::bus_port`].
+    pub(super) bus_port: u16,
+    pub(crate) bind: Vec<String>,
+    pub(crate) protected_mode: bool,
+    pub(crate) tcp_backlog: i32,
+    /// `None`: off.
+    pub(crate) tcp_keepalive: Option<Duration>,
+    /// Idle clients are closed after this; `None`: never.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) maxclients: usize,
+    /// At least one.
+    pub(crate) io_threads: usize,
+    pub(super) debug_command: DebugCommand,
+    pub(crate) requirepass: String,
+    /// Empty: none.
+    pub(super) requirepass_file: String,
+    /// Absolute.
+    pub(crate) dir: PathBuf,
+    pub(super) standalone_databases: u16,
+    pub(super) cluster_databases: u16,
+    pub(crate) loglevel: LogLevel,
+    /// Only shown.
+    pub(crate) hz: i64,
+    pub(crate) proto_max_bulk_len: usize,
+    pub(crate) query_buffer_limit: usize,
+    pub(crate) output_limits: OutputLimits,
+    pub(crate) cluster_enabled: bool,
+    pub(crate) announce_ip: String,
+    pub(crate) announce_port: u16,
+    pub(crate) announce_bus_port: u16,
+    pub(crate) announce_hostname: String,
+    pub(crate) preferred_endpoint: EndpointType,
+    pub(crate) require_full_coverage: bool,
+    pub(crate) serve_stale_data: bool,
+    pub(crate) replica_priority: u32,
+    pub(crate) backlog_len_bytes: usize,
+    pub(crate) backlog_disk_bytes: u64,
+    /// `host:port` of the sentinels' bus ports; empty: the node runs alone.
+    pub(crate) sentinels: Vec<String>,
+    pub(crate) replication_ack: ReplicationAck,
+    /// Zero: half of the shard's nodes, rounded up.
+    pub(crate) min_in_sync: usize,
+    pub(crate) lease: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) fast_failover: bool,
+    pub(crate) zone: String,
+    pub(super) oom_score_adj: OomScoreAdj,
+    /// Of a primary, a replica, and a process in the background.
+    pub(super) oom_score_adj_values: [i32; 3],
+    pub(super) logfile: String,
+    pub(super) pidfile: String,
+    pub(crate) daemonize: bool,
+    pub(crate) supervised: Supervision,
+    pub(super) syslog_enabled: bool,
+    pub(super) syslog_ident: String,
+    pub(super) syslog_facility: Facility,
+    pub(crate) dbfilename: String,
+    pub(crate) rdb_compression: Compression,
+    /// Whether checksums of RDB files are written and compared.
+    pub(crate) rdb_checksum: bool,
+    pub(crate) rdb_version_check: VersionCheck,
+    pub(crate) save_points: Vec<SavePoint>,
+    pub(crate) stop_writes_on_bgsave_error: bool,
+    pub(crate) rdb_incremental_fsync: bool,
+    pub(crate) shutdown_on_sigterm: Options,
+    pub(crate) shutdown_on_sigint: Options,
+    /// Whether the write log is written to disk.
+    pub(crate) appendonly: bool,
+    pub(crate) appendfsync: Fsync,
+    pub(crate) append_dirname: String,
+    pub(crate) append_filename: String,
+    pub(crate) aof_load_truncated: bool,
+    /// Zero: no limit.
+    pub(crate) maxmemory: usize,
+    pub(super) maxmemory_clients: Share,
+    pub(crate) maxmemory_policy: Policy,
+    pub(crate) maxmemory_samples: usize,
+    /// How long one command may evict; `None`: as long as it takes.
+    pub(crate) eviction_time_max: Option<Duration>,
+    /// The parameters of the counters, if the policy has them.
+    pub(super) lfu: Lfu,
+    pub(super) lazy_eviction: bool,
+    pub(super) lazy_expire: bool,
+    pub(super) lazy_server_del: bool,
+    pub(super) lazy_user_del: bool,
+    /// 1 to 10.
+    pub(crate) expire_effort: u32,
+    /// Zero: never by itself.
+    pub(crate) auto_aof_rewrite_percentage: u32,
+    pub(crate) auto_aof_rewrite_min_bytes: u64,
+    /// `*-max-listpack-*` and their like, `notify-keyspace-events`; of `lfu` what the policy needs.
+    pub(crate) keys: KeySettings,
+}
+
+/// `enable-debug-command`: who may use DEBUG.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum DebugCommand {
+    #[default]
+    No,
+    Yes,
+    /// Clients on this host.
+    Local,
+}
+
+/// `loglevel`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    Debug,
+    Verbose,
+    #[default]
+    Notice,
+    Warning,
+    Nothing,
+}
+
+/// `cluster-preferred-endpoint-type`: what redirects name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum EndpointType {
+    #[default]
+    Ip,
+    Hostname,
+    Unknown,
+}
+
+/// `supervised`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Supervision {
+    #[default]
+    No,
+    /// Nobody uses it any more.
+    Upstart,
+    Systemd,
+    Auto,
+}
+
+/// `oom-score-adj`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum OomScoreAdj {
+    #[default]
+    No,
+    /// As `Relative`.
+    Yes,
+    Relative,
+    Absolute,
+}
+
+/// `syslog-facility`, as in RFC 5424.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Facility(u8);
+
+/// An amount of memory, or a part of `maxmemory` in per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    Bytes(u64),
+    Percent(u8),
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share::Bytes(0)
+    }
+}
+
+/// How readily the kernel ends this process when memory runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OomScores {
+    /// They are added to the score that the process has at its start.
+    pub(crate) relative: bool,
+    pub(crate) primary: i32,
+    pub(crate) replica: i32,
+}
+
+/// How lines in the system's log are marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Syslog {
+    pub(crate) ident: String,
+    /// As in RFC 5424.
+    pub(crate) facility: u8,
+}
+
+/// When a client that does not read what it is sent is closed. Zero bytes: never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputLimit {
+    /// More than this closes it at once.
+    pub(crate) hard_bytes: usize,
+    /// More than this all the time for `soft_seconds` closes it.
+    pub(crate) soft_bytes: usize,
+    pub(crate) soft_seconds: u64,
+}
+
+/// `client-output-buffer-limit`: by class of clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OutputLimits {
+    pub(crate) normal: OutputLimit,
+    /// Only shown: replicas are no clients.
+    pub(super) replica: OutputLimit,
+    pub(crate) pubsub: OutputLimit,
+}
+
+impl Choice for Fsync {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("everysec", Fsync::EverySecond), ("always", Fsync::Always), ("no", Fsync::No)];
+}
+
+impl Choice for DebugCommand {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("no", DebugCommand::No), ("yes", DebugCommand::Yes), ("local", DebugCommand::Local)];
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("debug", LogLevel::Debug),
+        ("verbose", LogLevel::Verbose),
+        ("notice", LogLevel::Notice),
+        ("warning", LogLevel::Warning),
+        ("nothing", LogLevel::Nothing),
+    ];
+}
+
+impl Choice for EndpointType {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("ip", EndpointType::Ip),
+        ("hostname", EndpointType::Hostname),
+        ("unknown-endpoint", EndpointType::Unknown),
+    ];
+}
+
+impl Choice for Supervision {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("upstart", Supervision::Upstart),
+        ("systemd", Supervision::Systemd),
+        ("auto", Supervision::Auto),
+        ("no", Supervision::No),
+    ];
+}
+
+impl Choice for OomScoreAdj {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("no", OomScoreAdj::No),
+        ("yes", OomScoreAdj::Yes),
+        ("relative", OomScoreAdj::Relative),
+        ("absolute", OomScoreAdj::Absolute),
+    ];
+}
+
+impl Choice for Facility {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("user", Facility(1)),
+        ("local0", Facility(16)),
+        ("local1", Facility(17)),
+        ("local2", Facility(18)),
+        ("local3", Facility(19)),
+        ("local4", Facility(20)),
+        ("local5", Facility(21)),
+        ("local6", Facility(22)),
+        ("local7", Facility(23)),
+    ];
+}
+
+impl Choice for VersionCheck {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("strict", VersionCheck::Strict), ("relaxed", VersionCheck::Relaxed)];
+}
+
+impl Choice for ReplicationAck {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("in-sync", ReplicationAck::InSync), ("async", ReplicationAck::Async)];
+}
+
+impl Choice for Policy {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("volatile-lru", Policy::Volatile(Order::Lru)),
+        ("volatile-lfu", Policy::Volatile(Order::Lfu)),
+        ("volatile-random", Policy::Volatile(Order::Random)),
+        ("volatile-ttl", Policy::Volatile(Order::Ttl)),
+        ("allkeys-lru", Policy::AllKeys(Order::Lru)),
+        ("allkeys-lfu", Policy::AllKeys(Order::Lfu)),
+        ("allkeys-random", Policy::AllKeys(Order::Random)),
+        ("noeviction", Policy::NoEviction),
+    ];
+}
+
+/// Less is not enforced: nobody could connect to change it.
+const CLIENTS_LIMIT_MIN: usize = 128 << 10;
+
+impl Settings {
+    /// Whether the node has no sentinels.
+    pub(super) fn is_alone(&self) -> bool {
+        self.sentinels.is_empty()
+    }
+
+    /// Where other nodes and sentinels connect; `None`: the number that is meant does not exist.
+    pub(crate) fn bus_port(&self) -> Option<u16> {
+        match self.bus_port {
+            0 => self.port.checked_add(10000),
+            explicit => Some(explicit),
+        }
+    }
+
+    pub(crate) fn databases(&self) -> u16 {
+        if self.cluster_enabled { self.cluster_databases } else { self.standalone_databases }
+    }
+
+    /// What clients may take with their buffers; zero: no limit.
+    pub(crate) fn maxmemory_clients(&self) -> usize {
+        let bytes = match self.maxmemory_clients {
+            Share::Bytes(0) | Share::Percent(0) => return 0,
+            Share::Bytes(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            Share::Percent(_) if self.maxmemory == 0 => return 0,
+            Share::Percent(percent) => {
+                self.maxmemory / 100 * usize::from(percent)
+                    + self.maxmemory % 100 * usize::from(percent) / 100
+            }
+        };
+        bytes.max(CLIENTS_LIMIT_MIN)
+    }
+
+    /// Whether a large value is dropped in the background.
+    pub(crate) fn frees_lazily(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Evicted => self.lazy_eviction,
+            Cause::Expired => self.lazy_expire,
+            Cause::Replaced => self.lazy_server_del,
+            Cause::Deleted => self.lazy_user_del,
+            Cause::Unlinked => true,
+        }
+    }
+
+    /// What commands on keys have to know.
+    pub(crate) fn data_limits(&self) -> DataLimits {
+        DataLimits {
+            string_bytes_max: self.proto_max_bulk_len,
+            databases: self.databases(),
+            compression: self.rdb_compression,
+        }
+    }
+
+    /// Whether a client at this address may use DEBUG.
+    pub(crate) fn allows_debug(&self, address: &str) -> bool {
+        match self.debug_command {
+            DebugCommand::No => false,
+            DebugCommand::Yes => true,
+            DebugCommand::Local => crate::clients::is_loopback(address),
+        }
+    }
+
+    /// Where lines of the log go; `None`: standard error.
+    pub(crate) fn log_file(&self) -> Option<PathBuf> {
+        self.path(&self.logfile)
+    }
+
+    pub(crate) fn pid_file(&self) -> Option<PathBuf> {
+        self.path(&self.pidfile)
+    }
+
+    /// A file that a directive names.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (!name.is_empty()).then(|| self.dir.join(name))
+    }
+
+    /// Whether, and as what, lines go to the system's log.
+    pub(crate) fn syslog(&self) -> Option<Syslog> {
+        let syslog = || Syslog { ident: self.syslog_ident.clone(), facility: self.syslog_facility.0 };
+        self.syslog_enabled.then(syslog)
+    }
+
+    /// Whether who looks at standard error sees nothing of the log.
+    pub fn logs_elsewhere(&self) -> bool {
+        self.log_file().is_some() || self.syslog_enabled
+    }
+
+    /// `None`: the kernel's choice of what to end first stays as it is.
+    pub(crate) fn oom_scores(&self) -> Option<OomScores> {
+        let [primary, replica, _] = self.oom_score_adj_values;
+        match self.oom_score_adj {
+            OomScoreAdj::No => None,
+            OomScoreAdj::Yes | OomScoreAdj::Relative => Some(OomScores { relative: true, primary, replica }),
+            OomScoreAdj::Absolute => Some(OomScores { relative: false, primary, replica }),
+        }
+    }
+}
