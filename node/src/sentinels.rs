@@ -38,7 +38,6 @@ use crate::replication::task::{Input, send};
 use crate::replication::wire::ControlRequest;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-const RETRY: Duration = Duration::from_millis(200);
 /// Without news for so long another sentinel is watched: this one may be gone.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -288,7 +287,7 @@ impl Sentinels {
                 Err(_) => self.reach.failed(WHO, &self.addresses[at], None),
             }
             self.leave(at);
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(requests::RETRY).await;
         }
     }
 
@@ -309,7 +308,7 @@ impl Sentinels {
             self.watched.lock().remove(&at);
             self.leave(at);
             next = at + 1;
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(requests::RETRY).await;
         }
     }
 

@@ -212,7 +212,7 @@ impl Config {
         Ok(Config { bus_port, announce_host, founders, options })
     }
 
-    pub fn initial_addresses(&self) -> BTreeMap<RaftId, String> {
+    pub(crate) fn initial_addresses(&self) -> BTreeMap<RaftId, String> {
         let address = |f: &Founder| keyward_proto::topology::names::host_port(&f.host, f.bus_port);
         self.founders.iter().map(|f| (f.id, address(f))).collect()
     }

@@ -128,7 +128,7 @@ impl Health {
     }
 
     /// The address that clients are told: an IP where one is known.
-    pub fn client_host(&self, node: &Node, announce_hostnames: bool) -> String {
+    pub(crate) fn client_host(&self, node: &Node, announce_hostnames: bool) -> String {
         if announce_hostnames && !node.hostname.is_empty() {
             return node.hostname.clone();
         }

@@ -36,7 +36,7 @@ pub async fn ask(connections: &Connections, topology: &Topology, node: &Node, li
 }
 
 /// All nodes, so many at a time that the answers do not wait for each other.
-pub async fn ask_all(
+pub(crate) async fn ask_all(
     connections: &Connections,
     topology: &Topology,
     limit: Duration,

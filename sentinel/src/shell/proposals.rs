@@ -19,7 +19,7 @@ use crate::shell::sentinel::Sentinel;
 /// Commands in one entry at most.
 pub const BATCH_MAX: usize = 1024;
 /// Commands that may wait.
-pub const WAITING_MAX: usize = 4096;
+pub(crate) const WAITING_MAX: usize = 4096;
 
 /// What became of a command; the outer error says that this is unknown.
 pub type Answer = Result<Result<Outcome, Refusal>, Status>;

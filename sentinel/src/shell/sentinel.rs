@@ -34,7 +34,7 @@ use crate::shell::raft::service::RaftCell;
 use crate::shell::raft::{Metrics, Raft, RaftId};
 
 /// How long a request waits for a leader and its answer.
-pub const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
 /// Between two attempts while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -107,20 +107,20 @@ impl Sentinel {
     }
 
     /// For the log.
-    pub fn in_sync_names(&self, shard: &ShardId) -> String {
+    pub(crate) fn in_sync_names(&self, shard: &ShardId) -> String {
         let topology = self.current();
         let in_sync = topology.shards.get(shard).into_iter().flat_map(|s| &s.in_sync);
         topology.node_names(in_sync)
     }
 
     /// For a node that knows `known`, with the key of what it will know then.
-    pub fn update_for(&self, known: Option<&Key>) -> (rpc::TopologyUpdate, Option<Key>) {
+    pub(crate) fn update_for(&self, known: Option<&Key>) -> (rpc::TopologyUpdate, Option<Key>) {
         let topology = self.current();
         (self.publications.lock().update(known, &topology), topology.key())
     }
 
     /// How clients and the other sentinels reach this one.
-    pub fn own_address(&self) -> SentinelAddress {
+    pub(crate) fn own_address(&self) -> SentinelAddress {
         SentinelAddress {
             name: self.config.options.name.clone(),
             host: self.config.announce_host.clone(),
@@ -129,7 +129,7 @@ impl Sentinel {
         }
     }
 
-    pub fn metrics(&self) -> Option<Metrics> {
+    pub(crate) fn metrics(&self) -> Option<Metrics> {
         self.raft.get().map(|raft| raft.metrics().borrow().clone())
     }
 
@@ -137,7 +137,7 @@ impl Sentinel {
         self.raft.get().and_then(|raft| raft.metrics().borrow().current_leader)
     }
 
-    pub fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.leader().is_some_and(|leader| leader == self.id())
     }
 
@@ -190,7 +190,7 @@ impl Sentinel {
     ///
     /// # Errors
     /// The request's own error, or `Unavailable` when no leader was found in time.
-    pub async fn on_leader<T, Here, HereFuture, There, ThereFuture>(
+    pub(crate) async fn on_leader<T, Here, HereFuture, There, ThereFuture>(
         &self,
         limit: Duration,
         is_forwarded: bool,

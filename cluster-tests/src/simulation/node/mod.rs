@@ -20,7 +20,7 @@ use keyward_node::replication::applying::Applying;
 use keyward_node::replication::full_sync::SnapshotSender;
 use keyward_node::replication::messages::{Event, LinkId, Request, RequestId, UplinkId};
 use keyward_node::replication::node_core::NodeCore;
-use keyward_node::replication::requests::{PendingRequest, Rotation};
+use keyward_node::replication::requests::{PendingRequest, RETRY, Rotation};
 use keyward_node::replication::stream::LogStream;
 use keyward_node::replication::{Engine, SnapshotPart};
 use keyward_node::server::Server;
@@ -43,7 +43,7 @@ use super::{Nanos, SENTINELS, ms, network};
 /// Milliseconds since the Unix epoch at the begin of every run.
 const WALL_CLOCK_BEGIN: i64 = 1_700_000_000_000;
 /// A registration without an answer is repeated.
-const REGISTER_AGAIN: Nanos = ms(200);
+const REGISTER_AGAIN: Nanos = RETRY.as_nanos() as Nanos;
 #[derive(Debug)]
 pub(super) enum Sender {
     /// With the parts of large slots that are still to be sent.

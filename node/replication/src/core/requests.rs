@@ -20,6 +20,9 @@ pub const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 /// How long a request that cannot wait gives one sentinel before it goes to another one as well.
 pub const NEXT_AFTER: Duration = Duration::from_millis(200);
 
+/// Between two attempts to register, or to follow the topology.
+pub const RETRY: Duration = Duration::from_millis(200);
+
 /// Whether a request goes to another sentinel as well when the first does not answer soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {

@@ -28,7 +28,7 @@ const STRAGGLER_LIMIT: Duration = Duration::from_millis(15);
 /// How often everybody is asked.
 const ATTEMPTS_MAX: usize = 3;
 /// A proposal without an answer is given up: it is unknown what becomes of it.
-pub const PROPOSAL_LIMIT: Duration = Duration::from_millis(2000);
+pub(crate) const PROPOSAL_LIMIT: Duration = Duration::from_millis(2000);
 /// Requests that wait for one shard. Nodes repeat theirs every now and then, and few can have one.
 const WAITING_MAX: usize = 64;
 
@@ -235,7 +235,7 @@ impl Coordinator {
     }
 
     /// Drops requests that wait for their turn though nobody waits for their outcome any more.
-    pub fn withdraw(&mut self, shard: &ShardId, is_withdrawn: impl Fn(Ticket) -> bool) {
+    pub(crate) fn withdraw(&mut self, shard: &ShardId, is_withdrawn: impl Fn(Ticket) -> bool) {
         if let Some(changes) = self.shards.get_mut(shard) {
             changes.waiting.retain(|(ticket, _)| !is_withdrawn(*ticket));
         }

@@ -184,7 +184,7 @@ impl<'a> Case<'a> {
     }
 
     /// The decision is safe now; waiting longer could only find a candidate that is further.
-    pub fn is_decidable(&self, answers: &Answers) -> bool {
+    pub(crate) fn is_decidable(&self, answers: &Answers) -> bool {
         let primary_known =
             self.shard.primary.is_none() || self.primary_health(answers) == PrimaryHealth::Gone;
         primary_known && (self.candidate(answers).is_some() || self.is_complete(answers))
@@ -369,7 +369,7 @@ pub struct Handoff {
 
 impl Handoff {
     /// A hand-off that was committed but whose answer was lost is asked for again.
-    pub fn is_carried_out(&self, topology: &Topology) -> bool {
+    pub(crate) fn is_carried_out(&self, topology: &Topology) -> bool {
         topology.shards.get(&self.shard).is_some_and(|shard| {
             shard.term == self.term.next()
                 && shard.primary.as_ref() == Some(&self.target)

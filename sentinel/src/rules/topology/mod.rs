@@ -315,12 +315,12 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
 }
 
 /// Every member has lost its memory since it was in sync, and is back: nobody else can have a committed entry.
-pub fn all_restarted(shard: &Shard) -> bool {
+pub(crate) fn all_restarted(shard: &Shard) -> bool {
     shard.primary.is_none() && shard.restarted == shard.in_sync
 }
 
 /// Of members that have all restarted, the one that held most when it registered; the first of equals.
-pub fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> Option<&'a NodeId> {
+pub(crate) fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> Option<&'a NodeId> {
     if mutation::is_on(Mutation::AnyoneLeadsAfterRestart) {
         return shard.restarted.first();
     }
