@@ -43,8 +43,8 @@ pub struct BatchEnd {
     pub appended: bool,
 }
 
-/// The thread's gate while it executes a batch; given back while the world is stopped.
-pub(super) type GateGuard = Option<ArcMutexGuard<RawMutex, ()>>;
+/// The thread is executing a batch; not while it stops the world.
+pub(super) type Running = Option<ArcMutexGuard<RawMutex, ()>>;
 
 /// What a batch accumulates.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Executor {
         out: &mut Output,
     ) -> BatchEnd {
         self.refresh();
-        let guard = Some(self.gate.lock_arc());
+        let guard = Some(self.safepoint.lock_arc());
         self.look_at_gate();
         let admit = |this: &Executor, candidate: &Candidate<'_>| {
             this.checks().admit(candidate, || this.clock.monotonic())
@@ -93,7 +93,7 @@ impl Executor {
         out: &mut Output,
     ) -> BatchEnd {
         self.refresh();
-        let guard = Some(self.gate.lock_arc());
+        let guard = Some(self.safepoint.lock_arc());
         self.moment = moment;
         let admit = |_: &Executor, _: &Candidate<'_>| Verdict::Run(Basis::Lease);
         self.run_requests(guard, session, batch, buffer, (0, Patience::Left), out, admit)
@@ -109,7 +109,7 @@ impl Executor {
     #[inline]
     fn run_requests(
         &mut self,
-        mut guard: GateGuard,
+        mut guard: Running,
         session: &mut Session,
         batch: &Batch,
         buffer: &[u8],
@@ -146,7 +146,7 @@ impl Executor {
                 break;
             }
             next += 1;
-            // Stopping the world opened this thread's gate: the node's role may have changed. And what has been written
+            // Stopping the world made a safepoint in the batch: the node's role may have changed. And what has been written
             // leaves before more of it is made.
             if stop.is_some() || std::mem::take(&mut self.reopened) || out.is_long() {
                 break;
@@ -169,7 +169,7 @@ impl Executor {
         BatchEnd { next, stop, condition, appended }
     }
 
-    /// Under this thread's gate of the world: who closes the shared one waits for that before relying on it.
+    /// Within a batch: who closes the gate waits for its end before relying on that.
     #[inline]
     pub(super) fn look_at_gate(&mut self) {
         let gate = &self.server.shared.gate;
@@ -218,7 +218,7 @@ impl Executor {
         patience: Patience,
         keys: &mut Keys<'k>,
         out: &mut Output,
-        guard: &mut GateGuard,
+        guard: &mut Running,
         progress: &mut Progress,
         admit: &impl Fn(&Executor, &Candidate<'_>) -> Verdict,
     ) -> Option<Stop> {

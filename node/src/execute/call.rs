@@ -7,7 +7,7 @@ use keyward_commands::DataContext;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 
-use super::batch::{GateGuard, Progress, logging};
+use super::batch::{Progress, Running, logging};
 use super::lookahead::Planned;
 use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
@@ -33,7 +33,7 @@ impl Executor {
         planned: Planned,
         keys: &mut Keys<'k>,
         out: &mut Output,
-        guard: &mut GateGuard,
+        guard: &mut Running,
         progress: &mut Progress,
     ) -> ServerResult {
         let result = match row.scope {
@@ -198,23 +198,19 @@ impl Executor {
         }
     }
 
-    pub(super) fn with_world_stopped<R>(
-        &mut self,
-        guard: &mut GateGuard,
-        f: impl FnOnce(&mut Self) -> R,
-    ) -> R {
+    pub(super) fn with_world_stopped<R>(&mut self, guard: &mut Running, f: impl FnOnce(&mut Self) -> R) -> R {
         let server = Arc::clone(&self.server);
         *guard = None;
         let stopped = server.world.stop();
         let result = f(self);
         drop(stopped);
-        *guard = Some(self.gate.lock_arc());
+        *guard = Some(self.safepoint.lock_arc());
         self.reopened = true;
         result
     }
 
-    /// While the world was being stopped this thread's gate was open, so the node's role may have changed, and more than
-    /// once.
+    /// While the world was being stopped this thread was at a safepoint, so the node's role may have changed, and more
+    /// than once.
     pub(super) fn require_same_state(&self) -> Result<(), CommandError> {
         let gate = &self.server.shared.gate;
         let is_same = gate.generation() == self.moment.generation && gate.state() == self.moment.state;
@@ -231,8 +227,7 @@ impl Executor {
         index
     }
 
-    /// Whether keys may expire or be evicted without a command that asks for it: their effects are writes. The thread's
-    /// gate is held.
+    /// Whether keys may expire or be evicted without a command that asks for it: their effects are writes. Within a batch.
     pub(super) fn acts_by_itself(&mut self) -> bool {
         self.look_at_gate();
         self.moment.state == GateState::Primary

@@ -167,7 +167,7 @@ impl Executor {
         if self.maxmemory == 0 || server.memory.counted() <= self.maxmemory {
             return Eviction::Done;
         }
-        let _batch = self.gate.lock_arc();
+        let _batch = self.safepoint.lock_arc();
         let gate = &server.shared.gate;
         if !self.acts_by_itself() {
             return Eviction::Done;

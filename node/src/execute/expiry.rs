@@ -93,7 +93,7 @@ impl Executor {
         let server = Arc::clone(&self.server);
         let gate = &server.shared.gate;
         loop {
-            let batch = self.gate.lock_arc();
+            let batch = self.safepoint.lock_arc();
             if !self.acts_by_itself() {
                 // As if it had not begun.
                 server.keyspace.lock(slot).next_expiry = 1;

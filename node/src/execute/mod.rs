@@ -79,14 +79,14 @@ pub enum Stop {
 pub struct Executor {
     server: Arc<Server>,
     clock: Clock,
-    gate: world::Gate,
+    safepoint: world::Safepoint,
     pub stats: Arc<ThreadStats>,
     settings: Arc<Settings>,
     routing: Arc<Routing>,
     version: u64,
     /// When the batch began.
     moment: Moment,
-    /// The gate was given back in the middle of the batch.
+    /// The batch has had a safepoint in its middle.
     reopened: bool,
     rng: SmallRng,
     lookahead: Lookahead,
@@ -105,7 +105,7 @@ impl Executor {
     pub fn new(server: Arc<Server>, rng: SmallRng) -> Self {
         Executor {
             clock: server.clock.clone(),
-            gate: server.world.add_gate(),
+            safepoint: server.world.add_thread(),
             stats: server.stats.add_thread(),
             settings: server.settings(),
             routing: server.routing(),
@@ -146,7 +146,7 @@ impl Executor {
 
     /// Until the guard is dropped nobody stops the world. For changes that no batch makes.
     pub fn enter(&self) -> ArcMutexGuard<RawMutex, ()> {
-        self.gate.lock_arc()
+        self.safepoint.lock_arc()
     }
 
     /// Ends the subscriptions to shard channels whose slots this shard does not have any more; writes what the client

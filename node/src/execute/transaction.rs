@@ -4,7 +4,7 @@ use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 
 use super::Executor;
-use super::batch::{GateGuard, Progress, logging};
+use super::batch::{Progress, Running, logging};
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::slots_of;
@@ -20,7 +20,7 @@ impl Executor {
         session: &mut Session,
         keys: &mut Keys<'k>,
         out: &mut Output,
-        guard: &mut GateGuard,
+        guard: &mut Running,
         progress: &mut Progress,
     ) -> ServerResult {
         let Some(transaction) = session.transaction.take() else {

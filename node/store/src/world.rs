@@ -1,30 +1,30 @@
 //! Stopping the world: for what concerns the whole keyspace (FLUSHALL, SWAPDB, a change of role).
 //!
-//! Each thread that executes commands has a gate, a lock that it holds while it executes a batch: one uncontended
-//! lock operation per batch, nothing shared. Whoever stops the world takes all gates; then no command is running
-//! and none can start. Invariant: a thread that stops the world does not hold its own gate, and only one thread
-//! stops it at a time, so there is no deadlock.
+//! The moments between two batches of a thread are its *safepoints*. Each thread that executes commands has a lock that it
+//! holds but at its safepoints: one uncontended lock operation per batch, nothing shared. Whoever stops the world takes
+//! all these locks; then no command is running and none can start. Invariant: a thread that stops the world is at a
+//! safepoint of its own, and only one thread stops it at a time, so there is no deadlock.
 
 use std::sync::Arc;
 
 use parking_lot::lock_api::ArcMutexGuard;
 use parking_lot::{Mutex, RawMutex};
 
-/// A thread's gate.
-pub type Gate = Arc<Mutex<()>>;
+/// Locked while its thread executes a batch.
+pub type Safepoint = Arc<Mutex<()>>;
 
-/// All gates.
+/// Of all threads.
 #[derive(Debug, Default)]
 pub struct World {
     /// The lock makes stopping exclusive.
-    gates: Mutex<Vec<Gate>>,
+    safepoints: Mutex<Vec<Safepoint>>,
 }
 
 /// While it lives no thread executes a command.
 #[must_use]
 pub struct Stopped<'a> {
-    _gates: Vec<ArcMutexGuard<RawMutex, ()>>,
-    _exclusive: parking_lot::MutexGuard<'a, Vec<Gate>>,
+    _batches: Vec<ArcMutexGuard<RawMutex, ()>>,
+    _exclusive: parking_lot::MutexGuard<'a, Vec<Safepoint>>,
 }
 
 impl std::fmt::Debug for Stopped<'_> {
@@ -34,17 +34,17 @@ impl std::fmt::Debug for Stopped<'_> {
 }
 
 impl World {
-    /// A gate for a thread that will execute commands.
-    pub fn add_gate(&self) -> Gate {
-        let gate = Gate::default();
-        self.gates.lock().push(Arc::clone(&gate));
-        gate
+    /// For a thread that will execute commands.
+    pub fn add_thread(&self) -> Safepoint {
+        let safepoint = Safepoint::default();
+        self.safepoints.lock().push(Arc::clone(&safepoint));
+        safepoint
     }
 
-    /// Waits until no thread executes a command and keeps it so. The caller must not hold a gate.
+    /// Waits until no thread executes a command and keeps it so. The caller is at a safepoint.
     pub fn stop(&self) -> Stopped<'_> {
-        let gates = self.gates.lock();
-        Stopped { _gates: gates.iter().map(Mutex::lock_arc).collect(), _exclusive: gates }
+        let safepoints = self.safepoints.lock();
+        Stopped { _batches: safepoints.iter().map(Mutex::lock_arc).collect(), _exclusive: safepoints }
     }
 
     /// Returns when every batch that was running at the time of the call is finished.
