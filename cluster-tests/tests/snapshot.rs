@@ -1,5 +1,6 @@
 //! BGSAVE under a load of transactions: the file is of one moment, and the real Valkey loads it.
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "the test writes from several threads")]
 
 use std::collections::BTreeMap;
 use std::fs;

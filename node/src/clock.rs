@@ -51,6 +51,14 @@ impl Clock {
             Clock::Virtual(clock) => UnixMillis(clock.unix_millis.load(Ordering::Relaxed)),
         }
     }
+
+    /// The wall clock, in microseconds.
+    pub fn unix_micros(&self) -> i64 {
+        match self {
+            Clock::System => unix_micros(),
+            Clock::Virtual(_) => self.unix_millis().0.saturating_mul(1000),
+        }
+    }
 }
 
 /// The wall clock, in milliseconds.

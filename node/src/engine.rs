@@ -358,7 +358,7 @@ mod tests {
     use crate::testing::TestNode;
 
     fn engine_of(server: &Arc<Server>) -> KeyspaceEngine {
-        KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng())
+        KeyspaceEngine::new(Arc::clone(server), SmallRng::seed_from_u64(1))
     }
 
     fn keys(node: &mut TestNode) -> String {

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::clients::Clients;
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
 use crate::gate::{Gate, GateState};
 use crate::keyspace::Keyspace;
@@ -328,7 +328,7 @@ impl Server {
             Some(RoleStatus::Primary { links, .. }) => links.as_slice(),
             Some(RoleStatus::Replica { .. } | RoleStatus::None) | None => &[],
         };
-        let now = clock::monotonic();
+        let now = self.clock.monotonic();
         let replica = |node: &'a Node| {
             let link = links.iter().find(|link| link.node == node.id);
             Replica {

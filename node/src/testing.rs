@@ -78,7 +78,7 @@ impl TestNode {
     fn on(server: Arc<Server>) -> TestNode {
         let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
         TestNode {
-            executor: Executor::new(server, SmallRng::from_os_rng()),
+            executor: Executor::new(server, SmallRng::seed_from_u64(1)),
             session: Session::new(client, true),
             stop: None,
             next_effect: LogIndex::new(1),

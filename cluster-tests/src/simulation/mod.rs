@@ -211,6 +211,7 @@ pub fn run_many(
     let (sender, results) = channel();
     let mut total = Outcome::default();
     let mut failure: Option<Box<Failure>> = None;
+    #[allow(clippy::disallowed_methods, reason = "seeds run on all cores; a run is one thread")]
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (next, stop, sender, end) = (&next, &stop, sender.clone(), seeds.end);

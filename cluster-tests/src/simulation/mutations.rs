@@ -36,6 +36,7 @@ pub fn find(mutation: Mutation, seeds_max: u64) -> Finding {
 pub fn find_all(mutations: &[Mutation], seeds_max: u64, tell: &(dyn Fn(&Finding) + Sync)) -> Vec<Finding> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    #[allow(clippy::disallowed_methods, reason = "seeds run on all cores; a run is one thread")]
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

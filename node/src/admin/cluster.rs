@@ -14,7 +14,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, Shard};
 
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, container, plain};
-use crate::clock;
+use crate::clock::Clock;
 use crate::command::spec::{
     ADMIN, FAST, Group, LOADING, NO_ASYNC_LOADING, NOSCRIPT, STALE, category, family,
 };
@@ -197,7 +197,7 @@ fn links(server: &Server) -> Vec<Link> {
             links.iter().map(link).collect()
         }
         RoleStatus::Replica { primary, opened_at: Some(opened_at), silence, .. } => {
-            let heard_at = clock::monotonic() - *silence;
+            let heard_at = server.clock.monotonic() - *silence;
             vec![Link { peer: primary.clone(), opened_at: *opened_at, heard_at }]
         }
         RoleStatus::Replica { .. } | RoleStatus::None => Vec::new(),
@@ -205,13 +205,14 @@ fn links(server: &Server) -> Vec<Link> {
 }
 
 /// A moment on the wall clock, which is what clients are told.
-fn wall_millis(at: Monotonic) -> i64 {
-    let age = i64::try_from(clock::monotonic().since(at).as_millis()).unwrap_or(i64::MAX);
-    clock::unix_millis().0.saturating_sub(age)
+fn wall_millis(clock: &Clock, at: Monotonic) -> i64 {
+    let age = i64::try_from(clock.monotonic().since(at).as_millis()).unwrap_or(i64::MAX);
+    clock.unix_millis().0.saturating_sub(age)
 }
 
 /// When nodes were last heard, or heard of.
 struct Contacts {
+    clock: Clock,
     links: Vec<Link>,
     sentinels: Option<Monotonic>,
 }
@@ -219,13 +220,13 @@ struct Contacts {
 impl Contacts {
     fn of(server: &Server) -> Contacts {
         let sentinels = server.replication.get().and_then(|r| r.sentinels_heard_at());
-        Contacts { links: links(server), sentinels }
+        Contacts { clock: server.clock.clone(), links: links(server), sentinels }
     }
 
     /// Zero: never.
     fn pong_millis(&self, node: &NodeId) -> i64 {
         let link = self.links.iter().find(|link| link.peer == *node);
-        link.map(|link| link.heard_at).or(self.sentinels).map_or(0, wall_millis)
+        link.map(|link| link.heard_at).or(self.sentinels).map_or(0, |at| wall_millis(&self.clock, at))
     }
 }
 
@@ -400,7 +401,7 @@ fn cluster_links(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
         ctx.out.bulk_str("node");
         ctx.out.bulk_str(link.peer.as_str());
         ctx.out.bulk_str("create-time");
-        ctx.out.integer(wall_millis(link.opened_at));
+        ctx.out.integer(wall_millis(&ctx.server.clock, link.opened_at));
         ctx.out.bulk_str("events");
         ctx.out.bulk_str("r");
         ctx.out.bulk_str("send-buffer-allocated");

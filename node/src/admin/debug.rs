@@ -7,7 +7,6 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::{parse_f64, parse_i64};
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
-use crate::clock;
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
 
@@ -38,7 +37,7 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
             let time = Duration::try_from_secs_f64(seconds)
                 .map_err(|_| CommandError::err("value is out of range"))?
                 .min(SLEEP_MAX);
-            let now = clock::monotonic();
+            let now = ctx.server.clock.monotonic();
             ctx.server.pause.extend(now, now + time, false);
             Ok(ServerOutcome::Sleep(time, b"+OK\r\n"))
         }

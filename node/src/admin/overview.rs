@@ -1,7 +1,6 @@
 //! Where the memory goes: what INFO memory and MEMORY STATS tell.
 
 use crate::admin::ServerContext;
-use crate::clock;
 use crate::keyspace::DbIndex;
 use crate::process;
 
@@ -34,7 +33,7 @@ impl Overview {
             peak: server.memory.peak().max(used),
             startup: server.memory.startup().min(used),
             log: server.shared.log.lock().allocated_bytes(),
-            clients: server.clients.summary(clock::monotonic()).memory_bytes,
+            clients: server.clients.summary(server.clock.monotonic()).memory_bytes,
             tables: counts
                 .iter()
                 .map(|(db, count)| (*db, usize::try_from(count.bucket_bytes).unwrap_or(0)))

@@ -4,7 +4,6 @@ use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, plain, read};
-use crate::clock;
 use crate::command::spec::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE, category};
 use crate::command::{CommandError, ascii_eq, parse_f64_arg, parse_i64_arg};
 use crate::gate::GateState;
@@ -14,7 +13,7 @@ use crate::shutdown::Options;
 pub(super) const TIME: ServerCommand =
     plain("time", time, 1, LOADING | STALE | FAST, "2.6.0").tips(&["nondeterministic_output"]);
 fn time(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
-    let now = clock::unix_micros();
+    let now = ctx.server.clock.unix_micros();
     ctx.out.array(2);
     ctx.out.bulk_integer(now / 1_000_000);
     ctx.out.bulk_integer(now % 1_000_000);

@@ -122,6 +122,7 @@ impl Executor {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "keys expire by the clock of a real node")]
 mod tests {
     use super::*;
     use crate::clock;

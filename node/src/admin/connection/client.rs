@@ -7,7 +7,6 @@ use keyward_proto::resp::number::parse_i64;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain};
 use crate::blocking::Unblock;
-use crate::clock;
 use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
 use crate::session::ReplyMode;
@@ -147,7 +146,7 @@ fn client_pause(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult
     if timeout.checked_add(ctx.keys.now).is_none() {
         return Err(CommandError::err("timeout is out of range"));
     }
-    let now = clock::monotonic();
+    let now = ctx.server.clock.monotonic();
     ctx.server.pause.extend(now, now + Duration::from_millis(timeout.unsigned_abs()), writes_only);
     ctx.out.ok();
     Ok(ServerOutcome::Reply)

@@ -10,7 +10,6 @@ use keyward_proto::time::Monotonic;
 use super::filter::Filter;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::clients::{Client, Description};
-use crate::clock;
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, SENTINEL, STALE};
 
@@ -21,7 +20,7 @@ pub(super) const CLIENT_INFO: ServerCommand =
 fn client_info(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     ctx.session.describe();
     let mut text = Vec::new();
-    push_line(&mut text, &ctx.session.client, clock::monotonic());
+    push_line(&mut text, &ctx.session.client, ctx.server.clock.monotonic());
     ctx.out.verbatim("txt", &text);
     Ok(ServerOutcome::Reply)
 }
@@ -33,7 +32,7 @@ pub(super) const CLIENT_LIST: ServerCommand =
 fn client_list(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let filter = Filter::parse(ctx.server, args, false)?;
     ctx.session.describe();
-    let now = clock::monotonic();
+    let now = ctx.server.clock.monotonic();
     let mut text = Vec::new();
     for client in ctx.server.clients.all() {
         if filter.selects(&client, ctx.session.client.id, now) {
@@ -51,7 +50,7 @@ fn client_kill(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult 
     let by_address = args.len() == 3;
     let filter =
         if by_address { Filter::by_address(args.at(2)) } else { Filter::parse(ctx.server, args, true)? };
-    let (me, now) = (ctx.session.client.id, clock::monotonic());
+    let (me, now) = (ctx.session.client.id, ctx.server.clock.monotonic());
     let all = ctx.server.clients.all();
     let selected: Vec<&Arc<Client>> = all.iter().filter(|c| filter.selects(c, me, now)).collect();
     if by_address && selected.is_empty() {

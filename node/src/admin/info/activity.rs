@@ -4,15 +4,14 @@ use std::sync::atomic::Ordering;
 
 use super::Lines;
 use crate::admin::ServerContext;
-use crate::clock;
 use crate::stats::{Counter, ThreadStats};
 
 pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     ctx.session.describe();
-    let all = server.clients.summary(clock::monotonic());
+    let all = server.clients.summary(server.clock.monotonic());
     let (until, writes_only) = server.pause.state();
-    let now = clock::monotonic();
+    let now = server.clock.monotonic();
     let paused_for = until.since(now).as_millis();
     let actions = match (paused_for, writes_only) {
         (0, _) => "none",
@@ -68,7 +67,7 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("expired_stale_perc", &"0.00"),
         ("expired_keys_with_volatile_items_stale_perc", &"0.00"),
     ]);
-    let (exceeded_total, exceeded_current) = server.memory.exceeded_millis(clock::monotonic());
+    let (exceeded_total, exceeded_current) = server.memory.exceeded_millis(server.clock.monotonic());
     lines.fields(&[
         ("expired_time_cap_reached_count", &sum(|t| &t.expire_time_cap_reached)),
         ("expire_cycle_cpu_milliseconds", &(sum(|t| &t.expire_nanos) / 1_000_000)),

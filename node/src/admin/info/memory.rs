@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use super::{Lines, human, ratio};
 use crate::admin::ServerContext;
 use crate::admin::overview::{Overview, excess};
-use crate::clock;
 use crate::config::Choice;
 use crate::loading::Progress;
 
@@ -84,7 +83,7 @@ fn percent(part: usize, whole: usize) -> String {
 pub(super) fn persistence(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let loading = server.shared.gate.state() == crate::gate::GateState::Loading;
-    let saves = server.saves.info(server.stats.sum(|thread| &thread.changes), clock::monotonic());
+    let saves = server.saves.info(server.stats.sum(|thread| &thread.changes), server.clock.monotonic());
     let snapshot = server.snapshots.progress(server);
     let (aof, rewrite) = (server.aof.status(), server.aof.rewrite_info());
     lines.fields(&[

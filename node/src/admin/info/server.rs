@@ -4,13 +4,12 @@ use keyward_proto::{REDIS_VERSION, VALKEY_VERSION};
 
 use super::Lines;
 use crate::admin::ServerContext;
-use crate::clock;
 use crate::process;
 
 pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let settings = server.settings();
-    let uptime = clock::monotonic().since(server.started_at).as_secs();
+    let uptime = server.clock.monotonic().since(server.started_at).as_secs();
     let hz = settings.hz;
     let file = server.with_config(|c| c.file.as_ref().map_or_else(String::new, |f| f.display().to_string()));
     let listens: String = settings.bind.iter().map(|address| format!("bind={address},")).collect();
@@ -33,7 +32,7 @@ pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("process_supervised", &if crate::supervision::is_active() { "systemd" } else { "no" }),
         ("run_id", &server.run_id),
         ("tcp_port", &settings.port),
-        ("server_time_usec", &clock::unix_micros()),
+        ("server_time_usec", &server.clock.unix_micros()),
         ("uptime_in_seconds", &uptime),
         ("uptime_in_days", &(uptime / 86400)),
         ("hz", &hz),

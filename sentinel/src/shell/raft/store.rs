@@ -4,6 +4,8 @@
 //! last snapshot plus the log up to the committed position, which is written without waiting for the disk (it may
 //! be behind after a power failure; the leader then tells).
 
+#![allow(clippy::disallowed_methods, reason = "shell: writes to the disk on a thread of its own")]
+
 use std::fmt::Debug;
 use std::io::Cursor;
 use std::ops::{Bound, RangeBounds};
