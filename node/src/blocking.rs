@@ -15,14 +15,14 @@ use std::sync::Arc;
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::resp::{Output, Version};
+use keyward_replication::gate::GateState;
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::DbKey;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::command::OnTimeout;
 use crate::command::table::Row;
-use crate::gate::GateState;
-use crate::keyspace::DbKey;
-use crate::reply::ReplyCondition;
 
 /// A command that waits.
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use keyward_store::rdb::check::check;
+
 use crate::aof;
 use crate::aof::check::Mode;
-use crate::rdb::check::check;
 
 const CHECK_AOF_USAGE: &str = "usage: keyward-node check-aof [--fix] FILE|MANIFEST";
 const CHECK_RDB_USAGE: &str = "usage: keyward-node check-rdb FILE";

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use keyward_proto::resp::Version;
 use keyward_proto::time::Monotonic;
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::DbIndex;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::blocking::{Unblock, Waiter};
 use crate::command::table::{ROWS, Row};
-use crate::keyspace::DbIndex;
-use crate::reply::ReplyCondition;
 
 /// What CLIENT LIST shows; its connection's thread writes it when it changes.
 #[derive(Debug, Clone, Default)]

@@ -31,6 +31,7 @@ use keyward_net::linger::linger;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_proto::time::Monotonic;
+use keyward_replication::reply::{Fate, ReplyCondition, ReplyQueue};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -41,7 +42,6 @@ use crate::clock;
 use crate::config::OutputLimit;
 use crate::execute::{Patience, Stop};
 use crate::io::IoThread;
-use crate::reply::{Fate, ReplyCondition, ReplyQueue};
 use crate::session::{ReplyMode, Session};
 use crate::snapshot::download::{Download, Next};
 

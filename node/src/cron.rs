@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
+use keyward_replication::gate::GateState;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::clock;
 use crate::execute::{Eviction, Executor, ExpiryCycle};
-use crate::gate::GateState;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 

@@ -12,9 +12,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use keyward_proto::entry::{Effect, effects};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
+use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
+use keyward_replication::core::messages::SnapshotPart;
+use keyward_replication::core::received::SlotSet;
+use keyward_replication::log::Slice;
+use keyward_store::DbIndex;
+use keyward_store::entry::Entry;
+use keyward_store::keys::Keys;
+use keyward_store::rdb::{Compression, record};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
@@ -22,14 +31,7 @@ use crate::aof::history::HistoryReader;
 use crate::clients::Client;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
-use crate::keyspace::DbIndex;
-use crate::keyspace::entry::Entry;
-use crate::keyspace::keys::Keys;
-use crate::log::{Effect, Slice, effects};
-use crate::rdb::{Compression, record};
-use crate::replication::{
-    Engine, LargeSlots, LogHistory, Shared, SlotSet, SlotSnapshot, SnapshotEnded, SnapshotPart,
-};
+use crate::replication::{Engine, LargeSlots, LogHistory, Shared};
 use crate::server::Server;
 use crate::session::Session;
 use crate::snapshot::Stream;
@@ -354,8 +356,8 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::log::EffectBuffer;
     use crate::testing::TestNode;
+    use keyward_store::effects::EffectBuffer;
 
     fn engine_of(server: &Arc<Server>) -> KeyspaceEngine {
         KeyspaceEngine::new(Arc::clone(server), SmallRng::seed_from_u64(1))

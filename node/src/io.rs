@@ -121,7 +121,7 @@ impl IoThread {
 
     /// Wakes this client when the node stops being a primary.
     pub fn add_blocked(&self, client: &Arc<Client>) {
-        if self.server.shared.gate.is_alone() {
+        if self.server.shared.gate.is_standalone() {
             return;
         }
         let mut blocked = self.blocked.borrow_mut();

@@ -6,7 +6,7 @@
 //! asks the allocator for its own total and is called every few milliseconds while `maxmemory` is set.
 //!
 //! Not counted towards `maxmemory`: the write log in memory (bounded by `repl-backlog-size`; counting it, the effects
-//! of evictions could evict more) and values that are already on their way to be freed ([`crate::reclaim`]).
+//! of evictions could evict more) and values that are already on their way to be freed ([`crate::lazyfree`]).
 //!
 //! Pure: the counts are arguments.
 

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use keyward_proto::resp::{ReplyWriter, Version};
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::table::hash_of;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clients::{Client, Push};
-use crate::keyspace::table::hash_of;
-use crate::reply::ReplyCondition;
 use crate::session::Session;
 
 const PARTS: usize = 64;

@@ -1,6 +1,6 @@
 //! Loads RDB files into the keyspace with all cores: `dump.rdb` at the start, and the base of an AOF.
 //!
-//! One thread reads the file and finds the records ([`crate::rdb::file::Reader`]); others decode them and insert them
+//! One thread reads the file and finds the records ([`keyward_store::rdb::file::Reader`]); others decode them and insert them
 //! under the locks of their slots. The channel between them is short, so that memory stays bounded and a chunk is
 //! still in a cache when it is decoded. Whoever calls keeps clients away until the load has succeeded: after an error
 //! the keyspace holds a part of the file, which must not be served.
@@ -15,18 +15,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use keyward_proto::slot::{SLOT_COUNT, Slot};
+use keyward_store::entry::Entry;
+use keyward_store::keys::{KeySettings, Keys};
+use keyward_store::rdb::file::{Chunk, Facts, FileError, Reader, RecordName, Span, Trust};
+use keyward_store::rdb::record::Record;
+use keyward_store::rdb::{RdbError, VersionCheck};
+use keyward_store::table::hash_of;
+use keyward_store::{DbIndex, Keyspace};
 use parking_lot::Mutex;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::keyspace::entry::Entry;
-use crate::keyspace::keys::{KeySettings, Keys};
-use crate::keyspace::table::hash_of;
-use crate::keyspace::{DbIndex, Keyspace};
 use crate::loading::Loading;
-use crate::rdb::file::{Chunk, Facts, FileError, Reader, RecordName, Span, Trust};
-use crate::rdb::record::Record;
-use crate::rdb::{RdbError, VersionCheck};
 use crate::server::Server;
 
 /// Keys whose buckets are being brought into the cache at the same time.
@@ -319,10 +319,10 @@ fn error(chunk: &Chunk, span: &Span, error: RdbError) -> FileError {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::keyspace::entry::{NewValue, ValueRef};
-    use crate::keyspace::types::List;
-    use crate::rdb::file::Writer;
-    use crate::rdb::{Compression, record};
+    use keyward_store::entry::{NewValue, ValueRef};
+    use keyward_store::rdb::file::Writer;
+    use keyward_store::rdb::{Compression, record};
+    use keyward_store::types::List;
 
     fn record(key: &str, value: NewValue<'_>, expire_at: Option<i64>) -> Vec<u8> {
         let entry = Entry::new(key.as_bytes(), value, expire_at, 0);

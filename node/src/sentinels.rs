@@ -25,6 +25,8 @@ use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use keyward_proto::topology::delta::{Delta, Key};
+use keyward_replication::core::messages::{Event, Outcome};
+use keyward_replication::core::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
@@ -32,8 +34,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::clock;
-use crate::replication::messages::{Event, Outcome};
-use crate::replication::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use crate::replication::task::{Input, send};
 use crate::replication::wire::ControlRequest;
 

@@ -7,24 +7,25 @@ use std::time::Duration;
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Node;
+use keyward_replication::core::node_core::RoleStatus;
+use keyward_replication::gate::{Gate, GateState};
+use keyward_replication::log::WriteLog;
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::Keyspace;
+use keyward_store::events::Event;
+use keyward_store::eviction::SharedWeights;
+use keyward_store::world::World;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
-use crate::gate::{Gate, GateState};
-use crate::keyspace::Keyspace;
-use crate::keyspace::eviction::SharedWeights;
-use crate::keyspace::world::World;
-use crate::log::WriteLog;
+use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
-use crate::notify::Event;
 use crate::pubsub::PubSub;
-use crate::reclaim::Reclaim;
 use crate::relay::queue::Relay;
-use crate::replication::{Replication, RoleStatus, Shared};
-use crate::reply::ReplyCondition;
+use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
 use crate::snapshot::saves::Saves;
 use crate::snapshot::stream::Snapshots;
@@ -44,7 +45,7 @@ pub struct Server {
     pub stats: Stats,
     pub rates: Rates,
     pub memory: Arc<UsedMemory>,
-    pub reclaim: Reclaim,
+    pub lazyfree: Lazyfree,
     /// By which slots are drawn for eviction.
     pub eviction_weights: SharedWeights,
     /// Changed by CONFIG SET only; threads read [`Server::settings`] when the version has moved.
@@ -174,7 +175,7 @@ impl Server {
     ) -> Result<Arc<Server>, String> {
         let settings = config.settings()?;
         let alone = settings.sentinels.is_empty();
-        let gate = if alone { Gate::alone() } else { Gate::replicated() };
+        let gate = if alone { Gate::standalone() } else { Gate::replicated() };
         let log = WriteLog::new(settings.backlog_len_bytes);
         let memory: Arc<UsedMemory> = Arc::default();
         Ok(Arc::new_cyclic(|me| Server {
@@ -186,7 +187,7 @@ impl Server {
             pubsub: PubSub::default(),
             stats: Stats::default(),
             rates: Rates::default(),
-            reclaim: Reclaim::new(Arc::clone(&memory)),
+            lazyfree: Lazyfree::new(Arc::clone(&memory)),
             memory,
             eviction_weights: SharedWeights::default(),
             config: Mutex::new(config),
@@ -352,7 +353,7 @@ impl Server {
     pub fn reset_stats(&self) {
         self.stats.reset();
         self.memory.reset_stats();
-        self.reclaim.reset_stats();
+        self.lazyfree.reset_stats();
         self.pubsub.disconnections.store(0, Ordering::Relaxed);
         self.auth_failures.store(0, Ordering::Relaxed);
     }

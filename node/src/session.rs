@@ -8,13 +8,13 @@ use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::Version;
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::slot::Slot;
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::keys::Keys;
+use keyward_store::{DbIndex, DbKey};
 
 use crate::clients::Client;
 use crate::command::table::Row;
 use crate::config::Settings;
-use crate::keyspace::keys::Keys;
-use crate::keyspace::{DbIndex, DbKey};
-use crate::reply::ReplyCondition;
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use keyward_proto::entry::{effects, frames};
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::resp::Output;
 use keyward_proto::resp::reply::write_command;
@@ -16,15 +17,13 @@ use keyward_proto::resp::{
 };
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
-
+use keyward_replication::gate::{GateState, GateView};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::execute::{Executor, Patience, Stop};
-use crate::gate::{GateState, GateView};
-use crate::log::{effects, frames};
 use crate::server::Server;
 use crate::session::Session;
 

@@ -5,11 +5,11 @@
 use bytes::Bytes;
 use keyward_node::blocking::{Blocked, Ending, Look, Served};
 use keyward_node::execute::{Patience, Stop};
-use keyward_node::gate::GateState;
-use keyward_node::reply::{OutcomeUnknown, ReplyCondition, ReplyQueue};
 use keyward_node::session::Session;
 use keyward_proto::ids::Position;
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
+use keyward_replication::gate::GateState;
+use keyward_replication::reply::{OutcomeUnknown, ReplyCondition, ReplyQueue};
 use rand::Rng;
 
 use super::invariants::Expectation;

@@ -1,15 +1,17 @@
 //! A virtual disk with a node's write log on it, and what the thread of `keyward_node::aof` does with it in virtual time.
 //!
 //! What is written, synced, cut and adopted, and what counts as durable, is decided by the real core
-//! (`keyward_node::disk_log`). Modelled is the platter: what is left of it when processes are killed or the power fails,
+//! (`keyward_replication::disk_log`). Modelled is the platter: what is left of it when processes are killed or the power fails,
 //! syncs that take their time or fail, writes that fail, and when a rewrite is ready.
 
 use bytes::Bytes;
-use keyward_node::disk_log::platter::{Loaded, Platter};
-use keyward_node::disk_log::{Action, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId};
-use keyward_node::log::{Rewind, WriteLog};
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::Monotonic;
+use keyward_replication::disk_log::platter::{Loaded, Platter};
+use keyward_replication::disk_log::{
+    Action, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId,
+};
+use keyward_replication::log::{Rewind, WriteLog};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -134,7 +136,7 @@ impl Writer {
         }
         let before = log.durable();
         let clock = Monotonic::from_nanos(now);
-        let conditions = Conditions { fsync: self.fsync, commit, is_alone: false };
+        let conditions = Conditions { fsync: self.fsync, commit, is_standalone: false };
         let mut notes = Vec::new();
         if let Some((file, records, _)) = self.syncing.take_if(|(_, _, ends_at)| *ends_at <= now) {
             let result = disk.platter.end_sync(file, records);

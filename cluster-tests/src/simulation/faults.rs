@@ -9,9 +9,9 @@
 
 use std::sync::Arc;
 
-use keyward_node::disk_log::Step;
-use keyward_node::replication::messages::{Event, HandoffToken, Outcome};
 use keyward_proto::ids::NodeId;
+use keyward_replication::core::messages::{Event, HandoffToken, Outcome};
+use keyward_replication::disk_log::Step;
 use rand::Rng;
 
 use super::disk::Persistence;

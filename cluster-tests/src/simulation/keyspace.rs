@@ -5,14 +5,16 @@
 
 use bytes::Bytes;
 use keyward_node::engine::KeyspaceEngine;
-use keyward_node::keyspace::entry::ValueRef;
-use keyward_node::log::{Effect, effects};
-use keyward_node::replication::full_sync::SlotReader;
-use keyward_node::replication::{Engine, Shared, SlotSnapshot, SnapshotEnded, SnapshotPart};
+use keyward_node::replication::{Engine, Shared};
 use keyward_node::server::Server;
+use keyward_proto::entry::{Effect, effects};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
+use keyward_replication::core::full_sync::SlotReader;
+use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
+use keyward_replication::core::messages::SnapshotPart;
+use keyward_store::entry::ValueRef;
 
 pub(super) const SLOTS: usize = 3;
 /// The hash tags of their keys.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keyward_node::replication::messages::{Event, Outcome as Answered, Request, RequestId};
-use keyward_node::replication::node_core::RoleStatus;
-use keyward_node::replication::requests;
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Event, Outcome as Answered, Request, RequestId};
+use keyward_replication::core::node_core::RoleStatus;
+use keyward_replication::core::requests;
 use keyward_sentinel::rules::failover::{Answer, NodeState, Role};
 use keyward_sentinel::rules::inquiry;
 

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use keyward_node::replication::messages::{
+use keyward_replication::core::messages::{
     Ack, Append, Chunk, Closed, Event, Hello, LinkId, Start, UplinkId,
 };
 use rand::Rng;

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_node::replication::Config;
-use keyward_node::replication::messages::{Event, Hello, RequestId, UplinkId};
-use keyward_node::replication::requests::{self, Rotation};
 use keyward_proto::ids::NodeId;
 use keyward_proto::topology::Topology;
+use keyward_replication::core::Config;
+use keyward_replication::core::messages::{Event, Hello, RequestId, UplinkId};
+use keyward_replication::core::requests::{self, Rotation};
 use keyward_sentinel::rules::topology::{Outcome as Committed, Refusal};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -91,7 +91,7 @@ pub struct Gate {
 
 impl Gate {
     /// No sentinels: everything is committed, the lease never ends.
-    pub fn alone() -> Gate {
+    pub fn standalone() -> Gate {
         let gate = Gate::replicated();
         gate.logs.store(false, Ordering::SeqCst);
         gate.state.store(GateState::Primary as u8, Ordering::SeqCst);
@@ -120,7 +120,7 @@ impl Gate {
     }
 
     #[inline]
-    pub fn is_alone(&self) -> bool {
+    pub fn is_standalone(&self) -> bool {
         self.alone
     }
 
@@ -166,7 +166,7 @@ impl Gate {
     }
 
     /// Alone: a reply leaves when the log is on disk up to what it depends on; `u64::MAX` without a log.
-    pub fn set_alone_commit(&self, index: LogIndex) {
+    pub fn set_standalone_commit(&self, index: LogIndex) {
         assert!(self.alone, "with sentinels the replication task decides what is committed");
         if self.commit.swap(index.get(), Ordering::AcqRel) != index.get() {
             self.notify();
@@ -174,7 +174,7 @@ impl Gate {
     }
 
     /// Alone: nothing but what needs no data is answered until the keyspace is loaded.
-    pub fn set_alone_loading(&self, loading: bool) {
+    pub fn set_standalone_loading(&self, loading: bool) {
         assert!(self.alone, "with sentinels the replication task decides the state");
         let state = if loading { GateState::Loading } else { GateState::Primary };
         self.state.store(state as u8, Ordering::SeqCst);
@@ -360,9 +360,11 @@ mod tests {
 
     #[test]
     fn alone_everything_is_committed() {
-        let gate = Gate::alone();
+        let gate = Gate::standalone();
         assert_eq!(gate.state(), GateState::Primary);
-        assert!(gate.lease_valid(Monotonic::from_nanos(u64::MAX - 1)) && gate.writable() && gate.is_alone());
+        assert!(
+            gate.lease_valid(Monotonic::from_nanos(u64::MAX - 1)) && gate.writable() && gate.is_standalone()
+        );
         assert_eq!(gate.released(0), Released::UpTo(LogIndex::new(u64::MAX)));
     }
 }

@@ -12,6 +12,8 @@ use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, Shard};
+use keyward_replication::core::node_core::{LinkStatus, RoleStatus};
+use keyward_store::entry::Entry;
 
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, container, plain};
 use crate::clock::Clock;
@@ -20,8 +22,6 @@ use crate::command::spec::{
 };
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
 use crate::config::{EndpointType, Settings};
-use crate::keyspace::entry::Entry;
-use crate::replication::{LinkStatus, RoleStatus};
 use crate::routing::Routing;
 use crate::server::Server;
 

@@ -3,12 +3,12 @@
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::slot::Slot;
+use keyward_store::table::Table;
+use keyward_store::{DbIndex, DbKey};
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, read, write};
 use crate::command::spec::{ALL_DBS, FAST, Scope, category};
 use crate::command::{CommandError, ascii_eq};
-use crate::keyspace::table::Table;
-use crate::keyspace::{DbIndex, DbKey};
 
 /// `DBSIZE`
 pub(super) const DBSIZE: ServerCommand = read("dbsize", dbsize, 1, FAST, "1.0.0")
@@ -74,7 +74,7 @@ fn flush(ctx: &mut ServerContext<'_, '_>, db: Option<DbIndex>) {
     let data = memory.used().saturating_sub(memory.startup() + memory.not_counted());
     // Nearly all of the data is keys; those that are flushed take their part of it.
     let bytes = data / (flushed + kept).max(1) * flushed;
-    ctx.server.reclaim.free_tables(tables, bytes);
+    ctx.server.lazyfree.free_tables(tables, bytes);
 }
 
 /// `SWAPDB index1 index2`

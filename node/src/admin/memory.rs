@@ -1,14 +1,13 @@
 //! MEMORY: what a key takes, where the memory goes, and what to do about it.
 
 use keyward_proto::resp::Args;
-
-use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain, read};
-use crate::command::{CommandError, Cursor, parse_i64_arg};
-use crate::keyspace::usage::usage_bytes;
-use crate::process;
+use keyward_store::usage::usage_bytes;
 
 use super::overview::{Overview, excess, ratio};
+use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain, read};
 use crate::command::spec::{LOADING, RO, STALE};
+use crate::command::{CommandError, Cursor, parse_i64_arg};
+use crate::process;
 
 /// Elements looked at by default; the rest is taken to be like them.
 const SAMPLES: usize = 5;

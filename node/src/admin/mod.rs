@@ -28,8 +28,8 @@ mod wait;
 use keyward_commands::spec::{Command, CommandSpec, Flags, Group, READONLY, WRITE, family};
 use keyward_commands::{Block, CommandError, Outcome};
 use keyward_proto::resp::{Args, ReplyWriter};
+use keyward_store::keys::Keys;
 
-use crate::keyspace::keys::Keys;
 use crate::server::Server;
 use crate::session::Session;
 use command::{

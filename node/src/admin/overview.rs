@@ -1,7 +1,8 @@
 //! Where the memory goes: what INFO memory and MEMORY STATS tell.
 
+use keyward_store::DbIndex;
+
 use crate::admin::ServerContext;
-use crate::keyspace::DbIndex;
 use crate::process;
 
 /// Bytes, unless a name says otherwise.

@@ -2,11 +2,11 @@
 
 use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter};
+use keyward_replication::gate::GateState;
 
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, plain, read};
 use crate::command::spec::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE, category};
 use crate::command::{CommandError, ascii_eq, parse_f64_arg, parse_i64_arg};
-use crate::gate::GateState;
 use crate::shutdown::Options;
 
 /// `TIME`

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
+use keyward_replication::gate::GateState;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::spec::{BLOCKING, category};
 use crate::command::{CommandError, parse_i64_arg};
-use crate::gate::GateState;
 
 /// What "for ever" means to a timer.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -10,6 +10,8 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use keyward_proto::ids::{LogIndex, Position, Term};
+use keyward_store::rdb;
+use keyward_store::rdb::file::has_magic;
 
 use super::directory::Directory;
 use super::format::{Entries, Piece, classify, parse_entries};
@@ -17,8 +19,6 @@ use super::manifest::Manifest;
 use super::reader::{Fault, FileReader, Record, Verdict};
 use crate::command::touched::touched;
 use crate::directory_lock::is_in_use;
-use crate::rdb;
-use crate::rdb::file::has_magic;
 
 /// Commands that can't be loaded that are told apart; the others are counted together.
 const REFUSED_NAMES_MAX: usize = 50;
@@ -290,7 +290,7 @@ fn analyze(file: File, path: &Path, begin: u64) -> io::Result<Report> {
 mod tests {
     use super::*;
     use crate::aof::format::{Encoder, Head, head_line};
-    use crate::log::WriteLog;
+    use keyward_replication::log::WriteLog;
 
     #[test]
     fn a_torn_tail_is_reported_and_cut() {

@@ -1,6 +1,6 @@
 //! An incremental file: bytes are added behind what is whole, and its end is cut.
 //!
-//! What of it is whole and what is on the disk is known by the core (`crate::disk_log`), which says where to write.
+//! What of it is whole and what is on the disk is known by the core ([`keyward_replication::disk_log`]), which says where to write.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use keyward_proto::ids::LogIndex;
+use keyward_replication::disk_log::{BatchSpan, Cut};
 
 use super::format::{Annotation, Encoder, MARK, parse_annotation, prefix_bytes};
 use super::manifest::AofFile;
-use crate::disk_log::{BatchSpan, Cut};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -106,7 +106,8 @@ mod tests {
 
     use super::*;
     use crate::aof::reader::{FileReader, Record};
-    use crate::log::{EffectBuffer, WriteLog};
+    use keyward_replication::log::WriteLog;
+    use keyward_store::effects::EffectBuffer;
 
     fn entries(count: u64) -> WriteLog {
         let mut log = WriteLog::new(1 << 20);

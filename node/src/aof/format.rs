@@ -17,12 +17,13 @@
 //! with what is there.
 
 use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+use keyward_proto::entry::{Effect, effects, frames};
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 use keyward_proto::resp::{Args, Batch, Limits, ProtocolError, RequestReader};
+use keyward_replication::log::{Slice, TermStart};
+use keyward_store::DbIndex;
 
-pub use crate::disk_log::Head;
-use crate::keyspace::DbIndex;
-use crate::log::{Effect, Slice, TermStart, effects, frames};
+pub use keyward_replication::disk_log::Head;
 
 /// How annotations begin.
 pub const MARK: &[u8] = b"#KW ";
@@ -374,7 +375,8 @@ mod tests {
     use keyward_proto::slot::Slot;
 
     use super::*;
-    use crate::log::{EffectBuffer, WriteLog};
+    use keyward_replication::log::WriteLog;
+    use keyward_store::effects::EffectBuffer;
 
     fn log() -> WriteLog {
         let mut log = WriteLog::new(1 << 20);

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
 use keyward_proto::ids::{LogIndex, Position};
+use keyward_replication::log::Slice;
+use keyward_store::DbIndex;
+use keyward_store::effects::EffectBuffer;
 
 use super::directory::Directory;
 use super::format::{BatchHead, Piece, classify, parse_entries};
@@ -19,8 +22,6 @@ use super::manifest::{AofFile, Manifest};
 use super::reader::{FileReader, Record};
 use super::segments::{History, Segment};
 use crate::command::touched::{Touched, touched};
-use crate::keyspace::DbIndex;
-use crate::log::{EffectBuffer, Slice};
 
 /// Bytes of entries that are given at once, about.
 const SLICE_BYTES: usize = 256 << 10;
@@ -204,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::aof::format::{Encoder, Head, head_line};
-    use crate::log::WriteLog;
+    use keyward_replication::log::WriteLog;
 
     fn file(seq: u64) -> AofFile {
         AofFile::incremental("a", seq)

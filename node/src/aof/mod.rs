@@ -34,11 +34,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
+use keyward_replication::disk_log::{DiskLog, FileNumber, LogFile, Mark};
+use keyward_replication::gate::{DiskState, GateState};
 
 use crate::clock;
 use crate::config::Settings;
-use crate::disk_log::{DiskLog, FileNumber, LogFile, Mark};
-use crate::gate::{DiskState, GateState};
 use crate::rdb_load;
 use crate::server::Server;
 use directory::Directory;
@@ -199,7 +199,7 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
             let leftovers = leftovers::without_manifest(&directory)?;
             delete(&directory, &leftovers)
                 .map_err(|e| format!("can't delete what a rewrite has left: {e}"))?;
-            if server.shared.gate.is_alone() && has_dump(server, settings)? {
+            if server.shared.gate.is_standalone() && has_dump(server, settings)? {
                 begin_at_runtime(server, settings)?;
                 return Ok(LogIndex::ZERO);
             }
@@ -224,13 +224,13 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
         let mut log = shared.log.lock();
         log.attach_disk();
         log.set_first_on_disk(first_on_disk);
-        if shared.gate.is_alone() {
+        if shared.gate.is_standalone() {
             // Nobody but the writer reads it.
             log.set_capacity_bytes(0);
         }
     }
-    if shared.gate.is_alone() {
-        shared.gate.set_alone_commit(last);
+    if shared.gate.is_standalone() {
+        shared.gate.set_standalone_commit(last);
         shared.gate.set_logs(true);
     }
     count_bytes(server, &writer);
@@ -276,7 +276,7 @@ fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), Str
         log.set_keeps_entries(true);
         log.attach_disk();
         log.set_disk_gates(false);
-        if shared.gate.is_alone() {
+        if shared.gate.is_standalone() {
             log.set_capacity_bytes(0);
             shared.gate.set_logs(true);
         }
@@ -304,13 +304,13 @@ fn detach(server: &Server) {
     {
         let _stopped = server.world.stop();
         shared.log.lock().detach_disk();
-        if shared.gate.is_alone() {
+        if shared.gate.is_standalone() {
             shared.gate.set_logs(false);
             shared.log.lock().set_keeps_entries(false);
         }
     }
-    if shared.gate.is_alone() {
-        shared.gate.set_alone_commit(LogIndex::new(u64::MAX));
+    if shared.gate.is_standalone() {
+        shared.gate.set_standalone_commit(LogIndex::new(u64::MAX));
     }
     server.aof.rewrite.lock().wanted = false;
     server.aof.set_error(None);
@@ -379,7 +379,7 @@ fn prepare(server: &Arc<Server>, directory: Directory, recovered: Recovered) -> 
     let (current, file) = match resume {
         Some(resume) => {
             let (current, file) = go_on(&directory, resume, last)?;
-            if !server.shared.gate.is_alone() {
+            if !server.shared.gate.is_standalone() {
                 let first = manifest.incremental.first().map_or(0, |file| file.seq);
                 let segment = Segment::new(&current.name, file.follows());
                 let mut found = History::found(&directory, &manifest, segment);

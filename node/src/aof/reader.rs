@@ -11,12 +11,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use keyward_proto::ids::ShardId;
+use keyward_store::DbIndex;
+
 use super::format::{
     Annotation, BatchHead, Entries, Head, LINE_BYTES_MAX, MARK, Piece, classify, parse_annotation,
     parse_entries,
 };
-use crate::keyspace::DbIndex;
-use keyward_proto::ids::ShardId;
 
 /// Bytes of plain commands that are handed out at once, about.
 const WINDOW_BYTES: usize = 1 << 20;

@@ -26,23 +26,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_proto::resp::Args;
+use keyward_replication::disk_log::BatchSpan;
+use keyward_store::DbIndex;
+use keyward_store::effects::EffectBuffer;
+use keyward_store::rdb::file::has_magic;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
 use super::directory::Directory;
 use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
 use crate::clients::Client;
 use crate::clock;
 use crate::command::touched::{Touched, touched};
-use crate::disk_log::BatchSpan;
 use crate::execute::Executor;
-use crate::keyspace::DbIndex;
-use crate::log::EffectBuffer;
-use crate::rdb::file::has_magic;
 use crate::rdb_load;
 use crate::server::Server;
 use crate::session::Session;
@@ -235,7 +234,7 @@ pub fn load(
 ) -> Result<Recovered, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failure = Failure::default();
-    let alone = server.shared.gate.is_alone();
+    let alone = server.shared.gate.is_standalone();
     std::thread::scope(|scope| {
         let mut workers = Vec::new();
         for number in 0..threads {
@@ -708,8 +707,8 @@ mod tests {
 
     use super::*;
     use crate::aof::format::{Encoder, head_line};
-    use crate::log::WriteLog;
     use crate::testing::TestNode;
+    use keyward_replication::log::WriteLog;
 
     /// A file with three batches of two entries each, and where its batches end.
     fn file(term: u64, commit: u64, synced: impl Fn(u64) -> u64) -> (Vec<u8>, Vec<usize>) {
@@ -741,7 +740,8 @@ mod tests {
         (bytes, ends)
     }
 
-    use crate::log::{Slice, frames};
+    use keyward_proto::entry::frames;
+    use keyward_replication::log::Slice;
 
     /// Loads files one behind the other. What a torn one is cut to is checked.
     fn load_files(node: &TestNode, files: &[&[u8]], is_signed: bool) -> Result<Recovered, String> {
@@ -970,7 +970,7 @@ mod tests {
             let follows = Position::new(0, index);
             crate::aof::format::head_line(&Head { follows, shard: None, terms: Vec::new(), awaits_base })
         };
-        let dump = crate::rdb::file::Writer::new(Vec::new(), true).unwrap().finish().unwrap();
+        let dump = keyward_store::rdb::file::Writer::new(Vec::new(), true).unwrap().finish().unwrap();
         let rest = &bytes[ends[1]..];
         for (name, content, is_leftover) in [
             ("a.2.incr.aof", &b""[..], true),
@@ -1036,7 +1036,7 @@ mod tests {
         if load(server, &directory, manifest, true).is_err() {
             return;
         }
-        let mut writer = crate::rdb::file::Writer::new(Vec::new(), true).unwrap();
+        let mut writer = keyward_store::rdb::file::Writer::new(Vec::new(), true).unwrap();
         let mut stream = server.snapshots.request(server, Box::new(|_| {}));
         stream.begin().unwrap();
         while let Some(chunk) = stream.next_chunk().unwrap() {

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
+use keyward_replication::disk_log::DiskLog;
 
 use super::directory::Directory;
 use super::leftovers;
@@ -28,7 +29,6 @@ use super::rewrites::RewriteFlags;
 use super::state::WriterRequest;
 use super::writer::conditions;
 use crate::clock;
-use crate::disk_log::DiskLog;
 use crate::process;
 use crate::server::Server;
 use crate::snapshot::save::{Purpose, write_to};

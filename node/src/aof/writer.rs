@@ -1,6 +1,6 @@
 //! The thread that writes the log to disk.
 //!
-//! What is done, and when, is decided by the core (`crate::disk_log`); this thread carries it out with files, syncs and
+//! What is done, and when, is decided by the core ([`keyward_replication::disk_log`]); this thread carries it out with files, syncs and
 //! the manifest, and tells the rest of the node what follows. The log's lock is held while the core looks and is told,
 //! never while the disk works. So one write and one sync serve all clients that wait, and no I/O thread waits for the
 //! disk.
@@ -16,6 +16,11 @@ use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::Monotonic;
+use keyward_replication::disk_log::{
+    self, Action, Batch, Begin, Conditions, DiskLog, Done, Failure, FileNumber, Note, Remedy, RewriteId, Step,
+};
+use keyward_replication::gate::DiskState;
+use keyward_replication::log::{Rewind, WriteLog};
 
 use super::Aof;
 use super::directory::Directory;
@@ -27,12 +32,7 @@ use super::segments::{History, Segment};
 use super::state::WriterRequest;
 use super::sync::Syncer;
 use crate::clock;
-use crate::disk_log::{
-    self, Action, Batch, Begin, Conditions, DiskLog, Done, Failure, FileNumber, Note, Remedy, RewriteId, Step,
-};
 use crate::execute::UNWRITTEN_BYTES_MAX;
-use crate::gate::DiskState;
-use crate::log::{Rewind, WriteLog};
 use crate::server::Server;
 
 /// Bytes of entries in a batch, about.
@@ -265,10 +265,10 @@ impl Writer {
             tracing::warn!("the disk has caught up with the write log");
             gate.set_disk(DiskState::Healthy);
         }
-        if !gate.is_alone() {
+        if !gate.is_standalone() {
             shared.durable_advanced();
         } else if self.core.is_complete() {
-            gate.set_alone_commit(durable);
+            gate.set_standalone_commit(durable);
         }
     }
 
@@ -463,7 +463,7 @@ impl Writer {
         let found = self.rewrite.as_ref().filter(|r| r.id == rewrite).and_then(|r| r.base.clone());
         let (base, bytes) = found.ok_or_else(not_begun)?;
         // Nobody follows a node alone.
-        let bytes_max = match self.server.shared.gate.is_alone() {
+        let bytes_max = match self.server.shared.gate.is_standalone() {
             true => 0,
             // Never more than what is left beside it: the log itself needs room to grow.
             false => self.server.settings().backlog_disk_bytes.min(self.directory.available_bytes()),
@@ -493,7 +493,7 @@ impl Writer {
 pub(super) fn conditions(server: &Server) -> Conditions {
     let gate = &server.shared.gate;
     let fsync = server.settings().appendfsync;
-    Conditions { fsync, commit: gate.commit_index(), is_alone: gate.is_alone() }
+    Conditions { fsync, commit: gate.commit_index(), is_standalone: gate.is_standalone() }
 }
 
 fn writing(error: io::Error) -> (Step, io::Error) {
@@ -535,8 +535,8 @@ fn rustix_text(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk_log::LogFile;
     use crate::testing::TestNode;
+    use keyward_replication::disk_log::LogFile;
 
     /// The writer may have waited for the disk while a small snapshot was written: both orders are there at once.
     #[test]

@@ -7,14 +7,15 @@ use std::fmt::Debug;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use keyward_store::rdb::Compression;
+use keyward_store::types::quicklist::Fill;
+
 use super::settings::Settings;
 use super::types::{
     Buffers, Clamped, Ending, Events, FOLDER, FileName, Form, MemoryOrPercent, Octal, OneOf, Percentiles,
     Place, Primary, SavePoints, Scores, TEXT, TEXT_OR_EMPTY, Type, Words, YesNo, choice, int, memory,
     memory_from, number,
 };
-use crate::keyspace::types::quicklist::Fill;
-use crate::rdb::Compression;
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

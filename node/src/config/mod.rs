@@ -161,10 +161,10 @@ impl Config {
         if self.password_is_hashed && settings.requirepass.is_empty() {
             found.push("the password of user default is needed in clear: set requirepass".to_owned());
         }
-        if settings.cluster_enabled && settings.is_alone() {
+        if settings.cluster_enabled && settings.is_standalone() {
             found.push("cluster-enabled yes needs --sentinels host:port,...".to_owned());
         }
-        if !settings.is_alone() && settings.bus_port().is_none() {
+        if !settings.is_standalone() && settings.bus_port().is_none() {
             found.push("port + 10000 is above 65535: set bus-port".to_owned());
         }
         found

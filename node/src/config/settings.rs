@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
+use keyward_replication::core::ReplicationAck;
+use keyward_replication::disk_log::Fsync;
+use keyward_store::access::Lfu;
+use keyward_store::eviction::{Order, Policy};
+use keyward_store::keys::KeySettings;
+use keyward_store::lazyfree::Cause;
+use keyward_store::rdb::{Compression, VersionCheck};
 
 use super::types::Choice;
-use crate::disk_log::Fsync;
-use crate::keyspace::access::Lfu;
-use crate::keyspace::eviction::{Order, Policy};
-use crate::keyspace::keys::KeySettings;
-use crate::keyspace::lazyfree::Cause;
-use crate::rdb::{Compression, VersionCheck};
-use crate::replication::ReplicationAck;
 use crate::shutdown::Options;
 use crate::snapshot::rules::SavePoint;
 
@@ -310,7 +310,7 @@ const CLIENTS_LIMIT_MIN: usize = 128 << 10;
 
 impl Settings {
     /// Whether the node has no sentinels.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(super) fn is_standalone(&self) -> bool {
         self.sentinels.is_empty()
     }
 

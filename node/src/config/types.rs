@@ -6,8 +6,9 @@
 use std::fmt::{Debug, Display};
 use std::marker::PhantomData;
 
+use keyward_store::events::EventClasses;
+
 use super::settings::{OutputLimit, OutputLimits, Share};
-use crate::notify::EventClasses;
 use crate::shutdown;
 use crate::snapshot::rules::SavePoint;
 

@@ -14,13 +14,13 @@
 use keyward_proto::resp::Args;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
+use keyward_replication::gate::{DiskState, Gate, GateState};
 
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Flags, Scope};
 use crate::command::table::Row;
 use crate::config::Settings;
-use crate::gate::{DiskState, Gate, GateState};
 use crate::routing::{Owner, Routing, endpoint};
 use crate::server::Pause;
 use crate::session::Session;
@@ -136,7 +136,7 @@ impl Checks<'_> {
         if session.only_subscription_commands() && !row.has(spec::SUBSCRIPTION | spec::FOR_SUBSCRIBERS) {
             return Err(only_with_subscriptions(row).into());
         }
-        let basis = if self.gate.is_alone() {
+        let basis = if self.gate.is_standalone() {
             self.check_loaded(session, row)?;
             Basis::Anywhere
         } else {
@@ -354,8 +354,8 @@ mod tests {
     use crate::clients::Client;
     use crate::command::table;
     use crate::config::Config;
-    use crate::gate::GateView;
     use crate::session::Transaction;
+    use keyward_replication::gate::GateView;
 
     const LEASE_END: u64 = 100;
 
@@ -409,7 +409,7 @@ mod tests {
     }
 
     fn alone() -> Seen {
-        Seen { gate: Gate::alone(), settings: settings(&[]), ..seen(GateState::Primary) }
+        Seen { gate: Gate::standalone(), settings: settings(&[]), ..seen(GateState::Primary) }
     }
 
     fn without_lease() -> Seen {

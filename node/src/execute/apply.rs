@@ -1,16 +1,16 @@
 //! Applies effects of the log, of a primary or out of a file, to the keyspace.
 
+use std::sync::Arc;
+
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
-use std::sync::Arc;
-
+use keyward_store::keys::Keys;
 use rand::Rng;
 
 use super::Executor;
 use crate::command::find::lookup_effect;
 use crate::command::touched::Touched;
-use crate::keyspace::keys::Keys;
 use crate::session::Session;
 
 impl Executor {

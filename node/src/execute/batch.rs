@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use keyward_proto::resp::{Args, Batch, Output};
 use keyward_proto::time::Monotonic;
+use keyward_replication::gate::{Gate, GateState};
+use keyward_replication::reply::ReplyCondition;
+use keyward_store::keys::{Keys, Logging, Now};
 use parking_lot::RawMutex;
 use parking_lot::lock_api::ArcMutexGuard;
 use rand::Rng;
@@ -20,10 +23,7 @@ use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
 use crate::command::table::Row;
-use crate::gate::{Gate, GateState};
-use crate::keyspace::keys::{Keys, Logging, Now};
 use crate::process;
-use crate::reply::ReplyCondition;
 use crate::server::Server;
 use crate::session::{ReplyMode, Session};
 

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use keyward_commands::DataContext;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
+use keyward_replication::gate::{DiskState, GateState};
+use keyward_replication::reply::{Read, ReplyCondition};
+use keyward_store::keys::{Keys, Mode};
 
 use super::batch::{Progress, Running, logging};
 use super::lookahead::Planned;
@@ -16,9 +19,6 @@ use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Handler, Row};
-use crate::gate::{DiskState, GateState};
-use crate::keyspace::keys::{Keys, Mode};
-use crate::reply::{Read, ReplyCondition};
 use crate::session::Session;
 
 impl Executor {
@@ -103,7 +103,7 @@ impl Executor {
             }
             // Alone, with a disk that fails, reads wait for nothing: no other node can know better.
             if keys.mode() == Mode::Primary
-                && (self.moment.disk != DiskState::Failed || !self.server.shared.gate.is_alone())
+                && (self.moment.disk != DiskState::Failed || !self.server.shared.gate.is_standalone())
             {
                 let read = if counted { Read::Counts } else { Read::Slots(keys.last_write()) };
                 progress.condition.read(read, || self.server.shared.log.lock().last().index);
@@ -239,7 +239,7 @@ impl Executor {
     pub(super) fn free(&self, keys: &mut Keys<'_>) {
         for garbage in keys.take_lazyfree() {
             if self.settings.frees_lazily(garbage.cause) {
-                self.server.reclaim.free(garbage.entry);
+                self.server.lazyfree.free(garbage.entry);
             }
         }
     }

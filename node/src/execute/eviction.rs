@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
+use keyward_replication::gate::GateState;
+use keyward_store::Keyspace;
+use keyward_store::access::AccessClock;
+use keyward_store::eviction::{Eligible, Order, Policy, Pool, SharedWeights, Weights, fill_pool, score};
+use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::batch::{Progress, logging};
-use crate::gate::GateState;
-use crate::keyspace::Keyspace;
-use crate::keyspace::access::AccessClock;
-use crate::keyspace::eviction::{Eligible, Order, Policy, Pool, SharedWeights, Weights, fill_pool, score};
-use crate::keyspace::keys::Keys;
 use crate::process;
 
 /// Keys that are evicted between two looks at the clock.

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use keyward_proto::time::Monotonic;
+use keyward_store::keys::{ExpiryWalk, Keys};
 
 use super::Executor;
 use super::batch::logging;
-use crate::keyspace::keys::{ExpiryWalk, Keys};
 
 /// Entries that are looked at under one lock.
 const STEP_LEN: usize = 64;

@@ -8,10 +8,10 @@
 
 use keyward_proto::resp::Batch;
 use keyward_proto::slot::Slot;
+use keyward_store::table::hash_of;
+use keyward_store::{DbIndex, Keyspace};
 
 use crate::command::table::{self, Row};
-use crate::keyspace::table::hash_of;
-use crate::keyspace::{DbIndex, Keyspace};
 
 /// Requests planned at a time: enough to keep the memory busy, few enough to stay in the first-level cache.
 const STRETCH: usize = 32;

@@ -18,11 +18,6 @@ mod lookahead;
 mod transaction;
 mod waiters;
 
-pub use admit::{Moment, Patience};
-pub use batch::BatchEnd;
-pub use eviction::Eviction;
-pub use expiry::ExpiryCycle;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +26,7 @@ use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::Output;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
+use keyward_store::world;
 use parking_lot::RawMutex;
 use parking_lot::lock_api::ArcMutexGuard;
 use rand::rngs::SmallRng;
@@ -40,12 +36,15 @@ use crate::blocking::Blocked;
 use crate::clock::Clock;
 use crate::command::table::Row;
 use crate::config::Settings;
-use crate::keyspace::world;
 use crate::pubsub::Kind;
 use crate::routing::{Owner, Routing};
 use crate::server::Server;
 use crate::session::Session;
 use crate::stats::ThreadStats;
+pub use admit::{Moment, Patience};
+pub use batch::BatchEnd;
+pub use eviction::Eviction;
+pub use expiry::ExpiryCycle;
 use lookahead::Lookahead;
 
 /// Writes are held back while more of the write log than this waits for the disk.

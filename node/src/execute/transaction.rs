@@ -2,6 +2,7 @@
 
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
+use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::batch::{Progress, Running, logging};
@@ -10,7 +11,6 @@ use crate::command::CommandError;
 use crate::command::keys_of::slots_of;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
-use crate::keyspace::keys::Keys;
 use crate::session::{Session, Transaction};
 
 impl Executor {

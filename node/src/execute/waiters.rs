@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
+use keyward_store::DbKey;
+use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::batch::Progress;
@@ -12,8 +14,6 @@ use crate::blocking::{self, Served, Waiter};
 use crate::command::Block;
 use crate::command::keys_of::slots_of;
 use crate::command::table::Row;
-use crate::keyspace::DbKey;
-use crate::keyspace::keys::Keys;
 use crate::session::Session;
 
 impl Executor {

@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use keyward_proto::entry::frames;
 use keyward_proto::ids::LogIndex;
+use keyward_replication::core::messages::SnapshotPart;
+use keyward_replication::core::received::SlotSet;
 
-use super::messages::SnapshotPart;
-use super::received::SlotSet;
 use super::shared::{Engine, Shared};
-use crate::log::frames;
 
 /// Bytes of entries between two reports.
 const READ_BYTES: usize = 256 << 10;

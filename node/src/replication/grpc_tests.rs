@@ -7,11 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_proto::entry::effects;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_server::{Control, ControlServer};
 use keyward_proto::slot::Slot;
 use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_replication::core::Config;
+use keyward_replication::core::full_sync::SlotSnapshot;
+use keyward_replication::core::messages::HandoffError;
+use keyward_replication::core::received::SlotSet;
+use keyward_replication::gate::{Gate, GateState};
+use keyward_replication::log::WriteLog;
+use keyward_store::effects::EffectBuffer;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -20,8 +28,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
 use crate::clock;
-use crate::gate::{Gate, GateState};
-use crate::log::{EffectBuffer, WriteLog, effects};
 use crate::sentinels::Announce;
 
 /// Decides as a sentinel would, without a quorum and without asking anybody.

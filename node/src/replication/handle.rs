@@ -11,19 +11,19 @@ use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Event, HandoffError, Outcome};
+use keyward_replication::core::node_core::{RoleStatus, Status};
+use keyward_replication::core::requests::Urgency;
+use keyward_replication::core::{Config, ConfigError};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::link::{self, Deliver};
-use super::messages::{Event, HandoffError, Outcome};
-use super::node_core::{RoleStatus, Status};
-use super::requests::Urgency;
 use super::shared::{Engine, Shared};
 use super::task::{Input, Parts, Shown, Task, send};
 use super::wire::ControlRequest;
-use super::{Config, ConfigError};
 use crate::sentinels::{Announce, Sentinels};
 
 /// Events that may wait for the task; a full queue stops the streams that fill it.
@@ -77,7 +77,7 @@ impl Replication {
     ) -> Result<Arc<Replication>, ConfigError> {
         let Options { config, announce, sentinels, applied } = options;
         config.check()?;
-        assert!(!shared.gate.is_alone(), "a node with sentinels has a gate that they control");
+        assert!(!shared.gate.is_standalone(), "a node with sentinels has a gate that they control");
         let sentinels = Sentinels::new(sentinels);
         let (inputs, receiver) = mpsc::channel(INPUTS_LEN);
         let initial = Status {

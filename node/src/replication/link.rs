@@ -17,6 +17,7 @@ use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
 use keyward_proto::rpc::replication_client::ReplicationClient;
 use keyward_proto::rpc::replication_server::{Replication, ReplicationServer};
 use keyward_proto::rpc::{follow_request, follow_response};
+use keyward_replication::core::messages::{Closed, Event, Hello, LinkId, UplinkId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,7 +26,6 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::applier::Applier;
-use super::messages::{Closed, Event, Hello, LinkId, UplinkId};
 use super::sender::Outbox;
 use super::task::Input;
 use super::wire;

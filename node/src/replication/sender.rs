@@ -11,18 +11,18 @@ use keyward_proto::rpc::FollowResponse;
 use keyward_proto::rpc::follow_response::Message;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
+use keyward_replication::core::full_sync::{SlotReader, SnapshotSender};
+use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
+use keyward_replication::core::messages::{LinkId, SnapshotPart, Start, SyncKind};
+use keyward_replication::core::received::Resume;
+use keyward_replication::core::stream::LogStream;
+use keyward_replication::log::Slice;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
-use super::full_sync::{SlotReader, SnapshotSender};
-use super::messages::{LinkId, SnapshotPart, Start, SyncKind};
-use super::received::Resume;
 use super::shared::{Engine, LargeSlots, LogHistory, Shared};
-use super::stream::LogStream;
 use super::wire;
-use super::{SlotSnapshot, SnapshotEnded};
 use crate::clock;
-use crate::log::Slice;
 
 /// A replica that takes nothing of a full sync for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,14 +6,13 @@ use std::thread::Thread;
 
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::slot::Slot;
+use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
+use keyward_replication::core::messages::SnapshotPart;
+use keyward_replication::core::received::SlotSet;
+use keyward_replication::gate::Gate;
+use keyward_replication::log::{Slice, WriteLog};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-
-use super::messages::SnapshotPart;
-use super::received::SlotSet;
-use super::{SlotSnapshot, SnapshotEnded};
-use crate::gate::Gate;
-use crate::log::{Slice, WriteLog};
 
 /// Slots that are too large to be read at once, all of one moment.
 pub trait LargeSlots: Send {
@@ -124,7 +123,7 @@ impl Shared {
 
     /// More of the log is durable, or the writer has begun anew: whoever waits for that goes on.
     pub fn durable_advanced(&self) {
-        if self.gate.is_alone() {
+        if self.gate.is_standalone() {
             return;
         }
         if self.gate.auto_commits() {

@@ -10,25 +10,25 @@ use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::rpc;
 use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::topology::Topology;
+use keyward_replication::core::Config;
+use keyward_replication::core::messages::{
+    Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, SyncKind, UplinkId,
+};
+use keyward_replication::core::node_core::{NodeCore, RoleStatus, Status};
+use keyward_replication::core::received::Resume;
+use keyward_replication::core::requests::Urgency;
+use keyward_replication::gate::GateState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::Config;
 use super::applier::Applier;
 use super::applying::Order;
 use super::link::{self, Uplink};
-use super::messages::{
-    Ack, Action, Event, HandoffError, HandoffToken, Hello, LinkId, Start, SyncKind, UplinkId,
-};
-use super::node_core::{NodeCore, RoleStatus, Status};
-use super::received::Resume;
-use super::requests::Urgency;
 use super::sender::{self, Outbox, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
-use crate::gate::GateState;
 use crate::sentinels::Sentinels;
 
 /// Acknowledgements that may wait for their stream; later ones contain what earlier ones say.

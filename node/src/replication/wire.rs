@@ -8,11 +8,12 @@ use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term}
 use keyward_proto::rpc;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
-
-use super::messages::{Ack, Append, Chunk, Hello, Request, SnapshotPart, Start, SyncKind};
-use super::node_core::{RoleStatus, Status};
-use super::received::{Resume, SlotSet};
-use crate::log::TermStart;
+use keyward_replication::core::messages::{
+    Ack, Append, Chunk, Hello, Request, SnapshotPart, Start, SyncKind,
+};
+use keyward_replication::core::node_core::{RoleStatus, Status};
+use keyward_replication::core::received::{Resume, SlotSet};
+use keyward_replication::log::TermStart;
 
 /// A peer's message makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Snapshots of the whole keyspace at one index of the write log, for whoever writes them somewhere: BGSAVE and SAVE
 //! ([`save`]), a client ([`download`]), the base file of an AOF rewrite, a full sync.
 //!
-//! How a snapshot is taken while commands go on is told in [`crate::keyspace::snapshot`]; here is the thread that
+//! How a snapshot is taken while commands go on is told in [`keyward_store::snapshot`]; here is the thread that
 //! drives the walk. One snapshot runs at a time. Whoever asks while none runs, and all who ask while one does, share
 //! the next one: [`Snapshots::request`] gives a [`Stream`] whose first message is the [`Beginning`] and whose others
 //! are [`Chunk`]s of RDB records.
@@ -24,19 +24,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keyward_store::access::AccessClock;
+use keyward_store::entry::{Entry, ValueRef};
+use keyward_store::rdb::Compression;
+use keyward_store::rdb::record::{self, Access};
+use keyward_store::rdb::value::pieces;
+use keyward_store::snapshot::large::Element;
+use keyward_store::snapshot::{Encode, Form, PieceLimit, Records, Walk};
+use keyward_store::types::quicklist::Node;
 use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::keyspace::access::AccessClock;
-use crate::keyspace::entry::{Entry, ValueRef};
-use crate::keyspace::snapshot::large::Element;
-use crate::keyspace::snapshot::{Encode, Form, PieceLimit, Records, Walk};
-use crate::keyspace::types::quicklist::Node;
 use crate::process;
-use crate::rdb::Compression;
-use crate::rdb::record::{self, Access};
-use crate::rdb::value::pieces;
 use crate::server::Server;
 pub use stream::{AtBeginning, Beginning, Chunk, Progress, SnapshotError, Snapshots, Stream};
 use stream::{Consumer, InFlight, Message};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keyward_proto::VALKEY_VERSION;
+use keyward_store::rdb::file::Writer;
 use tokio::sync::oneshot;
 
 use super::rules::{self, Situation};
@@ -21,7 +22,6 @@ use super::{Beginning, Stream};
 use crate::clock;
 use crate::config::Settings;
 use crate::process;
-use crate::rdb::file::Writer;
 use crate::server::Server;
 
 /// With `rdb-save-incremental-fsync`: bytes between two syncs, so that the last one has little left to do.

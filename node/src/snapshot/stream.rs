@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
+use keyward_store::snapshot::Records;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-
-use crate::keyspace::snapshot::Records;
 
 /// The moment of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! A snapshot that is taken while threads write: it is of one moment.
 
-use keyward_proto::ids::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use keyward_proto::ids::Position;
+use keyward_store::rdb::record::Record;
+
 use super::*;
-use crate::rdb::record::Record;
 use crate::testing::TestNode;
 
 /// Keys and values of a snapshot of strings.
@@ -14,19 +15,23 @@ fn read(stream: &mut Stream) -> BTreeMap<String, String> {
     while let Some(chunk) = stream.next_chunk().unwrap() {
         for records in &chunk.records {
             let mut file = Vec::new();
-            let mut writer = crate::rdb::file::Writer::new(&mut file, false).unwrap();
+            let mut writer = keyward_store::rdb::file::Writer::new(&mut file, false).unwrap();
             writer.records(records.db, &records.bytes).unwrap();
             writer.finish().unwrap();
-            let trust = crate::rdb::file::Trust::Ignore;
-            let mut reader =
-                crate::rdb::file::Reader::new(&file[..], None, trust, crate::rdb::VersionCheck::Strict)
-                    .unwrap();
+            let trust = keyward_store::rdb::file::Trust::Ignore;
+            let mut reader = keyward_store::rdb::file::Reader::new(
+                &file[..],
+                None,
+                trust,
+                keyward_store::rdb::VersionCheck::Strict,
+            )
+            .unwrap();
             while let Some(chunk) = reader.next_chunk().unwrap() {
                 for span in &chunk.spans {
                     let record = Record::open(chunk.record(span)).unwrap();
                     let key = String::from_utf8(record.key.to_vec()).unwrap();
                     let value =
-                        format!("{:?}", record.value(&crate::keyspace::types::Limits::default()).unwrap());
+                        format!("{:?}", record.value(&keyward_store::types::Limits::default()).unwrap());
                     assert!(found.insert(key, value).is_none());
                 }
             }

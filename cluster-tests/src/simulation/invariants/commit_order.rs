@@ -1,8 +1,8 @@
 //! Invariant 3: what a replica takes for committed is; what a primary has committed is held by every member of the
 //! in-sync set that has not restarted; and only what is committed is applied.
 
-use keyward_node::gate::GateState;
 use keyward_proto::ids::{LogIndex, Term};
+use keyward_replication::gate::GateState;
 
 use super::super::Nanos;
 use super::super::node::Machine;

@@ -1,7 +1,7 @@
 //! Invariant 5: a committed entry is in the log of every later primary, and nothing else is ever committed in its place.
 
-use keyward_node::log::WriteLog;
 use keyward_proto::ids::{LogIndex, Term};
+use keyward_replication::log::WriteLog;
 
 #[derive(Debug, Default)]
 pub(super) struct Committed {

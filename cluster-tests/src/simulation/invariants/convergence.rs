@@ -1,9 +1,9 @@
 //! Invariant 11: some time after the last fault the shard serves, all its nodes are in sync, and they hold the same: what
 //! the entries of the log come to.
 
-use keyward_node::gate::GateState;
-use keyward_node::replication::RoleStatus;
 use keyward_proto::ids::Position;
+use keyward_replication::core::node_core::RoleStatus;
+use keyward_replication::gate::GateState;
 
 use super::super::connection::Connection;
 use super::super::keyspace::{SLOTS, Values, contents};

@@ -12,10 +12,10 @@ mod one_primary;
 mod restarted_stays_out;
 mod visible;
 
-use keyward_node::log::frames;
-use keyward_node::replication::node_core::NodeCore;
+use keyward_proto::entry::frames;
 use keyward_proto::ids::{LogIndex, NodeId, Position, Term};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::node_core::NodeCore;
 use keyward_sentinel::rules::topology::TopologyCommand;
 
 use super::Nanos;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use keyward_node::gate::GateState;
 use keyward_node::replication::applying::Order;
-use keyward_node::replication::full_sync::SnapshotSender;
-use keyward_node::replication::messages::{Action, Event, SyncKind};
-use keyward_node::replication::stream::LogStream;
 use keyward_node::routing::Routing;
+use keyward_replication::core::full_sync::SnapshotSender;
+use keyward_replication::core::messages::{Action, Event, SyncKind};
+use keyward_replication::core::stream::LogStream;
+use keyward_replication::gate::GateState;
 use rand::Rng;
 
 use super::Sender;

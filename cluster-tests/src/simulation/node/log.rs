@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use keyward_node::execute::ExpiryCycle;
-use keyward_node::gate::GateState;
 use keyward_node::replication::applying::Applied;
-use keyward_node::replication::messages::Event;
-use keyward_node::replication::stream::LogStream;
+use keyward_replication::core::messages::Event;
+use keyward_replication::core::stream::LogStream;
+use keyward_replication::gate::GateState;
 use rand::Rng;
 
 use super::{Power, Process, Sender};

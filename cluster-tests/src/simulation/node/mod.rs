@@ -5,8 +5,6 @@ mod core;
 mod log;
 mod requests;
 
-use log::EXPIRE_PAUSE;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,19 +12,20 @@ use keyward_node::clock::{self, VirtualClock};
 use keyward_node::config::Config;
 use keyward_node::engine::KeyspaceEngine;
 use keyward_node::execute::{Executor, Moment};
-use keyward_node::gate::{Gate, GateState};
-use keyward_node::log::WriteLog;
+use keyward_node::replication::Engine;
 use keyward_node::replication::applying::Applying;
-use keyward_node::replication::full_sync::SnapshotSender;
-use keyward_node::replication::messages::{Event, LinkId, Request, RequestId, UplinkId};
-use keyward_node::replication::node_core::NodeCore;
-use keyward_node::replication::requests::{PendingRequest, RETRY, Rotation};
-use keyward_node::replication::stream::LogStream;
-use keyward_node::replication::{Engine, SnapshotPart};
 use keyward_node::server::Server;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::full_sync::SnapshotSender;
+use keyward_replication::core::messages::SnapshotPart;
+use keyward_replication::core::messages::{Event, LinkId, Request, RequestId, UplinkId};
+use keyward_replication::core::node_core::NodeCore;
+use keyward_replication::core::requests::{PendingRequest, RETRY, Rotation};
+use keyward_replication::core::stream::LogStream;
+use keyward_replication::gate::{Gate, GateState};
+use keyward_replication::log::WriteLog;
 use parking_lot::MutexGuard;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -39,6 +38,7 @@ use super::network::Endpoint;
 use super::story::tell;
 use super::world::{Happening, World};
 use super::{Nanos, SENTINELS, ms, network};
+use log::EXPIRE_PAUSE;
 
 /// Milliseconds since the Unix epoch at the begin of every run.
 const WALL_CLOCK_BEGIN: i64 = 1_700_000_000_000;

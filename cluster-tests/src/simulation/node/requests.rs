@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use keyward_node::replication::messages::{Event, Outcome, Request, RequestId};
-use keyward_node::replication::requests::{self, Action, PendingRequest, Urgency};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Event, Outcome, Request, RequestId};
+use keyward_replication::core::requests::{self, Action, PendingRequest, Urgency};
 
 use super::Asked;
 use crate::simulation::messages::Message;

@@ -1,6 +1,6 @@
 //! The real coordinator of failovers: its questions and proposals go over the simulated network.
 
-use keyward_node::replication::messages::Outcome as Answered;
+use keyward_replication::core::messages::Outcome as Answered;
 use keyward_sentinel::rules::coordinator::{Action, Event, Observed, Proposal, Request, Settlement, Ticket};
 use keyward_sentinel::rules::topology::TopologyCommand;
 

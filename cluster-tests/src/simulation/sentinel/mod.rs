@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_node::replication::messages::{Outcome as Answered, RequestId};
 use keyward_proto::ids::{Incarnation, NodeId};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Outcome as Answered, RequestId};
 use keyward_sentinel::rules::coordinator::{Coordinator, Request, Ticket};
 use keyward_sentinel::rules::failover::{Answer, Trigger};
 use keyward_sentinel::rules::health::Health;
@@ -29,7 +29,6 @@ use super::clocks::Clock;
 use super::messages::{Asking, Message};
 use super::world::{Happening, World};
 use super::{NODES, Nanos, SENTINELS, ms, network};
-
 pub(super) use proposals::{Proposal, Purpose};
 use requests::PendingRemoval;
 

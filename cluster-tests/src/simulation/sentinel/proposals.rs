@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use keyward_node::replication::messages::{Outcome as Answered, RequestId};
 use keyward_proto::ids::ShardId;
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Outcome as Answered, RequestId};
 use keyward_sentinel::rules::coordinator::{Event, ProposalId};
 use keyward_sentinel::rules::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
 use rand::Rng;

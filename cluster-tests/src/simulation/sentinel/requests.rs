@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use keyward_node::replication::messages::{Outcome as Answered, Request, RequestId};
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::topology::Topology;
+use keyward_replication::core::messages::{Outcome as Answered, Request, RequestId};
 use keyward_sentinel::rules::coordinator;
 use keyward_sentinel::rules::failover::{Handoff, Trigger};
 use keyward_sentinel::rules::in_sync::{InSyncRequest, Verdict};

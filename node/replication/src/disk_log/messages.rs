@@ -22,13 +22,13 @@ pub struct Conditions {
     pub fsync: Fsync,
     pub commit: LogIndex,
     /// Without sentinels nobody takes an entry back.
-    pub is_alone: bool,
+    pub is_standalone: bool,
 }
 
 impl Conditions {
     /// Whether everything up to `index` will stay: what a base contains has to.
     pub fn are_settled(&self, index: LogIndex) -> bool {
-        self.is_alone || index <= self.commit
+        self.is_standalone || index <= self.commit
     }
 
     /// Up to where no entry of a slice is taken back.

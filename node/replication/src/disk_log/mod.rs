@@ -313,7 +313,7 @@ impl DiskLog {
         }
         let mut wait = IDLE;
         // So that after a restart nothing that was committed has to wait for the others.
-        if !conditions.is_alone && self.noted_commit < conditions.commit.min(self.last()) {
+        if !conditions.is_standalone && self.noted_commit < conditions.commit.min(self.last()) {
             let due = self.wrote_at + NOTE_COMMIT_AFTER;
             if due <= now {
                 return Action::Write(self.batch(Slice::empty(end.previous), conditions));
@@ -659,7 +659,7 @@ impl DiskLog {
             Fsync::Always | Fsync::EverySecond => self.file.synced.index,
         };
         log.pin(WRITER_PIN, kept);
-        if conditions.is_alone {
+        if conditions.is_standalone {
             log.release(self.last());
         }
         notes.push(Note::Published { durable });

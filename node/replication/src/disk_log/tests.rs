@@ -19,7 +19,7 @@ impl Disk {
         let mut log = WriteLog::new(1 << 20);
         log.attach_disk();
         let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, 10);
-        let conditions = Conditions { fsync, commit: LogIndex::ZERO, is_alone: false };
+        let conditions = Conditions { fsync, commit: LogIndex::ZERO, is_standalone: false };
         let now = Monotonic::ZERO + SYNC_EVERY;
         let core = DiskLog::new(now, 1 << 10, file, LogIndex::ZERO, None);
         Disk { core, log, conditions, now, notes: Vec::new(), files: 1 }

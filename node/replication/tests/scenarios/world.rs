@@ -457,7 +457,7 @@ impl World {
 
     pub(crate) fn conditions(&self, node: usize) -> Option<Conditions> {
         let (fsync, process) = (self.hosts[node].fsync?, self.hosts[node].process.as_ref()?);
-        Some(Conditions { fsync, commit: process.gate.commit_index(), is_alone: false })
+        Some(Conditions { fsync, commit: process.gate.commit_index(), is_standalone: false })
     }
 
     /// The next thing that the disk does; whether there was one.

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter, Version};
+use keyward_replication::gate::GateState;
 
 use super::client::checked_name;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::spec::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, Cursor, parse_i64_arg};
-use crate::gate::GateState;
 use crate::server::Server;
 
 /// `AUTH [username] password`

@@ -68,8 +68,8 @@ pub(super) fn memory(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("mem_allocator", &"jemalloc-5.3.0"),
         ("mem_overhead_db_hashtable_rehashing", &0),
         ("active_defrag_running", &0),
-        ("lazyfree_pending_objects", &server.reclaim.pending()),
-        ("lazyfreed_objects", &server.reclaim.freed()),
+        ("lazyfree_pending_objects", &server.lazyfree.pending()),
+        ("lazyfreed_objects", &server.lazyfree.freed()),
     ]);
 }
 
@@ -82,7 +82,7 @@ fn percent(part: usize, whole: usize) -> String {
 
 pub(super) fn persistence(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
-    let loading = server.shared.gate.state() == crate::gate::GateState::Loading;
+    let loading = server.shared.gate.state() == keyward_replication::gate::GateState::Loading;
     let saves = server.saves.info(server.stats.sum(|thread| &thread.changes), server.clock.monotonic());
     let snapshot = server.snapshots.progress(server);
     let (aof, rewrite) = (server.aof.status(), server.aof.rewrite_info());

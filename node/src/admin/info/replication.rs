@@ -5,11 +5,11 @@
 //! stands for the history, so it changes with the term.
 
 use keyward_proto::slot::SLOT_COUNT;
+use keyward_replication::core::node_core::RoleStatus;
+use keyward_replication::gate::GateState;
 
 use super::Lines;
 use crate::admin::ServerContext;
-use crate::gate::GateState;
-use crate::replication::RoleStatus;
 use crate::routing;
 
 pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
@@ -55,7 +55,7 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
             ),
         );
     }
-    let history = if gate.is_alone() {
+    let history = if gate.is_standalone() {
         server.run_id.clone()
     } else {
         let shard = routing.my_shard().map_or_else(String::new, |s| s.id.to_string());
@@ -72,10 +72,10 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("master_replid2", &"0".repeat(40)),
         ("master_repl_offset", &last),
         ("second_repl_offset", &-1),
-        ("repl_backlog_active", &u8::from(!gate.is_alone())),
+        ("repl_backlog_active", &u8::from(!gate.is_standalone())),
         ("repl_backlog_size", &settings.backlog_len_bytes),
-        ("repl_backlog_first_byte_offset", &if gate.is_alone() { 0 } else { first }),
-        ("repl_backlog_histlen", &if gate.is_alone() { 0 } else { (last + 1).saturating_sub(first) }),
+        ("repl_backlog_first_byte_offset", &if gate.is_standalone() { 0 } else { first }),
+        ("repl_backlog_histlen", &if gate.is_standalone() { 0 } else { (last + 1).saturating_sub(first) }),
         ("repl_backlog_bytes", &backlog_bytes),
     ]);
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 
-use crate::keyspace::entry::Entry;
-use crate::keyspace::table::Table;
-use crate::keyspace::usage::usage_bytes;
+use keyward_store::entry::Entry;
+use keyward_store::table::Table;
+use keyward_store::usage::usage_bytes;
+
 use crate::memory::UsedMemory;
 use crate::process;
 
@@ -30,7 +31,7 @@ enum Job {
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Reclaim {
+pub struct Lazyfree {
     /// The thread starts with the first job; `None`: the system has none to give.
     sender: OnceLock<Option<SyncSender<Job>>>,
     counts: Arc<Counts>,
@@ -45,10 +46,10 @@ struct Counts {
     freed: AtomicU64,
 }
 
-impl Reclaim {
-    pub fn new(memory: Arc<UsedMemory>) -> Reclaim {
+impl Lazyfree {
+    pub fn new(memory: Arc<UsedMemory>) -> Lazyfree {
         let counts = Counts { memory, pending: AtomicUsize::new(0), freed: AtomicU64::new(0) };
-        Reclaim { sender: OnceLock::new(), counts: Arc::new(counts) }
+        Lazyfree { sender: OnceLock::new(), counts: Arc::new(counts) }
     }
 
     /// Drops a key with its value.
@@ -139,7 +140,7 @@ impl Counts {
 fn start(counts: &Arc<Counts>) -> Option<SyncSender<Job>> {
     let (sender, receiver): (_, Receiver<Job>) = sync_channel(QUEUE_LEN);
     let counts = Arc::clone(counts);
-    let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
+    let spawned = std::thread::Builder::new().name("lazyfree".into()).spawn(move || {
         process::begin_noting_memory();
         receiver.into_iter().for_each(|job| counts.run(job));
     });
@@ -155,24 +156,24 @@ fn start(counts: &Arc<Counts>) -> Option<SyncSender<Job>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::entry::NewValue;
-    use crate::keyspace::table::hash_of;
+    use keyward_store::entry::NewValue;
+    use keyward_store::table::hash_of;
     use std::time::{Duration, Instant};
 
     #[test]
     fn what_waits_counts_as_freed() {
         let memory = Arc::new(UsedMemory::default());
-        let reclaim = Reclaim::new(Arc::clone(&memory));
+        let lazyfree = Lazyfree::new(Arc::clone(&memory));
         let entry = || Entry::new(b"k", NewValue::Bytes(b"value"), None, 0);
         let mut table = Table::default();
         table.insert_new(hash_of(b"k"), entry());
-        reclaim.free(entry());
-        reclaim.free_tables(vec![table], 500);
+        lazyfree.free(entry());
+        lazyfree.free_tables(vec![table], 500);
         let start = Instant::now();
-        while reclaim.pending() > 0 && start.elapsed() < Duration::from_secs(5) {
+        while lazyfree.pending() > 0 && start.elapsed() < Duration::from_secs(5) {
             std::thread::yield_now();
         }
-        assert_eq!((reclaim.pending(), reclaim.freed()), (0, 2));
+        assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 2));
         memory.correct(memory.figure(), 1000, 0);
         assert_eq!(memory.counted(), 1000);
     }
