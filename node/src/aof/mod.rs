@@ -332,6 +332,7 @@ fn prepare_at(
     let seq = unlisted.iter().map(|(_, file)| file.seq + 1).fold(seq, u64::max);
     let name = AofFile::incremental(directory.prefix(), seq);
     let (current, bytes) = create_incremental(&directory, name, &head)?;
+    current.file.sync_data()?;
     let segment = Segment::new(&current.name, position.index);
     *server.aof.history.lock() = History::new(vec![segment]);
     let file = LogFile::begun(FileNumber(seq), position.index, bytes);

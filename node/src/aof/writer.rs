@@ -419,6 +419,7 @@ impl Writer {
                 self.begun = Some(Begun { file: next, encoder: Encoder::default(), follows });
             }
             Begin::Anew => {
+                next.file.sync_data()?;
                 self.begun = None;
                 let segment = Segment::new(&next.name, head.follows.index);
                 self.set_history(|history| *history = History::new(vec![segment]));

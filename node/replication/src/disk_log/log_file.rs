@@ -64,11 +64,11 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// A file that has nothing but its head of so many bytes, none of which are synced.
+    /// A file that has nothing but its head of so many bytes. That is on the disk before the file is used: nothing would
+    /// write it again.
     pub fn begun(number: FileNumber, follows: LogIndex, bytes: u64) -> LogFile {
-        let synced = Mark { bytes: 0, index: follows };
         let end = Mark { bytes, index: follows };
-        LogFile { number, follows, repeats: follows, end, synced, uncommitted: VecDeque::new() }
+        LogFile { number, follows, repeats: follows, end, synced: end, uncommitted: VecDeque::new() }
     }
 
     /// A file of an earlier process, all of it on the disk.

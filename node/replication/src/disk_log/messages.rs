@@ -94,7 +94,7 @@ pub enum Action {
     Shorten {
         at: u64,
     },
-    /// A new file that no manifest names yet.
+    /// A new file that no manifest names yet. Its head is synced, by this if it is in use at once, else by the switch.
     BeginFile(Begin, Head),
     /// Into the file that was begun.
     Repeat(Batch),

@@ -91,6 +91,7 @@ impl PlatterFile {
     }
 
     fn shorten(&mut self, at: u64) {
+        assert!(HEAD_BYTES <= at, "a file keeps its head");
         self.records.retain(|r| r.at < at);
         self.synced = self.synced.min(self.records.len());
     }
@@ -255,10 +256,20 @@ impl<B: Clone + Default> Platter<B> {
         Ok(Done { file: number, bytes: 0 })
     }
 
-    fn begin(&mut self, head: &Head) -> Done {
+    fn begin(&mut self, begin: Begin, head: &Head) -> Result<Done, Failure> {
         let number = self.files.last_key_value().map_or(1, |(number, _)| number + 1);
         self.files.insert(number, PlatterFile::new(head.clone()));
-        Done { file: FileNumber(number), bytes: HEAD_BYTES }
+        let file = FileNumber(number);
+        match begin {
+            Begin::Rotation => {
+                self.begun = Some(file);
+                self.write(file, |_| HEAD_BYTES)
+            }
+            Begin::Anew => {
+                self.begun = None;
+                self.write_and_sync(file, |_| HEAD_BYTES)
+            }
+        }
     }
 
     /// The base and the files from `first` on are the data.
@@ -292,11 +303,7 @@ impl<B: Clone + Default> Platter<B> {
                 self.file(current).shorten(*at);
                 Ok(Done { file: current, bytes: 0 })
             }
-            Action::BeginFile(begin, head) => {
-                let done = self.begin(head);
-                self.begun = (*begin == Begin::Rotation).then_some(done.file);
-                Ok(done)
-            }
+            Action::BeginFile(begin, head) => self.begin(*begin, head),
             Action::Repeat(batch) => {
                 let begun = self.begun.expect("a file was begun");
                 self.write(begun, |file| file.append_batch(batch))

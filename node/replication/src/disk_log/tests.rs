@@ -112,6 +112,35 @@ fn what_a_failed_sync_may_have_lost_is_written_again() {
     assert_eq!(told.copied().collect::<Vec<_>>(), [Note::Failing, Note::Recovered]);
 }
 
+/// Whoever loads it would not know what it follows.
+#[test]
+fn a_file_keeps_its_head_when_its_first_sync_fails() {
+    for fsync in [Fsync::Always, Fsync::EverySecond] {
+        let mut disk = Disk::new(fsync);
+        let head = disk.core.file.end;
+        assert!(disk.core.file.is_synced(), "whoever begins a file syncs its head");
+        disk.append(2);
+        let written = disk.next();
+        match fsync {
+            Fsync::Always => disk.fail(Step::Sync),
+            Fsync::EverySecond | Fsync::No => {
+                disk.succeed(&written);
+                disk.now = disk.now + SYNC_EVERY;
+                assert!(matches!(disk.next(), Action::StartSync(_)));
+                let failed = Err(Remedy::None);
+                disk.core.sync_ended(disk.now, failed, &mut disk.log, &mut disk.notes);
+            }
+        }
+        let shorten = disk.next();
+        assert_eq!(shorten, Action::Shorten { at: head.bytes });
+        disk.succeed(&shorten);
+        disk.now = disk.now + RETRY;
+        assert_eq!(disk.next(), written, "where it was written before");
+        disk.succeed(&written);
+        assert_eq!(disk.core.last(), LogIndex::new(2));
+    }
+}
+
 /// The file could have regrown beyond the point up to which an earlier sync reached.
 #[test]
 fn a_sync_under_way_says_nothing_of_a_file_that_was_cut() {
