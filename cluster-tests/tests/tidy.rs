@@ -35,6 +35,9 @@ const WORLDLY: &[&str] = &[
     "rustix::",
 ];
 
+/// Characters of a line in ARCHITECTURE.md, but for tables.
+const LINE_LEN_MAX: usize = 120;
+
 /// Lines of rules to lines of shells, at least: raised when there is more, never lowered without a reason.
 const NODE_RATIO_MIN: f64 = 3.8;
 const SENTINEL_RATIO_MIN: f64 = 1.5;
@@ -208,6 +211,18 @@ fn crates_depend_one_way() {
         }
     }
     none(faults);
+}
+
+#[test]
+fn lines_of_the_architecture_can_be_read() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a readable file");
+    let is_long = |line: &&str| LINE_LEN_MAX < line.chars().count() && !line.starts_with('|');
+    none(
+        text.lines()
+            .filter(is_long)
+            .map(|line| format!("longer than {LINE_LEN_MAX} characters: {line}"))
+            .collect(),
+    );
 }
 
 /// How much of each program a test can run without the world, counted as clippy enforces it: a file is a shell if it may
