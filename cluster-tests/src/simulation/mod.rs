@@ -62,6 +62,8 @@ const WAIT_MIN: Nanos = ms(1) / 5;
 const FAULTS_END: Nanos = ms(6000);
 const CLIENTS_END: Nanos = ms(10_000);
 const END: Nanos = ms(11_500);
+/// What was written just before the end, as when a key expires, has reached everybody by then.
+const SETTLED: Nanos = ms(11_800);
 
 /// What a run, or several, have done.
 #[derive(Debug, Clone, Copy, Default)]

@@ -18,14 +18,14 @@ use super::clients::{Client, Record};
 use super::clocks::Clock;
 use super::disk::{Disk, Persistence};
 use super::history;
-use super::invariants::Invariants;
+use super::invariants::{Invariants, is_settled};
 use super::messages::Message;
 use super::network::{Endpoint, Network, Towards};
 use super::node::{Machine, Power};
 use super::register::Register;
 use super::sentinel::{Proposal, Purpose, Sentinel};
 use super::story::{self, tell};
-use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, ms};
+use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, SETTLED, ms};
 
 #[derive(Debug)]
 pub(super) enum Happening {
@@ -284,7 +284,7 @@ impl World {
     /// Lets everything happen. Panics when a promise is broken.
     pub(super) fn run(mut self) -> Summary {
         while let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() {
-            if END < at {
+            if SETTLED < at || END < at && is_settled(self.now, &self.machines) {
                 break;
             }
             self.now = at;

@@ -12,6 +12,19 @@ use super::super::register::Register;
 use super::super::{NODES, Nanos};
 use super::Entry;
 
+/// Whether no entry is under way: all logs end at the same one, and everybody has applied it.
+pub(in crate::simulation) fn is_settled(now: Nanos, machines: &[Machine]) -> bool {
+    let mut end = None;
+    machines.iter().all(|machine| {
+        machine.running().is_some_and(|process| {
+            let status = process.core.status(machine.clock.read(now), &process.log());
+            status.applied == status.last.index
+                && status.commit == status.last.index
+                && *end.get_or_insert(status.last) == status.last
+        })
+    })
+}
+
 /// Returns where all logs end.
 pub(super) fn check(now: Nanos, machines: &[Machine], register: &Register) -> Position {
     let shard = register.shard();

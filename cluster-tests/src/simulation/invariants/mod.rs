@@ -23,6 +23,7 @@ use super::keyspace::SLOTS;
 use super::node::{Machine, Process};
 use super::register::Register;
 use committed_survives::Committed;
+pub(super) use convergence::is_settled;
 pub(super) use logs_match::Entry;
 use logs_match::LogsMatch;
 use one_owner::OneOwner;
