@@ -188,7 +188,9 @@ impl Writer {
             }
             Action::BeginFile(begin, head) => self.begin_file(*begin, head).map_err(writing),
             Action::Repeat(batch) => self.repeat(batch).map_err(writing),
-            Action::Switch { awaits_base } => self.switch(*awaits_base).map_err(writing),
+            Action::Switch { awaits_base } => {
+                self.sync().and_then(|_| self.switch(*awaits_base).map_err(writing))
+            }
             Action::Adopt { rewrite, first } => self.adopt(*rewrite, *first).map_err(writing),
         };
         self.completed(&action, outcome);
@@ -437,11 +439,10 @@ impl Writer {
         Ok(Done { file: FileNumber(next.name.seq), bytes: bytes.len() as u64 })
     }
 
-    /// Goes on in the file that was begun.
+    /// Goes on in the file that was begun. What comes before a file is on the disk when the file counts: the one in use is
+    /// synced already.
     fn switch(&mut self, awaits_base: bool) -> io::Result<Done> {
         let Begun { file: next, encoder, follows } = self.begun.take().ok_or_else(not_begun)?;
-        // What comes before a file is on the disk when the file counts.
-        self.current.file.sync_data()?;
         next.file.sync_data()?;
         if !awaits_base {
             let mut manifest = self.manifest.clone();

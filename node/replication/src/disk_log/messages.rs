@@ -129,7 +129,7 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Write,
-    /// It is written, but the disk may not have it, nor what was written before.
+    /// It is written, but the disk may not have it, nor what was written before to the file in use.
     Sync,
 }
 

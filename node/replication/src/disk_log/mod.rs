@@ -451,7 +451,7 @@ impl DiskLog {
         let action = self.doing.take().expect("an answer to an action");
         match result {
             Ok(done) => self.succeeded(now, action, done, log, conditions, notes),
-            Err(failure) => self.failed(now, &action, failure, log, notes),
+            Err(failure) => self.failed(now, &action, failure, log, conditions, notes),
         }
     }
 
@@ -585,6 +585,7 @@ impl DiskLog {
         action: &Action,
         failure: Failure,
         log: &mut WriteLog,
+        conditions: &Conditions,
         notes: &mut Vec<Note>,
     ) {
         match action {
@@ -604,6 +605,10 @@ impl DiskLog {
                 self.begun = None;
                 if failure.remedy == Remedy::None {
                     self.give_up_rewrite(log, notes);
+                }
+                // The file stays in use. Under `appendfsync no` nobody has said that anything of it is on the disk.
+                if failure.step == Step::Sync && conditions.fsync != Fsync::No {
+                    self.fail_sync(now, failure.remedy, log, notes);
                 }
             }
             Action::Adopt { .. } => self.give_up_rewrite(log, notes),

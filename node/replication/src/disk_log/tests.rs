@@ -194,6 +194,32 @@ fn a_new_base_is_followed_by_all_that_it_lacks() {
     assert!(disk.notes.contains(&Note::RewriteDone(id)));
 }
 
+/// A later sync would not tell that something is missing in the middle of the file.
+#[test]
+fn what_a_failed_switch_may_have_lost_is_written_again() {
+    let mut disk = Disk::new(Fsync::EverySecond);
+    disk.append(6);
+    disk.settle();
+    let (id, at) = (RewriteId(1), Position::new(1, 4));
+    DiskLog::keep_for_rewrite(&mut disk.log, at.index);
+    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    let switch = loop {
+        let action = disk.next();
+        if matches!(action, Action::Switch { .. }) {
+            break action;
+        }
+        disk.succeed(&action);
+    };
+    assert_eq!(switch, Action::Switch { awaits_base: false });
+    disk.fail(Step::Sync);
+    assert!(disk.notes.contains(&Note::RewriteGivenUp(id)));
+    assert_eq!(disk.positions(), (0, 0), "nothing of the file is known to be on the disk");
+    assert_eq!(disk.settle(), ["Shorten"]);
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.settle()[0], "Write");
+    assert_eq!(disk.positions(), (6, 6));
+}
+
 /// The base would stand before a file that has entries which are gone, and not before the one that is written.
 #[test]
 fn a_rewrite_whose_file_was_left_is_given_up() {
