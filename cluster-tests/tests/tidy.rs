@@ -214,6 +214,23 @@ fn crates_depend_one_way() {
 }
 
 #[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let root = root();
+    let mut files = Vec::new();
+    for extension in ["rs", "sh", "toml", "proto", "txt"] {
+        collect(&root, extension, &mut files);
+    }
+    let files: Vec<String> =
+        files.iter().map(|file| format!("/{}", file.strip_prefix(&root).unwrap_or(file).display())).collect();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("a readable file");
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_path =
+        |word: &&str| !word.contains([' ', '*']) && (word.ends_with(".rs") || word.ends_with(".sh"));
+    let missing = |word: &&str| !files.iter().any(|file| file.ends_with(&format!("/{word}")));
+    none(quoted.filter(is_path).filter(missing).map(|word| format!("there is no {word}")).collect());
+}
+
+#[test]
 fn lines_of_the_architecture_can_be_read() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a readable file");
     let is_long = |line: &&str| LINE_LEN_MAX < line.chars().count() && !line.starts_with('|');
