@@ -111,9 +111,24 @@ pub fn type_name(type_byte: u8) -> Option<&'static str> {
 
 /// Who reads a type, and what it is.
 fn encoding(type_byte: u8) -> Option<(&'static Codec, &'static Encoding)> {
-    let all = CODECS.iter().flat_map(|codec| codec.encodings.iter().map(move |encoding| (*codec, encoding)));
-    all.into_iter().find(|(_, encoding)| encoding.type_byte == type_byte)
+    BY_TYPE[usize::from(type_byte)]
 }
+
+/// By their numbers, from the lists of the types: each record of a file is looked up here.
+static BY_TYPE: [Option<(&Codec, &Encoding)>; 1 << u8::BITS] = {
+    let mut by_type = [None; 1 << u8::BITS];
+    let mut codec = 0;
+    while codec < CODECS.len() {
+        let mut at = 0;
+        while at < CODECS[codec].encodings.len() {
+            let encoding = &CODECS[codec].encodings[at];
+            by_type[encoding.type_byte as usize] = Some((CODECS[codec], encoding));
+            at += 1;
+        }
+        codec += 1;
+    }
+    by_type
+};
 
 fn unsupported(type_byte: u8) -> RdbError {
     foreign::unsupported(type_byte, Dialect::Valkey)
