@@ -7,7 +7,7 @@ use super::keyspace::SLOTS;
 use super::messages::{Message, Reply};
 use super::network;
 use super::operations::{Answer, Operation, Told};
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{CLIENTS, CLIENTS_END, NODES, Nanos, ms};
 
 const TIMEOUT: Nanos = ms(600);
@@ -50,7 +50,7 @@ impl World {
         let node = self.clients[client].primary;
         let message = Message::Command { client, number, slot, requests };
         self.send_message(network::client(client), node, message);
-        self.at(patience, Happening::ClientTimeout { client, number });
+        self.at(patience, SimEvent::ClientTimeout { client, number });
     }
 
     /// The number that the next operation to be noted gets.
@@ -67,7 +67,7 @@ impl World {
         self.clients[client].current = None;
         let quiet = self.rng.random_bool(0.02);
         let pause = self.rng.random_range(ms(1)..if quiet { ms(500) } else { ms(30) });
-        self.at(pause, Happening::Client { client });
+        self.at(pause, SimEvent::Client { client });
     }
 
     pub(super) fn client_timeout(&mut self, client: usize, number: u64) {

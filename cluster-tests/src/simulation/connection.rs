@@ -17,7 +17,7 @@ use super::messages::Reply;
 use super::node::Process;
 use super::operations::{Operation, Told};
 use super::story::detail;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{CLIENTS, FAULTS_END, Nanos, ms};
 
 /// A command that may not execute now is tried again after this; the gate may have changed.
@@ -81,7 +81,7 @@ impl World {
             return;
         }
         if self.now < paused_until {
-            return self.at(paused_until - self.now, Happening::Retry { node, run, number });
+            return self.at(paused_until - self.now, SimEvent::Retry { node, run, number });
         }
         self.execute(node, number);
     }
@@ -100,7 +100,7 @@ impl World {
             Some(Stop::NotNow) => {
                 let connection = process.connections.get_mut(&number).expect("it is there");
                 connection.stalled_at.get_or_insert(now);
-                self.at(STALL, Happening::Retry { node, run, number });
+                self.at(STALL, SimEvent::Retry { node, run, number });
                 return;
             }
             Some(Stop::Blocked(blocked, timeout)) => {
@@ -108,7 +108,7 @@ impl World {
                 connection.blocked = Some(blocked);
                 let timeout = timeout.expect("no client waits for ever");
                 let timeout = Nanos::try_from(timeout.as_nanos()).expect("soon");
-                self.at(timeout, Happening::WaitTimeout { node, run, number });
+                self.at(timeout, SimEvent::WaitTimeout { node, run, number });
             }
             Some(stop) => panic!("no operation stops with {stop:?}"),
         }
@@ -160,7 +160,7 @@ impl World {
         let paused_until = machine.paused_until;
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if self.now < paused_until {
-            return self.at(paused_until - self.now, Happening::WaitTimeout { node, run, number });
+            return self.at(paused_until - self.now, SimEvent::WaitTimeout { node, run, number });
         }
         process.look_at_wait(number, Look::TimeIsUp);
         self.after_step(node);

@@ -19,7 +19,7 @@ use super::messages::Message;
 use super::network;
 use super::node::{Machine, Power};
 use super::story::tell;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
 
 /// How a process ends.
@@ -38,7 +38,7 @@ impl World {
             return self.end_faults();
         }
         let delay = self.rng.random_range(ms(5)..self.fault_pause);
-        self.at(delay, Happening::Fault);
+        self.at(delay, SimEvent::Fault);
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
         match self.rng.random_range(0..33) {
@@ -114,10 +114,10 @@ impl World {
         let crash = self.rng.random_range(ms(1)..ms(30));
         if self.rng.random_bool(0.6) {
             self.register_frozen_until = self.now + ms(30);
-            self.at(crash, Happening::SentinelCrashes { sentinel });
+            self.at(crash, SimEvent::SentinelCrashes { sentinel });
         }
         if self.rng.random_bool(0.6) {
-            self.at(crash + ms(2), Happening::Deafen { node });
+            self.at(crash + ms(2), SimEvent::Deafen { node });
         }
         self.request_handoff(None);
     }
@@ -136,7 +136,7 @@ impl World {
             .for_each(|other| self.network.cut_both(network::sentinel(outdated), network::sentinel(other)));
         if self.rng.random_bool(0.6) {
             // What the primary has heard by then is the refusal.
-            self.at(ms(220), Happening::Deafen { node });
+            self.at(ms(220), SimEvent::Deafen { node });
         }
         self.request_handoff(None);
     }
@@ -162,7 +162,7 @@ impl World {
         }
         if self.rng.random_bool(0.6) {
             let delay = self.rng.random_range(ms(2)..ms(200));
-            self.at(delay, Happening::Kill { node: reporter });
+            self.at(delay, SimEvent::Kill { node: reporter });
         }
         if self.machines[reporter].running().is_none() {
             return;
@@ -188,7 +188,7 @@ impl World {
         tell!("FAULT node {node} stands still for {} ms", pause / ms(1));
         self.machines[node].paused_until = self.now + pause;
         if let Some(run) = self.machines[node].run() {
-            self.at(pause, Happening::NodeEvent { node, run, event: Event::Tick });
+            self.at(pause, SimEvent::NodeEvent { node, run, event: Event::Tick });
         }
     }
 
@@ -272,7 +272,7 @@ impl World {
             self.send_message(network::sentinel(sentinel), node, message);
         }
         let delay = self.rng.random_range(ms(10)..ms(1500));
-        self.at(delay, Happening::SentinelStarts { sentinel });
+        self.at(delay, SimEvent::SentinelStarts { sentinel });
     }
 
     pub(super) fn sentinel_starts(&mut self, sentinel: usize) {
@@ -372,7 +372,7 @@ impl World {
             }
         }
         let delay = self.rng.random_range(ms(10)..ms(600));
-        self.at(delay, Happening::Start { node });
+        self.at(delay, SimEvent::Start { node });
     }
 
     fn end_faults(&mut self) {

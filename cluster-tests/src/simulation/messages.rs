@@ -14,7 +14,7 @@ use keyward_sentinel::rules::inquiry;
 use super::network::{self, Endpoint};
 use super::node::{Machine, Power};
 use super::operations::Told;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{NODES, Nanos, SENTINELS};
 
 /// What goes over the network on its own.
@@ -139,7 +139,7 @@ impl World {
             return self.note_lost(&message);
         }
         let delay = self.latency();
-        self.at(delay, Happening::Deliver { from, to, message: Box::new(message) });
+        self.at(delay, SimEvent::Deliver { from, to, message: Box::new(message) });
     }
 
     /// Requests that may change who is in sync are counted while they are under way.
@@ -159,7 +159,7 @@ impl World {
             _ => 0,
         };
         if self.now < paused_until {
-            return self.at(paused_until - self.now, Happening::Deliver { from, to, message });
+            return self.at(paused_until - self.now, SimEvent::Deliver { from, to, message });
         }
         match *message {
             Message::Registered { run, incarnation, topology } => {

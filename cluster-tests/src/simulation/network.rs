@@ -18,7 +18,7 @@ use keyward_replication::core::messages::{
 use rand::Rng;
 
 use super::node::Power;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{CLIENTS, NODES, Nanos, SENTINELS, ms};
 
 /// Nodes first, then sentinels, then clients.
@@ -116,7 +116,7 @@ impl World {
         if self.machines[node].process().is_none_or(|p| p.run != run) {
             return;
         }
-        let closed = |why| Happening::NodeEvent { node, run, event: Event::UplinkClosed(uplink, why) };
+        let closed = |why| SimEvent::NodeEvent { node, run, event: Event::UplinkClosed(uplink, why) };
         let is_cut = self.network.is_cut(node, to) || self.network.is_cut(to, node);
         let refused = match &mut self.machines[to].power {
             Power::On(process) if !is_cut => {
@@ -154,7 +154,7 @@ impl World {
         let queue = if towards == Towards::Primary { &mut s.to_primary } else { &mut s.to_replica };
         let arrival = queue.back().map_or(arrival, |(at, _)| arrival.max(*at));
         queue.push_back((arrival, wire));
-        self.at(arrival - self.now, Happening::Pump { stream, towards });
+        self.at(arrival - self.now, SimEvent::Pump { stream, towards });
     }
 
     /// Delivers the first message of a stream's direction, if it can get there.
@@ -171,7 +171,7 @@ impl World {
             false => None,
         };
         if let Some(wait) = wait {
-            return self.at(wait, Happening::Pump { stream, towards });
+            return self.at(wait, SimEvent::Pump { stream, towards });
         }
         let is_due = queue.front().is_some_and(|(at, _)| *at <= self.now);
         let Some((_, wire)) = queue.pop_front().filter(|_| is_due) else { return };

@@ -28,7 +28,7 @@ use super::story::{self, tell};
 use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, SETTLED, ms};
 
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum SimEvent {
     NodeEvent {
         node: usize,
         run: u64,
@@ -136,7 +136,7 @@ pub(super) enum Happening {
 struct Scheduled {
     at: Nanos,
     sequence: u64,
-    happening: Happening,
+    happening: SimEvent,
 }
 
 impl PartialEq for Scheduled {
@@ -267,15 +267,15 @@ impl World {
             self.start(node);
         }
         for sentinel in 0..SENTINELS {
-            self.at(ms(10), Happening::Watchdog { sentinel });
+            self.at(ms(10), SimEvent::Watchdog { sentinel });
         }
         for client in 0..CLIENTS {
-            self.at(ms(600), Happening::Client { client });
+            self.at(ms(600), SimEvent::Client { client });
         }
-        self.at(ms(900), Happening::Fault);
+        self.at(ms(900), SimEvent::Fault);
     }
 
-    pub(super) fn at(&mut self, delay: Nanos, happening: Happening) {
+    pub(super) fn at(&mut self, delay: Nanos, happening: SimEvent) {
         self.sequence += 1;
         let (at, sequence) = (self.now + delay, self.sequence);
         self.queue.push(Reverse(Scheduled { at, sequence, happening }));
@@ -315,36 +315,36 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: SimEvent) {
         match happening {
-            Happening::NodeEvent { node, run, event } => self.step(node, run, event),
-            Happening::Apply { node, run } => self.apply(node, run),
-            Happening::Expire { node, run } => self.expire(node, run),
-            Happening::Retry { node, run, number } => self.retry(node, run, number),
-            Happening::WaitTimeout { node, run, number } => self.wait_timeout(node, run, number),
-            Happening::Write { node, run } => self.write(node, run),
-            Happening::Start { node } => self.start(node),
-            Happening::Register { node, run } => self.register(node, run),
-            Happening::RequestTick { node, run, id } => {
+            SimEvent::NodeEvent { node, run, event } => self.step(node, run, event),
+            SimEvent::Apply { node, run } => self.apply(node, run),
+            SimEvent::Expire { node, run } => self.expire(node, run),
+            SimEvent::Retry { node, run, number } => self.retry(node, run, number),
+            SimEvent::WaitTimeout { node, run, number } => self.wait_timeout(node, run, number),
+            SimEvent::Write { node, run } => self.write(node, run),
+            SimEvent::Start { node } => self.start(node),
+            SimEvent::Register { node, run } => self.register(node, run),
+            SimEvent::RequestTick { node, run, id } => {
                 self.request_step(node, run, id, requests::Event::Tick, None);
             }
-            Happening::Connect { node, run, uplink, to, hello } => self.connect(node, run, uplink, to, hello),
-            Happening::Pump { stream, towards } => self.pump(stream, towards),
-            Happening::Deliver { from, to, message } => self.deliver(from, to, message),
-            Happening::Commit(proposal) => self.commit(*proposal),
-            Happening::Committed { sentinel, run, purpose, result } => {
+            SimEvent::Connect { node, run, uplink, to, hello } => self.connect(node, run, uplink, to, hello),
+            SimEvent::Pump { stream, towards } => self.pump(stream, towards),
+            SimEvent::Deliver { from, to, message } => self.deliver(from, to, message),
+            SimEvent::Commit(proposal) => self.commit(*proposal),
+            SimEvent::Committed { sentinel, run, purpose, result } => {
                 self.proposal_answered(sentinel, run, purpose, result);
             }
-            Happening::Applied { sentinel, topology } => self.applied(sentinel, &topology),
-            Happening::Watchdog { sentinel } => self.watchdog(sentinel),
-            Happening::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
-            Happening::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
-            Happening::SentinelTick { sentinel, run } => self.sentinel_tick(sentinel, run),
-            Happening::Kill { node } => self.kill(node),
-            Happening::Deafen { node } => self.deafen(node),
-            Happening::Client { client } => self.client(client),
-            Happening::ClientTimeout { client, number } => self.client_timeout(client, number),
-            Happening::Fault => self.fault(),
+            SimEvent::Applied { sentinel, topology } => self.applied(sentinel, &topology),
+            SimEvent::Watchdog { sentinel } => self.watchdog(sentinel),
+            SimEvent::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),
+            SimEvent::SentinelCrashes { sentinel } => self.crash_sentinel(sentinel),
+            SimEvent::SentinelTick { sentinel, run } => self.sentinel_tick(sentinel, run),
+            SimEvent::Kill { node } => self.kill(node),
+            SimEvent::Deafen { node } => self.deafen(node),
+            SimEvent::Client { client } => self.client(client),
+            SimEvent::ClientTimeout { client, number } => self.client_timeout(client, number),
+            SimEvent::Fault => self.fault(),
         }
     }
 }

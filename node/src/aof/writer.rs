@@ -340,7 +340,7 @@ impl Writer {
             }
             Action::BeginFile(Begin::Rotation, _) | Action::Repeat(_) | Action::Switch { .. } => {
                 self.begun = None;
-                let remedy = self.make_room(error);
+                let remedy = self.give_up_history(error);
                 if remedy == Remedy::None {
                     tracing::warn!(%error, "the write log can't go on in a new file");
                 }
@@ -359,7 +359,7 @@ impl Writer {
     /// The log can't be written.
     fn tell_error(&mut self, what: &str, error: &io::Error) -> Remedy {
         self.encoder.forget_db();
-        let remedy = self.make_room(error);
+        let remedy = self.give_up_history(error);
         if remedy == Remedy::None {
             let text = rustix_text(error);
             if self.aof().status().error.as_deref() != Some(&text) {
@@ -371,7 +371,7 @@ impl Writer {
     }
 
     /// On a full disk the files that are kept for replicas make room for the log.
-    fn make_room(&mut self, error: &io::Error) -> Remedy {
+    fn give_up_history(&mut self, error: &io::Error) -> Remedy {
         if error.kind() != io::ErrorKind::StorageFull {
             return Remedy::None;
         }

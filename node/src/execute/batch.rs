@@ -240,7 +240,7 @@ impl Executor {
                 let mut verdict = admit(self, &Candidate { session, row, args, patience });
                 if self.maxmemory != 0
                     && needs_memory(session, row, &verdict)
-                    && !self.make_room(keys, progress)
+                    && !self.evict_if_needed(keys, progress)
                 {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);
                 }

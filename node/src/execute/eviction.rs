@@ -74,7 +74,7 @@ pub enum Eviction {
 
 impl Executor {
     /// Whether a command that needs memory may run. No slot is locked.
-    pub(super) fn make_room(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> bool {
+    pub(super) fn evict_if_needed(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> bool {
         process::note_memory(&self.server.memory);
         if self.server.memory.counted() <= self.maxmemory || self.moment.state != GateState::Primary {
             return true;

@@ -12,7 +12,7 @@ use keyward_proto::ids::LogIndex;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::applying::{Applied, Applying, Order};
+use super::applying::{Applied, ApplierRequest, Applying};
 use super::shared::{Engine, Shared};
 
 /// Until it is looked again for a clearing that has to come.
@@ -55,8 +55,8 @@ impl Applier {
         Ok(applier)
     }
 
-    pub(crate) fn order(&self, order: Order) {
-        self.state.lock().applying.order(order);
+    pub(crate) fn request(&self, request: ApplierRequest) {
+        self.state.lock().applying.request(request);
         self.work.notify_one();
     }
 

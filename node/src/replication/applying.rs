@@ -18,7 +18,7 @@ use super::shared::{Engine, Shared};
 const READ_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
-pub enum Order {
+pub enum ApplierRequest {
     Clear { epoch: u64 },
     KeepSlots(SlotSet),
     Snapshot(Vec<SnapshotPart>),
@@ -36,7 +36,7 @@ pub struct Applied {
 /// What is to be done next.
 #[derive(Debug)]
 pub enum Work {
-    Order(Order),
+    Request(ApplierRequest),
     /// Entries up to this one.
     Entries(LogIndex),
 }
@@ -44,7 +44,7 @@ pub enum Work {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Applying {
-    queue: VecDeque<Order>,
+    queue: VecDeque<ApplierRequest>,
     target: LogIndex,
     /// Commands have executed up to here since the last target.
     executed: LogIndex,
@@ -62,13 +62,13 @@ impl Applying {
         }
     }
 
-    pub fn order(&mut self, order: Order) {
-        if matches!(order, Order::Clear { .. }) {
+    pub fn request(&mut self, request: ApplierRequest) {
+        if matches!(request, ApplierRequest::Clear { .. }) {
             self.queue.clear();
             self.target = LogIndex::ZERO;
             self.executed = LogIndex::ZERO;
         }
-        self.queue.push_back(order);
+        self.queue.push_back(request);
     }
 
     /// Entries up to `index` are committed; those up to `after` were executed here if they were not committed before.
@@ -91,8 +91,8 @@ impl Applying {
     /// What is to be done next; its result goes to [`Applying::done`].
     pub fn next_work(&mut self) -> Option<Work> {
         self.applied.index = self.applied.index.max(self.executed);
-        let order = self.queue.pop_front();
-        order.map(Work::Order).or_else(|| self.has_entries().then_some(Work::Entries(self.target)))
+        let request = self.queue.pop_front();
+        request.map(Work::Request).or_else(|| self.has_entries().then_some(Work::Entries(self.target)))
     }
 
     /// False: nothing could be done, because the entries are not in the log any more, and a clearing is on its way.
@@ -111,34 +111,34 @@ impl Work {
     /// Returns what the keyspace contains afterwards.
     pub fn carry_out(self, applied: Applied, shared: &Shared, engine: &dyn Engine) -> Applied {
         match self {
-            Work::Order(order) => carry_out(order, applied, engine),
+            Work::Request(request) => carry_out(request, applied, engine),
             Work::Entries(target) => apply_entries(applied, target, shared, engine),
         }
     }
 }
 
-fn carry_out(order: Order, applied: Applied, engine: &dyn Engine) -> Applied {
-    match order {
-        Order::Clear { epoch } => {
+fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> Applied {
+    match request {
+        ApplierRequest::Clear { epoch } => {
             engine.set_slot_indexes(None);
             engine.clear();
             Applied { epoch, index: LogIndex::ZERO }
         }
-        Order::KeepSlots(slots) => {
+        ApplierRequest::KeepSlots(slots) => {
             engine.keep_slots(&slots);
             applied
         }
-        Order::Snapshot(parts) => {
+        ApplierRequest::Snapshot(parts) => {
             for part in parts.iter().filter(|p| !p.payload.is_empty()) {
                 engine.apply_snapshot(part.slot, &part.payload);
             }
             applied
         }
-        Order::Finish { from, indexes } => {
+        ApplierRequest::Finish { from, indexes } => {
             engine.set_slot_indexes(Some(indexes));
             Applied { index: from, ..applied }
         }
-        Order::ForgetSlotIndexes => {
+        ApplierRequest::ForgetSlotIndexes => {
             engine.set_slot_indexes(None);
             applied
         }
@@ -179,7 +179,7 @@ mod tests {
     fn next(applying: &mut Applying) -> String {
         match applying.next_work() {
             None => "nothing".to_owned(),
-            Some(Work::Order(order)) => format!("{order:?}"),
+            Some(Work::Request(request)) => format!("{request:?}"),
             Some(Work::Entries(target)) => format!("{} to {target}", applying.applied().index.next()),
         }
     }
@@ -201,9 +201,9 @@ mod tests {
     #[test]
     fn a_clearing_takes_back_what_was_to_be_done() {
         let mut applying = Applying::new(index(10));
-        applying.order(Order::ForgetSlotIndexes);
+        applying.request(ApplierRequest::ForgetSlotIndexes);
         applying.apply_up_to(index(10), index(12));
-        applying.order(Order::Clear { epoch: 1 });
+        applying.request(ApplierRequest::Clear { epoch: 1 });
         assert_eq!(next(&mut applying), "Clear { epoch: 1 }");
         assert!(applying.done(Applied { epoch: 1, index: LogIndex::ZERO }));
         assert_eq!(next(&mut applying), "nothing");

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::applier::Applier;
-use super::applying::Order;
+use super::applying::ApplierRequest;
 use super::link::{self, Uplink};
 use super::sender::{self, Outbox, Signals};
 use super::shared::{Engine, Shared};
@@ -306,20 +306,22 @@ impl Task {
             Action::ApplyUpTo { after, index } => self.applier.apply_up_to(after, index),
             Action::ClearKeyspace { epoch } => {
                 tracing::info!("a full sync begins: the keyspace is emptied");
-                self.applier.order(Order::Clear { epoch });
+                self.applier.request(ApplierRequest::Clear { epoch });
             }
             Action::KeepSlots(slots) => {
                 tracing::info!("the full sync goes on with the slots that are missing");
-                self.applier.order(Order::KeepSlots(slots));
+                self.applier.request(ApplierRequest::KeepSlots(slots));
             }
             Action::ApplySnapshot(parts) => {
                 self.show_full_sync();
-                self.applier.order(Order::Snapshot(parts));
+                self.applier.request(ApplierRequest::Snapshot(parts));
             }
-            Action::FinishSnapshot { from, indexes } => self.applier.order(Order::Finish { from, indexes }),
+            Action::FinishSnapshot { from, indexes } => {
+                self.applier.request(ApplierRequest::Finish { from, indexes })
+            }
             Action::ForgetSlotIndexes => {
                 tracing::info!("the full sync is complete");
-                self.applier.order(Order::ForgetSlotIndexes);
+                self.applier.request(ApplierRequest::ForgetSlotIndexes);
             }
             Action::Connect { uplink, host, port, hello } => self.connect(uplink, host, port, *hello),
             Action::SendAck(uplink, ack) => self.send_ack(uplink, ack),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keyward_node::replication::applying::Order;
+use keyward_node::replication::applying::ApplierRequest;
 use keyward_node::routing::Routing;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{Action, Event, SyncKind};
@@ -13,7 +13,7 @@ use rand::Rng;
 use super::Sender;
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::{detail, tell};
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{NODES, Nanos, WAIT_MIN, ms};
 
 /// The whole log is looked through once in so many steps.
@@ -28,7 +28,7 @@ impl World {
         let (clock, id) = (machine.clock.read(now), machine.id.clone());
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
-            return self.at(paused_until - now, Happening::NodeEvent { node, run, event });
+            return self.at(paused_until - now, SimEvent::NodeEvent { node, run, event });
         }
         if matches!(event, Event::Tick) {
             process.wake_at = Nanos::MAX;
@@ -73,7 +73,7 @@ impl World {
         let wait = Nanos::try_from(deadline.since(clock).as_nanos()).expect("soon").max(WAIT_MIN);
         if now + wait < process.wake_at {
             process.wake_at = now + wait;
-            self.at(wait, Happening::NodeEvent { node, run, event: Event::Tick });
+            self.at(wait, SimEvent::NodeEvent { node, run, event: Event::Tick });
         }
         self.watch(node);
         for action in actions {
@@ -99,34 +99,34 @@ impl World {
                     self.late_write(node);
                 }
                 let delay = self.rng.random_range(0..ms(3));
-                self.at(delay, Happening::NodeEvent { node, run, event: Event::Quiesced });
+                self.at(delay, SimEvent::NodeEvent { node, run, event: Event::Quiesced });
             }
             Action::ApplyUpTo { after, index } => {
                 process.applying.apply_up_to(after, index);
                 let delay = self.latency();
-                self.at(delay, Happening::Apply { node, run });
+                self.at(delay, SimEvent::Apply { node, run });
             }
             Action::ClearKeyspace { epoch } => {
                 tell!("node {node}: a full sync begins");
                 self.counts.full_syncs += 1;
-                self.order(node, run, Order::Clear { epoch });
+                self.request(node, run, ApplierRequest::Clear { epoch });
             }
             Action::KeepSlots(kept) => {
                 self.counts.resumed += 1;
-                self.order(node, run, Order::KeepSlots(kept));
+                self.request(node, run, ApplierRequest::KeepSlots(kept));
             }
-            Action::ApplySnapshot(parts) => self.order(node, run, Order::Snapshot(parts)),
+            Action::ApplySnapshot(parts) => self.request(node, run, ApplierRequest::Snapshot(parts)),
             Action::FinishSnapshot { from, indexes } => {
-                self.order(node, run, Order::Finish { from, indexes });
+                self.request(node, run, ApplierRequest::Finish { from, indexes });
             }
             Action::ForgetSlotIndexes => {
                 tell!("node {node}: the full sync is complete");
-                self.order(node, run, Order::ForgetSlotIndexes);
+                self.request(node, run, ApplierRequest::ForgetSlotIndexes);
             }
             Action::Connect { uplink, port, hello, .. } => {
                 let to = usize::from(port) % NODES;
                 let delay = self.latency();
-                self.at(delay, Happening::Connect { node, run, uplink, to, hello });
+                self.at(delay, SimEvent::Connect { node, run, uplink, to, hello });
             }
             Action::SendAck(uplink, ack) => {
                 if let Some(&stream) = process.uplinks.get(&uplink) {
@@ -178,10 +178,10 @@ impl World {
     }
 
     /// Gives the thread that applies something to do.
-    fn order(&mut self, node: usize, run: u64, order: Order) {
+    fn request(&mut self, node: usize, run: u64, request: ApplierRequest) {
         if let Some(process) = self.machines[node].process() {
-            process.applying.order(order);
-            self.at(0, Happening::Apply { node, run });
+            process.applying.request(request);
+            self.at(0, SimEvent::Apply { node, run });
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{Power, Process, Sender};
 use crate::simulation::keyspace::{Image, SlotsReader};
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::tell;
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{Nanos, ms};
 
 /// Between two searches for keys whose time has passed.
@@ -30,13 +30,13 @@ impl World {
         let paused_until = machine.paused_until;
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
-            return self.at(paused_until - now, Happening::Apply { node, run });
+            return self.at(paused_until - now, SimEvent::Apply { node, run });
         }
         let before = process.applying.applied();
         while let Some(work) = process.applying.next_work() {
             let applied = work.carry_out(process.applying.applied(), &process.server.shared, &process.engine);
             if !process.applying.done(applied) {
-                self.at(STUCK_PAUSE, Happening::Apply { node, run });
+                self.at(STUCK_PAUSE, SimEvent::Apply { node, run });
                 break;
             }
         }
@@ -54,7 +54,7 @@ impl World {
         let paused_until = machine.paused_until;
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
-            return self.at(paused_until - now, Happening::Expire { node, run });
+            return self.at(paused_until - now, SimEvent::Expire { node, run });
         }
         if process.gate().state() == GateState::Primary {
             let cycle = process.executor.expire_cycle(Duration::from_secs(1));
@@ -62,7 +62,7 @@ impl World {
             self.watch(node);
             self.after_step(node);
         }
-        self.at(EXPIRE_PAUSE, Happening::Expire { node, run });
+        self.at(EXPIRE_PAUSE, SimEvent::Expire { node, run });
     }
 
     /// The writer of the log looks after itself.
@@ -90,7 +90,7 @@ impl World {
                 self.step(node, run, Event::DurableAdvanced);
             }
         }
-        self.at(pause, Happening::Write { node, run });
+        self.at(pause, SimEvent::Write { node, run });
     }
 
     /// Sends whatever the streams of a primary have to say.
@@ -139,7 +139,7 @@ impl World {
             process.senders.remove(&link);
             let stream = process.links.remove(&link).expect("a live link");
             self.transmit(stream, Towards::Replica, Wire::End);
-            self.at(0, Happening::NodeEvent { node, run, event: Event::LinkClosed(link) });
+            self.at(0, SimEvent::NodeEvent { node, run, event: Event::LinkClosed(link) });
         }
     }
 

@@ -36,7 +36,7 @@ use super::disk::{Disk, Persistence, Recovered, Writer};
 use super::messages::Message;
 use super::network::Endpoint;
 use super::story::tell;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{Nanos, SENTINELS, ms, network};
 use log::EXPIRE_PAUSE;
 
@@ -193,7 +193,7 @@ impl World {
         self.send_message(node, network::sentinel(sentinel), Message::Register { node, run, last, follows });
         // It is the next one's turn if there is no answer.
         self.machines[node].rotation.leave(sentinel);
-        self.at(REGISTER_AGAIN, Happening::Register { node, run });
+        self.at(REGISTER_AGAIN, SimEvent::Register { node, run });
     }
 
     pub(super) fn register_again(&mut self, node: usize, sentinel: Endpoint, run: u64, known: Incarnation) {
@@ -261,10 +261,10 @@ impl World {
         machine.power = Power::On(Box::new(process));
         machine.heard_of_sentinel = now;
         if self.persistence != Persistence::Memory {
-            self.at(ms(1), Happening::Write { node, run });
+            self.at(ms(1), SimEvent::Write { node, run });
         }
         let pause = self.rng.random_range(0..EXPIRE_PAUSE);
-        self.at(pause, Happening::Expire { node, run });
+        self.at(pause, SimEvent::Expire { node, run });
         self.step(node, run, Event::TopologyChanged(topology));
     }
 }

@@ -9,7 +9,7 @@ use keyward_replication::core::requests::{self, Action, PendingRequest, Urgency}
 use super::Asked;
 use crate::simulation::messages::Message;
 use crate::simulation::network::Endpoint;
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{Nanos, WAIT_MIN, network};
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
         }
         if now < machine.paused_until {
             let wait = machine.paused_until - now;
-            return self.at(wait, Happening::RequestTick { node, run, id });
+            return self.at(wait, SimEvent::RequestTick { node, run, id });
         }
         let clock = machine.clock.read(now);
         let Some(asked) = machine.asked.get_mut(&id) else { return };
@@ -95,7 +95,7 @@ impl World {
         let deadline = machine.asked.get(&id).and_then(|asked| asked.pending.next_deadline());
         if let Some(deadline) = deadline {
             let wait = Nanos::try_from(deadline.since(machine.clock.read(now)).as_nanos()).expect("soon");
-            self.at(wait.max(WAIT_MIN), Happening::RequestTick { node, run, id });
+            self.at(wait.max(WAIT_MIN), SimEvent::RequestTick { node, run, id });
         }
     }
 }

@@ -27,7 +27,7 @@ use rand::Rng;
 
 use super::clocks::Clock;
 use super::messages::{Asking, Message};
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 use super::{NODES, Nanos, SENTINELS, ms, network};
 pub(super) use proposals::{Proposal, Purpose};
 use requests::PendingRemoval;
@@ -131,7 +131,7 @@ impl World {
         let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(200)) } else { 0 };
         let delay = self.latency() + slow;
         let topology = Arc::clone(&self.register.topology);
-        self.at(delay, Happening::Applied { sentinel, topology });
+        self.at(delay, SimEvent::Applied { sentinel, topology });
     }
 
     pub(super) fn applied(&mut self, sentinel: usize, topology: &Arc<Topology>) {
@@ -161,7 +161,7 @@ impl World {
     }
 
     pub(super) fn watchdog(&mut self, sentinel: usize) {
-        self.at(WATCHDOG, Happening::Watchdog { sentinel });
+        self.at(WATCHDOG, SimEvent::Watchdog { sentinel });
         let now = self.now;
         let s = &mut self.sentinels[sentinel];
         if !s.is_up || now < s.paused_until {

@@ -10,7 +10,7 @@ use keyward_sentinel::rules::topology::{InSyncChange, Outcome, Refusal, Topology
 use rand::Rng;
 
 use crate::simulation::messages::Message;
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{FAULTS_END, SENTINELS, ms, network};
 
 /// Whom a proposal's result concerns.
@@ -64,10 +64,10 @@ impl World {
             self.proposals_under_way += 1;
             let again = Proposal { sentinel, run, command: command.clone(), purpose: Purpose::Again };
             let later = delay + self.rng.random_range(0..ms(300));
-            self.at(later, Happening::Commit(Box::new(again)));
+            self.at(later, SimEvent::Commit(Box::new(again)));
         }
         let proposal = Proposal { sentinel, run, command, purpose };
-        self.at(delay, Happening::Commit(Box::new(proposal)));
+        self.at(delay, SimEvent::Commit(Box::new(proposal)));
     }
 
     /// A command takes effect.
@@ -80,7 +80,7 @@ impl World {
             self.committed(&before, &command);
         }
         let delay = self.latency();
-        self.at(delay, Happening::Committed { sentinel, run, purpose, result });
+        self.at(delay, SimEvent::Committed { sentinel, run, purpose, result });
         for other in 0..SENTINELS {
             self.spread_to(other);
         }
@@ -115,7 +115,7 @@ impl World {
         }
         if now < s.paused_until {
             let wait = s.paused_until - now;
-            return self.at(wait, Happening::Committed { sentinel, run, purpose, result });
+            return self.at(wait, SimEvent::Committed { sentinel, run, purpose, result });
         }
         s.see(now, &topology);
         match purpose {

@@ -8,7 +8,7 @@ use keyward_sentinel::rules::inquiry::{self, Route};
 use super::raft_id;
 use crate::simulation::messages::{Asking, Message, Question};
 use crate::simulation::network;
-use crate::simulation::world::{Happening, World};
+use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{NODES, Nanos, SENTINELS, WAIT_MIN};
 
 impl World {
@@ -89,7 +89,7 @@ impl World {
         let (at, run) = (now + wait.max(WAIT_MIN), s.run);
         if at < s.wake_at {
             s.wake_at = at;
-            self.at(at - now, Happening::SentinelTick { sentinel, run });
+            self.at(at - now, SimEvent::SentinelTick { sentinel, run });
         }
     }
 
@@ -101,7 +101,7 @@ impl World {
         if now < s.paused_until {
             s.wake_at = s.paused_until;
             let wait = s.paused_until - now;
-            return self.at(wait, Happening::SentinelTick { sentinel, run });
+            return self.at(wait, SimEvent::SentinelTick { sentinel, run });
         }
         s.wake_at = Nanos::MAX;
         for id in s.removals.keys().copied().collect::<Vec<_>>() {
