@@ -107,10 +107,8 @@ impl ClusterClient {
     pub fn compare_and_set(&mut self, key: &str, expected: Option<i64>, value: i64) -> Outcome {
         let outcome = self.watch_and_set(key, expected, value);
         if !matches!(outcome, Outcome::Answered(_)) {
-            // It may still watch, or be inside the transaction.
-            let slot = slot_of(key.as_bytes());
-            let addr = self.addr(slot);
-            self.connections.remove(&addr);
+            // One may still watch, or be inside the transaction; which, a redirection has made us forget.
+            self.connections.clear();
         }
         outcome
     }
@@ -155,4 +153,36 @@ impl ClusterClient {
 
 fn null() -> Frame {
     Frame { raw: bytes::Bytes::from_static(b"*-1\r\n"), items: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_is_redirected_is_left_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("bound").to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout above zero");
+            let mut request = [0; 256];
+            for reply in ["+OK\r\n", "$-1\r\n", "+OK\r\n", "-MOVED 1 127.0.0.1:1\r\n"] {
+                assert_ne!(stream.read(&mut request).expect("a request"), 0);
+                stream.write_all(reply.as_bytes()).expect("the client reads");
+            }
+            match stream.read(&mut request) {
+                Ok(received) => received == 0,
+                Err(error) => error.kind() == ErrorKind::ConnectionReset,
+            }
+        });
+        let mut client = ClusterClient::new(Arc::new(RwLock::new(vec![addr])), Duration::from_secs(10));
+        let outcome = client.compare_and_set("key", None, 1);
+        assert!(matches!(outcome, Outcome::Refused(Refusal::Redirected)), "{outcome:?}");
+        assert!(server.join().expect("no panic"), "the connection that is inside MULTI stays open");
+    }
 }

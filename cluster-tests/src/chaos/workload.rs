@@ -405,12 +405,15 @@ impl Worker {
     }
 }
 
+/// # Panics
+/// If no operation of ours can be answered so, as by `+QUEUED`.
 fn reply_of(frame: &Frame) -> Reply {
+    let integer = |frame: &Frame| frame.integer().unwrap_or_else(|| panic!("{frame} is no answer"));
     match frame.kind() {
         _ if frame.is_null() => Reply::Nil,
-        b'+' => Reply::Ok,
-        b':' => Reply::Integer(frame.integer().unwrap_or_default()),
-        b'*' => Reply::Values(frame.items.iter().filter_map(Frame::integer).collect()),
-        _ => Reply::Value(frame.integer().unwrap_or_default()),
+        b'+' if frame.text() == b"OK" => Reply::Ok,
+        b':' => Reply::Integer(integer(frame)),
+        b'*' => Reply::Values(frame.items.iter().map(integer).collect()),
+        _ => Reply::Value(integer(frame)),
     }
 }
