@@ -28,12 +28,12 @@ use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
 use crate::aof::history::HistoryReader;
-use crate::clients::Client;
 use crate::command::ascii_eq;
 use crate::execute::Executor;
+use crate::io::clients::Client;
+use crate::io::session::Session;
 use crate::replication::{Engine, LargeSlots, LogHistory, Shared};
 use crate::server::Server;
-use crate::session::Session;
 use crate::snapshot::Stream;
 
 /// A slot whose records take more is too large to be read under one lock.

@@ -1,6 +1,6 @@
 //! Keyward's data server. A code map, in the order in which a request passes:
 //!
-//! - [`io`]: the I/O threads; [`connection`]: one client's bytes in and out; [`session`]: its state
+//! - [`io`]: the I/O threads, one client's bytes in and out, its session; the connected clients
 //! - [`execute`]: checks, locks, calls a command, appends its effects
 //! - [`command`]: all commands by name; [`admin`]: the server's own, those on keys are `keyward-commands`
 //! - [`keyward_store`]: the keyspace, a crate of its own; [`rdb_load`]: an RDB file into it
@@ -10,13 +10,13 @@
 //! - [`member`]: joining a shard, handing over, leaving
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: the shells of replication: tasks, gRPC, the thread that applies
-//! - [`blocking`], [`pubsub`], [`clients`], [`stats`]: what connections share
+//! - [`blocking`], [`pubsub`], [`stats`]: what connections share
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //! - [`directory_lock`]: one process for a data directory
 //! - [`logging`], [`supervision`]: the log, the process in the background and under systemd
 //!
-//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`connection`], [`loading`],
+//! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`loading`],
 //! [`logging`], [`process`], [`rdb_load`], [`lazyfree`], [`shutdown`], [`snapshot`], [`supervision`], and those of [`replication`])
 //! read a clock, spawn a task or touch a socket.
 
@@ -24,11 +24,9 @@ pub mod admin;
 pub mod aof;
 pub mod blocking;
 pub mod cli;
-pub mod clients;
 pub mod clock;
 pub mod command;
 pub mod config;
-pub mod connection;
 pub mod cron;
 pub mod directory_lock;
 pub mod ending;
@@ -49,7 +47,6 @@ pub mod routing;
 pub mod run;
 pub mod sentinels;
 pub mod server;
-pub mod session;
 pub mod shutdown;
 pub mod snapshot;
 pub mod stats;

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use crate::admin::Request;
 use crate::config::Settings;
 use crate::engine::KeyspaceEngine;
-use crate::io::ControlRequest;
+use crate::io::threads::ControlRequest;
 use crate::relay;
 use crate::replication::{Demand, Options, Replication};
 use crate::routing::Routing;

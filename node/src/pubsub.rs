@@ -13,8 +13,8 @@ use keyward_replication::reply::ReplyCondition;
 use keyward_store::table::hash_of;
 use parking_lot::{Mutex, RwLock};
 
-use crate::clients::{Client, Push};
-use crate::session::Session;
+use crate::io::clients::{Client, Push};
+use crate::io::session::Session;
 
 const PARTS: usize = 64;
 

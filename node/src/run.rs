@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::clock;
 use crate::config::{Config, Settings};
 use crate::directory_lock::DirectoryLock;
-use crate::io::{Accepted, ThreadHandle};
+use crate::io::threads::{Accepted, ThreadHandle};
 use crate::server::Server;
 use crate::supervision::{self, PidFile, State};
 
@@ -106,7 +106,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     if settings.sentinels.is_empty() {
         server.shared.gate.set_standalone_loading(true);
     }
-    let (threads, mut requests) = crate::io::start(&server, settings.io_threads)
+    let (threads, mut requests) = crate::io::threads::start(&server, settings.io_threads)
         .map_err(|e| format!("can't start I/O threads: {e}"))?;
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));

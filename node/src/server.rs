@@ -18,9 +18,9 @@ use keyward_store::world::World;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
+use crate::io::clients::Clients;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
 use crate::pubsub::PubSub;

@@ -24,8 +24,8 @@ use rand::rngs::SmallRng;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::execute::{Executor, Patience, Stop};
+use crate::io::session::Session;
 use crate::server::Server;
-use crate::session::Session;
 
 /// See the module documentation.
 pub(crate) struct TestNode {

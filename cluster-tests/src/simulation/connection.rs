@@ -1,11 +1,11 @@
-//! A node's end of a client's connection, as `connection.rs` of `keyward-node` without the socket: batches are executed,
+//! A node's end of a client's connection, as `io/connection.rs` of `keyward-node` without the socket: batches are executed,
 //! replies held in the [`ReplyQueue`], and requests that have to wait tried again. The executor, the queue and how a wait
 //! ends are the real ones.
 
 use bytes::Bytes;
 use keyward_node::blocking::{Blocked, Ending, Look, Served};
 use keyward_node::execute::{Patience, Stop};
-use keyward_node::session::Session;
+use keyward_node::io::session::Session;
 use keyward_proto::ids::Position;
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
 use keyward_replication::gate::GateState;

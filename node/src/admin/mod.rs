@@ -30,8 +30,8 @@ use keyward_commands::{Block, CommandError, Outcome};
 use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_store::keys::Keys;
 
+use crate::io::session::Session;
 use crate::server::Server;
-use crate::session::Session;
 use command::{
     COMMAND, COMMAND_COUNT, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS, COMMAND_HELP, COMMAND_INFO,
     COMMAND_LIST,

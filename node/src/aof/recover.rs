@@ -38,13 +38,13 @@ use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
-use crate::clients::Client;
 use crate::clock;
 use crate::command::touched::{Touched, touched};
 use crate::execute::Executor;
+use crate::io::clients::Client;
+use crate::io::session::Session;
 use crate::rdb_load;
 use crate::server::Server;
-use crate::session::Session;
 
 /// Chunks that may wait for a thread.
 const QUEUE_LEN: usize = 8;

@@ -7,7 +7,7 @@ use crate::command::CommandError;
 use crate::command::spec;
 use crate::command::table::{self, Row};
 use crate::config::Settings;
-use crate::session::Session;
+use crate::io::session::Session;
 
 /// The row of a command or of its subcommand, with the arity checked. Who has to authenticate learns nothing else.
 #[inline]

@@ -365,7 +365,7 @@ impl Settings {
         match self.debug_command {
             DebugCommand::No => false,
             DebugCommand::Yes => true,
-            DebugCommand::Local => crate::clients::is_loopback(address),
+            DebugCommand::Local => crate::io::clients::is_loopback(address),
         }
     }
 

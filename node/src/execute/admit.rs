@@ -21,9 +21,9 @@ use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Flags, Scope};
 use crate::command::table::Row;
 use crate::config::Settings;
+use crate::io::session::Session;
 use crate::routing::{Owner, Routing, endpoint};
 use crate::server::Pause;
-use crate::session::Session;
 
 const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
                            disk. Commands that may modify the data set are disabled, because this instance is \
@@ -351,10 +351,10 @@ mod tests {
     use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
 
     use super::*;
-    use crate::clients::Client;
     use crate::command::table;
     use crate::config::Config;
-    use crate::session::Transaction;
+    use crate::io::clients::Client;
+    use crate::io::session::Transaction;
     use keyward_replication::gate::GateView;
 
     const LEASE_END: u64 = 100;

@@ -11,7 +11,7 @@ use rand::Rng;
 use super::Executor;
 use crate::command::find::lookup_effect;
 use crate::command::touched::Touched;
-use crate::session::Session;
+use crate::io::session::Session;
 
 impl Executor {
     /// Applies one effect from a file: as [`Executor::apply_locked`], but what cannot be applied is an error. Expiry

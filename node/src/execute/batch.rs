@@ -23,9 +23,9 @@ use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
 use crate::command::table::Row;
+use crate::io::session::{ReplyMode, Session};
 use crate::process;
 use crate::server::Server;
-use crate::session::{ReplyMode, Session};
 
 /// Called commands for which memory is kept.
 const CALLED_KEPT: usize = 1 << 10;

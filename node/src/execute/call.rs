@@ -19,7 +19,7 @@ use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Handler, Row};
-use crate::session::Session;
+use crate::io::session::Session;
 
 impl Executor {
     /// Locks, calls, appends, unlocks, serves waiters.

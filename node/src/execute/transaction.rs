@@ -11,7 +11,7 @@ use crate::command::CommandError;
 use crate::command::keys_of::slots_of;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
-use crate::session::{Session, Transaction};
+use crate::io::session::{Session, Transaction};
 
 impl Executor {
     /// EXEC: all commands under all their locks, their effects as one entry.

@@ -14,7 +14,7 @@ use crate::blocking::{self, Served, Waiter};
 use crate::command::Block;
 use crate::command::keys_of::slots_of;
 use crate::command::table::Row;
-use crate::session::Session;
+use crate::io::session::Session;
 
 impl Executor {
     /// Executes the commands that wait for a key, in their order, as long as they find something.

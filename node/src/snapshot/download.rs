@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
 use super::save::{Failure, Purpose, write_file};
+use crate::io::session::SyncOptions;
 use crate::server::Server;
-use crate::session::SyncOptions;
 use crate::{clock, process};
 
 const PIECE_BYTES: usize = 64 << 10;

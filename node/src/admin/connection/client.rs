@@ -9,7 +9,7 @@ use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, co
 use crate::blocking::Unblock;
 use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
-use crate::session::ReplyMode;
+use crate::io::session::ReplyMode;
 
 /// `CLIENT subcommand`
 pub(super) const CLIENT: ServerCommand = container("client", SENTINEL, "2.4.0");

@@ -7,8 +7,8 @@ use keyward_proto::resp::number::parse_i64;
 use keyward_proto::time::Monotonic;
 
 use super::listing::flags_of;
-use crate::clients::Client;
 use crate::command::{CommandError, Cursor, ascii_eq};
+use crate::io::clients::Client;
 use crate::server::Server;
 
 /// Letters that Valkey knows in the field `flags`.

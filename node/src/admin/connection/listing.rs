@@ -9,9 +9,9 @@ use keyward_proto::time::Monotonic;
 
 use super::filter::Filter;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
-use crate::clients::{Client, Description};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, SENTINEL, STALE};
+use crate::io::clients::{Client, Description};
 
 /// `CLIENT INFO`
 pub(super) const CLIENT_INFO: ServerCommand =

@@ -8,7 +8,7 @@ use crate::command::spec::{
     STALE,
 };
 use crate::command::{CommandError, parse_i32_arg};
-use crate::session::ReplyMode;
+use crate::io::session::ReplyMode;
 
 /// `ECHO message`
 pub(super) const ECHO: ServerCommand = plain("echo", echo, 2, LOADING | STALE | FAST, "1.0.0");

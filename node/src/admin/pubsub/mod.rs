@@ -15,8 +15,8 @@ use crate::command::spec::{
     FAST, Flags, Group, LOADING, MAY_REPLICATE, NOSCRIPT, NOT_KEY, SENTINEL, STALE, SUBSCRIPTION, family,
 };
 use crate::command::{CommandError, spec};
+use crate::io::session::Subscriptions;
 use crate::pubsub::Kind;
-use crate::session::Subscriptions;
 
 /// The commands of the group.
 #[rustfmt::skip]

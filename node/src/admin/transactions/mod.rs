@@ -13,7 +13,7 @@ use crate::command::spec::{
     ALLOW_BUSY, FAST, Group, LOADING, NEVER_QUEUED, NO_MULTI, NOSCRIPT, RO, SKIP_COMMANDLOG, STALE, Scope,
     family,
 };
-use crate::session::Transaction;
+use crate::io::session::Transaction;
 
 /// The commands of the group.
 #[rustfmt::skip]

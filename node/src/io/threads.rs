@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::admin::Request;
-use crate::clients::Client;
 use crate::config::Settings;
-use crate::connection;
 use crate::execute::Executor;
+use crate::io::clients::Client;
+use crate::io::connection;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 

@@ -12,9 +12,9 @@ use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::Keys;
 use keyward_store::{DbIndex, DbKey};
 
-use crate::clients::Client;
 use crate::command::table::Row;
 use crate::config::Settings;
+use crate::io::clients::Client;
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]

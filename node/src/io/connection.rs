@@ -37,12 +37,12 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::blocking::{Blocked, Ending, Look, Served};
-use crate::clients::Client;
 use crate::clock;
 use crate::config::OutputLimit;
 use crate::execute::{Patience, Stop};
-use crate::io::IoThread;
-use crate::session::{ReplyMode, Session};
+use crate::io::clients::Client;
+use crate::io::session::{ReplyMode, Session};
+use crate::io::threads::IoThread;
 use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
