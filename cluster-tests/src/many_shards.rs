@@ -221,6 +221,7 @@ impl World {
             replica_priority: 100,
             cluster_enabled: true,
             program_version: env!("CARGO_PKG_VERSION").into(),
+            detection: Default::default(),
             last: Position::ZERO,
         })
     }

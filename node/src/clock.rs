@@ -3,7 +3,7 @@
 //!
 //! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
 //! any amount at any time, and nothing but expiry and what people read may depend on it. Everything else goes by the
-//! monotonic clock.
+//! monotonic clock. That the two move apart is how a machine learns that it was halted ([`both`]).
 #![allow(clippy::disallowed_methods, reason = "a shell: reads the clocks")]
 
 use std::sync::Arc;
@@ -12,6 +12,11 @@ use std::time::{Duration, SystemTime};
 
 pub use keyward_net::clock::monotonic;
 use keyward_proto::time::{Monotonic, UnixMillis};
+use keyward_replication::core::clock_watch::Clocks;
+
+/// Two readings within this are of one moment.
+const ONE_MOMENT: Duration = Duration::from_millis(1);
+const READINGS_MAX: u32 = 3;
 
 /// Tells the time.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +85,18 @@ fn since_epoch(per_second: i64, of_last_second: impl Fn(&Duration) -> u32) -> i6
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => count(after),
         Err(before) => -count(before.duration()),
+    }
+}
+
+/// Both clocks at one moment: whoever is interrupted between the two readings takes them again.
+pub(crate) fn both() -> Clocks {
+    let mut attempts = 0;
+    loop {
+        let (before, wall_micros, after) = (monotonic(), unix_micros(), monotonic());
+        attempts += 1;
+        if after.since(before) < ONE_MOMENT || attempts == READINGS_MAX {
+            return Clocks { monotonic: after, wall_micros };
+        }
     }
 }
 

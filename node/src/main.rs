@@ -25,7 +25,10 @@ Keyward's own:
   --cluster-enabled yes         speak the Cluster API (many shards); needs --sentinels
   --replication-ack in-sync     in-sync: a write is acknowledged when every in-sync replica has it; async: at once
   --min-in-sync N               refuse writes with fewer in-sync nodes (0: half of the shard's nodes, rounded up)
-  --lease-ms 400 --grace-ms 500 --fast-failover yes --zone NAME
+  --lease-ms 100 --grace-ms 500 how long a replica supports its primary, and waits in silence for it
+  --fast-failover yes           a refused connection to the primary saves the grace, not the lease; trusted: it is a
+                                death, where nobody answers for another host; no: it is as good as silence
+  --zone NAME
   --requirepass-file FILE       the password is its first line; else it is in the file that VALKEY_PASSWORD_FILE
                                 names, else in VALKEY_PASSWORD. requirepass wins over all of them
 gRPC between nodes and sentinels listens on port + 10000 (--bus-port).

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::resp::{ReplyWriter, Version};
+use keyward_proto::topology::Detection;
 use keyward_replication::core::Config;
 use keyward_replication::core::node_core::RoleStatus;
 use keyward_replication::gate::GateState;
@@ -63,13 +64,16 @@ pub fn join(
         replica_priority: settings.replica_priority,
         cluster_enabled: settings.cluster_enabled,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        detection: Detection {
+            lease_millis: u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX),
+            fast_failover: settings.fast_failover,
+        },
     };
     let config = Config {
         lease: settings.lease,
         grace: settings.grace,
         replication_ack: settings.replication_ack,
         min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
-        fast_failover: settings.fast_failover,
         ..Config::default()
     };
     let options = Options { config, announce, sentinels: settings.sentinels.clone(), applied };

@@ -23,8 +23,8 @@ use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::Topology;
 use keyward_proto::topology::delta::{Delta, Key};
+use keyward_proto::topology::{Detection, FastFailover, Topology};
 use keyward_replication::core::messages::{Event, Outcome};
 use keyward_replication::core::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use parking_lot::Mutex;
@@ -58,6 +58,7 @@ pub struct Announce {
     pub replica_priority: u32,
     pub cluster_enabled: bool,
     pub version: String,
+    pub detection: Detection,
 }
 
 /// See the module's documentation.
@@ -259,6 +260,8 @@ impl Sentinels {
             version: announce.version.clone(),
             start_nonce,
             known_incarnation: 0,
+            lease_millis: announce.detection.lease_millis,
+            fast_failover: word_of(announce.detection.fast_failover).into(),
         };
         loop {
             let at = self.current();
@@ -401,6 +404,14 @@ async fn feed(statuses: mpsc::Sender<rpc::NodeStatus>, inputs: &mpsc::Sender<Inp
             return;
         }
         tokio::time::sleep(REPORT_INTERVAL).await;
+    }
+}
+
+fn word_of(fast_failover: FastFailover) -> rpc::FastFailover {
+    match fast_failover {
+        FastFailover::No => rpc::FastFailover::No,
+        FastFailover::Yes => rpc::FastFailover::Yes,
+        FastFailover::Trusted => rpc::FastFailover::Trusted,
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! - [`delta`]: what has changed between two versions
 //! - [`names`]: what people call shards and nodes
+//! - [`detection`]: what counts as dead, and how long leases last
 //!
 //! These are plain values. The rules by which they change are the sentinels' (`keyward_sentinel::rules::topology`).
 
 pub mod delta;
+pub mod detection;
 pub mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use crate::slot::{SLOT_COUNT, Slot};
+pub use detection::{Detection, FastFailover};
 
 /// Everything that the sentinels agree on. Serialized as JSON on the wire and in snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,8 @@ pub struct Node {
     pub program_version: String,
     /// What it held when it registered.
     pub registered_last: Position,
+    #[serde(default)]
+    pub detection: Detection,
 }
 
 /// The nodes that hold the same slots.
@@ -95,6 +100,10 @@ pub struct Shard {
     /// The sentinels know that no earlier primary can serve any more (the previous one's process is dead, or it has
     /// handed over; or the present one has served): a new primary need not wait for the leases that it granted.
     pub previous_primary_gone: bool,
+    /// The same of the primary of the last term alone: what was promised to it need not be kept, what was promised to
+    /// those before it has to be, by whoever gave it.
+    #[serde(default)]
+    pub predecessor_gone: bool,
     /// The position of the old primary at a hand-off, zero otherwise.
     #[serde(default)]
     pub handoff_position: Position,
@@ -121,6 +130,12 @@ impl Topology {
     /// The shard that a node belongs to.
     pub fn shard_of(&self, node: &NodeId) -> Option<&Shard> {
         self.shards.get(self.nodes.get(node)?.shard.as_ref()?)
+    }
+
+    /// What a refused connection proves: the most careful of what the registered nodes were told, so that all sentinels
+    /// and nodes follow one value.
+    pub fn fast_failover(&self) -> FastFailover {
+        self.nodes.values().map(|node| node.detection.fast_failover).min().unwrap_or_default()
     }
 
     /// All nodes assigned to a shard, in order of their IDs.

@@ -92,6 +92,7 @@ fn node_at(n: u8, address: SocketAddr, incarnation: u64) -> Node {
         cluster_enabled: true,
         program_version: String::new(),
         registered_last: Position::ZERO,
+        detection: Default::default(),
     }
 }
 

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use keyward_proto::ids::NodeId;
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::topology::FastFailover;
 use keyward_replication::core::messages::{Event, HandoffToken, Outcome};
 use keyward_replication::disk_log::Step;
 use rand::Rng;
@@ -17,10 +18,18 @@ use rand::Rng;
 use super::disk::Persistence;
 use super::messages::Message;
 use super::network;
-use super::node::{Machine, Power};
+use super::node::{Machine, Power, serves};
 use super::story::tell;
 use super::world::{SimEvent, World};
 use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
+
+const DAY_MICROS: i64 = 86_400_000_000;
+/// A node that stutters stands still so long, so often.
+const STUTTER_STILL: Nanos = ms(130);
+const STUTTER_PERIOD: Nanos = ms(400);
+/// How long a primary hangs while the others stutter, and by when it has to be replaced.
+const HANGS: Nanos = ms(2500);
+const HUNG_AT_MOST: Nanos = ms(2000);
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +48,12 @@ impl World {
         }
         let delay = self.rng.random_range(ms(5)..self.fault_pause);
         self.at(delay, SimEvent::Fault);
+        if self.now < self.no_fault_before {
+            return;
+        }
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..33) {
+        match self.rng.random_range(0..40) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 => self.crash(node, End::DiskLost),
@@ -76,7 +88,8 @@ impl World {
                 tell!("FAULT the clock of node {node} jumps");
                 let now = self.now;
                 let World { machines, rng, .. } = self;
-                machines[node].clock.jump(now, rng);
+                let shortest = machines.iter().map(|machine| machine.config.lease).min().unwrap_or_default();
+                machines[node].clock.jump(now, shortest.as_nanos() as Nanos / 12, rng);
             }
             18 if self.persistence != Persistence::Memory => {
                 let stall = self.rng.random_range(ms(10)..ms(1500));
@@ -99,6 +112,21 @@ impl World {
             22..=25 => self.unlucky_handoff(),
             26 => self.force_failover(),
             27 => self.disputed_handoff(),
+            28..=30 if self.register.topology.fast_failover() != FastFailover::Trusted => {
+                self.refuse_connections();
+            }
+            31 => self.halt(node),
+            32 => {
+                let jump = self.rng.random_range(-DAY_MICROS..DAY_MICROS);
+                tell!("FAULT the wall clock of node {node} is set by {} s", jump / 1_000_000);
+                self.machines[node].wall_clock_set += jump;
+            }
+            33 => {
+                tell!("FAULT node {node} stutters");
+                let lasts = self.rng.random_range(ms(500)..ms(3000));
+                self.stutter(node, self.now + lasts);
+            }
+            34 if self.rng.random_bool(0.3) => self.hang_while_the_others_stutter(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -184,7 +212,81 @@ impl World {
         self.machines.iter().position(|m| m.id == *primary)
     }
 
+    /// The hypervisor halts a machine; its clock stands still, and its wall clock is right again when it goes on.
+    fn halt(&mut self, random: usize) {
+        let node = self.leader().filter(|_| self.rng.random_bool(0.8)).unwrap_or(random);
+        let pause = self.rng.random_range(ms(100)..ms(1500));
+        tell!("FAULT the machine of node {node} is halted for {} ms", pause / ms(1));
+        let now = self.now;
+        self.machines[node].clock.halt(now);
+        // Before anything that waits for it.
+        self.at(pause, SimEvent::GoOn { node });
+        self.machines[node].paused_until = now + pause;
+    }
+
+    pub(super) fn go_on(&mut self, node: usize) {
+        let now = self.now;
+        if !self.machines[node].clock.is_halted() {
+            return;
+        }
+        self.machines[node].clock.go_on(now);
+        self.machines[node].paused_until = now;
+        if let Some(run) = self.machines[node].run() {
+            self.step(node, run, Event::Tick);
+        }
+    }
+
+    pub(super) fn stutter(&mut self, node: usize, until: Nanos) {
+        if until.min(FAULTS_END) <= self.now {
+            return;
+        }
+        let machine = &mut self.machines[node];
+        machine.paused_until = machine.paused_until.max(self.now + STUTTER_STILL);
+        if let Some(run) = machine.run() {
+            self.at(STUTTER_STILL, SimEvent::NodeEvent { node, run, event: Event::Tick });
+        }
+        self.at(STUTTER_PERIOD, SimEvent::Stutter { node, until });
+    }
+
+    /// A standing fault that leaves a majority connected: the primary hangs, and all others stutter. Nothing else goes
+    /// wrong until it is over.
+    fn hang_while_the_others_stutter(&mut self) {
+        let Some(primary) = self.leader().filter(|node| serves(&self.machines[*node], self.now)) else {
+            return;
+        };
+        let shard = self.register.shard();
+        let follows = |m: &Machine| {
+            shard.in_sync.contains(&m.id)
+                && !shard.restarted.contains(&m.id)
+                && m.running().is_some_and(|p| {
+                    p.core.is_consistent() && p.incarnation == self.register.incarnation(&m.id)
+                })
+        };
+        let is_whole = self.machines.iter().all(follows) && self.sentinels.iter().all(|s| s.is_up);
+        if !is_whole || FAULTS_END < self.now + HANGS {
+            return;
+        }
+        let term = shard.term;
+        tell!("FAULT node {primary} hangs while all others stutter");
+        self.end_pauses();
+        for node in (0..NODES).filter(|node| *node != primary) {
+            let begin = self.rng.random_range(0..STUTTER_PERIOD);
+            let until = self.now + HANGS;
+            self.at(begin, SimEvent::Stutter { node, until });
+        }
+        self.pause_node(primary, HANGS);
+        self.at(HUNG_AT_MOST, SimEvent::HungForLong { term });
+        self.no_fault_before = self.now + HANGS;
+    }
+
+    pub(super) fn hung_for_long(&self, term: Term) {
+        assert!(term < self.register.shard().term, "invariant 10: a hung primary is not replaced");
+    }
+
     pub(super) fn pause_node(&mut self, node: usize, pause: Nanos) {
+        if self.machines[node].clock.is_halted() {
+            return;
+        }
         tell!("FAULT node {node} stands still for {} ms", pause / ms(1));
         self.machines[node].paused_until = self.now + pause;
         if let Some(run) = self.machines[node].run() {
@@ -243,6 +345,32 @@ impl World {
             }
         };
         tell!("FAULT node {node} {what}{}", if one_way { ", in one direction" } else { "" });
+    }
+
+    /// New connections to the bus port of a node that lives and serves are refused. Perhaps the sentinels do not reach it
+    /// otherwise, and perhaps the refusals end the connections that there are.
+    fn refuse_connections(&mut self) {
+        let random = self.rng.random_range(0..NODES);
+        let node = self.leader().filter(|_| self.rng.random_bool(0.8)).unwrap_or(random);
+        let (from, whose) = match self.rng.random_range(0..4) {
+            0 | 1 => (NODES..NODES + SENTINELS, "sentinels"),
+            2 => (0..NODES, "nodes"),
+            _ => (0..NODES + SENTINELS, "nodes and sentinels"),
+        };
+        tell!("FAULT node {node} lives, but new connections of {whose} to it are refused");
+        from.for_each(|other| self.network.refuse(other, node));
+        if self.rng.random_bool(0.6) {
+            tell!("FAULT node {node} is cut off from the sentinels");
+            (0..SENTINELS).for_each(|s| self.network.cut_both(network::sentinel(s), node));
+        }
+        match self.rng.random_range(0..3) {
+            0 => self.break_streams(node),
+            1 => {
+                let other = (node + self.rng.random_range(1..NODES)) % NODES;
+                self.network.cut(node, other);
+            }
+            _ => {}
+        }
     }
 
     fn request_handoff(&mut self, target: Option<NodeId>) {
@@ -358,6 +486,7 @@ impl World {
             End::DiskLost => machine.disk.empty(),
         }
         machine.intact &= !loses;
+        machine.clock.go_on(self.now);
         machine.asked.clear();
         machine.paused_until = 0;
         let has_power = end == End::Kill;
@@ -377,7 +506,15 @@ impl World {
 
     fn end_faults(&mut self) {
         tell!("the faults end");
+        self.end_pauses();
+        self.elect_if_needed();
+    }
+
+    /// Everything goes on, and is connected.
+    fn end_pauses(&mut self) {
         self.network.heal();
+        self.register_frozen_until = self.register_frozen_until.min(self.now);
+        (0..NODES).for_each(|node| self.go_on(node));
         for machine in &mut self.machines {
             machine.paused_until = machine.paused_until.min(self.now);
             machine.disk.stalled_until = machine.disk.stalled_until.min(self.now);
@@ -385,7 +522,7 @@ impl World {
         }
         for sentinel in &mut self.sentinels {
             sentinel.paused_until = sentinel.paused_until.min(self.now);
+            sentinel.proposals_until = sentinel.proposals_until.min(self.now);
         }
-        self.elect_if_needed();
     }
 }

@@ -135,6 +135,13 @@ fn state_of(machine: &Machine, now: Nanos) -> Option<NodeState> {
 
 impl World {
     pub(super) fn send_message(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+        if let Message::Question(question) = &message
+            && self.network.is_refused(from, to)
+        {
+            let (question, delay) = (question.clone(), self.latency());
+            let message = Box::new(Message::State { question, node: to, answer: Answer::Refused });
+            return self.at(delay, SimEvent::Deliver { from: to, to: from, message });
+        }
         if self.network.is_cut(from, to) || self.is_lost() {
             return self.note_lost(&message);
         }
@@ -150,7 +157,9 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Box<Message>) {
-        if self.network.is_cut(from, to) {
+        let comes_from_the_way = matches!(&*message, Message::State { answer: Answer::Refused, .. })
+            && self.network.is_refused(to, from);
+        if self.network.is_cut(from, to) && !comes_from_the_way {
             return self.note_lost(&message);
         }
         let paused_until = match to {

@@ -8,7 +8,9 @@
 //!   without its answer arriving; the sentinels may carry it out twice (`sentinel.rs`).
 //!
 //! A cut has a direction. Who connects to a machine that runs without the process is refused by its kernel; a machine
-//! without power does not answer.
+//! without power does not answer. And somebody on the way may refuse new connections to a process that lives and serves
+//! (a REJECT rule, a service without endpoints, an address that has moved), or another process may answer there, which
+//! comes to the same.
 
 use std::collections::VecDeque;
 
@@ -37,6 +39,8 @@ pub(super) fn client(number: usize) -> Endpoint {
 pub(super) struct Network {
     /// From, to.
     cut: [[bool; ENDPOINTS]; ENDPOINTS],
+    /// New connections from, to are refused, whoever listens there.
+    refused: [[bool; ENDPOINTS]; ENDPOINTS],
     /// Of a hundred messages so many are lost; those of a stream are late.
     pub(super) loss_percent: u32,
     pub(super) streams: Vec<Stream>,
@@ -57,8 +61,17 @@ impl Network {
         self.cut(b, a);
     }
 
+    pub(super) fn is_refused(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.refused[from][to]
+    }
+
+    pub(super) fn refuse(&mut self, from: Endpoint, to: Endpoint) {
+        self.refused[from][to] = from != to;
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut = Default::default();
+        self.refused = Default::default();
         self.loss_percent = 0;
     }
 }
@@ -117,6 +130,10 @@ impl World {
             return;
         }
         let closed = |why| SimEvent::NodeEvent { node, run, event: Event::UplinkClosed(uplink, why) };
+        if self.network.is_refused(node, to) {
+            let delay = self.latency();
+            return self.at(delay, closed(Closed::Refused));
+        }
         let is_cut = self.network.is_cut(node, to) || self.network.is_cut(to, node);
         let refused = match &mut self.machines[to].power {
             Power::On(process) if !is_cut => {
@@ -143,7 +160,7 @@ impl World {
             let delay = self.latency();
             self.at(delay, closed(Closed::Refused));
         } else {
-            self.at(self.config.lease.as_nanos() as Nanos, closed(Closed::Broken));
+            self.at(self.machines[node].config.grace.as_nanos() as Nanos, closed(Closed::Broken));
         }
     }
 

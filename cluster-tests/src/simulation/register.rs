@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
-use keyward_proto::topology::{SentinelAddress, Shape, Shard, Topology};
+use keyward_proto::topology::{Detection, SentinelAddress, Shape, Shard, Topology};
 use keyward_sentinel::rules::placement;
 use keyward_sentinel::rules::topology::{Outcome, Refusal, Registration, TopologyCommand, apply};
 
@@ -33,6 +33,7 @@ pub(super) fn registration(
     run: u64,
     last: Position,
     follows: Incarnation,
+    detection: Detection,
 ) -> TopologyCommand {
     TopologyCommand::RegisterNode(Registration {
         id: id.clone(),
@@ -47,12 +48,13 @@ pub(super) fn registration(
         cluster_enabled: true,
         program_version: String::new(),
         last,
+        detection,
     })
 }
 
 impl Register {
     /// One shard of all nodes, formed by the real placement.
-    pub(super) fn new(nodes: &[NodeId]) -> Register {
+    pub(super) fn new(nodes: &[(NodeId, Detection)]) -> Register {
         let shape =
             Shape { shards: 1, replicas_per_shard: NODES as u32 - 1, primary_name: "mymaster".into() };
         let mut register = Register {
@@ -61,11 +63,11 @@ impl Register {
             index: 0,
             shard: ShardId::from_random([7; 20]),
         };
-        for (number, id) in nodes.iter().enumerate() {
+        for (number, (id, detection)) in nodes.iter().enumerate() {
             // The processes that the world starts with.
             let run = number as u64 + 1;
             register
-                .commit(registration(number, id, run, Position::ZERO, Incarnation::ZERO))
+                .commit(registration(number, id, run, Position::ZERO, Incarnation::ZERO, *detection))
                 .expect("never refused");
         }
         for sentinel in 0..SENTINELS {

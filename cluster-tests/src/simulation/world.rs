@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_proto::ids::NodeId;
-use keyward_proto::topology::Topology;
+use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::topology::{Detection, FastFailover, Topology};
 use keyward_replication::core::Config;
 use keyward_replication::core::messages::{Event, Hello, RequestId, UplinkId};
 use keyward_replication::core::requests::{self, Rotation};
@@ -109,6 +109,19 @@ pub(super) enum SimEvent {
     Deafen {
         node: usize,
     },
+    /// A machine that was halted goes on.
+    GoOn {
+        node: usize,
+    },
+    /// It stands still for a moment, and again before `until`.
+    Stutter {
+        node: usize,
+        until: Nanos,
+    },
+    /// The primary of this term has hung for long enough.
+    HungForLong {
+        term: Term,
+    },
     Client {
         client: usize,
     },
@@ -175,9 +188,9 @@ pub(super) struct World {
     sequence: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub(super) persistence: Persistence,
-    pub(super) config: Config,
     /// Between two faults at most.
     pub(super) fault_pause: Nanos,
+    pub(super) no_fault_before: Nanos,
     /// How long a node waits for a sentinel.
     pub(super) request_limit: Duration,
     pub(super) machines: Vec<Machine>,
@@ -196,23 +209,51 @@ pub(super) struct World {
     pub(super) counts: Counts,
 }
 
+/// How the nodes detect failures: mostly all in the same way, as by default.
+fn detection(rng: &mut StdRng) -> (Vec<Config>, FastFailover) {
+    let fast_failover = match rng.random_range(0..10) {
+        0..=2 => FastFailover::Trusted,
+        3..=7 => FastFailover::Yes,
+        _ => FastFailover::No,
+    };
+    let is_mixed = rng.random_bool(0.2);
+    let leases = [50, 100, 200, 400].map(Duration::from_millis);
+    let same = if rng.random_bool(0.5) { leases[3] } else { leases[1] };
+    let configs = (0..NODES).map(|_| Config {
+        lease: if is_mixed { leases[rng.random_range(0..leases.len())] } else { same },
+        handoff_timeout: Duration::from_millis(300),
+        ..Config::default()
+    });
+    (configs.collect(), fast_failover)
+}
+
 impl World {
     pub(super) fn new(seed: u64) -> World {
         let mut rng = StdRng::seed_from_u64(seed);
         let ids: Vec<NodeId> = (1..).take(NODES).map(|n| NodeId::from_random([n; 20])).collect();
-        let register = Register::new(&ids);
+        let (configs, fast_failover) = detection(&mut rng);
+        let detections = configs.iter().map(|config| Detection {
+            lease_millis: u64::try_from(config.lease.as_millis()).expect("a short lease"),
+            fast_failover,
+        });
+        let detections: Vec<Detection> = detections.collect();
+        let nodes: Vec<(NodeId, Detection)> = ids.into_iter().zip(detections).collect();
+        let register = Register::new(&nodes);
         let persistence = match rng.random_range(0..5) {
             0 | 1 => Persistence::Memory,
             2 => Persistence::Always,
             3 => Persistence::EverySecond,
             _ => Persistence::Never,
         };
-        let machines = ids.into_iter().map(|id| Machine {
+        let machines = nodes.into_iter().zip(configs).map(|((id, detection), config)| Machine {
             id,
+            config,
+            detection,
             power: Power::Off { has_power: true },
             disk: Disk::default(),
             clock: Clock::new(&mut rng),
             wall_clock_offset: rng.random_range(0..60),
+            wall_clock_set: 0,
             paused_until: 0,
             rotation: Rotation::starting_at(rng.random_range(0..SENTINELS), SENTINELS),
             asked: BTreeMap::new(),
@@ -223,14 +264,11 @@ impl World {
         let view = &register.topology;
         let sentinels =
             (0..SENTINELS).map(|_| Sentinel::new(Clock::new(&mut rng), Arc::clone(view))).collect();
-        let config = Config {
-            handoff_timeout: Duration::from_millis(300),
-            fast_failover: rng.random_bool(0.8),
-            ..Config::default()
-        };
-        tell!("{persistence:?}, fast failover: {}", config.fast_failover);
+        let leases: Vec<Duration> = machines.iter().map(|machine| machine.config.lease).collect();
+        tell!("{persistence:?}, fast failover: {fast_failover:?}, leases {leases:?}");
         let mut world = World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
+            no_fault_before: 0,
             request_limit: if rng.random_bool(0.5) {
                 Duration::from_millis(300)
             } else {
@@ -241,7 +279,6 @@ impl World {
             sequence: 0,
             queue: BinaryHeap::new(),
             persistence,
-            config,
             machines,
             network: Network::default(),
             register,
@@ -342,6 +379,9 @@ impl World {
             SimEvent::SentinelTick { sentinel, run } => self.sentinel_tick(sentinel, run),
             SimEvent::Kill { node } => self.kill(node),
             SimEvent::Deafen { node } => self.deafen(node),
+            SimEvent::GoOn { node } => self.go_on(node),
+            SimEvent::Stutter { node, until } => self.stutter(node, until),
+            SimEvent::HungForLong { term } => self.hung_for_long(term),
             SimEvent::Client { client } => self.client(client),
             SimEvent::ClientTimeout { client, number } => self.client_timeout(client, number),
             SimEvent::Fault => self.fault(),

@@ -334,9 +334,9 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("sentinels", Words, "", StartOnly, |s, v| s.sentinels = v.to_vec()),
         row("replication-ack", choice(), "in-sync", StartOnly, |s, v| s.replication_ack = v),
         row("min-in-sync", int(0, 1000), "0", StartOnly, |s, v| s.min_in_sync = v),
-        row("lease-ms", int(10, 60_000), "400", StartOnly, |s, v| s.lease = Duration::from_millis(v)),
-        row("grace-ms", int(11, 120_000), "500", StartOnly, |s, v| s.grace = Duration::from_millis(v)),
-        row("fast-failover", YesNo, "yes", StartOnly, |s, v| s.fast_failover = v),
+        row("lease-ms", int(20, 10_000), "100", StartOnly, |s, v| s.lease = Duration::from_millis(v)),
+        row("grace-ms", int(21, 60_000), "500", StartOnly, |s, v| s.grace = Duration::from_millis(v)),
+        row("fast-failover", choice(), "yes", StartOnly, |s, v| s.fast_failover = v),
         row("zone", TEXT, "", StartOnly, |s, v| s.zone = v),
         // Further ones of Valkey; most have no effect.
         inert("acl-pubsub-default", OneOf(&["allchannels", "resetchannels"]), "resetchannels", Runtime),

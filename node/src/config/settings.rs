@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
+use keyward_proto::topology::FastFailover;
 use keyward_replication::core::ReplicationAck;
 use keyward_replication::disk_log::Fsync;
 use keyward_store::access::Lfu;
@@ -67,7 +68,7 @@ pub struct Settings {
     pub(crate) min_in_sync: usize,
     pub(crate) lease: Duration,
     pub(crate) grace: Duration,
-    pub(crate) fast_failover: bool,
+    pub(crate) fast_failover: FastFailover,
     pub(crate) zone: String,
     pub(super) oom_score_adj: OomScoreAdj,
     /// Of a primary, a replica, and a process in the background.
@@ -290,6 +291,11 @@ impl Choice for VersionCheck {
 impl Choice for ReplicationAck {
     const WORDS: &'static [(&'static str, Self)] =
         &[("in-sync", ReplicationAck::InSync), ("async", ReplicationAck::Async)];
+}
+
+impl Choice for FastFailover {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("trusted", FastFailover::Trusted), ("yes", FastFailover::Yes), ("no", FastFailover::No)];
 }
 
 impl Choice for Policy {

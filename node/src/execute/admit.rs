@@ -622,6 +622,7 @@ mod tests {
             cluster_enabled: true,
             program_version: String::new(),
             registered_last: Position::default(),
+            detection: Default::default(),
         }
     }
 
@@ -639,6 +640,7 @@ mod tests {
             restarted: Default::default(),
             in_sync_version: 1,
             previous_primary_gone: false,
+            predecessor_gone: false,
             handoff_position: Position::default(),
         };
         let shards = [shard(0, Some(1), 0, 8191), shard(1, third, 8192, 16383)];

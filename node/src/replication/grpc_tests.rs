@@ -98,6 +98,7 @@ impl Control for OneSentinel {
                 restarted: Default::default(),
                 in_sync_version: 1,
                 previous_primary_gone: true,
+                predecessor_gone: true,
                 handoff_position: Position::ZERO,
             });
             let entry = Node {
@@ -114,6 +115,7 @@ impl Control for OneSentinel {
                 cluster_enabled: true,
                 program_version: String::new(),
                 registered_last: Position::ZERO,
+                detection: Default::default(),
             };
             topology.nodes.insert(node, entry);
         });
@@ -304,6 +306,7 @@ impl TestNode {
                 zone: String::new(),
                 replica_priority: 100,
                 cluster_enabled: true,
+                detection: Default::default(),
                 version: String::new(),
             };
             let options = Options {

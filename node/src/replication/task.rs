@@ -226,7 +226,14 @@ impl Task {
     fn step(&mut self, event: Event) {
         let is_ack = matches!(event, Event::AckReceived(..));
         let mut actions = Vec::new();
-        let now = clock::monotonic();
+        let clocks = clock::both();
+        let now = clocks.monotonic;
+        if let Some(apart) = self.core.read_clocks(clocks) {
+            tracing::warn!(
+                "the clocks have moved apart by {apart:?}: this machine was halted, or its wall clock was set; leases \
+                 from before do not count"
+            );
+        }
         let committed = self.shared.gate.commit_index();
         let topology_version = self.core.topology().version;
         let (view, log_moved) = {
@@ -377,7 +384,7 @@ impl Task {
     fn connect(&mut self, id: UplinkId, host: String, port: u16, hello: Hello) {
         self.uplinks.retain(|_, u| !u.task.is_finished());
         let (acks, receiver) = mpsc::channel(ACKS_LEN);
-        let connect_timeout = self.config.lease;
+        let connect_timeout = self.config.grace;
         let uplink = Uplink { id, host, port, hello, connect_timeout, requests: (acks.clone(), receiver) };
         let run = link::run_uplink(uplink, self.inputs.clone(), Arc::clone(&self.applier));
         let task = tokio::spawn(run).abort_handle();

@@ -106,6 +106,7 @@ mod tests {
             cluster_enabled: true,
             program_version: String::new(),
             registered_last: Position::ZERO,
+            detection: Default::default(),
         }
     }
 
@@ -119,6 +120,7 @@ mod tests {
             restarted: BTreeSet::new(),
             in_sync_version: 1,
             previous_primary_gone: true,
+            predecessor_gone: true,
             handoff_position: Position::ZERO,
         }
     }

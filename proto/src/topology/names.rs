@@ -102,6 +102,7 @@ mod tests {
             cluster_enabled: false,
             program_version: String::new(),
             registered_last: Position::ZERO,
+            detection: Default::default(),
         };
         let mut topology = Topology::default();
         assert_eq!(topology.node_name(&id), "node 07070707");
@@ -119,6 +120,7 @@ mod tests {
                 restarted: BTreeSet::new(),
                 in_sync_version: 1,
                 previous_primary_gone: false,
+                predecessor_gone: false,
                 handoff_position: Position::ZERO,
             };
             topology.shards.insert(shard.id.clone(), shard);

@@ -6,16 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use keyward_proto::ids::{NodeId, ShardId, Term};
+use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 
 use crate::rules::failover::Answer;
 use crate::rules::topology::RaftId;
 
-/// No lease of an earlier term can still be held when a term is this old: longer than any sensible grace.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// A spare node stands in for one that has not answered for so long.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
@@ -24,8 +22,6 @@ pub struct Health {
     pub nodes: BTreeMap<NodeId, NodeHealth>,
     /// Whether the other sentinels answer.
     pub sentinels: BTreeMap<RaftId, SentinelHealth>,
-    /// The term of each shard and when this sentinel first saw it.
-    terms: BTreeMap<ShardId, (Term, Monotonic)>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,34 +83,20 @@ impl Health {
         (std::mem::replace(&mut node.is_down, is_down) != is_down).then_some(is_down)
     }
 
-    /// Follows the topology: terms that began, nodes that are no more.
-    pub fn note_topology(&mut self, now: Monotonic, topology: &Topology) {
+    /// Follows the topology: nodes that are no more.
+    pub fn note_topology(&mut self, topology: &Topology) {
         self.nodes.retain(|id, _| topology.nodes.contains_key(id));
-        self.terms.retain(|id, _| topology.shards.contains_key(id));
-        for shard in topology.shards.values() {
-            let seen = self.terms.entry(shard.id.clone()).or_insert((shard.term, now));
-            if seen.0 != shard.term {
-                *seen = (shard.term, now);
-            }
-        }
     }
 
-    /// There is no primary, or nobody listens at its address any more.
+    /// There is no primary, or nobody listens at its address any more, if that counts.
     pub fn needs_primary(&self, topology: &Topology, shard: &Shard) -> bool {
         let Some(primary) = &shard.primary else { return true };
         let Some(node) = topology.nodes.get(primary) else { return false };
         match self.nodes.get(primary).map(|n| &n.answer) {
-            Some(Answer::Refused) => true,
+            Some(Answer::Refused) => topology.fast_failover() != FastFailover::No,
             Some(Answer::Status(state)) => node.incarnation < state.incarnation,
             Some(Answer::Silent) | None => false,
         }
-    }
-
-    /// See [`SETTLED_AFTER`].
-    pub fn is_settled(&self, now: Monotonic, shard: &Shard) -> bool {
-        self.terms
-            .get(&shard.id)
-            .is_some_and(|(term, since)| *term == shard.term && SETTLED_AFTER <= now.since(*since))
     }
 
     /// See [`LOST_AFTER`].

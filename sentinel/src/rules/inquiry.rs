@@ -217,6 +217,7 @@ mod tests {
             cluster_enabled: true,
             program_version: String::new(),
             registered_last: Position::ZERO,
+            detection: Default::default(),
         }
     }
 

@@ -107,6 +107,7 @@ mod tests {
             replica_priority: 100,
             cluster_enabled: true,
             program_version: String::new(),
+            detection: Default::default(),
             last: keyward_proto::ids::Position::ZERO,
         };
         let shards = vec![NewShard {

@@ -1,7 +1,7 @@
 //! Asks a node for its state.
 //!
-//! What matters is whether somebody listens there *now*: a refused *new* connection is proof of death, an old one that
-//! has gone quiet or was reset is not. So a connection that was kept (see [`crate::shell::connections`]) saves making one
+//! What matters is whether somebody listens there *now*: only a refused *new* connection says that nobody does, an old
+//! one that has gone quiet or was reset does not. So a connection that was kept (see [`crate::shell::connections`]) saves making one
 //! while all is well, and it can only say that the process we know is there and how it is. Whatever else becomes of
 //! it, a new connection is made, and what becomes of that is the answer: at once when the kept one fails, as it does
 //! when the process at its other end is killed, and soon when it stays quiet, for it may be stuck since a partition.

@@ -25,7 +25,8 @@ impl World {
         let now = self.now;
         let machine = &mut self.machines[node];
         let paused_until = machine.paused_until;
-        let (clock, id) = (machine.clock.read(now), machine.id.clone());
+        let (clocks, id) = (machine.clocks(now), machine.id.clone());
+        let clock = clocks.monotonic;
         let Some(process) = machine.process().filter(|p| p.run == run) else { return };
         if now < paused_until {
             return self.at(paused_until - now, SimEvent::NodeEvent { node, run, event });
@@ -43,6 +44,9 @@ impl World {
         let before = (gate.state(), gate.term(), process.core.topology().version);
         if before.0 == GateState::Primary {
             process.open = process.executor.moment();
+        }
+        if let Some(apart) = process.core.read_clocks(clocks) {
+            tell!("node {node}: its clocks have moved apart by {} ms", apart.as_millis());
         }
         let mut actions = Vec::new();
         process.core.step(clock, event, &mut log, &mut actions);
@@ -92,6 +96,7 @@ impl World {
 
     fn act(&mut self, node: usize, run: u64, action: Action) {
         let clock = self.machines[node].clock.read(self.now);
+        let beacon = self.machines[node].beacon_interval();
         let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
         match action {
             Action::Quiesce => {
@@ -140,9 +145,7 @@ impl World {
             }
             Action::StartLink(link, start, resume) => {
                 let sender = match start.sync {
-                    SyncKind::Partial(from) => {
-                        Sender::Log(LogStream::new(start.term, from.index, self.config.beacon_interval()))
-                    }
+                    SyncKind::Partial(from) => Sender::Log(LogStream::new(start.term, from.index, beacon)),
                     SyncKind::Full | SyncKind::Resume(_) => {
                         let sender = match resume {
                             Some(resume) => SnapshotSender::resume(start.term, resume),

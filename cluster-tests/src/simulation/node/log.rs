@@ -96,6 +96,7 @@ impl World {
     /// Sends whatever the streams of a primary have to say.
     pub(super) fn send_log(&mut self, node: usize) {
         let clock = self.machines[node].clock.read(self.now);
+        let beacon = self.machines[node].beacon_interval();
         let Some(process) = self.machines[node].process() else { return };
         if process.senders.is_empty() {
             return;
@@ -116,7 +117,6 @@ impl World {
                     let (end, from) = (chunk.end, chunk.from);
                     messages.push((links[link], Wire::Chunk(chunk)));
                     if end.is_some() {
-                        let beacon = self.config.beacon_interval();
                         *sender = Sender::Log(LogStream::new(sending_term, from.index, beacon));
                     }
                 }

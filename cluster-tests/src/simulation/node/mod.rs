@@ -7,6 +7,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward_node::clock::{self, VirtualClock};
 use keyward_node::config::Config;
@@ -17,7 +18,9 @@ use keyward_node::replication::applying::Applying;
 use keyward_node::server::Server;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::time::{Monotonic, UnixMillis};
-use keyward_proto::topology::Topology;
+use keyward_proto::topology::{Detection, Topology};
+use keyward_replication::core::Config as ReplicationConfig;
+use keyward_replication::core::clock_watch::Clocks;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::SnapshotPart;
 use keyward_replication::core::messages::{Event, LinkId, Request, RequestId, UplinkId};
@@ -104,11 +107,16 @@ pub(super) struct Asked {
 /// A host with its disk and its clock.
 pub(super) struct Machine {
     pub(super) id: NodeId,
+    pub(super) config: ReplicationConfig,
+    /// What it says of itself when it registers.
+    pub(super) detection: Detection,
     pub(super) power: Power,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     /// Milliseconds that its wall clock is ahead.
     pub(super) wall_clock_offset: i64,
+    /// Microseconds by which it was set, for who compares it with the other clock: expiry is about something else.
+    pub(super) wall_clock_set: i64,
     pub(super) paused_until: Nanos,
     /// Whom it asks first.
     pub(super) rotation: Rotation,
@@ -136,6 +144,18 @@ impl Machine {
     fn wall_clock(&self, now: Nanos) -> UnixMillis {
         let millis = i64::try_from(now / ms(1)).expect("a short run");
         UnixMillis(WALL_CLOCK_BEGIN + self.wall_clock_offset + millis)
+    }
+
+    /// Both clocks at one moment.
+    fn clocks(&self, now: Nanos) -> Clocks {
+        let micros = i64::try_from(now / 1000).expect("a short run");
+        let wall_micros = (WALL_CLOCK_BEGIN + self.wall_clock_offset) * 1000 + micros + self.wall_clock_set;
+        Clocks { monotonic: self.clock.read(now), wall_micros }
+    }
+
+    /// The beacons of its streams as a primary.
+    pub(super) fn beacon_interval(&self) -> Duration {
+        self.config.beacon_interval()
     }
 
     pub(super) fn running(&self) -> Option<&Process> {
@@ -225,7 +245,8 @@ impl World {
         let clock = machine.clock.read(now);
         let writer = (self.persistence != Persistence::Memory)
             .then(|| Writer::new(now, self.persistence, &mut log, applied, file));
-        let core = NodeCore::new(self.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
+        let core =
+            NodeCore::new(machine.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
         let virtual_clock = Arc::new(VirtualClock::default());
         virtual_clock.set(clock, machine.wall_clock(now));
         let server = new_server(&virtual_clock);
@@ -294,8 +315,11 @@ fn new_server(clock: &Arc<VirtualClock>) -> Arc<Server> {
         .expect("the directives do not contradict each other")
 }
 
-/// For the invariants: what a node serves now.
+/// For the invariants: what a node serves now. One that is halted serves nobody before it has read its clocks.
 pub(super) fn serves(machine: &Machine, now: Nanos) -> bool {
+    if machine.clock.is_halted() {
+        return false;
+    }
     let clock: Monotonic = machine.clock.read(now);
     machine.running().is_some_and(|p| p.gate().state() == GateState::Primary && p.gate().lease_valid(clock))
 }

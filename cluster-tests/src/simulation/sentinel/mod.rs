@@ -117,11 +117,11 @@ impl Sentinel {
         std::mem::take(&mut self.calls)
     }
 
-    fn see(&mut self, now: Nanos, topology: &Arc<Topology>) {
+    fn see(&mut self, topology: &Arc<Topology>) {
         if self.view.version < topology.version {
             self.view = Arc::clone(topology);
         }
-        self.health.note_topology(self.clock.read(now), &self.view);
+        self.health.note_topology(&self.view);
     }
 }
 
@@ -142,7 +142,7 @@ impl World {
         if isolated || !s.is_up || self.now < s.paused_until || topology.version <= s.view.version {
             return;
         }
-        s.see(self.now, topology);
+        s.see(topology);
         self.announce(sentinel);
     }
 
@@ -186,7 +186,7 @@ impl World {
         }
         self.spread_to(sentinel);
         let s = &mut self.sentinels[sentinel];
-        s.health.note_topology(clock, &s.view);
+        s.health.note_topology(&s.view);
         if s.looks.is_multiple_of(KEEPALIVE_LOOKS) {
             self.announce(sentinel);
         }

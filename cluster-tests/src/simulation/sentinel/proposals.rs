@@ -117,7 +117,7 @@ impl World {
             let wait = s.paused_until - now;
             return self.at(wait, SimEvent::Committed { sentinel, run, purpose, result });
         }
-        s.see(now, &topology);
+        s.see(&topology);
         match purpose {
             Purpose::Again => {}
             Purpose::Registration { node, run } => {

@@ -13,6 +13,7 @@ use keyward_sentinel::rules::topology::InSyncChange;
 
 use super::{Call, Purpose, raft_id};
 use crate::simulation::messages::{Asking, Message};
+use crate::simulation::node::Machine;
 use crate::simulation::story::tell;
 use crate::simulation::world::World;
 use crate::simulation::{network, register};
@@ -37,7 +38,8 @@ impl World {
         follows: Incarnation,
     ) {
         if self.sentinels[sentinel].is_up {
-            let command = register::registration(node, &self.machines[node].id, run, last, follows);
+            let Machine { id, detection, .. } = &self.machines[node];
+            let command = register::registration(node, id, run, last, follows, *detection);
             self.propose(sentinel, command, Purpose::Registration { node, run });
         }
     }

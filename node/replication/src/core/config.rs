@@ -1,5 +1,6 @@
 //! What an operator chooses: how long leases last, and what counts as committed.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// When an entry is committed.
@@ -17,8 +18,16 @@ pub enum ReplicationAck {
 pub enum ConfigError {
     #[error("grace ({grace:?}) must be longer than lease ({lease:?})")]
     GraceTooShort { lease: Duration, grace: Duration },
-    #[error("lease ({0:?}) must be between 20 ms and 60 s")]
+    #[error("lease ({0:?}) must be between 20 ms and 10 s")]
     LeaseOutOfRange(Duration),
+}
+
+/// The longest is waited for by whoever follows a primary that may still live.
+const LEASES: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(10);
+
+/// How often a primary speaks that is given leases of this length.
+pub(crate) fn beacon_interval(lease: Duration) -> Duration {
+    lease / 10
 }
 
 /// Checked by [`Config::check`] before anything runs with it.
@@ -29,8 +38,6 @@ pub struct Config {
     pub replication_ack: ReplicationAck,
     /// `None`: half of the shard's nodes, rounded up.
     pub min_in_sync: Option<usize>,
-    /// A refused connection proves that the primary's process is dead.
-    pub fast_failover: bool,
     /// How long a hand-off waits for its target.
     pub handoff_timeout: Duration,
     /// A replica whose disk has taken nothing for so long, though there is something to write, acknowledges nothing.
@@ -40,11 +47,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            lease: Duration::from_millis(400),
+            lease: Duration::from_millis(100),
             grace: Duration::from_millis(500),
             replication_ack: ReplicationAck::InSync,
             min_in_sync: None,
-            fast_failover: true,
             handoff_timeout: Duration::from_secs(5),
             disk_patience: Duration::from_secs(1),
         }
@@ -56,8 +62,7 @@ impl Config {
         if self.grace <= self.lease {
             return Err(ConfigError::GraceTooShort { lease: self.lease, grace: self.grace });
         }
-        let range = Duration::from_millis(20)..=Duration::from_secs(60);
-        if !range.contains(&self.lease) {
+        if !LEASES.contains(&self.lease) {
             return Err(ConfigError::LeaseOutOfRange(self.lease));
         }
         Ok(())
@@ -65,13 +70,28 @@ impl Config {
 
     /// How often a primary speaks when it has nothing to say.
     pub fn beacon_interval(&self) -> Duration {
-        self.lease / 10
+        beacon_interval(self.lease)
     }
 
-    /// The age of a member's acknowledgements at which its removal is proposed. Half of the lease leaves the other
-    /// half for the sentinels to commit it before the primary has to stop serving. A stall of this very process does
-    /// not count: see `stall_detector.rs`.
+    /// The age of a member's acknowledgements at which its removal is proposed. Suspicion goes by the grace: a short lease
+    /// makes reads wait while a member is silent, but nobody leaves for a stall that is over soon. A stall of this very
+    /// process does not count: see `stall_detector.rs`.
     pub fn suspect_after(&self) -> Duration {
-        self.lease / 2
+        self.grace * 2 / 5
+    }
+
+    /// A member has to learn of a term and to connect first.
+    pub(crate) fn suspect_unconnected_after(&self) -> Duration {
+        self.grace * 4 / 5
+    }
+
+    /// A gap between two ticks that was a stall, and how long it takes to read what has come meanwhile.
+    pub(crate) fn stall(&self) -> (Duration, Duration) {
+        (self.grace / 5, self.grace / 25)
+    }
+
+    /// Two clocks that move apart by so much between two readings may have stood still for longer than leases can bear.
+    pub(crate) fn clock_tolerance(&self) -> Duration {
+        self.lease / 8
     }
 }

@@ -31,10 +31,11 @@ impl Contact {
         *self = Contact::new(now);
     }
 
-    /// A message of a primary that has received no acknowledgement for `unheard`, though at each `beacon` there is one.
-    pub(crate) fn heard_with_echo(&mut self, now: Monotonic, unheard: Duration, beacon: Duration) {
+    /// A message of a primary that has received no acknowledgement for `unheard`; for up to `patience` that means
+    /// nothing.
+    pub(crate) fn heard_with_echo(&mut self, now: Monotonic, unheard: Duration, patience: Duration) {
         self.heard_at = now;
-        if unheard <= beacon * 3 / 2 {
+        if unheard <= patience {
             self.unconfirmed_since = None;
         }
     }
@@ -57,7 +58,7 @@ impl Contact {
 mod tests {
     use super::*;
 
-    const BEACON: Duration = Duration::from_millis(40);
+    const PATIENCE: Duration = Duration::from_millis(60);
 
     fn at(ms: u64) -> Monotonic {
         Monotonic::from_nanos(ms * 1_000_000)
@@ -67,7 +68,7 @@ mod tests {
     fn beacons(contact: &mut Contact, until: u64, deaf_from: u64, acknowledges: impl Fn(u64) -> bool) {
         let mut confirmed_at = 0;
         for now in (0..=until).step_by(40) {
-            contact.heard_with_echo(at(now), Duration::from_millis(now - confirmed_at), BEACON);
+            contact.heard_with_echo(at(now), Duration::from_millis(now - confirmed_at), PATIENCE);
             if acknowledges(now) {
                 contact.acknowledged(at(now));
                 if now < deaf_from {
@@ -90,7 +91,7 @@ mod tests {
         beacons(&mut contact, 1000, 400, |_| true);
         assert_eq!(contact.heard_at(), at(1000));
         assert_eq!(contact.mutual_at(), at(400), "the first acknowledgement that was lost");
-        contact.heard_with_echo(at(1040), Duration::from_millis(20), BEACON);
+        contact.heard_with_echo(at(1040), Duration::from_millis(20), PATIENCE);
         assert_eq!(contact.mutual_at(), at(1040), "it hears again");
     }
 
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn silence_counts_from_the_last_message() {
         let mut contact = Contact::new(at(0));
-        contact.heard_with_echo(at(100), Duration::ZERO, BEACON);
+        contact.heard_with_echo(at(100), Duration::ZERO, PATIENCE);
         contact.acknowledged(at(110));
         assert_eq!(contact.mutual_at(), at(100));
     }

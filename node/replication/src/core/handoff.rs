@@ -259,6 +259,7 @@ mod tests {
             cluster_enabled: false,
             program_version: String::new(),
             registered_last: Position::ZERO,
+            detection: Default::default(),
         };
         let mut topology = Topology { version: 1, ..Topology::default() };
         topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();
@@ -271,6 +272,7 @@ mod tests {
             restarted: Default::default(),
             in_sync_version: 1,
             previous_primary_gone: true,
+            predecessor_gone: true,
             handoff_position: Position::ZERO,
         };
         topology.shards.insert(shard.id.clone(), shard);

@@ -1,17 +1,22 @@
 //! Leases: what keeps an old primary from serving once another may serve. ARCHITECTURE.md, invariant 2.
 //!
 //! A beacon carries the time at which it was sent, by the primary's clock. A replica that acknowledges it promises
-//! to support no other primary until `grace` after it *received* it; the echo gives the primary a lease until
-//! `lease` after it *sent* it. As grace > lease and nothing is received before it is sent, the lease has ended
-//! before the promise ends, and no two clocks are compared.
+//! to support no other primary for a quarter longer than a lease after it *received* it; the echo gives the primary a
+//! lease until `lease` after it *sent* it. As nothing is received before it is sent, the lease has ended before the
+//! promise ends, no two clocks are compared, and their rates may differ by what the quarter allows.
+//!
+//! How long a lease lasts is the primary's matter, which tells it at the begin of a stream: a promise lasts as long as
+//! *that* lease needs, whatever the replica itself is configured with.
 //!
 //! The primary serves only while it holds a lease from *every* member that may be elected in its place. The new
-//! primary is one of them, so it is enough that it waits for its own promise.
+//! primary is one of them, so it is enough that it waits for its own promises: to the primary of the last term, unless
+//! that one is known to be gone, and to those before it, which that does not concern. Nobody else has to know how old
+//! leases are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::ids::{Incarnation, NodeId, Term};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
@@ -26,12 +31,14 @@ struct Grant {
 #[derive(Debug)]
 pub(crate) struct LeaseHolder {
     lease: Duration,
+    /// Beacons that were sent before give no lease: since then this machine may have stood still, with its clock.
+    valid_from: Monotonic,
     grants: BTreeMap<NodeId, Grant>,
 }
 
 impl LeaseHolder {
     pub(crate) fn new(lease: Duration) -> Self {
-        LeaseHolder { lease, grants: BTreeMap::new() }
+        LeaseHolder { lease, valid_from: Monotonic::ZERO, grants: BTreeMap::new() }
     }
 
     /// An acknowledgement of what was sent at `sent_at`.
@@ -52,7 +59,13 @@ impl LeaseHolder {
 
     /// Until when a lease of `node` is held.
     pub(crate) fn until(&self, node: &NodeId) -> Monotonic {
-        self.acknowledged(node).map_or(Monotonic::ZERO, |sent_at| sent_at + self.lease)
+        let sent_at = self.acknowledged(node).filter(|sent_at| self.valid_from <= *sent_at);
+        sent_at.map_or(Monotonic::ZERO, |sent_at| sent_at + self.lease)
+    }
+
+    /// What was sent before gives no lease any more.
+    pub(crate) fn forget_before(&mut self, now: Monotonic) {
+        self.valid_from = now;
     }
 
     /// Until when leases of all `members` are held: for ever if there are none.
@@ -61,34 +74,37 @@ impl LeaseHolder {
     }
 }
 
+/// How long a lease of this length is promised for.
+pub(crate) fn promise(lease: Duration) -> Duration {
+    if mutation::is_on(Mutation::GraceShorterThanLease) { lease / 4 } else { lease + lease / 4 }
+}
+
 /// The replica's side.
 #[derive(Debug)]
 pub(crate) struct LeaseGiver {
-    grace: Duration,
-    /// No other primary is supported before. Never falls, except when the primary is known to be gone.
-    promised_until: Monotonic,
+    started_at: Monotonic,
+    /// Until when no other primary is supported than that of the term. Those that have ended may be gone.
+    promises: BTreeMap<Term, Monotonic>,
 }
 
 impl LeaseGiver {
-    /// An earlier process of this node may have promised something just before it ended.
-    pub(crate) fn new(grace: Duration, now: Monotonic) -> Self {
-        LeaseGiver { grace, promised_until: now + grace }
+    /// Of a process that has just started.
+    pub(crate) fn new(now: Monotonic) -> Self {
+        LeaseGiver { started_at: now, promises: BTreeMap::new() }
     }
 
-    /// The primary may have a longer grace configured than this node.
-    pub(crate) fn set_grace(&mut self, grace: Duration) {
-        self.grace = grace;
+    /// Before an acknowledgement of a beacon of the primary of `term`, received at `now`.
+    pub(crate) fn promise(&mut self, now: Monotonic, term: Term, lease: Duration) {
+        self.promises.retain(|of, until| *of == term || now < *until);
+        let until = self.promises.entry(term).or_default();
+        *until = (*until).max(now + promise(lease));
     }
 
-    /// Before an acknowledgement of a beacon received at `now`.
-    pub(crate) fn promise(&mut self, now: Monotonic) {
-        let is_short = mutation::is_on(Mutation::GraceShorterThanLease);
-        let grace = if is_short { self.grace / 4 } else { self.grace };
-        self.promised_until = self.promised_until.max(now + grace);
-    }
-
-    pub(crate) fn promised_until(&self) -> Monotonic {
-        self.promised_until
+    /// Until when primaries of terms before `from` were promised that no other is supported. An earlier process of this
+    /// node may have promised something to whoever is granted leases of up to `longest`, just before it ended.
+    pub(crate) fn promised_until(&self, from: Term, longest: Duration) -> Monotonic {
+        let given = self.promises.range(..from).map(|(_, until)| *until);
+        given.chain([self.started_at + promise(longest)]).max().unwrap_or_default()
     }
 }
 
@@ -128,13 +144,46 @@ mod tests {
 
     #[test]
     fn every_lease_ends_before_its_promise() {
-        let (lease, grace) = (Duration::from_millis(400), Duration::from_millis(500));
-        for delay in [0, 1, 50, 1000] {
-            let mut holder = LeaseHolder::new(lease);
-            let mut giver = LeaseGiver::new(grace, Monotonic::ZERO);
-            giver.promise(ms(1000 + delay));
-            holder.record(&node(1), Incarnation::new(1), ms(1000));
-            assert!(holder.until(&node(1)) < giver.promised_until());
+        for lease in [20, 100, 400, 10_000].map(Duration::from_millis) {
+            for delay in [0, 1, 50, 1000] {
+                let mut holder = LeaseHolder::new(lease);
+                let mut giver = LeaseGiver::new(Monotonic::ZERO);
+                giver.promise(ms(20_000 + delay), Term::new(1), lease);
+                holder.record(&node(1), Incarnation::new(1), ms(20_000));
+                // Whatever this node would be granted itself.
+                let promised = giver.promised_until(Term::new(2), Duration::from_millis(20));
+                assert!(holder.until(&node(1)) + lease / 8 < promised);
+            }
         }
+    }
+
+    #[test]
+    fn promises_to_earlier_primaries_are_kept_when_the_last_one_is_gone() {
+        let (mut giver, short) = (LeaseGiver::new(Monotonic::ZERO), Duration::from_millis(20));
+        giver.promise(ms(1000), Term::new(4), Duration::from_millis(400));
+        giver.promise(ms(1100), Term::new(5), Duration::from_millis(2000));
+        assert_eq!(giver.promised_until(Term::new(6), short), ms(3600));
+        assert_eq!(giver.promised_until(Term::new(5), short), ms(1500), "that of term 5 is gone");
+        giver.promise(ms(1600), Term::new(5), Duration::from_millis(2000));
+        assert_eq!(giver.promises.len(), 1, "what has ended is forgotten");
+    }
+
+    #[test]
+    fn an_earlier_process_may_have_promised_the_longest_lease_of_the_shard() {
+        let giver = LeaseGiver::new(ms(500));
+        assert_eq!(giver.promised_until(Term::new(2), Duration::from_secs(8)), ms(10_500));
+    }
+
+    #[test]
+    fn after_its_clock_stood_still_a_primary_needs_leases_from_later_beacons() {
+        let mut holder = LeaseHolder::new(Duration::from_millis(400));
+        holder.record(&node(1), Incarnation::new(1), ms(100));
+        holder.forget_before(ms(120));
+        assert_eq!(holder.until(&node(1)), Monotonic::ZERO);
+        holder.record(&node(1), Incarnation::new(1), ms(110));
+        assert_eq!(holder.until(&node(1)), Monotonic::ZERO, "sent before");
+        assert_eq!(holder.acknowledged(&node(1)), Some(ms(110)), "it is heard nevertheless");
+        holder.record(&node(1), Incarnation::new(1), ms(120));
+        assert_eq!(holder.until(&node(1)), ms(520));
     }
 }

@@ -7,6 +7,7 @@ use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shard, Topology};
 
+use super::clock_watch::ClockWatch;
 use super::config::Config;
 use super::lease::LeaseGiver;
 use super::messages::{Action, RequestId, UplinkId};
@@ -65,6 +66,7 @@ pub(crate) struct Local {
     pub(crate) keyspace: Keyspace,
     pub(crate) giver: LeaseGiver,
     pub(crate) stalls: StallDetector,
+    pub(crate) clocks: ClockWatch,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
     pub(crate) quiesces: u32,
     next_request: u64,
@@ -73,9 +75,11 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(config: Config, me: NodeId, incarnation: Incarnation, now: Monotonic) -> Self {
+        let (stall, settling) = config.stall();
         Local {
-            giver: LeaseGiver::new(config.grace, now),
-            stalls: StallDetector::new(config.lease / 4, now),
+            giver: LeaseGiver::new(now),
+            stalls: StallDetector::new(stall, settling, now),
+            clocks: ClockWatch::new(config.clock_tolerance()),
             config,
             me,
             incarnation,
@@ -102,6 +106,13 @@ impl Local {
     /// The incarnation of a node as the sentinels know it.
     pub(crate) fn incarnation_of(&self, node: &NodeId) -> Option<Incarnation> {
         self.topology.nodes.get(node).map(|n| n.incarnation)
+    }
+
+    /// Until when no primary is supported but those of `from` and later terms of this shard.
+    pub(crate) fn promised_until(&self, from: Term) -> Monotonic {
+        let registered = self.shard.iter().flat_map(|shard| self.topology.members(shard));
+        let leases = registered.filter_map(|node| node.detection.lease());
+        self.giver.promised_until(from, leases.chain([self.config.lease]).max().unwrap_or_default())
     }
 
     /// What this node itself holds of the log.

@@ -176,7 +176,7 @@ impl Primary {
             }
             None if self.broken.contains(node) => true,
             // It has to learn of this term and to connect first.
-            None => local.config.lease <= local.stalls.silence(self.started_at, now),
+            None => local.config.suspect_unconnected_after() <= local.stalls.silence(self.started_at, now),
         }
     }
 

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shard, Topology};
 
+use super::clock_watch::Clocks;
 use super::config::Config;
 use super::local::Local;
 use super::messages::{Action, Event, HandoffError, LinkId};
@@ -107,6 +109,17 @@ impl NodeCore {
         // Whatever was applied had been committed, or nobody else has a say in it.
         local.commit = applied;
         NodeCore { local, role: Role::Idle, generation: 0, ended_commit: LogIndex::ZERO }
+    }
+
+    /// Both clocks, read together, before each step. If one of them has stood still or was set, no lease counts that rests
+    /// on a beacon from before; the answer is by how much they have moved apart.
+    pub fn read_clocks(&mut self, clocks: Clocks) -> Option<Duration> {
+        let apart = self.local.clocks.read(clocks)?;
+        let Role::Primary(primary) = &mut self.role else { return None };
+        if !mutation::is_on(Mutation::HaltedClockTrusted) {
+            primary.holder.forget_before(clocks.monotonic);
+        }
+        Some(apart)
     }
 
     pub fn step(&mut self, now: Monotonic, event: Event, log: &mut WriteLog, out: &mut Vec<Action>) {

@@ -97,9 +97,7 @@ impl Primary {
         assert_eq!(shard.term, local.term);
         let tail = log.append_unexecuted(local.term, &[]);
         local.keyspace.apply_up_to(tail, out);
-        let nobody_before = shard.previous_primary_gone || local.term <= Term::ZERO.next();
-        let nobody_before = nobody_before || mutation::is_on(Mutation::ServeBeforePromiseEnds);
-        let serve_at = if nobody_before { now } else { local.giver.promised_until() };
+        let serve_at = now.max(leases_end(local, shard));
         let committed = if mutation::is_on(Mutation::TrustOwnTail) { tail } else { local.commit };
         let mut primary = Primary {
             term: local.term,
@@ -338,6 +336,22 @@ impl Primary {
         nodes.sort();
         assert!(nodes.windows(2).all(|w| w[0] != w[1]), "one link per node");
     }
+}
+
+/// When nobody can hold a lease any more who was primary before. This node was a member of the in-sync set of all of them
+/// that may still serve, and each needs a lease from every member: so its own promises are enough, whatever others know.
+fn leases_end(local: &Local, shard: &Shard) -> Monotonic {
+    let nobody_before = shard.previous_primary_gone || shard.term <= Term::ZERO.next();
+    if nobody_before || mutation::is_on(Mutation::ServeBeforePromiseEnds) {
+        return Monotonic::ZERO;
+    }
+    if !shard.predecessor_gone {
+        return local.promised_until(shard.term);
+    }
+    if mutation::is_on(Mutation::EarlierLeasesForgotten) {
+        return Monotonic::ZERO;
+    }
+    local.promised_until(Term::new(shard.term.get() - 1))
 }
 
 /// Where the log can go on for a replica; `None` if a full sync is due: its keyspace is unusable or contains what is

@@ -18,7 +18,9 @@ use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::FastFailover;
 
+use super::config::beacon_interval;
 use super::contact::Contact;
 use super::local::Local;
 use super::messages::{
@@ -54,6 +56,34 @@ enum Uplink {
     Streaming(UplinkId),
 }
 
+/// How long things last on a stream. Leases, and so beacons, are as long as the *primary's*; of the two nodes' graces
+/// the longer one counts, for the primary may speak more rarely than this node would.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    lease: Duration,
+    grace: Duration,
+}
+
+impl Timing {
+    fn of(start: &Start, local: &Local) -> Timing {
+        Timing { lease: start.lease, grace: local.config.grace.max(start.grace) }
+    }
+
+    fn beacon_interval(self) -> Duration {
+        beacon_interval(self.lease)
+    }
+
+    /// More than a beacon was missed, and not for a moment only.
+    fn missed_after(self) -> Duration {
+        (self.beacon_interval() * 2).max(self.grace / 6)
+    }
+
+    /// A primary that has heard no acknowledgement for so long may hear the next one.
+    fn echo_patience(self) -> Duration {
+        (self.beacon_interval() * 3 / 2).max(self.grace / 8)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Replica {
     primary: NodeId,
@@ -64,6 +94,7 @@ pub(crate) struct Replica {
     /// Of a full sync that is running or broke off.
     received: Option<Received>,
     failed_attempts: u32,
+    timing: Timing,
     contact: Contact,
     acked_at: Monotonic,
     /// This process of the primary has once answered at its address.
@@ -92,6 +123,7 @@ impl Replica {
             uplink: Uplink::Disconnected { retry_at: now },
             received: None,
             failed_attempts: 0,
+            timing: Timing { lease: local.config.lease, grace: local.config.grace },
             contact: Contact::new(now),
             acked_at: Monotonic::ZERO,
             linked: false,
@@ -120,7 +152,7 @@ impl Replica {
 
     /// More than a beacon was missed, here or there.
     pub(crate) fn is_cut_off(&self, now: Monotonic, local: &Local) -> bool {
-        local.config.beacon_interval() * 2 <= local.stalls.silence(self.contact.mutual_at(), now)
+        self.timing.missed_after() <= local.stalls.silence(self.contact.mutual_at(), now)
     }
 
     /// A stream is up.
@@ -200,7 +232,7 @@ impl Replica {
         self.dead = false;
         self.failed_attempts = 0;
         self.contact.heard(now);
-        local.giver.set_grace(local.config.grace.max(start.grace));
+        self.timing = Timing::of(start, local);
         match start.sync {
             SyncKind::Full => {
                 self.received = None;
@@ -263,13 +295,13 @@ impl Replica {
             self.reconnect(now, out);
             return;
         }
-        self.contact.heard_with_echo(now, append.unheard, local.config.beacon_interval());
+        self.contact.heard_with_echo(now, append.unheard, self.timing.echo_patience());
         local.commit = local.commit.max(append.commit.min(log.last().index));
         let applies_all = mutation::is_on(Mutation::ApplyBeforeCommit);
         local.keyspace.apply_up_to(if applies_all { log.last().index } else { local.commit }, out);
         self.sent_at = append.sent_at;
         self.watch_disk(now, log);
-        let beacon_due = local.config.beacon_interval() / 2 <= now.since(self.acked_at);
+        let beacon_due = self.timing.beacon_interval() / 2 <= now.since(self.acked_at);
         // Entries that are still on their way to this node's disk are acknowledged when they are there.
         let holds_all = local.held(log) == log.last().index;
         if (count > 0 && holds_all) || beacon_due {
@@ -334,7 +366,7 @@ impl Replica {
             return;
         }
         if sent_at > Monotonic::ZERO {
-            local.giver.promise(now);
+            local.giver.promise(now, self.term, self.timing.lease);
         }
         self.acked_at = now;
         self.contact.acknowledged(now);
@@ -476,8 +508,8 @@ impl Replica {
         if self.asking.is_some() || now < self.ask_at || !Self::is_electable(local) {
             return;
         }
-        let dead = self.dead && local.config.fast_failover;
-        let silent = local.config.grace <= local.stalls.silence(self.contact.mutual_at(), now);
+        let dead = self.dead && local.topology.fast_failover() != FastFailover::No;
+        let silent = self.timing.grace <= local.stalls.silence(self.contact.mutual_at(), now);
         let Some(shard) = local.shard.clone().filter(|_| dead || silent) else { return };
         let id = local.request_id();
         self.asking = Some(id);
@@ -493,7 +525,7 @@ impl Replica {
             | Uplink::CatchingUp { .. }
             | Uplink::Streaming(_) => None,
         };
-        let silent_at = local.stalls.silent_at(self.contact.mutual_at(), local.config.grace);
+        let silent_at = local.stalls.silent_at(self.contact.mutual_at(), self.timing.grace);
         let ask_at = self.asking.is_none().then_some(self.ask_at);
         retry_at.into_iter().chain([silent_at]).chain(ask_at).filter(|at| *at > now).min()
     }

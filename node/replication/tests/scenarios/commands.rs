@@ -1,7 +1,7 @@
 //! The commands of scenarios. Nodes are named by words, times are milliseconds.
 //!
 //! - `config KEY VALUE`, before the shard: `appendfsync always|everysec|no` (without it the log is in memory only),
-//!   `replication-ack async`, `min-in-sync N`, `fast-failover yes|no`, `handoff-timeout N`, `ring BYTES` (what is kept of the
+//!   `replication-ack async`, `min-in-sync N`, `fast-failover trusted|yes|no`, `lease N`, `lease a=N`, `handoff-timeout N`, `ring BYTES` (what is kept of the
 //!   log in memory)
 //! - `shard a b c [learner d]`: nodes start; a is the primary of term 1, all but the learners are in sync
 //! - `write a x`, `read a`: a client; its reply leaves when the gate lets it
@@ -13,7 +13,8 @@
 //! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology
 //! - `accept a`: what it has asked for happens, and it is told; `commit a`: it is not told; `refuse a WHY`, `unanswered a`:
 //!   the answer to its last request
-//! - `promote b [without a ...] [gone]`: the sentinels choose; `gone`: they know that the one before cannot serve;
+//! - `promote b [without a ...] [gone|last-gone]`: the sentinels choose; `gone`: they know that none before can serve,
+//!   `last-gone`: that the last one cannot;
 //!   `register a`: a later process of this node has registered
 //! - `handoff a [b]`
 //! - `disk a stop|go|step`, `disk a fail write|sync`: the next one; `rewrite a`, `base a`: a snapshot begins, is written
@@ -22,10 +23,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
-use keyward_proto::topology::{Node, Shard, Topology};
-use keyward_replication::core::ReplicationAck;
+use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 use keyward_replication::core::messages::{Event, HandoffToken, Outcome, Request, RequestId};
 use keyward_replication::core::node_core::{NodeCore, RoleStatus};
+use keyward_replication::core::{Config, ReplicationAck};
 use keyward_replication::disk_log::platter::Platter;
 use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId, Step};
 use keyward_replication::gate::Gate;
@@ -145,7 +146,20 @@ impl World {
             "replication-ack" => self.config.replication_ack = ReplicationAck::Async,
             "ring" => self.ring_bytes = value.parse().unwrap(),
             "min-in-sync" => self.config.min_in_sync = value.parse().ok(),
-            "fast-failover" => self.config.fast_failover = value == "yes",
+            "fast-failover" => {
+                self.detection.fast_failover = match value {
+                    "trusted" => FastFailover::Trusted,
+                    "yes" => FastFailover::Yes,
+                    _ => FastFailover::No,
+                };
+            }
+            "lease" => match value.split_once('=') {
+                Some((node, ms)) => {
+                    let lease = Duration::from_millis(ms.parse().unwrap());
+                    self.leases.insert(node.to_owned(), lease);
+                }
+                None => self.config.lease = Duration::from_millis(value.parse().unwrap()),
+            },
             "handoff-timeout" => {
                 self.config.handoff_timeout = Duration::from_millis(value.parse().unwrap());
             }
@@ -191,6 +205,7 @@ impl World {
                 cluster_enabled: false,
                 program_version: String::new(),
                 registered_last: Position::ZERO,
+                detection: self.detection,
             };
             self.topology.nodes.insert(id, node);
         }
@@ -204,6 +219,7 @@ impl World {
             restarted: BTreeSet::new(),
             in_sync_version: 1,
             previous_primary_gone: true,
+            predecessor_gone: true,
             handoff_position: Position::ZERO,
         };
         self.topology.shards.insert(self.shard.clone(), shard);
@@ -217,6 +233,8 @@ impl World {
         let (run, now, config) = (self.next_run, self.now, self.config.clone());
         let ring_bytes = self.ring_bytes;
         let host = &mut self.hosts[node];
+        let lease = self.leases.get(&host.name).copied().unwrap_or(config.lease);
+        let config = Config { lease, grace: config.grace.max(lease * 5 / 4), ..config };
         host.incarnation = host.incarnation.next();
         (host.is_gone, host.is_paused) = (false, false);
         let (mut log, mut keys, mut applied, mut disk) =
@@ -402,7 +420,8 @@ impl World {
             Request::Handoff { target, last, .. } => {
                 shard.primary = Some(target);
                 shard.term = shard.term.next();
-                (shard.previous_primary_gone, shard.handoff_position) = (true, last);
+                (shard.previous_primary_gone, shard.predecessor_gone) = (true, true);
+                shard.handoff_position = last;
                 shard.in_sync_version += 1;
             }
             Request::Failover { .. } => {
@@ -410,7 +429,7 @@ impl World {
                 shard.in_sync.retain(|id| Some(id) != old.as_ref());
                 shard.restarted.retain(|id| Some(id) != old.as_ref());
                 shard.term = shard.term.next();
-                shard.previous_primary_gone = false;
+                (shard.previous_primary_gone, shard.predecessor_gone) = (false, false);
                 shard.in_sync_version += 1;
             }
         }
@@ -421,7 +440,7 @@ impl World {
     fn promote(&mut self, name: &str, rest: &[&str]) {
         let id = self.host(name).id.clone();
         let is_gone = rest.contains(&"gone");
-        let without = rest.iter().filter(|word| !["without", "gone"].contains(word));
+        let without = rest.iter().filter(|word| !["without", "gone", "last-gone"].contains(word));
         let without: Vec<NodeId> = without.map(|name| self.hosts[self.node(name)].id.clone()).collect();
         let shard = self.topology.shards.get_mut(&self.shard).unwrap();
         shard.primary = Some(id.clone());
@@ -431,6 +450,7 @@ impl World {
         shard.restarted.retain(|node| in_sync.contains(node) && *node != id);
         shard.term = shard.term.next();
         shard.previous_primary_gone = is_gone;
+        shard.predecessor_gone = is_gone || rest.contains(&"last-gone");
         shard.in_sync_version += 1;
         self.announce();
     }

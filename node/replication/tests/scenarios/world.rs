@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::ids::ShardId;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::Topology;
+use keyward_proto::topology::{Detection, Topology};
 use keyward_replication::core::Config;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{
@@ -49,6 +49,10 @@ pub(crate) struct Stream {
 pub(crate) struct World {
     pub(crate) now: Monotonic,
     pub(crate) config: Config,
+    /// Of nodes that have another lease than the rest.
+    pub(crate) leases: BTreeMap<String, Duration>,
+    /// What nodes say of themselves when they register.
+    pub(crate) detection: Detection,
     pub(crate) fsync: Option<Fsync>,
     pub(crate) ring_bytes: usize,
     pub(crate) hosts: Vec<Host>,
@@ -75,7 +79,9 @@ impl World {
         let now = Monotonic::from_nanos(1_000_000_000_000);
         World {
             now,
-            config: Config::default(),
+            config: Config { lease: Duration::from_millis(400), ..Config::default() },
+            leases: BTreeMap::new(),
+            detection: Detection::default(),
             fsync: None,
             ring_bytes: 1 << 20,
             hosts: Vec::new(),

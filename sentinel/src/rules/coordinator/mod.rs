@@ -161,7 +161,6 @@ struct Running {
 #[derive(Debug)]
 enum Phase {
     Asking {
-        settled: bool,
         /// When a decision that is safe is taken.
         decide_at: Option<Monotonic>,
     },
@@ -310,7 +309,7 @@ impl Changes {
             }
             Request::Handoff(handoff) => Some(failover::hand_off(&topology, handoff)),
         };
-        let phase = Phase::Asking { settled: false, decide_at: None };
+        let phase = Phase::Asking { decide_at: None };
         let running = Running { ticket, request, attempts: 0, began_at: now, topology, phase };
         match handoff {
             None => self.attempt(now, view, running, out),
@@ -332,8 +331,7 @@ impl Changes {
     ) -> Option<Running> {
         let Request::Failover { shard, term, trigger } = &running.request else { return None };
         let topology = Arc::clone(view.topology);
-        let settled = topology.shards.get(shard).is_some_and(|shard| view.health.is_settled(now, shard));
-        match Case::open(&topology, shard, *term, trigger, settled) {
+        match Case::open(&topology, shard, *term, trigger) {
             Ok(case) => {
                 let mut questions = Vec::new();
                 let others = other_sentinels(&topology, view.me);
@@ -345,7 +343,7 @@ impl Changes {
                 return None;
             }
         }
-        let (attempts, phase) = (running.attempts + 1, Phase::Asking { settled, decide_at: None });
+        let (attempts, phase) = (running.attempts + 1, Phase::Asking { decide_at: None });
         Some(Running { attempts, began_at: now, topology, phase, ..running })
     }
 
@@ -440,13 +438,12 @@ impl Changes {
 
 impl Running {
     fn case(&self) -> Option<Case<'_>> {
-        let (Request::Failover { shard, trigger, .. }, Phase::Asking { settled, .. }) =
-            (&self.request, &self.phase)
+        let (Request::Failover { shard, trigger, .. }, Phase::Asking { .. }) = (&self.request, &self.phase)
         else {
             return None;
         };
         let shard = self.topology.shards.get(shard)?;
-        Some(Case { topology: &self.topology, shard, trigger, settled: *settled })
+        Some(Case { topology: &self.topology, shard, trigger })
     }
 
     fn propose(

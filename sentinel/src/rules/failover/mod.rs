@@ -1,9 +1,10 @@
 //! The rules of a failover: who asks, what the shard's nodes answer, who becomes primary.
 //!
 //! Any member of the in-sync set that has not restarted holds every committed entry, so whichever of them is
-//! chosen is safe; the rest is preference. What matters more is the old primary. It is *gone* when its kernel
-//! refused a connection or another incarnation answers at its address: then nobody has to wait for its leases.
-//! Silence proves nothing, and the new primary has to sit the leases out.
+//! chosen is safe; the rest is preference. What matters more is the old primary. It is *gone* when a later process of
+//! its node has registered: then nobody has to wait for its leases. A refused connection says that somebody answers for
+//! its address, and saves waiting for silence; only with `fast-failover trusted` it is a death. Silence proves nothing.
+//! In both cases the new primary sits the leases out, by its own clock: the sentinels measure none.
 //!
 //! A shard's change is compared with its term when it is applied, so a decision taken on old answers is harmless.
 //!
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
-use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 
 use crate::rules::topology::{PrimaryChange, Refusal, all_restarted, furthest_restarted};
 
@@ -103,9 +104,6 @@ pub struct Case<'a> {
     pub topology: &'a Topology,
     pub shard: &'a Shard,
     pub trigger: &'a Trigger,
-    /// The present term has lasted so long that nobody can still hold a lease of an earlier one. Otherwise a primary
-    /// of two terms ago might, unless the present one has served: that it is gone proves nothing about the other.
-    pub settled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +119,13 @@ pub enum Decision {
     },
 }
 
-/// Whether the old primary is known to be unable to serve.
+/// What is known of the old primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PrimaryHealth {
+    /// It cannot serve any more.
     Gone,
+    /// Somebody answers for its address that nobody listens there: silence need not be waited for.
+    Refused,
     Unknown,
     Answers,
 }
@@ -139,7 +140,6 @@ impl<'a> Case<'a> {
         shard: &ShardId,
         term: Term,
         trigger: &'a Trigger,
-        settled: bool,
     ) -> Result<Case<'a>, Refusal> {
         let shard = topology.shards.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
         if shard.term != term {
@@ -162,7 +162,7 @@ impl<'a> Case<'a> {
                 return Err(Refusal::Restarted(reporter.clone()));
             }
         }
-        Ok(Case { topology, shard, trigger, settled })
+        Ok(Case { topology, shard, trigger })
     }
 
     /// Whom to ask: the in-sync set, which contains the primary.
@@ -186,7 +186,7 @@ impl<'a> Case<'a> {
     /// The decision is safe now; waiting longer could only find a candidate that is further.
     pub(crate) fn is_decidable(&self, answers: &Answers) -> bool {
         let primary_known =
-            self.shard.primary.is_none() || self.primary_health(answers) == PrimaryHealth::Gone;
+            matches!(self.primary_health(answers), PrimaryHealth::Gone | PrimaryHealth::Refused);
         primary_known && (self.candidate(answers).is_some() || self.is_complete(answers))
     }
 
@@ -205,11 +205,8 @@ impl<'a> Case<'a> {
                 }
             }
             Trigger::Watchdog => {
-                let answering = self.primary_health(answers) == PrimaryHealth::Answers;
-                if answering
-                    || self.shard.primary.is_some() && self.primary_health(answers) != PrimaryHealth::Gone
-                {
-                    return Decision::Keep { reason: "the primary's process is alive".into() };
+                if let Some(reason) = self.primary_may_be_well(answers) {
+                    return Decision::Keep { reason };
                 }
             }
         }
@@ -225,11 +222,43 @@ impl<'a> Case<'a> {
     fn primary_health(&self, answers: &Answers) -> PrimaryHealth {
         let Some(primary) = &self.shard.primary else { return PrimaryHealth::Gone };
         match answers.get(primary) {
-            Some(Answer::Refused) => PrimaryHealth::Gone,
-            Some(Answer::Status(state)) if !self.is_current(primary, state) => PrimaryHealth::Gone,
-            Some(Answer::Status(_)) => PrimaryHealth::Answers,
+            Some(Answer::Refused) => self.refusal(),
+            // Whoever has a later incarnation has registered since, whatever this sentinel has applied.
+            Some(Answer::Status(state)) => match self.topology.nodes.get(primary).map(|n| n.incarnation) {
+                Some(known) if known == state.incarnation => PrimaryHealth::Answers,
+                Some(known) if known < state.incarnation => PrimaryHealth::Gone,
+                Some(_) | None => self.refusal(),
+            },
             Some(Answer::Silent) if mutation::is_on(Mutation::SilenceIsDeath) => PrimaryHealth::Gone,
             Some(Answer::Silent) | None => PrimaryHealth::Unknown,
+        }
+    }
+
+    /// Who is at the address is not the process that is meant, or nobody is, or somebody on the way says so.
+    fn refusal(&self) -> PrimaryHealth {
+        match self.topology.fast_failover() {
+            FastFailover::Trusted => PrimaryHealth::Gone,
+            FastFailover::Yes if mutation::is_on(Mutation::RefusalIsDeath) => PrimaryHealth::Gone,
+            FastFailover::Yes => PrimaryHealth::Refused,
+            FastFailover::No => PrimaryHealth::Unknown,
+        }
+    }
+
+    /// Nobody has complained: why the primary should stay, if it should.
+    fn primary_may_be_well(&self, answers: &Answers) -> Option<String> {
+        match self.primary_health(answers) {
+            PrimaryHealth::Gone => None,
+            PrimaryHealth::Unknown | PrimaryHealth::Answers => Some("the primary's process is alive".into()),
+            PrimaryHealth::Refused => {
+                let hears = |id: &&NodeId| match answers.get(*id) {
+                    Some(Answer::Status(state)) => {
+                        state.role == Role::Replica && state.term == self.shard.term && !state.cut_off
+                    }
+                    Some(Answer::Refused | Answer::Silent) | None => false,
+                };
+                let heard_by = self.shard.in_sync.iter().find(hears);
+                heard_by.map(|id| format!("connections to the primary are refused, but node {id} hears it"))
+            }
         }
     }
 
@@ -310,15 +339,13 @@ impl<'a> Case<'a> {
             expected_term: self.shard.term,
             node: node.clone(),
             in_sync,
-            previous_primary_gone: gone && self.earlier_leases_are_over(),
+            // Those before it may still hold leases, unless it has served itself.
+            previous_primary_gone: gone && self.shard.previous_primary_gone,
+            predecessor_gone: gone,
             handoff_position: Position::ZERO,
             expected_in_sync_version: None,
             takeover: false,
         }
-    }
-
-    fn earlier_leases_are_over(&self) -> bool {
-        self.settled || self.shard.previous_primary_gone || mutation::is_on(Mutation::EarlierLeasesForgotten)
     }
 
     fn continue_after_full_restart(&self, answers: &Answers) -> Decision {
@@ -407,6 +434,7 @@ pub fn hand_off(topology: &Topology, handoff: &Handoff) -> Result<PrimaryChange,
         in_sync: shard.in_sync.difference(&shard.restarted).cloned().collect(),
         // It has stopped, and it had begun to serve: so it had waited until all earlier leases had ended.
         previous_primary_gone: true,
+        predecessor_gone: true,
         handoff_position: *last,
         expected_in_sync_version: Some(*in_sync_version),
         takeover: false,

@@ -1,6 +1,6 @@
 //! Answers in, decision out.
 
-use keyward_proto::topology::Shape;
+use keyward_proto::topology::{FastFailover, Shape};
 
 use super::*;
 use crate::rules::placement;
@@ -32,6 +32,7 @@ fn registration(n: u8, nonce: u64, last: Position, follows: Incarnation) -> Topo
         replica_priority: 100,
         cluster_enabled: false,
         program_version: String::new(),
+        detection: Default::default(),
         last,
     })
 }
@@ -80,7 +81,7 @@ fn state(topology: &Topology, n: u8, role: Role, last: u64, leases: &[u8]) -> (N
 
 fn decide(topology: &Topology, trigger: &Trigger, answers: &[(NodeId, Answer)]) -> Decision {
     let shard = topology.shards.values().next().unwrap();
-    let case = Case::open(topology, &shard.id, shard.term, trigger, true).unwrap();
+    let case = Case::open(topology, &shard.id, shard.term, trigger).unwrap();
     case.decide(&answers.iter().cloned().collect())
 }
 
@@ -103,7 +104,6 @@ fn the_furthest_replica_follows_a_dead_primary() {
     ];
     let change = replaced(decide(&t, &COMPLAINT_OF_2(), &answers));
     assert_eq!((change.node, change.in_sync), (id(3), set(&[2, 3])));
-    assert!(change.previous_primary_gone);
 }
 
 #[test]
@@ -121,16 +121,62 @@ fn silence_does_not_prove_death() {
 #[test]
 fn that_the_last_primary_is_gone_says_nothing_about_the_one_before() {
     let mut t = topology();
-    let shard = t.shards.values_mut().next().unwrap();
-    shard.previous_primary_gone = false;
-    let shard = shard.clone();
-    let answers: Answers =
-        [(id(1), Answer::Refused), state(&t, 2, Role::Replica, 1, &[])].into_iter().collect();
-    for settled in [false, true] {
-        let trigger = Trigger::Watchdog;
-        let case = Case::open(&t, &shard.id, shard.term, &trigger, settled).unwrap();
-        assert_eq!(replaced(case.decide(&answers)).previous_primary_gone, settled);
+    restart(&mut t, 50, 1, Position::ZERO);
+    for served in [false, true] {
+        t.shards.values_mut().next().unwrap().previous_primary_gone = served;
+        let answers = [state(&t, 2, Role::Replica, 1, &[]), state(&t, 3, Role::Replica, 1, &[])];
+        let change = replaced(decide(&t, &Trigger::Watchdog, &answers));
+        assert_eq!((change.predecessor_gone, change.previous_primary_gone), (true, served));
     }
+}
+
+/// What a refusal proves, by what the nodes were told: the primary's health, and whether a complaint waits for more.
+fn refusal(words: [FastFailover; 3]) -> (bool, bool) {
+    let mut t = topology();
+    for (n, word) in (1..).zip(words) {
+        t.nodes.get_mut(&id(n)).unwrap().detection.fast_failover = word;
+    }
+    let answers = [(id(1), Answer::Refused), state(&t, 2, Role::Replica, 10, &[])];
+    let (trigger, shard) = (COMPLAINT_OF_2(), t.shards.values().next().unwrap());
+    let case = Case::open(&t, &shard.id, shard.term, &trigger).unwrap();
+    let answers: Answers = answers.into_iter().collect();
+    let change = replaced(case.decide(&answers));
+    assert_eq!(change.previous_primary_gone, change.predecessor_gone);
+    (case.is_decidable(&answers), change.predecessor_gone)
+}
+
+#[test]
+fn a_refusal_saves_waiting_for_silence_and_is_a_death_only_where_all_nodes_trust_it() {
+    use FastFailover::{No, Trusted, Yes};
+    assert_eq!(refusal([Trusted; 3]), (true, true));
+    assert_eq!(refusal([Trusted, Trusted, Yes]), (true, false));
+    assert_eq!(refusal([Yes; 3]), (true, false));
+    assert_eq!(refusal([Yes, No, Trusted]), (false, false));
+}
+
+#[test]
+fn a_refusal_that_nobody_complains_about_moves_nothing_while_a_replica_hears_the_primary() {
+    let t = topology();
+    let cut_off = |n: u8, cut_off: bool| {
+        let (node, mut answer) = state(&t, n, Role::Replica, 10, &[]);
+        if let Answer::Status(state) = &mut answer {
+            state.cut_off = cut_off;
+        }
+        (node, answer)
+    };
+    let decide = |two, three| decide(&t, &Trigger::Watchdog, &[(id(1), Answer::Refused), two, three]);
+    assert!(matches!(decide(cut_off(2, true), cut_off(3, false)), Decision::Keep { .. }));
+    let change = replaced(decide(cut_off(2, true), cut_off(3, true)));
+    assert!(!change.predecessor_gone, "it may serve those who reach it");
+}
+
+#[test]
+fn an_earlier_process_at_the_address_proves_nothing() {
+    let mut t = topology();
+    let before = state(&t, 1, Role::Primary, 10, &[2, 3]);
+    t.nodes.get_mut(&id(1)).unwrap().incarnation = Incarnation::new(70);
+    let answers = [before, state(&t, 2, Role::Replica, 10, &[])];
+    assert!(!replaced(decide(&t, &COMPLAINT_OF_2(), &answers)).predecessor_gone);
 }
 
 #[test]
@@ -181,9 +227,9 @@ fn priority_decides_between_equals_and_zero_never_wins() {
         [(id(1), Answer::Refused), state(t, 2, Role::Replica, 5, &[]), state(t, 3, Role::Replica, 5, &[])]
     };
     t.nodes.get_mut(&id(3)).unwrap().replica_priority = 10;
-    assert_eq!(replaced(decide(&t, &Trigger::Watchdog, &answers(&t))).node, id(3));
+    assert_eq!(replaced(decide(&t, &COMPLAINT_OF_2(), &answers(&t))).node, id(3));
     t.nodes.get_mut(&id(3)).unwrap().replica_priority = 0;
-    assert_eq!(replaced(decide(&t, &Trigger::Watchdog, &answers(&t))).node, id(2));
+    assert_eq!(replaced(decide(&t, &COMPLAINT_OF_2(), &answers(&t))).node, id(2));
 }
 
 #[test]
@@ -191,7 +237,7 @@ fn a_straggler_stays_in_sync_and_does_not_delay() {
     let t = topology();
     let shard = t.shards.values().next().unwrap();
     let trigger = COMPLAINT_OF_2();
-    let case = Case::open(&t, &shard.id, shard.term, &trigger, true).unwrap();
+    let case = Case::open(&t, &shard.id, shard.term, &trigger).unwrap();
     let mut answers = Answers::from([state(&t, 2, Role::Replica, 10, &[])]);
     assert!(!case.is_decidable(&answers), "the primary is not known to be dead");
     answers.insert(id(1), Answer::Refused);
@@ -219,8 +265,7 @@ fn a_shard_waits_for_a_member_that_may_hold_more() {
 fn requests_about_another_term_or_shard_are_refused() {
     let t = topology();
     let shard = t.shards.values().next().unwrap();
-    let open =
-        |term, trigger: Trigger| Case::open(&t, &shard.id, Term::new(term), &trigger, true).map(|_| ());
+    let open = |term, trigger: Trigger| Case::open(&t, &shard.id, Term::new(term), &trigger).map(|_| ());
     assert_eq!(open(7, COMPLAINT_OF_2()), Err(Refusal::StaleTerm { current: Term::new(1) }));
     assert_eq!(open(1, Trigger::Force { reporter: id(8) }), Err(Refusal::UnknownNode(id(8))));
     assert_eq!(open(1, Trigger::Force { reporter: id(1) }), Err(Refusal::AlreadyPrimary(id(1))));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
-use keyward_proto::topology::{SentinelAddress, Shape, SlotRange, Topology};
+use keyward_proto::topology::{Detection, SentinelAddress, Shape, SlotRange, Topology};
 use serde::{Deserialize, Serialize};
 
 /// What one Raft entry carries: commands of requests that were ready at the same time, carried out in their order,
@@ -79,6 +79,8 @@ pub struct Registration {
     pub program_version: String,
     /// What it still holds.
     pub last: Position,
+    #[serde(default)]
+    pub detection: Detection,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,8 +118,11 @@ pub struct PrimaryChange {
     pub node: NodeId,
     /// A subset of the present set that contains `node`.
     pub in_sync: BTreeSet<NodeId>,
-    /// The old primary cannot serve any more: its leases need not be waited for.
+    /// No earlier primary can serve any more: leases need not be waited for.
     pub previous_primary_gone: bool,
+    /// The old primary cannot serve any more; those before it perhaps.
+    #[serde(default)]
+    pub predecessor_gone: bool,
     /// Where the old primary stopped, at a hand-off.
     #[serde(default)]
     pub handoff_position: Position,

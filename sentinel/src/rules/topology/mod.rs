@@ -125,6 +125,7 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
         cluster_enabled: new.cluster_enabled,
         program_version: new.program_version,
         registered_last,
+        detection: new.detection,
     };
     topology.nodes.insert(new.id.clone(), node);
     if is_new_start
@@ -180,6 +181,7 @@ fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome
             restarted: BTreeSet::new(),
             in_sync_version: 1,
             previous_primary_gone: true,
+            predecessor_gone: true,
             handoff_position: Position::ZERO,
         };
         topology.shards.insert(shard.id, formed);
@@ -252,7 +254,7 @@ fn change_in_sync(
         InSyncChange::Add { node, .. } => {
             shard.in_sync.insert(node);
             // A primary adds members only while it serves, and it serves only when all earlier leases have ended.
-            shard.previous_primary_gone = true;
+            (shard.previous_primary_gone, shard.predecessor_gone) = (true, true);
         }
     }
     shard.in_sync_version += 1;
@@ -270,6 +272,7 @@ fn replace_primary(topology: &mut Topology, change: PrimaryChange) -> Result<(),
     shard.restarted.clear();
     shard.in_sync_version += 1;
     shard.previous_primary_gone = change.previous_primary_gone;
+    shard.predecessor_gone = change.predecessor_gone;
     shard.handoff_position = change.handoff_position;
     Ok(())
 }

@@ -30,6 +30,7 @@ fn registration(n: u8, nonce: u64, last: Position) -> Registration {
         replica_priority: 100,
         cluster_enabled: false,
         program_version: String::new(),
+        detection: Default::default(),
         last,
     }
 }
@@ -111,6 +112,7 @@ impl Group {
             node: id(node),
             in_sync: set(in_sync),
             previous_primary_gone: false,
+            predecessor_gone: false,
             handoff_position: Position::ZERO,
             expected_in_sync_version: None,
             takeover: false,

@@ -80,7 +80,7 @@ fn tell_failover(trigger: &Trigger, replaced: &Replaced) {
     let before = topology.shards.get(&change.shard).and_then(|shard| shard.primary.as_ref());
     let from = before.map_or("none".into(), |id| topology.node_name(id));
     let gone =
-        if change.previous_primary_gone { "is gone" } else { "may still run, so its leases are waited for" };
+        if change.predecessor_gone { "is gone" } else { "may still run, so its leases are waited for" };
     info!(
         term = %change.expected_term.next(), ?asked, committed = ?total.saturating_sub(*asked), ?total,
         "primary replaced: {name} is led by {to} now, before by {from}, which {gone}; in sync: {in_sync}; {}",

@@ -79,7 +79,7 @@ pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
                 health.sentinels.insert(id, SentinelHealth { answers, answered_at });
             }
             health.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
-            health.note_topology(now(), &topology);
+            health.note_topology(&topology);
         }
         tell_down(&sentinel, &topology, changes);
         sentinel.probed.notify_one();
@@ -145,7 +145,7 @@ pub(crate) async fn tell_changes(sentinel: Arc<Sentinel>) {
     let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
     loop {
         let current = topology.borrow_and_update().clone();
-        sentinel.health.lock().note_topology(now(), &current);
+        sentinel.health.lock().note_topology(&current);
         let health = sentinel.health.lock().clone();
         for event in feed.step(&current, &health) {
             // Nobody may be listening.

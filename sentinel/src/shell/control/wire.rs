@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use keyward_proto::ids::{Incarnation, NodeId, ShardId, Term};
 use keyward_proto::rpc;
+use keyward_proto::topology::{Detection, FastFailover};
 use tonic::Status;
 
 use crate::rules::failover::{Handoff, Trigger};
@@ -36,7 +37,18 @@ pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registratio
         program_version: request.version.clone(),
         last: request.last.unwrap_or_default().into(),
         follows: Incarnation::new(request.known_incarnation),
+        detection: detection(request),
     })
+}
+
+/// A program that says nothing of it takes a refusal for no proof of death.
+fn detection(request: &rpc::RegisterRequest) -> Detection {
+    let fast_failover = match request.fast_failover() {
+        rpc::FastFailover::No => FastFailover::No,
+        rpc::FastFailover::Unspecified | rpc::FastFailover::Yes => FastFailover::Yes,
+        rpc::FastFailover::Trusted => FastFailover::Trusted,
+    };
+    Detection { lease_millis: request.lease_millis, fast_failover }
 }
 
 pub(super) fn trigger(request: &rpc::FailoverRequest) -> Result<Trigger, Status> {
