@@ -110,11 +110,11 @@ fn close_slow_readers(server: &Server, over_since: &mut OverSoftLimit, now: Mono
         if waiting <= normal.soft_bytes.min(pubsub.soft_bytes) {
             continue;
         }
-        let subscribes = {
+        let subscriptions = {
             let d = client.description.lock();
-            0 < d.channels + d.patterns + d.sharded
+            d.channels + d.patterns + d.sharded
         };
-        let limit = if subscribes { pubsub } else { normal };
+        let limit = settings.output_limits.of_client(subscriptions);
         if limit.soft_bytes == 0 || waiting <= limit.soft_bytes {
             continue;
         }

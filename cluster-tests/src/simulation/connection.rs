@@ -1,15 +1,19 @@
 //! A node's end of a client's connection, as `io/connection.rs` of `keyward-node` without the socket: batches are executed,
-//! replies held in the [`ReplyQueue`], and requests that have to wait tried again. The executor, the queue and how a wait
-//! ends are the real ones.
+//! replies held in the [`Outbox`], and requests that have to wait tried again. The executor, the outbox, how long a
+//! request waits and how a wait ends are the real ones.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use keyward_node::blocking::{Blocked, Ending, Look, Served};
-use keyward_node::execute::{Patience, Stop};
+use keyward_node::blocking::{Ending, Look, Served};
+use keyward_node::execute::Stop;
+use keyward_node::io::outbox::Outbox;
 use keyward_node::io::session::Session;
+use keyward_node::io::wait::{Answer, GatePatience, Outcome, Surroundings, Wait};
 use keyward_proto::ids::Position;
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
 use keyward_replication::gate::GateState;
-use keyward_replication::reply::{OutcomeUnknown, ReplyCondition, ReplyQueue};
+use keyward_replication::reply::{OutcomeUnknown, ReplyCondition};
 use rand::Rng;
 
 use super::invariants::Expectation;
@@ -22,8 +26,8 @@ use super::{CLIENTS, FAULTS_END, Nanos, ms};
 
 /// A command that may not execute now is tried again after this; the gate may have changed.
 const STALL: Nanos = ms(10);
-/// How long it waits for that, as `grace`.
-const STALL_MAX: Nanos = ms(500);
+/// How long it waits for that.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// One operation of a client.
 #[derive(Debug)]
@@ -35,12 +39,10 @@ pub(super) struct Connection {
     input: Bytes,
     /// Executed, and the lease not yet looked at: the process may stand still in between.
     executed: Vec<(ReplyCondition, Output)>,
-    held: ReplyQueue<Output>,
-    /// Replies that have left.
-    sent: Vec<u8>,
-    blocked: Option<Blocked>,
-    /// Since when its first request may not execute.
-    stalled_at: Option<Nanos>,
+    /// What is ready in it has left.
+    outbox: Outbox,
+    wait: Option<Wait>,
+    patience: GatePatience,
     /// What the replies have to show of the slot's history, and what they do.
     expected: Expectation,
     seen: Position,
@@ -48,12 +50,18 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn is_idle(&self) -> bool {
-        self.executed.is_empty() && self.held.is_empty()
+        self.executed.is_empty() && !self.outbox.holds()
     }
 
     /// All that there was to execute is executed, and all replies have left.
     fn is_complete(&self) -> bool {
-        self.input.is_empty() && self.blocked.is_none() && self.is_idle()
+        self.input.is_empty() && self.wait.is_none() && self.is_idle()
+    }
+
+    /// A wait has ended.
+    fn answer(&mut self, answer: Answer) {
+        let (reply, _) = answer.into_reply(&mut self.session);
+        self.executed.extend(reply.map(|Served { reply, condition }| (condition, reply)));
     }
 }
 
@@ -83,6 +91,9 @@ impl World {
         if self.now < paused_until {
             return self.at(paused_until - self.now, SimEvent::Retry { node, run, number });
         }
+        if let Some(process) = machine.process() {
+            process.look_at_gate(number);
+        }
         self.execute(node, number);
     }
 
@@ -90,22 +101,15 @@ impl World {
         let now = self.now;
         let Some(process) = self.machines[node].process() else { return };
         let run = process.run;
-        let Some(connection) = process.connections.get_mut(&number) else { return };
-        let waited = connection.stalled_at.map_or(0, |since| now - since);
-        let patience = if waited < STALL_MAX { Patience::Left } else { Patience::Exhausted };
+        let Some(connection) = process.connections.get(&number) else { return };
         let expected = self.invariants.expectation(connection.slot);
         let process = self.machines[node].process().expect("it runs");
-        match process.execute(number, patience, Late::No) {
+        match process.execute(number, Late::No) {
             None => {}
-            Some(Stop::NotNow) => {
-                let connection = process.connections.get_mut(&number).expect("it is there");
-                connection.stalled_at.get_or_insert(now);
-                self.at(STALL, SimEvent::Retry { node, run, number });
-                return;
-            }
+            Some(Stop::NotNow) => return self.at(STALL, SimEvent::Retry { node, run, number }),
             Some(Stop::Blocked(blocked, timeout)) => {
                 let connection = process.connections.get_mut(&number).expect("it is there");
-                connection.blocked = Some(blocked);
+                connection.wait = Some(Wait::Keys(blocked));
                 let timeout = timeout.expect("no client waits for ever");
                 let timeout = Nanos::try_from(timeout.as_nanos()).expect("soon");
                 self.at(timeout, SimEvent::WaitTimeout { node, run, number });
@@ -132,21 +136,21 @@ impl World {
         let state = process.gate().state();
         let mut served = Vec::new();
         for (waiting, connection) in &mut process.connections {
-            let Some(blocked) = &connection.blocked else { continue };
+            let Some(Wait::Keys(blocked)) = &connection.wait else { continue };
             if let Some(Ending::Served(reply)) = blocked.end(Look::Woken, state) {
                 served.push((*waiting, reply));
             }
         }
-        for (waiting, Served { reply, condition }) in served {
+        for (waiting, reply) in served {
             let log = process.log();
-            let index = condition.depends_on();
+            let index = reply.condition.depends_on();
             let position = Position { term: log.term_at(index).expect("just appended"), index };
             drop(log);
             self.invariants.belongs_to(position, waiting);
             let connection = process.connections.get_mut(&waiting).expect("it waits");
-            (connection.blocked, connection.seen) = (None, after);
+            (connection.wait, connection.seen) = (None, after);
             connection.expected = self.invariants.expectation(connection.slot);
-            connection.executed.push((condition, reply));
+            connection.answer(Answer::Keys(Ending::Served(reply)));
         }
         let connection = process.connections.get_mut(&number).expect("it is there");
         connection.seen = after;
@@ -186,7 +190,7 @@ impl World {
         let connection = process.connect(CLIENTS, 0, requests, expected);
         process.connections.insert(number, connection);
         // Nobody waits for the reply, but it may leave.
-        let stop = process.execute(number, Patience::Left, Late::Yes);
+        let stop = process.execute(number, Late::Yes);
         assert!(stop.is_none(), "it was admitted");
         self.executed(node, number);
     }
@@ -198,20 +202,20 @@ impl World {
         if process.connections.is_empty() {
             return;
         }
+        let waits = |connection: &Connection| matches!(connection.wait, Some(Wait::Keys(_)));
         let waiting: Vec<u64> =
-            process.connections.iter().filter(|(_, c)| c.blocked.is_some()).map(|(n, _)| *n).collect();
+            process.connections.iter().filter(|(_, c)| waits(c)).map(|(n, _)| *n).collect();
         waiting.into_iter().for_each(|number| process.look_at_wait(number, Look::Woken));
         let Process { connections, server, .. } = process;
         let gate = &server.shared.gate;
         let term = gate.term();
         let mut ended = Vec::new();
         for (number, connection) in connections.iter_mut() {
-            for (condition, reply) in connection.executed.drain(..) {
-                connection.held.hold(condition.observed(gate, || clock), reply);
+            for (condition, mut reply) in connection.executed.drain(..) {
+                let condition = condition.observed(gate, || clock);
+                connection.outbox.put_under(condition, gate, || clock, |out| out.append(&mut reply));
             }
-            let sent = &mut connection.sent;
-            let released = connection.held.release(gate, || clock, |reply| sent.extend(reply.to_vec()));
-            if let Err(OutcomeUnknown) = released {
+            if let Err(OutcomeUnknown) = connection.outbox.release(gate, || clock) {
                 ended.push((*number, Err(OutcomeUnknown)));
             } else if connection.is_complete() {
                 ended.push((*number, Ok(())));
@@ -220,10 +224,12 @@ impl World {
         for (number, outcome) in ended {
             let process = self.machines[node].process().expect("it runs");
             let Some(connection) = process.disconnect(number) else { continue };
-            let Connection { client, slot, sent, expected, seen, .. } = connection;
+            let Connection { client, slot, outbox, expected, seen, .. } = connection;
             let reply = match outcome {
                 Ok(()) => {
-                    let told = self.history[usize::try_from(number).expect("few")].operation.told(&sent);
+                    let told = self.history[usize::try_from(number).expect("few")]
+                        .operation
+                        .told(&outbox.ready.to_vec());
                     if matches!(told, Told::Answers(_)) {
                         let id = &self.machines[node].id;
                         self.invariants.reply_leaves(node, id, term, slot, expected, seen);
@@ -256,10 +262,9 @@ impl Process {
             session: Session::new(client_of_server, true),
             input: requests,
             executed: Vec::new(),
-            held: ReplyQueue::default(),
-            sent: Vec::new(),
-            blocked: None,
-            stalled_at: None,
+            outbox: Outbox::default(),
+            wait: None,
+            patience: GatePatience::default(),
             expected,
             seen: Position::default(),
         }
@@ -267,7 +272,7 @@ impl Process {
 
     fn disconnect(&mut self, number: u64) -> Option<Connection> {
         let mut connection = self.connections.remove(&number)?;
-        if let Some(blocked) = &connection.blocked {
+        if let Some(Wait::Keys(blocked)) = &connection.wait {
             blocked.waiter.give_up();
             self.executor.forget_waiter(&blocked.waiter);
         }
@@ -277,7 +282,7 @@ impl Process {
     }
 
     /// Executes what there is to execute; why it stopped before the end.
-    fn execute(&mut self, number: u64, patience: Patience, late: Late) -> Option<Stop> {
+    fn execute(&mut self, number: u64, late: Late) -> Option<Stop> {
         let connection = self.connections.get_mut(&number).expect("it is there");
         let input = connection.input.clone();
         let (mut batch, mut out) = (Batch::default(), Output::default());
@@ -287,6 +292,7 @@ impl Process {
         let mut stop = None;
         while next < batch.len() && stop.is_none() {
             let session = &mut connection.session;
+            let patience = connection.patience.take();
             let end = match late {
                 Late::No => self.executor.run_batch(session, &batch, &input, next, patience, &mut out),
                 Late::Yes => self.executor.run_admitted(self.open, session, &batch, &input, &mut out),
@@ -294,41 +300,61 @@ impl Process {
             if end.appended {
                 self.server.shared.notify_appended();
             }
-            if next < end.next {
-                connection.stalled_at = None;
-            }
+            connection.patience.note(next, &end);
             next = end.next;
             if !out.is_empty() {
                 connection.executed.push((end.condition, out.split()));
             }
             stop = end.stop;
-            if let Some(Stop::Blocked(blocked, _)) = &mut stop {
-                let clock = &self.server.clock;
-                let condition = end.condition.observed(&self.server.shared.gate, || clock.monotonic());
-                blocked.found_nothing_under(condition);
+            let clock = &self.server.clock;
+            match &mut stop {
+                Some(Stop::Blocked(blocked, _)) => {
+                    let condition = end.condition.observed(&self.server.shared.gate, || clock.monotonic());
+                    blocked.found_nothing_under(condition);
+                }
+                Some(Stop::NotNow) => {
+                    connection.patience.left(clock.monotonic(), GRACE);
+                    connection.wait = Some(Wait::Gate { seen: 0 });
+                }
+                _ => {}
             }
         }
-        connection.input =
-            if next < batch.len() { input.slice(batch.bounds(next).0..) } else { Bytes::new() };
+        connection.input = input.slice(batch.start_of(next)..);
         stop
+    }
+
+    /// A request has waited for the gate: it is tried again, as if the gate had changed.
+    fn look_at_gate(&mut self, number: u64) {
+        let now = self.server.clock.monotonic();
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let is_exhausted = connection.patience.left(now, GRACE).is_zero();
+        self.look_at_wait(number, if is_exhausted { Look::TimeIsUp } else { Look::Woken });
     }
 
     /// Ends a wait if it is over. Who was served has been seen to by whoever has served it.
     fn look_at_wait(&mut self, number: u64, look: Look) {
-        let state = self.server.shared.gate.state();
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let Some(blocked) = &connection.blocked else { return };
-        let Some(ending) = blocked.end(look, state) else { return };
-        self.executor.forget_waiter(&blocked.waiter);
-        connection.blocked = None;
-        match ending {
-            Ending::Served(_) => panic!("it was served by nobody"),
-            Ending::Nothing(Served { reply, condition }) => connection.held.hold(condition, reply),
-            Ending::Unblocked(error) | Ending::Demoted(error) => {
-                let mut reply = Output::default();
-                reply.writer(connection.session.version).error(error);
-                connection.held.hold(ReplyCondition::default(), reply);
+        let Process { server, connections, executor, .. } = self;
+        let Some(connection) = connections.get_mut(&number) else { return };
+        let Some(wait) = &connection.wait else { return };
+        let around = Surroundings {
+            gate_events: 1,
+            state: server.shared.gate.state(),
+            pause: &server.pause,
+            replicas_holding: &|index| server.replicas_holding(index) as u64,
+            now: &|| server.clock.monotonic(),
+        };
+        match wait.look(look, &around) {
+            Outcome::Waits => return,
+            Outcome::Retry(patience) => connection.patience.retry(patience),
+            Outcome::Answer(Answer::Keys(Ending::Served(_))) => panic!("it was served by nobody"),
+            Outcome::Answer(answer) => {
+                if let Wait::Keys(blocked) = wait {
+                    executor.forget_waiter(&blocked.waiter);
+                }
+                connection.answer(answer);
             }
+            Outcome::WaitsFor(_) => panic!("no operation waits for replicas"),
         }
+        connection.wait = None;
     }
 }

@@ -223,6 +223,13 @@ pub(crate) struct OutputLimits {
     pub(crate) pubsub: OutputLimit,
 }
 
+impl OutputLimits {
+    /// The limit of a client with so many subscriptions.
+    pub(crate) fn of_client(&self, subscriptions: usize) -> OutputLimit {
+        if subscriptions == 0 { self.normal } else { self.pubsub }
+    }
+}
+
 impl Choice for Fsync {
     const WORDS: &'static [(&'static str, Self)] =
         &[("everysec", Fsync::EverySecond), ("always", Fsync::Always), ("no", Fsync::No)];

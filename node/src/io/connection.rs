@@ -4,11 +4,12 @@
 //! every complete request, and writes all replies at once; only what is left over (half a request, replies that the
 //! socket did not take) is kept in buffers of its own, so an idle client costs little memory.
 //!
-//! **Held replies.** With replication, replies wait in a [`ReplyQueue`] until what they tell of is certain. If it may
+//! **Held replies.** With replication, replies wait in the [`Outbox`] until what they tell of is certain. If it may
 //! have been lost the connection is closed: the outcome is unknown, as after a crash.
 //!
 //! **Stalls.** A request that has to wait (blocking command, no lease, pause) stalls the connection: it goes on
-//! reading up to a bound, so that it notices a disconnect, but executes nothing until the stall is over.
+//! reading up to a bound, so that it notices a disconnect, but executes nothing until the stall is over. What ends it
+//! is decided by [`super::wait`]; what is read and executed while much waits for the client, by [`super::flow`].
 //!
 //! **Strangers.** Who has to authenticate may send only small requests. They are executed one at a time, so that the
 //! one behind AUTH is looked at under the limits that hold then; and when authentication is lost, what has come of a
@@ -28,42 +29,27 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use keyward_net::linger::linger;
-use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
-use keyward_proto::time::Monotonic;
-use keyward_replication::reply::{Fate, ReplyCondition, ReplyQueue};
+use keyward_replication::reply::ReplyCondition;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::clients::Client;
+use super::flow::{Backlog, Backpressure, Bounds, Phase};
+use super::outbox::{Outbox, Put};
+use super::session::{ReplyMode, Session};
+use super::threads::IoThread;
+use super::wait::{Afterwards, Answer, GatePatience, Outcome, REPLICAS_POLL, Surroundings, Wait};
 use crate::blocking::{Blocked, Ending, Look, Served};
 use crate::clock;
-use crate::config::OutputLimit;
-use crate::execute::{Patience, Stop};
-use crate::io::clients::Client;
-use crate::io::session::{ReplyMode, Session};
-use crate::io::threads::IoThread;
+use crate::execute::Stop;
 use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
 const BATCH_MAX: usize = 128;
-/// Nothing more is executed for a client while so much waits for it: it has to read first.
-const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
-/// How much a client may send ahead that does not read. Then it is executed after all, because a client may read
-/// nothing before it has sent everything.
-const UNREAD_INPUT_BYTES: usize = 32 << 20;
-/// A client that does not read its replies is not read from beyond this.
-const OUTPUT_BYTES_MAX: usize = 256 << 20;
-/// What may wait for a client that has not authenticated.
-const STRANGER_OUTPUT_BYTES_MAX: usize = 1 << 10;
-/// What `client-output-buffer-limit` does not count: so much fits into the fixed buffer that a client has in Valkey.
-const UNCOUNTED_OUTPUT_BYTES: usize = 16 << 10;
-/// How much a stalled client may send ahead.
-const STALLED_INPUT_BYTES: usize = 1 << 20;
 /// Pieces of output that one call writes.
 const WRITTEN_PIECES: usize = 64;
-/// How often WAIT looks at what the replicas hold.
-const WAIT_POLL: Duration = Duration::from_millis(1);
 /// How long a connection waits at least for the end of CLIENT PAUSE.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How much of a file waits for a client that reads it.
@@ -73,20 +59,7 @@ const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
 /// Why nothing is executed at the moment.
 enum Stall {
-    /// No lease, hand-off, change of term: tried again after each event of the thread beyond this one.
-    NotNow {
-        seen: u64,
-    },
-    Paused,
-    Blocked(Blocked),
-    /// Looked at again and again: acknowledgements do not wake connections.
-    WaitReplicas {
-        index: LogIndex,
-        replicas: u64,
-        deadline: Option<Monotonic>,
-    },
-    /// With the reply that ends it.
-    Sleep(&'static [u8]),
+    Wait(Wait),
     Await(oneshot::Receiver<Bytes>),
     /// SYNC: the file is sent as the client reads it.
     Download(Download),
@@ -100,18 +73,13 @@ struct Connection {
     reader: RequestReader,
     /// Bytes that are not executed yet.
     input: BytesMut,
-    /// Replies that may leave but that the socket has not taken.
-    output: Output,
-    held: ReplyQueue<Output>,
+    outbox: Outbox,
     stall: Option<Stall>,
     /// End of the stall's patience.
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// Until when the first request in `input` may wait for the gate.
-    waits_until: Option<Monotonic>,
     /// Of the first request in `input`.
-    patience: Patience,
-    /// Requests wait in `input` until the client has read.
-    paused: bool,
+    patience: GatePatience,
+    backpressure: Backpressure,
     /// Close when all replies have left.
     closing: bool,
     /// The client may be sending still, and shall be able to read why the connection ends.
@@ -121,11 +89,11 @@ struct Connection {
 }
 
 /// What woke the connection.
-#[derive(Debug, Default, Clone, Copy)]
-struct Woken {
+#[derive(Debug, Clone, Copy)]
+struct Awake {
     received: usize,
     end_of_stream: bool,
-    timer: bool,
+    why: Look,
 }
 
 /// Serves a client until it leaves, is killed, or breaks the protocol.
@@ -139,13 +107,11 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
         session,
         reader: RequestReader::default(),
         input: BytesMut::new(),
-        output: Output::default(),
-        held: ReplyQueue::default(),
+        outbox: Outbox::default(),
         stall: None,
         timer: None,
-        waits_until: None,
-        patience: Patience::Left,
-        paused: false,
+        patience: GatePatience::default(),
+        backpressure: Backpressure::default(),
         closing: false,
         lingers: false,
         gone: false,
@@ -164,12 +130,9 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>,
     connection.thread.server().clients.remove(connection.client.id);
 }
 
-/// How many bytes may wait for a client.
-fn output_bytes_max(limit: OutputLimit) -> usize {
-    match limit.hard_bytes {
-        0 => usize::MAX,
-        limit => limit.saturating_add(UNCOUNTED_OUTPUT_BYTES),
-    }
+/// How much may wait for a client.
+fn bounds(thread: &IoThread, session: &Session) -> Bounds {
+    thread.read_settings(|settings| Bounds::new(session, settings))
 }
 
 impl Connection {
@@ -177,14 +140,14 @@ impl Connection {
         let wake = Arc::clone(&self.client.wake);
         let mut notified = Box::pin(wake.notified());
         loop {
-            let woken = std::future::poll_fn(|cx| self.poll(cx, notified.as_mut(), &wake)).await?;
+            let awake = std::future::poll_fn(|cx| self.poll(cx, notified.as_mut(), &wake)).await?;
             if self.client.is_killed() || self.gone {
                 return Ok(());
             }
-            if woken.end_of_stream && woken.received == 0 {
+            if awake.end_of_stream && awake.received == 0 {
                 return Ok(());
             }
-            self.check_stall(woken.timer)?;
+            self.check_stall(awake.why)?;
             self.take_pushes();
             self.drop_lost_shard_channels();
             self.execute();
@@ -193,7 +156,7 @@ impl Connection {
             }
             self.release()?;
             self.flush()?;
-            if self.closing && self.output.is_empty() && self.held.is_empty() {
+            if self.closing && self.outbox.is_empty() {
                 return Ok(());
             }
         }
@@ -206,8 +169,8 @@ impl Connection {
         cx: &mut Context<'_>,
         mut notified: Pin<&mut tokio::sync::futures::Notified<'n>>,
         wake: &'n tokio::sync::Notify,
-    ) -> Poll<io::Result<Woken>> {
-        let mut woken = Woken::default();
+    ) -> Poll<io::Result<Awake>> {
+        let mut awake = Awake { received: 0, end_of_stream: false, why: Look::Woken };
         let mut ready = false;
         while notified.as_mut().poll(cx).is_ready() {
             notified.set(wake.notified());
@@ -217,39 +180,39 @@ impl Connection {
             && timer.as_mut().poll(cx).is_ready()
         {
             self.timer = None;
-            woken.timer = true;
+            awake.why = Look::TimeIsUp;
             ready = true;
         }
-        if !self.output.is_empty() {
+        if !self.outbox.ready.is_empty() {
             while let Poll::Ready(written) = self.poll_write(cx) {
                 let written = written?;
                 self.thread.count_written(&self.client, written);
-                self.output.advance(written);
-                if self.output.is_empty() {
+                self.outbox.ready.advance(written);
+                if self.outbox.ready.is_empty() {
                     ready = true;
                     break;
                 }
             }
-            ready |= self.ends_pause();
+            ready |= self.has_been_read();
         }
-        if self.reads() {
+        if self.backlog().reads(self.phase()) {
             let thread = Rc::clone(&self.thread);
             let mut scratch = thread.input.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 result?;
                 let received = buffer.filled().len();
-                woken.received = received;
-                woken.end_of_stream = received == 0;
+                awake.received = received;
+                awake.end_of_stream = received == 0;
                 ready = true;
                 self.thread.count_read(&self.client, received);
                 // Whoever caused this client to send something may have had a reply before: what that reply speaks of,
                 // a message to this client or its end, comes first.
                 if self.client.is_killed() {
-                    return Poll::Ready(Ok(woken));
+                    return Poll::Ready(Ok(awake));
                 }
                 self.take_pushes();
-                if self.input.is_empty() && self.stall.is_none() && !self.closing && !self.pauses() {
+                if self.input.is_empty() && self.executes() {
                     let received = buffer.filled();
                     let consumed = self.execute_buffer(received);
                     self.input.extend_from_slice(&received[consumed..]);
@@ -259,7 +222,7 @@ impl Connection {
                 self.check_query_buffer_limit();
             }
         }
-        if ready { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+        if ready { Poll::Ready(Ok(awake)) } else { Poll::Pending }
     }
 
     /// What a client has sent, and what it has queued in a transaction, is bounded.
@@ -275,62 +238,49 @@ impl Connection {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let stream = Pin::new(&mut self.stream);
-        match self.output.as_one_slice() {
+        match self.outbox.ready.as_one_slice() {
             Some(bytes) => stream.poll_write(cx, bytes),
             None => {
                 let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
-                let count = self.output.slices(&mut slices);
+                let count = self.outbox.ready.slices(&mut slices);
                 stream.poll_write_vectored(cx, &slices[..count])
             }
         }
     }
 
-    fn reads(&self) -> bool {
-        let input_max = if self.stall.is_some() { STALLED_INPUT_BYTES } else { usize::MAX };
-        self.input.len() < input_max && self.waiting_bytes() < OUTPUT_BYTES_MAX && !self.closing
+    /// What waits on both sides.
+    fn backlog(&self) -> Backlog {
+        Backlog { requests: self.input.len(), replies: self.outbox.len_bytes() }
     }
 
-    /// Bytes of replies and messages that have not left.
-    fn waiting_bytes(&self) -> usize {
-        self.output.len() + self.held.len_bytes()
-    }
-
-    /// Whether the client has to read before more is executed for it. Up to a limit that the operator has set it need
-    /// not: it is closed there.
-    fn is_paused(&self) -> bool {
-        let waiting = self.waiting_bytes();
-        if waiting < OUTPUT_PAUSE_BYTES {
-            return false;
+    fn phase(&self) -> Phase {
+        match self.stall {
+            _ if self.closing => Phase::Closing,
+            Some(_) => Phase::Stalled,
+            None => Phase::Serving,
         }
-        let limit = self.output_limit();
-        let allowed = if limit.hard_bytes == 0 { limit.soft_bytes } else { output_bytes_max(limit) };
-        let sent_max = self.thread.read_settings(|s| s.query_buffer_limit / 2).min(UNREAD_INPUT_BYTES);
-        allowed < waiting && (self.input.len() < sent_max || OUTPUT_BYTES_MAX <= waiting)
     }
 
-    /// As [`Connection::is_paused`]; remembers that requests wait for the end of that.
-    fn pauses(&mut self) -> bool {
-        let pauses = self.is_paused();
-        self.paused |= pauses;
-        pauses
+    /// Whether requests are executed now.
+    fn executes(&mut self) -> bool {
+        self.phase() == Phase::Serving && self.may_go_on()
+    }
+
+    /// Whether so little waits for the client that more is executed for it.
+    fn may_go_on(&mut self) -> bool {
+        let backlog = self.backlog();
+        self.backpressure.lets_execute(backlog, || bounds(&self.thread, &self.session))
     }
 
     /// Whether requests have waited for the client to read, and it has.
-    fn ends_pause(&mut self) -> bool {
-        let ends = self.paused && !self.is_paused();
-        self.paused &= !ends;
-        ends
-    }
-
-    fn output_limit(&self) -> OutputLimit {
-        let subscribes = !self.session.subscriptions.is_empty();
-        self.thread
-            .read_settings(|s| if subscribes { s.output_limits.pubsub } else { s.output_limits.normal })
+    fn has_been_read(&mut self) -> bool {
+        let backlog = self.backlog();
+        self.backpressure.ends(backlog, || bounds(&self.thread, &self.session))
     }
 
     /// Executes what is left over from earlier reads.
     fn execute(&mut self) {
-        if self.input.is_empty() || self.stall.is_some() || self.closing || self.pauses() {
+        if self.input.is_empty() || !self.executes() {
             return;
         }
         let input = std::mem::take(&mut self.input);
@@ -352,8 +302,7 @@ impl Connection {
     /// The client has left without reading. What it had sent counts, as if its replies had not been waited for.
     fn execute_unread(&mut self) {
         self.drop_replies();
-        while self.paused && !self.client.is_killed() {
-            self.paused = false;
+        while self.backpressure.give_up() && !self.client.is_killed() {
             self.execute();
         }
     }
@@ -361,8 +310,7 @@ impl Connection {
     /// The client has left: what it was to receive is dropped, and all that comes.
     fn drop_replies(&mut self) {
         self.gone = true;
-        self.output = Output::default();
-        self.held.clear();
+        self.outbox.clear();
     }
 
     /// Executes complete requests at the front of `buffer` until there are no more or one has to wait. Returns how
@@ -399,7 +347,7 @@ impl Connection {
                 self.protocol_error(&error);
                 return buffer.len();
             }
-            if batch.len() < batch_max || self.client.is_killed() || self.pauses() {
+            if batch.len() < batch_max || self.client.is_killed() || !self.may_go_on() {
                 batch.shrink();
                 return consumed;
             }
@@ -413,8 +361,8 @@ impl Connection {
         let mut first = 0;
         while first < batch.len() {
             out.clear();
-            out.set_limit(output_bytes_max(self.output_limit()).saturating_sub(self.waiting_bytes()));
-            let patience = std::mem::take(&mut self.patience);
+            out.set_limit(bounds(&self.thread, &self.session).room(self.backlog()));
+            let patience = self.patience.take();
             let end = thread.executor.borrow_mut().run_batch(
                 &mut self.session,
                 batch,
@@ -434,12 +382,9 @@ impl Connection {
             let condition = end.condition.observed(&thread.server().shared.gate, clock::monotonic);
             self.emit(&mut out, condition);
             out.clear();
-            if !matches!(end.stop, Some(Stop::NotNow)) || end.next > first {
-                self.waits_until = None;
-            }
+            self.patience.note(first, &end);
             // What follows in the buffer is parsed again when it is its turn.
-            let done =
-                if end.next < batch.len() { batch.bounds(end.next).0 } else { batch.bounds(end.next - 1).1 };
+            let done = batch.start_of(end.next);
             if let Some(stop) = end.stop {
                 self.reader = RequestReader::default();
                 self.begin_stall(stop, condition);
@@ -447,7 +392,7 @@ impl Connection {
             }
             assert!(first < end.next, "a batch that need not wait goes on");
             first = end.next;
-            if first < batch.len() && (self.client.is_killed() || self.pauses()) {
+            if first < batch.len() && (self.client.is_killed() || !self.may_go_on()) {
                 self.reader = RequestReader::default();
                 return (done, true);
             }
@@ -460,11 +405,11 @@ impl Connection {
         if out.is_empty() || self.gone {
             return;
         }
-        if !self.held.lets_pass(condition, &self.thread.server().shared.gate, clock::monotonic) {
+        if !self.outbox.lets_pass(condition, &self.thread.server().shared.gate, clock::monotonic) {
             self.hold(out.split(), condition);
             return;
         }
-        let written = if self.output.is_empty() {
+        let written = if self.outbox.ready.is_empty() {
             match self.try_write(out) {
                 Ok(written) => {
                     self.thread.count_written(&self.client, written);
@@ -472,13 +417,13 @@ impl Connection {
                         return;
                     }
                     out.advance(written);
-                    self.output.append(out);
+                    self.outbox.ready.append(out);
                     Ok(())
                 }
                 Err(error) => Err(error),
             }
         } else {
-            self.output.append(out);
+            self.outbox.ready.append(out);
             self.write_output()
         };
         match written {
@@ -493,12 +438,12 @@ impl Connection {
 
     /// Writes what the socket takes of what waits.
     fn write_output(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.try_write(&self.output)? {
+        while !self.outbox.ready.is_empty() {
+            match self.try_write(&self.outbox.ready)? {
                 0 => break,
                 written => {
                     self.thread.count_written(&self.client, written);
-                    self.output.advance(written);
+                    self.outbox.ready.advance(written);
                 }
             }
         }
@@ -522,21 +467,18 @@ impl Connection {
     }
 
     fn hold(&mut self, reply: Output, condition: ReplyCondition) {
-        self.held.hold(condition, reply);
+        self.outbox.hold(condition, reply);
         self.thread.add_holder(&self.client);
         self.check_output_limit();
     }
 
     fn note_output(&mut self) {
-        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
+        self.client.output_buffer_len.store(self.outbox.len_bytes(), Ordering::Relaxed);
         self.check_output_limit();
     }
 
     fn check_output_limit(&mut self) {
-        let is_stranger = self.thread.read_settings(|settings| self.session.must_authenticate(settings));
-        let limit =
-            if is_stranger { STRANGER_OUTPUT_BYTES_MAX } else { output_bytes_max(self.output_limit()) };
-        if limit < self.waiting_bytes() {
+        if bounds(&self.thread, &self.session).is_exceeded(self.backlog()) {
             self.close_slow_reader();
         }
     }
@@ -551,23 +493,15 @@ impl Connection {
         }
     }
 
-    /// Moves held replies that may leave to the output.
+    /// Makes held replies ready that may leave.
     fn release(&mut self) -> io::Result<()> {
-        if self.held.is_empty() {
+        if !self.outbox.holds() {
             return Ok(());
         }
-        let output = &mut self.output;
-        let leave = |mut reply: Output| {
-            if output.is_empty() {
-                *output = reply;
-            } else {
-                output.append(&mut reply);
-            }
-        };
-        self.held
-            .release(&self.thread.server().shared.gate, clock::monotonic, leave)
+        self.outbox
+            .release(&self.thread.server().shared.gate, clock::monotonic)
             .map_err(|e| io::Error::new(io::ErrorKind::ConnectionAborted, e))?;
-        if !self.held.is_empty() {
+        if self.outbox.holds() {
             self.thread.add_holder(&self.client);
         }
         Ok(())
@@ -576,18 +510,17 @@ impl Connection {
     /// Messages for the client; one that tells of a write is held until the write is committed.
     fn take_pushes(&mut self) {
         for push in self.client.take_pushes() {
-            let fate = push.condition.fate(&self.thread.server().shared.gate, clock::monotonic);
-            if fate == Fate::Leaves {
-                if !self.held.append(|last| last.push_shared(&push.message)) {
-                    self.output.push_shared(&push.message);
-                }
-                self.note_output();
-            } else {
-                let mut message = Output::default();
-                message.push_shared(&push.message);
-                self.hold(message, push.condition);
-            }
+            self.put_under(push.condition, |out| out.push_shared(&push.message));
         }
+    }
+
+    /// Puts what `write` writes behind everything that waits for the client; it leaves under this condition.
+    fn put_under(&mut self, condition: ReplyCondition, write: impl FnOnce(&mut Output)) {
+        let gate = &self.thread.server().shared.gate;
+        if self.outbox.put_under(condition, gate, clock::monotonic, write) == Put::Held {
+            self.thread.add_holder(&self.client);
+        }
+        self.note_output();
     }
 
     /// The slot of a shard channel has moved to another shard: its subscribers are told.
@@ -598,25 +531,23 @@ impl Connection {
         let mut out = Output::default();
         self.thread.executor.borrow_mut().drop_lost_shard_channels(&mut self.session, &mut out);
         if !out.is_empty() {
-            self.send_after_held(&out.to_vec());
+            self.put(&out.to_vec());
         }
     }
 
-    /// Sends bytes in order with the held replies.
-    fn send_after_held(&mut self, bytes: &[u8]) {
-        if !self.held.append(|last| last.extend_from_slice(bytes)) {
-            self.output.extend_from_slice(bytes);
-        }
+    /// Puts bytes behind everything that waits for the client.
+    fn put(&mut self, bytes: &[u8]) {
+        self.outbox.put(|out| out.extend_from_slice(bytes));
         self.note_output();
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_output()?;
-        self.output.shrink(KEPT_BUFFER_BYTES);
-        if self.ends_pause() {
+        self.outbox.ready.shrink(KEPT_BUFFER_BYTES);
+        if self.has_been_read() {
             self.client.wake.notify_one();
         }
-        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
+        self.client.output_buffer_len.store(self.outbox.len_bytes(), Ordering::Relaxed);
         self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
         Ok(())
     }
@@ -626,7 +557,7 @@ impl Connection {
         if self.session.reply_mode == ReplyMode::On {
             let mut out = BytesMut::new();
             ReplyWriter::new(&mut out, Version::Resp2).error(error.to_bytes());
-            self.send_after_held(&out);
+            self.put(&out);
         }
         self.closing = true;
         self.lingers = true;
@@ -635,7 +566,6 @@ impl Connection {
     // ------------------------------------------------------------------ stalls
 
     fn begin_stall(&mut self, stop: Stop, condition: ReplyCondition) {
-        let grace = self.thread.settings().grace;
         let (stall, patience) = match stop {
             Stop::Close => {
                 self.closing = true;
@@ -643,25 +573,24 @@ impl Connection {
             }
             Stop::NotNow => {
                 self.thread.add_holder(&self.client);
-                let now = clock::monotonic();
-                let until = *self.waits_until.get_or_insert(now + grace);
-                (Stall::NotNow { seen: self.thread.gate_events() }, Some(until.since(now)))
+                let left = self.patience.left(clock::monotonic(), self.thread.settings().grace);
+                (Stall::Wait(Wait::Gate { seen: self.thread.gate_events() }), Some(left))
             }
             Stop::Paused(until) => {
                 self.thread.server().pause.add_waiting(Arc::clone(&self.client.wake));
-                (Stall::Paused, Some(clock::until(until).max(PAUSE_MIN)))
+                (Stall::Wait(Wait::Pause), Some(clock::until(until).max(PAUSE_MIN)))
             }
             Stop::Blocked(mut blocked, timeout) => {
                 self.client.description.lock().blocked = true;
                 self.thread.add_blocked(&self.client);
                 blocked.found_nothing_under(condition);
-                (Stall::Blocked(blocked), timeout)
+                (Stall::Wait(Wait::Keys(blocked)), timeout)
             }
             Stop::WaitReplicas { index, replicas, timeout } => {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
-                (Stall::WaitReplicas { index, replicas, deadline }, Some(WAIT_POLL))
+                (Stall::Wait(Wait::Replicas { index, replicas, deadline }), Some(REPLICAS_POLL))
             }
-            Stop::Sleep(time, reply) => (Stall::Sleep(reply), Some(time)),
+            Stop::Sleep(time, reply) => (Stall::Wait(Wait::Time(reply)), Some(time)),
             Stop::Await(request) => {
                 (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
             }
@@ -676,59 +605,27 @@ impl Connection {
             }
         };
         self.stall = Some(stall);
-        self.timer = patience.map(|p| Box::pin(tokio::time::sleep(p)));
+        self.set_timer(patience);
         // What may have happened between the check and now is looked at once more.
         self.client.wake.notify_one();
     }
 
+    fn set_timer(&mut self, after: Option<Duration>) {
+        self.timer = after.map(|after| Box::pin(tokio::time::sleep(after)));
+    }
+
     /// Ends the stall if what it waited for has come or its time is up.
-    fn check_stall(&mut self, timer: bool) -> io::Result<()> {
-        let Some(stall) = &mut self.stall else { return Ok(()) };
-        let over = match stall {
-            Stall::NotNow { seen } => {
-                if timer {
-                    self.patience = Patience::Exhausted;
-                }
-                timer || *seen != self.thread.gate_events()
-            }
-            Stall::Paused => timer || self.thread.server().pause.is_over(clock::monotonic()),
-            Stall::Sleep(reply) => {
-                let reply = *reply;
-                if timer {
-                    self.answer_stall(reply);
-                }
-                timer
-            }
-            Stall::Blocked(blocked) => {
-                let look = if timer { Look::TimeIsUp } else { Look::Woken };
-                let Some(ending) = blocked.end(look, self.thread.server().shared.gate.state()) else {
-                    return Ok(());
-                };
-                if !matches!(ending, Ending::Served(_)) {
-                    self.thread.executor.borrow().forget_waiter(&blocked.waiter);
-                }
-                self.end_wait(ending);
-                true
-            }
-            Stall::WaitReplicas { index, replicas, deadline } => {
-                let holding = self.thread.server().replicas_holding(*index) as u64;
-                let over = *replicas <= holding || deadline.is_some_and(|d| d <= clock::monotonic());
-                if over {
-                    let mut out = BytesMut::new();
-                    ReplyWriter::new(&mut out, self.session.version).integer(holding as i64);
-                    self.answer_stall(&out);
-                } else if timer {
-                    self.timer = Some(Box::pin(tokio::time::sleep(WAIT_POLL)));
-                }
-                over
-            }
+    fn check_stall(&mut self, why: Look) -> io::Result<()> {
+        let is_over = match &mut self.stall {
+            None => return Ok(()),
+            Some(Stall::Wait(_)) => self.check_wait(why),
             // What the client was owed before comes first.
-            Stall::Download(_) if !self.held.is_empty() => false,
-            Stall::Download(download) => {
+            Some(Stall::Download(_)) if self.outbox.holds() => false,
+            Some(Stall::Download(download)) => {
                 let mut over = false;
-                while !over && self.output.len() < DOWNLOAD_OUTPUT_BYTES {
+                while !over && self.outbox.ready.len() < DOWNLOAD_OUTPUT_BYTES {
                     match download.take() {
-                        Next::Piece(bytes) => self.output.push_shared(&bytes),
+                        Next::Piece(bytes) => self.outbox.ready.push_shared(&bytes),
                         Next::NotYet => break,
                         Next::End => {
                             over = true;
@@ -739,9 +636,12 @@ impl Connection {
                 }
                 over
             }
-            Stall::Await(answer) => match answer.try_recv() {
+            Some(Stall::Await(answer)) => match answer.try_recv() {
                 Ok(reply) => {
-                    self.answer_stall(&reply);
+                    // Unless CLIENT REPLY leaves it out.
+                    if !self.session.stall_is_muted {
+                        self.put(&reply);
+                    }
                     true
                 }
                 Err(oneshot::error::TryRecvError::Empty) => false,
@@ -750,45 +650,55 @@ impl Connection {
                 }
             },
         };
-        if over {
+        if is_over {
             self.end_stall();
         }
         Ok(())
     }
 
-    fn end_wait(&mut self, ending: Ending) {
-        match ending {
-            Ending::Served(served) => {
-                self.session.last_write = self.session.last_write.max(served.condition.depends_on());
-                self.answer_wait(served);
+    /// Whether the wait is over; then what follows from that is done.
+    fn check_wait(&mut self, why: Look) -> bool {
+        let Some(Stall::Wait(wait)) = &self.stall else { return false };
+        let server = self.thread.server();
+        let around = Surroundings {
+            gate_events: self.thread.gate_events(),
+            state: server.shared.gate.state(),
+            pause: &server.pause,
+            replicas_holding: &|index| server.replicas_holding(index) as u64,
+            now: &clock::monotonic,
+        };
+        match wait.look(why, &around) {
+            Outcome::Waits => return false,
+            Outcome::WaitsFor(time) => {
+                self.set_timer(Some(time));
+                return false;
             }
-            Ending::Nothing(nothing) => self.answer_wait(nothing),
-            Ending::Unblocked(error) => self.answer_stall_with_error(error),
-            Ending::Demoted(error) => {
-                self.answer_stall_with_error(error);
-                self.closing = true;
+            Outcome::Retry(patience) => self.patience.retry(patience),
+            Outcome::Answer(answer) => self.answer_wait(answer),
+        }
+        true
+    }
+
+    fn answer_wait(&mut self, answer: Answer) {
+        if let Answer::Keys(ending) = &answer {
+            if !matches!(ending, Ending::Served(_)) {
+                self.leave_queues();
             }
+            *self.client.waiter.lock() = None;
+            self.client.description.lock().blocked = false;
         }
-        *self.client.waiter.lock() = None;
-        self.client.description.lock().blocked = false;
-    }
-
-    fn answer_wait(&mut self, Served { reply, condition }: Served) {
-        if !self.session.stall_is_muted {
-            self.hold(reply, condition);
+        let (reply, afterwards) = answer.into_reply(&mut self.session);
+        if let Some(Served { mut reply, condition }) = reply {
+            self.put_under(condition, |out| out.append(&mut reply));
         }
+        self.closing |= afterwards == Afterwards::Closes;
     }
 
-    fn answer_stall_with_error(&mut self, error: &str) {
-        let mut out = BytesMut::new();
-        ReplyWriter::new(&mut out, self.session.version).error(error);
-        self.answer_stall(&out);
-    }
-
-    /// The reply that ends a stall, unless CLIENT REPLY leaves it out.
-    fn answer_stall(&mut self, reply: &[u8]) {
-        if !self.session.stall_is_muted {
-            self.send_after_held(reply);
+    /// Nobody shall serve the client any more that waits for keys.
+    fn leave_queues(&self) {
+        if let Some(Stall::Wait(Wait::Keys(Blocked { waiter, .. }))) = &self.stall {
+            waiter.give_up();
+            self.thread.executor.borrow().forget_waiter(waiter);
         }
     }
 
@@ -800,10 +710,7 @@ impl Connection {
     }
 
     fn end_session(&mut self) {
-        if let Some(Stall::Blocked(Blocked { waiter, .. })) = &self.stall {
-            waiter.give_up();
-            self.thread.executor.borrow().forget_waiter(waiter);
-        }
+        self.leave_queues();
         self.thread.executor.borrow().end_session(&mut self.session);
     }
 }

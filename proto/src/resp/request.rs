@@ -140,6 +140,12 @@ impl Batch {
         (raw.start, raw.start + raw.len)
     }
 
+    /// Where the bytes of requests end that come before number `index`, which may be the length of the batch, but not zero
+    /// of an empty one.
+    pub fn start_of(&self, index: usize) -> usize {
+        if index < self.len() { self.bounds(index).0 } else { self.bounds(index - 1).1 }
+    }
+
     /// Whether an empty request came right before request number `index`; before the end of the batch for its length.
     pub fn has_empty_before(&self, index: usize) -> bool {
         self.empty_before.binary_search(&index).is_ok()
