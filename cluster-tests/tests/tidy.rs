@@ -40,7 +40,7 @@ const LINE_LEN_MAX: usize = 120;
 
 /// Lines of rules to lines of shells, at least: raised when there is more, never lowered without a reason.
 const NODE_RATIO_MIN: f64 = 3.8;
-const SENTINEL_RATIO_MIN: f64 = 1.5;
+const SENTINEL_RATIO_MIN: f64 = 2.1;
 
 /// How a file says that it is a shell: there clippy lets it read clocks, sleep and spawn (clippy.toml).
 const SHELL_MARK: &str = "#![allow(clippy::disallowed_methods";

@@ -10,7 +10,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use keyward_proto::conf_kind;
 use keyward_proto::peer::split_address;
 use keyward_proto::resp::request::split_words;
+use keyward_proto::topology::Shape;
 
+use crate::rules::health::Hosts;
 use crate::rules::topology::RaftId;
 
 /// Keyward's control plane: sentinels agree on which node serves which slots, and replace primaries that fail.
@@ -84,8 +86,8 @@ pub struct Options {
     pub down_after_milliseconds: u64,
 
     /// Tell clients the nodes' host names instead of addresses (yes or no)
-    #[arg(long, default_value = "no", value_parser = yes_or_no, action = clap::ArgAction::Set)]
-    pub announce_hostnames: bool,
+    #[arg(long, default_value = "no", value_parser = hosts)]
+    pub announce_hostnames: Hosts,
 
     /// debug, verbose, notice or warning
     #[arg(long, default_value = "notice", value_parser = ["debug", "verbose", "notice", "warning"])]
@@ -157,10 +159,10 @@ fn named_address(text: &str) -> Result<NamedAddress, String> {
     Ok(NamedAddress { name, address: address.to_owned() })
 }
 
-fn yes_or_no(text: &str) -> Result<bool, String> {
+fn hosts(text: &str) -> Result<Hosts, String> {
     match text {
-        "yes" => Ok(true),
-        "no" => Ok(false),
+        "yes" => Ok(Hosts::Names),
+        "no" => Ok(Hosts::Addresses),
         _ => Err("it must be yes or no".into()),
     }
 }
@@ -210,6 +212,15 @@ impl Config {
             .ok_or_else(|| ConfigError(format!("--initial does not list this sentinel, {}", options.name)))?;
         let announce_host = options.announce_host.clone().unwrap_or_else(|| me.host.clone());
         Ok(Config { bus_port, announce_host, founders, options })
+    }
+
+    /// What the operator wants; placement works towards it.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            shards: self.options.shards,
+            replicas_per_shard: self.options.replicas,
+            primary_name: self.options.primary_name.clone(),
+        }
     }
 
     pub(crate) fn initial_addresses(&self) -> BTreeMap<RaftId, String> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::topology::{Node, Topology};
 
-use crate::rules::health::Health;
+use crate::rules::health::{Health, Hosts, Liveness};
 
 /// One message for the subscribers of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Event {
 pub(crate) struct EventFeed {
     shards: BTreeMap<ShardId, Announced>,
     sentinels: BTreeMap<u64, String>,
-    announce_hostnames: bool,
+    hosts: Hosts,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ struct Announced {
 }
 
 impl EventFeed {
-    pub(crate) fn new(announce_hostnames: bool) -> Self {
-        EventFeed { announce_hostnames, ..EventFeed::default() }
+    pub(crate) fn new(hosts: Hosts) -> Self {
+        EventFeed { hosts, ..EventFeed::default() }
     }
 
     /// What happened since the last call.
@@ -42,8 +42,7 @@ impl EventFeed {
         let quorum = topology.sentinels.len() / 2 + 1;
         for (name, shard) in topology.named_shards() {
             let told = self.shards.entry(shard.id.clone()).or_default();
-            let address =
-                |node: &Node| format!("{} {}", health.client_host(node, self.announce_hostnames), node.port);
+            let address = |node: &Node| format!("{} {}", health.client_host(node, self.hosts), node.port);
             if let Some(primary) = shard.primary.as_ref().and_then(|id| topology.nodes.get(id)) {
                 let now = address(primary);
                 if told.primary.is_empty() {
@@ -90,12 +89,12 @@ impl EventFeed {
     }
 
     /// A node went down or came back, as this sentinel sees it.
-    pub(crate) fn node_down_changed(
+    fn node_changed(
         &self,
         topology: &Topology,
         health: &Health,
         id: &NodeId,
-        is_down: bool,
+        liveness: Liveness,
     ) -> Vec<Event> {
         let Some((name, shard)) = topology
             .named_shards()
@@ -105,21 +104,40 @@ impl EventFeed {
             return Vec::new();
         };
         let Some(node) = topology.nodes.get(id) else { return Vec::new() };
-        let address = format!("{} {}", health.client_host(node, self.announce_hostnames), node.port);
+        let address = format!("{} {}", health.client_host(node, self.hosts), node.port);
         let primary = self.shards.get(&shard.id).map(|t| t.primary.clone()).unwrap_or_default();
         let is_primary = shard.primary.as_ref() == Some(id) || primary == address;
         if !is_primary {
             let message = format!("{} @ {name} {primary}", instance("slave", &address));
-            return vec![Event { channel: if is_down { "+sdown" } else { "-sdown" }, message }];
+            let channel = match liveness {
+                Liveness::Down => "+sdown",
+                Liveness::Up => "-sdown",
+            };
+            return vec![Event { channel, message }];
         }
         let message = format!("master {name} {address}");
-        if !is_down {
+        if liveness == Liveness::Up {
             return ["-sdown", "-odown"].map(|channel| Event { channel, message: message.clone() }).into();
         }
         let quorum = topology.sentinels.len() / 2 + 1;
         let objective = format!("{message} #quorum {quorum}/{quorum}");
         vec![Event { channel: "+sdown", message }, Event { channel: "+odown", message: objective }]
     }
+}
+
+/// What subscribers are told of nodes that went down or came back.
+pub(crate) fn of_nodes(
+    topology: &Topology,
+    health: &Health,
+    hosts: Hosts,
+    changes: &[(NodeId, Liveness)],
+) -> Vec<Event> {
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    let mut feed = EventFeed::new(hosts);
+    feed.step(topology, health);
+    changes.iter().flat_map(|(id, liveness)| feed.node_changed(topology, health, id, *liveness)).collect()
 }
 
 /// `slave ip:port ip port`
@@ -142,4 +160,32 @@ pub(crate) fn sentinel_run_id(id: u64, name: &str) -> String {
     }
     text.truncate(40);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::failover::tests::{id, topology};
+
+    #[test]
+    fn a_node_that_goes_down_is_told_as_sentinel_tells_it() {
+        let (mut topology, health) = (topology(), Health::default());
+        for n in 1..=3 {
+            topology.nodes.get_mut(&id(n)).unwrap().host = format!("h{n}");
+        }
+        let tell = |n, liveness| -> Vec<String> {
+            let events = of_nodes(&topology, &health, Hosts::Addresses, &[(id(n), liveness)]);
+            events.into_iter().map(|e| format!("{} {}", e.channel, e.message)).collect()
+        };
+        let replica = "slave h2:7000 h2 7000 @ mymaster h1 7000";
+        assert_eq!(tell(2, Liveness::Down), [format!("+sdown {replica}")]);
+        assert_eq!(tell(2, Liveness::Up), [format!("-sdown {replica}")]);
+        let primary = "master mymaster h1 7000";
+        assert_eq!(
+            tell(1, Liveness::Down),
+            [format!("+sdown {primary}"), format!("+odown {primary} #quorum 1/1")]
+        );
+        assert_eq!(tell(1, Liveness::Up), [format!("-sdown {primary}"), format!("-odown {primary}")]);
+        assert_eq!(of_nodes(&topology, &health, Hosts::Addresses, &[]), []);
+    }
 }

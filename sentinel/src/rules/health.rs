@@ -3,6 +3,7 @@
 //! Nothing of it is agreed upon, stored, or needed for safety.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,10 +13,20 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 
 use crate::rules::failover::Answer;
+use crate::rules::node_report::Report;
 use crate::rules::topology::RaftId;
 
 /// A spare node stands in for one that has not answered for so long.
 const LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// How clients are told where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hosts {
+    #[default]
+    Addresses,
+    /// Its host name, if it has one.
+    Names,
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct Health {
@@ -37,6 +48,47 @@ pub struct NodeHealth {
     /// When its role last changed, and what it was then.
     pub role_since: Monotonic,
     pub role: String,
+}
+
+impl NodeHealth {
+    fn note_status(&mut self, now: Monotonic, status: rpc::NodeStatus) {
+        if status.role != self.role {
+            self.role.clone_from(&status.role);
+            self.role_since = now;
+        }
+        self.status = Some(status);
+    }
+}
+
+/// What a round of questions to everybody has brought.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    pub nodes: BTreeMap<NodeId, Report>,
+    /// What their host names resolve to.
+    pub addresses: Vec<(NodeId, Option<IpAddr>)>,
+    /// Whether the sentinels answer.
+    pub sentinels: Vec<(RaftId, bool)>,
+}
+
+/// What has become of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    Up,
+    Down,
+}
+
+impl fmt::Display for Liveness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Liveness::Up => "up",
+            Liveness::Down => "down",
+        })
+    }
+}
+
+/// Which of the addresses of a name clients are told: an IPv4 one if there is one, which all of them can use.
+pub(crate) fn preferred(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    addresses.map(|ip| ip.to_canonical()).min_by_key(IpAddr::is_ipv6)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,13 +126,45 @@ impl Health {
             Answer::Silent => down_after <= now.since(node.answered_at),
         };
         if let Some(status) = status {
-            if status.role != node.role {
-                node.role.clone_from(&status.role);
-                node.role_since = now;
-            }
-            node.status = Some(status);
+            node.note_status(now, status);
         }
         (std::mem::replace(&mut node.is_down, is_down) != is_down).then_some(is_down)
+    }
+
+    /// Notes what a round of questions has brought; returns who went down or came back.
+    pub(crate) fn note_round(
+        &mut self,
+        now: Monotonic,
+        down_after: Duration,
+        topology: &Topology,
+        round: Round,
+    ) -> Vec<(NodeId, Liveness)> {
+        let mut changes = Vec::new();
+        for (id, Report { answer, status }) in round.nodes {
+            let changed = self.note_node(now, down_after, &id, answer, status);
+            changes.extend(changed.map(|is_down| (id, if is_down { Liveness::Down } else { Liveness::Up })));
+        }
+        for (id, address) in round.addresses {
+            // A name that cannot be resolved now is not another address.
+            if let (Some(node), Some(_)) = (self.nodes.get_mut(&id), address) {
+                node.address = address;
+            }
+        }
+        for (id, answers) in round.sentinels {
+            let known = self.sentinels.get(&id).map(|s| s.answered_at);
+            let answered_at = if answers { now } else { known.unwrap_or(now) };
+            self.sentinels.insert(id, SentinelHealth { answers, answered_at });
+        }
+        self.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
+        self.note_topology(topology);
+        changes
+    }
+
+    /// What a node says of itself without being asked.
+    pub(crate) fn note_report(&mut self, now: Monotonic, id: &NodeId, report: rpc::NodeStatus) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.note_status(now, report);
+        }
     }
 
     /// Follows the topology: nodes that are no more.
@@ -110,17 +194,20 @@ impl Health {
     }
 
     /// The address that clients are told: an IP where one is known.
-    pub(crate) fn client_host(&self, node: &Node, announce_hostnames: bool) -> String {
-        if announce_hostnames && !node.hostname.is_empty() {
-            return node.hostname.clone();
+    pub(crate) fn client_host(&self, node: &Node, hosts: Hosts) -> String {
+        let resolved = || self.nodes.get(&node.id).and_then(|n| n.address);
+        match hosts {
+            Hosts::Names if !node.hostname.is_empty() => node.hostname.clone(),
+            Hosts::Names => node.host.clone(),
+            Hosts::Addresses => resolved().map_or_else(|| node.host.clone(), |ip| ip.to_string()),
         }
-        let resolved = self.nodes.get(&node.id).and_then(|n| n.address).filter(|_| !announce_hostnames);
-        resolved.map_or_else(|| node.host.clone(), |ip| ip.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::topology::SentinelAddress;
+
     use super::*;
 
     #[test]
@@ -134,5 +221,43 @@ mod tests {
         assert_eq!(note(900, Answer::Silent), None);
         assert_eq!(note(1100, Answer::Silent), Some(true));
         assert_eq!(note(1200, Answer::Refused), None);
+    }
+
+    #[test]
+    fn clients_are_told_an_address_that_all_can_use() {
+        let told = |addresses: &[&str]| {
+            preferred(addresses.iter().map(|a| a.parse().unwrap())).map(|ip| ip.to_string())
+        };
+        assert_eq!(told(&["::1", "10.0.0.1", "10.0.0.2"]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(told(&["::ffff:10.0.0.1"]).as_deref(), Some("10.0.0.1"));
+        assert_eq!((told(&["::1"]).as_deref(), told(&[])), (Some("::1"), None));
+    }
+
+    #[test]
+    fn a_round_tells_who_went_down_and_keeps_what_it_does_not_know() {
+        let (mut health, id) = (Health::default(), NodeId::from_random([1; 20]));
+        let mut topology = Topology::default();
+        let address = SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2 };
+        topology.sentinels.insert(1, address);
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        let mut note = |millis, answer, address, answers| {
+            let now = Monotonic::ZERO + Duration::from_millis(millis);
+            let round = Round {
+                nodes: BTreeMap::from([(id.clone(), Report { answer, status: None })]),
+                addresses: vec![(id.clone(), address)],
+                sentinels: vec![(1, answers), (2, true)],
+            };
+            // The node is in no topology: it is forgotten at the end of the round, so all is asked before.
+            let changes = health.note_round(now, Duration::from_secs(1), &topology, round);
+            (changes, health.nodes.len(), health.sentinels[&1].answered_at, health.sentinels.len())
+        };
+        let start = Monotonic::ZERO;
+        assert_eq!(
+            note(0, Answer::Refused, Some(ip), true),
+            (vec![(id.clone(), Liveness::Down)], 0, start, 1)
+        );
+        assert_eq!(note(700, Answer::Silent, None, false), (vec![], 0, start, 1));
+        let now = start + Duration::from_millis(900);
+        assert_eq!(note(900, Answer::Silent, None, true), (vec![], 0, now, 1));
     }
 }

@@ -11,7 +11,7 @@ use keyward_proto::topology::{Node, Shard, Topology};
 
 use super::failover::{Answer, Answers};
 use super::removal::{self, Contact, Removal};
-use super::topology::{InSyncChange, TopologyCommand};
+use super::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InSyncRequest {
@@ -84,6 +84,35 @@ impl InSyncRequest {
         self.removal(topology)?.objection(&answers.iter().filter_map(contact).collect())
     }
 
+    /// For the log: why the set stays as it is.
+    pub(crate) fn kept(&self, topology: &Topology, reason: &str) -> String {
+        format!(
+            "the in-sync set of {} stays as it is, not {}: {}",
+            topology.shard_name(&self.shard),
+            self.change.describe(topology),
+            topology.with_names(reason)
+        )
+    }
+
+    /// For the log: what became of the proposal.
+    pub(crate) fn told(
+        &self,
+        before: &Topology,
+        after: &Topology,
+        result: &Result<Outcome, Refusal>,
+    ) -> String {
+        let (name, change) = (before.shard_name(&self.shard), self.change.describe(before));
+        match result {
+            Ok(_) => {
+                let in_sync = after.shards.get(&self.shard).into_iter().flat_map(|s| &s.in_sync);
+                format!("{name} goes on {change}; in sync: {}", after.node_names(in_sync))
+            }
+            Err(refusal) => {
+                format!("{name} does not go on {change}: {}", before.with_names(&refusal.to_string()))
+            }
+        }
+    }
+
     pub fn command(&self) -> TopologyCommand {
         TopologyCommand::ChangeInSync {
             shard: self.shard.clone(),
@@ -92,5 +121,42 @@ impl InSyncRequest {
             in_sync_version: self.version,
             change: self.change.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::failover::tests::{id, topology};
+
+    #[test]
+    fn a_change_of_the_set_is_told_by_names() {
+        let mut before = topology();
+        for n in 1..=3 {
+            before.nodes.get_mut(&id(n)).unwrap().port = 7000 + u16::from(n);
+        }
+        let shard = before.shards.values().next().unwrap().clone();
+        let mut after = before.clone();
+        after.shards.get_mut(&shard.id).unwrap().in_sync.remove(&id(3));
+        let request = InSyncRequest {
+            shard: shard.id,
+            primary: id(1),
+            term: shard.term,
+            version: shard.in_sync_version,
+            change: InSyncChange::Remove([id(3)].into()),
+            challenge: 0,
+        };
+        assert_eq!(
+            request.told(&before, &after, &Ok(Outcome::Changed)),
+            "mymaster goes on without 127.0.0.1:7003; in sync: 127.0.0.1:7001 127.0.0.1:7002"
+        );
+        assert_eq!(
+            request.told(&before, &before, &Err(Refusal::NotInSync(id(3)))),
+            "mymaster does not go on without 127.0.0.1:7003: node 127.0.0.1:7003 is not in the in-sync set"
+        );
+        assert_eq!(
+            request.kept(&before, &format!("{} is well", id(3))),
+            "the in-sync set of mymaster stays as it is, not without 127.0.0.1:7003: 127.0.0.1:7003 is well"
+        );
     }
 }

@@ -6,9 +6,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{NodeId, ShardId};
-use keyward_proto::topology::{Node, Topology};
+use keyward_proto::topology::{Node, Shape, Topology};
 
-use super::topology::{NewShard, TopologyCommand, apply};
+use super::topology::{NewShard, Outcome, Refusal, TopologyCommand, apply};
+
+/// Before there are shards, the leader's options are the wanted shape: the command that says so, if that is news.
+pub(crate) fn shape(topology: &Topology, wanted: Shape) -> Option<TopologyCommand> {
+    let is_open = topology.shards.is_empty() && topology.shape != wanted;
+    is_open.then_some(TopologyCommand::SetShape { shape: wanted })
+}
+
+/// For the log: what became of a step; the outer error says why it could not be proposed.
+pub(crate) fn told(
+    topology: &Topology,
+    step: &TopologyCommand,
+    result: &Result<Result<Outcome, Refusal>, String>,
+) -> String {
+    let what = step.describe(topology);
+    match result {
+        Ok(Ok(_)) => what,
+        Ok(Err(refusal)) => format!("not done: {what}: {refusal}"),
+        Err(reason) => format!("cannot be done now: {what}: {reason}"),
+    }
+}
 
 /// The next steps, `max` at most: each for the topology that the ones before it lead to.
 pub fn all(
@@ -82,4 +102,35 @@ fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyComman
         .filter(|(_, (members, _))| *members < wanted)
         .min_by_key(|(shard, load)| (*load, shard.slots.first().map(|range| range.first)))?;
     Some(TopologyCommand::AssignNode { node: spare.id.clone(), shard: shard.id.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::failover::tests::{id, topology};
+
+    #[test]
+    fn the_shape_is_settled_until_there_are_shards() {
+        let wanted = Shape { shards: 3, ..Shape::default() };
+        let command = TopologyCommand::SetShape { shape: wanted.clone() };
+        assert_eq!(shape(&Topology::default(), wanted.clone()), Some(command));
+        assert_eq!(shape(&Topology::default(), Shape::default()), None);
+        assert_eq!(shape(&topology(), wanted), None);
+    }
+
+    #[test]
+    fn what_became_of_a_step_is_one_line() {
+        let topology = topology();
+        let shard = topology.shards.keys().next().unwrap().clone();
+        let step = TopologyCommand::AssignNode { node: id(2), shard };
+        let what = "127.0.0.1:7000 becomes a member of mymaster";
+        let results = [
+            (Ok(Ok(Outcome::Changed)), what.to_owned()),
+            (Ok(Err(Refusal::EmptyChange)), format!("not done: {what}: nothing to change")),
+            (Err("no majority".into()), format!("cannot be done now: {what}: no majority")),
+        ];
+        for (result, expected) in results {
+            assert_eq!(told(&topology, &step, &result), expected);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_proto::ids::ShardId;
@@ -15,6 +16,8 @@ use keyward_proto::topology::Topology;
 use keyward_proto::topology::delta::{Delta, Key};
 use serde::Serialize;
 
+/// An empty update is sent after so long without a change, so that a dead stream is noticed.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Versions that deltas may begin with.
 const HISTORY_LEN: usize = 16;
 

@@ -128,7 +128,7 @@ async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, rpc::Sen
         sentinel.reach.failed(who, &address, None);
         return None;
     };
-    let request = admin::request(Command::Identity(rpc::IdentityCommand {}));
+    let request = crate::rules::admin::request(Command::Identity(rpc::IdentityCommand {}));
     let reply = match timeout(ANSWER_LIMIT, client.admin(request)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(status)) => {
@@ -151,7 +151,7 @@ async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, rpc::Sen
 async fn join(sentinel: &Sentinel, through: &str) -> Option<RaftId> {
     let own = sentinel.own_address();
     let address = host_port(&own.host, own.bus_port);
-    let request = admin::request(Command::Join(rpc::JoinCommand { name: own.name, address }));
+    let request = crate::rules::admin::request(Command::Join(rpc::JoinCommand { name: own.name, address }));
     let reply = sentinel.control_client(through)?.admin(request).await.ok()?.into_inner();
     let Some(Outcome::Joined(id)) = reply.outcome else { return None };
     warn!(id, "the group knows this sentinel, but its directory is empty: joining under a new ID");
@@ -167,7 +167,10 @@ async fn become_voter(sentinel: &Sentinel, id: RaftId) {
         if sentinel.leader().is_some() {
             let name = sentinel.config.options.name.clone();
             let command = Command::Promote(rpc::PromoteCommand { sentinel_id: id, name });
-            match admin::at_leader(sentinel, command, Duration::from_secs(5)).await.map(admin::done) {
+            match admin::at_leader(sentinel, command, Duration::from_secs(5))
+                .await
+                .map(crate::rules::admin::done)
+            {
                 Ok(Ok(_)) => info!(id, "this sentinel votes"),
                 Ok(Err(reason)) => warn!("this sentinel cannot vote yet: {reason}"),
                 Err(status) => warn!("this sentinel cannot vote yet: {}", status.message()),

@@ -15,30 +15,25 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::config::{Command, NamedAddress, Target};
-use crate::rules::status::{self, Asked, Names, StatusReport, from_nodes, verdict};
+use crate::rules::admin::{self, Failure, Tried};
+use crate::rules::status::{Asked, Form, Printed, Shown};
 use crate::shell::channel::endpoint;
 use crate::shell::control::ADMIN_LIMIT;
-use crate::shell::control::admin;
 
 /// A sentinel without a leader looks for one before it answers by itself.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const NODE_LIMIT: Duration = Duration::from_millis(1000);
 
-/// What is printed, and how the program ends.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub text: String,
-    pub exit_code: u8,
-}
-
 /// Runs a subcommand.
 ///
 /// # Errors
 /// What went wrong, a line for each address that was asked.
-pub async fn execute(command: Command) -> Result<Answer, String> {
-    let done = |text| Answer { text, exit_code: 0 };
+pub async fn execute(command: Command) -> Result<Printed, String> {
+    let done = |text| Printed { text, exit_code: 0 };
     match command {
-        Command::Status { target, nodes, json } => show_status(&target, &nodes, json).await,
+        Command::Status { target, nodes, json } => {
+            show_status(&target, &nodes, if json { Form::Json } else { Form::Table }).await
+        }
         Command::Failover { shard, to, target } => {
             let command = rpc::FailoverCommand { shard, target: to.unwrap_or_default() };
             ask(&target, admin_request::Command::Failover(command)).await.map(done)
@@ -50,55 +45,17 @@ pub async fn execute(command: Command) -> Result<Answer, String> {
     }
 }
 
-async fn show_status(target: &Target, nodes: &[NamedAddress], json: bool) -> Result<Answer, String> {
-    let mut failures = Vec::new();
-    let mut body = None;
+async fn show_status(target: &Target, nodes: &[NamedAddress], form: Form) -> Result<Printed, String> {
+    let names = nodes.iter().filter_map(|n| Some((n.address.clone(), n.name.clone()?))).collect();
+    let mut shown = Shown { sentinels: &target.sentinel, failures: Vec::new(), names, form };
     for address in &target.sentinel {
         let command = admin_request::Command::Status(rpc::StatusCommand {});
         match ask_one(address, command, STATUS_LIMIT).await.and_then(status_of) {
-            Ok(report) => {
-                body = Some(report);
-                break;
-            }
-            Err(failure) => failures.push(failure.to_string()),
+            Ok(body) => return shown.report(body),
+            Err(failure) => shown.failures.push(failure.to_string()),
         }
     }
-    let report: StatusReport = match &body {
-        Some(body) => serde_json::from_str(body).map_err(|e| format!("the answer is not understood: {e}"))?,
-        None => {
-            let asked = join_all(nodes.iter().map(ask_node)).await;
-            if !asked.iter().any(|a| a.answer.is_ok()) {
-                failures.extend(asked.iter().filter_map(|a| {
-                    let trouble = a.answer.as_ref().err()?;
-                    let name = a.name.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
-                    Some(format!("can't reach the node {name}at {}: {}", a.bus_address, of_node(trouble)))
-                }));
-                return Err(failures.join("\n"));
-            }
-            from_nodes(&target.sentinel, &asked)
-        }
-    };
-    let named = nodes.iter().filter_map(|n| Some((n.address.clone(), n.name.clone()?)));
-    let names: Names = named.collect();
-    let exit_code = verdict(&report.problems(&names)) as u8;
-    let text = match (json, body) {
-        (true, Some(body)) => body,
-        (true, None) => serde_json::to_string(&report).map_err(|e| e.to_string())?,
-        (false, _) => {
-            let said: String = failures.iter().map(|line| format!("{line}\n")).collect();
-            let gap = if said.is_empty() { "" } else { "\n" };
-            format!("{said}{gap}{}", status::table(&report, &names))
-        }
-    };
-    Ok(Answer { text, exit_code })
-}
-
-/// The words of [`Trouble`] are those for sentinels.
-fn of_node(trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Wrong(_) => "that is not the bus port of a node".into(),
-        other => other.to_string(),
-    }
+    shown.nodes(&join_all(nodes.iter().map(ask_node)).await)
 }
 
 async fn ask_node(node: &NamedAddress) -> Asked {
@@ -123,47 +80,16 @@ async fn connect(address: &str) -> Result<Channel, Trouble> {
     }
 }
 
-/// Why a sentinel did not do what was asked.
-enum Failure {
-    /// It was not reached, so nothing was done.
-    NotReached {
-        address: String,
-        trouble: Trouble,
-    },
-    /// It is unknown what was done.
-    Broken {
-        address: String,
-        trouble: Trouble,
-    },
-    Refused(String),
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Failure::NotReached { address, trouble } | Failure::Broken { address, trouble } => {
-                write!(f, "can't reach a sentinel at {address}: {trouble}")
-            }
-            Failure::Refused(reason) => f.write_str(reason),
-        }
-    }
-}
-
 /// The first sentinel that is reached does it, or not.
 async fn ask(target: &Target, command: admin_request::Command) -> Result<String, String> {
-    let mut failures = Vec::new();
+    let mut tried = Tried::default();
     for address in &target.sentinel {
         let limit = ADMIN_LIMIT + Duration::from_secs(1);
-        match ask_one(address, command.clone(), limit).await {
-            Ok(reply) => return admin::done(reply),
-            Err(failure @ Failure::NotReached { .. }) => failures.push(failure.to_string()),
-            Err(failure) => {
-                failures.push(failure.to_string());
-                break;
-            }
+        if let Some(result) = tried.step(ask_one(address, command.clone(), limit).await) {
+            return result;
         }
     }
-    Err(failures.join("\n"))
+    tried.end()
 }
 
 async fn ask_one(
@@ -175,15 +101,8 @@ async fn ask_one(
     let channel = connect(address).await.map_err(not_reached)?;
     match timeout(limit, ControlClient::new(channel).admin(admin::request(command))).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => {
-            let trouble = trouble(address, Some(&status)).await;
-            Err(match trouble {
-                Trouble::Says(words) => Failure::Refused(words),
-                Trouble::Wrong(_) | Trouble::IsNode => not_reached(trouble),
-                _ => Failure::Broken { address: address.to_owned(), trouble },
-            })
-        }
-        Err(_) => Err(Failure::Broken { address: address.to_owned(), trouble: Trouble::Silent }),
+        Ok(Err(status)) => Err(Failure::of_call(address, trouble(address, Some(&status)).await)),
+        Err(_) => Err(Failure::of_call(address, Trouble::Silent)),
     }
 }
 

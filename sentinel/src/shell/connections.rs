@@ -8,9 +8,6 @@
 //! or leaves, it is closed. What a kept connection proves, and what not, is said in [`crate::shell::probe`].
 #![allow(clippy::disallowed_methods, reason = "shell: connects over the network")]
 
-use std::collections::BTreeMap;
-
-use keyward_proto::ids::{Incarnation, NodeId};
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, Topology};
@@ -19,6 +16,7 @@ use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
 use crate::rules::failover::Answer;
+use crate::rules::kept::Kept;
 use crate::shell::channel::{endpoint, is_refused};
 
 pub type NodeClient = NodeControlClient<Channel>;
@@ -27,25 +25,11 @@ pub type NodeClient = NodeControlClient<Channel>;
 /// not wait for them long: those have their connections.
 const CONNECTING_MAX: usize = 512;
 
-/// What a connection leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    host: String,
-    bus_port: u16,
-    incarnation: Incarnation,
-}
-
-impl Place {
-    fn of(node: &Node) -> Self {
-        Place { host: node.host.clone(), bus_port: node.bus_port, incarnation: node.incarnation }
-    }
-}
-
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Connections {
-    /// Idle ones, one a node. Held for a few lines at a time.
-    kept: Mutex<BTreeMap<NodeId, (Place, NodeClient)>>,
+    /// Held for a line at a time.
+    kept: Mutex<Kept<NodeClient>>,
     connecting: Semaphore,
 }
 
@@ -58,20 +42,17 @@ impl Default for Connections {
 impl Connections {
     /// The idle connection to this node, if it leads to where the node is now.
     pub fn take(&self, node: &Node) -> Option<NodeClient> {
-        let (place, client) = self.kept.lock().remove(&node.id)?;
-        (place == Place::of(node)).then_some(client)
+        self.kept.lock().take(node)
     }
 
     /// For the next question. This one has been answered over it.
     pub fn keep(&self, node: &Node, client: NodeClient) {
-        self.kept.lock().insert(node.id.clone(), (Place::of(node), client));
+        self.kept.lock().keep(node, client);
     }
 
     /// Closes those of nodes that have left or moved.
     pub fn follow(&self, topology: &Topology) {
-        self.kept
-            .lock()
-            .retain(|id, (place, _)| topology.nodes.get(id).is_some_and(|node| *place == Place::of(node)));
+        self.kept.lock().follow(topology);
     }
 
     /// A new connection to a node's bus port.

@@ -19,6 +19,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
 use crate::shell::control::{ControlService, failover, watchdog};
 use crate::shell::proposals;
@@ -111,25 +112,14 @@ async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine)
     bootstrap::start_raft(sentinel, store, machine).await?;
     let Some(raft) = sentinel.raft.get() else { return Ok(()) };
     let mut metrics = raft.metrics();
-    let mut leader = None;
+    let mut story = LeaderStory::default();
     loop {
         let current = metrics.borrow_and_update().clone();
         if let Err(fatal) = current.running_state {
             return Err(BootstrapError::Raft(fatal.to_string()).into());
         }
-        if current.current_leader != leader {
-            leader = current.current_leader;
-            match leader {
-                Some(id) if id == current.id => {
-                    info!(term = current.current_term, "this sentinel leads the group")
-                }
-                Some(id) => info!(
-                    term = current.current_term,
-                    "the sentinel {} leads the group",
-                    sentinel.name_of(id)
-                ),
-                None => info!(term = current.current_term, "the group has no leader at the moment"),
-            }
+        if let Some(line) = story.step(current.id, current.current_leader, |id| sentinel.name_of(id)) {
+            info!(term = current.current_term, "{line}");
         }
         if metrics.changed().await.is_err() {
             return Ok(());

@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keyward_net::reach::Reach;
-use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::topology::delta::Key;
@@ -24,6 +23,7 @@ use crate::config::Config;
 use crate::rules::coordinator::PROPOSAL_LIMIT;
 use crate::rules::events::Event;
 use crate::rules::health::Health;
+use crate::rules::leadership::{Hop, Place, place};
 use crate::rules::publication::Publications;
 use crate::rules::topology::TopologyCommand;
 use crate::shell::channel::lazy;
@@ -106,13 +106,6 @@ impl Sentinel {
         self.topology.borrow().clone()
     }
 
-    /// For the log.
-    pub(crate) fn in_sync_names(&self, shard: &ShardId) -> String {
-        let topology = self.current();
-        let in_sync = topology.shards.get(shard).into_iter().flat_map(|s| &s.in_sync);
-        topology.node_names(in_sync)
-    }
-
     /// For a node that knows `known`, with the key of what it will know then.
     pub(crate) fn update_for(&self, known: Option<&Key>) -> (rpc::TopologyUpdate, Option<Key>) {
         let topology = self.current();
@@ -169,6 +162,11 @@ impl Sentinel {
         Some(ControlClient::new(channel).max_decoding_message_size(limit))
     }
 
+    fn client_at(&self, place: Place) -> Option<ControlClient<Channel>> {
+        let Place::At(id) = place else { return None };
+        self.control_client(&self.address_of(id)?)
+    }
+
     /// Commits a command, if this is the leader.
     ///
     /// # Errors
@@ -193,7 +191,7 @@ impl Sentinel {
     pub(crate) async fn on_leader<T, Here, HereFuture, There, ThereFuture>(
         &self,
         limit: Duration,
-        is_forwarded: bool,
+        hop: Hop,
         here: Here,
         there: There,
     ) -> Result<T, Status>
@@ -206,18 +204,15 @@ impl Sentinel {
         let deadline = Instant::now() + limit;
         let mut last = Status::unavailable("the sentinels have no leader: is a majority of them running?");
         while Instant::now() < deadline {
-            let leader = self.leader();
-            let attempt = if leader.is_some() && leader == Some(self.id()) {
-                timeout_at(deadline, here()).await
-            } else if is_forwarded {
-                return Err(Status::unavailable("this sentinel is not the leader"));
-            } else if let Some(client) =
-                leader.and_then(|id| self.address_of(id)).and_then(|a| self.control_client(&a))
-            {
-                timeout_at(deadline, there(client)).await
-            } else {
-                sleep(RETRY_PAUSE).await;
-                continue;
+            let place = place(self.id(), self.leader(), hop);
+            let attempt = match (place, self.client_at(place)) {
+                (Place::Here, _) => timeout_at(deadline, here()).await,
+                (Place::NotHere, _) => return Err(Status::unavailable("this sentinel is not the leader")),
+                (Place::At(_), Some(client)) => timeout_at(deadline, there(client)).await,
+                (Place::At(_) | Place::Nowhere, _) => {
+                    sleep(RETRY_PAUSE).await;
+                    continue;
+                }
             };
             match attempt {
                 Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {

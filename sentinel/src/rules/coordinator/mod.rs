@@ -107,6 +107,26 @@ pub enum Settlement {
     Unknown,
 }
 
+/// A settlement as whoever asked is told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    Refused(String),
+    /// Whoever asked has to ask again.
+    Unknown(&'static str),
+}
+
+impl Settlement {
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Settlement::Replaced(_) | Settlement::CarriedOut => Outcome::Done,
+            Settlement::Kept { reason, .. } | Settlement::Refused { reason } => Outcome::Refused(reason),
+            Settlement::Busy => Outcome::Refused("another change of the shard's primary is under way".into()),
+            Settlement::Unknown => Outcome::Unknown("it is unknown whether the change was committed"),
+        }
+    }
+}
+
 /// A change that was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {

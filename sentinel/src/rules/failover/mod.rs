@@ -53,6 +53,11 @@ impl Trigger {
         }
     }
 
+    /// For the log: what is wanted, and why.
+    pub(crate) fn asked(&self, topology: &Topology, shard: &ShardId) -> String {
+        format!("{} is to have another primary: {}", topology.shard_name(shard), self.reason(topology))
+    }
+
     pub fn reporter(&self) -> Option<&NodeId> {
         match self {
             Trigger::Complaint { reporter }
@@ -71,6 +76,17 @@ pub enum Answer {
     /// No answer in time.
     Silent,
     Status(NodeState),
+}
+
+impl Answer {
+    /// Why nothing more can be asked of the process that was meant.
+    pub(crate) fn why_not_used(&self) -> &'static str {
+        match self {
+            Answer::Refused => "nobody listens there",
+            Answer::Silent => "no answer in time",
+            Answer::Status(_) => "it has restarted",
+        }
+    }
 }
 
 /// What a node says of itself.

@@ -28,6 +28,13 @@ pub(crate) enum AfterReply {
     FailOver(ShardId),
 }
 
+/// Whether a client has given the password, or needs none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Stranger,
+    Known,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -35,7 +42,7 @@ pub(crate) struct Session {
     pub address: String,
     pub since: Monotonic,
     version: Version,
-    is_authenticated: bool,
+    trust: Trust,
     name: Bytes,
     lib_name: Bytes,
     lib_version: Bytes,
@@ -63,13 +70,14 @@ const COMMANDS: &[(&str, i64, &[&str])] = &[
 ];
 
 impl Session {
-    pub(crate) fn new(id: u64, address: String, since: Monotonic, needs_password: bool) -> Self {
+    /// `password` is what clients have to give, if anything.
+    pub(crate) fn new(id: u64, address: String, since: Monotonic, password: Option<&str>) -> Self {
         Session {
             id,
             address,
             since,
             version: Version::default(),
-            is_authenticated: !needs_password,
+            trust: if password.is_some() { Trust::Stranger } else { Trust::Known },
             name: Bytes::new(),
             lib_name: Bytes::new(),
             lib_version: Bytes::new(),
@@ -78,8 +86,8 @@ impl Session {
         }
     }
 
-    pub(crate) fn is_authenticated(&self) -> bool {
-        self.is_authenticated
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
     }
 
     pub(crate) fn is_subscribed(&self) -> bool {
@@ -119,7 +127,7 @@ impl Session {
             out.error(unknown_command(first, rest));
             return AfterReply::Nothing;
         };
-        if !self.is_authenticated && !flags.contains(&"no_auth") {
+        if self.trust == Trust::Stranger && !flags.contains(&"no_auth") {
             out.error("NOAUTH Authentication required.");
             return AfterReply::Nothing;
         }
@@ -153,8 +161,7 @@ impl Session {
                 return AfterReply::Close;
             }
             "reset" => {
-                *self =
-                    Session::new(self.id, std::mem::take(&mut self.address), self.since, password.is_some());
+                *self = Session::new(self.id, std::mem::take(&mut self.address), self.since, password);
                 out.simple("RESET");
             }
             "role" => {
@@ -210,7 +217,7 @@ impl Session {
         if user != b"default" || !is_right {
             return Err("WRONGPASS invalid username-password pair or user is disabled.");
         }
-        self.is_authenticated = true;
+        self.trust = Trust::Known;
         Ok(())
     }
 
@@ -245,7 +252,7 @@ impl Session {
                 }
             };
         }
-        if !self.is_authenticated {
+        if self.trust == Trust::Stranger {
             return out.error(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
                  <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \

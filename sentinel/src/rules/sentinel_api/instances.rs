@@ -8,7 +8,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 
 use crate::rules::events::sentinel_run_id;
-use crate::rules::health::Health;
+use crate::rules::health::{Health, Hosts};
 use crate::rules::topology::RaftId;
 
 /// What a command may look at: one moment's knowledge of this sentinel.
@@ -21,7 +21,7 @@ pub(crate) struct View<'a> {
     pub own_name: &'a str,
     pub port: u16,
     pub has_leader: bool,
-    pub announce_hostnames: bool,
+    pub hosts: Hosts,
     pub down_after: Duration,
     pub failover_in_progress: bool,
     pub started: Monotonic,
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn host(&self, node: &Node) -> String {
-        self.health.client_host(node, self.announce_hostnames)
+        self.health.client_host(node, self.hosts)
     }
 
     pub(crate) fn quorum(&self) -> usize {

@@ -3,6 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use keyward_proto::resp::{Batch, Limits, ProtocolError, RequestReader};
 
+use super::command::Trust;
+
 /// No command of the Sentinel API is anywhere near.
 pub(crate) const ARGUMENTS_MAX: usize = 1024;
 pub(crate) const ARGUMENT_BYTES_MAX: usize = 64 * 1024;
@@ -25,8 +27,9 @@ impl Requests {
     pub(crate) fn next(
         &mut self,
         buffer: &mut BytesMut,
-        authenticated: bool,
+        trust: Trust,
     ) -> Result<Option<Vec<Bytes>>, ProtocolError> {
+        let authenticated = trust == Trust::Known;
         let limits = Limits { bulk_len_max: ARGUMENT_BYTES_MAX, args_max: ARGUMENTS_MAX, authenticated };
         let (consumed, result) = self.reader.parse(buffer, &limits, 1, &mut self.batch);
         let found = (!self.batch.is_empty())
@@ -57,7 +60,7 @@ mod tests {
         let (mut requests, mut buffer, mut found) = (Requests::default(), BytesMut::new(), Vec::new());
         for piece in input.chunks(step) {
             buffer.extend_from_slice(piece);
-            while let Some(command) = requests.next(&mut buffer, true)? {
+            while let Some(command) = requests.next(&mut buffer, Trust::Known)? {
                 found.push(command);
             }
         }
@@ -87,16 +90,19 @@ mod tests {
         assert_eq!(all(&large, 10_000), Err(ProtocolError::InvalidBulkLength));
         let mut buffer = BytesMut::from(&b"PING\r\n*11\r\n"[..]);
         let mut requests = Requests::default();
-        assert!(requests.next(&mut buffer, false).unwrap().is_some());
-        assert_eq!(requests.next(&mut buffer, false), Err(ProtocolError::UnauthenticatedMultibulkLength));
+        assert!(requests.next(&mut buffer, Trust::Stranger).unwrap().is_some());
+        assert_eq!(
+            requests.next(&mut buffer, Trust::Stranger),
+            Err(ProtocolError::UnauthenticatedMultibulkLength)
+        );
     }
 
     #[test]
     fn the_limits_of_strangers_end_with_authentication() {
         let mut buffer = BytesMut::from(&b"AUTH x\r\n*11\r\n$1\r\na\r\n"[..]);
         let mut requests = Requests::default();
-        assert!(requests.next(&mut buffer, false).unwrap().is_some());
-        assert_eq!(requests.next(&mut buffer, true), Ok(None));
+        assert!(requests.next(&mut buffer, Trust::Stranger).unwrap().is_some());
+        assert_eq!(requests.next(&mut buffer, Trust::Known), Ok(None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use keyward_proto::resp::number::parse_i64;
 use super::command::{AfterReply, lower, unknown_subcommand};
 use super::instances::{Monitored, View};
 use crate::rules::events::sentinel_run_id;
+use crate::rules::health::Hosts;
 use keyward_proto::glob;
 
 const NO_SUCH_PRIMARY: &str = "ERR No such master with that name";
@@ -187,8 +188,10 @@ fn config(view: &View<'_>, args: &[Bytes], out: &mut ReplyWriter<'_>) {
     if lower(sub) != "get" {
         return out.error("ERR options are given on the command line or in the conf file");
     }
-    let yes_no = |value: bool| if value { "yes" } else { "no" };
-    let hostnames = yes_no(view.announce_hostnames);
+    let hostnames = match view.hosts {
+        Hosts::Names => "yes",
+        Hosts::Addresses => "no",
+    };
     let all = [
         ("resolve-hostnames", "yes"),
         ("announce-hostnames", hostnames),

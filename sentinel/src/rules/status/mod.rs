@@ -3,6 +3,7 @@
 //!
 //! Pure: [`crate::shell::control::admin`] makes a sentinel's report, [`crate::shell::cli`] asks and prints.
 
+mod shown;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,8 @@ use keyward_proto::rpc;
 use keyward_proto::slot::SLOT_COUNT;
 use serde::{Deserialize, Serialize};
 
+pub use shown::Printed;
+pub(crate) use shown::{Form, Shown};
 pub(crate) use survey::{Survey, members};
 
 use crate::rules::topology::RaftId;

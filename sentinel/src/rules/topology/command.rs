@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
+use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Detection, SentinelAddress, Shape, SlotRange, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,13 @@ pub struct Registration {
     pub last: Position,
     #[serde(default)]
     pub detection: Detection,
+}
+
+impl Registration {
+    /// For the log.
+    pub(crate) fn describe(&self) -> String {
+        format!("the node {} has joined, it holds {}", host_port(&self.host, self.port), self.last)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

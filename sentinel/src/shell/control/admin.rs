@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "shell: asks nodes")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::TryFromIntError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,15 +10,16 @@ use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::SentinelAddress;
-use keyward_proto::topology::names::host_port;
 use openraft::BasicNode;
 use tonic::Status;
 use tracing::{info, warn};
 
 use super::{failover, forwarded, watchdog};
-use crate::rules::lookup::{find_node, find_shard};
+use crate::rules::admin::{self, changed, done, failed_over, line, meant, reply, request};
+use crate::rules::leadership::Hop;
+use crate::rules::lookup::find_node;
 use crate::rules::status::{StatusReport, Survey, members};
-use crate::rules::topology::{Refusal, TopologyCommand};
+use crate::rules::topology::TopologyCommand;
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
@@ -27,28 +27,6 @@ use crate::shell::sentinel::Sentinel;
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 /// An election is over by then, if there is a majority.
 const LEADER_LIMIT: Duration = Duration::from_secs(2);
-
-pub(crate) fn request(command: Command) -> rpc::AdminRequest {
-    rpc::AdminRequest { command: Some(command) }
-}
-
-fn reply(outcome: Outcome) -> rpc::AdminReply {
-    rpc::AdminReply { outcome: Some(outcome) }
-}
-
-/// What a command that has nothing more to say has done, or why it did not.
-///
-/// # Errors
-/// The reason, in one line.
-pub(crate) fn done(reply: rpc::AdminReply) -> Result<String, String> {
-    match reply.outcome {
-        Some(Outcome::Done(text)) => Ok(text),
-        Some(Outcome::Refused(reason)) => Err(reason),
-        Some(Outcome::Identity(_) | Outcome::Status(_) | Outcome::Joined(_)) | None => {
-            Err("the answer is not understood".into())
-        }
-    }
-}
 
 /// What this sentinel answers for itself.
 pub(crate) fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
@@ -74,13 +52,6 @@ async fn status_reply(sentinel: &Sentinel) -> rpc::AdminReply {
     reply(Outcome::Status(Bytes::from(body)))
 }
 
-fn line(result: Result<String, String>) -> rpc::AdminReply {
-    reply(match result {
-        Ok(text) => Outcome::Done(text),
-        Err(reason) => Outcome::Refused(reason),
-    })
-}
-
 /// Runs a command at the leader. What is wrong with the request is a reply, too.
 ///
 /// # Errors
@@ -94,32 +65,19 @@ pub(crate) async fn execute(
         Some(Command::Status(_)) => Ok(status_reply(sentinel).await),
         Some(Command::Failover(command)) => fail_over(sentinel, command).await,
         Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
-        Some(Command::Announce(command)) => {
-            let Ok((id, address)) = announced(command) else {
-                return Ok(line(Err("the port of a sentinel is beyond 65535".into())));
-            };
-            let command = TopologyCommand::AnnounceSentinel { id, address };
-            Ok(outcome(sentinel, sentinel.propose(command).await?.map(|_| ())))
-        }
+        Some(Command::Announce(command)) => match admin::announced(command) {
+            Ok(command) => change(sentinel, command).await,
+            Err(reason) => Ok(line(Err(reason))),
+        },
         Some(Command::Join(command)) => join(sentinel, &command.name, &command.address).await,
         Some(Command::Promote(command)) => promote(sentinel, command.sentinel_id, &command.name).await,
         None => Ok(line(Err("this sentinel does not know the command: is it older?".into()))),
     }
 }
 
-fn announced(command: &rpc::AnnounceCommand) -> Result<(RaftId, SentinelAddress), TryFromIntError> {
-    let address = SentinelAddress {
-        name: command.name.clone(),
-        host: command.host.clone(),
-        port: u16::try_from(command.port)?,
-        bus_port: u16::try_from(command.bus_port)?,
-    };
-    Ok((command.sentinel_id, address))
-}
-
-fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply {
-    let reason = |refusal: Refusal| sentinel.current().with_names(&refusal.to_string());
-    line(result.map(|()| "OK".into()).map_err(reason))
+async fn change(sentinel: &Sentinel, command: TopologyCommand) -> Result<rpc::AdminReply, Status> {
+    let result = sentinel.propose(command).await?;
+    Ok(changed(&sentinel.current(), result.map(|_| ())))
 }
 
 /// Publishes this sentinel's address, wherever the leader is.
@@ -127,14 +85,7 @@ fn outcome(sentinel: &Sentinel, result: Result<(), Refusal>) -> rpc::AdminReply 
 /// # Errors
 /// When there is no leader, or it refuses.
 pub(crate) async fn announce(sentinel: &Sentinel, address: SentinelAddress) -> Result<(), Status> {
-    let SentinelAddress { name, host, port, bus_port } = address;
-    let command = Command::Announce(rpc::AnnounceCommand {
-        sentinel_id: sentinel.id(),
-        name,
-        host,
-        port: u32::from(port),
-        bus_port: u32::from(bus_port),
-    });
+    let command = admin::announce(sentinel.id(), address);
     let reply = at_leader(sentinel, command, Duration::from_secs(1)).await?;
     done(reply).map(|_| ()).map_err(Status::failed_precondition)
 }
@@ -152,7 +103,7 @@ pub(crate) async fn at_leader(
     sentinel
         .on_leader(
             limit,
-            false,
+            Hop::First,
             || execute(sentinel, request),
             |mut client| async move {
                 client.admin(forwarded(request.clone())).await.map(tonic::Response::into_inner)
@@ -165,39 +116,28 @@ pub(crate) async fn at_leader(
 
 async fn fail_over(sentinel: &Sentinel, command: &rpc::FailoverCommand) -> Result<rpc::AdminReply, Status> {
     let topology = sentinel.current();
-    let target = Some(&command.target).filter(|target| !target.is_empty());
-    let shard = match find_shard(&topology, &command.shard) {
-        Ok(shard) => shard,
-        Err(reason) => return Ok(line(Err(reason))),
-    };
-    let target = match target.map(|text| find_node(&topology, text)).transpose() {
-        Ok(node) => node.map(|n| &n.id),
+    let (shard, target) = match meant(&topology, command) {
+        Ok(meant) => meant,
         Err(reason) => return Ok(line(Err(reason))),
     };
     let result = failover::planned(sentinel, shard, target).await?;
-    let after = sentinel.current();
-    let primary =
-        after.shards.get(&shard.id).and_then(|s| s.primary.as_ref()).and_then(|id| after.nodes.get(id));
-    let address = primary.map(|n| format!("{} at {}", n.id, host_port(&n.host, n.port)));
-    let result = result.map_err(|reason| after.with_names(&reason));
-    Ok(line(
-        result.map(|()| format!("OK, the primary is {}", address.unwrap_or_else(|| "not known yet".into()))),
-    ))
+    Ok(failed_over(&sentinel.current(), &shard.id, result))
 }
 
 async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply, Status> {
     let topology = sentinel.current();
-    match find_node(&topology, node) {
-        Ok(node) => {
-            let result = sentinel.propose(TopologyCommand::ForgetNode { node: node.id.clone() }).await?;
-            match &result {
-                Ok(_) => info!(node = %node.id, "an operator has removed the node {}", node.address()),
-                Err(refusal) => info!("an operator wants to remove the node {}: {refusal}", node.address()),
-            }
-            Ok(outcome(sentinel, result.map(|_| ())))
+    let node = match find_node(&topology, node) {
+        Ok(node) => node,
+        Err(reason) => return Ok(line(Err(reason))),
+    };
+    let reply = change(sentinel, TopologyCommand::ForgetNode { node: node.id.clone() }).await?;
+    match &reply.outcome {
+        Some(Outcome::Refused(reason)) => {
+            info!("an operator wants to remove the node {}: {reason}", node.address());
         }
-        Err(reason) => Ok(line(Err(reason))),
+        _ => info!(node = %node.id, "an operator has removed the node {}", node.address()),
     }
+    Ok(reply)
 }
 
 // ---------------------------------------------------------------- replacing a sentinel
@@ -234,7 +174,7 @@ async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::Adm
     sentinels.retain(|other, _| !replaced.contains(other));
     let before: Vec<String> = replaced.iter().map(RaftId::to_string).collect();
     warn!(id, before = before.join(" "), "the sentinel {name} takes its old place under its new ID");
-    Ok(outcome(sentinel, sentinel.propose(TopologyCommand::SetSentinels { sentinels }).await?.map(|_| ())))
+    change(sentinel, TopologyCommand::SetSentinels { sentinels }).await
 }
 
 // ---------------------------------------------------------------- status

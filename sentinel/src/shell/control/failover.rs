@@ -18,11 +18,11 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 use tracing::info;
 
-use super::story::{tell_proposal, tell_settlement};
+use super::story::{self, tell_proposal, tell_settlement};
 use crate::rules::coordinator::{
-    Action, Coordinator, Event, Observed, Proposal, Request, Settlement, Ticket,
+    Action, Coordinator, Event, Observed, Outcome, Proposal, Request, Settlement, Ticket,
 };
-use crate::rules::failover::{Answer, Handoff, Trigger};
+use crate::rules::failover::{Handoff, Trigger};
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::topology::TopologyCommand;
 use crate::shell::sentinel::Sentinel;
@@ -69,11 +69,10 @@ pub(crate) async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Re
 }
 
 fn outcome(settlement: Settlement) -> Result<Result<(), String>, Status> {
-    match settlement {
-        Settlement::Replaced(_) | Settlement::CarriedOut => Ok(Ok(())),
-        Settlement::Kept { reason, .. } | Settlement::Refused { reason } => Ok(Err(reason)),
-        Settlement::Busy => Ok(Err("another change of the shard's primary is under way".into())),
-        Settlement::Unknown => Err(Status::unavailable("it is unknown whether the change was committed")),
+    match settlement.outcome() {
+        Outcome::Done => Ok(Ok(())),
+        Outcome::Refused(reason) => Ok(Err(reason)),
+        Outcome::Unknown(reason) => Err(Status::unavailable(reason)),
     }
 }
 
@@ -161,8 +160,7 @@ impl Driver<'_> {
                 }));
             }
             Action::AskAgain(shard, refusal) => {
-                let reason = topology.with_names(&refusal.to_string());
-                info!("{} has changed meanwhile ({reason}): asking again", topology.shard_name(&shard));
+                info!("{}", story::asking_again(topology, &shard, &refusal));
             }
             Action::Settle(ticket, settlement) => {
                 let Some((request, reply)) = self.waiting.remove(&ticket) else { return };
@@ -186,19 +184,17 @@ pub(crate) async fn planned(
     target: Option<&NodeId>,
 ) -> Result<Result<(), String>, Status> {
     let topology = sentinel.current();
+    let trigger = || Trigger::Operator { target: target.cloned() };
     let Some(primary) = shard.primary.as_ref().and_then(|id| topology.nodes.get(id)) else {
-        return fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() })
-            .await;
+        return fail_over(sentinel, &shard.id, shard.term, trigger()).await;
     };
-    let name = topology.shard_name(&shard.id);
-    let wanted = target.map_or(String::new(), |id| format!(" to {}", topology.node_name(id)));
-    info!(term = %shard.term, "an operator asks {}, the primary of {name}, to hand over{wanted}", primary.address());
+    info!(term = %shard.term, "{}", story::wanted(&topology, shard, primary, target));
     match start_handoff(sentinel, &topology, primary, shard, target).await {
         Ok(reply) if reply.accepted => Ok(Ok(())),
         Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),
         Err(reason) => {
-            info!("the primary of {name}, {}, cannot be reached ({reason}): replacing it", primary.address());
-            fail_over(sentinel, &shard.id, shard.term, Trigger::Operator { target: target.cloned() }).await
+            info!("{}", story::not_reached(&topology, shard, primary, reason));
+            fail_over(sentinel, &shard.id, shard.term, trigger()).await
         }
     }
 }
@@ -218,11 +214,7 @@ async fn start_handoff(
     };
     let (report, client) = probe::reach(&sentinel.connections, topology, primary, ANSWER_LIMIT * 2).await;
     let Some(mut client) = client else {
-        return Err(match report.answer {
-            Answer::Refused => "nobody listens there",
-            Answer::Status(_) => "it has restarted",
-            Answer::Silent => "no answer in time",
-        });
+        return Err(report.answer.why_not_used());
     };
     match timeout(HANDOFF_LIMIT, client.start_handoff(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),

@@ -21,10 +21,9 @@ use std::time::Duration;
 
 use futures::Stream;
 use keyward_net::clock::monotonic as now;
-use keyward_proto::ids::{Incarnation, Position, Term};
+use keyward_proto::ids::Term;
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
-use keyward_proto::topology::names::host_port;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -34,15 +33,14 @@ use tracing::info;
 
 use crate::rules::in_sync::Verdict;
 use crate::rules::inquiry::ANSWER_LIMIT;
-use crate::rules::publication;
-use crate::rules::topology::{Outcome, Refusal, TopologyCommand};
+use crate::rules::leadership::Hop;
+use crate::rules::publication::{self, KEEPALIVE};
+use crate::rules::topology::TopologyCommand;
 use crate::shell::questions;
 use crate::shell::sentinel::{REQUEST_LIMIT, Sentinel};
 
 /// Marks a request that has been forwarded once: it is not forwarded again.
 const FORWARDED: &str = "keyward-forwarded";
-/// An empty update is sent after so long without a change, so that a dead stream is noticed.
-const KEEPALIVE: Duration = Duration::from_secs(2);
 /// A planned failover waits for the primary to hold writes and the replica to catch up.
 pub(crate) const ADMIN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -51,8 +49,8 @@ pub(crate) struct ControlService {
     pub sentinel: Arc<Sentinel>,
 }
 
-fn is_forwarded<T>(request: &Request<T>) -> bool {
-    request.metadata().contains_key(FORWARDED)
+fn hop<T>(request: &Request<T>) -> Hop {
+    if request.metadata().contains_key(FORWARDED) { Hop::Forwarded } else { Hop::First }
 }
 
 fn forwarded<T>(message: T) -> Request<T> {
@@ -63,13 +61,13 @@ fn forwarded<T>(message: T) -> Request<T> {
 
 /// Forwards a unary request unless this sentinel leads.
 macro_rules! on_leader {
-    ($self:ident, $limit:expr, $is_forwarded:expr, $message:ident, $method:ident, $here:expr) => {{
+    ($self:ident, $limit:expr, $hop:expr, $message:ident, $method:ident, $here:expr) => {{
         let message = &$message;
         $self
             .sentinel
             .on_leader(
                 $limit,
-                $is_forwarded,
+                $hop,
                 || $here,
                 |mut client| async move {
                     client.$method(forwarded(message.clone())).await.map(Response::into_inner)
@@ -90,20 +88,17 @@ impl ControlService {
     }
 
     async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
-        let outcome =
-            self.sentinel.propose(TopologyCommand::RegisterNode(wire::registration(request)?)).await?;
-        let incarnation = match outcome {
-            Ok(Outcome::Registered { incarnation }) => incarnation,
-            Ok(Outcome::Changed | Outcome::Unchanged) => Incarnation::ZERO,
-            Err(Refusal::StaleIncarnation { current }) => {
+        let registration = wire::registration(request)?;
+        let line = registration.describe();
+        let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
+        let incarnation = match wire::registered(outcome)? {
+            Registered::As(incarnation) => incarnation,
+            Registered::Otherwise(current) => {
                 let known_incarnation = current.get();
                 return Ok(rpc::RegisterReply { known_incarnation, ..Default::default() });
             }
-            Err(refusal) => return Err(Status::failed_precondition(refusal.to_string())),
         };
-        let last: Position = request.last.unwrap_or_default().into();
-        let address = host_port(&request.host, wire::port(request.port)?);
-        info!(node = %request.node_id, %incarnation, holds = %last, "the node {address} has joined");
+        info!(node = %request.node_id, %incarnation, "{line}");
         watchdog::place(&self.sentinel).await;
         let (whole, _) = self.sentinel.update_for(None);
         Ok(rpc::RegisterReply {
@@ -119,7 +114,6 @@ impl ControlService {
     ) -> Result<rpc::ChangeReply, Status> {
         let request = wire::in_sync_request(message)?;
         let topology = self.sentinel.current();
-        let shard_name = topology.shard_name(&request.shard);
         match request.judge(now(), &topology) {
             Verdict::CarriedOut => return Ok(self.reply(Ok::<(), Status>(()), message.known.as_ref())),
             Verdict::Challenge(challenge) => {
@@ -130,32 +124,14 @@ impl ControlService {
             Verdict::Ask(nodes) => {
                 let answers = questions::ask(&self.sentinel, &topology, nodes, ANSWER_LIMIT).await;
                 if let Some(reason) = request.objection(&topology, &answers) {
-                    info!(
-                        term = %request.term,
-                        "the in-sync set of {shard_name} stays as it is, not {}: {}",
-                        request.change.describe(&topology),
-                        topology.with_names(&reason)
-                    );
+                    info!(term = %request.term, "{}", request.kept(&topology, &reason));
                     return Ok(self.reply(Err::<(), _>(reason), message.known.as_ref()));
                 }
             }
             Verdict::Propose => {}
         }
         let result = self.sentinel.propose(request.command()).await?;
-        match &result {
-            Ok(_) => info!(
-                term = %request.term,
-                "{shard_name} goes on {}; in sync: {}",
-                request.change.describe(&topology),
-                self.sentinel.in_sync_names(&request.shard)
-            ),
-            Err(refusal) => info!(
-                term = %request.term,
-                "{shard_name} does not go on {}: {}",
-                request.change.describe(&topology),
-                topology.with_names(&refusal.to_string())
-            ),
-        }
+        info!(term = %request.term, "{}", request.told(&topology, &self.sentinel.current(), &result));
         Ok(self.reply(result.map(|_| ()), message.known.as_ref()))
     }
 
@@ -165,14 +141,9 @@ impl ControlService {
     ) -> Result<rpc::ChangeReply, Status> {
         let trigger = wire::trigger(request)?;
         let (shard, term) = (wire::shard_id(&request.shard_id)?, Term::new(request.term));
-        let topology = self.sentinel.current();
+        let line = trigger.asked(&self.sentinel.current(), &shard);
         let dead = if request.primary_dead { " (nobody listens there any more)" } else { "" };
-        info!(
-            %term,
-            "{} is to have another primary: {}{dead}",
-            topology.shard_name(&shard),
-            trigger.reason(&topology)
-        );
+        info!(%term, "{line}{dead}");
         let result = failover::fail_over(&self.sentinel, &shard, term, trigger).await?;
         Ok(self.reply(result, request.known.as_ref()))
     }
@@ -189,13 +160,13 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::RegisterRequest>,
     ) -> Result<Response<rpc::RegisterReply>, Status> {
-        let (is_forwarded, peer) = (is_forwarded(&request), request.remote_addr());
+        let (hop, peer) = (hop(&request), request.remote_addr());
         let mut message = request.into_inner();
         if message.host.is_empty() {
             let ip = peer.map(|peer: SocketAddr| peer.ip().to_canonical());
             message.host = ip.ok_or_else(|| Status::invalid_argument("the host is missing"))?.to_string();
         }
-        on_leader!(self, REQUEST_LIMIT, is_forwarded, message, register, self.register_here(&message))
+        on_leader!(self, REQUEST_LIMIT, hop, message, register, self.register_here(&message))
     }
 
     type WatchTopologyStream = Pin<Box<dyn Stream<Item = Result<rpc::TopologyUpdate, Status>> + Send>>;
@@ -237,14 +208,7 @@ impl rpc::control_server::Control for ControlService {
         while let Some(report) = reports.next().await {
             let report = report?;
             let id = wire::node_id(&report.node_id)?;
-            let mut health = self.sentinel.health.lock();
-            if let Some(node) = health.nodes.get_mut(&id) {
-                if node.role != report.role {
-                    node.role.clone_from(&report.role);
-                    node.role_since = now();
-                }
-                node.status = Some(report);
-            }
+            self.sentinel.health.lock().note_report(now(), &id, report);
         }
         Ok(Response::new(rpc::ReportReply {}))
     }
@@ -253,54 +217,40 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::ChangeInSyncRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let is_forwarded = is_forwarded(&request);
+        let hop = hop(&request);
         let message = request.into_inner();
-        on_leader!(
-            self,
-            REQUEST_LIMIT,
-            is_forwarded,
-            message,
-            change_in_sync,
-            self.change_in_sync_here(&message)
-        )
+        on_leader!(self, REQUEST_LIMIT, hop, message, change_in_sync, self.change_in_sync_here(&message))
     }
 
     async fn request_failover(
         &self,
         request: Request<rpc::FailoverRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let is_forwarded = is_forwarded(&request);
+        let hop = hop(&request);
         let message = request.into_inner();
-        on_leader!(
-            self,
-            REQUEST_LIMIT,
-            is_forwarded,
-            message,
-            request_failover,
-            self.request_failover_here(&message)
-        )
+        on_leader!(self, REQUEST_LIMIT, hop, message, request_failover, self.request_failover_here(&message))
     }
 
     async fn handoff(
         &self,
         request: Request<rpc::HandoffRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let is_forwarded = is_forwarded(&request);
+        let hop = hop(&request);
         let message = request.into_inner();
-        on_leader!(self, REQUEST_LIMIT, is_forwarded, message, handoff, self.handoff_here(&message))
+        on_leader!(self, REQUEST_LIMIT, hop, message, handoff, self.handoff_here(&message))
     }
 
     async fn admin(&self, request: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
-        let is_forwarded = is_forwarded(&request);
+        let hop = hop(&request);
         let message = request.into_inner();
         match &message.command {
             Some(Command::Identity(_)) => return Ok(Response::new(admin::identity(&self.sentinel))),
-            Some(Command::Status(_)) if !is_forwarded => {
+            Some(Command::Status(_)) if hop == Hop::First => {
                 return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
             }
             _ => {}
         }
-        on_leader!(self, ADMIN_LIMIT, is_forwarded, message, admin, admin::execute(&self.sentinel, &message))
+        on_leader!(self, ADMIN_LIMIT, hop, message, admin, admin::execute(&self.sentinel, &message))
     }
 
     async fn ask_node(

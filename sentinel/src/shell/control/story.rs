@@ -1,12 +1,12 @@
 //! The story of each change of a primary, for the log.
 
-use keyward_proto::ids::Position;
-use keyward_proto::topology::{Shard, Topology};
+use keyward_proto::ids::{NodeId, Position, ShardId};
+use keyward_proto::topology::{Node, Shard, Topology};
 use tracing::{info, warn};
 
 use crate::rules::coordinator::{Proposal, Replaced, Request, Settlement};
 use crate::rules::failover::{Answer, Answers, Handoff, Trigger};
-use crate::rules::topology::{PrimaryChange, all_restarted};
+use crate::rules::topology::{PrimaryChange, Refusal, all_restarted};
 
 pub(super) fn tell_proposal(proposal: &Proposal) {
     let Proposal { change, topology, answers, .. } = proposal;
@@ -50,6 +50,23 @@ fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
     }
 }
 
+/// An operator wants a hand-off.
+pub(super) fn wanted(topology: &Topology, shard: &Shard, primary: &Node, target: Option<&NodeId>) -> String {
+    let (address, name) = (primary.address(), topology.shard_name(&shard.id));
+    let wanted = target.map_or(String::new(), |id| format!(" to {}", topology.node_name(id)));
+    format!("an operator asks {address}, the primary of {name}, to hand over{wanted}")
+}
+
+pub(super) fn not_reached(topology: &Topology, shard: &Shard, primary: &Node, reason: &str) -> String {
+    let (address, name) = (primary.address(), topology.shard_name(&shard.id));
+    format!("the primary of {name}, {address}, cannot be reached ({reason}): replacing it")
+}
+
+pub(super) fn asking_again(topology: &Topology, shard: &ShardId, refusal: &Refusal) -> String {
+    let reason = topology.with_names(&refusal.to_string());
+    format!("{} has changed meanwhile ({reason}): asking again", topology.shard_name(shard))
+}
+
 pub(super) fn tell_settlement(topology: &Topology, request: &Request, settlement: &Settlement) {
     match (request, settlement) {
         (Request::Failover { trigger, .. }, Settlement::Replaced(replaced)) => {
@@ -86,4 +103,28 @@ fn tell_failover(trigger: &Trigger, replaced: &Replaced) {
         "primary replaced: {name} is led by {to} now, before by {from}, which {gone}; in sync: {in_sync}; {}",
         trigger.reason(topology)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::failover::tests::{id, topology};
+
+    #[test]
+    fn an_operators_hand_off_is_told_by_names() {
+        let mut topology = topology();
+        topology.nodes.get_mut(&id(2)).unwrap().port = 7002;
+        let (shard, primary) = (topology.shards.values().next().unwrap(), &topology.nodes[&id(1)]);
+        let asks = "an operator asks 127.0.0.1:7000, the primary of mymaster, to hand over";
+        assert_eq!(wanted(&topology, shard, primary, None), asks);
+        assert_eq!(wanted(&topology, shard, primary, Some(&id(2))), format!("{asks} to 127.0.0.1:7002"));
+        assert_eq!(
+            not_reached(&topology, shard, primary, "no answer in time"),
+            "the primary of mymaster, 127.0.0.1:7000, cannot be reached (no answer in time): replacing it"
+        );
+        assert_eq!(
+            asking_again(&topology, &shard.id, &Refusal::NotInSync(id(2))),
+            "mymaster has changed meanwhile (node 127.0.0.1:7002 is not in the in-sync set): asking again"
+        );
+    }
 }

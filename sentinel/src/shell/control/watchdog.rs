@@ -5,7 +5,7 @@
 //! about: every replica down too, a restarted shard, a lost member.
 #![allow(clippy::disallowed_methods, reason = "shell: looks at the clock and asks over the network")]
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +14,19 @@ use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::{NodeId, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
-use keyward_proto::topology::{Shape, Shard, Topology};
+use keyward_proto::topology::{Shard, Topology};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{admin, failover};
+use crate::rules::admin::request;
 use crate::rules::coordinator::{Request, Settlement};
-use crate::rules::events::EventFeed;
+use crate::rules::events::{self, EventFeed};
 use crate::rules::failover::Trigger;
-use crate::rules::health::SentinelHealth;
+use crate::rules::health::{Liveness, Round, preferred};
 use crate::rules::placement;
-use crate::rules::topology::TopologyCommand;
+use crate::rules::waiting::Waiting;
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
@@ -37,8 +38,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Steps of placement at a time; the watchdog goes on later.
 const PLACEMENT_STEPS_MAX: usize = 1000;
 
-/// Why a shard still waits for a primary; `None`: it does not.
-type Waiting = (ShardId, Option<String>);
+/// What became of an attempt to give a shard a primary.
+type Attempted = (ShardId, Result<Settlement, String>);
 
 /// Asks all nodes and sentinels, again and again.
 pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
@@ -57,43 +58,19 @@ pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
         let sentinels =
             topology.sentinels.keys().map(|id| async { (*id, sentinel_answers(&sentinel, *id).await) });
         let (nodes, addresses, sentinels) = tokio::join!(nodes, join_all(addresses), join_all(sentinels));
-        let mut changes = Vec::new();
-        {
-            let mut health = sentinel.health.lock();
-            for (id, report) in nodes {
-                if let Some(is_down) = health.note_node(now(), down_after, &id, report.answer, report.status)
-                {
-                    changes.push((id.clone(), is_down));
-                }
-            }
-            for (id, address) in addresses {
-                if let Some(node) = health.nodes.get_mut(&id)
-                    && address.is_some()
-                {
-                    node.address = address;
-                }
-            }
-            for (id, answers) in sentinels {
-                let known = health.sentinels.get(&id).map(|s| s.answered_at);
-                let answered_at = if answers { now() } else { known.unwrap_or_else(now) };
-                health.sentinels.insert(id, SentinelHealth { answers, answered_at });
-            }
-            health.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
-            health.note_topology(&topology);
-        }
-        tell_down(&sentinel, &topology, changes);
+        let round = Round { nodes, addresses, sentinels };
+        let changes = sentinel.health.lock().note_round(now(), down_after, &topology, round);
+        tell_down(&sentinel, &topology, &changes);
         sentinel.probed.notify_one();
     }
 }
 
-async fn resolve(host: &str, port: u16) -> Option<std::net::IpAddr> {
+async fn resolve(host: &str, port: u16) -> Option<IpAddr> {
     if let Ok(ip) = host.parse() {
         return Some(ip);
     }
     let found = timeout(ANSWER_LIMIT, tokio::net::lookup_host((host, port))).await.ok()?.ok()?;
-    let mut addresses: Vec<_> = found.map(|a| a.ip().to_canonical()).collect();
-    addresses.sort_by_key(|ip| ip.is_ipv6());
-    addresses.first().copied()
+    preferred(found.map(|a| a.ip()))
 }
 
 /// Whether another sentinel answers now.
@@ -107,7 +84,7 @@ pub(crate) async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
         sentinel.reach.failed(&who, &address, None);
         return false;
     };
-    let request = admin::request(Command::Identity(rpc::IdentityCommand {}));
+    let request = request(Command::Identity(rpc::IdentityCommand {}));
     match timeout(ANSWER_LIMIT, client.admin(request)).await {
         Ok(Ok(_)) => {
             sentinel.reach.answered(&who, &address);
@@ -119,23 +96,14 @@ pub(crate) async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
     false
 }
 
-fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: Vec<(NodeId, bool)>) {
-    if changes.is_empty() {
-        return;
+fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: &[(NodeId, Liveness)]) {
+    for (id, liveness) in changes {
+        info!("the node {} is {liveness}", topology.node_name(id));
     }
     let health = sentinel.health.lock().clone();
-    let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
-    feed.step(topology, &health);
-    for (id, is_down) in changes {
-        if is_down {
-            info!("the node {} is down", topology.node_name(&id));
-        } else {
-            info!("the node {} is up", topology.node_name(&id));
-        }
-        for event in feed.node_down_changed(topology, &health, &id, is_down) {
-            // Nobody may be listening.
-            drop(sentinel.events.send(event));
-        }
+    for event in events::of_nodes(topology, &health, sentinel.config.options.announce_hostnames, changes) {
+        // Nobody may be listening.
+        drop(sentinel.events.send(event));
     }
 }
 
@@ -160,8 +128,8 @@ pub(crate) async fn tell_changes(sentinel: Arc<Sentinel>) {
 /// What the leader does about what was found, and about every change of the topology.
 pub(crate) async fn react(sentinel: Arc<Sentinel>) {
     let mut topology = sentinel.topology.clone();
-    let mut waiting: BTreeMap<ShardId, String> = BTreeMap::new();
-    let (results, mut reasons) = mpsc::channel::<Waiting>(64);
+    let mut waiting = Waiting::default();
+    let (results, mut attempted) = mpsc::channel::<Attempted>(64);
     loop {
         let current = topology.borrow_and_update().clone();
         announce(&sentinel, &current).await;
@@ -172,8 +140,10 @@ pub(crate) async fn react(sentinel: Arc<Sentinel>) {
             }
             place(&sentinel).await;
         }
-        while let Ok((shard, reason)) = reasons.try_recv() {
-            note_waiting(&mut waiting, &current, shard, reason);
+        while let Ok((shard, outcome)) = attempted.try_recv() {
+            if let Some(line) = waiting.step(&current, &shard, outcome) {
+                warn!("{line}");
+            }
         }
         let is_waiting = current.shards.values().any(|s| s.primary.is_none());
         tokio::select! {
@@ -184,33 +154,11 @@ pub(crate) async fn react(sentinel: Arc<Sentinel>) {
     }
 }
 
-async fn fail_over(sentinel: Arc<Sentinel>, shard: ShardId, term: Term, results: mpsc::Sender<Waiting>) {
+async fn fail_over(sentinel: Arc<Sentinel>, shard: ShardId, term: Term, results: mpsc::Sender<Attempted>) {
     let request = Request::Failover { shard: shard.clone(), term, trigger: Trigger::Watchdog };
-    let reason = match failover::request(&sentinel, request).await {
-        Ok(Settlement::Busy) => return,
-        Ok(Settlement::Replaced(_) | Settlement::CarriedOut) => None,
-        Ok(Settlement::Kept { reason, .. } | Settlement::Refused { reason }) => Some(reason),
-        Ok(Settlement::Unknown) => Some("it is unknown whether the change was committed".into()),
-        Err(status) => Some(status.message().to_owned()),
-    };
+    let outcome = failover::request(&sentinel, request).await;
     // The receiver lives as long as this sentinel; a full queue loses a log line.
-    drop(results.try_send((shard, reason)));
-}
-
-fn note_waiting(
-    waiting: &mut BTreeMap<ShardId, String>,
-    topology: &Topology,
-    shard: ShardId,
-    reason: Option<String>,
-) {
-    let Some(reason) = reason else {
-        waiting.remove(&shard);
-        return;
-    };
-    if waiting.get(&shard) != Some(&reason) {
-        warn!("no failover of {} yet: {}", topology.shard_name(&shard), topology.with_names(&reason));
-        waiting.insert(shard, reason);
-    }
+    drop(results.try_send((shard, outcome.map_err(|status| status.message().to_owned()))));
 }
 
 fn without_primary<'a>(sentinel: &Sentinel, topology: &'a Topology) -> Vec<&'a Shard> {
@@ -229,18 +177,9 @@ async fn announce(sentinel: &Sentinel, topology: &Topology) {
     }
 }
 
-/// Before there are shards, the leader's options are the wanted shape.
 async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
-    let options = &sentinel.config.options;
-    let shape = Shape {
-        shards: options.shards,
-        replicas_per_shard: options.replicas,
-        primary_name: options.primary_name.clone(),
-    };
-    if !topology.shards.is_empty() || topology.shape == shape {
-        return;
-    }
-    match sentinel.propose(TopologyCommand::SetShape { shape }).await {
+    let Some(command) = placement::shape(topology, sentinel.config.shape()) else { return };
+    match sentinel.propose(command).await {
         Ok(Ok(_)) => {}
         Ok(Err(refusal)) => warn!("the number of shards and replicas is refused: {refusal}"),
         Err(status) => info!("the number of shards and replicas cannot be settled yet: {}", status.message()),
@@ -259,13 +198,8 @@ pub(crate) async fn place(sentinel: &Sentinel) {
         PLACEMENT_STEPS_MAX,
     );
     let placed = commands.into_iter().map(|command| async move {
-        let result = sentinel.propose(command.clone()).await;
-        let what = command.describe(&sentinel.current());
-        match result {
-            Ok(Ok(_)) => info!("{what}"),
-            Ok(Err(refusal)) => info!("not done: {what}: {refusal}"),
-            Err(status) => info!("cannot be done now: {what}: {}", status.message()),
-        }
+        let result = sentinel.propose(command.clone()).await.map_err(|status| status.message().to_owned());
+        info!("{}", placement::told(&sentinel.current(), &command, &result));
     });
     join_all(placed).await;
 }

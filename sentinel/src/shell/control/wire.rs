@@ -9,7 +9,7 @@ use tonic::Status;
 
 use crate::rules::failover::{Handoff, Trigger};
 use crate::rules::in_sync::InSyncRequest;
-use crate::rules::topology::{InSyncChange, Registration};
+use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration};
 
 pub(super) fn node_id(text: &str) -> Result<NodeId, Status> {
     NodeId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a node ID")))
@@ -49,6 +49,22 @@ fn detection(request: &rpc::RegisterRequest) -> Detection {
         rpc::FastFailover::Trusted => FastFailover::Trusted,
     };
     Detection { lease_millis: request.lease_millis, fast_failover }
+}
+
+/// What became of a registration.
+pub(super) enum Registered {
+    As(Incarnation),
+    /// Nothing was done: the node is registered in another incarnation than the request says.
+    Otherwise(Incarnation),
+}
+
+pub(super) fn registered(outcome: Result<Outcome, Refusal>) -> Result<Registered, Status> {
+    match outcome {
+        Ok(Outcome::Registered { incarnation }) => Ok(Registered::As(incarnation)),
+        Ok(Outcome::Changed | Outcome::Unchanged) => Ok(Registered::As(Incarnation::ZERO)),
+        Err(Refusal::StaleIncarnation { current }) => Ok(Registered::Otherwise(current)),
+        Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+    }
 }
 
 pub(super) fn trigger(request: &rpc::FailoverRequest) -> Result<Trigger, Status> {

@@ -1,6 +1,7 @@
 //! The sentinels' Raft group: openraft with a durable store and gRPC between the members.
 //!
 //! - [`store`]: vote, log and snapshot on disk; the state machine in memory
+//! - `state`: what entries make of the state machine
 //! - [`network`]: sends openraft's messages to the other sentinels
 //! - [`service`]: receives them
 //!
@@ -8,6 +9,7 @@
 
 pub(crate) mod network;
 pub(crate) mod service;
+mod state;
 pub(crate) mod store;
 
 use std::io::Cursor;
@@ -33,10 +35,12 @@ pub(crate) type Raft = openraft::Raft<TypeConfig>;
 pub(crate) type LogId = openraft::LogId<RaftId>;
 pub(crate) type Metrics = openraft::RaftMetrics<RaftId, openraft::BasicNode>;
 
+pub(crate) type CommandResult = Result<Outcome, Refusal>;
+
 /// What a committed entry did: one result per command of its batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Applied {
-    pub results: Vec<Result<Outcome, Refusal>>,
+    pub results: Vec<CommandResult>,
 }
 
 /// Timing of the group: followers stand for election after 450 to 600 ms without a heartbeat

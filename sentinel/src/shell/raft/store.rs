@@ -8,24 +8,24 @@
 
 use std::fmt::Debug;
 use std::io::Cursor;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
 use keyward_proto::topology::Topology;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine, Snapshot};
 use openraft::{
-    AnyError, BasicNode, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader,
-    RaftSnapshotBuilder, SnapshotMeta, StorageError, StoredMembership, Vote,
+    AnyError, BasicNode, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader, RaftSnapshotBuilder,
+    SnapshotMeta, StorageError, StoredMembership, Vote,
 };
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::state::{State, StoredSnapshot, bounds};
 use super::{Applied, LogId, RaftId, TypeConfig};
-use crate::rules::topology::apply_batch;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -182,16 +182,7 @@ impl RaftLogReader<TypeConfig> for Store {
         &mut self,
         range: RB,
     ) -> RaftResult<Vec<Entry>> {
-        let from = match range.start_bound() {
-            Bound::Included(index) => *index,
-            Bound::Excluded(index) => index + 1,
-            Bound::Unbounded => 0,
-        };
-        let to = match range.end_bound() {
-            Bound::Included(index) => index + 1,
-            Bound::Excluded(index) => *index,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (from, to) = bounds(&range);
         self.entries(from, to).map_err(failed(ErrorSubject::Logs, ErrorVerb::Read))
     }
 }
@@ -289,20 +280,6 @@ impl RaftLogStorage<TypeConfig> for Store {
     }
 }
 
-/// The state machine's whole state; its JSON is the snapshot.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct State {
-    last_applied: Option<LogId>,
-    membership: StoredMembership<RaftId, BasicNode>,
-    topology: Topology,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct StoredSnapshot {
-    meta: SnapshotMeta<RaftId, BasicNode>,
-    state: State,
-}
-
 /// Applies committed entries and publishes the topology after each change.
 #[derive(Debug, Clone)]
 pub(crate) struct StateMachine {
@@ -343,13 +320,7 @@ impl StateMachine {
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> RaftResult<Snapshot<TypeConfig>> {
         let state = self.state.lock().clone();
-        let position =
-            state.last_applied.map_or_else(|| "0".into(), |id| format!("{}-{}", id.leader_id, id.index));
-        let meta = SnapshotMeta {
-            last_log_id: state.last_applied,
-            last_membership: state.membership.clone(),
-            snapshot_id: position,
-        };
+        let meta = state.meta();
         let bytes = serde_json::to_vec(&state).map_err(StoreError::from);
         let bytes = bytes.map_err(failed(ErrorSubject::Snapshot(None), ErrorVerb::Write))?;
         self.save_snapshot(StoredSnapshot { meta: meta.clone(), state })
@@ -372,21 +343,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut replies = Vec::new();
         let mut state = self.state.lock();
         let version = state.topology.version;
-        for entry in entries {
-            state.last_applied = Some(entry.log_id);
-            let results = match entry.payload {
-                EntryPayload::Blank => Vec::new(),
-                EntryPayload::Normal(batch) => apply_batch(&mut state.topology, entry.log_id.index, batch),
-                EntryPayload::Membership(membership) => {
-                    state.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    Vec::new()
-                }
-            };
-            replies.push(Applied { results });
-        }
+        let replies = state.apply(entries);
         if state.topology.version != version {
             self.topology.send_replace(Arc::new(state.topology.clone()));
         }
