@@ -5,18 +5,20 @@
 //!   [`placement`](rules::placement): which command brings it closer to the wanted shape
 //! - [`coordinator`](rules::coordinator): the course of a failover: who is asked, how long, how often;
 //!   [`inquiry`](rules::inquiry): asking nodes, also through the other sentinels
+//! - `founding`: when a group is founded, and who is taken in; `leadership`: where a request runs
 //! - [`failover`](rules::failover): who becomes primary, given what the nodes answer
 //! - [`in_sync`](rules::in_sync): requests to change an in-sync set; `removal`: what a primary may do
 //!   to those who could take its place
 //! - [`publication`](rules::publication): the topology as nodes are told it
 //! - [`health`](rules::health), [`node_report`](rules::node_report), `events`: what is known of the nodes, and what
 //!   subscribers are told
-//! - `sentinel_api`, `status`: what clients and operators ask and are shown
+//! - `sentinel_api`, [`status`](rules::status), `admin`: what clients and operators ask and are shown
+//! - `kept`: which connections are used again; `waiting`: shards that have no primary, and why
 //!
 //! [`shell`]:
 //! - `raft`: openraft, its durable store and its messages;
 //!   [`proposals`](shell::proposals): commands on their way into the Raft log
-//! - `bootstrap`: who this sentinel is in the group
+//! - `bootstrap`: brings this sentinel into its group
 //! - `control`: the gRPC service for nodes and operators, the failover, the watchdog
 //! - `resp`: the clients of the Sentinel API
 //! - [`probe`](shell::probe): a question to a node; [`questions`](shell::questions): also through other sentinels

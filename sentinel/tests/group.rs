@@ -4,8 +4,11 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
+
 use harness::{Group, eventually, id, three_in_sync};
 use keyward_proto::rpc;
+use keyward_proto::topology::Topology;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_elects_registers_watches_and_fails_over() {
@@ -100,22 +103,48 @@ async fn a_restarted_primary_is_replaced_and_a_hand_off_keeps_everybody() {
     assert!(shard.in_sync.contains(&id(2)));
 }
 
+/// The IDs of the sentinels, by their names.
+fn ids(topology: &Topology) -> BTreeMap<String, u64> {
+    topology.sentinels.iter().map(|(id, sentinel)| (sentinel.name.clone(), *id)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinel_that_lost_its_directory_takes_its_old_place_under_a_new_id() {
     let mut group = Group::start(3).await;
     let nodes = three_in_sync(&group).await;
+    let before = ids(&group.topology().await);
     group.kill(2).await;
     group.wipe(2);
     group.restart(2);
     let topology = eventually("the newcomer in the topology", async || {
         let topology = group.topology().await;
-        (topology.sentinels.contains_key(&4) && !topology.sentinels.contains_key(&3)).then_some(topology)
+        (ids(&topology).get("s3")? != &before["s3"]).then_some(topology)
     })
     .await;
-    assert_eq!(topology.sentinels[&4].name, "s3");
+    let after = ids(&topology);
+    assert_eq!((after.len(), after["s1"], after["s2"]), (3, before["s1"], before["s2"]));
     assert_eq!(topology.nodes.len(), nodes.len());
     // It must not vote in the name of the one that it was.
-    let message = rpc::RaftMessage { target: 3, ..rpc::RaftMessage::default() };
+    let message = rpc::RaftMessage { target: before["s3"], ..rpc::RaftMessage::default() };
     let refusal = group.raft(2).vote(message).await.unwrap_err();
-    assert_eq!(refusal.message(), "this is sentinel 4, not 3");
+    assert_eq!(refusal.message(), format!("this is sentinel {}, not {}", after["s3"], before["s3"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_lost_its_directory_founds_nothing_while_the_others_start() {
+    let mut group = Group::start(3).await;
+    let nodes = three_in_sync(&group).await;
+    let before = group.topology().await;
+    for n in 0..3 {
+        group.kill(n).await;
+    }
+    group.wipe(0);
+    (0..3).for_each(|n| group.restart(n));
+    let after = eventually("the newcomer in the topology", async || {
+        let topology = group.topology().await;
+        (ids(&topology).get("s1")? != &ids(&before)["s1"]).then_some(topology)
+    })
+    .await;
+    assert_eq!((after.nodes.len(), &after.shards), (nodes.len(), &before.shards));
+    assert_eq!(ids(&after).len(), 3);
 }

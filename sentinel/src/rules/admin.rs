@@ -13,6 +13,7 @@ use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{SentinelAddress, Shard, Topology};
 
+use super::founding::{Holds, Members, Presence};
 use super::lookup::{find_node, find_shard};
 use super::topology::{RaftId, Refusal, TopologyCommand};
 
@@ -45,10 +46,22 @@ pub(crate) fn done(reply: rpc::AdminReply) -> Result<String, String> {
     match reply.outcome {
         Some(Outcome::Done(text)) => Ok(text),
         Some(Outcome::Refused(reason)) => Err(reason),
-        Some(Outcome::Identity(_) | Outcome::Status(_) | Outcome::Joined(_)) | None => {
-            Err("the answer is not understood".into())
-        }
+        Some(Outcome::Identity(_) | Outcome::Status(_)) | None => Err("the answer is not understood".into()),
     }
+}
+
+/// What this sentinel says of itself.
+pub(crate) fn identity(name: &str, id: RaftId, holds: Holds) -> rpc::AdminReply {
+    let holds_group = holds == Holds::Group;
+    reply(Outcome::Identity(rpc::SentinelIdentity { name: name.to_owned(), sentinel_id: id, holds_group }))
+}
+
+/// What another one has said of itself; `None` if it said something else.
+pub(crate) fn presence(reply: rpc::AdminReply) -> Option<Presence> {
+    let Some(Outcome::Identity(identity)) = reply.outcome else { return None };
+    let rpc::SentinelIdentity { sentinel_id: id, holds_group, .. } = identity;
+    let holds = if holds_group || id == 0 { Holds::Group } else { Holds::Nothing };
+    Some(Presence { id, holds })
 }
 
 /// A sentinel tells where it is reached.
@@ -60,7 +73,13 @@ pub(crate) fn announce(sentinel_id: RaftId, address: SentinelAddress) -> Command
 
 /// # Errors
 /// What is wrong with it, in one line.
-pub(crate) fn announced(command: &rpc::AnnounceCommand) -> Result<TopologyCommand, String> {
+pub(crate) fn announced(
+    command: &rpc::AnnounceCommand,
+    members: &Members,
+) -> Result<TopologyCommand, String> {
+    if !members.nodes.contains_key(&command.sentinel_id) {
+        return Err("it is no member of the group (any more)".into());
+    }
     let port =
         |number| u16::try_from(number).map_err(|_| "the port of a sentinel is beyond 65535".to_owned());
     let address = SentinelAddress {
@@ -172,9 +191,24 @@ mod tests {
     fn what_is_announced_is_what_is_applied() {
         let address = SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2 };
         let Command::Announce(mut command) = announce(7, address.clone()) else { panic!() };
-        assert_eq!(announced(&command), Ok(TopologyCommand::AnnounceSentinel { id: 7, address }));
+        let members = Members { voters: vec![7], nodes: [(7, "a=h:2".to_owned())].into() };
+        let replaced = announced(&command, &Members::default());
+        assert_eq!(replaced, Err("it is no member of the group (any more)".into()));
+        assert_eq!(announced(&command, &members), Ok(TopologyCommand::AnnounceSentinel { id: 7, address }));
         command.bus_port = 65536;
-        assert_eq!(announced(&command), Err("the port of a sentinel is beyond 65535".into()));
+        assert_eq!(announced(&command, &members), Err("the port of a sentinel is beyond 65535".into()));
+    }
+
+    #[test]
+    fn who_says_no_id_counts_as_holding_something() {
+        for (id, holds, expected) in [
+            (5, Holds::Group, Holds::Group),
+            (5, Holds::Nothing, Holds::Nothing),
+            (0, Holds::Nothing, Holds::Group),
+        ] {
+            assert_eq!(presence(identity("a", id, holds)), Some(Presence { id, holds: expected }));
+        }
+        assert_eq!(presence(line(Ok("OK".into()))), None);
     }
 
     #[test]
@@ -206,7 +240,10 @@ mod tests {
         let stale = Refusal::UnknownNode(id(1));
         assert_eq!(done(changed(&topology, Err(stale))), Err("node 127.0.0.1:7000 is not registered".into()));
         assert_eq!(done(changed(&topology, Ok(()))), Ok("OK".into()));
-        assert_eq!(done(reply(Outcome::Joined(1))), Err("the answer is not understood".into()));
+        assert_eq!(
+            done(reply(Outcome::Status(Default::default()))),
+            Err("the answer is not understood".into())
+        );
     }
 
     #[test]

@@ -1,28 +1,24 @@
-//! Who this sentinel is in the Raft group, decided once and then kept in its directory.
-//!
-//! A founder's Raft ID is its position in `--initial`. A sentinel whose directory is empty may be a founder at the
-//! first start, or one that lost its disk: the latter must not vote again under its old ID, because it no longer
-//! knows what it promised. So an empty one first asks the others, and needs a majority of the group (itself
-//! included) that is just as fresh, or a group with a leader that has never heard of it. If the group knows its
-//! name, it joins under a new ID and takes the old one's place.
+//! Brings this sentinel into its Raft group: the shell of [`crate::rules::founding`].
 #![allow(clippy::disallowed_methods, reason = "shell: asks the other sentinels until they answer")]
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use keyward_proto::rpc;
-use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request::Command;
 use keyward_proto::topology::names::host_port;
 use openraft::BasicNode;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tonic::Status;
+use tracing::{debug, info};
 
 use crate::config::Founder;
-use crate::shell::control::admin;
+use crate::rules::admin::{done, presence, request};
+use crate::rules::founding::{Newcomer, Presence, Step, raft_id};
 use crate::shell::raft::network::Network;
 use crate::shell::raft::store::{StateMachine, Store};
 use crate::shell::raft::{self, Raft, RaftId};
@@ -30,6 +26,8 @@ use crate::shell::sentinel::Sentinel;
 
 const KEY: &str = "identity";
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// The leader answers when the newcomer has the log and votes.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Kept in the directory.
@@ -37,7 +35,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 struct Stored {
     id: RaftId,
     name: String,
-    is_founder: bool,
 }
 
 /// Why the sentinel cannot take part; one line.
@@ -51,7 +48,7 @@ pub enum BootstrapError {
     Raft(String),
 }
 
-/// Starts Raft under the right ID; waits for the other sentinels where it must.
+/// Starts Raft under the directory's ID, and has this sentinel become a voter.
 ///
 /// # Errors
 /// [`BootstrapError`]
@@ -60,122 +57,116 @@ pub(crate) async fn start_raft(
     store: Store,
     machine: StateMachine,
 ) -> Result<(), BootstrapError> {
-    let given = &sentinel.config.options.name;
-    let stored: Option<Stored> = store.read(KEY).map_err(|e| BootstrapError::Store(e.to_string()))?;
-    let identity = match stored {
-        Some(stored) if stored.name != *given => {
-            return Err(BootstrapError::OtherName { stored: stored.name, given: given.clone() });
-        }
-        Some(stored) => stored,
-        None => {
-            let identity = find_identity(sentinel).await;
-            store.write(KEY, &identity).map_err(|e| BootstrapError::Store(e.to_string()))?;
-            identity
-        }
-    };
-    let fatal = |e: &dyn std::fmt::Display| BootstrapError::Raft(e.to_string());
+    let identity = identity(&sentinel.config.options.name, &store)?;
+    let fatal = |e: &dyn Display| BootstrapError::Raft(e.to_string());
     let config = Arc::new(raft::config().validate().map_err(|e| fatal(&e))?);
-    let network = Network { addresses: Arc::new(sentinel.config.initial_addresses()) };
+    let network = Network { founders: Arc::new(sentinel.config.founders.clone()) };
     let raft = Raft::new(identity.id, config, network, store, machine).await.map_err(|e| fatal(&e))?;
-    let initialized = raft.is_initialized().await.map_err(|e| fatal(&e))?;
     sentinel.id.get_or_init(|| identity.id);
-    sentinel.raft.set(raft.clone());
+    sentinel.raft.set(raft);
     info!(id = identity.id, "the sentinel {} takes part", identity.name);
-    if identity.is_founder && !initialized {
-        let members: BTreeMap<RaftId, BasicNode> =
-            sentinel.config.initial_addresses().into_iter().map(|(id, a)| (id, BasicNode::new(a))).collect();
-        if let Err(e) = raft.initialize(members).await {
-            // Another founder was faster.
-            debug!(reason = %e, "the group is founded already");
-        }
-    }
-    if !identity.is_founder {
-        let sentinel = sentinel.clone();
-        tokio::spawn(async move { become_voter(&sentinel, identity.id).await });
-    }
+    let sentinel = sentinel.clone();
+    tokio::spawn(async move { become_voter(&sentinel).await });
     Ok(())
 }
 
-async fn find_identity(sentinel: &Sentinel) -> Stored {
-    let name = sentinel.config.options.name.clone();
-    let founders = &sentinel.config.founders;
-    let majority = founders.len() / 2 + 1;
-    let mut told = false;
-    loop {
-        let others = founders.iter().filter(|f| f.name != name);
-        let answers = join_all(others.map(|f| ask(sentinel, f))).await;
-        let answers: Vec<(String, rpc::SentinelIdentity)> = answers.into_iter().flatten().collect();
-        if let Some((address, _)) = answers.iter().find(|(_, a)| a.known.contains(&name)) {
-            if let Some(id) = join(sentinel, address).await {
-                return Stored { id, name, is_founder: false };
-            }
-        } else if majority <= 1 + answers.iter().filter(|(_, a)| a.is_fresh || a.has_leader).count() {
-            let id = founders.iter().find(|f| f.name == name).map(|f| f.id);
-            return Stored { id: id.expect("the configuration lists this sentinel"), name, is_founder: true };
+fn identity(given: &str, store: &Store) -> Result<Stored, BootstrapError> {
+    let failed = |e: &dyn Display| BootstrapError::Store(e.to_string());
+    match store.read::<Stored>(KEY).map_err(|e| failed(&e))? {
+        Some(stored) if stored.name != given => {
+            Err(BootstrapError::OtherName { stored: stored.name, given: given.to_owned() })
         }
-        if !told {
-            info!("empty directory: waiting for a majority of the sentinels to say whether the group exists");
-            told = true;
+        Some(stored) => Ok(stored),
+        None => {
+            let identity = Stored { id: raft_id(rand::random()), name: given.to_owned() };
+            store.write(KEY, &identity).map_err(|e| failed(&e))?;
+            Ok(identity)
+        }
+    }
+}
+
+/// Ends when it is one.
+async fn become_voter(sentinel: &Sentinel) {
+    let newcomer = Newcomer {
+        name: &sentinel.config.options.name,
+        id: sentinel.id(),
+        founders: &sentinel.config.founders,
+    };
+    let mut told = String::new();
+    loop {
+        let waits = match step(sentinel, &newcomer).await {
+            Ok(Step::Done) => return,
+            Ok(Step::Found(members)) => found(sentinel, members).await.err(),
+            Ok(Step::Join { through }) => join(sentinel, &through).await.err(),
+            Ok(Step::Wait(reason)) => Some(reason),
+            Err(status) => Some(status.message().to_owned()),
+        };
+        if let Some(reason) = waits
+            && reason != told
+        {
+            info!("this sentinel does not vote yet: {reason}");
+            told = reason;
         }
         sleep(PAUSE).await;
     }
 }
 
-async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, rpc::SentinelIdentity)> {
+async fn step(sentinel: &Sentinel, newcomer: &Newcomer<'_>) -> Result<Step, Status> {
+    let others = newcomer.founders.iter().filter(|f| f.name != newcomer.name);
+    let answers = join_all(others.map(|f| ask(sentinel, f))).await.into_iter().flatten().collect();
+    // Looked at last: what it is now, and not before it asked.
+    let (holds, members) = sentinel.group().await?;
+    Ok(newcomer.step(members.standing(newcomer.id, holds), &answers))
+}
+
+async fn found(sentinel: &Sentinel, members: BTreeMap<RaftId, String>) -> Result<(), String> {
+    info!("all of --initial have answered, and none is in a group: this sentinel founds one");
+    let nodes: BTreeMap<RaftId, BasicNode> =
+        members.into_iter().map(|(id, member)| (id, BasicNode::new(member))).collect();
+    let raft = sentinel.raft().map_err(|status| status.message().to_owned())?;
+    raft.initialize(nodes).await.map_err(|e| e.to_string())
+}
+
+async fn ask(sentinel: &Sentinel, founder: &Founder) -> Option<(String, Presence)> {
     let who = &format!("the sentinel {}", founder.name);
     let address = host_port(&founder.host, founder.bus_port);
+    let failed = |status| sentinel.reach.failed(who, &address, status);
     let Some(mut client) = sentinel.control_client(&address) else {
-        sentinel.reach.failed(who, &address, None);
+        failed(None);
         return None;
     };
-    let request = crate::rules::admin::request(Command::Identity(rpc::IdentityCommand {}));
-    let reply = match timeout(ANSWER_LIMIT, client.admin(request)).await {
-        Ok(Ok(reply)) => reply,
+    match timeout(ANSWER_LIMIT, client.admin(request(Command::Identity(rpc::IdentityCommand {})))).await {
+        Ok(Ok(reply)) => {
+            sentinel.reach.answered(who, &address);
+            Some((founder.name.clone(), presence(reply.into_inner())?))
+        }
         Ok(Err(status)) => {
-            sentinel.reach.failed(who, &address, Some(status));
-            return None;
+            failed(Some(status));
+            None
         }
         Err(_) => {
-            sentinel.reach.failed(who, &address, None);
-            return None;
+            failed(None);
+            None
         }
-    };
-    sentinel.reach.answered(who, &address);
-    match reply.into_inner().outcome {
-        Some(Outcome::Identity(identity)) => Some((address, identity)),
-        _ => None,
     }
 }
 
-/// A new ID from the leader, through any sentinel.
-async fn join(sentinel: &Sentinel, through: &str) -> Option<RaftId> {
+/// Asks the leader, through the first that passes it on.
+async fn join(sentinel: &Sentinel, through: &[String]) -> Result<(), String> {
     let own = sentinel.own_address();
     let address = host_port(&own.host, own.bus_port);
-    let request = crate::rules::admin::request(Command::Join(rpc::JoinCommand { name: own.name, address }));
-    let reply = sentinel.control_client(through)?.admin(request).await.ok()?.into_inner();
-    let Some(Outcome::Joined(id)) = reply.outcome else { return None };
-    warn!(id, "the group knows this sentinel, but its directory is empty: joining under a new ID");
-    Some(id)
-}
-
-async fn become_voter(sentinel: &Sentinel, id: RaftId) {
-    loop {
-        let metrics = sentinel.metrics();
-        if metrics.is_some_and(|m| m.membership_config.membership().voter_ids().any(|voter| voter == id)) {
-            return;
-        }
-        if sentinel.leader().is_some() {
-            let name = sentinel.config.options.name.clone();
-            let command = Command::Promote(rpc::PromoteCommand { sentinel_id: id, name });
-            match admin::at_leader(sentinel, command, Duration::from_secs(5))
-                .await
-                .map(crate::rules::admin::done)
-            {
-                Ok(Ok(_)) => info!(id, "this sentinel votes"),
-                Ok(Err(reason)) => warn!("this sentinel cannot vote yet: {reason}"),
-                Err(status) => warn!("this sentinel cannot vote yet: {}", status.message()),
-            }
-        }
-        sleep(PAUSE).await;
+    let command = rpc::JoinCommand { name: own.name, address, sentinel_id: sentinel.id() };
+    let mut reason = String::new();
+    for founder in sentinel.config.founders.iter().filter(|f| through.contains(&f.name)) {
+        let Some(mut client) = sentinel.control_client(&host_port(&founder.host, founder.bus_port)) else {
+            continue;
+        };
+        let join = client.admin(request(Command::Join(command.clone())));
+        reason = match timeout(JOIN_LIMIT, join).await {
+            Ok(Ok(reply)) => return done(reply.into_inner()).map(|_| debug!("taken in by the group")),
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(_) => "the group's leader does not answer".into(),
+        };
     }
+    Err(reason)
 }

@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 use crate::config::Config;
 use crate::rules::coordinator::PROPOSAL_LIMIT;
 use crate::rules::events::Event;
+use crate::rules::founding::{self, Holds, Members};
 use crate::rules::health::Health;
 use crate::rules::leadership::{Hop, Place, place};
 use crate::rules::publication::Publications;
@@ -31,7 +32,7 @@ use crate::shell::connections::Connections;
 use crate::shell::control::failover;
 use crate::shell::proposals::{self, Proposal};
 use crate::shell::raft::service::RaftCell;
-use crate::shell::raft::{Metrics, Raft, RaftId};
+use crate::shell::raft::{self, Metrics, Raft, RaftId};
 
 /// How long a request waits for a leader and its answer.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
@@ -42,7 +43,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub struct Sentinel {
     pub config: Config,
-    /// Set once it is known whether this is a founder or a replacement.
+    /// Drawn when the directory was made.
     pub id: OnceLock<RaftId>,
     pub raft: RaftCell,
     /// As applied here; a follower may be behind.
@@ -57,6 +58,8 @@ pub struct Sentinel {
     pub changes_primary: AtomicBool,
     /// Placement proposes one step after another.
     pub placement: tokio::sync::Mutex<()>,
+    /// Newcomers are taken in one after another.
+    pub joining: tokio::sync::Mutex<()>,
     /// The watchdog has news.
     pub probed: Notify,
     /// To the nodes.
@@ -85,6 +88,7 @@ impl Sentinel {
             primary_changes,
             changes_primary: AtomicBool::new(false),
             placement: tokio::sync::Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             probed: Notify::new(),
             connections: Connections::default(),
             reach: Arc::default(),
@@ -134,17 +138,37 @@ impl Sentinel {
         self.leader().is_some_and(|leader| leader == self.id())
     }
 
+    /// What this sentinel has of its group.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is not known yet.
+    pub(crate) async fn group(&self) -> Result<(Holds, Members), Status> {
+        let state = self.raft()?.with_raft_state(|state| {
+            let effective = state.membership_state.effective();
+            let holds = if effective.log_id().is_some() { Holds::Group } else { Holds::Nothing };
+            (holds, raft::members(effective.membership()))
+        });
+        state.await.map_err(|e| Status::unavailable(e.to_string()))
+    }
+
+    fn member(&self, id: RaftId) -> Option<String> {
+        let metrics = self.metrics()?;
+        metrics.membership_config.membership().get_node(&id).map(|node| node.addr.clone())
+    }
+
     /// The bus address of a sentinel: what it announced, else what the operator listed.
     pub fn address_of(&self, id: RaftId) -> Option<String> {
         let announced = self.topology.borrow().sentinels.get(&id).map(|s| host_port(&s.host, s.bus_port));
-        announced.or_else(|| self.config.initial_addresses().remove(&id))
+        let of_member = || self.member(id).map(|member| founding::address(&member, &self.config.founders));
+        announced.or_else(of_member).or_else(|| self.config.initial_addresses().remove(&id))
     }
 
     /// What an operator calls a sentinel.
     pub fn name_of(&self, id: RaftId) -> String {
         let announced = self.topology.borrow().sentinels.get(&id).map(|s| s.name.clone());
+        let of_member = || founding::name_and_address(&self.member(id)?).0.map(str::to_owned);
         let listed = || self.config.founders.iter().find(|f| f.id == id).map(|f| f.name.clone());
-        announced.or_else(listed).unwrap_or_else(|| id.to_string())
+        announced.or_else(of_member).or_else(listed).unwrap_or_else(|| id.to_string())
     }
 
     /// A client of another sentinel; connections are kept.

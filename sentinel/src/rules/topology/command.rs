@@ -43,12 +43,12 @@ pub enum TopologyCommand {
     ForgetNode {
         node: NodeId,
     },
-    /// A sentinel tells where clients reach it.
+    /// A sentinel tells where clients reach it; it takes the place of the one that had its name.
     AnnounceSentinel {
         id: u64,
         address: SentinelAddress,
     },
-    /// The sentinels that are left after one was replaced.
+    /// The sentinels that are left after one was replaced: entries of older programs.
     SetSentinels {
         sentinels: BTreeMap<u64, SentinelAddress>,
     },

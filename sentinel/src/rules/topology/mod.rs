@@ -19,13 +19,13 @@ use std::collections::BTreeSet;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
-use keyward_proto::topology::{Node, Shard, Topology};
+use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 
 pub use command::{
     Batch, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
 };
 
-/// A sentinel in the Raft group. Never reused: a sentinel that lost its directory joins under a new one.
+/// A sentinel in the Raft group. Never reused: see [`super::founding`].
 pub type RaftId = u64;
 
 /// Applies a committed entry: the commands one after another, so that a later one sees what an earlier one changed.
@@ -59,22 +59,19 @@ fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
             replace_primary(topology, change).map(|()| Outcome::Changed)
         }
         TopologyCommand::ForgetNode { node } => forget(topology, &node),
-        TopologyCommand::AnnounceSentinel { id, address } => {
-            let known = topology.sentinels.insert(id, address.clone());
-            Ok(changed_if(known.as_ref() != Some(&address)))
-        }
+        TopologyCommand::AnnounceSentinel { id, address } => Ok(announce(topology, id, address)),
         TopologyCommand::SetSentinels { sentinels } => {
-            let changed = topology.sentinels != sentinels;
+            let is_known = topology.sentinels == sentinels;
             topology.sentinels = sentinels;
-            Ok(changed_if(changed))
+            Ok(if is_known { Outcome::Unchanged } else { Outcome::Changed })
         }
         TopologyCommand::SetShape { shape } => {
             if shape.shards == 0 || shape.primary_name.is_empty() {
                 return Err(Refusal::Invalid("a shape has at least one shard, and a name".into()));
             }
-            let changed = topology.shape != shape;
+            let is_known = topology.shape == shape;
             topology.shape = shape;
-            Ok(changed_if(changed))
+            Ok(if is_known { Outcome::Unchanged } else { Outcome::Changed })
         }
     }?;
     match &outcome {
@@ -84,8 +81,12 @@ fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
     Ok(outcome)
 }
 
-fn changed_if(changed: bool) -> Outcome {
-    if changed { Outcome::Changed } else { Outcome::Unchanged }
+/// A sentinel takes the place of the one that had its name.
+fn announce(topology: &mut Topology, id: RaftId, address: SentinelAddress) -> Outcome {
+    let before = topology.sentinels.clone();
+    topology.sentinels.retain(|other, known| *other == id || known.name != address.name);
+    topology.sentinels.insert(id, address);
+    if topology.sentinels == before { Outcome::Unchanged } else { Outcome::Changed }
 }
 
 fn shard_mut<'a>(topology: &'a mut Topology, id: &ShardId) -> Result<&'a mut Shard, Refusal> {

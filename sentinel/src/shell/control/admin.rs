@@ -1,7 +1,7 @@
 //! What operators and other sentinels ask for.
 #![allow(clippy::disallowed_methods, reason = "shell: asks nodes")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{failover, forwarded, watchdog};
 use crate::rules::admin::{self, changed, done, failed_over, line, meant, reply, request};
+use crate::rules::founding::{Admission, admit, member};
 use crate::rules::leadership::Hop;
 use crate::rules::lookup::find_node;
 use crate::rules::status::{StatusReport, Survey, members};
@@ -29,14 +30,12 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 const LEADER_LIMIT: Duration = Duration::from_secs(2);
 
 /// What this sentinel answers for itself.
-pub(crate) fn identity(sentinel: &Sentinel) -> rpc::AdminReply {
-    let metrics = sentinel.metrics();
-    reply(Outcome::Identity(rpc::SentinelIdentity {
-        name: sentinel.config.options.name.clone(),
-        is_fresh: metrics.as_ref().is_none_or(|m| m.last_log_index.unwrap_or(0) == 0),
-        has_leader: metrics.is_some_and(|m| m.current_leader.is_some()),
-        known: sentinel.current().sentinels.values().map(|s| s.name.clone()).collect(),
-    }))
+///
+/// # Errors
+/// `Unavailable` while it does not know.
+pub(crate) async fn identity(sentinel: &Sentinel) -> Result<rpc::AdminReply, Status> {
+    let (holds, _) = sentinel.group().await?;
+    Ok(admin::identity(&sentinel.config.options.name, sentinel.id(), holds))
 }
 
 /// What the leader says; if none is found soon, what is known here.
@@ -61,16 +60,18 @@ pub(crate) async fn execute(
     request: &rpc::AdminRequest,
 ) -> Result<rpc::AdminReply, Status> {
     match &request.command {
-        Some(Command::Identity(_)) => Ok(identity(sentinel)),
+        Some(Command::Identity(_)) => identity(sentinel).await,
         Some(Command::Status(_)) => Ok(status_reply(sentinel).await),
         Some(Command::Failover(command)) => fail_over(sentinel, command).await,
         Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
-        Some(Command::Announce(command)) => match admin::announced(command) {
-            Ok(command) => change(sentinel, command).await,
-            Err(reason) => Ok(line(Err(reason))),
-        },
-        Some(Command::Join(command)) => join(sentinel, &command.name, &command.address).await,
-        Some(Command::Promote(command)) => promote(sentinel, command.sentinel_id, &command.name).await,
+        Some(Command::Announce(command)) => {
+            let (_, members) = sentinel.group().await?;
+            match admin::announced(command, &members) {
+                Ok(command) => change(sentinel, command).await,
+                Err(reason) => Ok(line(Err(reason))),
+            }
+        }
+        Some(Command::Join(command)) => join(sentinel, command).await,
         None => Ok(line(Err("this sentinel does not know the command: is it older?".into()))),
     }
 }
@@ -142,39 +143,34 @@ async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply,
 
 // ---------------------------------------------------------------- replacing a sentinel
 
-/// A sentinel that lost its directory gets a new Raft ID, and the log.
-async fn join(sentinel: &Sentinel, name: &str, address: &str) -> Result<rpc::AdminReply, Status> {
+/// Takes a newcomer in: first it gets the log, then it votes, in the place of those that had its name.
+async fn join(sentinel: &Sentinel, command: &rpc::JoinCommand) -> Result<rpc::AdminReply, Status> {
+    let rpc::JoinCommand { name, address, sentinel_id: id } = command;
+    let _one_at_a_time = sentinel.joining.lock().await;
     let raft = sentinel.raft()?;
-    let membership = raft.metrics().borrow().membership_config.clone();
-    let topology = sentinel.current();
-    let used = membership.membership().nodes().map(|(id, _)| *id).chain(topology.sentinels.keys().copied());
-    let id = used.max().unwrap_or_default() + 1;
-    warn!(id, "the sentinel {name} at {address} has lost its directory: it joins under a new ID");
-    raft.add_learner(id, BasicNode::new(address), false)
-        .await
-        .map_err(|e| Status::unavailable(e.to_string()))?;
-    Ok(reply(Outcome::Joined(id)))
-}
-
-/// The newcomer takes the place of the sentinel that had its name.
-async fn promote(sentinel: &Sentinel, id: RaftId, name: &str) -> Result<rpc::AdminReply, Status> {
-    let raft = sentinel.raft()?;
-    let replaced: BTreeSet<RaftId> = sentinel
-        .current()
-        .sentinels
-        .iter()
-        .filter(|(other, address)| **other != id && address.name == name)
-        .map(|(other, _)| *other)
-        .collect();
-    let membership = raft.metrics().borrow().membership_config.clone();
-    let voters: BTreeSet<RaftId> =
-        membership.membership().voter_ids().filter(|other| !replaced.contains(other)).chain([id]).collect();
-    raft.change_membership(voters, false).await.map_err(|e| Status::unavailable(e.to_string()))?;
-    let mut sentinels: BTreeMap<RaftId, SentinelAddress> = sentinel.current().sentinels.clone();
-    sentinels.retain(|other, _| !replaced.contains(other));
-    let before: Vec<String> = replaced.iter().map(RaftId::to_string).collect();
-    warn!(id, before = before.join(" "), "the sentinel {name} takes its old place under its new ID");
-    change(sentinel, TopologyCommand::SetSentinels { sentinels }).await
+    let failed = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
+    loop {
+        let (_, members) = sentinel.group().await?;
+        let names = sentinel.current().sentinels.iter().map(|(id, s)| (*id, s.name.clone())).collect();
+        match admit(&members, &names, *id, name) {
+            Ok(Admission::Member) => return Ok(line(Ok("OK".into()))),
+            Ok(Admission::Learn) => {
+                info!(id, "the sentinel {name} at {address} holds nothing of the group: it gets the log");
+                let node = BasicNode::new(member(name, address));
+                raft.add_learner(*id, node, true).await.map_err(|e| failed(&e))?;
+            }
+            Ok(Admission::Vote { voters, replaced }) => {
+                let voters: BTreeSet<RaftId> = voters.into_iter().collect();
+                raft.change_membership(voters, false).await.map_err(|e| failed(&e))?;
+                warn!(
+                    id,
+                    ?replaced,
+                    "the sentinel {name} votes, in the place of whoever had its name before"
+                );
+            }
+            Err(reason) => return Ok(line(Err(reason))),
+        }
+    }
 }
 
 // ---------------------------------------------------------------- status

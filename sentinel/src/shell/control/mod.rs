@@ -92,8 +92,8 @@ impl ControlService {
         let line = registration.describe();
         let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
         let incarnation = match wire::registered(outcome)? {
-            Registered::As(incarnation) => incarnation,
-            Registered::Otherwise(current) => {
+            wire::Registered::As(incarnation) => incarnation,
+            wire::Registered::Otherwise(current) => {
                 let known_incarnation = current.get();
                 return Ok(rpc::RegisterReply { known_incarnation, ..Default::default() });
             }
@@ -244,7 +244,7 @@ impl rpc::control_server::Control for ControlService {
         let hop = hop(&request);
         let message = request.into_inner();
         match &message.command {
-            Some(Command::Identity(_)) => return Ok(Response::new(admin::identity(&self.sentinel))),
+            Some(Command::Identity(_)) => return admin::identity(&self.sentinel).await.map(Response::new),
             Some(Command::Status(_)) if hop == Hop::First => {
                 return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
             }

@@ -16,6 +16,7 @@ use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rules::founding::Members;
 pub(crate) use crate::rules::topology::RaftId;
 use crate::rules::topology::{Batch, Outcome, Refusal};
 
@@ -57,4 +58,10 @@ pub(crate) fn config() -> openraft::Config {
         replication_lag_threshold: 1000,
         ..openraft::Config::default()
     }
+}
+
+/// As the rules have them.
+pub(crate) fn members(membership: &openraft::Membership<RaftId, openraft::BasicNode>) -> Members {
+    let nodes = membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
+    Members { voters: membership.voter_ids().collect(), nodes }
 }

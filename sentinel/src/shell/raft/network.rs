@@ -1,6 +1,5 @@
 //! Sends openraft's messages to another sentinel.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,8 @@ use serde::de::DeserializeOwned;
 use tonic::transport::Channel;
 
 use super::{RaftId, TypeConfig};
+use crate::config::Founder;
+use crate::rules::founding::address;
 use crate::shell::channel;
 
 /// A snapshot chunk or a batch of entries fits with room to spare.
@@ -28,14 +29,14 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Makes the clients. Addresses given at start win over those in the log: they may have changed since.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Network {
-    pub addresses: Arc<BTreeMap<RaftId, String>>,
+    pub founders: Arc<Vec<Founder>>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: RaftId, node: &BasicNode) -> Peer {
-        let address = self.addresses.get(&target).unwrap_or(&node.addr).clone();
+        let address = address(&node.addr, &self.founders);
         Peer { target, client: channel::lazy(&address).map(client), address }
     }
 }
