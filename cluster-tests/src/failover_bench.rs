@@ -74,7 +74,7 @@ pub struct Row {
     pub samples: Vec<Sample>,
 }
 
-/// Brings `fault` about so many times on a fresh `system`.
+/// Brings `fault` about so many times on a fresh `system`, on these machines.
 ///
 /// # Errors
 /// Processes that do not start, or a system that does not heal.
@@ -82,10 +82,9 @@ pub fn measure(
     system: System,
     fault: Fault,
     times: usize,
-    namespaces: bool,
+    hosts: Hosts,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Row, String> {
-    let hosts = if namespaces { Hosts::namespaces(crate::cluster::HOSTS)? } else { Hosts::Loopback };
     let mut group = Group::start(system, hosts)?;
     let mut samples = Vec::new();
     for number in 1..=times {

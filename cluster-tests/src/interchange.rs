@@ -218,8 +218,15 @@ fn in_order(type_name: &str, content: &Frame) -> Vec<Vec<u8>> {
     items
 }
 
-/// What differs between two keyspaces, in a few lines. With `encodings` these are compared as well.
-pub fn differences(expected: &Keyspace, found: &Keyspace, encodings: bool) -> Vec<String> {
+/// Whether encodings are compared, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encodings {
+    Compared,
+    Ignored,
+}
+
+/// What differs between two keyspaces, in a few lines.
+pub fn differences(expected: &Keyspace, found: &Keyspace, encodings: Encodings) -> Vec<String> {
     let mut lines = Vec::new();
     let name = |(db, key): &(u32, Vec<u8>)| format!("{db}:{}", key.escape_ascii());
     for (at, key) in expected {
@@ -234,7 +241,7 @@ pub fn differences(expected: &Keyspace, found: &Keyspace, encodings: bool) -> Ve
                 let lens = (key.content.len(), other.content.len());
                 lines.push(format!("{}: contents of {lens:?} differ at {at_first:?}", name(at)));
             }
-            Some(other) if encodings && other.encoding != key.encoding => {
+            Some(other) if encodings == Encodings::Compared && other.encoding != key.encoding => {
                 lines.push(format!("{}: {} became {}", name(at), key.encoding, other.encoding));
             }
             Some(_) => {}

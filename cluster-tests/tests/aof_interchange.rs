@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cluster_tests::interchange::{Keyspace, commands, differences, keyspace, run};
+use cluster_tests::interchange::{Encodings, Keyspace, commands, differences, keyspace, run};
 use cluster_tests::processes::{Server, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
@@ -31,7 +31,7 @@ fn without_signs(keyspace: &Keyspace) -> Keyspace {
 
 #[track_caller]
 fn assert_same(expected: &Keyspace, found: &Keyspace) {
-    let lines = differences(&without_signs(expected), &without_signs(found), false);
+    let lines = differences(&without_signs(expected), &without_signs(found), Encodings::Ignored);
     assert!(lines.is_empty(), "{} differ:\n{}", lines.len(), lines[..lines.len().min(20)].join("\n"));
 }
 

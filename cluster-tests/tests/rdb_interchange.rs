@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Mode, Shape};
 use cluster_tests::hosts::Hosts;
-use cluster_tests::interchange::{Keyspace, commands, copy_by_dump, differences, keyspace, run};
+use cluster_tests::interchange::{Encodings, Keyspace, commands, copy_by_dump, differences, keyspace, run};
 use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
@@ -28,7 +28,7 @@ fn filled(server: &Server) -> (Connection, Keyspace) {
 }
 
 #[track_caller]
-fn assert_same(expected: &Keyspace, found: &Keyspace, encodings: bool) {
+fn assert_same(expected: &Keyspace, found: &Keyspace, encodings: Encodings) {
     let lines = differences(expected, found, encodings);
     assert!(lines.is_empty(), "{} differ:\n{}", lines.len(), lines[..lines.len().min(20)].join("\n"));
 }
@@ -59,7 +59,7 @@ fn save(connection: &mut Connection, server: &Server) -> PathBuf {
     server.dir().join("dump.rdb")
 }
 
-fn load_theirs(theirs: &Server, encodings: bool) {
+fn load_theirs(theirs: &Server, encodings: Encodings) {
     let (mut connection, expected) = filled(theirs);
     let file = save(&mut connection, theirs);
     let ours = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
@@ -76,7 +76,7 @@ fn load_theirs(theirs: &Server, encodings: bool) {
 #[test]
 fn files_of_valkey_are_loaded() {
     let Some(theirs) = valkey(&[]) else { return };
-    load_theirs(&theirs, true);
+    load_theirs(&theirs, Encodings::Compared);
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn files_of_valkey_without_compression_and_compact_encodings_are_loaded() {
     let file = save(&mut connection, &theirs);
     // With other limits the encodings would be others, and a listpack keeps no negative zero.
     let ours = with_file_and(&programs::keyward("keyward-node").unwrap(), &file, &limits).unwrap();
-    assert_same(&expected, &keyspace(&mut connect(&ours)).unwrap(), true);
+    assert_same(&expected, &keyspace(&mut connect(&ours)).unwrap(), Encodings::Compared);
 }
 
 #[test]
 fn files_of_redis_are_loaded() {
     let Some(theirs) = redis(&[]) else { return };
-    load_theirs(&theirs, false);
+    load_theirs(&theirs, Encodings::Ignored);
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn files_of_keyward_are_loaded_by_valkey_and_redis() {
     let file = save(&mut connection, &ours);
     let valkey = programs::valkey_or_skip("interchange with Valkey").map(|dir| dir.join("valkey-server"));
     let redis = programs::redis_or_skip("interchange with Redis 7.0");
-    for (program, encodings) in [(valkey, true), (redis, false)] {
+    for (program, encodings) in [(valkey, Encodings::Compared), (redis, Encodings::Ignored)] {
         let Some(program) = program else { continue };
         let theirs = with_file(&program, &file).unwrap();
         assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), encodings);
     }
     let again = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
-    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), true);
+    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), Encodings::Compared);
 }
 
 /// `valkey-cli --rdb` and `redis-cli --rdb`.
@@ -142,7 +142,7 @@ fn clients_read_the_database_as_a_file() {
         .unwrap();
     assert!(read.status.success(), "{read:?}");
     let theirs = with_file(&dir.join("valkey-server"), &file).unwrap();
-    assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), true);
+    assert_same(&expected, &keyspace(&mut connect(&theirs)).unwrap(), Encodings::Compared);
 }
 
 /// SYNC alone: the length, the file, and the end, for nothing follows.
@@ -168,7 +168,7 @@ fn a_plain_sync_gets_the_file_by_its_length() {
         .filter(|f| f.file_name().to_string_lossy().starts_with("temp-"));
     assert_eq!(left.count(), 0);
     let again = with_file(&programs::keyward("keyward-node").unwrap(), &path).unwrap();
-    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), true);
+    assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), Encodings::Compared);
     // Who says that it is a replica would wait for more.
     for introduction in ["REPLCONF listening-port 6380", "REPLCONF capa eof capa psync2"] {
         let mut connection = connect(&ours);
@@ -215,7 +215,7 @@ fn a_backup_of_a_cluster_has_a_file_of_each_primary() {
 fn payloads_go_both_ways() {
     let ours = Server::keyward(&[]).unwrap();
     let (mut from, expected) = filled(&ours);
-    for (theirs, encodings) in [(valkey(&[]), true), (redis(&[]), false)] {
+    for (theirs, encodings) in [(valkey(&[]), Encodings::Compared), (redis(&[]), Encodings::Ignored)] {
         let Some(theirs) = theirs else { continue };
         let mut there = connect(&theirs);
         copy_by_dump(&mut from, &mut there).unwrap();

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
-use keyward_replication::gate::GateState;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -33,7 +32,7 @@ const EVICT_MAX: Duration = Duration::from_millis(1);
 pub async fn run(server: Arc<Server>) {
     let mut executor = Executor::new(Arc::clone(&server), SmallRng::from_os_rng());
     let mut over_soft_limit = OverSoftLimit::default();
-    let mut oom_score = crate::process::OomScore::default();
+    let mut oom_score = crate::process::OomScoreOfProcess::default();
     server.memory.set_startup(crate::process::allocated());
     let (mut regular, mut memory) = (clock::monotonic(), clock::monotonic());
     let (mut more_expires, mut corrected) = (false, 0);
@@ -48,8 +47,8 @@ pub async fn run(server: Arc<Server>) {
             let closed = close_slow_readers(&server, &mut over_soft_limit, now);
             executor.stats.output_buffer_disconnections.add(closed);
             server.rates.sample(now, &server.stats);
-            let is_primary = matches!(server.shared.gate.state(), GateState::Primary | GateState::Holding);
-            oom_score.apply(server.settings().oom_scores(), is_primary);
+            let scores = server.settings().oom_scores();
+            oom_score.apply(scores.map(|scores| scores.of(server.shared.gate.state())));
         }
         let settings = server.settings();
         let mut more_evictions = false;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::server::Server;
+use crate::server::{PauseMode, Server};
 use crate::shutdown::{Options, Saving, Shutdown};
 use crate::snapshot::saves::Kind;
 
@@ -63,7 +63,7 @@ impl Shutdown {
         }
         // What were written now would be acknowledged and lost.
         let now = clock::monotonic();
-        server.pause.extend(now, now + HELD_BACK, true);
+        server.pause.extend(now, now + HELD_BACK, PauseMode::Write);
         let world = Arc::clone(server);
         tokio::task::spawn_blocking(move || world.world.quiesce()).await.map_err(|e| e.to_string())?;
         let result =

@@ -66,7 +66,7 @@ impl KeyspaceEngine {
     pub fn new(server: Arc<Server>, rng: SmallRng) -> Self {
         let applier = Applier {
             executor: Executor::new(Arc::clone(&server), rng),
-            session: Session::new(Client::detached(), true),
+            session: Session::new(Client::detached()),
             reader: RequestReader::default(),
             batch: Batch::default(),
             slot_indexes: None,
@@ -255,7 +255,7 @@ impl Engine for KeyspaceEngine {
         let mut applier = self.applier.lock();
         applier.fragments.clear();
         let _batch = applier.executor.enter();
-        self.server.set_complete(false);
+        self.server.note_incomplete();
         self.server.shared.set_applied(LogIndex::ZERO);
         Slot::all().for_each(|slot| self.clear_slot(slot));
     }
@@ -302,7 +302,7 @@ impl Engine for KeyspaceEngine {
             Some(read_at) => {
                 self.server.shared.set_applied(read_at.iter().min().copied().unwrap_or(LogIndex::ZERO));
             }
-            None => self.server.set_complete(true),
+            None => self.server.note_complete(),
         }
         applier.slot_indexes = indexes;
     }

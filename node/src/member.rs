@@ -9,9 +9,10 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::resp::{ReplyWriter, Version};
+use keyward_proto::rpc::PublishRequest;
 use keyward_proto::topology::Detection;
 use keyward_replication::core::Config;
 use keyward_replication::core::node_core::RoleStatus;
@@ -25,6 +26,7 @@ use crate::admin::Request;
 use crate::config::Settings;
 use crate::engine::KeyspaceEngine;
 use crate::io::threads::ControlRequest;
+use crate::pubsub::ChannelKind;
 use crate::relay;
 use crate::replication::{Demand, Options, Replication};
 use crate::routing::Routing;
@@ -79,9 +81,11 @@ pub fn join(
     let options = Options { config, announce, sentinels: settings.sentinels.clone(), applied };
     let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng()));
     let subscribers = Arc::clone(server);
-    let deliver = Arc::new(move |channel: Bytes, payload: Bytes, sharded| {
+    let deliver = Arc::new(move |message: PublishRequest| {
+        let PublishRequest { channel, payload, sharded } = message;
+        let kind = if sharded { ChannelKind::Shard } else { ChannelKind::Global };
         let limit = subscribers.settings().output_limits.pubsub.hard_bytes;
-        subscribers.pubsub.publish(&channel, &payload, sharded, ReplyCondition::default(), limit);
+        subscribers.pubsub.publish(&channel, &payload, kind, ReplyCondition::default(), limit);
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemalloc_ctl::thread::{self, ThreadLocal};
 use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 
-use crate::config::OomScores;
+use crate::config::OomScore;
 use crate::memory::{Noted, UsedMemory};
 
 /// Bytes, as the allocator and the kernel count them.
@@ -60,27 +60,25 @@ fn allow_open_files(wanted: u64) -> u64 {
 
 /// How readily the kernel ends this process when memory runs out: `oom-score-adj`.
 #[derive(Debug, Default)]
-pub struct OomScore {
+pub(crate) struct OomScoreOfProcess {
     /// What it was before this program changed it.
     at_start: Option<i32>,
     current: Option<i32>,
 }
 
-impl OomScore {
+impl OomScoreOfProcess {
     /// To be called now and then: the score depends on the role. `None`: as it was at the start.
-    pub fn apply(&mut self, scores: Option<OomScores>, is_primary: bool) {
+    pub(crate) fn apply(&mut self, score: Option<OomScore>) {
         const FILE: &str = "/proc/self/oom_score_adj";
-        if scores.is_none() && self.current.is_none() {
+        if score.is_none() && self.current.is_none() {
             return;
         }
         let read = || std::fs::read_to_string(FILE).ok()?.trim().parse().ok();
         let at_start = *self.at_start.get_or_insert_with(|| read().unwrap_or(0));
-        let wanted = match scores {
+        let wanted = match score {
             None => at_start,
-            Some(scores) => {
-                let score = if is_primary { scores.primary } else { scores.replica };
-                (if scores.relative { at_start + score } else { score }).clamp(-1000, 1000)
-            }
+            Some(OomScore::Relative(score)) => (at_start + score).clamp(-1000, 1000),
+            Some(OomScore::Absolute(score)) => score.clamp(-1000, 1000),
         };
         if self.current.replace(wanted) != Some(wanted)
             && let Err(error) = std::fs::write(FILE, wanted.to_string())

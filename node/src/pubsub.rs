@@ -46,6 +46,13 @@ pub enum Kind {
     Sharded,
 }
 
+/// How far a channel reaches: over the whole cluster, or over the shard that serves its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelKind {
+    Global,
+    Shard,
+}
+
 /// All subscriptions of this node.
 #[derive(Debug)]
 pub struct PubSub {
@@ -93,6 +100,13 @@ impl Encoded {
 }
 
 impl PubSub {
+    fn channels_of(&self, kind: ChannelKind) -> &[Mutex<Channels>; PARTS] {
+        match kind {
+            ChannelKind::Global => &self.channels,
+            ChannelKind::Shard => &self.sharded,
+        }
+    }
+
     fn part<'a>(&'a self, parts: &'a [Mutex<Channels>; PARTS], channel: &[u8]) -> &'a Mutex<Channels> {
         &parts[hash_of(channel) as usize % PARTS]
     }
@@ -129,17 +143,19 @@ impl PubSub {
         &self,
         channel: &[u8],
         payload: &[u8],
-        sharded: bool,
+        kind: ChannelKind,
         condition: ReplyCondition,
         limit_bytes: usize,
     ) -> usize {
         let mut receivers = 0;
-        let kind: &[u8] = if sharded { b"smessage" } else { b"message" };
-        let parts = if sharded { &self.sharded } else { &self.channels };
-        if let Some(subscribers) = self.part(parts, channel).lock().get(channel) {
-            receivers += self.send(subscribers, &[kind, channel, payload], condition, limit_bytes);
+        let word: &[u8] = match kind {
+            ChannelKind::Global => b"message",
+            ChannelKind::Shard => b"smessage",
+        };
+        if let Some(subscribers) = self.part(self.channels_of(kind), channel).lock().get(channel) {
+            receivers += self.send(subscribers, &[word, channel, payload], condition, limit_bytes);
         }
-        if sharded {
+        if kind == ChannelKind::Shard {
             return receivers;
         }
         for (pattern, subscribers) in self.patterns.read().iter() {
@@ -211,11 +227,10 @@ impl PubSub {
         }
     }
 
-    /// Channels (or shard channels) that have subscribers and match.
-    pub fn active(&self, sharded: bool, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
-        let parts = if sharded { &self.sharded } else { &self.channels };
+    /// Channels that have subscribers and match.
+    pub fn active(&self, kind: ChannelKind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let matches = |c: &[u8]| pattern.is_none_or(|p| keyward_proto::glob::matches(p, c));
-        parts
+        self.channels_of(kind)
             .iter()
             .flat_map(|p| {
                 let channels = p.lock();
@@ -225,9 +240,8 @@ impl PubSub {
             .collect()
     }
 
-    pub fn subscriber_count(&self, sharded: bool, channel: &[u8]) -> usize {
-        let parts = if sharded { &self.sharded } else { &self.channels };
-        self.part(parts, channel).lock().get(channel).map_or(0, |s| live(s).count())
+    pub fn subscriber_count(&self, kind: ChannelKind, channel: &[u8]) -> usize {
+        self.part(self.channels_of(kind), channel).lock().get(channel).map_or(0, |s| live(s).count())
     }
 
     pub fn pattern_count(&self) -> usize {
@@ -235,8 +249,7 @@ impl PubSub {
     }
 
     /// Channels with at least one subscriber.
-    pub fn channel_count(&self, sharded: bool) -> usize {
-        let parts = if sharded { &self.sharded } else { &self.channels };
-        parts.iter().map(|p| p.lock().values().filter(|s| is_live(s)).count()).sum()
+    pub fn channel_count(&self, kind: ChannelKind) -> usize {
+        self.channels_of(kind).iter().map(|p| p.lock().values().filter(|s| is_live(s)).count()).sum()
     }
 }

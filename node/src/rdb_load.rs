@@ -332,7 +332,7 @@ mod tests {
     }
 
     fn file(records: impl IntoIterator<Item = (DbIndex, Vec<u8>)>) -> Vec<u8> {
-        let mut writer = Writer::new(Vec::new(), true).unwrap();
+        let mut writer = Writer::new(Vec::new()).unwrap();
         writer.resize_db(0, 100_000, 0).unwrap();
         for (db, record) in records {
             writer.records(db, &record).unwrap();

@@ -19,6 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
+use crate::pubsub::ChannelKind;
 use crate::server::Server;
 use queue::{Message, Queue, Queued, Relay};
 
@@ -46,7 +47,7 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
                 |id: &NodeId| routing.topology.nodes.get(id).map(|n| format!("{}:{}", n.host, n.bus_port));
             peers.retain(|(id, address), _| address_of(id).as_ref() == Some(address));
         }
-        let everywhere = server.settings().cluster_enabled && !message.sharded;
+        let everywhere = server.settings().cluster_enabled && message.kind == ChannelKind::Global;
         for node in routing.topology.nodes.values() {
             if routing.me.as_ref() == Some(&node.id) || !(everywhere || node.shard == routing.my_shard) {
                 continue;
@@ -69,8 +70,8 @@ async fn send_to(address: String, mut messages: mpsc::Receiver<Queued>) {
     while !messages.is_closed() {
         let (sender, receiver) = mpsc::channel::<Queued>(STREAM_MAX);
         let requests = ReceiverStream::new(receiver).map(|queued| {
-            let Message { channel, payload, sharded } = queued.message.clone();
-            PublishRequest { channel, payload, sharded }
+            let Message { channel, payload, kind } = queued.message.clone();
+            PublishRequest { channel, payload, sharded: kind == ChannelKind::Shard }
         });
         let call = async {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;

@@ -104,7 +104,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     }
     let _pid_file = PidFile::write(&settings);
     if settings.sentinels.is_empty() {
-        server.shared.gate.set_standalone_loading(true);
+        server.shared.gate.begin_standalone_loading();
     }
     let (threads, mut requests) = crate::io::threads::start(&server, settings.io_threads)
         .map_err(|e| format!("can't start I/O threads: {e}"))?;
@@ -157,7 +157,7 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
     match identity {
         Some(identity) => crate::member::join(server, settings, bus_listener(settings)?, identity, applied),
         None => {
-            server.shared.gate.set_standalone_loading(false);
+            server.shared.gate.end_standalone_loading();
             Ok(())
         }
     }

@@ -23,7 +23,7 @@ use crate::config::{Config, Consequence, Settings};
 use crate::io::clients::Clients;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
-use crate::pubsub::PubSub;
+use crate::pubsub::{ChannelKind, PubSub};
 use crate::relay::queue::Relay;
 use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
@@ -95,11 +95,19 @@ pub struct Replica<'a> {
     pub lag_seconds: u64,
 }
 
+/// Which commands wait while clients are paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseMode {
+    All,
+    Write,
+}
+
 /// CLIENT PAUSE and DEBUG SLEEP: until when which commands wait.
 #[derive(Debug, Default)]
 pub struct Pause {
     /// Nanoseconds, as of [`Monotonic`]; zero: no pause.
     until: AtomicU64,
+    /// [`PauseMode::Write`].
     writes_only: AtomicBool,
     /// Wakes the paused connections when the pause ends early.
     waiting: Mutex<Vec<Arc<Notify>>>,
@@ -107,15 +115,16 @@ pub struct Pause {
 
 impl Pause {
     /// A pause that is there is neither shortened nor made weaker.
-    pub fn extend(&self, now: Monotonic, until: Monotonic, writes_only: bool) {
+    pub fn extend(&self, now: Monotonic, until: Monotonic, mode: PauseMode) {
         let mut one_at_a_time = self.waiting.lock();
-        let (current, current_writes_only) = self.state();
+        let (current, current_mode) = self.state();
         let active = now < current;
         if !active {
             // Those that waited for an earlier pause have noticed its end by themselves.
             one_at_a_time.clear();
         }
-        self.writes_only.store(writes_only && (!active || current_writes_only), Ordering::Release);
+        let weak = mode == PauseMode::Write && (!active || current_mode == PauseMode::Write);
+        self.writes_only.store(weak, Ordering::Release);
         let until = if active { until.max(current) } else { until };
         self.until.store(until.as_nanos(), Ordering::Release);
     }
@@ -141,20 +150,20 @@ impl Pause {
         }
     }
 
-    /// Until when a command has to wait, if it has.
+    /// Until when which commands have to wait, if some have.
     #[inline]
-    pub fn applies(&self, now: Monotonic, is_write: bool) -> Option<Monotonic> {
-        let until = self.until();
-        (now < until && (is_write || !self.writes_only.load(Ordering::Acquire))).then_some(until)
+    pub fn applies(&self, now: Monotonic) -> Option<(Monotonic, PauseMode)> {
+        (now < self.until()).then(|| self.state())
     }
 
     pub fn is_over(&self, now: Monotonic) -> bool {
         self.until() <= now
     }
 
-    /// Until when commands of some kind wait, and whether only writes do.
-    pub fn state(&self) -> (Monotonic, bool) {
-        (self.until(), self.writes_only.load(Ordering::Acquire))
+    /// Until when commands wait, or have waited, and which.
+    pub fn state(&self) -> (Monotonic, PauseMode) {
+        let is_weak = self.writes_only.load(Ordering::Acquire);
+        (self.until(), if is_weak { PauseMode::Write } else { PauseMode::All })
     }
 
     #[inline]
@@ -219,8 +228,14 @@ impl Server {
         self.me.upgrade()
     }
 
-    pub fn set_complete(&self, complete: bool) {
-        self.complete.store(complete, Ordering::Release);
+    /// A full sync begins: the keyspace is a mixture from now on.
+    pub fn note_incomplete(&self) {
+        self.complete.store(false, Ordering::Release);
+    }
+
+    /// The keyspace is of one moment again.
+    pub fn note_complete(&self) {
+        self.complete.store(true, Ordering::Release);
     }
 
     /// Whether the keyspace is of one moment, so that a snapshot of it makes sense.
@@ -298,12 +313,12 @@ impl Server {
     }
 
     /// PUBLISH and SPUBLISH: to the subscribers of this node, whose number is returned, and of the other nodes.
-    pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
+    pub fn publish(&self, channel: &[u8], payload: &[u8], kind: ChannelKind) -> usize {
         if let Some(relay) = self.relay.get() {
-            relay.publish(channel, payload, sharded);
+            relay.publish(channel, payload, kind);
         }
         let limit = self.settings().output_limits.pubsub.hard_bytes;
-        self.pubsub.publish(channel, payload, sharded, ReplyCondition::default(), limit)
+        self.pubsub.publish(channel, payload, kind, ReplyCondition::default(), limit)
     }
 
     /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for; it leaves with the
@@ -312,11 +327,11 @@ impl Server {
         let limit = settings.output_limits.pubsub.hard_bytes;
         if settings.keys.events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
-            self.pubsub.publish(&channel, event.event.as_bytes(), false, condition, limit);
+            self.pubsub.publish(&channel, event.event.as_bytes(), ChannelKind::Global, condition, limit);
         }
         if settings.keys.events.keyevent() {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
-            self.pubsub.publish(channel.as_bytes(), &event.key, false, condition, limit);
+            self.pubsub.publish(channel.as_bytes(), &event.key, ChannelKind::Global, condition, limit);
         }
     }
 

@@ -78,7 +78,7 @@ impl TestNode {
         let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
         TestNode {
             executor: Executor::new(server, SmallRng::seed_from_u64(1)),
-            session: Session::new(client, true),
+            session: Session::new(client),
             stop: None,
             next_effect: LogIndex::new(1),
         }

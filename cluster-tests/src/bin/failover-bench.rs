@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use cluster_tests::cluster::HOSTS;
 use cluster_tests::failover_bench::{self, Fault, System};
+use cluster_tests::hosts::Hosts;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Against {
@@ -48,9 +50,8 @@ fn run(options: &Options) -> Result<(), String> {
     let mut rows = Vec::new();
     for (system, times) in systems {
         for fault in options.faults.iter().filter(|f| namespaces || **f != Fault::Partition) {
-            rows.push(failover_bench::measure(system, *fault, times, namespaces, &mut |line| {
-                println!("{line}")
-            })?);
+            let hosts = if namespaces { Hosts::namespaces(HOSTS)? } else { Hosts::Loopback };
+            rows.push(failover_bench::measure(system, *fault, times, hosts, &mut |line| println!("{line}"))?);
         }
     }
     println!("\n{}", failover_bench::table(&rows));

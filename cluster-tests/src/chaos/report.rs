@@ -89,8 +89,8 @@ impl Report {
         for event in &self.events {
             let row = rows.entry(event.faults.clone()).or_default();
             row.times += 1;
-            row.without_writes.push(longest_gap(&seen, event, true).as_millis());
-            row.without_answers.push(longest_gap(&seen, event, false).as_millis());
+            row.without_writes.push(longest_gap(&seen, event, |seen| seen.is_write).as_millis());
+            row.without_answers.push(longest_gap(&seen, event, |_| true).as_millis());
             let during = |at: Duration| event.from <= at && at < event.healed;
             row.failovers += self.failovers.iter().filter(|failover| during(failover.at)).count();
             let begin = seen.partition_point(|seen| seen.at < event.from);
@@ -197,11 +197,11 @@ impl Report {
     }
 }
 
-/// The longest time between two answers of the shard that was hit around an event: of writes, or of all.
-fn longest_gap(seen: &[&Seen], event: &Event, writes_only: bool) -> Duration {
+/// The longest time between two answers of the shard that was hit around an event, of answers of some kind.
+fn longest_gap(seen: &[&Seen], event: &Event, of: impl Fn(&Seen) -> bool) -> Duration {
     let counts = |seen: &&&Seen| {
         seen.what == What::Answered
-            && (seen.is_write || !writes_only)
+            && of(seen)
             && event.slots.iter().any(|range| range.contains(&seen.slot.number()))
     };
     let begin = seen.partition_point(|seen| seen.at <= event.from);

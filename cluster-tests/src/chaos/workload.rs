@@ -227,6 +227,13 @@ impl Workload {
     }
 }
 
+/// What a call does to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallKind {
+    Read,
+    Write,
+}
+
 /// One client.
 #[derive(Debug)]
 struct Worker {
@@ -283,10 +290,10 @@ impl Worker {
             StringOperation::Incr => &["INCR", key],
             StringOperation::Get | StringOperation::CompareAndSet(..) => &["GET", key],
         };
-        let is_write = operation != StringOperation::Get;
+        let kind = if operation != StringOperation::Get { CallKind::Write } else { CallKind::Read };
         let invoked = self.now();
         let outcome = self.client.call(key, command);
-        let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
+        let Some(returned) = self.returned(key, invoked, outcome, kind, reply_of) else { return false };
         if operation == StringOperation::Incr && returned.is_some() {
             self.let_expire(key);
         }
@@ -325,10 +332,10 @@ impl Worker {
         };
         let invoked = self.now();
         let outcome = self.client.call(key, command);
-        let is_write = operation != ListOperation::Read;
-        let Some(returned) = self.returned(key, invoked, outcome, is_write, reply_of) else { return false };
+        let kind = if operation != ListOperation::Read { CallKind::Write } else { CallKind::Read };
+        let Some(returned) = self.returned(key, invoked, outcome, kind, reply_of) else { return false };
         let answered = returned.is_some();
-        if is_write && answered {
+        if kind == CallKind::Write && answered {
             self.let_expire(key);
         }
         let call = Call { client: self.number, operation, invoked, returned };
@@ -355,10 +362,11 @@ impl Worker {
             [_, element] if operation == QueueOperation::Take => reply_of(element),
             _ => reply_of(frame),
         };
-        let is_write = matches!(operation, QueueOperation::Push(_) | QueueOperation::Move);
+        let changes = matches!(operation, QueueOperation::Push(_) | QueueOperation::Move);
+        let kind = if changes { CallKind::Write } else { CallKind::Read };
         let invoked = self.now();
         let outcome = self.client.call(&first, command);
-        let Some(returned) = self.returned(&first, invoked, outcome, is_write, reply) else { return false };
+        let Some(returned) = self.returned(&first, invoked, outcome, kind, reply) else { return false };
         let answered = returned.is_some();
         let call = Call { client: self.number, operation, invoked, returned };
         self.histories.queues.entry(key.to_owned()).or_default().push(call);
@@ -371,7 +379,7 @@ impl Worker {
         key: &str,
         invoked: u64,
         outcome: Outcome,
-        is_write: bool,
+        kind: CallKind,
         reply: impl Fn(&Frame) -> Reply,
     ) -> Option<Returned> {
         let (what, returned) = match outcome {
@@ -385,20 +393,28 @@ impl Worker {
         let at = self.begin.elapsed();
         let latency = at.saturating_sub(Duration::from_nanos(invoked));
         let mut seen = self.sight.seen.lock().expect("no client panics");
-        seen.push(Seen { at, latency, slot: slot_of(key.as_bytes()), is_write, what });
+        seen.push(Seen {
+            at,
+            latency,
+            slot: slot_of(key.as_bytes()),
+            is_write: kind == CallKind::Write,
+            what,
+        });
         returned
     }
 
     fn compare_and_set(&mut self, key: &str, value: i64) {
         let invoked = self.now();
         let outcome = self.client.call(key, &["GET", key]);
-        let Some(Some((at, found))) = self.returned(key, invoked, outcome, false, reply_of) else { return };
+        let Some(Some((at, found))) = self.returned(key, invoked, outcome, CallKind::Read, reply_of) else {
+            return;
+        };
         let expected = if let Reply::Value(found) = &found { Some(*found) } else { None };
         self.note_string(key, StringOperation::Get, invoked, Some((at, found)));
         let invoked = self.now();
         let outcome = self.client.compare_and_set(key, expected, value);
         let reply = |frame: &Frame| if frame.is_null() { Reply::Nil } else { Reply::Ok };
-        if let Some(returned) = self.returned(key, invoked, outcome, true, reply) {
+        if let Some(returned) = self.returned(key, invoked, outcome, CallKind::Write, reply) {
             let operation = StringOperation::CompareAndSet(expected, value);
             self.note_string(key, operation, invoked, returned);
         }

@@ -103,17 +103,17 @@ impl Generator {
         }
         // One group at a time in most sequences: its commands then meet on the same keys.
         let focus = self.groups.choose(&mut rng).map(|(group, _)| *group).filter(|_| rng.random_bool(0.7));
-        let mut in_transaction = false;
+        let mut mode = Mode::Normal;
         while steps.len() < length {
-            let watched = !in_transaction && self.has("transactions") && rng.random_bool(0.02);
+            let watched = mode == Mode::Normal && self.has("transactions") && rng.random_bool(0.02);
             let made = if watched {
                 self.watched_transaction(focus, &mut rng)
             } else {
-                vec![self.step(focus, in_transaction, &mut rng)]
+                vec![self.step(focus, mode, &mut rng)]
             };
             for action in made.iter().flat_map(|step| &step.actions) {
                 if let Action::Command(Client::Main, args) = action {
-                    in_transaction = after(args, in_transaction);
+                    mode = mode.after(args);
                 }
             }
             steps.extend(made);
@@ -162,15 +162,15 @@ impl Generator {
         }
         steps.push(command(Client::Main, word("MULTI")));
         for _ in 0..rng.random_range(1..5) {
-            steps.push(self.step(focus, true, rng));
+            steps.push(self.step(focus, Mode::Transaction, rng));
         }
         steps.push(command(Client::Main, word("EXEC")));
         steps
     }
 
-    fn step(&self, focus: Option<&str>, in_transaction: bool, rng: &mut SmallRng) -> Step {
+    fn step(&self, focus: Option<&str>, mode: Mode, rng: &mut SmallRng) -> Step {
         let chance = rng.random_range(0..100);
-        if in_transaction && chance < 15 {
+        if mode == Mode::Transaction && chance < 15 {
             return command(Client::Main, word(if chance < 12 { "EXEC" } else { "DISCARD" }));
         }
         if chance < 18 && !self.populating.is_empty() {
@@ -178,7 +178,7 @@ impl Generator {
             return commands(client, self.populating.choose(rng).expect("not empty").expand(rng));
         }
         if chance < 21
-            && !in_transaction
+            && mode == Mode::Normal
             && let Some(template) = self.blocking.choose(rng)
         {
             return blocking(template.expand(rng));
@@ -192,7 +192,7 @@ impl Generator {
         if chance < 26 && self.has("connection") {
             return replies_off(rng);
         }
-        if chance < 27 && !in_transaction && self.has("tracking") {
+        if chance < 27 && mode == Mode::Normal && self.has("tracking") {
             return tracking(rng);
         }
         if chance < 28 && self.has("transactions") {
@@ -242,11 +242,20 @@ pub fn name(args: &Args) -> String {
     args.first().map(|word| String::from_utf8_lossy(word).to_ascii_uppercase()).unwrap_or_default()
 }
 
-fn after(args: &Args, in_transaction: bool) -> bool {
-    match name(args).as_str() {
-        "MULTI" => true,
-        "EXEC" | "DISCARD" | "RESET" => false,
-        _ => in_transaction,
+/// What the main connection is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Normal,
+    Transaction,
+}
+
+impl Mode {
+    fn after(self, args: &Args) -> Mode {
+        match name(args).as_str() {
+            "MULTI" => Mode::Transaction,
+            "EXEC" | "DISCARD" | "RESET" => Mode::Normal,
+            _ => self,
+        }
     }
 }
 

@@ -106,11 +106,8 @@ fn each(client: &mut Client, command: &str, names: &[impl AsRef<[u8]>]) {
     client.finish();
 }
 
-/// Fields or members with what follows them, from a reply that has both in turn; turned round if `reversed`.
-fn turned(words: Vec<Vec<u8>>, reversed: bool) -> Vec<Vec<u8>> {
-    if !reversed {
-        return words;
-    }
+/// Members with what comes before them in a reply that has both in turn: scores first.
+fn turned(words: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     words.chunks(2).flat_map(|pair| pair.iter().rev().cloned()).collect()
 }
 
@@ -227,7 +224,7 @@ pub const CASES: &[Case] = &[
     }),
     // Sorted sets.
     case("ZADD of what ZSCAN shows", sorted_set, |c, _| {
-        let members = turned(c.scan("ZSCAN k"), true);
+        let members = turned(c.scan("ZSCAN k"));
         c.call_in_parts("ZADD copy", &members, 2);
     }),
     case("ZREM of what ZSCAN shows, ZADD of others", sorted_set, |c, n| {
@@ -235,7 +232,7 @@ pub const CASES: &[Case] = &[
         c.call_in_parts("ZREM k", &members[..n * 9 / 10], 1);
         c.call_in_parts(
             "ZADD k",
-            &turned(pairs("1.5", n).into_iter().map(String::into_bytes).collect(), false),
+            &pairs("1.5", n).into_iter().map(String::into_bytes).collect::<Vec<_>>(),
             2,
         );
     }),

@@ -259,7 +259,7 @@ impl Process {
         Connection {
             client,
             slot,
-            session: Session::new(client_of_server, true),
+            session: Session::new(client_of_server),
             input: requests,
             executed: Vec::new(),
             outbox: Outbox::default(),

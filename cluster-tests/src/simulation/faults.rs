@@ -441,7 +441,7 @@ impl World {
         }
         let end = [wanted, End::Kill].into_iter().find(|end| !self.loses(node, *end) || self.may_lose(node));
         match end {
-            Some(end) => self.end_process(node, end, self.loses(node, end)),
+            Some(end) => self.end_process(node, end),
             None => self.pause_node(node, ms(300)),
         }
     }
@@ -474,7 +474,8 @@ impl World {
         }
     }
 
-    fn end_process(&mut self, node: usize, end: End, loses: bool) {
+    fn end_process(&mut self, node: usize, end: End) {
+        let loses = self.loses(node, end);
         tell!("FAULT node {node} ends: {end:?}{}", if loses { ", with what it held" } else { "" });
         let World { machines, rng, .. } = self;
         let machine = &mut machines[node];

@@ -185,7 +185,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<(Outcome, Vec<String>), Box<
         "this build has no mutations: use one with debug assertions"
     );
     RUNNING.set(Some((seed, String::new())));
-    story::begin(settings.detailed);
+    story::begin(&settings);
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run()));
     let noted = RUNNING.take();
     mutation::activate(None);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Arguments;
 
-use super::Nanos;
+use super::{Nanos, Settings};
 
 /// Older lines are dropped.
 const LINES_MAX: usize = 4000;
@@ -22,8 +22,9 @@ thread_local! {
     static STORY: RefCell<Story> = RefCell::default();
 }
 
-/// A new run begins. `detailed`: every message is told, not only what changes something.
-pub(super) fn begin(detailed: bool) {
+/// A new run begins.
+pub(super) fn begin(settings: &Settings) {
+    let detailed = settings.detailed;
     STORY.with_borrow_mut(|story| *story = Story { detailed, ..Story::default() });
 }
 

@@ -130,10 +130,16 @@ impl Gate {
         self.logs.load(Ordering::Acquire)
     }
 
-    /// Alone: effects are logged or not, from now on. Call it while the world is stopped.
-    pub fn set_logs(&self, logs: bool) {
+    /// Alone: effects are logged from now on. Call it while the world is stopped.
+    pub fn begin_logging(&self) {
         assert!(self.alone, "with sentinels effects are always logged");
-        self.logs.store(logs, Ordering::SeqCst);
+        self.logs.store(true, Ordering::SeqCst);
+    }
+
+    /// Alone: effects are not logged any more. Call it while the world is stopped.
+    pub fn end_logging(&self) {
+        assert!(self.alone, "with sentinels effects are always logged");
+        self.logs.store(false, Ordering::SeqCst);
     }
 
     #[inline]
@@ -174,9 +180,16 @@ impl Gate {
     }
 
     /// Alone: nothing but what needs no data is answered until the keyspace is loaded.
-    pub fn set_standalone_loading(&self, loading: bool) {
+    pub fn begin_standalone_loading(&self) {
+        self.set_standalone_state(GateState::Loading);
+    }
+
+    pub fn end_standalone_loading(&self) {
+        self.set_standalone_state(GateState::Primary);
+    }
+
+    fn set_standalone_state(&self, state: GateState) {
         assert!(self.alone, "with sentinels the replication task decides the state");
-        let state = if loading { GateState::Loading } else { GateState::Primary };
         self.state.store(state as u8, Ordering::SeqCst);
         self.notify();
     }
@@ -252,9 +265,9 @@ impl Gate {
     }
 
     /// Only under the log's lock.
-    pub fn set_auto_commit(&self, on: bool) {
-        if self.auto_commits() != on {
-            self.auto_commit.store(on, Ordering::SeqCst);
+    pub fn set_auto_commit(&self, view: &GateView) {
+        if self.auto_commits() != view.auto_commit {
+            self.auto_commit.store(view.auto_commit, Ordering::SeqCst);
         }
     }
 

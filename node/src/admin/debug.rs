@@ -9,6 +9,7 @@ use keyward_proto::resp::number::{parse_f64, parse_i64};
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
+use crate::server::PauseMode;
 
 /// Nobody could end it earlier.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -38,7 +39,7 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
                 .map_err(|_| CommandError::err("value is out of range"))?
                 .min(SLEEP_MAX);
             let now = ctx.server.clock.monotonic();
-            ctx.server.pause.extend(now, now + time, false);
+            ctx.server.pause.extend(now, now + time, PauseMode::All);
             Ok(ServerOutcome::Sleep(time, b"+OK\r\n"))
         }
         (b"SET-ACTIVE-EXPIRE", 3) => {

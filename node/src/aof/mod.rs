@@ -194,7 +194,7 @@ fn directory(settings: &Settings) -> Directory {
 
 fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
     let recovered = match directory.read_manifest()? {
-        Some(manifest) => load(server, settings, &directory, manifest)?,
+        Some(manifest) => load(server, &directory, manifest)?,
         None => {
             let leftovers = leftovers::without_manifest(&directory)?;
             delete(&directory, &leftovers)
@@ -231,7 +231,7 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
     }
     if shared.gate.is_standalone() {
         shared.gate.set_standalone_commit(last);
-        shared.gate.set_logs(true);
+        shared.gate.begin_logging();
     }
     count_bytes(server, &writer);
     spawn(server, writer).map_err(|e| format!("can't start a thread: {e}"))?;
@@ -273,12 +273,11 @@ fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), Str
     let position = {
         let _stopped = server.world.stop();
         let mut log = shared.log.lock();
-        log.set_keeps_entries(true);
-        log.attach_disk();
-        log.set_disk_gates(false);
+        log.keep_entries();
+        log.attach_disk_without_base();
         if shared.gate.is_standalone() {
             log.set_capacity_bytes(0);
-            shared.gate.set_logs(true);
+            shared.gate.begin_logging();
         }
         log.last()
     };
@@ -305,8 +304,8 @@ fn detach(server: &Server) {
         let _stopped = server.world.stop();
         shared.log.lock().detach_disk();
         if shared.gate.is_standalone() {
-            shared.gate.set_logs(false);
-            shared.log.lock().set_keeps_entries(false);
+            shared.gate.end_logging();
+            shared.log.lock().keep_no_entries();
         }
     }
     if shared.gate.is_standalone() {
@@ -343,16 +342,11 @@ fn prepare_at(
     Ok(writer)
 }
 
-fn load(
-    server: &Arc<Server>,
-    settings: &Settings,
-    directory: &Directory,
-    manifest: Manifest,
-) -> Result<Recovered, String> {
+fn load(server: &Arc<Server>, directory: &Directory, manifest: Manifest) -> Result<Recovered, String> {
     let started = clock::monotonic();
     let bytes = manifest.files().map(|f| directory.path_of(&f.name).metadata().map_or(0, |m| m.len())).sum();
     server.loading.begin(bytes);
-    let recovered = recover::load(server, directory, manifest, settings.aof_load_truncated)?;
+    let recovered = recover::load(server, directory, manifest)?;
     server.loading.end();
     let time = clock::monotonic().since(started);
     let last = server.shared.log.lock().last();

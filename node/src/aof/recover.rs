@@ -162,7 +162,7 @@ impl Applier {
     fn new(server: &Arc<Server>) -> Applier {
         Applier {
             executor: Executor::new(Arc::clone(server), SmallRng::from_os_rng()),
-            session: Session::new(Client::detached(), true),
+            session: Session::new(Client::detached()),
         }
     }
 
@@ -226,12 +226,7 @@ struct Loader<'a> {
 ///
 /// # Errors
 /// What the operator has to know; the keyspace is of no use then.
-pub fn load(
-    server: &Arc<Server>,
-    directory: &Directory,
-    manifest: Manifest,
-    load_truncated: bool,
-) -> Result<Recovered, String> {
+pub fn load(server: &Arc<Server>, directory: &Directory, manifest: Manifest) -> Result<Recovered, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failure = Failure::default();
     let alone = server.shared.gate.is_standalone();
@@ -252,7 +247,7 @@ pub fn load(
             failure: &failure,
             own: Applier::new(server),
             alone,
-            load_truncated,
+            load_truncated: server.settings().aof_load_truncated,
             databases: server.settings().databases(),
             path: Path::new("").into(),
             last: Position::ZERO,
@@ -267,6 +262,21 @@ pub fn load(
         };
         loader.load_all(directory, manifest)
     })
+}
+
+/// Where a file stands among the others.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    is_last: bool,
+    /// Keyward has begun it, so it has at least its first line.
+    must_begin: bool,
+}
+
+/// Whether the last file goes on where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Continues {
+    No,
+    Yes,
 }
 
 impl Loader<'_> {
@@ -293,8 +303,9 @@ impl Loader<'_> {
             }
             self.db = 0;
             let must_begin = !is_base && manifest.own_from.is_some_and(|from| from <= file.seq);
+            let place = Place { is_last, must_begin };
             let before = self.last.index;
-            let end = self.load_file(opened, &path, from, is_last, must_begin)?;
+            let end = self.load_file(opened, &path, from, place)?;
             self.barrier()?;
             let FileEnd { len, batches, annotated, follows, torn: is_torn } = end;
             if is_torn {
@@ -305,8 +316,8 @@ impl Loader<'_> {
                 resume = Some(Resume { file: file.clone(), len, batches, follows, repeats });
             }
         }
-        let (applied, resumes) = self.settle(resume.is_some())?;
-        let resume = resume.filter(|_| resumes);
+        let (applied, continues) = self.settle()?;
+        let resume = resume.filter(|_| continues == Continues::Yes);
         let leftovers = leftovers::beside(directory, &manifest, self.last)?;
         if let Some((name, len)) = torn {
             // Another file may follow this one from now on, and then it has to be whole.
@@ -340,8 +351,8 @@ impl Loader<'_> {
     }
 
     /// Makes the log what the files say. Returns up to where the keyspace contains it, and whether the last file can be
-    /// continued.
-    fn settle(&mut self, annotated: bool) -> Result<(LogIndex, bool), String> {
+    /// continued if it has annotations.
+    fn settle(&mut self) -> Result<(LogIndex, Continues), String> {
         self.failure.take()?;
         let mut log = self.server.shared.log.lock();
         let has_data = self.has_base || self.entries > 0;
@@ -355,28 +366,20 @@ impl Loader<'_> {
             if self.alone {
                 log.set_shard(None);
             }
-            return Ok((index, annotated && continues));
+            return Ok((index, if continues { Continues::Yes } else { Continues::No }));
         }
         if self.has_base && self.last == Position::ZERO {
             // A base from elsewhere, and nothing behind it.
             log.reset(Position::new(0, 1));
-            return Ok((LogIndex::new(1), false));
+            return Ok((LogIndex::new(1), Continues::No));
         }
         let applied = self.commit.min(self.last.index);
         assert_eq!(log.last(), self.last, "the log has the files' entries");
         log.release(applied);
-        Ok((applied, annotated))
+        Ok((applied, Continues::Yes))
     }
 
-    /// `must_begin`: Keyward has begun this file, so it has at least its first line.
-    fn load_file(
-        &mut self,
-        file: File,
-        path: &Path,
-        from: u64,
-        is_last: bool,
-        must_begin: bool,
-    ) -> Result<FileEnd, String> {
+    fn load_file(&mut self, file: File, path: &Path, from: u64, place: Place) -> Result<FileEnd, String> {
         let unreadable = |e: std::io::Error| format!("can't read '{}': {e}", path.display());
         let mut reader = FileReader::new(file).map_err(unreadable)?;
         reader.move_to(from).map_err(unreadable)?;
@@ -387,7 +390,7 @@ impl Loader<'_> {
             let at = reader.at();
             let at_record = |e: String| located(path, at, e);
             match reader.read() {
-                Ok(Record::End) | Err(_) if must_begin && at == 0 => return Err(headless(path)),
+                Ok(Record::End) | Err(_) if place.must_begin && at == 0 => return Err(headless(path)),
                 Ok(Record::End) => break,
                 Ok(Record::Head(head)) => {
                     self.head(&head).map_err(at_record)?;
@@ -412,7 +415,7 @@ impl Loader<'_> {
                 }
                 Err(fault) => {
                     let annotated = reader.can_be_continued();
-                    self.cut(&mut reader, &fault, path, is_last)?;
+                    self.cut(&mut reader, &fault, path, place)?;
                     return Ok(FileEnd { len: fault.at, batches, annotated, follows, torn: true });
                 }
             }
@@ -424,7 +427,7 @@ impl Loader<'_> {
     }
 
     /// Decides about what cannot be read: a torn tail goes, anything else ends the start.
-    fn cut(&self, reader: &mut FileReader, fault: &Fault, path: &Path, is_last: bool) -> Result<(), String> {
+    fn cut(&self, reader: &mut FileReader, fault: &Fault, path: &Path, place: Place) -> Result<(), String> {
         let (name, at, reason) = (path.display(), fault.at, &fault.reason);
         let size = reader.size() - at;
         let damaged = |what: &str| {
@@ -437,7 +440,7 @@ impl Loader<'_> {
         if fault.kind == FaultKind::Unreadable {
             return Err(format!("can't read '{name}' at offset {at}: {reason}"));
         }
-        if !is_last {
+        if !place.is_last {
             return Err(damaged("another file follows this one"));
         }
         let verdict = reader.judge(fault, Some(self.db)).map_err(|e| format!("can't read '{name}': {e}"))?;
@@ -575,7 +578,9 @@ impl Loader<'_> {
             if index <= self.last.index {
                 chunk.ops.truncate(first_op);
             } else {
-                self.log_entry(term, &chunk, first_op, head.is_some(), &mut payload)?;
+                if head.is_some() {
+                    self.log_entry(term, &chunk, first_op, &mut payload)?;
+                }
                 self.last = Position { term, index };
                 self.entries += 1;
             }
@@ -594,10 +599,9 @@ impl Loader<'_> {
         term: Term,
         chunk: &Chunk,
         first_op: usize,
-        annotated: bool,
         payload: &mut EffectBuffer,
     ) -> Result<(), String> {
-        if self.alone || !annotated || self.plain > 0 {
+        if self.alone || self.plain > 0 {
             return Ok(());
         }
         payload.clear();
@@ -753,10 +757,10 @@ mod tests {
             std::fs::write(directory.path_of(&file.name), bytes).unwrap();
             manifest.incremental.push(file);
         }
-        let recovered = load(node.executor.server(), &directory, manifest.clone(), true)?;
+        let recovered = load(node.executor.server(), &directory, manifest.clone())?;
         // What is on the disk now is whole: more may follow it.
-        let again = TestNode::new();
-        load(again.executor.server(), &directory, manifest.clone(), false)?;
+        let again = TestNode::with_arguments(&["--aof-load-truncated", "no"]);
+        load(again.executor.server(), &directory, manifest.clone())?;
         for file in manifest.files() {
             let report =
                 crate::aof::check::check(&directory.path_of(&file.name), crate::aof::check::Mode::Report);
@@ -970,7 +974,7 @@ mod tests {
             let follows = Position::new(0, index);
             crate::aof::format::head_line(&Head { follows, shard: None, terms: Vec::new(), awaits_base })
         };
-        let dump = keyward_store::rdb::file::Writer::new(Vec::new(), true).unwrap().finish().unwrap();
+        let dump = keyward_store::rdb::file::Writer::new(Vec::new()).unwrap().finish().unwrap();
         let rest = &bytes[ends[1]..];
         for (name, content, is_leftover) in [
             ("a.2.incr.aof", &b""[..], true),
@@ -994,7 +998,7 @@ mod tests {
             directory.write_manifest(&Manifest { incremental: vec![first], ..Manifest::default() }).unwrap();
             let node = TestNode::new();
             let manifest = directory.read_manifest().unwrap().unwrap();
-            let result = load(node.executor.server(), &directory, manifest, true);
+            let result = load(node.executor.server(), &directory, manifest);
             assert_eq!(result.is_ok(), is_leftover, "{name}: {result:?}");
             match result {
                 Ok(recovered) => {
@@ -1033,10 +1037,10 @@ mod tests {
             manifest.incremental.push(file);
         }
         let server = node.executor.server();
-        if load(server, &directory, manifest, true).is_err() {
+        if load(server, &directory, manifest).is_err() {
             return;
         }
-        let mut writer = keyward_store::rdb::file::Writer::new(Vec::new(), true).unwrap();
+        let mut writer = keyward_store::rdb::file::Writer::new(Vec::new()).unwrap();
         let mut stream = server.snapshots.request(server, Box::new(|_| {}));
         stream.begin().unwrap();
         while let Some(chunk) = stream.next_chunk().unwrap() {

@@ -44,7 +44,7 @@ pub(super) fn start(server: &Arc<Server>, directory: Directory) {
         std::thread::Builder::new().name("aof-rewrite".into()).spawn(move || run(&thread, &directory));
     if let Err(error) = spawned {
         tracing::warn!(%error, "no thread for a rewrite of the write log");
-        server.aof.rewrite.lock().end(clock::monotonic(), false);
+        server.aof.rewrite.lock().failed(clock::monotonic());
     }
 }
 
@@ -73,7 +73,11 @@ fn run(server: &Arc<Server>, directory: &Directory) {
             }
         }
     }
-    server.aof.rewrite.lock().end(now, result.is_ok());
+    let mut rewrites = server.aof.rewrite.lock();
+    match result {
+        Ok(_) => rewrites.succeeded(now),
+        Err(_) => rewrites.failed(now),
+    }
 }
 
 /// Returns the base's size once it counts.

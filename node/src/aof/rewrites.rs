@@ -74,17 +74,27 @@ impl Rewrites {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, now: Monotonic, succeeded: bool) {
-        let Some(since) = self.running.take() else { return };
-        self.last_seconds = Some(i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX));
-        self.last_failed = !succeeded;
-        if succeeded {
+    pub(super) fn succeeded(&mut self, now: Monotonic) {
+        if self.end(now) {
+            self.last_failed = false;
             self.failures_in_a_row = 0;
-        } else {
+        }
+    }
+
+    pub(super) fn failed(&mut self, now: Monotonic) {
+        if self.end(now) {
+            self.last_failed = true;
             let pause = RETRY_FIRST.saturating_mul(1 << self.failures_in_a_row.min(12)).min(RETRY_MAX);
             self.failures_in_a_row += 1;
             self.not_before = now + pause;
         }
+    }
+
+    /// Whether one was running.
+    fn end(&mut self, now: Monotonic) -> bool {
+        let Some(since) = self.running.take() else { return false };
+        self.last_seconds = Some(i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX));
+        true
     }
 }
 

@@ -85,6 +85,14 @@ struct Rewrite {
     base: Option<(AofFile, u64)>,
 }
 
+/// When the manifest names a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Now,
+    /// Together with the base that it follows.
+    WithBase,
+}
+
 /// An action's outcome, with the system's error.
 type Outcome = Result<Done, (Step, io::Error)>;
 
@@ -189,7 +197,8 @@ impl Writer {
             Action::BeginFile(begin, head) => self.begin_file(*begin, head).map_err(writing),
             Action::Repeat(batch) => self.repeat(batch).map_err(writing),
             Action::Switch { awaits_base } => {
-                self.sync().and_then(|_| self.switch(*awaits_base).map_err(writing))
+                let naming = if *awaits_base { Naming::WithBase } else { Naming::Now };
+                self.sync().and_then(|_| self.switch(naming).map_err(writing))
             }
             Action::Adopt { rewrite, first } => self.adopt(*rewrite, *first).map_err(writing),
         };
@@ -441,10 +450,10 @@ impl Writer {
 
     /// Goes on in the file that was begun. What comes before a file is on the disk when the file counts: the one in use is
     /// synced already.
-    fn switch(&mut self, awaits_base: bool) -> io::Result<Done> {
+    fn switch(&mut self, naming: Naming) -> io::Result<Done> {
         let Begun { file: next, encoder, follows } = self.begun.take().ok_or_else(not_begun)?;
         next.file.sync_data()?;
-        if !awaits_base {
+        if naming == Naming::Now {
             let mut manifest = self.manifest.clone();
             manifest.own_from.get_or_insert(next.name.seq);
             manifest.incremental.push(next.name.clone());

@@ -14,6 +14,7 @@ mod tests;
 mod types;
 
 pub use file::Origin;
+pub(crate) use settings::OomScore;
 pub use settings::{OomScores, OutputLimit, Settings, Syslog};
 
 pub(crate) use directives::Consequence;

@@ -57,16 +57,23 @@ impl Config {
             Form::OutputLimits => {
                 for (group, default) in groups(value).zip(groups(directive.default)) {
                     let line = format!("{name} {}", output_limit(&group));
-                    file.put(&class_key(name, group[0]), line, group != default);
+                    if group == default {
+                        file.replace(&class_key(name, group[0]), line);
+                    } else {
+                        file.put(&class_key(name, group[0]), line);
+                    }
                 }
             }
             // A value that its own file or the environment gives, and the conf file does not.
             _ if name == "requirepass" && value == self.external_password => {}
             // A folder that was not said would depend on where the program is started.
-            Form::SavePoints | Form::Folder => file.put(name, line(directive, value), true),
+            Form::SavePoints | Form::Folder => file.put(name, line(directive, value)),
             // An empty text is as good as none.
             Form::Text if value.is_empty() => {}
-            _ => file.put(name, line(directive, value), value != directive.default),
+            _ if value == directive.default => {
+                file.replace(name, line(directive, value));
+            }
+            _ => file.put(name, line(directive, value)),
         }
     }
 }
@@ -172,16 +179,21 @@ impl Lines {
         }
     }
 
-    /// In the place of the next line that the directive has. Without one only what is `needed` gets a line.
-    fn put(&mut self, key: &str, line: String, needed: bool) {
-        if let Some(place) = self.places.get_mut(key).and_then(VecDeque::pop_front) {
-            self.lines[place] = line.into_bytes();
-        } else if needed {
+    /// In the place of the next line that the directive has, or at the end.
+    fn put(&mut self, key: &str, line: String) {
+        if let Some(line) = self.replace(key, line) {
             if !std::mem::replace(&mut self.has_header, true) {
                 self.lines.extend([Vec::new(), HEADER.into()]);
             }
             self.lines.push(line.into_bytes());
         }
+    }
+
+    /// In the place of the next line that the directive has; gives the line back if there is none.
+    fn replace(&mut self, key: &str, line: String) -> Option<String> {
+        let Some(place) = self.places.get_mut(key).and_then(VecDeque::pop_front) else { return Some(line) };
+        self.lines[place] = line.into_bytes();
+        None
     }
 
     /// Lines that nothing was put into are empty; of several empty ones one stays.

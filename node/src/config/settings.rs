@@ -11,6 +11,7 @@ use keyward_commands::DataLimits;
 use keyward_proto::topology::FastFailover;
 use keyward_replication::core::ReplicationAck;
 use keyward_replication::disk_log::Fsync;
+use keyward_replication::gate::GateState;
 use keyward_store::access::Lfu;
 use keyward_store::eviction::{Order, Policy};
 use keyward_store::keys::KeySettings;
@@ -194,6 +195,25 @@ pub struct OomScores {
     pub(crate) relative: bool,
     pub(crate) primary: i32,
     pub(crate) replica: i32,
+}
+
+impl OomScores {
+    pub(crate) fn of(&self, state: GateState) -> OomScore {
+        let score = if matches!(state, GateState::Primary | GateState::Holding) {
+            self.primary
+        } else {
+            self.replica
+        };
+        if self.relative { OomScore::Relative(score) } else { OomScore::Absolute(score) }
+    }
+}
+
+/// A score for the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OomScore {
+    /// Added to the one that the process has at its start.
+    Relative(i32),
+    Absolute(i32),
 }
 
 /// How lines in the system's log are marked.

@@ -23,7 +23,7 @@ use crate::command::table::Row;
 use crate::config::Settings;
 use crate::io::session::Session;
 use crate::routing::{Owner, Routing, endpoint};
-use crate::server::Pause;
+use crate::server::{Pause, PauseMode};
 
 const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
                            disk. Commands that may modify the data set are disabled, because this instance is \
@@ -81,6 +81,13 @@ pub enum Patience {
     Left,
     /// It has waited as long as it may.
     Exhausted,
+}
+
+/// What a command does to the slots of its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
 }
 
 /// What to do with a command.
@@ -151,7 +158,9 @@ impl Checks<'_> {
         {
             return Err(CommandError::coded(SAVE_FAILED).into());
         }
-        if let Some(until) = self.pause.applies(self.moment.now, may_replicate(session, row)) {
+        if let Some((until, mode)) = self.pause.applies(self.moment.now)
+            && (mode == PauseMode::All || may_replicate(session, row))
+        {
             return Err(Verdict::Pause(until));
         }
         let queues = in_transaction && !row.has(spec::NEVER_QUEUED);
@@ -203,13 +212,14 @@ impl Checks<'_> {
             self.check_loaded(session, row)?;
             // Shard channels belong to slots; a replica serves their subscribers too.
             if self.settings.cluster_enabled && row.has(spec::PUBSUB) && !row.keys().is_empty() {
-                self.check_slots(candidate, row.has(spec::MAY_REPLICATE))?;
+                let access = if row.has(spec::MAY_REPLICATE) { Access::Write } else { Access::Read };
+                self.check_slots(candidate, access)?;
             }
             return Ok(Basis::Anywhere);
         }
         let is_write = is_write(session, row);
         if self.settings.cluster_enabled {
-            self.check_slots(candidate, is_write)?;
+            self.check_slots(candidate, if is_write { Access::Write } else { Access::Read })?;
         }
         if session.transaction.is_some() && !executes {
             // Queued now; the role is checked when it executes, writes also now, as in Valkey.
@@ -232,7 +242,7 @@ impl Checks<'_> {
     }
 
     /// Cluster mode: one slot per command, and this node serves it.
-    fn check_slots(&self, candidate: &Candidate<'_>, is_write: bool) -> Result<(), Verdict> {
+    fn check_slots(&self, candidate: &Candidate<'_>, access: Access) -> Result<(), Verdict> {
         let Candidate { session, row, args, patience } = *candidate;
         let mut slot: Option<Slot> = None;
         let mut crossed = false;
@@ -267,7 +277,7 @@ impl Checks<'_> {
             Owner::Mine => match self.moment.state {
                 GateState::Primary | GateState::Holding | GateState::Loading => Ok(()),
                 GateState::Replica | GateState::NoPrimary => {
-                    if (session.readonly || row.has(spec::PUBSUB)) && !is_write {
+                    if (session.readonly || row.has(spec::PUBSUB)) && access == Access::Read {
                         return Ok(());
                     }
                     match self.routing.my_primary() {
@@ -402,7 +412,7 @@ mod tests {
             pause: Pause::default(),
             settings: settings(&["--sentinels", "localhost:1"]),
             routing: Routing::default(),
-            session: Session::new(Client::detached(), true),
+            session: Session::new(Client::detached()),
             patience: Patience::Left,
             lease_now: LEASE_END - 1,
         }
@@ -562,7 +572,9 @@ mod tests {
         let subscribed = |seen| with(seen, |s| s.session.subscriptions.channels.extend([Box::from(*b"c")]));
         let disk = |seen, disk| with(seen, |s| s.moment.disk = disk);
         let unsaved = |seen| with(seen, |s| s.moment.save_failed = true);
-        let paused = |seen| with(seen, |s| s.pause.extend(Monotonic::ZERO, Monotonic::from_nanos(1), true));
+        let paused = |seen| {
+            with(seen, |s| s.pause.extend(Monotonic::ZERO, Monotonic::from_nanos(1), PauseMode::Write))
+        };
         check(&[
             (
                 "subscribed before all else",

@@ -251,7 +251,7 @@ impl Executor {
                             progress.condition.require_lease();
                         }
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
-                        self.count_call(row, result.is_err());
+                        self.count_call(row, &result);
                         mutes_itself = result.is_ok()
                             && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION));
                         result
@@ -347,10 +347,10 @@ impl Executor {
 
     /// A call for `commandstats`; its time is added at the end of the batch.
     #[inline]
-    pub(super) fn count_call(&mut self, row: &'static Row, failed: bool) {
+    pub(super) fn count_call<T, E>(&mut self, row: &'static Row, result: &Result<T, E>) {
         if let Some(counters) = self.stats.command(row) {
             counters.calls.add(1);
-            if failed {
+            if result.is_err() {
                 counters.failed.add(1);
             }
         }

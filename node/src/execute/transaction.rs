@@ -90,7 +90,7 @@ impl Executor {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
             };
-            self.count_call(row, result.is_err());
+            self.count_call(row, &result);
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result {
                 Ok(ServerOutcome::Reply) => {}

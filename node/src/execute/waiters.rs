@@ -40,7 +40,7 @@ impl Executor {
         progress: &mut Progress,
     ) -> Option<Served> {
         let client = self.server.clients.get(waiter.client_id)?;
-        let mut session = Session::new(client, true);
+        let mut session = Session::new(client);
         session.version = waiter.version;
         session.db = waiter.keys.first()?.0;
         session.in_exec = true;

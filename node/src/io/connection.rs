@@ -97,9 +97,9 @@ struct Awake {
 }
 
 /// Serves a client until it leaves, is killed, or breaks the protocol.
-pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, client: Arc<Client>, authenticated: bool) {
+pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, session: Session) {
+    let client = Arc::clone(&session.client);
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
-    let session = Session::new(Arc::clone(&client), authenticated);
     let mut connection = Connection {
         stream,
         thread,

@@ -121,12 +121,13 @@ impl Session {
         self.watch_flag.store(false, Ordering::Release);
     }
 
-    pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
+    /// Of a client that need not authenticate.
+    pub fn new(client: Arc<Client>) -> Self {
         Session {
             client,
             db: 0,
             version: Version::Resp2,
-            authenticated,
+            authenticated: true,
             transaction: None,
             watched: BTreeMap::new(),
             watch_flag: Arc::default(),

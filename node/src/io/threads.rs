@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::connection;
+use crate::io::session::Session;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 
@@ -235,7 +236,8 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
             match TcpStream::from_std(stream) {
                 Ok(stream) => {
                     let thread = Rc::clone(&thread);
-                    tokio::task::spawn_local(connection::serve(stream, thread, client, authenticated));
+                    let session = Session { authenticated, ..Session::new(client) };
+                    tokio::task::spawn_local(connection::serve(stream, thread, session));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a new connection was lost");

@@ -167,6 +167,7 @@ impl GatePatience {
 mod tests {
     use super::super::clients::Client;
     use super::*;
+    use crate::server::PauseMode;
 
     fn at_ms(ms: u64) -> Monotonic {
         Monotonic::from_nanos(ms * 1_000_000)
@@ -215,7 +216,7 @@ mod tests {
             (101, Look::TimeIsUp, "Retry(Left)"),
         ] {
             let pause = Pause::default();
-            pause.extend(at_ms(0), at_ms(until), false);
+            pause.extend(at_ms(0), at_ms(until), PauseMode::All);
             assert_eq!(format!("{:?}", look(&Wait::Pause, why, &pause)), outcome, "{until} {why:?}");
         }
     }
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn an_answer_is_told_unless_the_client_wants_none() {
         let reply = |answer: fn() -> Answer, is_muted| {
-            let mut session = Session::new(Client::detached(), true);
+            let mut session = Session::new(Client::detached());
             session.stall_is_muted = is_muted;
             let (served, afterwards) = answer().into_reply(&mut session);
             let told = served.map(|served| String::from_utf8(served.reply.to_vec()).unwrap());

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::pubsub::ChannelKind;
+
 /// Messages that may wait in a queue, and their bytes; further ones are dropped.
 const QUEUE_MAX: usize = 4096;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -15,7 +17,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 pub struct Message {
     pub channel: Bytes,
     pub payload: Bytes,
-    pub sharded: bool,
+    pub kind: ChannelKind,
 }
 
 impl Message {
@@ -66,11 +68,11 @@ pub struct Relay(pub(super) Queue);
 
 impl Relay {
     /// Queues a message for all peers.
-    pub fn publish(&self, channel: &[u8], payload: &[u8], sharded: bool) {
+    pub fn publish(&self, channel: &[u8], payload: &[u8], kind: ChannelKind) {
         let message = Message {
             channel: Bytes::copy_from_slice(channel),
             payload: Bytes::copy_from_slice(payload),
-            sharded,
+            kind,
         };
         if !self.0.push(message) {
             tracing::debug!("a message for other nodes was dropped: too many wait");
@@ -87,7 +89,7 @@ mod tests {
         let message = |len: usize| Message {
             channel: Bytes::from_static(b"c"),
             payload: Bytes::from(vec![b'x'; len]),
-            sharded: false,
+            kind: ChannelKind::Global,
         };
         let (queue, mut receiver) = Queue::new();
         assert!(queue.push(message(QUEUE_BYTES_MAX + 1)), "the only one");

@@ -315,7 +315,7 @@ impl TestNode {
                 sentinels: vec![sentinel.to_owned()],
                 applied: LogIndex::ZERO,
             };
-            let deliver: Deliver = Arc::new(|_, _, _| {});
+            let deliver: Deliver = Arc::new(|_| {});
             Replication::start(options, listener, Arc::clone(&shared), lists.clone(), deliver).unwrap()
         });
         TestNode { shared, lists, replication, runtime: Some(runtime) }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use keyward_proto::ids::{NodeId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
@@ -39,8 +38,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
 const FRAME_BYTES: u32 = 1 << 20;
 
-/// Where messages that other nodes publish go: channel, payload, and whether the channel is sharded.
-pub type Deliver = Arc<dyn Fn(Bytes, Bytes, bool) + Send + Sync>;
+/// Where messages that other nodes publish go.
+pub type Deliver = Arc<dyn Fn(rpc::PublishRequest) + Send + Sync>;
 
 /// The services of the bus port.
 #[derive(Clone)]
@@ -152,7 +151,7 @@ impl NodeControl for Bus {
     ) -> Result<Response<rpc::PublishReply>, Status> {
         let mut messages = request.into_inner();
         while let Some(message) = messages.message().await? {
-            (self.deliver)(message.channel, message.payload, message.sharded);
+            (self.deliver)(message);
         }
         Ok(Response::new(rpc::PublishReply {}))
     }

@@ -242,7 +242,7 @@ impl Task {
             self.core.step(now, event, &mut log, &mut actions);
             let view = self.core.view(&log);
             // Under the lock: see the fields' documentation.
-            self.shared.gate.set_auto_commit(view.auto_commit);
+            self.shared.gate.set_auto_commit(&view);
             self.shared.set_sending_term(view.sending_term);
             (view, last != log.last())
         };

@@ -246,7 +246,7 @@ pub(crate) fn write_file(
     cancelled: &AtomicBool,
     purpose: Purpose,
 ) -> Result<u64, Failure> {
-    let mut writer = Writer::new(out, settings.rdb_checksum)?;
+    let mut writer = if settings.rdb_checksum { Writer::new(out) } else { Writer::without_checksum(out) }?;
     for (name, value) in facts(purpose) {
         writer.aux(name, value.as_bytes())?;
     }

@@ -15,7 +15,7 @@ fn read(stream: &mut Stream) -> BTreeMap<String, String> {
     while let Some(chunk) = stream.next_chunk().unwrap() {
         for records in &chunk.records {
             let mut file = Vec::new();
-            let mut writer = keyward_store::rdb::file::Writer::new(&mut file, false).unwrap();
+            let mut writer = keyward_store::rdb::file::Writer::without_checksum(&mut file).unwrap();
             writer.records(records.db, &records.bytes).unwrap();
             writer.finish().unwrap();
             let trust = keyward_store::rdb::file::Trust::Ignore;
@@ -95,7 +95,7 @@ fn a_snapshot_is_of_its_index() {
     assert_eq!(beginning.changes, 2);
     assert_eq!(read(&mut stream).len(), 1);
     // While a full sync runs there is no moment of which the keyspace is.
-    server.set_complete(false);
+    server.note_incomplete();
     let mut stream = server.snapshots.request(&server, Box::new(|_| {}));
     assert_eq!(stream.begin(), Err(SnapshotError::Incomplete));
 }

@@ -9,6 +9,28 @@ use keyward_proto::slot::Slot;
 /// would be longer is refused before it is executed.
 pub const ENTRY_BYTES_MAX: usize = 1 << 30;
 
+/// Where a value is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Vacant,
+    /// In place of another value.
+    Occupied,
+}
+
+impl Place {
+    /// The place that holds this.
+    pub fn of<T>(holds: Option<T>) -> Place {
+        if holds.is_some() { Place::Occupied } else { Place::Vacant }
+    }
+}
+
+/// What becomes of a value that is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    Stays,
+    Moves,
+}
+
 /// Collects the effects of one entry.
 #[derive(Debug, Default, Clone)]
 pub struct EffectBuffer {
@@ -54,8 +76,7 @@ impl EffectBuffer {
         self.bytes[header + 4..start].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// Adds the effects that put a new value under `key`, in place of another one if it `replaces` one: `build` emits
-    /// the commands that build it where nothing is. If the effects just before have done the same for the key, they are
+    /// Adds the effects that put a new value under `key`: `build` emits the commands that build it where nothing is. If the effects just before have done the same for the key, they are
     /// left out: nobody sees what they do.
     ///
     /// # Errors
@@ -65,7 +86,7 @@ impl EffectBuffer {
         slot: Slot,
         db: u16,
         key: &[u8],
-        replaces: bool,
+        place: Place,
         len_max: usize,
         build: impl FnOnce(&mut dyn FnMut(&[&[u8]])),
     ) -> Result<(), TooLong> {
@@ -83,7 +104,7 @@ impl EffectBuffer {
                 commands.push(Some(slot), db, &encoded);
             }
         };
-        if replaces {
+        if place == Place::Occupied {
             emit(&[b"DEL", key]);
         }
         build(&mut emit);
@@ -182,16 +203,16 @@ mod tests {
         let slot = Slot::of(b"k");
         let mut buffer = EffectBuffer::new();
         buffer.push(Some(slot), 0, b"first ");
-        let push = |buffer: &mut EffectBuffer, db, key: &[u8], replaces, value: &[u8]| {
-            buffer.push_value(slot, db, key, replaces, 1000, |emit| emit(&[b"SET", key, value])).unwrap();
+        let push = |buffer: &mut EffectBuffer, db, key: &[u8], place, value: &[u8]| {
+            buffer.push_value(slot, db, key, place, 1000, |emit| emit(&[b"SET", key, value])).unwrap();
         };
-        push(&mut buffer, 0, b"k", false, b"1");
-        push(&mut buffer, 0, b"k", true, b"2");
+        push(&mut buffer, 0, b"k", Place::Vacant, b"1");
+        push(&mut buffer, 0, b"k", Place::Occupied, b"2");
         assert_eq!(commands(&buffer), ["first ", "*2 $3 DEL $1 k ", "*3 $3 SET $1 k $1 2 "]);
-        push(&mut buffer, 1, b"k", false, b"3");
-        push(&mut buffer, 0, b"k", true, b"4");
+        push(&mut buffer, 1, b"k", Place::Vacant, b"3");
+        push(&mut buffer, 0, b"k", Place::Occupied, b"4");
         buffer.push(Some(slot), 0, b"reads k");
-        push(&mut buffer, 0, b"k", true, b"5");
+        push(&mut buffer, 0, b"k", Place::Occupied, b"5");
         let last: Vec<String> = commands(&buffer).split_off(3);
         assert_eq!(
             last,
@@ -210,8 +231,8 @@ mod tests {
     fn a_value_that_is_too_long_adds_nothing() {
         let slot = Slot::of(b"k");
         let mut buffer = EffectBuffer::new();
-        buffer.push_value(slot, 0, b"k", false, 1000, |emit| emit(&[b"SET", b"k", b"1"])).unwrap();
-        let too_long = buffer.push_value(slot, 0, b"k", true, 1000, |emit| {
+        buffer.push_value(slot, 0, b"k", Place::Vacant, 1000, |emit| emit(&[b"SET", b"k", b"1"])).unwrap();
+        let too_long = buffer.push_value(slot, 0, b"k", Place::Occupied, 1000, |emit| {
             (0..11).for_each(|_| emit(&[b"APPEND", b"k", &[b'x'; 100]]));
         });
         assert_eq!(too_long, Err(TooLong));

@@ -51,7 +51,7 @@ impl World {
         let mut actions = Vec::new();
         process.core.step(clock, event, &mut log, &mut actions);
         let view = process.core.view(&log);
-        gate.set_auto_commit(view.auto_commit);
+        gate.set_auto_commit(&view);
         gate.publish(&view, clock);
         process.core.check_invariants(&log);
         process.steps += 1;

@@ -8,6 +8,7 @@ use keyward_proto::resp::Args;
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RO, RW, UPDATE};
 use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i32_arg, write};
 use keyward_store::DbIndex;
+use keyward_store::effects::{Original, Place};
 use keyward_store::entry::Entry;
 use keyward_store::events::EventClass;
 use keyward_store::keys::Keys;
@@ -26,7 +27,7 @@ fn rename(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) const RENAMENX: DataCommand =
     write("renamenx", renamenx, 3, FAST, "1.0.0").key(1, RW | ACCESS | DELETE).key(2, OW | INSERT);
 fn renamenx(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
-    let renamed = rename_unless(ctx.keys, args, |target_exists| target_exists)?;
+    let renamed = rename_unless(ctx.keys, args, |place| place == Place::Occupied)?;
     ctx.out.integer(i64::from(renamed));
     Ok(Outcome::Reply)
 }
@@ -35,20 +36,20 @@ fn renamenx(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 fn rename_unless(
     keys: &mut Keys<'_>,
     args: Args<'_>,
-    refused: impl Fn(bool) -> bool,
+    refused: impl Fn(Place) -> bool,
 ) -> Result<bool, CommandError> {
     let (source, target) = (args.at(1), args.at(2));
     if keys.get_mut(source).is_none() {
         return Err(CommandError::NoSuchKey);
     }
-    let target_exists = keys.get_mut(target).is_some();
-    if refused(target_exists) || source == target {
+    let place = Place::of(keys.get_mut(target));
+    if refused(place) || source == target {
         return Ok(false);
     }
     if keys.same_slot(source, target) {
         keys.propagate_as(source, &[b"RENAME", source, target]);
     } else {
-        keys.propagate_copy(source, target, (keys.db, keys.db), target_exists, true)?;
+        keys.propagate_copy(source, target, (keys.db, keys.db), place, Original::Moves)?;
     }
     let entry = keys.remove(source).expect("it was found under the same lock").renamed(target);
     put(keys, entry);
@@ -144,8 +145,8 @@ fn copy_to(
     db: DbIndex,
     existing: Existing,
 ) -> Result<bool, CommandError> {
-    let replaces = in_db(keys, db, |keys| keys.get_mut(target).is_some());
-    if replaces && existing == Existing::Stays {
+    let place = in_db(keys, db, |keys| Place::of(keys.get_mut(target)));
+    if place == Place::Occupied && existing == Existing::Stays {
         return Ok(false);
     }
     if keys.same_slot(source, target) {
@@ -153,7 +154,7 @@ fn copy_to(
         let db = number.format(db).as_bytes();
         keys.propagate_as(target, &[b"COPY", source, target, b"DB", db, b"REPLACE"]);
     } else {
-        keys.propagate_copy(source, target, (keys.db, db), replaces, false)?;
+        keys.propagate_copy(source, target, (keys.db, db), place, Original::Stays)?;
     }
     let access = keys.access;
     let copy_of = |source: &Entry| Entry::new(target, copied(source), source.expire_at(), access);

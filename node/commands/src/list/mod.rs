@@ -19,7 +19,7 @@ use crate::{
 use crate::{parse_i64_arg, parse_signed_count};
 use keyward_store::events::EventClass;
 use keyward_store::keys::Keys;
-use keyward_store::types::{End, ListRef};
+use keyward_store::types::{End, ListRef, Side};
 use pop::{BLMPOP, BLPOP, BRPOP, LMPOP, LPOP, RPOP};
 use position::LPOS;
 use transfer::{BLMOVE, BRPOPLPUSH, LMOVE, RPOPLPUSH};
@@ -81,9 +81,9 @@ fn push(ctx: &mut DataContext<'_, '_>, args: Args<'_>, end: End) -> CommandResul
 const LINSERT: DataCommand = write("linsert", linsert, 5, DENYOOM, "2.2.0").key(1, RW | INSERT);
 fn linsert(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let (key, pivot) = (args.at(1), args.at(3));
-    let after = match args.at(2) {
-        word if ascii_eq(word, "before") => false,
-        word if ascii_eq(word, "after") => true,
+    let side = match args.at(2) {
+        word if ascii_eq(word, "before") => Side::Before,
+        word if ascii_eq(word, "after") => Side::After,
         _ => return Err(CommandError::Syntax),
     };
     let Some(mut list) = ctx.keys.list_mut(key)? else {
@@ -96,7 +96,7 @@ fn linsert(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         ctx.out.integer(-1);
         return Ok(Outcome::Reply);
     };
-    list.insert(index, after, args.at(4));
+    list.insert(index, side, args.at(4));
     let len = list.len();
     ctx.keys.modified(key);
     ctx.keys.propagate(key, args);

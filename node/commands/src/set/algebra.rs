@@ -9,6 +9,7 @@ use crate::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
 use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_positive, read, write,
 };
+use keyward_store::effects::Place;
 use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
 use keyward_store::keys::{Expiry, Keys};
@@ -178,7 +179,7 @@ fn store(
     if args.iter().skip(2).all(|key| keys.same_slot(destination, key)) {
         keys.propagate(destination, args);
     } else {
-        keys.propagate_value(destination, true, ValueRef::Set(result.as_ref()), None)?;
+        keys.propagate_value(destination, Place::Occupied, ValueRef::Set(result.as_ref()), None)?;
     }
     ctx.out.len(len);
     keys.insert(destination, NewValue::Value(result.into()), Expiry::None);

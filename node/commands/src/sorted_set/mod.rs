@@ -17,6 +17,7 @@ use crate::spec::{ACCESS, DELETE, FAST, Group, RO, RW, family};
 use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read, write};
 use add::{ZADD, ZINCRBY};
 use combine::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
+use keyward_store::effects::Place;
 use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
 use keyward_store::keys::Expiry;
@@ -218,7 +219,12 @@ fn store<'a>(
         if sources.all(|source| ctx.keys.same_slot(source, destination)) {
             ctx.keys.propagate(destination, args);
         } else {
-            ctx.keys.propagate_value(destination, true, ValueRef::SortedSet(result.as_ref()), None)?;
+            ctx.keys.propagate_value(
+                destination,
+                Place::Occupied,
+                ValueRef::SortedSet(result.as_ref()),
+                None,
+            )?;
         }
         ctx.keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
         ctx.keys.modified(destination);

@@ -574,7 +574,7 @@ impl DiskLog {
             self.file.repeats = self.file.follows;
         }
         notes.push(Note::RewriteDone(id));
-        log.set_disk_gates(true);
+        log.require_disk();
         self.recovered(notes);
         self.publish(0, log, conditions, notes);
     }

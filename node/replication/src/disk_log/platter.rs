@@ -179,7 +179,10 @@ impl<B: Clone + Default> Platter<B> {
         let (mut commit, mut repeats, mut first) = (LogIndex::ZERO, LogIndex::ZERO, None);
         for file in self.files.values_mut() {
             file.sync();
-            repeats = load_head(&mut log, &file.head, first.is_none());
+            if first.is_none() {
+                begin_log(&mut log, &file.head);
+            }
+            repeats = load_head(&mut log, &file.head);
             commit = commit.max(*first.get_or_insert(file.head.follows.index));
             for record in &file.records {
                 match &record.content {
@@ -308,7 +311,14 @@ impl<B: Clone + Default> Platter<B> {
                 let begun = self.begun.expect("a file was begun");
                 self.write(begun, |file| file.append_batch(batch))
             }
-            Action::Switch { awaits_base } => self.switch(current, *awaits_base),
+            Action::Switch { awaits_base } => {
+                let begun = self.begun.expect("a file was begun");
+                let switched = self.switch(current, begun);
+                if switched.is_ok() && !awaits_base {
+                    self.named.push(begun.0);
+                }
+                switched
+            }
             Action::Adopt { rewrite, first } => {
                 self.adopt(base(*rewrite), *first);
                 Ok(Done { file: *first, bytes: 0 })
@@ -324,14 +334,9 @@ impl<B: Clone + Default> Platter<B> {
         self.write(number, write).and_then(|done| self.sync(number).map(|_| done))
     }
 
-    fn switch(&mut self, current: FileNumber, awaits_base: bool) -> Result<Done, Failure> {
-        let begun = self.begun.expect("a file was begun");
+    fn switch(&mut self, current: FileNumber, begun: FileNumber) -> Result<Done, Failure> {
         self.sync(current)?;
-        let done = self.sync(begun)?;
-        if !awaits_base {
-            self.named.push(begun.0);
-        }
-        Ok(done)
+        self.sync(begun)
     }
 
     /// So many records are in a file now.
@@ -352,13 +357,15 @@ impl<B: Clone + Default> Platter<B> {
     }
 }
 
+/// The first file begins.
+fn begin_log(log: &mut WriteLog, Head { follows, terms, .. }: &Head) {
+    log.reset(*follows);
+    log.restore_terms(terms.iter().copied().filter(|t| t.first_index <= follows.index).collect());
+}
+
 /// A file begins. Returns up to where the log was there before.
-fn load_head(log: &mut WriteLog, head: &Head, is_first: bool) -> LogIndex {
-    let Head { follows, shard, terms, .. } = head;
-    if is_first {
-        log.reset(*follows);
-        log.restore_terms(terms.iter().copied().filter(|t| t.first_index <= follows.index).collect());
-    }
+fn load_head(log: &mut WriteLog, head: &Head) -> LogIndex {
+    let Head { follows, shard, .. } = head;
     let last = log.last().index;
     assert!(follows.index <= last, "a file follows {follows}, but the one before it ends at {last}");
     assert_eq!(log.term_at(follows.index), Some(follows.term), "a file follows another history");

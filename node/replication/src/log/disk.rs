@@ -69,10 +69,19 @@ impl WriteLog {
         });
     }
 
-    /// Whether entries have to be durable before this node holds them.
-    pub fn set_disk_gates(&mut self, gates: bool) {
+    /// As [`WriteLog::attach_disk`], but until [`WriteLog::require_disk`] entries need not be durable for this node to hold
+    /// them.
+    pub fn attach_disk_without_base(&mut self) {
+        self.attach_disk();
         if let Some(disk) = &mut self.disk {
-            disk.gates = gates;
+            disk.gates = false;
+        }
+    }
+
+    /// From now on entries have to be durable before this node holds them.
+    pub fn require_disk(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.gates = true;
         }
     }
 

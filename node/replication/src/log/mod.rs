@@ -208,12 +208,15 @@ impl WriteLog {
         self.shard = None;
     }
 
-    /// Whether entries are kept for readers. A node alone without AOF needs none of them.
-    pub fn set_keeps_entries(&mut self, keeps: bool) {
-        self.keeps_entries = keeps;
-        if !keeps {
-            self.drop_entries();
-        }
+    /// From now on entries are kept for readers.
+    pub fn keep_entries(&mut self) {
+        self.keeps_entries = true;
+    }
+
+    /// Nobody reads entries any more: a node alone without AOF needs none of them.
+    pub fn keep_no_entries(&mut self) {
+        self.keeps_entries = false;
+        self.drop_entries();
     }
 
     pub fn set_capacity_bytes(&mut self, bytes: usize) {

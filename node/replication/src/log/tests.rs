@@ -102,10 +102,10 @@ fn what_a_reader_has_pinned_stays() {
 #[test]
 fn without_readers_only_the_index_advances() {
     let mut log = WriteLog::new(1 << 20);
-    log.set_keeps_entries(false);
+    log.keep_no_entries();
     log.append(Term::new(1), b"abc");
     assert_eq!((log.last(), log.bytes(), log.first_index()), (Position::new(1, 1), 0, index(2)));
-    log.set_keeps_entries(true);
+    log.keep_entries();
     log.append(Term::new(1), b"abc");
     assert_eq!(log.read_from(index(2), 10).expect("held").count, 1);
     log.check_invariants();

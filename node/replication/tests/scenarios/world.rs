@@ -169,7 +169,7 @@ impl World {
         let mut actions = Vec::new();
         process.core.step(now, event, &mut process.log, &mut actions);
         let view = process.core.view(&process.log);
-        process.gate.set_auto_commit(view.auto_commit);
+        process.gate.set_auto_commit(&view);
         process.gate.publish(&view, now);
         process.core.check_invariants(&process.log);
         process.log.check_invariants();

@@ -10,6 +10,7 @@ use crate::blocking::Unblock;
 use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
 use crate::io::session::ReplyMode;
+use crate::server::PauseMode;
 
 /// `CLIENT subcommand`
 pub(super) const CLIENT: ServerCommand = container("client", SENTINEL, "2.4.0");
@@ -132,10 +133,10 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 pub(super) const CLIENT_PAUSE: ServerCommand =
     plain("client|pause", client_pause, -3, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "3.0.0");
 fn client_pause(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    let writes_only = match args.get(3) {
-        None => false,
-        Some(mode) if ascii_eq(mode, "ALL") => false,
-        Some(mode) if ascii_eq(mode, "WRITE") => true,
+    let mode = match args.get(3) {
+        None => PauseMode::All,
+        Some(mode) if ascii_eq(mode, "ALL") => PauseMode::All,
+        Some(mode) if ascii_eq(mode, "WRITE") => PauseMode::Write,
         Some(_) => return Err(CommandError::err("CLIENT PAUSE mode must be WRITE or ALL")),
     };
     let timeout = parse_i64(args.at(2))
@@ -147,7 +148,7 @@ fn client_pause(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult
         return Err(CommandError::err("timeout is out of range"));
     }
     let now = ctx.server.clock.monotonic();
-    ctx.server.pause.extend(now, now + Duration::from_millis(timeout.unsigned_abs()), writes_only);
+    ctx.server.pause.extend(now, now + Duration::from_millis(timeout.unsigned_abs()), mode);
     ctx.out.ok();
     Ok(ServerOutcome::Reply)
 }

@@ -11,6 +11,20 @@ use crate::command::{CommandError, Cursor, ascii_eq};
 use crate::io::clients::Client;
 use crate::server::Server;
 
+/// Whether the client that asks counts, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Me {
+    Counts,
+    Skipped,
+}
+
+/// What is asked of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sense {
+    Holds,
+    HoldsNot,
+}
+
 /// Letters that Valkey knows in the field `flags`.
 const KNOWN_FLAGS: &[u8] = b"OSMPxbtRBdcuAUreTIiEN";
 
@@ -47,35 +61,34 @@ enum Condition {
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Filter {
-    /// With whether the condition is negated.
-    conditions: Vec<(Condition, bool)>,
-    skip_me: bool,
+    conditions: Vec<(Sense, Condition)>,
+    me: Me,
 }
 
 impl Filter {
     /// `CLIENT KILL ip:port`, which may be the client itself.
     pub(super) fn by_address(address: &[u8]) -> Self {
-        Filter { conditions: vec![(Condition::Address(address.to_vec()), false)], skip_me: false }
+        Filter { conditions: vec![(Sense::Holds, Condition::Address(address.to_vec()))], me: Me::Counts }
     }
 
     /// The arguments behind `CLIENT LIST` or `CLIENT KILL`.
-    pub(super) fn parse(server: &Server, args: Args<'_>, skip_me: bool) -> Result<Self, CommandError> {
-        let mut filter = Filter { conditions: Vec::new(), skip_me };
+    pub(super) fn parse(server: &Server, args: Args<'_>, me: Me) -> Result<Self, CommandError> {
+        let mut filter = Filter { conditions: Vec::new(), me };
         let mut rest = Cursor::new(args, 2);
         while let Some(word) = rest.take() {
             let value = rest.take().ok_or(CommandError::Syntax)?;
             if ascii_eq(word, "SKIPME") {
-                filter.skip_me = match value {
-                    v if ascii_eq(v, "YES") => true,
-                    v if ascii_eq(v, "NO") => false,
+                filter.me = match value {
+                    v if ascii_eq(v, "YES") => Me::Skipped,
+                    v if ascii_eq(v, "NO") => Me::Counts,
                     _ => return Err(CommandError::Syntax),
                 };
                 continue;
             }
             let upper = word.to_ascii_uppercase();
-            let (name, negated) = match upper.strip_prefix(b"NOT-") {
-                Some(name) => (name, true),
-                None => (&upper[..], false),
+            let (name, sense) = match upper.strip_prefix(b"NOT-") {
+                Some(name) => (name, Sense::HoldsNot),
+                None => (&upper[..], Sense::Holds),
             };
             let condition = if name == b"ID" {
                 let mut ids = vec![parse_id(value)?];
@@ -86,29 +99,28 @@ impl Filter {
             } else {
                 Condition::parse(server, name, value)?
             };
-            if negated && matches!(condition, Condition::MaxAge(_) | Condition::Idle(_)) {
+            if sense == Sense::HoldsNot && matches!(condition, Condition::MaxAge(_) | Condition::Idle(_)) {
                 return Err(CommandError::Syntax);
             }
-            filter.add(condition, negated);
+            filter.add(sense, condition);
         }
         Ok(filter)
     }
 
     /// The last condition of a kind counts; IDs add up.
-    fn add(&mut self, condition: Condition, negated: bool) {
+    fn add(&mut self, sense: Sense, condition: Condition) {
         let kind = std::mem::discriminant(&condition);
-        let same =
-            self.conditions.iter_mut().find(|(c, n)| std::mem::discriminant(c) == kind && *n == negated);
+        let same = self.conditions.iter_mut().find(|(s, c)| *s == sense && std::mem::discriminant(c) == kind);
         match (same, condition) {
-            (Some((Condition::Ids(ids), _)), Condition::Ids(more)) => ids.extend(more),
-            (Some((existing, _)), condition) => *existing = condition,
-            (None, condition) => self.conditions.push((condition, negated)),
+            (Some((_, Condition::Ids(ids))), Condition::Ids(more)) => ids.extend(more),
+            (Some((_, existing)), condition) => *existing = condition,
+            (None, condition) => self.conditions.push((sense, condition)),
         }
     }
 
     pub(super) fn selects(&self, client: &Client, me: u64, now: Monotonic) -> bool {
-        !(self.skip_me && client.id == me)
-            && self.conditions.iter().all(|(c, negated)| c.holds(client, now) != *negated)
+        !(self.me == Me::Skipped && client.id == me)
+            && self.conditions.iter().all(|(sense, c)| c.holds(client, now) == (*sense == Sense::Holds))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use keyward_proto::resp::{Args, Version};
 use keyward_proto::time::Monotonic;
 
-use super::filter::Filter;
+use super::filter::{Filter, Me};
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, SENTINEL, STALE};
@@ -30,7 +30,7 @@ pub(super) const CLIENT_LIST: ServerCommand =
     plain("client|list", client_list, -2, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "2.4.0")
         .tips(&["nondeterministic_output"]);
 fn client_list(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    let filter = Filter::parse(ctx.server, args, false)?;
+    let filter = Filter::parse(ctx.server, args, Me::Counts)?;
     ctx.session.describe();
     let now = ctx.server.clock.monotonic();
     let mut text = Vec::new();
@@ -48,8 +48,11 @@ pub(super) const CLIENT_KILL: ServerCommand =
     plain("client|kill", client_kill, -3, ADMIN | NOSCRIPT | LOADING | STALE | SENTINEL, "2.4.0");
 fn client_kill(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let by_address = args.len() == 3;
-    let filter =
-        if by_address { Filter::by_address(args.at(2)) } else { Filter::parse(ctx.server, args, true)? };
+    let filter = if by_address {
+        Filter::by_address(args.at(2))
+    } else {
+        Filter::parse(ctx.server, args, Me::Skipped)?
+    };
     let (me, now) = (ctx.session.client.id, ctx.server.clock.monotonic());
     let all = ctx.server.clients.all();
     let selected: Vec<&Arc<Client>> = all.iter().filter(|c| filter.selects(c, me, now)).collect();

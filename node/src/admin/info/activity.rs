@@ -4,19 +4,21 @@ use std::sync::atomic::Ordering;
 
 use super::Lines;
 use crate::admin::ServerContext;
+use crate::pubsub::ChannelKind;
+use crate::server::PauseMode;
 use crate::stats::{Counter, ThreadStats};
 
 pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     ctx.session.describe();
     let all = server.clients.summary(server.clock.monotonic());
-    let (until, writes_only) = server.pause.state();
+    let (until, mode) = server.pause.state();
     let now = server.clock.monotonic();
     let paused_for = until.since(now).as_millis();
-    let actions = match (paused_for, writes_only) {
+    let actions = match (paused_for, mode) {
         (0, _) => "none",
-        (_, true) => "write",
-        (_, false) => "all",
+        (_, PauseMode::Write) => "write",
+        (_, PauseMode::All) => "all",
     };
     lines.fields(&[
         ("connected_clients", &all.connected),
@@ -78,9 +80,9 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("current_eviction_exceeded_time", &exceeded_current),
         ("keyspace_hits", &sum(|t| &t.keyspace_hits)),
         ("keyspace_misses", &sum(|t| &t.keyspace_misses)),
-        ("pubsub_channels", &server.pubsub.channel_count(false)),
+        ("pubsub_channels", &server.pubsub.channel_count(ChannelKind::Global)),
         ("pubsub_patterns", &server.pubsub.pattern_count()),
-        ("pubsubshard_channels", &server.pubsub.channel_count(true)),
+        ("pubsubshard_channels", &server.pubsub.channel_count(ChannelKind::Shard)),
     ]);
     lines.fields(&[("latest_fork_usec", &server.snapshots.pause_micros()), ("total_forks", &0)]);
     lines.zeros(&[

@@ -50,29 +50,34 @@ struct Section {
 const fn section(
     name: &'static str,
     title: &'static str,
-    is_default: bool,
     write: fn(&mut ServerContext<'_, '_>, &mut Lines),
 ) -> Section {
-    Section { name, title, is_default, write }
+    Section { name, title, is_default: true, write }
+}
+
+impl Section {
+    const fn on_request(self) -> Section {
+        Section { is_default: false, ..self }
+    }
 }
 
 static SECTIONS: &[Section] = &[
-    section("server", "Server", true, server::server),
-    section("tls", "TLS", false, server::tls),
-    section("clients", "Clients", true, activity::clients),
-    section("memory", "Memory", true, memory::memory),
-    section("persistence", "Persistence", true, memory::persistence),
-    section("stats", "Stats", true, activity::stats),
-    section("replication", "Replication", true, replication::replication),
-    section("cpu", "CPU", true, server::cpu),
-    section("modules", "Modules", true, server::nothing),
-    section("commandstats", "Commandstats", false, activity::commandstats),
-    section("errorstats", "Errorstats", true, activity::errorstats),
-    section("latencystats", "Latencystats", false, server::nothing),
-    section("cluster", "Cluster", true, replication::cluster),
-    section("cluster_info", "Cluster Info", false, server::nothing),
-    section("scriptingengines", "Scripting Engines", false, server::scripting_engines),
-    section("keyspace", "Keyspace", true, activity::keyspace),
+    section("server", "Server", server::server),
+    section("tls", "TLS", server::tls).on_request(),
+    section("clients", "Clients", activity::clients),
+    section("memory", "Memory", memory::memory),
+    section("persistence", "Persistence", memory::persistence),
+    section("stats", "Stats", activity::stats),
+    section("replication", "Replication", replication::replication),
+    section("cpu", "CPU", server::cpu),
+    section("modules", "Modules", server::nothing),
+    section("commandstats", "Commandstats", activity::commandstats).on_request(),
+    section("errorstats", "Errorstats", activity::errorstats),
+    section("latencystats", "Latencystats", server::nothing).on_request(),
+    section("cluster", "Cluster", replication::cluster),
+    section("cluster_info", "Cluster Info", server::nothing).on_request(),
+    section("scriptingengines", "Scripting Engines", server::scripting_engines).on_request(),
+    section("keyspace", "Keyspace", activity::keyspace),
 ];
 
 /// `INFO [section [section ...]]`

@@ -16,7 +16,7 @@ use crate::command::spec::{
 };
 use crate::command::{CommandError, spec};
 use crate::io::session::Subscriptions;
-use crate::pubsub::Kind;
+use crate::pubsub::{ChannelKind, Kind};
 
 /// The commands of the group.
 #[rustfmt::skip]
@@ -137,7 +137,7 @@ fn unsubscribe_from(ctx: &mut ServerContext<'_, '_>, kind: Kind, word: &str, arg
 const PUBLISH: ServerCommand =
     plain("publish", publish, 3, spec::PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE | SENTINEL, "2.0.0");
 fn publish(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    publish_to(ctx, false, args)
+    publish_to(ctx, ChannelKind::Global, args)
 }
 
 /// `SPUBLISH shardchannel message`
@@ -145,12 +145,12 @@ const SPUBLISH: ServerCommand =
     plain("spublish", spublish, 3, spec::PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE, "7.0.0")
         .key(1, NOT_KEY);
 fn spublish(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    publish_to(ctx, true, args)
+    publish_to(ctx, ChannelKind::Shard, args)
 }
 
-fn publish_to(ctx: &mut ServerContext<'_, '_>, sharded: bool, args: Args<'_>) -> ServerResult {
+fn publish_to(ctx: &mut ServerContext<'_, '_>, kind: ChannelKind, args: Args<'_>) -> ServerResult {
     let (channel, message) = (args.at(1), args.at(2));
-    ctx.out.len(ctx.server.publish(channel, message, sharded));
+    ctx.out.len(ctx.server.publish(channel, message, kind));
     Ok(ServerOutcome::Reply)
 }
 
@@ -158,22 +158,22 @@ fn publish_to(ctx: &mut ServerContext<'_, '_>, sharded: bool, args: Args<'_>) ->
 const PUBSUB_CHANNELS: ServerCommand =
     plain("pubsub|channels", pubsub_channels, -2, spec::PUBSUB | LOADING | STALE, "2.8.0");
 fn pubsub_channels(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    active(ctx, false, args)
+    active(ctx, ChannelKind::Global, args)
 }
 
 /// `PUBSUB SHARDCHANNELS [pattern]`
 const PUBSUB_SHARDCHANNELS: ServerCommand =
     plain("pubsub|shardchannels", pubsub_shardchannels, -2, spec::PUBSUB | LOADING | STALE, "7.0.0");
 fn pubsub_shardchannels(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    active(ctx, true, args)
+    active(ctx, ChannelKind::Shard, args)
 }
 
-fn active(ctx: &mut ServerContext<'_, '_>, sharded: bool, args: Args<'_>) -> ServerResult {
+fn active(ctx: &mut ServerContext<'_, '_>, kind: ChannelKind, args: Args<'_>) -> ServerResult {
     if 3 < args.len() {
         let before = "unknown subcommand or wrong number of arguments for '";
         return Err(CommandError::quoting(before, args.at(1), "'. Try PUBSUB HELP."));
     }
-    let channels = ctx.server.pubsub.active(sharded, args.get(2));
+    let channels = ctx.server.pubsub.active(kind, args.get(2));
     ctx.out.array(channels.len());
     channels.iter().for_each(|channel| ctx.out.bulk(channel));
     Ok(ServerOutcome::Reply)
@@ -191,21 +191,21 @@ fn pubsub_numpat(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
 const PUBSUB_NUMSUB: ServerCommand =
     plain("pubsub|numsub", pubsub_numsub, -2, spec::PUBSUB | LOADING | STALE, "2.8.0");
 fn pubsub_numsub(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    subscriber_counts(ctx, false, args)
+    subscriber_counts(ctx, ChannelKind::Global, args)
 }
 
 /// `PUBSUB SHARDNUMSUB [shardchannel [shardchannel ...]]`
 const PUBSUB_SHARDNUMSUB: ServerCommand =
     plain("pubsub|shardnumsub", pubsub_shardnumsub, -2, spec::PUBSUB | LOADING | STALE, "7.0.0");
 fn pubsub_shardnumsub(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    subscriber_counts(ctx, true, args)
+    subscriber_counts(ctx, ChannelKind::Shard, args)
 }
 
-fn subscriber_counts(ctx: &mut ServerContext<'_, '_>, sharded: bool, args: Args<'_>) -> ServerResult {
+fn subscriber_counts(ctx: &mut ServerContext<'_, '_>, kind: ChannelKind, args: Args<'_>) -> ServerResult {
     ctx.out.array((args.len() - 2) * 2);
     for channel in args.iter().skip(2) {
         ctx.out.bulk(channel);
-        ctx.out.len(ctx.server.pubsub.subscriber_count(sharded, channel));
+        ctx.out.len(ctx.server.pubsub.subscriber_count(kind, channel));
     }
     Ok(ServerOutcome::Reply)
 }

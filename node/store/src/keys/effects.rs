@@ -8,7 +8,7 @@ use keyward_proto::slot::Slot;
 
 use super::{Held, Keys, Mode};
 use crate::DbIndex;
-use crate::effects::{EffectBuffer, TooLong};
+use crate::effects::{EffectBuffer, Original, Place, TooLong};
 use crate::entry::ValueRef;
 use crate::events::{Event, EventClass};
 use crate::rebuild::rebuild_as;
@@ -108,15 +108,14 @@ impl Keys<'_> {
         self.effects.push(Some(slot), self.db, &self.encoded);
     }
 
-    /// The effects that put a value under `key` in the current database, in place of another one if it `replaces` one: called before
-    /// anything has changed.
+    /// The effects that put a value under `key` in the current database: called before anything has changed.
     ///
     /// # Errors
     /// They would be too long for the write log.
     pub fn propagate_value(
         &mut self,
         key: &[u8],
-        replaces: bool,
+        place: Place,
         value: ValueRef<'_>,
         expire_at: Option<i64>,
     ) -> Result<(), TooLong> {
@@ -125,12 +124,12 @@ impl Keys<'_> {
         }
         self.finish();
         let (slot, db) = (self.slot_of(key), self.db);
-        self.effects.push_value(slot, db, key, replaces, self.entry_bytes_max, |emit| {
+        self.effects.push_value(slot, db, key, place, self.entry_bytes_max, |emit| {
             rebuild_as(key, value, expire_at, emit);
         })
     }
 
-    /// As [`Keys::propagate_value`], with the value and the expiry of another key, and without that key if it `moves`.
+    /// As [`Keys::propagate_value`], with the value and the expiry of another key.
     ///
     /// # Errors
     /// They would be too long for the write log.
@@ -139,8 +138,8 @@ impl Keys<'_> {
         source: &[u8],
         key: &[u8],
         (source_db, db): (DbIndex, DbIndex),
-        replaces: bool,
-        moves: bool,
+        place: Place,
+        original: Original,
     ) -> Result<(), TooLong> {
         if !self.is_logging() {
             return Ok(());
@@ -148,18 +147,18 @@ impl Keys<'_> {
         self.finish();
         let mut effects = std::mem::take(&mut self.effects);
         let (len, slot) = (effects.len(), self.slot_of(key));
-        if moves {
+        if original == Original::Moves {
             self.encoded.clear();
             write_command(&mut self.encoded, &[b"DEL", source]);
             effects.push(Some(self.slot_of(source)), source_db, &self.encoded);
         }
         let pushed = match self.get(source) {
-            Some(entry) => effects.push_value(slot, db, key, replaces, self.entry_bytes_max, |emit| {
+            Some(entry) => effects.push_value(slot, db, key, place, self.entry_bytes_max, |emit| {
                 rebuild_as(key, entry.value(), entry.expire_at(), emit);
             }),
             None => Ok(()),
         };
-        if pushed.is_err() && moves {
+        if pushed.is_err() && original == Original::Moves {
             effects.truncate(len);
         }
         self.effects = effects;

@@ -4,6 +4,7 @@ use keyward_proto::entry::effects;
 use keyward_proto::slot::Slot;
 
 use super::*;
+use crate::effects::{Original, Place};
 use crate::entry::{Entry, NewValue};
 
 /// Effects and value of a command that runs on a key which has expired but was not deleted yet.
@@ -42,11 +43,11 @@ fn what_would_be_too_long_for_an_entry_is_refused_before_it_changes_anything() {
     keys.insert(b"a", NewValue::Bytes(&[b'x'; 300]), Expiry::None);
     keys.propagate_as(b"b", &[b"X"]);
     for (copies, ok) in [(1, true), (2, true), (3, false)] {
-        let copied = keys.propagate_copy(b"a", b"b", (0, 0), false, false);
+        let copied = keys.propagate_copy(b"a", b"b", (0, 0), Place::Vacant, Original::Stays);
         assert_eq!(copied.is_ok(), ok, "{copies}");
         keys.propagate_as(b"b", &[b"X"]);
     }
-    assert!(keys.propagate_copy(b"a", b"b", (0, 0), true, true).is_err());
+    assert!(keys.propagate_copy(b"a", b"b", (0, 0), Place::Occupied, Original::Moves).is_err());
     assert!(keys.check_entry(|| 100).is_ok());
     assert!(keys.check_entry(|| 1000).is_err());
     let mut names = Vec::new();

@@ -120,8 +120,11 @@ fn every_value_is_loaded_as_it_was_saved() {
     }
 }
 
-fn file(with_checksum: bool) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), with_checksum).unwrap();
+fn file() -> Vec<u8> {
+    written(Writer::new(Vec::new()).unwrap())
+}
+
+fn written(mut writer: Writer<Vec<u8>>) -> Vec<u8> {
     writer.aux("redis-bits", b"64").unwrap();
     writer.function(b"#!lua name=mylib\nredis.register_function('f', function() return 1 end)").unwrap();
     writer.resize_db(0, 8, 1).unwrap();
@@ -134,8 +137,8 @@ fn file(with_checksum: bool) -> Vec<u8> {
 #[test]
 fn a_file_is_read_as_it_was_written() {
     let count = samples().len() as u64;
-    for (with_checksum, message) in [(true, "checksum too."), (false, "no checksum.")] {
-        let file = file(with_checksum);
+    let without_checksum = written(Writer::without_checksum(Vec::new()).unwrap());
+    for (file, message) in [(file(), "checksum too."), (without_checksum, "no checksum.")] {
         assert!(file.starts_with(b"REDIS0010"));
         let report = check(&file[..], Some(file.len() as u64));
         assert!(report.error.is_none(), "{report}");
@@ -149,7 +152,7 @@ fn a_file_is_read_as_it_was_written() {
 
 #[test]
 fn a_record_larger_than_a_chunk_is_read_whole() {
-    let mut writer = Writer::new(Vec::new(), true).unwrap();
+    let mut writer = Writer::new(Vec::new()).unwrap();
     let mut list = List::default();
     let noise: Vec<u8> = SmallRng::seed_from_u64(1).random_iter().take(700_000).collect();
     (0..5).for_each(|_| list.push_back(&noise));
@@ -165,7 +168,7 @@ fn a_record_larger_than_a_chunk_is_read_whole() {
 
 #[test]
 fn what_follows_the_file_is_left() {
-    let bytes = [file(true), b"*1\r\n$4\r\nPING\r\n".to_vec()].concat();
+    let bytes = [file(), b"*1\r\n$4\r\nPING\r\n".to_vec()].concat();
     let mut reader = Reader::new(&bytes[..], None, Trust::Verify, VersionCheck::Strict).unwrap();
     while reader.next_chunk().unwrap().is_some() {}
     let (mut rest, inner) = reader.into_rest();
@@ -530,7 +533,7 @@ fn damaged_values_are_refused_or_harmless() {
 
 #[test]
 fn damaged_files_are_refused_or_harmless() {
-    let mut writer = Writer::new(Vec::new(), true).unwrap();
+    let mut writer = Writer::new(Vec::new()).unwrap();
     writer.aux("name", b"value").unwrap();
     writer.resize_db(0, 10, 1).unwrap();
     for (i, entry) in samples().iter().filter(|e| saved(e).len() < 300).enumerate() {

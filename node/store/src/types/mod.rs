@@ -19,7 +19,7 @@ use collection::Codec;
 pub use collection::Collection;
 pub use element::Element;
 pub use hash::{Hash, HashLimits, HashMut, HashRef, Pair};
-pub use list::{End, List, ListMut, ListRef, quicklist};
+pub use list::{End, List, ListMut, ListRef, Side, quicklist};
 pub use set::{Set, SetLimits, SetMut, SetRef, intset};
 pub use sorted_set::{
     Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetLimits, SortedSetMut, SortedSetRef,

@@ -203,8 +203,8 @@ impl<R: Read> Reader<R> {
         }
         let mut wanted = CHUNK_LEN as usize;
         loop {
-            let is_all = !self.fill_if_there(wanted)?;
-            let (split, needed) = self.split(is_all)?;
+            let rest = if self.fill_if_there(wanted)? { Rest::Follows } else { Rest::None };
+            let (split, needed) = self.split(rest)?;
             if self.ended || 0 < split.len {
                 return Ok(Some(self.take_chunk(split)?));
             }
@@ -219,14 +219,14 @@ impl<R: Read> Reader<R> {
     }
 
     /// Finds the whole pieces in the buffer, and how many bytes the one behind them needs at least.
-    fn split(&mut self, is_all: bool) -> Result<(Split, usize), FileError> {
+    fn split(&mut self, rest: Rest) -> Result<(Split, usize), FileError> {
         let buffer = std::mem::take(&mut self.buffer);
-        let result = self.split_bytes(&buffer, is_all);
+        let result = self.split_bytes(&buffer, rest);
         self.buffer = buffer;
         result
     }
 
-    fn split_bytes(&mut self, buffer: &[u8], is_all: bool) -> Result<(Split, usize), FileError> {
+    fn split_bytes(&mut self, buffer: &[u8], rest: Rest) -> Result<(Split, usize), FileError> {
         let mut input = Input::new(buffer);
         let mut split = Split::default();
         while !self.ended {
@@ -240,7 +240,7 @@ impl<R: Read> Reader<R> {
                 }
                 Ok(Some(piece)) => self.note(piece).map_err(|e| FileError::new(e, offset, None))?,
                 Err(BadPiece { error: RdbError::Truncated { missing }, record }) => {
-                    if is_all || self.is_beyond_end(buffer.len(), missing) {
+                    if rest == Rest::None || self.is_beyond_end(buffer.len(), missing) {
                         let error = RdbError::Truncated { missing };
                         return Err(self.error(BadPiece { error, record }, offset));
                     }
@@ -363,6 +363,13 @@ impl<R: Read> Reader<R> {
         self.buffer.drain(..len);
         self.offset += len as u64;
     }
+}
+
+/// Whether more of the file comes behind what has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Follows,
+    None,
 }
 
 /// What of a buffer is whole.

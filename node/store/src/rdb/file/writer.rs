@@ -24,8 +24,19 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// Those of `inner`, here and in all other functions.
-    pub fn new(inner: W, with_checksum: bool) -> io::Result<Self> {
-        let checksum = with_checksum.then(Checksum::default);
+    pub fn new(inner: W) -> io::Result<Self> {
+        Writer::begin(inner, Some(Checksum::default()))
+    }
+
+    /// As [`Writer::new`], but the file ends without a checksum.
+    ///
+    /// # Errors
+    /// Those of `inner`.
+    pub fn without_checksum(inner: W) -> io::Result<Self> {
+        Writer::begin(inner, None)
+    }
+
+    fn begin(inner: W, checksum: Option<Checksum>) -> io::Result<Self> {
         let mut writer = Writer { inner, checksum, db: None, len: 0, piece: Vec::new() };
         writer.piece.extend_from_slice(MAGIC_REDIS);
         writer.piece.extend_from_slice(format!("{VERSION:04}").as_bytes());

@@ -22,6 +22,13 @@ pub enum End {
     Right,
 }
 
+/// Where an element is put, next to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
+}
+
 /// A list for reading.
 #[derive(Debug, Clone, Copy)]
 pub enum ListRef<'a> {
@@ -183,12 +190,12 @@ impl<'a> ListMut<'a> {
     }
 
     /// Inserts an element, for which the list is prepared, before or after the one at an index below the length.
-    pub fn insert(&mut self, index: usize, after: bool, element: &[u8]) {
+    pub fn insert(&mut self, index: usize, side: Side, element: &[u8]) {
         if let Some(chain) = self.entry.boxed_mut::<Quicklist>() {
-            return chain.insert(index, after, element);
+            return chain.insert(index, side, element);
         }
         let mut tail = self.compact();
-        let at = ListpackRef::trusted(tail.bytes()).offset(index + usize::from(after));
+        let at = ListpackRef::trusted(tail.bytes()).offset(index + usize::from(side == Side::After));
         listpack::insert(&mut tail, at, [element]);
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::End;
+use super::{End, Side};
 use crate::types::listpack::{self, Listpack, ListpackRef};
 use crate::types::{Element, fits_compact};
 
@@ -313,7 +313,7 @@ impl Quicklist {
             Node::Packed { list, .. } if !is_large => Arc::make_mut(list).replace(place, element),
             Node::Plain(old) if is_large => *old = element.into(),
             Node::Plain(_) => {
-                self.insert(index, true, element);
+                self.insert(index, Side::After, element);
                 self.remove_node(at);
                 self.len -= 1;
             }
@@ -334,7 +334,8 @@ impl Quicklist {
     }
 
     /// Inserts an element before or after the one at an index below the length.
-    pub fn insert(&mut self, index: usize, after: bool, element: &[u8]) {
+    pub fn insert(&mut self, index: usize, side: Side, element: &[u8]) {
+        let after = side == Side::After;
         let fill = self.fill;
         let (at, place) = self.locate(index);
         let node_len = self.nodes[at].len();

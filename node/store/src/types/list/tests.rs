@@ -35,7 +35,7 @@ fn ends() {
     assert_eq!(List::default().as_ref().at_end(End::Right, 9).count(), 0);
     l.as_mut().drop_at_end(End::Right, 2);
     l.as_mut().drop_at_end(End::Left, 1);
-    l.as_mut().insert(0, true, b"x");
+    l.as_mut().insert(0, Side::After, b"x");
     assert_eq!(text(&l), "bxcd");
     l.as_mut().drop_at_end(End::Left, usize::MAX);
     assert!(l.is_empty() && l.as_mut().pop(End::Left).is_none());
@@ -84,7 +84,7 @@ fn behaves_as_a_vector_under_random_edits() {
                 5 | 6 if index < model.len() => {
                     let after = rng.random();
                     edit.prepare([&element[..]].into_iter());
-                    edit.insert(index, after, &element);
+                    edit.insert(index, if after { Side::After } else { Side::Before }, &element);
                     model.insert(index + usize::from(after), element);
                 }
                 7 | 8 if index < model.len() => {

@@ -357,11 +357,10 @@ impl ExactSizeIterator for Iter<'_> {}
 impl Tree {
     /// Panics if the invariants do not hold.
     pub(super) fn check(&self) {
-        fn visit(node: &Node, is_root: bool) -> (usize, usize) {
+        fn visit(node: &Node) -> (usize, usize) {
             match node {
                 Node::Leaf(items) => {
                     assert!(items.is_sorted_by(|a, b| a.is_before_item(b)));
-                    assert!(is_root || !items.is_empty());
                     (items.len(), 0)
                 }
                 Node::Inner(children) => {
@@ -369,8 +368,9 @@ impl Tree {
                     let mut depth = None;
                     let mut total = 0;
                     for (i, child) in children.iter().enumerate() {
-                        let (len, d) = visit(&child.node, false);
+                        let (len, d) = visit(&child.node);
                         assert_eq!(len, child.len);
+                        assert!(0 < len, "only the root may be empty");
                         assert!(depth.is_none_or(|depth| depth == d));
                         depth = Some(d);
                         total += len;
@@ -383,7 +383,7 @@ impl Tree {
                 }
             }
         }
-        assert_eq!(visit(&self.root, true).0, self.len);
+        assert_eq!(visit(&self.root).0, self.len);
     }
 }
 
