@@ -18,6 +18,7 @@ use keyward_sentinel::rules::coordinator::{
     self, Action, Coordinator, Observed, ProposalId, Request, Settlement, Ticket,
 };
 use keyward_sentinel::rules::failover::{Answer, NodeState, Role, Trigger};
+use keyward_sentinel::rules::formation::Arrivals;
 use keyward_sentinel::rules::health::Health;
 use keyward_sentinel::rules::inquiry::Question;
 use keyward_sentinel::rules::placement;
@@ -191,7 +192,8 @@ impl World {
         world.apply(registrations);
         let mut random = StdRng::seed_from_u64(world.scenario.seed);
         let new_shard = || ShardId::from_random(random.random());
-        let placed = placement::all(&world.topology, &BTreeSet::new(), new_shard, usize::MAX);
+        let placed =
+            placement::all(&world.topology, &BTreeSet::new(), Arrivals::Expected, new_shard, usize::MAX);
         world.apply(placed);
         let comes: Vec<TopologyCommand> = nodes
             .iter()
@@ -223,6 +225,7 @@ impl World {
             program_version: env!("CARGO_PKG_VERSION").into(),
             detection: Default::default(),
             last: Position::ZERO,
+            holding: None,
         })
     }
 
@@ -421,6 +424,7 @@ impl World {
                 | TopologyCommand::ForgetNode { .. }
                 | TopologyCommand::AnnounceSentinel { .. }
                 | TopologyCommand::SetSentinels { .. }
+                | TopologyCommand::AnnounceLoading { .. }
                 | TopologyCommand::SetShape { .. } => {}
             }
         }

@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::resp::{ReplyWriter, Version};
 use keyward_proto::rpc::PublishRequest;
-use keyward_proto::topology::Detection;
+use keyward_proto::slot::Slot;
+use keyward_proto::topology::{Detection, SlotRange};
 use keyward_replication::core::Config;
 use keyward_replication::core::node_core::RoleStatus;
 use keyward_replication::gate::GateState;
@@ -21,6 +22,7 @@ use keyward_replication::reply::ReplyCondition;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use crate::admin::Request;
 use crate::config::Settings;
@@ -30,7 +32,7 @@ use crate::pubsub::ChannelKind;
 use crate::relay;
 use crate::replication::{Demand, Options, Replication};
 use crate::routing::Routing;
-use crate::sentinels::Announce;
+use crate::sentinels::{Announce, Sentinels};
 use crate::server::Server;
 use crate::snapshot::saves::Kind;
 
@@ -55,22 +57,7 @@ pub fn join(
     applied: LogIndex,
 ) -> Result<(), String> {
     tracing::info!(node = %node_id, "joining: asking the sentinels {}", settings.sentinels.join(" "));
-    let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
-    let announce = Announce {
-        node_id: node_id.clone(),
-        host: settings.announce_ip.clone(),
-        port: or(settings.announce_port, settings.port),
-        bus_port: or(settings.announce_bus_port, settings.bus_port().unwrap_or(0)),
-        hostname: settings.announce_hostname.clone(),
-        zone: settings.zone.clone(),
-        replica_priority: settings.replica_priority,
-        cluster_enabled: settings.cluster_enabled,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        detection: Detection {
-            lease_millis: u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX),
-            fast_failover: settings.fast_failover,
-        },
-    };
+    let announce = announce(settings, &node_id);
     let config = Config {
         lease: settings.lease,
         grace: settings.grace,
@@ -78,7 +65,11 @@ pub fn join(
         min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
         ..Config::default()
     };
-    let options = Options { config, announce, sentinels: settings.sentinels.clone(), applied };
+    let counts = &server.keyspace.counts;
+    let mut slots = Slot::all().filter(|slot| counts.of_slot(*slot) > 0);
+    let held_slots = slots.next().map(|first| SlotRange { first, last: slots.last().unwrap_or(first) });
+    let sentinels = settings.sentinels.clone();
+    let options = Options { config, announce, sentinels, applied, held_slots };
     let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng()));
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |message: PublishRequest| {
@@ -106,6 +97,33 @@ pub fn join(
         }
     });
     Ok(())
+}
+
+/// How this node presents itself.
+fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
+    let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
+    Announce {
+        node_id: node_id.clone(),
+        host: settings.announce_ip.clone(),
+        port: or(settings.announce_port, settings.port),
+        bus_port: or(settings.announce_bus_port, settings.bus_port().unwrap_or(0)),
+        hostname: settings.announce_hostname.clone(),
+        zone: settings.zone.clone(),
+        replica_priority: settings.replica_priority,
+        cluster_enabled: settings.cluster_enabled,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        detection: Detection {
+            lease_millis: u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX),
+            fast_failover: settings.fast_failover,
+        },
+    }
+}
+
+/// Tells the sentinels that this node has data and loads it: a node that loads much registers last, and no shard is to
+/// form without it.
+pub fn announce_loading(settings: &Settings, node_id: &NodeId) -> AbortHandle {
+    let (sentinels, announce) = (Sentinels::new(settings.sentinels.clone()), announce(settings, node_id));
+    tokio::spawn(async move { sentinels.announce_loading(&announce).await }).abort_handle()
 }
 
 /// Reads the node's ID, or makes one.

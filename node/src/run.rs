@@ -13,6 +13,7 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 use crate::clock;
 use crate::config::{Config, Settings};
@@ -142,8 +143,13 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
     let identity = if alone { None } else { Some(crate::member::identity()?) };
     let mut applied = LogIndex::ZERO;
     if settings.appendonly {
+        let announcement = identity
+            .as_ref()
+            .filter(|_| crate::aof::has_data(settings))
+            .map(|identity| crate::member::announce_loading(settings, identity));
         let (server, settings) = (Arc::clone(server), settings.clone());
         let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;
+        announcement.inspect(AbortHandle::abort);
         applied = loaded.map_err(|e| format!("can't load: {e}"))??;
     } else if alone {
         warn_of_ignored_log(settings);

@@ -24,7 +24,7 @@ use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::delta::{Delta, Key};
-use keyward_proto::topology::{Detection, FastFailover, Topology};
+use keyward_proto::topology::{Detection, FastFailover, Holding, Topology};
 use keyward_replication::core::messages::{Event, Outcome};
 use keyward_replication::core::requests::{self, Action, PendingRequest, Rotation, Urgency};
 use parking_lot::Mutex;
@@ -240,11 +240,34 @@ impl Sentinels {
         Ok(reply?.into_inner())
     }
 
+    /// Says that this process will register with data; tries until somebody has heard it.
+    pub(crate) async fn announce_loading(&self, announce: &Announce) {
+        let request = rpc::LoadingRequest {
+            node_id: announce.node_id.to_string(),
+            host: announce.host.clone(),
+            port: u32::from(announce.port),
+        };
+        loop {
+            let at = self.current();
+            let attempt = async { self.client(at).await?.announce_loading(request.clone()).await };
+            match tokio::time::timeout(requests::ANSWER_LIMIT, attempt).await {
+                Ok(Ok(_)) => return self.answered(at),
+                // It does not know that yet.
+                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => return,
+                Ok(Err(status)) => self.reach.failed(WHO, &self.addresses[at], Some(status)),
+                Err(_) => self.reach.failed(WHO, &self.addresses[at], None),
+            }
+            self.leave(at);
+            tokio::time::sleep(requests::RETRY).await;
+        }
+    }
+
     /// Registers this process; tries for ever.
     pub(crate) async fn register(
         &self,
         announce: &Announce,
         last: Position,
+        holding: &Holding,
         start_nonce: u64,
     ) -> (Incarnation, Arc<Topology>) {
         let mut request = rpc::RegisterRequest {
@@ -262,6 +285,13 @@ impl Sentinels {
             known_incarnation: 0,
             lease_millis: announce.detection.lease_millis,
             fast_failover: word_of(announce.detection.fast_failover).into(),
+            holding: Some(rpc::Holding {
+                shard_id: holding.shard.as_ref().map(ToString::to_string).unwrap_or_default(),
+                slots: holding.slots.map(|range| rpc::SlotSpan {
+                    first: u32::from(range.first.number()),
+                    last: u32::from(range.last.number()),
+                }),
+            }),
         };
         loop {
             let at = self.current();
@@ -416,8 +446,8 @@ fn word_of(fast_failover: FastFailover) -> rpc::FastFailover {
 }
 
 fn key(topology: &Topology) -> Option<rpc::TopologyKey> {
-    let Key { version, shard } = topology.key()?;
-    Some(rpc::TopologyKey { version, shard_id: shard.to_string() })
+    let Key { version, shard, history } = topology.key()?;
+    Some(rpc::TopologyKey { version, shard_id: shard.to_string(), history })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {

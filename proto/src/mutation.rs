@@ -61,6 +61,8 @@ mutations! {
     HaltedClockTrusted: "a primary whose clocks have moved apart keeps its leases",
     SilenceIsDeath: "the sentinels take a primary that does not answer for dead",
     AnyoneLeadsAfterRestart: "after all members have restarted any of them leads, not the furthest",
+    FirstComerLeads: "sentinels without shards form one around whoever registers first, whatever the others hold",
+    AnyLogIsAdopted: "an adopted shard goes on with a node that does not have most of its log",
     LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
     StaleAnswerCounts: "what a node answered to an earlier question counts as the answer to the next one",
     SilenceIsRefusal: "a request to the sentinels that gets no answer counts as refused",

@@ -29,6 +29,29 @@ pub struct Topology {
     /// RESP addresses of the sentinels, by Raft node ID.
     #[serde(default)]
     pub sentinels: BTreeMap<u64, SentinelAddress>,
+    /// Names the history that began when the shards were formed; zero before. Sentinels that have lost their stores
+    /// begin another one, and its versions and incarnations say nothing about those of this one.
+    #[serde(default)]
+    pub history: u64,
+    /// Processes that have data on their disks and will register when it is loaded.
+    #[serde(default)]
+    pub loading: BTreeMap<NodeId, LoadingNode>,
+}
+
+/// A process that has said that it will come, and with data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadingNode {
+    pub host: String,
+    pub port: u16,
+}
+
+/// What a node held when it registered, apart from the position.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Whose write log it is; `None`: nobody's, as that of a node alone or of Valkey.
+    pub shard: Option<ShardId>,
+    /// The first and the last slot with a key.
+    pub slots: Option<SlotRange>,
 }
 
 /// What the operator wants; placement works towards it.
@@ -79,6 +102,9 @@ pub struct Node {
     pub registered_last: Position,
     #[serde(default)]
     pub detection: Detection,
+    /// What that was; `None`: a program that is older does not say.
+    #[serde(default)]
+    pub holding: Option<Holding>,
 }
 
 /// The nodes that hold the same slots.
@@ -119,6 +145,11 @@ pub struct SlotRange {
 impl SlotRange {
     pub fn contains(&self, slot: Slot) -> bool {
         self.first <= slot && slot <= self.last
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn covers(&self, other: SlotRange) -> bool {
+        self.first <= other.first && other.last <= self.last
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Slot> + use<> {

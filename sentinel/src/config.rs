@@ -125,6 +125,17 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Form shards of what the nodes hold, around those that have most: where it differs, or is of shards that these
+    /// sentinels do not know since they have lost their directories
+    #[command(
+        after_help = "Wait until all nodes of the cluster are there: what only an absent node has would be lost. Nodes \
+                            that hold something else than the shard that they would belong to stay out, with all that they \
+                            have."
+    )]
+    Adopt {
+        #[command(flatten)]
+        target: Target,
+    },
     /// Forget a node that will not come back
     RemoveNode {
         /// Its ID, the beginning of it, or host:port

@@ -93,6 +93,7 @@ fn node_at(n: u8, address: SocketAddr, incarnation: u64) -> Node {
         program_version: String::new(),
         registered_last: Position::ZERO,
         detection: Default::default(),
+        holding: None,
     }
 }
 

@@ -9,16 +9,18 @@
 
 use std::sync::Arc;
 
-use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::ids::{NodeId, ShardId, Term};
 use keyward_proto::topology::FastFailover;
 use keyward_replication::core::messages::{Event, HandoffToken, Outcome};
 use keyward_replication::disk_log::Step;
+use keyward_sentinel::rules::formation;
 use rand::Rng;
 
 use super::disk::Persistence;
 use super::messages::Message;
 use super::network;
 use super::node::{Machine, Power, serves};
+use super::sentinel::Purpose;
 use super::story::tell;
 use super::world::{SimEvent, World};
 use super::{CLIENTS, FAULTS_END, NODES, Nanos, SENTINELS, ms};
@@ -127,6 +129,7 @@ impl World {
                 self.stutter(node, self.now + lasts);
             }
             34 if self.rng.random_bool(0.3) => self.hang_while_the_others_stutter(),
+            35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -208,7 +211,7 @@ impl World {
     }
 
     fn leader(&self) -> Option<usize> {
-        let primary = self.register.shard().primary.as_ref()?;
+        let primary = self.register.shard()?.primary.as_ref()?;
         self.machines.iter().position(|m| m.id == *primary)
     }
 
@@ -254,7 +257,7 @@ impl World {
         let Some(primary) = self.leader().filter(|node| serves(&self.machines[*node], self.now)) else {
             return;
         };
-        let shard = self.register.shard();
+        let Some(shard) = self.register.shard() else { return };
         let follows = |m: &Machine| {
             shard.in_sync.contains(&m.id)
                 && !shard.restarted.contains(&m.id)
@@ -280,7 +283,8 @@ impl World {
     }
 
     pub(super) fn hung_for_long(&self, term: Term) {
-        assert!(term < self.register.shard().term, "invariant 10: a hung primary is not replaced");
+        let is_replaced = self.register.shard().is_some_and(|shard| term < shard.term);
+        assert!(is_replaced, "invariant 10: a hung primary is not replaced");
     }
 
     pub(super) fn pause_node(&mut self, node: usize, pause: Nanos) {
@@ -417,11 +421,52 @@ impl World {
         }
     }
 
+    // ------------------------------------------------------------------ sentinels that lose everything
+
+    /// All sentinels lose their directories. An operator restarts the nodes, and lets the sentinels go on with what they
+    /// hold.
+    fn lose_sentinels(&mut self) {
+        if self.persistence == Persistence::Memory || self.register.shard().is_none() {
+            return;
+        }
+        tell!("FAULT all sentinels lose their directories");
+        (0..SENTINELS).for_each(|sentinel| self.crash_sentinel(sentinel));
+        self.register.forget();
+        self.invariants.sentinels_forgot();
+        let topology = Arc::clone(&self.register.topology);
+        self.sentinels.iter_mut().for_each(|sentinel| sentinel.forget(&topology));
+        let delay = self.rng.random_range(ms(50)..ms(1000));
+        self.at(delay, SimEvent::Operator);
+    }
+
+    pub(super) fn operate(&mut self) {
+        if self.register.shard().is_some() {
+            return;
+        }
+        self.at(ms(50), SimEvent::Operator);
+        let history = self.register.topology.history;
+        for node in 0..NODES {
+            if self.machines[node].running().is_some_and(|p| p.core.topology().history != history) {
+                self.crash(node, End::Kill);
+            }
+        }
+        let is_there =
+            |m: &Machine| m.running().is_some_and(|p| p.incarnation == self.register.incarnation(&m.id));
+        let leader = self.sentinels.iter().position(|s| s.leads);
+        let Some(sentinel) = leader.filter(|_| self.machines.iter().all(is_there)) else { return };
+        let random = ShardId::from_random(self.rng.random());
+        match formation::adopt(&self.register.topology, || random.clone()) {
+            Ok(command) => self.propose(sentinel, command, Purpose::Again),
+            Err(refusal) => tell!("the operator cannot adopt anything: {refusal}"),
+        }
+    }
+
     // ------------------------------------------------------------------ crashes
 
     /// Whether another member would still have everything if this node lost what it holds.
     fn may_lose(&self, node: usize) -> bool {
-        let shard = self.register.shard();
+        // Who was in sync is not known any more: nobody may lose anything.
+        let Some(shard) = self.register.shard() else { return false };
         let decided = self.asks_under_way == 0
             && self.proposals_under_way == 0
             && self.sentinels.iter().all(super::sentinel::Sentinel::is_idle);

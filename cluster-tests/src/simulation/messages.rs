@@ -24,6 +24,7 @@ pub(super) enum Message {
         node: usize,
         run: u64,
         last: Position,
+        log_shard: Option<ShardId>,
         follows: Incarnation,
     },
     /// Nothing was done: the node is registered in another incarnation.
@@ -190,8 +191,8 @@ impl World {
                 self.command(to, client, number, slot, requests)
             }
             Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
-            Message::Register { node, run, last, follows } => {
-                self.register_asked(to - NODES, node, run, last, follows);
+            Message::Register { node, run, last, log_shard, follows } => {
+                self.register_asked(to - NODES, node, run, last, log_shard, follows);
             }
             Message::RegisterAgain { run, follows } => self.register_again(to, from, run, follows),
             Message::Ask { node, run, id, request, challenge } => {

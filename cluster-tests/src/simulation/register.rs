@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
-use keyward_proto::topology::{Detection, SentinelAddress, Shape, Shard, Topology};
+use keyward_proto::topology::{Detection, Holding, SentinelAddress, Shape, Shard, Topology};
+use keyward_sentinel::rules::formation::Arrivals;
 use keyward_sentinel::rules::placement;
 use keyward_sentinel::rules::topology::{Outcome, Refusal, Registration, TopologyCommand, apply};
 
@@ -24,7 +25,8 @@ pub(super) struct Register {
     pub(super) earlier: Arc<Topology>,
     /// The Raft index of the last command, whether it changed anything or not.
     index: u64,
-    shard: ShardId,
+    /// Counts how often the sentinels have lost what they had agreed on.
+    pub(super) epoch: u64,
 }
 
 pub(super) fn registration(
@@ -32,6 +34,7 @@ pub(super) fn registration(
     id: &NodeId,
     run: u64,
     last: Position,
+    log_shard: Option<ShardId>,
     follows: Incarnation,
     detection: Detection,
 ) -> TopologyCommand {
@@ -49,6 +52,7 @@ pub(super) fn registration(
         program_version: String::new(),
         last,
         detection,
+        holding: Some(Holding { shard: log_shard, slots: None }),
     })
 }
 
@@ -61,26 +65,41 @@ impl Register {
             topology: Arc::new(Topology { shape, ..Topology::default() }),
             earlier: Arc::default(),
             index: 0,
-            shard: ShardId::from_random([7; 20]),
+            epoch: 0,
         };
         for (number, (id, detection)) in nodes.iter().enumerate() {
             // The processes that the world starts with.
             let run = number as u64 + 1;
             register
-                .commit(registration(number, id, run, Position::ZERO, Incarnation::ZERO, *detection))
+                .commit(registration(number, id, run, Position::ZERO, None, Incarnation::ZERO, *detection))
                 .expect("never refused");
         }
+        register.announce_sentinels();
+        let random = || ShardId::from_random([7; 20]);
+        while let Some(command) =
+            placement::next(&register.topology, &BTreeSet::new(), Arrivals::Expected, random)
+        {
+            register.commit(command).expect("placement proposes what fits");
+        }
+        register
+    }
+
+    fn announce_sentinels(&mut self) {
         for sentinel in 0..SENTINELS {
             let (name, host) = (format!("s{sentinel}"), format!("sentinel-{sentinel}"));
             let address = SentinelAddress { name, host, port: 26379, bus_port: 36379 };
             let command = TopologyCommand::AnnounceSentinel { id: raft_id(sentinel), address };
-            register.commit(command).expect("never refused");
+            self.commit(command).expect("never refused");
         }
-        let shard = register.shard.clone();
-        while let Some(command) = placement::next(&register.topology, &BTreeSet::new(), || shard.clone()) {
-            register.commit(command).expect("placement proposes what fits");
-        }
-        register
+    }
+
+    /// The sentinels have lost what they had agreed on. Raft would count from the beginning; here the numbers go on, so
+    /// that no two incarnations are the same.
+    pub(super) fn forget(&mut self) {
+        self.epoch += 1;
+        self.topology = Arc::new(Topology { shape: self.topology.shape.clone(), ..Topology::default() });
+        self.announce_sentinels();
+        self.earlier = Arc::clone(&self.topology);
     }
 
     /// The next command takes effect.
@@ -116,11 +135,12 @@ impl Register {
         result
     }
 
-    pub(super) fn shard(&self) -> &Shard {
-        &self.topology.shards[&self.shard]
+    /// `None` while the sentinels have forgotten it.
+    pub(super) fn shard(&self) -> Option<&Shard> {
+        self.topology.shards.values().next()
     }
 
     pub(super) fn incarnation(&self, node: &NodeId) -> Incarnation {
-        self.topology.nodes[node].incarnation
+        self.topology.nodes.get(node).map_or(Incarnation::ZERO, |node| node.incarnation)
     }
 }

@@ -142,6 +142,8 @@ pub(super) enum SimEvent {
         number: u64,
     },
     Fault,
+    /// An operator looks after a shard that the sentinels have forgotten.
+    Operator,
 }
 
 /// Something in the queue; what was queued first comes first at the same time.
@@ -343,7 +345,7 @@ impl World {
         Summary {
             writes: self.counts.writes,
             reads: self.counts.reads,
-            terms: self.register.shard().term.get(),
+            terms: self.register.shard().map_or(0, |shard| shard.term.get()),
             full_syncs: self.counts.full_syncs,
             resumed: self.counts.resumed,
             steps: self.counts.steps,
@@ -385,6 +387,7 @@ impl World {
             SimEvent::Client { client } => self.client(client),
             SimEvent::ClientTimeout { client, number } => self.client_timeout(client, number),
             SimEvent::Fault => self.fault(),
+            SimEvent::Operator => self.operate(),
         }
     }
 }

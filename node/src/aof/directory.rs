@@ -69,6 +69,16 @@ impl Directory {
         }
     }
 
+    /// Whether a file of the log has anything in it. A manifest that cannot be read stands for data, too.
+    pub fn has_data(&self) -> bool {
+        let has_bytes = |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() > 0);
+        match self.existing_manifest() {
+            Ok(Some(manifest)) => manifest.files().any(|file| has_bytes(&self.path_of(&file.name))),
+            Ok(None) => has_bytes(&self.single_file()),
+            Err(_) => true,
+        }
+    }
+
     /// Files that by their names belong to this log and that the manifest does not name, ordered by name.
     ///
     /// # Errors

@@ -172,6 +172,11 @@ impl Aof {
     }
 }
 
+/// Whether there are files with something in them: known before they are loaded.
+pub fn has_data(settings: &Settings) -> bool {
+    directory(settings).has_data()
+}
+
 /// Loads what the disk has and begins to write to it. Returns up to where the keyspace contains the log. Blocks.
 ///
 /// # Errors

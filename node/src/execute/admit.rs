@@ -635,6 +635,7 @@ mod tests {
             program_version: String::new(),
             registered_last: Position::default(),
             detection: Default::default(),
+            holding: None,
         }
     }
 

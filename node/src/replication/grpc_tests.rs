@@ -116,6 +116,7 @@ impl Control for OneSentinel {
                 program_version: String::new(),
                 registered_last: Position::ZERO,
                 detection: Default::default(),
+                holding: None,
             };
             topology.nodes.insert(node, entry);
         });
@@ -124,6 +125,13 @@ impl Control for OneSentinel {
             topology: self.json(),
             known_incarnation: incarnation.get(),
         }))
+    }
+
+    async fn announce_loading(
+        &self,
+        _: Request<rpc::LoadingRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        Err(Status::unimplemented("all its nodes are empty"))
     }
 
     async fn watch_topology(
@@ -310,6 +318,7 @@ impl TestNode {
                 version: String::new(),
             };
             let options = Options {
+                held_slots: None,
                 config: Config::default(),
                 announce,
                 sentinels: vec![sentinel.to_owned()],

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::Topology;
+use keyward_proto::topology::{Holding, SlotRange, Topology};
 use keyward_replication::core::messages::{Event, HandoffError, Outcome};
 use keyward_replication::core::node_core::{RoleStatus, Status};
 use keyward_replication::core::requests::Urgency;
@@ -39,6 +39,8 @@ pub struct Options {
     pub sentinels: Vec<String>,
     /// Up to where the keyspace contains the log that this node's disk remembers.
     pub applied: LogIndex,
+    /// The first and the last slot with a key.
+    pub held_slots: Option<SlotRange>,
 }
 
 /// A failover that an operator demands of a replica (CLUSTER FAILOVER).
@@ -75,7 +77,7 @@ impl Replication {
         engine: Arc<dyn Engine>,
         deliver: Deliver,
     ) -> Result<Arc<Replication>, ConfigError> {
-        let Options { config, announce, sentinels, applied } = options;
+        let Options { config, announce, sentinels, applied, held_slots } = options;
         config.check()?;
         assert!(!shared.gate.is_standalone(), "a node with sentinels has a gate that they control");
         let sentinels = Sentinels::new(sentinels);
@@ -110,9 +112,10 @@ impl Replication {
         });
         let registered = Arc::clone(&replication.incarnation);
         tokio::spawn(async move {
-            let last = last_position(&shared);
+            let (last, shard) = held(&shared);
+            let holding = Holding { shard, slots: held_slots };
             let nonce = rand::rng().random();
-            let (incarnation, topology) = sentinels.register(&announce, last, nonce).await;
+            let (incarnation, topology) = sentinels.register(&announce, last, &holding, nonce).await;
             registered.get_or_init(|| incarnation);
             let me = announce.node_id.clone();
             let parts = Parts {
@@ -233,6 +236,8 @@ async fn ask_primary(host: &str, port: u16, request: rpc::StartHandoffRequest) -
     if reply.accepted { Ok(()) } else { Err(reply.reason) }
 }
 
-fn last_position(shared: &Shared) -> Position {
-    shared.log.lock().last()
+/// How far its log is, and whose it is.
+fn held(shared: &Shared) -> (Position, Option<ShardId>) {
+    let log = shared.log.lock();
+    (log.last(), log.shard().cloned())
 }

@@ -368,6 +368,15 @@ impl Task {
             Action::Superseded => {
                 tracing::error!("another process runs with this node's identity: this one serves no more");
             }
+            Action::Forgotten => tracing::error!(
+                "the sentinels do not know this node's shard: they have lost their directories. What is served goes on, but \
+                 nobody is replaced; when all nodes have what they hold on disk (appendonly), restart them, and \
+                 `keyward-sentinel adopt` goes on with it"
+            ),
+            Action::LeftBehind => tracing::error!(
+                "the sentinels have lost their directories and have adopted this node's shard without it: it serves no more. \
+                 Restart it"
+            ),
         }
     }
 

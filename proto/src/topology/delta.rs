@@ -1,28 +1,31 @@
 //! What has changed between two versions of the topology: thousands of nodes follow it, and most changes are small.
 //!
 //! A delta fits one base only, named by its [`Key`]. Versions alone would not do: sentinels that lost their stores
-//! begin again with low versions, but they form new shards.
+//! begin again with low versions, but another history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, SentinelAddress, Shape, Shard, Topology};
+use super::{LoadingNode, Node, SentinelAddress, Shape, Shard, Topology};
 use crate::ids::{NodeId, ShardId};
 
 /// Names one state of one history of the topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub version: u64,
-    /// The first shard: IDs of shards are random, so another history has others.
+    /// The first shard.
     pub shard: ShardId,
+    /// See [`Topology::history`].
+    #[serde(default)]
+    pub history: u64,
 }
 
 impl Topology {
     /// `None` as long as there are no shards.
     pub fn key(&self) -> Option<Key> {
         let shard = self.shards.keys().next()?.clone();
-        Some(Key { version: self.version, shard })
+        Some(Key { version: self.version, shard, history: self.history })
     }
 }
 
@@ -39,12 +42,15 @@ pub struct Delta {
     pub shards: Vec<Shard>,
     pub gone_shards: BTreeSet<ShardId>,
     pub sentinels: Option<BTreeMap<u64, SentinelAddress>>,
+    #[serde(default)]
+    pub loading: Option<BTreeMap<NodeId, LoadingNode>>,
 }
 
 impl Delta {
     /// `None` if `base` has no key.
     pub fn between(base: &Topology, next: &Topology) -> Option<Delta> {
-        let Topology { version, shape, nodes, shards, sentinels } = next;
+        // A base and what follows it are of one history.
+        let Topology { version, shape, nodes, shards, sentinels, history: _, loading } = next;
         Some(Delta {
             base: base.key()?,
             version: *version,
@@ -54,6 +60,7 @@ impl Delta {
             shards: changed(&base.shards, shards),
             gone_shards: gone(&base.shards, shards),
             sentinels: (base.sentinels != *sentinels).then(|| sentinels.clone()),
+            loading: (base.loading != *loading).then(|| loading.clone()),
         })
     }
 
@@ -70,6 +77,7 @@ impl Delta {
         topology.shards.retain(|id, _| !self.gone_shards.contains(id));
         topology.shards.extend(self.shards.into_iter().map(|shard| (shard.id.clone(), shard)));
         topology.sentinels = self.sentinels.unwrap_or(topology.sentinels);
+        topology.loading = self.loading.unwrap_or(topology.loading);
         Some(topology)
     }
 }
@@ -107,6 +115,7 @@ mod tests {
             program_version: String::new(),
             registered_last: Position::ZERO,
             detection: Default::default(),
+            holding: None,
         }
     }
 

@@ -103,6 +103,7 @@ mod tests {
             program_version: String::new(),
             registered_last: Position::ZERO,
             detection: Default::default(),
+            holding: None,
         };
         let mut topology = Topology::default();
         assert_eq!(topology.node_name(&id), "node 07070707");

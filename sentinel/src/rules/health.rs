@@ -13,11 +13,14 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 
 use crate::rules::failover::Answer;
+use crate::rules::formation::Arrivals;
 use crate::rules::node_report::Report;
 use crate::rules::topology::RaftId;
 
 /// A spare node stands in for one that has not answered for so long.
 const LOST_AFTER: Duration = Duration::from_secs(30);
+/// The first shards form of fewer nodes than are wanted if no other has come for so long.
+const ARRIVALS_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// How clients are told where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +36,8 @@ pub struct Health {
     pub nodes: BTreeMap<NodeId, NodeHealth>,
     /// Whether the other sentinels answer.
     pub sentinels: BTreeMap<RaftId, SentinelHealth>,
+    /// How many nodes there are, and since when.
+    arrived: Option<(usize, Monotonic)>,
 }
 
 #[derive(Debug, Clone)]
@@ -180,6 +185,20 @@ impl Health {
             Some(Answer::Refused) => topology.fast_failover() != FastFailover::No,
             Some(Answer::Status(state)) => node.incarnation < state.incarnation,
             Some(Answer::Silent) | None => false,
+        }
+    }
+
+    /// Notes how many nodes there are.
+    pub fn note_arrivals(&mut self, now: Monotonic, topology: &Topology) {
+        let count = topology.nodes.len();
+        self.arrived = self.arrived.filter(|(known, _)| *known == count).or(Some((count, now)));
+    }
+
+    /// Whether more nodes are waited for before the first shards form.
+    pub fn arrivals(&self, now: Monotonic) -> Arrivals {
+        match self.arrived {
+            Some((_, since)) if ARRIVALS_OVER_AFTER <= now.since(since) => Arrivals::Over,
+            Some(_) | None => Arrivals::Expected,
         }
     }
 

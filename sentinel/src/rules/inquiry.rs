@@ -218,6 +218,7 @@ mod tests {
             program_version: String::new(),
             registered_last: Position::ZERO,
             detection: Default::default(),
+            holding: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What an operator calls a shard or a node.
 
+use keyward_proto::ids::NodeId;
 use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, Shard, Topology};
 
@@ -31,4 +32,13 @@ pub(crate) fn find_node<'a>(topology: &'a Topology, text: &str) -> Result<&'a No
         (Some(_), Some(_)) => Err(format!("several nodes match {text}")),
         (None, _) => Err(format!("there is no node {text}")),
     }
+}
+
+/// The process that loads its data and has not registered, by the same words, and its address.
+pub(crate) fn find_loading(topology: &Topology, text: &str) -> Option<(NodeId, String)> {
+    let mut loading = topology.loading.iter().map(|(id, node)| (id, host_port(&node.host, node.port)));
+    let is_meant = |(id, address): &(&NodeId, String)| {
+        !text.is_empty() && (id.as_str().starts_with(text) || address == text)
+    };
+    loading.find(is_meant).map(|(id, address)| (id.clone(), address))
 }

@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub mod coordinator;
 pub(crate) mod events;
 pub mod failover;
+pub mod formation;
 pub(crate) mod founding;
 pub mod health;
 pub mod in_sync;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::topology::{Node, Shape, Topology};
 
-use super::topology::{NewShard, Outcome, Refusal, TopologyCommand, apply};
+use super::formation::{self, Arrivals};
+use super::topology::{Outcome, Refusal, TopologyCommand, apply};
 
 /// Before there are shards, the leader's options are the wanted shape: the command that says so, if that is news.
 pub(crate) fn shape(topology: &Topology, wanted: Shape) -> Option<TopologyCommand> {
@@ -34,12 +35,13 @@ pub(crate) fn told(
 pub fn all(
     topology: &Topology,
     lost: &BTreeSet<NodeId>,
+    arrivals: Arrivals,
     mut new_shard_id: impl FnMut() -> ShardId,
     max: usize,
 ) -> Vec<TopologyCommand> {
     let (mut topology, mut commands) = (topology.clone(), Vec::new());
     while commands.len() < max
-        && let Some(command) = next(&topology, lost, &mut new_shard_id)
+        && let Some(command) = next(&topology, lost, arrivals, &mut new_shard_id)
     {
         let version = topology.version + 1;
         if apply(&mut topology, version, command.clone()).is_err() {
@@ -53,39 +55,31 @@ pub fn all(
 /// The next step, or `None` when there is nothing to do.
 ///
 /// `lost` are nodes that have not answered for so long that a spare should stand in for them.
-/// `new_shard_id` is called once for each shard to be formed.
+/// `new_shard_id` gives random IDs.
 pub fn next(
     topology: &Topology,
     lost: &BTreeSet<NodeId>,
-    mut new_shard_id: impl FnMut() -> ShardId,
+    arrivals: Arrivals,
+    new_shard_id: impl FnMut() -> ShardId,
 ) -> Option<TopologyCommand> {
-    if topology.shards.is_empty() { form(topology, &mut new_shard_id) } else { assign(topology, lost) }
-}
-
-/// As soon as there is a primary for each shard; the nodes that registered first.
-fn form(topology: &Topology, new_shard_id: &mut impl FnMut() -> ShardId) -> Option<TopologyCommand> {
-    let mut spares: Vec<&Node> = topology.nodes.values().filter(|n| n.shard.is_none()).collect();
-    let wanted = usize::try_from(topology.shape.shards).ok()?;
-    if spares.len() < wanted {
-        return None;
+    if topology.shards.is_empty() {
+        formation::form(topology, arrivals, new_shard_id)
+    } else {
+        assign(topology, lost)
     }
-    spares.sort_by_key(|n| n.incarnation);
-    let ranges = Topology::even_ranges(topology.shape.shards);
-    let shards = ranges
-        .into_iter()
-        .zip(spares)
-        .map(|(range, node)| NewShard { id: new_shard_id(), slots: vec![range], primary: node.id.clone() })
-        .collect();
-    Some(TopologyCommand::FormShards { shards })
 }
 
-/// A spare goes to the shard that is short of most members, rather to one without a node in its zone.
+/// The first spare that may join a shard that is short of members.
 fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyCommand> {
-    let wanted = usize::try_from(topology.shape.replicas_per_shard).ok()?.saturating_add(1);
     let mut spares: Vec<&Node> =
         topology.nodes.values().filter(|n| n.shard.is_none() && !lost.contains(&n.id)).collect();
     spares.sort_by_key(|n| n.incarnation);
-    let spare = spares.first()?;
+    spares.into_iter().find_map(|spare| assign_one(topology, lost, spare))
+}
+
+/// A spare goes to the shard that is short of most members, rather to one without a node in its zone.
+fn assign_one(topology: &Topology, lost: &BTreeSet<NodeId>, spare: &Node) -> Option<TopologyCommand> {
+    let wanted = usize::try_from(topology.shape.replicas_per_shard).ok()?.saturating_add(1);
     // Members, and those in the zone of the spare.
     let mut loads: BTreeMap<&ShardId, (usize, usize)> = BTreeMap::new();
     for node in topology.nodes.values().filter(|n| !lost.contains(&n.id)) {
@@ -98,6 +92,7 @@ fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyComman
     let (shard, _) = topology
         .shards
         .values()
+        .filter(|shard| formation::may_join(topology, spare, &shard.id))
         .map(|shard| (shard, loads.get(&shard.id).copied().unwrap_or_default()))
         .filter(|(_, (members, _))| *members < wanted)
         .min_by_key(|(shard, load)| (*load, shard.slots.first().map(|range| range.first)))?;

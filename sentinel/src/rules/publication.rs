@@ -86,7 +86,7 @@ fn encode(value: &impl Serialize) -> Bytes {
 /// The key in a request; `None` if it is none.
 pub fn known(key: Option<&rpc::TopologyKey>) -> Option<Key> {
     let key = key?;
-    Some(Key { version: key.version, shard: ShardId::parse(&key.shard_id)? })
+    Some(Key { version: key.version, shard: ShardId::parse(&key.shard_id)?, history: key.history })
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     use keyward_proto::topology::Shape;
 
     use super::*;
-    use crate::rules::topology::{NewShard, TopologyCommand, apply};
+    use crate::rules::topology::{Consent, NewShard, TopologyCommand, apply};
 
     fn topology() -> Topology {
         let mut topology = Topology::default();
@@ -112,14 +112,17 @@ mod tests {
             program_version: String::new(),
             detection: Default::default(),
             last: keyward_proto::ids::Position::ZERO,
+            holding: None,
         };
         let shards = vec![NewShard {
             id: ShardId::from_random([1; 20]),
             slots: Topology::even_ranges(1),
             primary: registration.id.clone(),
+            term: keyward_proto::ids::Term::new(1),
         }];
         apply(&mut topology, 1, TopologyCommand::RegisterNode(registration)).unwrap();
-        apply(&mut topology, 2, TopologyCommand::FormShards { shards }).unwrap();
+        apply(&mut topology, 2, TopologyCommand::FormShards { shards, consent: Consent::None, history: 7 })
+            .unwrap();
         topology
     }
 

@@ -126,6 +126,7 @@ mod tests {
                 program_version: String::new(),
                 registered_last: Position::ZERO,
                 detection: Default::default(),
+                holding: None,
             };
             topology.nodes.insert(node.id.clone(), node);
         }

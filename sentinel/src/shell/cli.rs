@@ -38,6 +38,9 @@ pub async fn execute(command: Command) -> Result<Printed, String> {
             let command = rpc::FailoverCommand { shard, target: to.unwrap_or_default() };
             ask(&target, admin_request::Command::Failover(command)).await.map(done)
         }
+        Command::Adopt { target } => {
+            ask(&target, admin_request::Command::Adopt(rpc::AdoptCommand {})).await.map(done)
+        }
         Command::RemoveNode { node, target } => {
             let command = rpc::RemoveNodeCommand { node };
             ask(&target, admin_request::Command::RemoveNode(command)).await.map(done)

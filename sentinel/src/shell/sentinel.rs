@@ -60,6 +60,8 @@ pub struct Sentinel {
     pub placement: tokio::sync::Mutex<()>,
     /// Newcomers are taken in one after another.
     pub joining: tokio::sync::Mutex<()>,
+    /// What was last told of what an operator has to decide. Held for a few lines at a time.
+    pub undecided: Mutex<Vec<String>>,
     /// The watchdog has news.
     pub probed: Notify,
     /// To the nodes.
@@ -89,6 +91,7 @@ impl Sentinel {
             changes_primary: AtomicBool::new(false),
             placement: tokio::sync::Mutex::default(),
             joining: tokio::sync::Mutex::default(),
+            undecided: Mutex::default(),
             probed: Notify::new(),
             connections: Connections::default(),
             reach: Arc::default(),

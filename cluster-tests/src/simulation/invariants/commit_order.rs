@@ -10,6 +10,7 @@ use super::super::register::Register;
 
 pub(super) fn check(_now: Nanos, machines: &[Machine], register: &Register, committed: LogIndex) {
     let shard = register.shard();
+    let leads_shard = |id| shard.is_some_and(|shard| shard.primary.as_ref() == Some(id));
     let mut primary_commit = None;
     for (node, machine) in machines.iter().enumerate() {
         let Some(process) = machine.running() else { continue };
@@ -25,14 +26,14 @@ pub(super) fn check(_now: Nanos, machines: &[Machine], register: &Register, comm
             "invariant 3: replica {node} has applied {}, but only {committed} is committed",
             process.applying.applied().index
         );
-        let leads = shard.primary.as_ref() == Some(&machine.id)
+        let leads = leads_shard(&machine.id)
             && process.incarnation == register.incarnation(&machine.id)
-            && process.checked_term == shard.term;
+            && shard.is_some_and(|shard| process.checked_term == shard.term);
         if leads {
             primary_commit = Some(commit);
         }
     }
-    let Some(commit) = primary_commit else { return };
+    let (Some(commit), Some(shard)) = (primary_commit, shard) else { return };
     for (node, machine) in machines.iter().enumerate() {
         let is_member = shard.in_sync.contains(&machine.id) && !shard.restarted.contains(&machine.id);
         let Some(member) =

@@ -27,7 +27,7 @@ pub(in crate::simulation) fn is_settled(now: Nanos, machines: &[Machine]) -> boo
 
 /// Returns where all logs end.
 pub(super) fn check(now: Nanos, machines: &[Machine], register: &Register) -> Position {
-    let shard = register.shard();
+    let shard = register.shard().expect("invariant 9: there is a shard");
     let primary = shard.primary.clone().expect("invariant 9: the shard has a primary");
     assert!(
         shard.in_sync.len() == NODES && shard.restarted.is_empty(),

@@ -91,7 +91,12 @@ impl Invariants {
     ) {
         in_sync_changes::check(before, &register.topology, command);
         restarted_stays_out::check(before, register, command, machines, self.committed.last());
-        self.owners.note(register.shard());
+        register.shard().inspect(|shard| self.owners.note(shard));
+    }
+
+    /// Of the terms to come nobody knows who was to lead them.
+    pub(super) fn sentinels_forgot(&mut self) {
+        self.owners = OneOwner::default();
     }
 
     /// What a command that arrives at a primary now has to see.

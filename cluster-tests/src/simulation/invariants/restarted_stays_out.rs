@@ -15,10 +15,11 @@ pub(super) fn check(
     machines: &[Machine],
     committed: LogIndex,
 ) {
-    let shard = register.shard();
+    let Some(shard) = register.shard() else { return };
     match command {
         TopologyCommand::RegisterNode(registration) => {
-            let is_new = before.nodes[&registration.id].incarnation < register.incarnation(&registration.id);
+            let known = before.nodes.get(&registration.id);
+            let is_new = known.is_none_or(|n| n.incarnation < register.incarnation(&registration.id));
             let is_electable =
                 shard.in_sync.contains(&registration.id) && !shard.restarted.contains(&registration.id);
             assert!(

@@ -176,6 +176,8 @@ impl World {
                 self.begin_request(node, run, id, request);
             }
             Action::HandoffEnded(_, result) => tell!("node {node}: the hand-off ended: {result:?}"),
+            Action::Forgotten => tell!("node {node}: the sentinels have forgotten its shard"),
+            Action::LeftBehind => panic!("node {node}: its shard was adopted before it had registered"),
             Action::Superseded => panic!("node {node} is superseded, though there is no other process of it"),
         }
     }

@@ -126,6 +126,14 @@ pub(super) struct Machine {
     pub(super) intact: bool,
 }
 
+impl Starting {
+    fn registration(&self, node: usize) -> Message {
+        let log = &self.recovered.log;
+        let (last, log_shard) = (log.last(), log.shard().cloned());
+        Message::Register { node, run: self.run, last, log_shard, follows: self.follows }
+    }
+}
+
 impl Machine {
     pub(super) fn process(&mut self) -> Option<&mut Process> {
         match &mut self.power {
@@ -208,9 +216,8 @@ impl World {
         if starting.run != run {
             return;
         }
-        let (sentinel, last, follows) =
-            (machine.rotation.current(), starting.recovered.log.last(), starting.follows);
-        self.send_message(node, network::sentinel(sentinel), Message::Register { node, run, last, follows });
+        let (sentinel, message) = (machine.rotation.current(), starting.registration(node));
+        self.send_message(node, network::sentinel(sentinel), message);
         // It is the next one's turn if there is no answer.
         self.machines[node].rotation.leave(sentinel);
         self.at(REGISTER_AGAIN, SimEvent::Register { node, run });
@@ -220,8 +227,8 @@ impl World {
         let Power::Starting(starting) = &mut self.machines[node].power else { return };
         if starting.run == run {
             starting.follows = known;
-            let last = starting.recovered.log.last();
-            self.send_message(node, sentinel, Message::Register { node, run, last, follows: known });
+            let message = starting.registration(node);
+            self.send_message(node, sentinel, message);
         }
     }
 

@@ -11,17 +11,19 @@ mod proposals;
 mod questions;
 mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_proto::ids::{Incarnation, NodeId};
+use keyward_proto::ids::{Incarnation, NodeId, ShardId};
 use keyward_proto::topology::Topology;
 use keyward_replication::core::messages::{Outcome as Answered, RequestId};
 use keyward_sentinel::rules::coordinator::{Coordinator, Request, Ticket};
 use keyward_sentinel::rules::failover::{Answer, Trigger};
+use keyward_sentinel::rules::formation::Arrivals;
 use keyward_sentinel::rules::health::Health;
 use keyward_sentinel::rules::inquiry::{self, Route};
+use keyward_sentinel::rules::placement;
 use keyward_sentinel::rules::topology::RaftId;
 use rand::Rng;
 
@@ -117,6 +119,11 @@ impl Sentinel {
         std::mem::take(&mut self.calls)
     }
 
+    /// It has lost its directory.
+    pub(super) fn forget(&mut self, topology: &Arc<Topology>) {
+        self.view = Arc::clone(topology);
+    }
+
     fn see(&mut self, topology: &Arc<Topology>) {
         if self.view.version < topology.version {
             self.view = Arc::clone(topology);
@@ -191,8 +198,16 @@ impl World {
             self.announce(sentinel);
         }
         let s = &mut self.sentinels[sentinel];
-        let shard = s.view.shards.values().next().expect("the only shard");
-        if s.leads && s.health.needs_primary(&s.view, shard) {
+        if !s.leads {
+            return;
+        }
+        let (view, random) = (Arc::clone(&s.view), ShardId::from_random(self.rng.random()));
+        if let Some(command) = placement::next(&view, &BTreeSet::new(), Arrivals::Over, || random.clone()) {
+            self.propose(sentinel, command, Purpose::Again);
+        }
+        let s = &mut self.sentinels[sentinel];
+        let Some(shard) = s.view.shards.values().next() else { return };
+        if s.health.needs_primary(&s.view, shard) {
             let (shard, term, trigger) = (shard.id.clone(), shard.term, Trigger::Watchdog);
             self.request_primary(sentinel, Request::Failover { shard, term, trigger }, None);
         }

@@ -38,13 +38,20 @@ pub(in crate::simulation) enum Purpose {
 pub(in crate::simulation) struct Proposal {
     pub(in crate::simulation) sentinel: usize,
     run: u64,
+    /// Of the register.
+    epoch: u64,
     command: TopologyCommand,
     purpose: Purpose,
 }
 
 impl World {
     /// A sentinel proposes a command. It takes effect later, or never.
-    pub(super) fn propose(&mut self, sentinel: usize, command: TopologyCommand, purpose: Purpose) {
+    pub(in crate::simulation) fn propose(
+        &mut self,
+        sentinel: usize,
+        command: TopologyCommand,
+        purpose: Purpose,
+    ) {
         let isolated = (0..SENTINELS)
             .filter(|&other| other != sentinel)
             .all(|other| self.network.is_cut(network::sentinel(sentinel), network::sentinel(other)));
@@ -57,23 +64,26 @@ impl World {
             .max(self.sentinels[sentinel].proposals_until)
             .max(self.register_frozen_until);
         self.sentinels[sentinel].proposals_until = arrival;
-        let run = self.sentinels[sentinel].run;
+        let (run, epoch) = (self.sentinels[sentinel].run, self.register.epoch);
         let delay = arrival - self.now;
         self.proposals_under_way += 1;
         if twice {
             self.proposals_under_way += 1;
-            let again = Proposal { sentinel, run, command: command.clone(), purpose: Purpose::Again };
+            let again = Proposal { sentinel, run, epoch, command: command.clone(), purpose: Purpose::Again };
             let later = delay + self.rng.random_range(0..ms(300));
             self.at(later, SimEvent::Commit(Box::new(again)));
         }
-        let proposal = Proposal { sentinel, run, command, purpose };
+        let proposal = Proposal { sentinel, run, epoch, command, purpose };
         self.at(delay, SimEvent::Commit(Box::new(proposal)));
     }
 
     /// A command takes effect.
     pub(in crate::simulation) fn commit(&mut self, proposal: Proposal) {
         self.proposals_under_way -= 1;
-        let Proposal { sentinel, run, command, purpose } = proposal;
+        let Proposal { sentinel, run, epoch, command, purpose } = proposal;
+        if epoch != self.register.epoch {
+            return;
+        }
         let before = Arc::clone(&self.register.topology);
         let result = self.register.commit(command.clone());
         if before.version < self.register.topology.version {
@@ -90,6 +100,7 @@ impl World {
     fn committed(&mut self, before: &Topology, command: &TopologyCommand) {
         self.invariants.committed(before, command, &self.register, &self.machines);
         let added = match command {
+            TopologyCommand::FormShards { shards, .. } => shards.first().map(|shard| &shard.primary),
             TopologyCommand::ChangeInSync { change: InSyncChange::Add { node, .. }, .. } => Some(node),
             // After a full restart the history is what the chosen one has.
             TopologyCommand::ReplacePrimary(change) => Some(&change.node),

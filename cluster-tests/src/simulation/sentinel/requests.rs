@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keyward_proto::ids::{Incarnation, NodeId, Position};
+use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId};
 use keyward_proto::topology::Topology;
 use keyward_replication::core::messages::{Outcome as Answered, Request, RequestId};
 use keyward_sentinel::rules::coordinator;
@@ -35,11 +35,12 @@ impl World {
         node: usize,
         run: u64,
         last: Position,
+        log_shard: Option<ShardId>,
         follows: Incarnation,
     ) {
         if self.sentinels[sentinel].is_up {
             let Machine { id, detection, .. } = &self.machines[node];
-            let command = register::registration(node, id, run, last, follows, *detection);
+            let command = register::registration(node, id, run, last, log_shard, follows, *detection);
             self.propose(sentinel, command, Purpose::Registration { node, run });
         }
     }
@@ -135,8 +136,8 @@ impl World {
     /// An operator's demand (CLUSTER FAILOVER FORCE), passed on by a replica.
     pub(in crate::simulation) fn demanded(&mut self, sentinel: usize, reporter: NodeId) {
         let s = &mut self.sentinels[sentinel];
-        if s.is_up {
-            let shard = s.view.shards.values().next().expect("the only shard");
+        let shard = s.view.shards.values().next().filter(|_| s.is_up);
+        if let Some(shard) = shard {
             let (shard, term, trigger) = (shard.id.clone(), shard.term, Trigger::Force { reporter });
             self.request_primary(sentinel, coordinator::Request::Failover { shard, term, trigger }, None);
         }

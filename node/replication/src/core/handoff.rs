@@ -260,6 +260,7 @@ mod tests {
             program_version: String::new(),
             registered_last: Position::ZERO,
             detection: Default::default(),
+            holding: None,
         };
         let mut topology = Topology { version: 1, ..Topology::default() };
         topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();

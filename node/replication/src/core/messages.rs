@@ -274,4 +274,9 @@ pub enum Action {
     HandoffEnded(HandoffToken, Result<(), HandoffError>),
     /// The sentinels know a later process with this node's identity: this one has to end.
     Superseded,
+    /// The sentinels do not know this node's shard: they have lost what they had agreed on. It goes on as if there were
+    /// none.
+    Forgotten,
+    /// After that they go on with the shard in a later term, of which this process is no part: it serves no more.
+    LeftBehind,
 }

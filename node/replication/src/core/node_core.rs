@@ -90,6 +90,8 @@ pub struct NodeCore {
     generation: u64,
     /// The commit index with which the last generation ended.
     ended_commit: LogIndex,
+    /// That the sentinels have forgotten this node's shard was told.
+    is_forgotten: bool,
 }
 
 impl NodeCore {
@@ -108,7 +110,8 @@ impl NodeCore {
         local.keyspace.executed(applied);
         // Whatever was applied had been committed, or nobody else has a say in it.
         local.commit = applied;
-        NodeCore { local, role: Role::Idle, generation: 0, ended_commit: LogIndex::ZERO }
+        let ended_commit = LogIndex::ZERO;
+        NodeCore { local, role: Role::Idle, generation: 0, ended_commit, is_forgotten: false }
     }
 
     /// Both clocks, read together, before each step. If one of them has stood still or was set, no lease counts that rests
@@ -229,6 +232,10 @@ impl NodeCore {
         log: &mut WriteLog,
         out: &mut Vec<Action>,
     ) {
+        let history = self.local.topology.history;
+        if history != 0 && history != topology.history {
+            return self.on_other_history(topology, log, out);
+        }
         if topology.version <= self.local.topology.version {
             return;
         }
@@ -251,6 +258,23 @@ impl NodeCore {
         let term = self.local.shard().map_or(Term::ZERO, |s| s.term);
         self.hear_of_term(term, log, out);
         self.assign_role(now, log, out);
+    }
+
+    /// The sentinels have begun anew, so their versions and incarnations say nothing to this process. While they do not
+    /// know the shard it goes on with the topology that it has. If they go on with the shard in a later term, they do it
+    /// with what nodes held when they registered anew, and this process has not.
+    fn on_other_history(&mut self, topology: Arc<Topology>, log: &mut WriteLog, out: &mut Vec<Action>) {
+        let shard = self.local.shard.as_ref().and_then(|id| topology.shards.get(id));
+        let is_left_behind = shard.is_some_and(|shard| self.local.term < shard.term);
+        if is_left_behind {
+            out.push(Action::LeftBehind);
+            self.local.topology = topology;
+            // Whoever has registered under this node's ID is another process.
+            self.local.incarnation = Incarnation::ZERO;
+            self.leave_role(log, out);
+        } else if !std::mem::replace(&mut self.is_forgotten, true) {
+            out.push(Action::Forgotten);
+        }
     }
 
     /// What this node holds belongs to the history of another shard. If it comes from before this process, it is what
@@ -341,7 +365,8 @@ impl NodeCore {
             self.leave_role(log, out);
             return;
         };
-        if shard.term < self.local.term {
+        let is_left_behind = self.local.incarnation == Incarnation::ZERO;
+        if shard.term < self.local.term || is_left_behind {
             return;
         }
         match (&mut self.role, &shard.primary) {

@@ -11,6 +11,7 @@
 //! - `kill a` (its kernel goes on), `vanish a` (host and network are gone), `power a` (and what is not synced is lost),
 //!   `start a [empty]`: the next process registers; `pause a`, `resume a`
 //! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology
+//! - `sentinels forget`: they lose what they have agreed on; `sentinels adopt b`: they go on with what it holds
 //! - `accept a`: what it has asked for happens, and it is told; `commit a`: it is not told; `refuse a WHY`, `unanswered a`:
 //!   the answer to its last request
 //! - `promote b [without a ...] [gone|last-gone]`: the sentinels choose; `gone`: they know that none before can serve,
@@ -90,6 +91,13 @@ impl World {
                 self.host(node).hears_sentinels = true;
                 self.announce();
             }
+            ["sentinels", "forget"] => {
+                self.forgotten = self.topology.shards.remove(&self.shard);
+                self.topology.nodes.values_mut().for_each(|node| node.shard = None);
+                (self.topology.history, self.topology.version) = (self.topology.history + 1, 0);
+                self.announce();
+            }
+            ["sentinels", "adopt", node] => self.adopt(node),
             ["accept", node] => {
                 let id = self.carry_out(node);
                 self.answer(node, id, Outcome::Accepted);
@@ -206,6 +214,7 @@ impl World {
                 program_version: String::new(),
                 registered_last: Position::ZERO,
                 detection: self.detection,
+                holding: None,
             };
             self.topology.nodes.insert(id, node);
         }
@@ -278,14 +287,27 @@ impl World {
         let node = self.node(name);
         self.start(node);
         let id = self.hosts[node].id.clone();
-        let shard = self.topology.shards.get_mut(&self.shard).unwrap();
-        if shard.in_sync.contains(&id) {
-            shard.in_sync_version += 1;
-            shard.restarted.insert(id.clone());
+        let known = self.topology.shards.get_mut(&self.shard);
+        if let Some(shard) = known {
+            if shard.in_sync.contains(&id) {
+                shard.in_sync_version += 1;
+                shard.restarted.insert(id.clone());
+            }
+            if shard.primary.as_ref() == Some(&id) {
+                shard.primary = None;
+            }
         }
-        if shard.primary.as_ref() == Some(&id) {
-            shard.primary = None;
-        }
+        self.announce();
+    }
+
+    fn adopt(&mut self, name: &str) {
+        let node = self.node(name);
+        let (id, term) = (self.hosts[node].id.clone(), self.hosts[node].process().log.last().term.next());
+        let shard = self.forgotten.take().expect("it was forgotten");
+        self.topology.nodes.values_mut().for_each(|node| node.shard = Some(shard.id.clone()));
+        let (in_sync, primary) = (BTreeSet::from([id.clone()]), Some(id));
+        let shard = Shard { term, primary, in_sync, restarted: BTreeSet::new(), ..shard };
+        self.topology.shards.insert(shard.id.clone(), Shard { previous_primary_gone: false, ..shard });
         self.announce();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::ids::ShardId;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::{Detection, Topology};
+use keyward_proto::topology::{Detection, Shard, Topology};
 use keyward_replication::core::Config;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{
@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     /// As the sentinels have it.
     pub(crate) topology: Topology,
+    /// The shard that the sentinels have forgotten.
+    pub(crate) forgotten: Option<Shard>,
     pub(crate) shard: ShardId,
     pub(crate) streams: BTreeMap<u64, Stream>,
     /// Messages from the one to the other wait.
@@ -85,7 +87,8 @@ impl World {
             fsync: None,
             ring_bytes: 1 << 20,
             hosts: Vec::new(),
-            topology: Topology::default(),
+            topology: Topology { history: 1, ..Topology::default() },
+            forgotten: None,
             shard: ShardId::from_random([9; 20]),
             streams: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -280,6 +283,10 @@ impl World {
             }
             Action::HandoffEnded(_, Ok(())) => self.tell(format!("{name}: the hand-off has succeeded")),
             Action::HandoffEnded(_, Err(error)) => self.tell(format!("{name}: no hand-off: {error}")),
+            Action::Forgotten => self.tell(format!("{name}: the sentinels do not know its shard any more")),
+            Action::LeftBehind => {
+                self.tell(format!("{name}: its shard goes on in another history, it serves no more"));
+            }
             Action::Superseded => self.tell(format!("{name}: a later process has its identity, it ends")),
         }
     }

@@ -3,6 +3,7 @@
 use keyward_proto::topology::{FastFailover, Shape};
 
 use super::*;
+use crate::rules::formation::Arrivals;
 use crate::rules::placement;
 use crate::rules::topology::{InSyncChange, Outcome, Registration, TopologyCommand, apply};
 
@@ -34,6 +35,7 @@ fn registration(n: u8, nonce: u64, last: Position, follows: Incarnation) -> Topo
         program_version: String::new(),
         detection: Default::default(),
         last,
+        holding: None,
     })
 }
 
@@ -48,7 +50,9 @@ pub(crate) fn topology() -> Topology {
     for n in 1..=3 {
         let outcome = run(&mut topology, registration(n, 1, Position::ZERO, Incarnation::ZERO));
         let Outcome::Registered { incarnation } = outcome else { panic!("{outcome:?}") };
-        let command = placement::next(&topology, &BTreeSet::new(), || ShardId::from_random([9; 20])).unwrap();
+        let command =
+            placement::next(&topology, &BTreeSet::new(), Arrivals::Over, || ShardId::from_random([9; 20]))
+                .unwrap();
         run(&mut topology, command);
         let shard = topology.shards.values().next().unwrap().clone();
         if n == 1 {

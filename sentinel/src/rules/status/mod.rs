@@ -29,6 +29,12 @@ pub(crate) struct StatusReport {
     pub shards: Vec<ShardStatus>,
     /// Nodes without a shard.
     pub spares: Vec<NodeStatus>,
+    /// Why no shard forms, if an operator has to decide that.
+    #[serde(default)]
+    pub obstacle: Option<String>,
+    /// Why spares join no shard.
+    #[serde(default)]
+    pub held_back: Vec<String>,
     /// The sentinels have a leader: what is said here is what they agree on, and a primary that fails is replaced.
     #[serde(default)]
     pub majority: bool,
@@ -122,9 +128,13 @@ impl StatusReport {
             problems.push((Verdict::Degraded, format!("the sentinel {} is down", sentinel.name)));
         }
         if self.shards.is_empty() && !self.from_nodes {
-            let text = "no shards yet: they form as soon as there is a node for each";
-            problems.push((Verdict::Failing, text.to_owned()));
+            let text = match &self.obstacle {
+                Some(obstacle) => format!("no shard forms: {obstacle}"),
+                None => "no shards yet: they form as soon as there is a node for each".to_owned(),
+            };
+            problems.push((Verdict::Failing, text));
         }
+        problems.extend(self.held_back.iter().map(|text| (Verdict::Degraded, text.clone())));
         for shard in &self.shards {
             shard.problems(names, &mut problems);
         }
@@ -250,6 +260,8 @@ pub(crate) fn from_nodes(sentinels: &[String], asked: &[Asked]) -> StatusReport 
         sentinels: sentinels.iter().map(sentinel).collect(),
         shards: shards.collect(),
         spares,
+        obstacle: None,
+        held_back: Vec::new(),
         majority: false,
         from_nodes: true,
     }
@@ -434,6 +446,8 @@ mod tests {
             sentinels: (1..=3).map(sentinel).collect(),
             shards: vec![shard],
             spares: Vec::new(),
+            obstacle: None,
+            held_back: Vec::new(),
             majority: true,
             from_nodes: false,
         }

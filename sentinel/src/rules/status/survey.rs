@@ -11,6 +11,7 @@ use super::{NodeStatus, SentinelStatus, ShardStatus, StatusReport};
 use crate::config::Founder;
 use crate::rules::events::sentinel_run_id;
 use crate::rules::failover::Answer;
+use crate::rules::formation;
 use crate::rules::node_report::Report;
 use crate::rules::topology::RaftId;
 
@@ -51,11 +52,15 @@ impl Survey<'_> {
             nodes: topology.members(&shard.id).map(|node| node_status(node, Some(shard), reports)).collect(),
         });
         let spares = topology.nodes.values().filter(|n| n.shard.is_none());
+        let obstacle = formation::obstacle(topology).filter(|_| topology.shards.is_empty());
+        let held_back = formation::held_back(topology);
         StatusReport {
             version: topology.version,
             sentinels: sentinels.collect(),
             shards: shards.collect(),
             spares: spares.map(|node| node_status(node, None, reports)).collect(),
+            obstacle: obstacle.map(|o| topology.with_names(&o.to_string())),
+            held_back: held_back.iter().map(|(_, text)| topology.with_names(text)).collect(),
             majority,
             from_nodes: false,
         }

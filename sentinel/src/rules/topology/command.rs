@@ -7,8 +7,10 @@ use std::fmt;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::topology::names::host_port;
-use keyward_proto::topology::{Detection, SentinelAddress, Shape, SlotRange, Topology};
+use keyward_proto::topology::{Detection, Holding, SentinelAddress, Shape, SlotRange, Topology};
 use serde::{Deserialize, Serialize};
+
+use crate::rules::formation::Obstacle;
 
 /// What one Raft entry carries: commands of requests that were ready at the same time, carried out in their order,
 /// each for itself.
@@ -21,9 +23,20 @@ pub struct Batch {
 pub enum TopologyCommand {
     /// A node process started, or repeats itself.
     RegisterNode(Registration),
+    /// A process says that it will register with data, as soon as it has loaded it.
+    AnnounceLoading {
+        node: NodeId,
+        host: String,
+        port: u16,
+    },
     /// The first shards, all at once.
     FormShards {
         shards: Vec<NewShard>,
+        #[serde(default)]
+        consent: Consent,
+        /// A random number: see `Topology::history`.
+        #[serde(default)]
+        history: u64,
     },
     /// A spare node becomes a member of a shard (not yet in sync).
     AssignNode {
@@ -82,6 +95,7 @@ pub struct Registration {
     pub last: Position,
     #[serde(default)]
     pub detection: Detection,
+    pub holding: Option<Holding>,
 }
 
 impl Registration {
@@ -96,6 +110,23 @@ pub struct NewShard {
     pub id: ShardId,
     pub slots: Vec<SlotRange>,
     pub primary: NodeId,
+    /// Later than any of what its primary holds.
+    #[serde(default = "first_term")]
+    pub term: Term,
+}
+
+fn first_term() -> Term {
+    Term::new(1)
+}
+
+/// Whether somebody has looked at what the nodes hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consent {
+    /// Nobody: what nodes hold has to leave no choice.
+    #[default]
+    None,
+    /// An operator wants what is furthest.
+    Operator,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +204,8 @@ pub enum Refusal {
     NotTheFurthest(NodeId),
     StillPrimary(NodeId),
     LastCandidate(NodeId),
+    Formation(Obstacle),
+    HoldsOther(NodeId),
     Invalid(String),
 }
 
@@ -184,7 +217,7 @@ impl TopologyCommand {
             ranges.join(" ")
         };
         match self {
-            TopologyCommand::FormShards { shards } => {
+            TopologyCommand::FormShards { shards, .. } => {
                 let shard = |s: &NewShard| {
                     format!("{} leads slots {}", topology.node_name(&s.primary), slots(&s.slots))
                 };
@@ -192,6 +225,9 @@ impl TopologyCommand {
             }
             TopologyCommand::AssignNode { node, shard } => {
                 format!("{} becomes a member of {}", topology.node_name(node), topology.shard_name(shard))
+            }
+            TopologyCommand::AnnounceLoading { host, port, .. } => {
+                format!("the node {} loads data, and joins then", host_port(host, *port))
             }
             other => format!("{other:?}"),
         }
@@ -226,6 +262,8 @@ impl fmt::Display for Refusal {
             Refusal::LastCandidate(node) => {
                 write!(f, "node {node} may hold the only copy of a shard that has no primary")
             }
+            Refusal::Formation(obstacle) => write!(f, "{obstacle}"),
+            Refusal::HoldsOther(node) => write!(f, "node {node} holds data that is not of this shard"),
             Refusal::Invalid(reason) => f.write_str(reason),
         }
     }

@@ -19,10 +19,11 @@ use std::collections::BTreeSet;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
-use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
+use keyward_proto::topology::{LoadingNode, Node, SentinelAddress, Shard, Topology};
 
+use super::formation;
 pub use command::{
-    Batch, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
+    Batch, Consent, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
 };
 
 /// A sentinel in the Raft group. Never reused: see [`super::founding`].
@@ -50,7 +51,12 @@ pub fn apply(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
 fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand) -> Result<Outcome, Refusal> {
     let outcome = match command {
         TopologyCommand::RegisterNode(registration) => register(topology, raft_index, registration),
-        TopologyCommand::FormShards { shards } => form_shards(topology, shards),
+        TopologyCommand::AnnounceLoading { node, host, port } => {
+            announce_loading(topology, node, LoadingNode { host, port })
+        }
+        TopologyCommand::FormShards { shards, consent, history } => {
+            form_shards(topology, shards, consent, history)
+        }
         TopologyCommand::AssignNode { node, shard } => assign(topology, &node, &shard),
         TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version, change } => {
             change_in_sync(topology, &shard, &primary, term, in_sync_version, change)
@@ -110,8 +116,15 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
     let later = known.map_or(Incarnation::ZERO, |n| n.incarnation.next()).max(Incarnation::new(raft_index));
     let incarnation = same_start.map_or(later, |n| n.incarnation);
     let is_new_start = same_start.is_none();
-    let registered_last = same_start.map_or(new.last, |n| n.registered_last);
     let shard_id = known.and_then(|n| n.shard.clone());
+    // What is of another history says nothing of how much of its shard's it has.
+    let is_of_shard = match (&shard_id, &new.holding) {
+        (Some(shard), Some(holding)) => holding.shard.as_ref() == Some(shard),
+        (None, _) | (_, None) => true,
+    };
+    let last = if is_of_shard { new.last } else { Position::ZERO };
+    let registered_last = same_start.map_or(last, |n| n.registered_last);
+    let holding = same_start.map_or(new.holding, |n| n.holding.clone());
     let node = Node {
         id: new.id.clone(),
         incarnation,
@@ -127,7 +140,9 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
         program_version: new.program_version,
         registered_last,
         detection: new.detection,
+        holding,
     };
+    topology.loading.remove(&new.id);
     topology.nodes.insert(new.id.clone(), node);
     if is_new_start
         && let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id))
@@ -143,7 +158,21 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
     Ok(Outcome::Registered { incarnation })
 }
 
-fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome, Refusal> {
+/// Members of a shard are not waited for: they lead nothing before they have registered.
+fn announce_loading(topology: &mut Topology, id: NodeId, node: LoadingNode) -> Result<Outcome, Refusal> {
+    if topology.shard_of(&id).is_some() {
+        return Ok(Outcome::Unchanged);
+    }
+    let known = topology.loading.insert(id, node.clone());
+    Ok(if known == Some(node) { Outcome::Unchanged } else { Outcome::Changed })
+}
+
+fn form_shards(
+    topology: &mut Topology,
+    shards: Vec<NewShard>,
+    consent: Consent,
+    history: u64,
+) -> Result<Outcome, Refusal> {
     if !topology.shards.is_empty() {
         return Err(Refusal::ShardsExist);
     }
@@ -169,6 +198,8 @@ fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome
             return Err(Refusal::AlreadyAssigned(shard.primary.clone()));
         }
     }
+    formation::check(topology, &shards, consent)?;
+    topology.history = history;
     for shard in shards {
         if let Some(node) = topology.nodes.get_mut(&shard.primary) {
             node.shard = Some(shard.id.clone());
@@ -176,13 +207,14 @@ fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome
         let formed = Shard {
             id: shard.id.clone(),
             slots: shard.slots,
-            term: Term::new(1),
+            term: shard.term,
             primary: Some(shard.primary.clone()),
             in_sync: BTreeSet::from([shard.primary]),
             restarted: BTreeSet::new(),
             in_sync_version: 1,
-            previous_primary_gone: true,
-            predecessor_gone: true,
+            // A process that still serves an earlier history may hold leases.
+            previous_primary_gone: consent == Consent::None,
+            predecessor_gone: consent == Consent::None,
             handoff_position: Position::ZERO,
         };
         topology.shards.insert(shard.id, formed);
@@ -192,10 +224,14 @@ fn form_shards(topology: &mut Topology, shards: Vec<NewShard>) -> Result<Outcome
 
 fn assign(topology: &mut Topology, id: &NodeId, shard: &ShardId) -> Result<Outcome, Refusal> {
     shard_mut(topology, shard)?;
-    let node = topology.nodes.get_mut(id).ok_or_else(|| Refusal::UnknownNode(id.clone()))?;
-    if node.shard.is_some() {
+    let spare = node(topology, id)?;
+    if spare.shard.is_some() {
         return Err(Refusal::AlreadyAssigned(id.clone()));
     }
+    if !formation::may_join(topology, spare, shard) {
+        return Err(Refusal::HoldsOther(id.clone()));
+    }
+    let node = topology.nodes.get_mut(id).ok_or_else(|| Refusal::UnknownNode(id.clone()))?;
     node.shard = Some(shard.clone());
     Ok(Outcome::Changed)
 }
@@ -333,6 +369,10 @@ pub(crate) fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> O
 }
 
 fn forget(topology: &mut Topology, id: &NodeId) -> Result<Outcome, Refusal> {
+    let was_loading = topology.loading.remove(id).is_some();
+    if was_loading && !topology.nodes.contains_key(id) {
+        return Ok(Outcome::Changed);
+    }
     let shard_id = node(topology, id)?.shard.clone();
     if let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id)) {
         if shard.primary.as_ref() == Some(id) {

@@ -3,6 +3,7 @@
 use keyward_proto::topology::Shape;
 
 use super::*;
+use crate::rules::formation::Arrivals;
 use crate::rules::placement;
 
 fn id(n: u8) -> NodeId {
@@ -32,6 +33,7 @@ fn registration(n: u8, nonce: u64, last: Position) -> Registration {
         program_version: String::new(),
         detection: Default::default(),
         last,
+        holding: None,
     }
 }
 
@@ -75,7 +77,7 @@ impl Group {
         let registration = Registration { follows, ..registration(n, nonce, last) };
         let outcome = self.apply(TopologyCommand::RegisterNode(registration)).unwrap();
         let mut shards = 100;
-        while let Some(command) = placement::next(&self.topology, &BTreeSet::new(), || {
+        while let Some(command) = placement::next(&self.topology, &BTreeSet::new(), Arrivals::Over, || {
             shards += 1;
             shard_id(shards)
         }) {
@@ -174,7 +176,7 @@ fn several_shards_form_at_once_and_fill_evenly_across_zones() {
 fn a_spare_stands_in_for_a_lost_member() {
     let mut group = Group::three_in_sync();
     group.start(4, 1);
-    let command = placement::next(&group.topology, &set(&[3]), || shard_id(9)).unwrap();
+    let command = placement::next(&group.topology, &set(&[3]), Arrivals::Over, || shard_id(9)).unwrap();
     assert_eq!(command, TopologyCommand::AssignNode { node: id(4), shard: group.shard().id.clone() });
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request::Command;
@@ -16,11 +17,12 @@ use tracing::{info, warn};
 
 use super::{failover, forwarded, watchdog};
 use crate::rules::admin::{self, changed, done, failed_over, line, meant, reply, request};
+use crate::rules::formation;
 use crate::rules::founding::{Admission, admit, member};
 use crate::rules::leadership::Hop;
-use crate::rules::lookup::find_node;
+use crate::rules::lookup::{find_loading, find_node};
 use crate::rules::status::{StatusReport, Survey, members};
-use crate::rules::topology::TopologyCommand;
+use crate::rules::topology::{Refusal, TopologyCommand};
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
 use crate::shell::sentinel::Sentinel;
@@ -64,6 +66,7 @@ pub(crate) async fn execute(
         Some(Command::Status(_)) => Ok(status_reply(sentinel).await),
         Some(Command::Failover(command)) => fail_over(sentinel, command).await,
         Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
+        Some(Command::Adopt(_)) => adopt(sentinel).await,
         Some(Command::Announce(command)) => {
             let (_, members) = sentinel.group().await?;
             match admin::announced(command, &members) {
@@ -127,18 +130,37 @@ async fn fail_over(sentinel: &Sentinel, command: &rpc::FailoverCommand) -> Resul
 
 async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply, Status> {
     let topology = sentinel.current();
-    let node = match find_node(&topology, node) {
-        Ok(node) => node,
+    let found = find_node(&topology, node).map(|node| (node.id.clone(), node.address()));
+    let (id, address) = match found.or_else(|reason| find_loading(&topology, node).ok_or(reason)) {
+        Ok(found) => found,
         Err(reason) => return Ok(line(Err(reason))),
     };
-    let reply = change(sentinel, TopologyCommand::ForgetNode { node: node.id.clone() }).await?;
+    let reply = change(sentinel, TopologyCommand::ForgetNode { node: id.clone() }).await?;
     match &reply.outcome {
         Some(Outcome::Refused(reason)) => {
-            info!("an operator wants to remove the node {}: {reason}", node.address());
+            info!("an operator wants to remove the node {address}: {reason}");
         }
-        _ => info!(node = %node.id, "an operator has removed the node {}", node.address()),
+        _ => info!(node = %id, "an operator has removed the node {address}"),
     }
     Ok(reply)
+}
+
+/// Shards are formed of what the nodes hold, as an operator wants it.
+async fn adopt(sentinel: &Sentinel) -> Result<rpc::AdminReply, Status> {
+    let _one_at_a_time = sentinel.placement.lock().await;
+    let topology = sentinel.current();
+    let words = |refusal: Refusal| topology.with_names(&refusal.to_string());
+    let command = match formation::adopt(&topology, || ShardId::from_random(rand::random())) {
+        Ok(command) => command,
+        Err(refusal) => return Ok(line(Err(words(refusal)))),
+    };
+    let what = command.describe(&topology);
+    let result = sentinel.propose(command).await?.map_err(words);
+    match &result {
+        Ok(_) => warn!("an operator goes on with what the nodes hold: {what}"),
+        Err(reason) => info!("an operator wants to go on with what the nodes hold: {reason}"),
+    }
+    Ok(line(result.map(|_| format!("OK, {what}"))))
 }
 
 // ---------------------------------------------------------------- replacing a sentinel

@@ -59,6 +59,15 @@ fn forwarded<T>(message: T) -> Request<T> {
     request
 }
 
+/// Without a host it is where the connection comes from.
+fn name_host(host: &mut String, peer: Option<SocketAddr>) -> Result<(), Status> {
+    if host.is_empty() {
+        let ip = peer.map(|peer| peer.ip().to_canonical());
+        *host = ip.ok_or_else(|| Status::invalid_argument("the host is missing"))?.to_string();
+    }
+    Ok(())
+}
+
 /// Forwards a unary request unless this sentinel leads.
 macro_rules! on_leader {
     ($self:ident, $limit:expr, $hop:expr, $message:ident, $method:ident, $here:expr) => {{
@@ -105,6 +114,18 @@ impl ControlService {
             incarnation: incarnation.get(),
             topology: whole.topology,
             known_incarnation: incarnation.get(),
+        })
+    }
+
+    async fn announce_loading_here(&self, request: &rpc::LoadingRequest) -> Result<rpc::ChangeReply, Status> {
+        let command = wire::loading(request)?;
+        let line = command.describe(&self.sentinel.current());
+        let result = self.sentinel.propose(command).await?;
+        info!(node = %request.node_id, "{line}");
+        Ok(rpc::ChangeReply {
+            accepted: result.is_ok(),
+            reason: result.err().map(|refusal| refusal.to_string()).unwrap_or_default(),
+            ..Default::default()
         })
     }
 
@@ -162,11 +183,18 @@ impl rpc::control_server::Control for ControlService {
     ) -> Result<Response<rpc::RegisterReply>, Status> {
         let (hop, peer) = (hop(&request), request.remote_addr());
         let mut message = request.into_inner();
-        if message.host.is_empty() {
-            let ip = peer.map(|peer: SocketAddr| peer.ip().to_canonical());
-            message.host = ip.ok_or_else(|| Status::invalid_argument("the host is missing"))?.to_string();
-        }
+        name_host(&mut message.host, peer)?;
         on_leader!(self, REQUEST_LIMIT, hop, message, register, self.register_here(&message))
+    }
+
+    async fn announce_loading(
+        &self,
+        request: Request<rpc::LoadingRequest>,
+    ) -> Result<Response<rpc::ChangeReply>, Status> {
+        let (hop, peer) = (hop(&request), request.remote_addr());
+        let mut message = request.into_inner();
+        name_host(&mut message.host, peer)?;
+        on_leader!(self, REQUEST_LIMIT, hop, message, announce_loading, self.announce_loading_here(&message))
     }
 
     type WatchTopologyStream = Pin<Box<dyn Stream<Item = Result<rpc::TopologyUpdate, Status>> + Send>>;

@@ -24,6 +24,7 @@ use crate::rules::admin::request;
 use crate::rules::coordinator::{Request, Settlement};
 use crate::rules::events::{self, EventFeed};
 use crate::rules::failover::Trigger;
+use crate::rules::formation;
 use crate::rules::health::{Liveness, Round, preferred};
 use crate::rules::placement;
 use crate::rules::waiting::Waiting;
@@ -190,16 +191,32 @@ async fn settle_shape(sentinel: &Sentinel, topology: &Topology) {
 pub(crate) async fn place(sentinel: &Sentinel) {
     let _one_at_a_time = sentinel.placement.lock().await;
     settle_shape(sentinel, &sentinel.current()).await;
-    let lost = sentinel.health.lock().lost(now());
-    let commands = placement::all(
-        &sentinel.current(),
-        &lost,
-        || ShardId::from_random(rand::random()),
-        PLACEMENT_STEPS_MAX,
-    );
+    let topology = sentinel.current();
+    let (lost, arrivals) = {
+        let mut health = sentinel.health.lock();
+        health.note_arrivals(now(), &topology);
+        (health.lost(now()), health.arrivals(now()))
+    };
+    tell_undecided(sentinel, &topology);
+    let random = || ShardId::from_random(rand::random());
+    let commands = placement::all(&topology, &lost, arrivals, random, PLACEMENT_STEPS_MAX);
     let placed = commands.into_iter().map(|command| async move {
         let result = sentinel.propose(command.clone()).await.map_err(|status| status.message().to_owned());
         info!("{}", placement::told(&sentinel.current(), &command, &result));
     });
     join_all(placed).await;
+}
+
+/// What an operator has to decide, once.
+fn tell_undecided(sentinel: &Sentinel, topology: &Topology) {
+    let mut undecided: Vec<String> =
+        formation::held_back(topology).into_iter().map(|(_, text)| text).collect();
+    if topology.shards.is_empty() {
+        undecided.extend(formation::obstacle(topology).map(|o| format!("no shard forms: {o}")));
+    }
+    let mut told = sentinel.undecided.lock();
+    for text in undecided.iter().filter(|text| !told.contains(text)) {
+        warn!("{}", topology.with_names(text));
+    }
+    *told = undecided;
 }

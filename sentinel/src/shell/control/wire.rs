@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use keyward_proto::ids::{Incarnation, NodeId, ShardId, Term};
 use keyward_proto::rpc;
-use keyward_proto::topology::{Detection, FastFailover};
+use keyward_proto::slot::Slot;
+use keyward_proto::topology::{Detection, FastFailover, Holding, SlotRange};
 use tonic::Status;
 
 use crate::rules::failover::{Handoff, Trigger};
 use crate::rules::in_sync::InSyncRequest;
-use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration};
+use crate::rules::topology::{InSyncChange, Outcome, Refusal, Registration, TopologyCommand};
 
 pub(super) fn node_id(text: &str) -> Result<NodeId, Status> {
     NodeId::parse(text).ok_or_else(|| Status::invalid_argument(format!("`{text}` is not a node ID")))
@@ -38,7 +39,31 @@ pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registratio
         last: request.last.unwrap_or_default().into(),
         follows: Incarnation::new(request.known_incarnation),
         detection: detection(request),
+        holding: request.holding.as_ref().map(holding).transpose()?,
     })
+}
+
+pub(super) fn loading(request: &rpc::LoadingRequest) -> Result<TopologyCommand, Status> {
+    let (node, port) = (node_id(&request.node_id)?, port(request.port)?);
+    Ok(TopologyCommand::AnnounceLoading { node, host: request.host.clone(), port })
+}
+
+fn holding(holding: &rpc::Holding) -> Result<Holding, Status> {
+    let shard = Some(&holding.shard_id).filter(|id| !id.is_empty()).map(|id| shard_id(id)).transpose()?;
+    let slots = holding.slots.as_ref().map(|span| {
+        let [first, last] =
+            [span.first, span.last].map(|number| u16::try_from(number).ok().and_then(Slot::new));
+        first.zip(last).map(|(first, last)| SlotRange { first, last })
+    });
+    let slots = match slots {
+        Some(None) => return Err(Status::invalid_argument("there is no such slot")),
+        Some(Some(range)) if range.last < range.first => {
+            return Err(Status::invalid_argument("a range of slots ends before it begins"));
+        }
+        Some(found) => found,
+        None => None,
+    };
+    Ok(Holding { shard, slots })
 }
 
 /// A program that says nothing of it takes a refusal for no proof of death.
