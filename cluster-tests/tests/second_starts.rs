@@ -312,6 +312,62 @@ fn own_logs_that_were_damaged() {
     check_all(ways);
 }
 
+const BASES: [&str; 2] =
+    ["appendonlydir/appendonly.aof.1.base.rdb", "appendonlydir/appendonly.aof.2.base.rdb"];
+
+/// The second base with a file behind it, and the first one, which had the same place before.
+fn own_rewritten_twice(directives: &[&str]) -> (TempDir, Keys, Vec<u8>) {
+    let (dir, mut expected) = own_rewritten();
+    let older = read(&dir, BASES[0]);
+    let dir = after(&keyward(), dir, directives, |connection| {
+        expected.extend(set(connection, "large", 300));
+        rewrite(connection);
+        expected.extend(set(connection, "last", 3));
+    });
+    (dir, expected, older)
+}
+
+/// A disk may have lost the blocks of a base, or its name. What follows it is whole and would be loaded: hundreds of keys would be
+/// missing, and nobody would know.
+#[test]
+fn own_bases_that_are_not_the_one() {
+    let unchecked = [&AOF[..], &["--rdbchecksum", "no"]].concat();
+    let (dir, expected, older) = own_rewritten_twice(&unchecked);
+    let base = read(&dir, BASES[1]);
+    let manifest = String::from_utf8(read(&dir, MANIFEST)).unwrap();
+    let unsigned: String = manifest.split_inclusive('\n').skip(1).collect();
+    assert!(manifest.starts_with("#KW manifest ") && !unsigned.contains('#'), "{manifest}");
+    if let Some(theirs) = keys_of_valkey(dir.path(), &AOF) {
+        assert_eq!(theirs, expected, "Valkey passes over what it does not know");
+    }
+    let mut no_end = base.clone();
+    no_end[base.len() - 100..].fill(0);
+    let mut no_middle = base.clone();
+    no_middle[base.len() / 3..][..64].fill(0);
+    let not_the_one = "is not the base that the manifest names";
+    let mut ways = Vec::new();
+    for (name, bytes, signed, hand_made) in [
+        ("empty", vec![], not_the_one, "does not say what it contains"),
+        ("zeros", vec![0; base.len()], not_the_one, ""),
+        ("its end is zeros", no_end, not_the_one, ""),
+        ("its middle is zeros", no_middle, "can't load", ""),
+        ("cut off", base[..base.len() / 2].to_vec(), not_the_one, "can't load"),
+        ("the one before", older, not_the_one, "is that of 0.10"),
+    ] {
+        for (manifest, words) in [(&manifest, signed), (&unsigned, hand_made)] {
+            if !words.is_empty() {
+                let copy = copy_of(dir.path());
+                write(&copy, BASES[1], &bytes);
+                write(&copy, MANIFEST, manifest.as_bytes());
+                ways.push(way(format!("base: {name}: {words}"), copy, &unchecked, Refuses(words)));
+            }
+        }
+    }
+    write(&dir, MANIFEST, unsigned.as_bytes());
+    ways.push(way("a manifest without its first line", dir, &unchecked, Serves(expected)));
+    check_all(ways);
+}
+
 #[test]
 fn what_a_rewrite_leaves_behind_is_in_nobodys_way() {
     let (dir, expected) = own_rewritten();

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::time::Monotonic;
-use keyward_replication::disk_log::platter::{Loaded, Platter};
+use keyward_replication::disk_log::platter::{BaseFault, Loaded, Platter};
 use keyward_replication::disk_log::{
-    Action, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId,
+    Action, Breach, Conditions, DiskLog, FileNumber, Fsync, LogFile, Note, RewriteId, Stamp,
 };
 use keyward_replication::log::{Rewind, WriteLog};
 use rand::Rng;
@@ -82,14 +82,33 @@ impl Disk {
     }
 
     /// The machine's power fails. What is not synced is lost from some batch on.
-    pub(super) fn lose_power(&mut self, rng: &mut StdRng) {
+    pub(super) fn lose_power(&mut self, persistence: Persistence, rng: &mut StdRng) {
+        let may_be_before = persistence == Persistence::Never;
+        assert!(may_be_before || !self.platter.has_unsynced_before(), "a file was left unsynced");
         self.platter.lose_power(|unsynced| rng.random_range(0..=unsynced));
     }
 
+    /// As [`Disk::lose_power`], and the base was not on the disk, though its sync has succeeded.
+    pub(super) fn lose_base(&mut self, persistence: Persistence, rng: &mut StdRng) {
+        self.lose_power(persistence, rng);
+        let fault = if rng.random_bool(0.5) { BaseFault::Empty } else { BaseFault::Older };
+        self.platter.lose_base(fault);
+    }
+
     /// What a process starts with: entries are applied up to the last commit index that was noted.
-    pub(super) fn recover(&mut self, capacity_bytes: usize) -> Recovered {
-        let Loaded { log, base, entries, applied, file } = self.platter.load(capacity_bytes);
-        Recovered { log, base, entries, applied, file }
+    ///
+    /// # Errors
+    /// It does not start: the disk has lost more than the end of the log.
+    pub(super) fn recover(&mut self, capacity_bytes: usize) -> Result<Recovered, Breach> {
+        match self.platter.load(capacity_bytes) {
+            Ok(Loaded { log, base, entries, applied, file }) => {
+                Ok(Recovered { log, base, entries, applied, file })
+            }
+            Err(breach) => {
+                assert!(self.platter.is_damaged(), "what was written is not one log: {breach}");
+                Err(breach)
+            }
+        }
     }
 }
 
@@ -195,7 +214,8 @@ impl Writer {
             self.next_rewrite += 1;
             self.wants_base = false;
             DiskLog::keep_for_rewrite(log, index);
-            self.core.begin_rewrite(id, Position { term, index }, log, notes);
+            let stamp = Stamp { at: Position { term, index }, shard: log.shard().cloned() };
+            self.core.begin_rewrite(id, stamp, log, notes);
             let ready_at = now + rng.random_range(ms(1)..ms(60));
             self.rewrite = Some(Rewrite { id, image, ready_at, is_written: false });
         }

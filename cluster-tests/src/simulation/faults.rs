@@ -39,6 +39,8 @@ enum End {
     /// kill -9: its kernel goes on, what is written stays.
     Kill,
     PowerFailure,
+    /// And the base was not on the disk, or an older one was.
+    BaseLost,
     /// And the disk is empty afterwards.
     DiskLost,
 }
@@ -58,6 +60,7 @@ impl World {
         match self.rng.random_range(0..40) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
+            4 if self.rng.random_bool(0.5) => self.crash(node, End::BaseLost),
             4 => self.crash(node, End::DiskLost),
             5 if self.rng.random_bool(0.3) => self.crash_all(),
             5..=7 => {
@@ -500,12 +503,13 @@ impl World {
         };
         match (self.persistence, end) {
             (Persistence::Memory, _) | (_, End::DiskLost) => true,
-            (Persistence::EverySecond | Persistence::Never, End::PowerFailure)
+            (Persistence::EverySecond | Persistence::Never, End::PowerFailure | End::BaseLost)
                 if disk.platter.has_unsynced() =>
             {
                 true
             }
-            (_, End::PowerFailure | End::Kill) => writer.is_some_and(|w| w.is_behind(disk)),
+            (_, End::BaseLost) if disk.platter.has_base() => true,
+            (_, End::PowerFailure | End::BaseLost | End::Kill) => writer.is_some_and(|w| w.is_behind(disk)),
         }
     }
 
@@ -522,13 +526,12 @@ impl World {
     fn end_process(&mut self, node: usize, end: End) {
         let loses = self.loses(node, end);
         tell!("FAULT node {node} ends: {end:?}{}", if loses { ", with what it held" } else { "" });
-        let World { machines, rng, .. } = self;
+        let World { machines, rng, persistence, .. } = self;
         let machine = &mut machines[node];
         match end {
             End::Kill => {}
-            End::PowerFailure => {
-                machine.disk.lose_power(rng);
-            }
+            End::PowerFailure => machine.disk.lose_power(*persistence, rng),
+            End::BaseLost => machine.disk.lose_base(*persistence, rng),
             End::DiskLost => machine.disk.empty(),
         }
         machine.intact &= !loses;

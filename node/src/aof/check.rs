@@ -146,8 +146,18 @@ fn check_manifest(path: &Path, mode: Mode) -> Result<(String, bool), String> {
     let mut end = None;
     for (at, file) in files.iter().enumerate() {
         let place = if at + 1 == files.len() { Place::Last } else { Place::Before };
-        let checked = check_one(&folder.join(&file.name), mode, place)?;
+        let path = folder.join(&file.name);
+        let checked = check_one(&path, mode, place)?;
         lines.push(checked.text);
+        let facts = manifest.base_facts.filter(|_| manifest.base.as_ref() == Some(*file));
+        if let Some(facts) = facts
+            && let Some(reason) = File::open(&path)
+                .and_then(|base| Directory::objection_to_base(&base, facts))
+                .map_err(|e| format!("can't read '{}': {e}", path.display()))?
+        {
+            lines.push(format!("'{}' is not the base that the manifest names: {reason}", path.display()));
+            all_ok = false;
+        }
         all_ok &= checked.ok;
         if let (Some(end), Some(follows)) = (end, checked.follows)
             && end < follows

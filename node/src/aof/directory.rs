@@ -7,9 +7,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{AofFile, FileKind, Manifest};
+use super::manifest::{AofFile, BaseFacts, FileKind, Manifest};
 
 /// How the names of files begin that are not finished, also those of Valkey.
 const TEMPORARY: &str = "temp-";
@@ -185,6 +186,22 @@ impl Directory {
             .map_err(|e| format!("can't move '{}' to '{}': {e}", single.display(), self.path.display()))?;
         tracing::info!(file = %single.display(), "the append only file of an earlier version was moved to the directory");
         Ok(Some(manifest))
+    }
+
+    /// Why this file is not the base that the manifest names, as far as its bytes tell without reading all of them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn objection_to_base(file: &File, facts: BaseFacts) -> io::Result<Option<String>> {
+        let bytes = file.metadata()?.len();
+        if bytes != facts.bytes {
+            return Ok(Some(format!("it has {bytes} bytes instead of {}", facts.bytes)));
+        }
+        let mut end = [0; size_of::<u64>()];
+        file.read_exact_at(&mut end, bytes.saturating_sub(size_of::<u64>() as u64))?;
+        let checksum = u64::from_le_bytes(end);
+        let differs = checksum != facts.checksum;
+        Ok(differs.then(|| format!("its checksum is {checksum:016x} instead of {:016x}", facts.checksum)))
     }
 
     pub fn create(&self) -> io::Result<()> {

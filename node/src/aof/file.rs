@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use keyward_proto::ids::LogIndex;
-use keyward_replication::disk_log::{BatchSpan, Cut};
+use keyward_replication::disk_log::{BatchSpan, Cut, Step};
 
 use super::format::{Annotation, Encoder, MARK, parse_annotation, prefix_bytes};
 use super::manifest::AofFile;
@@ -56,16 +56,31 @@ impl Incremental {
         Ok(())
     }
 
+    /// As [`Incremental::shorten`], after a sync that has failed: nothing of it is on the disk for sure, nor what was cut off.
+    ///
+    /// # Errors
+    /// The system's; then the next write does it.
+    pub fn forget_unsynced(&mut self, at: u64) -> io::Result<()> {
+        self.cut_off = None;
+        self.shorten(at)
+    }
+
     /// Removes the end of the file, on the disk too. Returns how many bytes were written again. If it fails it may be
     /// repeated.
     ///
     /// # Errors
-    /// The system's.
-    pub fn cut(&mut self, cut: &Cut, encoder: &mut Encoder) -> io::Result<u64> {
+    /// The system's, and which step it was.
+    pub fn cut(&mut self, cut: &Cut, encoder: &mut Encoder) -> Result<u64, (Step, io::Error)> {
+        let bytes = self.remove_end(cut, encoder).map_err(|error| (Step::Write, error))?;
+        self.file.sync_data().map_err(|error| (Step::Sync, error))?;
+        self.cut_off = None;
+        Ok(bytes)
+    }
+
+    fn remove_end(&mut self, cut: &Cut, encoder: &mut Encoder) -> io::Result<u64> {
         encoder.forget_db();
         let Some((batch, count)) = &cut.kept else {
             self.shorten(cut.at)?;
-            self.file.sync_data()?;
             return Ok(0);
         };
         let body = match self.cut_off.take().filter(|(at, _)| *at == cut.at) {
@@ -77,8 +92,6 @@ impl Incremental {
         let bytes = encoder.wrap(batch.term, batch.first, *count, LogIndex::ZERO, 0, rest);
         self.dirty = true;
         self.append(cut.at, bytes)?;
-        self.file.sync_data()?;
-        self.cut_off = None;
         Ok(bytes.len() as u64)
     }
 

@@ -23,7 +23,7 @@ use keyward_proto::resp::{Args, Batch, Limits, ProtocolError, RequestReader};
 use keyward_replication::log::{Slice, TermStart};
 use keyward_store::DbIndex;
 
-pub use keyward_replication::disk_log::Head;
+pub use keyward_replication::disk_log::{Head, Stamp};
 
 /// How annotations begin.
 pub const MARK: &[u8] = b"#KW ";
@@ -157,6 +157,23 @@ pub fn head_line(head: &Head) -> String {
     let line = signed_line(&text, &[]);
     debug_assert!(line.len() < LINE_BYTES_MAX);
     line
+}
+
+/// Under this name an RDB file that is a base says what it is; other programs pass over it.
+pub const STAMP: &str = "keyward-log";
+
+pub fn stamp_text(stamp: &Stamp) -> String {
+    let Stamp { at: Position { term, index }, shard } = stamp;
+    format!("t={term} i={index} s={}", shard_text(shard.as_ref()))
+}
+
+/// `None`: nothing that this program writes.
+pub fn parse_stamp(text: &[u8]) -> Option<Stamp> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
+    let at = Position::new(number(value("t")?)?, number(value("i")?)?);
+    let shard = parse_shard(value("s")?)?;
+    words.next().is_none().then_some(Stamp { at, shard })
 }
 
 pub fn shard_line(shard: Option<&ShardId>) -> String {
@@ -468,5 +485,18 @@ mod tests {
         assert!(matches!(split(shard_line(None).as_bytes()).0, Some(Annotation::Shard(None))));
         assert!(split(shard_line(None).replace("s=-", "s=+").as_bytes()).0.is_none());
         assert!(parse_annotation(b"head t=1 i=1 s=- h= x=00000000").is_none());
+    }
+
+    #[test]
+    fn what_a_base_says_is_read_as_it_is_written() {
+        for shard in [None, Some(ShardId::from_random([3; 20]))] {
+            let stamp = Stamp { at: Position::new(7, u64::MAX), shard };
+            let text = stamp_text(&stamp);
+            assert_eq!(parse_stamp(text.as_bytes()), Some(stamp));
+            for other in ["", "t=1", "t=1 i=2", "i=2 t=1 s=-", "t=1 i=x s=-", "t=1 i=2 s=?"] {
+                assert_eq!(parse_stamp(other.as_bytes()), None, "{other}");
+            }
+            assert_eq!(parse_stamp(format!("{text} more").as_bytes()), None);
+        }
     }
 }

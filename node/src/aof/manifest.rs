@@ -5,9 +5,10 @@
 //! of their numbers; history files belong to nothing any more and are deleted. Comments (`#`) and keys that are not
 //! known are kept out.
 //!
-//! The first line that Keyward writes, `#KW manifest from=NUMBER x=CRC32C`, is a comment to others. By it a manifest that
-//! has lost lines is known from a whole one, and one that another program has written since. From that number on
-//! Keyward has begun the incremental files.
+//! The first line that Keyward writes, `#KW manifest from=NUMBER base=BYTES:CHECKSUM:KEYS x=CRC32C`, is a comment to
+//! others. By it a manifest that has lost lines is known from a whole one, and one that another program has written since.
+//! From that number on Keyward has begun the incremental files. The base, if Keyward has written it, has so many bytes,
+//! this checksum at its end (the CRC64 of an RDB file) and so many keys.
 //!
 //! Pure: text in, text out. A manifest may come from outside, so nothing in it is trusted: names must not leave the
 //! directory, numbers must ascend.
@@ -38,10 +39,36 @@ pub struct AofFile {
     pub seq: u64,
 }
 
+/// What a base that Keyward has written must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseFacts {
+    pub bytes: u64,
+    /// Its last eight bytes.
+    pub checksum: u64,
+    pub keys: u64,
+}
+
+impl BaseFacts {
+    fn to_text(self) -> String {
+        let BaseFacts { bytes, checksum, keys } = self;
+        format!("{bytes}:{checksum:016x}:{keys}")
+    }
+
+    fn parse(text: &str) -> Option<BaseFacts> {
+        let mut parts = text.split(':');
+        let bytes = parts.next()?.parse().ok()?;
+        let checksum = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let keys = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(BaseFacts { bytes, checksum, keys })
+    }
+}
+
 /// The files that make up the data, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     pub base: Option<AofFile>,
+    /// `None`: another program has written it.
+    pub base_facts: Option<BaseFacts>,
     pub incremental: Vec<AofFile>,
     /// To be deleted.
     pub history: Vec<AofFile>,
@@ -81,7 +108,8 @@ impl Manifest {
     /// # Errors
     /// The first line that makes no sense.
     pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
-        let mut manifest = Manifest { own_from: own_from(text)?, ..Manifest::default() };
+        let (own_from, base_facts) = signed(text)?;
+        let mut manifest = Manifest { own_from, base_facts, ..Manifest::default() };
         let mut last_seq = 0;
         let mut names = BTreeSet::new();
         for (at, line) in text.split(|b| *b == b'\n').enumerate() {
@@ -123,7 +151,8 @@ impl Manifest {
         self.history.iter().chain(&self.kept).for_each(|f| line(f, 'h'));
         self.incremental.iter().for_each(|f| line(f, 'i'));
         let own_from = self.own_from.unwrap_or_else(|| self.next_incremental("").seq);
-        format!("{}\n{text}", signature(own_from, text.as_bytes()))
+        let facts = self.base_facts.filter(|_| self.base.is_some());
+        format!("{}\n{text}", signature(own_from, facts, text.as_bytes()))
     }
 
     /// Whether it names a file, as whatever.
@@ -141,6 +170,7 @@ impl Manifest {
     pub fn adopted(
         &self,
         base: AofFile,
+        facts: BaseFacts,
         first: AofFile,
         kept: Vec<AofFile>,
         unlisted: &[AofFile],
@@ -152,7 +182,8 @@ impl Manifest {
             incremental.push(first);
         }
         let history = self.history.clone();
-        let mut manifest = Manifest { base: Some(base), incremental, history, kept, own_from };
+        let (base, base_facts) = (Some(base), Some(facts));
+        let mut manifest = Manifest { base, base_facts, incremental, history, kept, own_from };
         let left = gone.iter().chain(unlisted).chain(&self.kept).chain(&self.base);
         // One that was left behind may have had the name of a new one.
         let superfluous: Vec<AofFile> = left.filter(|file| !manifest.names(&file.name)).cloned().collect();
@@ -184,22 +215,29 @@ impl Manifest {
     }
 }
 
-/// The first line; its checksum is that of its number and of all that follows.
-fn signature(own_from: u64, rest: &[u8]) -> String {
+/// The first line; its checksum is that of what it says and of all that follows.
+fn signature(own_from: u64, facts: Option<BaseFacts>, rest: &[u8]) -> String {
+    let facts = facts.map(|facts| format!(" base={}", facts.to_text())).unwrap_or_default();
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     digest.update(&own_from.to_le_bytes());
+    digest.update(facts.as_bytes());
     digest.update(rest);
-    format!("{SIGNATURE}from={own_from} x={:08x}", digest.finalize())
+    format!("{SIGNATURE}from={own_from}{facts} x={:08x}", digest.finalize())
 }
 
-fn own_from(text: &[u8]) -> Result<Option<u64>, ManifestError> {
-    let Some(signed) = text.strip_prefix(SIGNATURE.as_bytes()) else { return Ok(None) };
+/// What the first line says of incremental files and base.
+fn signed(text: &[u8]) -> Result<(Option<u64>, Option<BaseFacts>), ManifestError> {
+    let Some(signed) = text.strip_prefix(SIGNATURE.as_bytes()) else { return Ok((None, None)) };
     let end = memchr::memchr(b'\n', signed).unwrap_or(signed.len());
     let rest = signed.get(end + 1..).unwrap_or_default();
     let line = std::str::from_utf8(&signed[..end]).unwrap_or_default();
-    let number = line.strip_prefix("from=").and_then(|line| line.split_once(' ')?.0.parse().ok());
-    match number {
-        Some(number) if signature(number, rest).strip_prefix(SIGNATURE) == Some(line) => Ok(Some(number)),
+    let mut words = line.split(' ');
+    let own_from = words.next().and_then(|word| word.strip_prefix("from=")?.parse().ok());
+    let facts = words.next().and_then(|word| BaseFacts::parse(word.strip_prefix("base=")?));
+    match own_from {
+        Some(own_from) if signature(own_from, facts, rest).strip_prefix(SIGNATURE) == Some(line) => {
+            Ok((Some(own_from), facts))
+        }
         Some(_) | None => {
             let reason = "the manifest is not as it was written: a part of it is lost, or it was changed. Restore it from \
                           a copy; if it was changed on purpose, remove this line";
@@ -275,6 +313,7 @@ mod tests {
         let file = |name: &str, seq| AofFile { name: name.into(), seq };
         let manifest = Manifest {
             base: Some(file("a.2.base.rdb", 2)),
+            base_facts: Some(BaseFacts { bytes: 1234, checksum: u64::MAX >> 9, keys: 56 }),
             incremental: vec![file("a.2.incr.aof", 2), file("a.3.incr.aof", 3)],
             own_from: Some(2),
             ..Manifest::default()

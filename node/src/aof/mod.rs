@@ -99,7 +99,7 @@ impl Aof {
             && limit <= u128::from(total);
         let due = {
             let state = self.rewrite.lock();
-            (state.wanted || grown) && state.may_begin(clock::monotonic())
+            (state.base_is_missing || grown) && state.may_begin(clock::monotonic())
         };
         if due {
             tracing::info!(bytes = total, bytes_before = before, "rewriting the write log");
@@ -288,7 +288,7 @@ fn begin_at_runtime(server: &Arc<Server>, settings: &Settings) -> Result<(), Str
     };
     let writer = prepare_at(server, directory, manifest, position);
     // Before it is enabled: who sees that it is, and that no rewrite is due, relies on the base.
-    server.aof.request_rewrite();
+    server.aof.require_base();
     let begun = writer.and_then(|writer| spawn(server, writer)).map_err(|e| e.to_string());
     if begun.is_err() {
         detach(server);
@@ -316,7 +316,7 @@ fn detach(server: &Server) {
     if shared.gate.is_standalone() {
         shared.gate.set_standalone_commit(LogIndex::new(u64::MAX));
     }
-    server.aof.rewrite.lock().wanted = false;
+    server.aof.note_base();
     server.aof.set_error(None);
     shared.gate.set_disk(DiskState::Healthy);
     shared.durable_advanced();

@@ -26,17 +26,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_proto::resp::Args;
-use keyward_replication::disk_log::BatchSpan;
+use keyward_replication::disk_log::{Base, BatchSpan, Chain, Settled};
 use keyward_store::DbIndex;
 use keyward_store::effects::EffectBuffer;
-use keyward_store::rdb::file::has_magic;
+use keyward_store::rdb::file::{Trust, has_magic};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::directory::Directory;
-use super::format::{BatchHead, Entries, Head, Piece, classify, parse_entries};
+use super::format::{BatchHead, Entries, Head, Piece, STAMP, classify, parse_entries, parse_stamp};
 use super::leftovers;
-use super::manifest::{AofFile, Manifest};
+use super::manifest::{AofFile, BaseFacts, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
 use crate::clock;
 use crate::command::touched::{Touched, touched};
@@ -200,23 +200,15 @@ struct Loader<'a> {
     workers: Vec<SyncSender<Work>>,
     failure: &'a Failure,
     own: Applier,
-    /// Without sentinels: everything is applied.
-    alone: bool,
     /// What a file may end in the middle of is cut off, where it has no checksums.
     load_truncated: bool,
     /// Databases that there are.
     databases: DbIndex,
     /// The file that is being read.
     path: Arc<Path>,
-    last: Position,
-    commit: LogIndex,
-    /// Something was loaded that has no place in a shard's history.
-    plain: u64,
-    has_base: bool,
-    /// The manifest names a base, whatever is in it.
-    has_base_file: bool,
-    entries: u64,
-    /// Commands behind `commit`, oldest first, with the first that is not applied.
+    /// What the files come to.
+    chain: Chain,
+    /// Commands that are not committed, oldest first, with the first that is not applied.
     pending: VecDeque<(Arc<Chunk>, usize)>,
     db: DbIndex,
     applied_ops: u64,
@@ -246,16 +238,10 @@ pub fn load(server: &Arc<Server>, directory: &Directory, manifest: Manifest) -> 
             workers,
             failure: &failure,
             own: Applier::new(server),
-            alone,
             load_truncated: server.settings().aof_load_truncated,
             databases: server.settings().databases(),
             path: Path::new("").into(),
-            last: Position::ZERO,
-            commit: LogIndex::ZERO,
-            plain: 0,
-            has_base: false,
-            has_base_file: manifest.base.is_some(),
-            entries: 0,
+            chain: if alone { Chain::alone(Base::None) } else { Chain::of_a_shard(Base::None) },
             pending: VecDeque::new(),
             db: 0,
             applied_ops: 0,
@@ -272,13 +258,6 @@ struct Place {
     must_begin: bool,
 }
 
-/// Whether the last file goes on where it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Continues {
-    No,
-    Yes,
-}
-
 impl Loader<'_> {
     fn load_all(mut self, directory: &Directory, manifest: Manifest) -> Result<Recovered, String> {
         let last_file = manifest.files().last().cloned();
@@ -292,10 +271,14 @@ impl Loader<'_> {
                 directory.open(&file.name).map_err(|e| format!("can't open '{}': {e}", path.display()))?;
             let is_base = manifest.base.as_ref() == Some(file);
             let mut from = 0;
+            if is_base {
+                self.chain.set_base(unstamped(&manifest, 0));
+                check_base(&opened, &path, manifest.base_facts)?;
+            }
             if is_base && begins_as_rdb(&opened) {
                 let size = opened.metadata().map_or(0, |metadata| metadata.len());
                 let same = opened.try_clone().map_err(|e| format!("can't read '{}': {e}", path.display()))?;
-                from = self.load_base(same, &path)?;
+                from = self.load_base(same, &path, &manifest)?;
                 // A file from before there were directories goes on with commands.
                 if from == size {
                     continue;
@@ -304,7 +287,7 @@ impl Loader<'_> {
             self.db = 0;
             let must_begin = !is_base && manifest.own_from.is_some_and(|from| from <= file.seq);
             let place = Place { is_last, must_begin };
-            let before = self.last.index;
+            let before = self.chain.last().index;
             let end = self.load_file(opened, &path, from, place)?;
             self.barrier()?;
             let FileEnd { len, batches, annotated, follows, torn: is_torn } = end;
@@ -316,9 +299,9 @@ impl Loader<'_> {
                 resume = Some(Resume { file: file.clone(), len, batches, follows, repeats });
             }
         }
-        let (applied, continues) = self.settle()?;
-        let resume = resume.filter(|_| continues == Continues::Yes);
-        let leftovers = leftovers::beside(directory, &manifest, self.last)?;
+        let Settled { applied, continues } = self.settle()?;
+        let resume = resume.filter(|_| continues);
+        let leftovers = leftovers::beside(directory, &manifest, self.chain.last())?;
         if let Some((name, len)) = torn {
             // Another file may follow this one from now on, and then it has to be whole.
             let cut = directory.open(&name).and_then(|file| {
@@ -329,14 +312,18 @@ impl Loader<'_> {
                 format!("can't cut '{}' off at offset {len}: {e}", directory.path_of(&name).display())
             })?;
         }
-        Ok(Recovered { manifest, resume, applied, entries: self.entries, leftovers })
+        Ok(Recovered { manifest, resume, applied, entries: self.chain.entries(), leftovers })
     }
 
     /// Returns where what the file holds as RDB ends.
-    fn load_base(&mut self, file: File, path: &Path) -> Result<u64, String> {
+    fn load_base(&mut self, file: File, path: &Path, manifest: &Manifest) -> Result<u64, String> {
+        let facts = manifest.base_facts;
         let size = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
         // When a key goes is said by the log behind the base.
-        let options = rdb_load::Options::new(&self.server.settings(), None);
+        let mut options = rdb_load::Options::new(&self.server.settings(), None);
+        if facts.is_some() {
+            options.trust = Trust::Verify;
+        }
         let loaded = rdb_load::load(&self.server.keyspace, file, Some(size), options, &self.server.loading);
         let loaded = loaded.map_err(|error| {
             format!(
@@ -345,38 +332,24 @@ impl Loader<'_> {
                 path.display()
             )
         })?;
-        self.has_base |= loaded.keys > 0;
+        let keys = loaded.keys + loaded.expired + loaded.empty;
+        if let Some(facts) = facts.filter(|facts| facts.keys != keys) {
+            return Err(not_the_base(path, &format!("it has {keys} keys instead of {}", facts.keys)));
+        }
+        let stamp = loaded.facts.aux.iter().find(|(name, _)| name == STAMP.as_bytes());
+        let stamp = stamp.and_then(|(_, text)| parse_stamp(text));
+        self.chain.set_base(stamp.map_or_else(|| unstamped(manifest, keys), Base::Stamped));
         *self.server.functions.lock() = loaded.facts.functions;
         Ok(loaded.bytes)
     }
 
-    /// Makes the log what the files say. Returns up to where the keyspace contains it, and whether the last file can be
-    /// continued if it has annotations.
-    fn settle(&mut self) -> Result<(LogIndex, Continues), String> {
+    /// Makes the log what the files say.
+    fn settle(&self) -> Result<Settled, String> {
         self.failure.take()?;
-        let mut log = self.server.shared.log.lock();
-        let has_data = self.has_base || self.entries > 0;
-        if self.alone || self.plain > 0 {
-            // What a node writes on its own has no term.
-            assert!(self.pending.is_empty(), "everything is applied");
-            let index = self.last.index.max(LogIndex::new(u64::from(has_data)));
-            let position = Position { term: Term::ZERO, index };
-            let continues = self.last == position && self.plain == 0;
-            log.reset(position);
-            if self.alone {
-                log.set_shard(None);
-            }
-            return Ok((index, if continues { Continues::Yes } else { Continues::No }));
-        }
-        if self.has_base && self.last == Position::ZERO {
-            // A base from elsewhere, and nothing behind it.
-            log.reset(Position::new(0, 1));
-            return Ok((LogIndex::new(1), Continues::No));
-        }
-        let applied = self.commit.min(self.last.index);
-        assert_eq!(log.last(), self.last, "the log has the files' entries");
-        log.release(applied);
-        Ok((applied, Continues::Yes))
+        let settled = self.chain.settle(&mut self.server.shared.log.lock());
+        let has_a_say = |(chunk, next): &(Arc<Chunk>, usize)| settled.applied < chunk.ops[*next].index;
+        assert!(self.pending.iter().all(has_a_say), "everything that counts is applied");
+        Ok(settled)
     }
 
     fn load_file(&mut self, file: File, path: &Path, from: u64, place: Place) -> Result<FileEnd, String> {
@@ -384,7 +357,7 @@ impl Loader<'_> {
         let mut reader = FileReader::new(file).map_err(unreadable)?;
         reader.move_to(from).map_err(unreadable)?;
         let mut batches = VecDeque::new();
-        let mut follows = self.last.index;
+        let mut follows = self.chain.last().index;
         let loading = &self.server.loading;
         loop {
             let at = reader.at();
@@ -404,7 +377,7 @@ impl Loader<'_> {
                         let BatchHead { term, first, count, .. } = head;
                         batches.push_back(BatchSpan { term, first, count, at, bytes: reader.at() - at });
                     }
-                    let commit = self.commit;
+                    let commit = self.chain.commit();
                     while batches.front().is_some_and(|b: &BatchSpan| b.last() <= commit) {
                         batches.pop_front();
                     }
@@ -460,47 +433,14 @@ impl Loader<'_> {
     }
 
     fn head(&mut self, head: &Head) -> Result<(), String> {
-        let Head { follows, shard, terms, .. } = head;
-        let is_first = self.entries == 0 && self.last == Position::ZERO;
-        if is_first && !self.has_base_file && LogIndex::ZERO < follows.index {
-            return Err(format!(
-                "the file follows {follows}, but the manifest names nothing that comes before it: restore the manifest \
-                 from a copy"
-            ));
-        }
-        if !is_first && self.last.index < follows.index {
-            return Err(format!(
-                "the file follows {follows}, but the one before it ends at {}: what comes between is lost. Restore the \
-                 directory from a copy; a node of a cluster can also start without its appendonlydir",
-                self.last
-            ));
-        }
-        let mut log = self.server.shared.log.lock();
-        if is_first {
-            log.reset(*follows);
-            log.restore_terms(terms.clone());
-            self.commit = self.commit.max(follows.index);
-            self.last = *follows;
-        } else if follows.term == Term::ZERO && self.last.index <= follows.index {
-            // The node has gone on alone: all that came before is its own.
-            drop(log);
-            self.commit = follows.index;
-            self.dispatch_committed()?;
-            log = self.server.shared.log.lock();
-            log.reset(*follows);
-            self.last = *follows;
-            self.plain = 0;
-        } else if !self.alone && log.term_at(follows.index) != Some(follows.term) {
-            return Err(format!("the file follows {follows}, but the one before it ends at {}", self.last));
-        }
-        log.set_shard(shard.clone());
-        Ok(())
+        self.chain.head(head, &mut self.server.shared.log.lock()).map_err(|breach| breach.to_string())?;
+        self.dispatch_committed()
     }
 
     /// `at`, `body_at`: where the batch and its commands begin in the file.
     fn batch(&mut self, head: &BatchHead, body: Vec<u8>, at: u64, body_at: u64) -> Result<(), String> {
-        self.commit =
-            self.commit.max(if self.alone || head.term == Term::ZERO { head.last() } else { head.commit });
+        let first = Position { term: head.term, index: head.first };
+        let fits = self.chain.batch(first, head.count, head.commit, &self.server.shared.log.lock());
         if head.count == 0 && body.is_empty() {
             return self.dispatch_committed();
         }
@@ -508,19 +448,15 @@ impl Loader<'_> {
         if entries.error.is_some() || entries.bytes != body.len() || entries.count != head.count {
             return Err(located(&self.path, at, "a batch does not hold what it says"));
         }
-        let next = self.last.index.next();
-        if next < head.first || head.term < self.last.term {
-            let reason = format!("entries of {}.{} follow {}", head.term, head.first, self.last);
-            return Err(located(&self.path, at, reason));
-        }
+        fits.map_err(|breach| located(&self.path, at, breach))?;
         self.add(body, entries, Some(head), body_at)?;
         self.dispatch_committed()
     }
 
     fn plain_commands(&mut self, bytes: Vec<u8>, entries: Entries, at: u64) -> Result<(), String> {
-        self.plain += entries.count;
+        self.chain.plain(entries.count);
         self.add(bytes, entries, None, at)?;
-        self.commit = self.last.index;
+        self.chain.plain_ended();
         self.dispatch_committed()
     }
 
@@ -536,7 +472,7 @@ impl Loader<'_> {
         let path = Arc::clone(&self.path);
         let mut chunk = Chunk { path, at, bytes, entries, ops: Vec::new(), now: clock::unix_millis().0 };
         let term = head.map_or(Term::ZERO, |h| h.term);
-        let mut index = head.map_or(self.last.index.next(), |h| h.first);
+        let mut index = head.map_or(self.chain.last().index.next(), |h| h.first);
         let (mut in_multi, mut first_op) = (false, 0);
         let mut payload = EffectBuffer::new();
         for request in 0..chunk.entries.requests {
@@ -575,14 +511,12 @@ impl Loader<'_> {
                 continue;
             }
             // What a rewrite has written twice is taken once.
-            if index <= self.last.index {
-                chunk.ops.truncate(first_op);
-            } else {
+            if self.chain.entry(Position { term, index }) {
                 if head.is_some() {
                     self.log_entry(term, &chunk, first_op, &mut payload)?;
                 }
-                self.last = Position { term, index };
-                self.entries += 1;
+            } else {
+                chunk.ops.truncate(first_op);
             }
             first_op = chunk.ops.len();
             index = index.next();
@@ -601,7 +535,7 @@ impl Loader<'_> {
         first_op: usize,
         payload: &mut EffectBuffer,
     ) -> Result<(), String> {
-        if self.alone || self.plain > 0 {
+        if !self.chain.is_history() {
             return Ok(());
         }
         payload.clear();
@@ -622,16 +556,15 @@ impl Loader<'_> {
     /// Hands what is committed to the threads.
     fn dispatch_committed(&mut self) -> Result<(), String> {
         while let Some((chunk, next)) = self.pending.pop_front() {
-            let end = next + chunk.ops[next..].partition_point(|op| op.index <= self.commit);
+            let end = next + chunk.ops[next..].partition_point(|op| op.index <= self.chain.commit());
             self.dispatch(&chunk, next, end)?;
             if end < chunk.ops.len() {
                 self.pending.push_front((chunk, end));
                 break;
             }
         }
-        if !self.alone && self.plain == 0 {
-            let mut log = self.server.shared.log.lock();
-            log.release(self.commit);
+        if self.chain.is_history() {
+            self.server.shared.log.lock().release(self.chain.commit());
         }
         Ok(())
     }
@@ -675,6 +608,33 @@ impl Loader<'_> {
         while wait.recv().is_ok() {}
         self.failure.take()
     }
+}
+
+/// A base that does not say what it is. Keyward writes none any more, and says so in its manifests.
+fn unstamped(manifest: &Manifest, keys: u64) -> Base {
+    match (manifest.own_from, manifest.base_facts) {
+        (Some(_), None) => Base::Earlier { keys },
+        _ => Base::Unstamped { keys },
+    }
+}
+
+/// Whether it can be the base that Keyward has written.
+fn check_base(file: &File, path: &Path, facts: Option<BaseFacts>) -> Result<(), String> {
+    let Some(facts) = facts else { return Ok(()) };
+    match Directory::objection_to_base(file, facts) {
+        Ok(None) => Ok(()),
+        Ok(Some(reason)) => Err(not_the_base(path, &reason)),
+        Err(error) => Err(format!("can't read '{}': {error}", path.display())),
+    }
+}
+
+fn not_the_base(path: &Path, reason: &str) -> String {
+    format!(
+        "'{}' is not the base that the manifest names: {reason}. Keys would be missing. Make a backup of the directory; then \
+         restore it from a copy. A node of a cluster can also start without its appendonlydir: it gets everything from the \
+         shard's primary",
+        path.display()
+    )
 }
 
 /// A file that was begun and has no begin.

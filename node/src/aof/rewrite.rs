@@ -3,8 +3,8 @@
 //! 1. A snapshot begins at a log index. The writer is told of it while no command runs, and goes on in a new
 //!    incremental file that follows exactly this index.
 //! 2. The snapshot is written to a file of its own and synced, while everything goes on.
-//! 3. When what the snapshot contains is committed (what a primary executed might yet be taken back), the writer puts
-//!    a manifest in place that names the new base and the files since; the others are deleted.
+//! 3. When what the snapshot contains is committed (what a primary executed might yet be taken back) or there is no
+//!    base yet, the writer puts a manifest in place that names the new base and the files since; the others are deleted.
 //!
 //! Until step 3 the old files stay valid and complete; whatever goes wrong before it leaves nothing but a file more.
 //!
@@ -20,14 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
-use keyward_replication::disk_log::DiskLog;
+use keyward_replication::disk_log::{DiskLog, Stamp};
 
 use super::directory::Directory;
 use super::leftovers;
 use super::manifest::{AofFile, Manifest};
 use super::rewrites::RewriteFlags;
 use super::state::WriterRequest;
-use super::writer::conditions;
 use crate::clock;
 use crate::process;
 use crate::server::Server;
@@ -99,27 +98,56 @@ fn try_write_base(
     let at_beginning = {
         let (server, shared) = (Arc::clone(server), Arc::clone(shared));
         move |position: Position| {
-            DiskLog::keep_for_rewrite(&mut server.shared.log.lock(), position.index);
-            server.aof.request(&server, WriterRequest::Rotate { at: position, rewrite: shared });
+            let shard = {
+                let mut log = server.shared.log.lock();
+                DiskLog::keep_for_rewrite(&mut log, position.index);
+                log.shard().cloned()
+            };
+            let stamp = Stamp { at: position, shard };
+            shared.stamp.get_or_init(|| stamp.clone());
+            server.aof.request(&server, WriterRequest::Rotate { stamp, rewrite: shared });
         }
     };
     let stream = server.snapshots.request(server, Box::new(at_beginning));
     let cancelled = &shared.given_up;
     let functions = server.functions.lock().clone();
-    let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, Purpose::AofBase);
-    let written = written.map_err(|e| e.to_string())?;
-    wait_for_commit(server, written.beginning.position, shared)?;
+    let purpose = Purpose::AofBase(Some(&shared.stamp));
+    let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, purpose);
+    let facts = written.map_err(|e| e.to_string())?.facts;
     let base = name_base(directory, temporary).map_err(|e| format!("can't rename the new base: {e}"))?;
-    server
-        .aof
-        .request(server, WriterRequest::Adopt { base, bytes: written.bytes, rewrite: Arc::clone(shared) });
+    let path = directory.path_of(&base.name);
+    server.aof.request(server, WriterRequest::Adopt { base, facts, rewrite: Arc::clone(shared) });
+    let adopted = wait_for_writer(server, shared);
+    if adopted.is_err()
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::warn!(%error, file = %path.display(), "can't remove a base that is of no use");
+    }
+    adopted.map(|()| facts.bytes)
+}
+
+/// The writer puts the base in place when it may, or gives it up.
+fn wait_for_writer(server: &Server, shared: &Arc<RewriteFlags>) -> Result<(), String> {
+    let end = clock::monotonic() + COMMIT_PATIENCE;
+    let mut is_late = false;
     while !shared.done.load(Ordering::Acquire) {
         if shared.given_up.load(Ordering::Acquire) {
-            return Err("the write log has changed meanwhile".into());
+            let reason = if is_late {
+                "what the new base contains is not committed"
+            } else {
+                "the write log has changed meanwhile"
+            };
+            return Err(reason.into());
+        }
+        if !server.aof.status().enabled {
+            return Err("the write log is not written any more".into());
+        }
+        if end <= clock::monotonic() && !std::mem::replace(&mut is_late, true) {
+            server.aof.request(server, WriterRequest::GiveUp { rewrite: Arc::clone(shared) });
         }
         std::thread::sleep(POLL);
     }
-    Ok(written.bytes)
+    Ok(())
 }
 
 /// As [`write_base`], for a node that does not write its log to disk.
@@ -128,8 +156,8 @@ fn write_base_only(server: &Arc<Server>, directory: &Directory, temporary: &Path
     let stream = server.snapshots.request(server, Box::new(|_| {}));
     let functions = server.functions.lock().clone();
     let never = AtomicBool::new(false);
-    let written = write_to(temporary, &server.settings(), stream, &functions, &never, Purpose::AofBase);
-    let written = written.map_err(|e| e.to_string())?;
+    let written = write_to(temporary, &server.settings(), stream, &functions, &never, Purpose::AofBase(None));
+    let facts = written.map_err(|e| e.to_string())?.facts;
     // Whoever switches the writer on or off has the directory for himself.
     let _switching = server.aof.switching.lock();
     if server.aof.status().enabled {
@@ -147,12 +175,13 @@ fn write_base_only(server: &Arc<Server>, directory: &Directory, temporary: &Path
         let unlisted = unlisted.into_iter().map(|(_, file)| file);
         let left = old.files().chain(&old.history).chain(&old.kept).cloned().chain(unlisted);
         let history = left.filter(|file| *file != base).collect();
-        let mut manifest = Manifest { base: Some(base), history, ..Manifest::default() };
+        let (base, base_facts) = (Some(base), Some(facts));
+        let mut manifest = Manifest { base, base_facts, history, ..Manifest::default() };
         directory.write_manifest(&manifest)?;
         directory.delete_history(&mut manifest)
     });
     in_place.map_err(|e| format!("can't put the new base in place: {e}"))?;
-    Ok(written.bytes)
+    Ok(facts.bytes)
 }
 
 /// The writer has to sync the file when it leaves it: the less there is to do then the shorter clients wait.
@@ -171,18 +200,4 @@ fn name_base(directory: &Directory, temporary: &Path) -> io::Result<AofFile> {
     std::fs::rename(temporary, directory.path_of(&name.name))?;
     directory.sync()?;
     Ok(name)
-}
-
-fn wait_for_commit(server: &Server, position: Position, shared: &RewriteFlags) -> Result<(), String> {
-    let end = clock::monotonic() + COMMIT_PATIENCE;
-    while !conditions(server).are_settled(position.index) {
-        if shared.given_up.load(Ordering::Acquire) {
-            return Err("the write log has changed meanwhile".into());
-        }
-        if end <= clock::monotonic() {
-            return Err("what the new base contains is not committed".into());
-        }
-        std::thread::sleep(POLL);
-    }
-    Ok(())
 }

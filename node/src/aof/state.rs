@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use keyward_proto::ids::Position;
 use keyward_proto::time::Monotonic;
+use keyward_replication::disk_log::Stamp;
 use parking_lot::{Condvar, Mutex};
 
-use super::manifest::AofFile;
+use super::manifest::{AofFile, BaseFacts};
 use super::rewrites::{RewriteFlags, Rewrites};
 use super::segments::History;
 
@@ -18,9 +18,9 @@ pub(super) enum WriterRequest {
     /// Write and sync what is left, then end.
     Stop,
     /// Go on in a new file behind this entry: a snapshot contains the log up to there.
-    Rotate { at: Position, rewrite: Arc<RewriteFlags> },
+    Rotate { stamp: Stamp, rewrite: Arc<RewriteFlags> },
     /// The snapshot is in this file: it and the files since the rotation are the data.
-    Adopt { base: AofFile, bytes: u64, rewrite: Arc<RewriteFlags> },
+    Adopt { base: AofFile, facts: BaseFacts, rewrite: Arc<RewriteFlags> },
     /// There will be no such snapshot.
     GiveUp { rewrite: Arc<RewriteFlags> },
 }
@@ -85,8 +85,13 @@ impl Aof {
         self.status.lock().error = error;
     }
 
-    pub(super) fn request_rewrite(&self) {
-        self.rewrite.lock().wanted = true;
+    /// Nothing on the disk counts until a rewrite has ended.
+    pub(super) fn require_base(&self) {
+        self.rewrite.lock().base_is_missing = true;
+    }
+
+    pub(super) fn note_base(&self) {
+        self.rewrite.lock().base_is_missing = false;
     }
 
     pub(super) fn note_stopped(&self) {

@@ -26,7 +26,7 @@ use super::Aof;
 use super::directory::Directory;
 use super::file::Incremental;
 use super::format::{Encoder, Head, head_line, shard_line};
-use super::manifest::{AofFile, Manifest};
+use super::manifest::{AofFile, BaseFacts, Manifest};
 use super::rewrites::RewriteFlags;
 use super::segments::{History, Segment};
 use super::state::WriterRequest;
@@ -81,8 +81,8 @@ struct Begun {
 struct Rewrite {
     id: RewriteId,
     shared: Arc<RewriteFlags>,
-    /// The snapshot, as soon as it is written: with its bytes.
-    base: Option<(AofFile, u64)>,
+    /// The snapshot, as soon as it is written.
+    base: Option<(AofFile, BaseFacts)>,
 }
 
 /// When the manifest names a new file.
@@ -187,12 +187,10 @@ impl Writer {
                 written.map(|()| done).map_err(writing).and_then(|done| self.sync().map(|_| done))
             }
             Action::Sync => self.sync(),
-            Action::Cut(cut) => {
-                self.current.cut(cut, &mut self.encoder).map(|bytes| self.done(bytes)).map_err(writing)
-            }
+            Action::Cut(cut) => self.current.cut(cut, &mut self.encoder).map(|bytes| self.done(bytes)),
             Action::Shorten { at } => {
                 self.encoder.forget_db();
-                self.current.shorten(*at).map(|()| self.done(0)).map_err(writing)
+                self.current.forget_unsynced(*at).map(|()| self.done(0)).map_err(writing)
             }
             Action::BeginFile(begin, head) => self.begin_file(*begin, head).map_err(writing),
             Action::Repeat(batch) => self.repeat(batch).map_err(writing),
@@ -216,15 +214,15 @@ impl Writer {
     fn answer(&mut self, request: WriterRequest) {
         match request {
             WriterRequest::Stop => self.core.stop(),
-            WriterRequest::Rotate { at, rewrite } => {
+            WriterRequest::Rotate { stamp, rewrite } => {
                 let id = RewriteId(self.next_rewrite);
                 self.next_rewrite += 1;
-                self.with_core(|core, log, _, notes| core.begin_rewrite(id, at, log, notes));
+                self.with_core(|core, log, _, notes| core.begin_rewrite(id, stamp, log, notes));
                 self.rewrite = Some(Rewrite { id, shared: rewrite, base: None });
             }
-            WriterRequest::Adopt { base, bytes, rewrite } => match &mut self.rewrite {
+            WriterRequest::Adopt { base, facts, rewrite } => match &mut self.rewrite {
                 Some(current) if Arc::ptr_eq(&current.shared, &rewrite) => {
-                    current.base = Some((base, bytes));
+                    current.base = Some((base, facts));
                     let id = current.id;
                     self.with_core(|core, _, _, notes| core.base_written(id, notes));
                 }
@@ -232,8 +230,9 @@ impl Writer {
             },
             WriterRequest::GiveUp { rewrite } => {
                 let found = self.rewrite.as_ref().filter(|r| Arc::ptr_eq(&r.shared, &rewrite));
-                if let Some(id) = found.map(|r| r.id) {
-                    self.with_core(|core, log, _, notes| core.rewrite_failed(id, log, notes));
+                match found.map(|r| r.id) {
+                    Some(id) => self.with_core(|core, log, _, notes| core.rewrite_failed(id, log, notes)),
+                    None => rewrite.given_up.store(true, Ordering::Release),
                 }
             }
         }
@@ -245,8 +244,9 @@ impl Writer {
         match note {
             Note::Published { durable } => self.tell_published(durable),
             Note::Failing => shared.gate.set_disk(DiskState::Failed),
-            Note::EntriesLost => self
-                .tell_failure("the write log has dropped entries that are not on disk: BGREWRITEAOF is due"),
+            Note::EntriesLost => self.tell_failure(
+                "the write log has dropped entries that are not on disk: it counts again when a new base is written",
+            ),
             Note::Recovered => {
                 tracing::warn!("the write log is written again: writes are accepted");
                 self.aof().set_error(None);
@@ -256,9 +256,12 @@ impl Writer {
                 tracing::info!(%index, "entries that were never committed are removed from the disk");
             }
             Note::TurnedBack(Rewind::All) => {}
-            Note::NeedsBase => self.aof().request_rewrite(),
+            Note::NeedsBase => self.aof().require_base(),
             Note::RewriteGivenUp(id) => self.end_rewrite(id, |shared| &shared.given_up),
-            Note::RewriteDone(id) => self.end_rewrite(id, |shared| &shared.done),
+            Note::RewriteDone(id) => {
+                self.aof().note_base();
+                self.end_rewrite(id, |shared| &shared.done);
+            }
         }
     }
 
@@ -472,7 +475,7 @@ impl Writer {
     /// The base is written and synced: from now on it and the files from `first` on are the data.
     fn adopt(&mut self, rewrite: RewriteId, first: FileNumber) -> io::Result<Done> {
         let found = self.rewrite.as_ref().filter(|r| r.id == rewrite).and_then(|r| r.base.clone());
-        let (base, bytes) = found.ok_or_else(not_begun)?;
+        let (base, facts) = found.ok_or_else(not_begun)?;
         // Nobody follows a node alone.
         let bytes_max = match self.server.shared.gate.is_standalone() {
             true => 0,
@@ -483,6 +486,7 @@ impl Writer {
         history.trim(first.0, bytes_max);
         let manifest = self.manifest.adopted(
             base,
+            facts,
             AofFile::incremental(self.directory.prefix(), first.0),
             history.before(first.0).cloned().collect(),
             &self.unlisted,
@@ -493,9 +497,9 @@ impl Writer {
         self.unlisted.clear();
         self.directory.delete_files(&mut self.manifest);
         let counters = &self.server.aof.counters;
-        counters.base_bytes.store(bytes, Ordering::Relaxed);
+        counters.base_bytes.store(facts.bytes, Ordering::Relaxed);
         counters.earlier_bytes.store(0, Ordering::Relaxed);
-        counters.rewritten_bytes.store(bytes + self.core.file().bytes(), Ordering::Relaxed);
+        counters.rewritten_bytes.store(facts.bytes + self.core.file().bytes(), Ordering::Relaxed);
         Ok(self.done(0))
     }
 }
@@ -547,7 +551,7 @@ fn rustix_text(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::testing::TestNode;
-    use keyward_replication::disk_log::LogFile;
+    use keyward_replication::disk_log::{LogFile, Stamp};
 
     /// The writer may have waited for the disk while a small snapshot was written: both orders are there at once.
     #[test]
@@ -567,9 +571,13 @@ mod tests {
         let mut writer = Writer::new(server, directory.clone(), manifest, current, core).unwrap();
         let rewrite = Arc::new(RewriteFlags::default());
         let base = AofFile { name: "a.1.base.rdb".into(), seq: 1 };
+        let facts = BaseFacts { bytes: 0, checksum: 0, keys: 0 };
         server.aof.requests.lock().extend([
-            WriterRequest::Rotate { at: Position::ZERO, rewrite: Arc::clone(&rewrite) },
-            WriterRequest::Adopt { base: base.clone(), bytes: 0, rewrite: Arc::clone(&rewrite) },
+            WriterRequest::Rotate {
+                stamp: Stamp { at: Position::ZERO, shard: None },
+                rewrite: Arc::clone(&rewrite),
+            },
+            WriterRequest::Adopt { base: base.clone(), facts, rewrite: Arc::clone(&rewrite) },
         ]);
         for _ in 0..5 {
             let _next = writer.step();

@@ -115,10 +115,10 @@ fn run(server: &Arc<Server>, wanted: SyncOptions, queue: &mut Queue) -> Result<u
     }
     let mark: String = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
     queue.write_all(format!("$EOF:{mark}\r\n").as_bytes())?;
-    let bytes = write_file(&mut *queue, &settings, keys, &functions, &cancelled, Purpose::Dump)?;
+    let file = write_file(&mut *queue, &settings, keys, &functions, &cancelled, Purpose::Dump)?;
     queue.write_all(mark.as_bytes())?;
     queue.end()?;
-    Ok(bytes)
+    Ok(file.bytes)
 }
 
 /// Goes away with its last handle, whatever happens to this process.

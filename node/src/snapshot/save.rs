@@ -9,16 +9,18 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use keyward_proto::VALKEY_VERSION;
-use keyward_store::rdb::file::Writer;
+use keyward_store::rdb::file::{Ending, Writer};
 use tokio::sync::oneshot;
 
 use super::rules::{self, Situation};
 use super::saves::{AlreadyRunning, Kind, Running, Saves};
 use super::{Beginning, Stream};
+use crate::aof::format::{STAMP, Stamp, stamp_text};
+use crate::aof::manifest::BaseFacts;
 use crate::clock;
 use crate::config::Settings;
 use crate::process;
@@ -117,7 +119,7 @@ impl Saves {
         }
         state.last_cow_bytes = server.snapshots.peak_bytes();
         match written {
-            Ok(Written { beginning, bytes }) => {
+            Ok(Written { beginning, facts: BaseFacts { bytes, .. } }) => {
                 state.saved_changes = beginning.changes;
                 state.last_save = clock::unix_millis().0 / 1000;
                 state.saved_at = now;
@@ -148,15 +150,29 @@ impl Saves {
 }
 
 /// What a file is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose<'a> {
     Dump,
-    AofBase,
+    /// With what it contains, known as soon as the snapshot begins; `None`: there is no log.
+    AofBase(Option<&'a OnceLock<Stamp>>),
+}
+
+impl Purpose<'_> {
+    fn is_base(self) -> bool {
+        matches!(self, Purpose::AofBase(_))
+    }
+
+    fn stamp(self) -> Option<String> {
+        match self {
+            Purpose::AofBase(Some(stamp)) => stamp.get().map(stamp_text),
+            Purpose::AofBase(None) | Purpose::Dump => None,
+        }
+    }
 }
 
 pub(crate) struct Written {
     pub(crate) beginning: Beginning,
-    pub(crate) bytes: u64,
+    pub(crate) facts: BaseFacts,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -225,31 +241,37 @@ pub(crate) fn write_to(
     mut stream: Stream,
     functions: &[Vec<u8>],
     cancelled: &AtomicBool,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
 ) -> Result<Written, Failure> {
     let beginning = stream.begin()?;
     let file = Synced { file: File::create(path)?, unsynced: 0, incremental: settings.rdb_incremental_fsync };
     let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
     let keys = Some((&beginning, &mut stream));
-    let bytes = write_file(&mut file, settings, keys, functions, cancelled, purpose)?;
+    let facts = write_file(&mut file, settings, keys, functions, cancelled, purpose)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.file.sync_all()?;
-    Ok(Written { beginning, bytes })
+    Ok(Written { beginning, facts })
 }
 
-/// Writes a file: functions, and the keys of a snapshot that has begun. Returns its length.
+/// Writes a file: functions, and the keys of a snapshot that has begun. Returns what it is then.
 pub(crate) fn write_file(
     out: impl Write,
     settings: &Settings,
     keys: Option<(&Beginning, &mut Stream)>,
     functions: &[Vec<u8>],
     cancelled: &AtomicBool,
-    purpose: Purpose,
-) -> Result<u64, Failure> {
-    let mut writer = if settings.rdb_checksum { Writer::new(out) } else { Writer::without_checksum(out) }?;
+    purpose: Purpose<'_>,
+) -> Result<BaseFacts, Failure> {
+    // A base that is damaged is a keyspace with holes below a log that is not.
+    let has_checksum = settings.rdb_checksum || purpose.is_base();
+    let mut writer = if has_checksum { Writer::new(out) } else { Writer::without_checksum(out) }?;
     for (name, value) in facts(purpose) {
         writer.aux(name, value.as_bytes())?;
     }
+    if let Some(stamp) = purpose.stamp() {
+        writer.aux(STAMP, stamp.as_bytes())?;
+    }
+    let mut keys_written = 0;
     for source in functions {
         writer.function(source)?;
     }
@@ -262,22 +284,22 @@ pub(crate) fn write_file(
             }
             for records in &chunk.records {
                 writer.records(records.db, &records.bytes)?;
+                keys_written += records.keys;
             }
         }
     }
-    let bytes = writer.len();
-    writer.finish()?;
-    Ok(bytes)
+    let (_, Ending { bytes, checksum }) = writer.end()?;
+    Ok(BaseFacts { bytes, checksum, keys: keys_written })
 }
 
 /// What a file says of where it comes from.
-fn facts(purpose: Purpose) -> [(&'static str, String); 5] {
+fn facts(purpose: Purpose<'_>) -> [(&'static str, String); 5] {
     [
         ("valkey-ver", VALKEY_VERSION.to_owned()),
         ("redis-bits", "64".to_owned()),
         ("ctime", (clock::unix_millis().0 / 1000).to_string()),
         ("used-mem", process::allocated().to_string()),
-        ("aof-base", u8::from(purpose == Purpose::AofBase).to_string()),
+        ("aof-base", u8::from(purpose.is_base()).to_string()),
     ]
 }
 

@@ -202,7 +202,11 @@ impl World {
             return;
         }
         let capacity = if self.rng.random_bool(0.3) { 4 << 10 } else { 1 << 20 };
-        let recovered = machine.disk.recover(capacity);
+        let recovered = machine.disk.recover(capacity).unwrap_or_else(|breach| {
+            tell!("node {node} does not start: {breach}; its operator deletes what its disk has");
+            machine.disk.empty();
+            machine.disk.recover(capacity).expect("an empty disk")
+        });
         self.next_run += 1;
         let run = self.next_run;
         tell!("node {node} starts as process {run} with the log up to {}", recovered.log.last());

@@ -278,7 +278,8 @@ impl NodeCore {
     }
 
     /// What this node holds belongs to the history of another shard. If it comes from before this process, it is what
-    /// a shard that is formed anew begins with; a member of any other gets a full sync, since no term is common.
+    /// a shard that is formed anew begins with, all of it: what was not noted as committed may have been acknowledged,
+    /// and who could tell is not there. A member of any other shard gets a full sync, since no term is common.
     fn change_shard(
         &mut self,
         shard: Option<keyward_proto::ids::ShardId>,
@@ -296,8 +297,7 @@ impl NodeCore {
             return;
         }
         if is_foreign {
-            log.truncate_after(self.local.keyspace.applied);
-            log.disown();
+            log.disown(self.local.keyspace.applied);
         }
         if self.local.shard.is_some() {
             log.set_shard(self.local.shard.clone());

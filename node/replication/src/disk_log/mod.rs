@@ -22,6 +22,7 @@
 //!   is durable;
 //! - the entries of the files are those of the log, without a gap: a file begins where the one before ends, or earlier.
 
+mod loading;
 mod log_file;
 mod messages;
 pub mod platter;
@@ -35,6 +36,7 @@ use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
 use crate::log::{Rewind, Slice, WriteLog};
+pub use loading::{Base, Breach, Chain, Settled, Stamp};
 pub use log_file::{BatchSpan, Cut, FileNumber, LogFile, Mark};
 pub use messages::{
     Action, Batch, Begin, Conditions, Done, Failure, Fsync, Head, Note, Remedy, RewriteId, Step, head_of,
@@ -59,6 +61,8 @@ struct Rewrite {
     id: RewriteId,
     /// Its snapshot contains the log up to here.
     at: Position,
+    /// Whose history that was.
+    shard: Option<ShardId>,
     /// The file that follows the snapshot, when it is in use.
     rotated: Option<FileNumber>,
     /// The snapshot is written. A small one may be before the rotation, which may have had to wait for the disk.
@@ -179,12 +183,13 @@ impl DiskLog {
     }
 
     /// That snapshot becomes the base; an earlier one does not any more.
-    pub fn begin_rewrite(&mut self, id: RewriteId, at: Position, log: &mut WriteLog, notes: &mut Vec<Note>) {
+    pub fn begin_rewrite(&mut self, id: RewriteId, stamp: Stamp, log: &mut WriteLog, notes: &mut Vec<Note>) {
+        let Stamp { at, shard } = stamp;
         if self.rewrite.is_some() {
             self.give_up_rewrite(log, notes);
             Self::keep_for_rewrite(log, at.index);
         }
-        self.rewrite = Some(Rewrite { id, at, rotated: None, is_written: false });
+        self.rewrite = Some(Rewrite { id, at, shard, rotated: None, is_written: false });
     }
 
     /// The snapshot is on the disk.
@@ -271,10 +276,7 @@ impl DiskLog {
             return Action::WriteShard { at: self.file.end.bytes, shard: log.shard().cloned() };
         }
         let Ok(slice) = log.read_from(self.last().next(), self.batch_bytes) else {
-            self.retry_at = Some(now + RETRY);
-            self.has_ended = self.is_stopping;
-            notes.push(Note::EntriesLost);
-            return Action::Wait(RETRY);
+            return self.begin_behind_lost(now, log, notes);
         };
         match self.up_to_rotation(slice) {
             slice if slice.count > 0 => self.write(slice, conditions),
@@ -387,6 +389,21 @@ impl DiskLog {
         Action::BeginFile(Begin::Anew, Head { awaits_base: true, ..head_of(log, follows) })
     }
 
+    /// Neither the files nor the memory have some entries, as after a failed sync of more than memory keeps. The keyspace has
+    /// them, so a base is all that is needed.
+    fn begin_behind_lost(&mut self, now: Monotonic, log: &mut WriteLog, notes: &mut Vec<Note>) -> Action {
+        notes.push(Note::EntriesLost);
+        if self.is_stopping {
+            self.has_ended = true;
+            return Action::Wait(RETRY);
+        }
+        self.retry_at = Some(now + RETRY);
+        self.turning = Some(Rewind::All);
+        let index = LogIndex::new(log.first_index().get() - 1);
+        let follows = Position { term: log.term_at(index).unwrap_or_default(), index };
+        Action::BeginFile(Begin::Anew, Head { awaits_base: true, ..head_of(log, follows) })
+    }
+
     // ------------------------------------------------------------------ rewriting
 
     /// Goes on in a new file that follows the snapshot. What the current one has beyond that (entries that are not
@@ -403,7 +420,9 @@ impl DiskLog {
             return None;
         }
         let Some((next, _)) = &self.begun else {
-            let head = Head { awaits_base: !self.is_complete, ..head_of(log, rewrite.at) };
+            // If the shard is another one since, the file says so behind what it repeats.
+            let shard = rewrite.shard.clone();
+            let head = Head { awaits_base: !self.is_complete, shard, ..head_of(log, rewrite.at) };
             return Some(Action::BeginFile(Begin::Rotation, head));
         };
         if next.end.index == self.last() {
@@ -421,9 +440,10 @@ impl DiskLog {
     fn adopt(&self, conditions: &Conditions) -> Option<Action> {
         let rewrite = self.rewrite.as_ref()?;
         let first = rewrite.rotated.filter(|_| rewrite.is_written)?;
-        // What a primary executed might yet be taken back.
-        let is_settled = conditions.are_settled(rewrite.at.index);
-        is_settled.then_some(Action::Adopt { rewrite: rewrite.id, first })
+        // What a primary executed might yet be taken back. Without a base it has to do: nothing that such a node executes
+        // is committed before it has one, and if it is taken back after all, a full sync is due.
+        let may_stand = !self.is_complete || conditions.are_settled(rewrite.at.index);
+        may_stand.then_some(Action::Adopt { rewrite: rewrite.id, first })
     }
 
     fn give_up_rewrite(&mut self, log: &mut WriteLog, notes: &mut Vec<Note>) {
@@ -592,6 +612,11 @@ impl DiskLog {
             Action::Write(_) | Action::WriteAndSync(_) | Action::WriteShard { .. } | Action::Sync => {
                 match failure.step {
                     Step::Write => self.fail(now, failure.remedy, notes),
+                    // Nobody has said that anything of the file is on the disk, and what was written is not in memory any more.
+                    Step::Sync if conditions.fsync == Fsync::No => {
+                        self.fail(now, failure.remedy, notes);
+                        self.must_shorten = true;
+                    }
                     Step::Sync => self.fail_sync(now, failure.remedy, log, notes),
                 }
             }
@@ -599,7 +624,15 @@ impl DiskLog {
             Action::Cut(_) | Action::BeginFile(Begin::Anew, _) => {
                 let rewind = self.turning.take().expect("only a rewind cuts");
                 log.remember_rewind(rewind);
-                self.fail(now, failure.remedy, notes);
+                // What lies before the cut was to be synced with it, and the next sync would not tell.
+                let loses_more = failure.step == Step::Sync
+                    && conditions.fsync != Fsync::No
+                    && !mutation::is_on(Mutation::FailedCutKeepsUnsynced)
+                    && matches!(action, Action::Cut(cut) if self.file.synced.bytes <= cut.at);
+                match loses_more {
+                    true => self.fail_sync(now, failure.remedy, log, notes),
+                    false => self.fail(now, failure.remedy, notes),
+                }
             }
             Action::BeginFile(Begin::Rotation, _) | Action::Repeat(_) | Action::Switch { .. } => {
                 self.begun = None;

@@ -2,8 +2,9 @@
 //!
 //! Files are lists of batches, and a manifest names some of them behind a base (whatever `B` a keyspace is). A killed
 //! process loses nothing that it has written, wherever it was between two actions; a power failure also loses what is
-//! not synced, from any batch on. Whoever loads the files checks, as the node's loader does, that they are one log without
-//! a gap. Bytes and checksums are not modelled: the node's own tests cover them.
+//! not synced, from any batch on, and a disk that lies loses a base that was synced: it is empty, or the one before.
+//! Whoever loads the files learns from the same code as the node's loader whether they are one log without a gap
+//! ([`Chain`]). Bytes and checksums are not modelled: the node's own tests cover them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,8 +13,8 @@ use keyward_proto::entry::frames;
 use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 
 use super::{
-    Action, Batch, BatchSpan, Begin, Cut, Done, Failure, FileNumber, Head, LogFile, Mark, Remedy, RewriteId,
-    Step, head_of,
+    Action, Base, Batch, BatchSpan, Begin, Breach, Chain, Cut, Done, Failure, FileNumber, Head, LogFile,
+    Mark, Remedy, RewriteId, Settled, Stamp, Step, head_of,
 };
 use crate::log::WriteLog;
 
@@ -49,11 +50,13 @@ struct PlatterFile {
     records: Vec<Record>,
     /// The records that a power failure leaves.
     synced: usize,
+    /// A sync has failed of the records from here on: a later one says nothing about them.
+    doubtful: Option<usize>,
 }
 
 impl PlatterFile {
     fn new(head: Head) -> PlatterFile {
-        PlatterFile { head, records: Vec::new(), synced: 0 }
+        PlatterFile { head, records: Vec::new(), synced: 0, doubtful: None }
     }
 
     fn len(&self) -> u64 {
@@ -94,6 +97,7 @@ impl PlatterFile {
         assert!(HEAD_BYTES <= at, "a file keeps its head");
         self.records.retain(|r| r.at < at);
         self.synced = self.synced.min(self.records.len());
+        self.doubtful.take_if(|doubtful| self.records.len() <= *doubtful);
     }
 
     fn cut(&mut self, cut: &Cut) -> u64 {
@@ -108,15 +112,43 @@ impl PlatterFile {
         self.append(cut.at, HEAD_BYTES + bytes as u64, Content::Entries(entries))
     }
 
-    fn sync(&mut self) {
-        self.synced = self.records.len();
+    /// The first `records` of it.
+    fn sync(&mut self, records: usize) {
+        let known = self.doubtful.unwrap_or(usize::MAX).min(self.records.len());
+        self.synced = self.synced.max(records.min(known));
     }
+
+    fn fail_sync(&mut self) {
+        self.doubtful.get_or_insert(self.synced);
+    }
+}
+
+/// A base with what it says that it is.
+#[derive(Debug, Clone, Default)]
+struct PlatterBase<B> {
+    content: B,
+    /// `None`: nothing is in it, or there is none.
+    stamp: Option<Stamp>,
+}
+
+/// What a disk that lies leaves of a base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseFault {
+    /// Its name is there, but none of its bytes.
+    Empty,
+    /// The file that had its name before: a rename that was not on the disk.
+    Older,
 }
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Platter<B> {
-    base: B,
+    /// `None`: there was no rewrite yet.
+    base: Option<PlatterBase<B>>,
+    /// The base before.
+    older: PlatterBase<B>,
+    /// More was lost than the end of the last file: whoever loads it has to notice.
+    is_damaged: bool,
     files: BTreeMap<u64, PlatterFile>,
     /// The files that the manifest names: with the base they are the data.
     named: Vec<u64>,
@@ -150,24 +182,55 @@ impl<B: Clone + Default> Platter<B> {
     }
 
     /// The machine's power fails: of what is not synced as many batches are left as `kept` says of their number.
-    pub fn lose_power(&mut self, kept: impl FnOnce(usize) -> usize) {
-        let Some((last, before)) = self.named.split_last() else { return };
-        assert!(before.iter().all(|n| self.files[n].synced == self.files[n].records.len()), "left unsynced");
-        let Some(file) = self.files.get_mut(last) else { return };
-        let unsynced = file.records.len() - file.synced;
-        file.records.truncate(file.synced + kept(unsynced).min(unsynced));
+    pub fn lose_power(&mut self, mut kept: impl FnMut(usize) -> usize) {
+        let last = self.named.last().copied();
+        for number in &self.named {
+            let Some(file) = self.files.get_mut(number) else { continue };
+            let unsynced = file.records.len() - file.synced;
+            let left = kept(unsynced).min(unsynced);
+            file.records.truncate(file.synced + left);
+            self.is_damaged |= left < unsynced && Some(*number) != last;
+        }
+    }
+
+    /// With the power a base goes that was said to be on the disk.
+    pub fn lose_base(&mut self, fault: BaseFault) {
+        let Some(base) = &mut self.base else { return };
+        *base = match fault {
+            BaseFault::Empty => PlatterBase::default(),
+            BaseFault::Older => self.older.clone(),
+        };
+        self.is_damaged = true;
+    }
+
+    pub fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// Whether it lost more than a log gets over.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// Whether files before the last one have what a power failure would take.
+    pub fn has_unsynced_before(&self) -> bool {
+        let Some((_, before)) = self.named.split_last() else { return false };
+        before.iter().filter_map(|number| self.files.get(number)).any(|file| file.synced < file.records.len())
     }
 
     /// Whether a power failure now could lose anything.
     pub fn has_unsynced(&self) -> bool {
         let Some(file) = self.last_named() else { return false };
         let unsynced = file.records.get(file.synced).map_or(u64::MAX, |r| r.at);
-        file.entries().any(|(r, e)| unsynced <= r.at && !e.payloads.is_empty())
+        self.has_unsynced_before() || file.entries().any(|(r, e)| unsynced <= r.at && !e.payloads.is_empty())
     }
 
     /// What a process finds: entries count up to the last commit index that was noted, and what a rewrite has written
     /// twice is taken once.
-    pub fn load(&mut self, capacity_bytes: usize) -> Loaded<B> {
+    ///
+    /// # Errors
+    /// It is not one log: the process does not start.
+    pub fn load(&mut self, capacity_bytes: usize) -> Result<Loaded<B>, Breach> {
         if self.named.is_empty() {
             let head = head_of(&WriteLog::new(0), Position::ZERO);
             self.files = BTreeMap::from([(1, PlatterFile::new(head))]);
@@ -176,28 +239,33 @@ impl<B: Clone + Default> Platter<B> {
         let named = &self.named;
         self.files.retain(|number, _| named.contains(number));
         let mut log = WriteLog::new(capacity_bytes);
-        let (mut commit, mut repeats, mut first) = (LogIndex::ZERO, LogIndex::ZERO, None);
+        let mut chain = Chain::of_a_shard(self.stamped());
+        let (mut repeats, mut first) = (LogIndex::ZERO, None);
         for file in self.files.values_mut() {
-            file.sync();
-            if first.is_none() {
-                begin_log(&mut log, &file.head);
-            }
-            repeats = load_head(&mut log, &file.head);
-            commit = commit.max(*first.get_or_insert(file.head.follows.index));
+            file.doubtful = None;
+            file.sync(usize::MAX);
+            let before = chain.last().index;
+            chain.head(&file.head, &mut log)?;
+            repeats = before.max(file.head.follows.index);
+            first.get_or_insert(file.head.follows.index);
             for record in &file.records {
                 match &record.content {
                     Content::Shard(shard) => log.set_shard(shard.clone()),
-                    Content::Entries(entries) => {
-                        commit = commit.max(entries.commit);
-                        load_entries(&mut log, entries);
-                    }
+                    Content::Entries(entries) => load_entries(&mut chain, &mut log, entries)?,
                 }
             }
         }
-        let applied = commit.min(log.last().index);
+        let Settled { applied, .. } = chain.settle(&mut log);
         let entries = self.entries_between(first.unwrap_or_default(), applied);
-        log.release(applied);
-        Loaded { log, base: self.base.clone(), entries, applied, file: self.resume(repeats, commit) }
+        let base = self.base.as_ref().map(|base| base.content.clone()).unwrap_or_default();
+        Ok(Loaded { log, base, entries, applied, file: self.resume(repeats, chain.commit()) })
+    }
+
+    fn stamped(&self) -> Base {
+        match &self.base {
+            None => Base::None,
+            Some(base) => base.stamp.clone().map_or(Base::Unstamped { keys: 0 }, Base::Stamped),
+        }
     }
 
     fn entries_between(&self, after: LogIndex, last: LogIndex) -> Vec<(LogIndex, Bytes)> {
@@ -253,9 +321,10 @@ impl<B: Clone + Default> Platter<B> {
 
     fn sync(&mut self, number: FileNumber) -> Result<Done, Failure> {
         if self.fails(Step::Sync) {
+            self.file(number).fail_sync();
             return Err(Failure { step: Step::Sync, remedy: Remedy::None });
         }
-        self.file(number).sync();
+        self.file(number).sync(usize::MAX);
         Ok(Done { file: number, bytes: 0 })
     }
 
@@ -276,8 +345,11 @@ impl<B: Clone + Default> Platter<B> {
     }
 
     /// The base and the files from `first` on are the data.
-    fn adopt(&mut self, base: B, first: FileNumber) {
-        self.base = base;
+    fn adopt(&mut self, content: B, first: FileNumber) {
+        // The node writes this into the base when the snapshot begins.
+        let Head { follows, shard, .. } = &self.files[&first.0].head;
+        let stamp = Some(Stamp { at: *follows, shard: shard.clone() });
+        self.older = self.base.replace(PlatterBase { content, stamp }).unwrap_or_default();
         self.named.retain(|number| first.0 <= *number);
         if !self.named.contains(&first.0) {
             self.named.push(first.0);
@@ -346,42 +418,25 @@ impl<B: Clone + Default> Platter<B> {
 
     /// A sync in the background ends, of a file's first records.
     pub fn end_sync(&mut self, number: FileNumber, records: usize) -> Result<(), Remedy> {
-        if self.fails(Step::Sync) {
-            return Err(Remedy::None);
-        }
+        let fails = self.fails(Step::Sync);
         // A file that is not needed any more may be gone.
-        if let Some(file) = self.files.get_mut(&number.0) {
-            file.synced = file.synced.max(records.min(file.records.len()));
+        match self.files.get_mut(&number.0) {
+            Some(file) if fails => file.fail_sync(),
+            Some(file) => file.sync(records),
+            None => {}
         }
-        Ok(())
+        if fails { Err(Remedy::None) } else { Ok(()) }
     }
 }
 
-/// The first file begins.
-fn begin_log(log: &mut WriteLog, Head { follows, terms, .. }: &Head) {
-    log.reset(*follows);
-    log.restore_terms(terms.iter().copied().filter(|t| t.first_index <= follows.index).collect());
-}
-
-/// A file begins. Returns up to where the log was there before.
-fn load_head(log: &mut WriteLog, head: &Head) -> LogIndex {
-    let Head { follows, shard, .. } = head;
-    let last = log.last().index;
-    assert!(follows.index <= last, "a file follows {follows}, but the one before it ends at {last}");
-    assert_eq!(log.term_at(follows.index), Some(follows.term), "a file follows another history");
-    log.set_shard(shard.clone());
-    last
-}
-
-fn load_entries(log: &mut WriteLog, entries: &Entries) {
-    let last = log.last();
-    let Entries { term, first, payloads, .. } = entries;
-    assert!(*first <= last.index.next(), "entries from {first} on follow {last}");
+fn load_entries(chain: &mut Chain, log: &mut WriteLog, entries: &Entries) -> Result<(), Breach> {
+    let Entries { term, first, payloads, commit } = entries;
+    let at = |index| Position { term: *term, index };
+    chain.batch(at(*first), payloads.len() as u64, *commit, log)?;
     for (index, payload) in (first.get()..).map(LogIndex::new).zip(payloads) {
-        if index <= last.index {
-            assert_eq!(log.term_at(index), Some(*term), "files disagree about entry {index}");
-        } else {
+        if chain.entry(at(index)) {
             log.append_unexecuted(*term, payload);
         }
     }
+    Ok(())
 }

@@ -4,6 +4,10 @@ use super::*;
 
 const TERM: Term = Term::new(1);
 
+fn stamp(at: Position) -> Stamp {
+    Stamp { at, shard: None }
+}
+
 /// A shell whose disk does everything at once, unless it is told to fail; its bytes are those of the frames.
 struct Disk {
     core: DiskLog,
@@ -184,7 +188,7 @@ fn a_new_base_is_followed_by_all_that_it_lacks() {
     disk.settle();
     let (id, at) = (RewriteId(7), Position::new(1, 4));
     DiskLog::keep_for_rewrite(&mut disk.log, at.index);
-    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    disk.core.begin_rewrite(id, stamp(at), &mut disk.log, &mut disk.notes);
     assert_eq!(disk.settle(), ["BeginFile", "Repeat", "Switch"]);
     disk.core.base_written(id, &mut disk.notes);
     assert_eq!(disk.settle(), Vec::<String>::new(), "what it contains is not committed");
@@ -202,7 +206,7 @@ fn what_a_failed_switch_may_have_lost_is_written_again() {
     disk.settle();
     let (id, at) = (RewriteId(1), Position::new(1, 4));
     DiskLog::keep_for_rewrite(&mut disk.log, at.index);
-    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    disk.core.begin_rewrite(id, stamp(at), &mut disk.log, &mut disk.notes);
     let switch = loop {
         let action = disk.next();
         if matches!(action, Action::Switch { .. }) {
@@ -227,7 +231,7 @@ fn a_rewrite_whose_file_was_left_is_given_up() {
     disk.append(6);
     disk.settle();
     let (id, at) = (RewriteId(1), Position::new(1, 2));
-    disk.core.begin_rewrite(id, at, &mut disk.log, &mut disk.notes);
+    disk.core.begin_rewrite(id, stamp(at), &mut disk.log, &mut disk.notes);
     disk.settle();
     disk.log.truncate_after(LogIndex::new(4));
     assert_eq!(disk.settle(), ["BeginFile"], "files before the current one have the entries, too");
@@ -236,4 +240,71 @@ fn a_rewrite_whose_file_was_left_is_given_up() {
     disk.conditions.commit = at.index;
     disk.core.base_written(id, &mut disk.notes);
     assert_eq!(disk.settle(), Vec::<String>::new());
+}
+
+/// A later sync would not tell what of the batches before the cut is on the disk.
+#[test]
+fn what_a_failed_cut_may_have_lost_is_written_again() {
+    let mut disk = Disk::new(Fsync::EverySecond);
+    disk.append(3);
+    disk.settle();
+    disk.append(3);
+    disk.settle();
+    disk.log.truncate_after(LogIndex::new(4));
+    let cut = disk.next();
+    assert!(matches!(cut, Action::Cut(Cut { kept: Some((_, 1)), .. })));
+    disk.fail(Step::Sync);
+    assert_eq!(disk.positions().1, 4, "the log has turned back already");
+    assert_eq!(disk.settle(), ["Shorten"]);
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.settle(), ["Write"], "all that was never synced");
+    assert_eq!(disk.positions(), (4, 4));
+}
+
+/// What was written is not in memory any more, and nobody was told that it is on the disk.
+#[test]
+fn without_syncs_a_failed_one_takes_nothing_back() {
+    let mut disk = Disk::new(Fsync::No);
+    disk.append(5);
+    disk.settle();
+    disk.log.set_shard(Some(ShardId::from_random([7; 20])));
+    assert!(matches!(disk.next(), Action::WriteShard { .. }));
+    let end = disk.core.file.end;
+    disk.fail(Step::Sync);
+    assert_eq!(disk.positions(), (5, 5));
+    assert_eq!(disk.next(), Action::Shorten { at: end.bytes }, "the line is written again, once");
+    disk.succeed(&Action::Shorten { at: end.bytes });
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.settle()[0], "WriteShard");
+}
+
+/// It used to stop until somebody called BGREWRITEAOF.
+#[test]
+fn a_new_base_is_asked_for_when_neither_memory_nor_disk_has_the_entries() {
+    let mut disk = Disk::new(Fsync::No);
+    disk.append(5);
+    disk.settle();
+    disk.log.set_capacity_bytes(0);
+    disk.log.release(LogIndex::new(5));
+    disk.log.truncate_after(LogIndex::new(5));
+    disk.append(1);
+    disk.conditions.fsync = Fsync::Always;
+    assert!(matches!(disk.next(), Action::WriteAndSync(_)));
+    disk.fail(Step::Sync);
+    assert_eq!(disk.settle(), ["Shorten"]);
+    disk.now = disk.now + RETRY;
+    assert_eq!(disk.settle(), ["BeginFile"]);
+    assert!(disk.notes.contains(&Note::EntriesLost) && disk.notes.contains(&Note::NeedsBase));
+    assert_eq!(disk.positions(), (5, 0), "nothing counts");
+    disk.now = disk.now + RETRY;
+    let (id, at) = (RewriteId(1), Position::new(1, 6));
+    DiskLog::keep_for_rewrite(&mut disk.log, at.index);
+    disk.core.begin_rewrite(id, stamp(at), &mut disk.log, &mut disk.notes);
+    disk.core.base_written(id, &mut disk.notes);
+    assert_eq!(
+        disk.settle(),
+        ["WriteAndSync", "BeginFile", "Switch", "Adopt"],
+        "though nothing is committed"
+    );
+    assert_eq!(disk.positions(), (6, 6));
 }

@@ -202,9 +202,24 @@ impl WriteLog {
         self.shard = shard;
     }
 
-    /// What the log says is the history of no shard any more: it goes on where it ends, but without terms.
-    pub fn disown(&mut self) {
-        self.reset(Position { term: Term::ZERO, index: self.last.index });
+    /// What the log says is the history of no shard any more, but this node's own, without terms. Entries after `applied`
+    /// stay: nobody else has a say whether they were.
+    pub fn disown(&mut self, applied: LogIndex) {
+        assert!(
+            self.base <= applied && applied <= self.last.index,
+            "a part of the log is neither here nor applied"
+        );
+        self.seal();
+        let tail: Vec<Bytes> = self
+            .segments
+            .iter()
+            .filter(|s| applied.get() < s.last())
+            .map(|s| s.bytes.slice(s.offset_of(s.first.max(applied.get() + 1))..))
+            .collect();
+        self.reset(Position { term: Term::ZERO, index: applied });
+        for payload in tail.iter().flat_map(|bytes| frames(bytes)) {
+            self.append_unexecuted(Term::ZERO, payload);
+        }
         self.shard = None;
     }
 

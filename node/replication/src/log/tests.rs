@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use keyward_proto::entry::frames;
-use keyward_proto::ids::{LogIndex, Position, Term};
+use keyward_proto::ids::{LogIndex, Position, ShardId, Term};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -243,4 +243,27 @@ fn the_disk_follows_the_log_and_turns_back_with_it() {
     log.check_invariants();
     log.detach_disk();
     assert_eq!(log.durable(), LogIndex::new(u64::MAX));
+}
+
+#[test]
+fn what_belongs_to_no_shard_any_more_keeps_its_tail() {
+    let mut log = WriteLog::new(1 << 20);
+    for (term, payload) in [(1, "a"), (1, "b"), (2, "c"), (2, "d"), (3, "e")] {
+        log.append_unexecuted(Term::new(term), payload.as_bytes());
+    }
+    log.attach_disk();
+    log.set_shard(Some(ShardId::from_random([1; 20])));
+    log.release(LogIndex::new(3));
+    log.disown(LogIndex::new(3));
+    log.check_invariants();
+    assert_eq!((log.last(), log.shard()), (Position::new(0, 5), None));
+    let tail = log.read_from(LogIndex::new(4), 1 << 20).unwrap();
+    assert_eq!(frames(&tail.bytes).collect::<Vec<_>>(), [b"d", b"e"]);
+    assert_eq!((tail.term, tail.previous), (Term::ZERO, Position::new(0, 3)));
+    assert_eq!(
+        (log.take_rewind(), log.written(), log.durable()),
+        (Some(Rewind::All), LogIndex::new(3), LogIndex::ZERO)
+    );
+    log.disown(LogIndex::new(5));
+    assert_eq!((log.last(), log.first_index()), (Position::new(0, 5), LogIndex::new(6)));
 }

@@ -17,19 +17,21 @@
 //! - `promote b [without a ...] [gone|last-gone]`: the sentinels choose; `gone`: they know that none before can serve,
 //!   `last-gone`: that the last one cannot;
 //!   `register a`: a later process of this node has registered
+//! - `found a`: the sentinels have lost all that they knew, and a new shard forms around this node
 //! - `handoff a [b]`
-//! - `disk a stop|go|step`, `disk a fail write|sync`: the next one; `rewrite a`, `base a`: a snapshot begins, is written
+//! - `disk a stop|go|step`, `disk a fail write|sync`: the next one; `rewrite a`, `base a`: a snapshot begins, is written;
+//!   `disk a loses base empty|older`
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, Term};
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 use keyward_replication::core::messages::{Event, HandoffToken, Outcome, Request, RequestId};
 use keyward_replication::core::node_core::{NodeCore, RoleStatus};
 use keyward_replication::core::{Config, ReplicationAck};
-use keyward_replication::disk_log::platter::Platter;
-use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId, Step};
+use keyward_replication::disk_log::platter::{BaseFault, Platter};
+use keyward_replication::disk_log::{DiskLog, Fsync, RewriteId, Stamp, Step};
 use keyward_replication::gate::Gate;
 use keyward_replication::log::WriteLog;
 use keyward_replication::reply::Read;
@@ -120,6 +122,7 @@ impl World {
                 self.announce();
             }
             ["promote", node, rest @ ..] => self.promote(node, rest),
+            ["found", node] => self.found_shard(node),
             ["handoff", node] => self.hand_over(node, None),
             ["handoff", node, target] => {
                 let target = self.hosts[self.node(target)].id.clone();
@@ -128,6 +131,10 @@ impl World {
             ["disk", node, "fail", step] => {
                 let step = if *step == "sync" { Step::Sync } else { Step::Write };
                 self.host(node).platter.failing = Some(step);
+            }
+            ["disk", node, "loses", "base", how] => {
+                let fault = if *how == "empty" { BaseFault::Empty } else { BaseFault::Older };
+                self.host(node).platter.lose_base(fault);
             }
             ["disk", node, what] => self.disk(node, what),
             ["rewrite", node] => self.rewrite(node),
@@ -249,7 +256,13 @@ impl World {
         let (mut log, mut keys, mut applied, mut disk) =
             (WriteLog::new(ring_bytes), Vec::new(), LogIndex::ZERO, None);
         if host.fsync.is_some() {
-            let loaded = host.platter.load(ring_bytes);
+            let loaded = match host.platter.load(ring_bytes) {
+                Ok(loaded) => loaded,
+                Err(breach) => {
+                    let line = format!("{} does not start: {breach}", host.name);
+                    return self.tell(line);
+                }
+            };
             (log, keys, applied) = (loaded.log, loaded.base, loaded.applied);
             let texts =
                 loaded.entries.iter().map(|(_, payload)| String::from_utf8_lossy(payload).into_owned());
@@ -477,6 +490,19 @@ impl World {
         self.announce();
     }
 
+    fn found_shard(&mut self, name: &str) {
+        let id = self.host(name).id.clone();
+        let (_, mut shard) = self.topology.shards.pop_first().unwrap();
+        self.shard = ShardId::from_random([77; 20]);
+        shard.id = self.shard.clone();
+        (shard.primary, shard.in_sync, shard.restarted) = (Some(id.clone()), [id].into(), BTreeSet::new());
+        (shard.term, shard.in_sync_version, shard.previous_primary_gone) = (Term::new(1), 1, true);
+        shard.predecessor_gone = true;
+        self.topology.shards.insert(self.shard.clone(), shard);
+        self.topology.nodes.values_mut().for_each(|node| node.shard = Some(self.shard.clone()));
+        self.announce();
+    }
+
     fn hand_over(&mut self, name: &str, target: Option<NodeId>) {
         self.next_token += 1;
         let (node, token) = (self.node(name), HandoffToken(self.next_token));
@@ -510,7 +536,8 @@ impl World {
         let at = Position { term: process.log.term_at(index).unwrap(), index };
         DiskLog::keep_for_rewrite(&mut process.log, index);
         let mut notes = Vec::new();
-        process.disk.as_mut().unwrap().begin_rewrite(id, at, &mut process.log, &mut notes);
+        let stamp = Stamp { at, shard: process.log.shard().cloned() };
+        process.disk.as_mut().unwrap().begin_rewrite(id, stamp, &mut process.log, &mut notes);
         self.tell(format!("{name}: a snapshot begins at {at}"));
         self.after_step(node);
     }

@@ -113,6 +113,7 @@ pub(super) fn persistence(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("aof_last_bgrewrite_status", &if rewrite.last_ok { "ok" } else { "err" }),
         ("aof_rewrites", &rewrite.count),
         ("aof_rewrites_consecutive_failures", &rewrite.failures_in_a_row),
+        ("aof_base_missing", &u8::from(rewrite.base_is_missing)),
         ("aof_last_write_status", &if aof.error.is_none() { "ok" } else { "err" }),
         ("aof_last_cow_size", &snapshot.peak_bytes),
         ("module_fork_in_progress", &0),

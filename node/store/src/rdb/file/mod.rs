@@ -4,7 +4,7 @@ mod reader;
 mod writer;
 
 pub use reader::{Chunk, Facts, FileError, FileErrorKind, Reader, RecordName, Skipped, Span, Trust};
-pub use writer::Writer;
+pub use writer::{Ending, Writer};
 
 /// Before four digits of the version, up to version 11.
 const MAGIC_REDIS: &[u8; 5] = b"REDIS";

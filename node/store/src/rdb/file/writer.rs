@@ -7,6 +7,14 @@ use super::super::{Checksum, Compression, VERSION, opcode};
 use super::MAGIC_REDIS;
 use crate::DbIndex;
 
+/// What a finished file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    pub bytes: u64,
+    /// Its last eight bytes; zero: it has none.
+    pub checksum: u64,
+}
+
 /// See the module documentation. The file is complete when [`Writer::finish`] has returned.
 #[derive(Debug)]
 pub struct Writer<W> {
@@ -94,12 +102,17 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the file. `inner` is neither flushed nor synced.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(self) -> io::Result<W> {
+        self.end().map(|(inner, _)| inner)
+    }
+
+    /// As [`Writer::finish`], and tells how it ends.
+    pub fn end(mut self) -> io::Result<(W, Ending)> {
         self.piece.push(opcode::EOF);
         self.write_piece()?;
         let checksum = self.checksum.take().map_or(0, |checksum| checksum.value());
         self.write(&checksum.to_le_bytes())?;
-        Ok(self.inner)
+        Ok((self.inner, Ending { bytes: self.len, checksum }))
     }
 
     fn write_piece(&mut self) -> io::Result<()> {
