@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, HOSTS, Mode};
 use cluster_tests::hosts::{Cut, Hosts};
 use cluster_tests::processes::wait_until;
-use cluster_tests::resp_client::Connection;
+use cluster_tests::resp_client::{Connection, NoReply};
 use cluster_tests::writers::{History, OnError, Probe, Writers};
 use rustix::process::Signal;
 
@@ -26,8 +26,12 @@ fn with_cluster(body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
 }
 
 fn on_hosts(hosts: Hosts, body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
+    in_mode(Mode::Cluster, hosts, body);
+}
+
+fn in_mode(mode: Mode, hosts: Hosts, body: impl FnOnce(&mut Cluster) -> Result<(), String>) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut cluster = Cluster::start_on(hosts, Mode::Cluster, NODE_ARGS).expect("the cluster starts");
+    let mut cluster = Cluster::start_on(hosts, mode, NODE_ARGS).expect("the cluster starts");
     if let Err(error) = body(&mut cluster) {
         panic!("{error}\n{}", cluster.describe());
     }
@@ -203,6 +207,55 @@ fn a_blocked_client_does_not_give_up_on_what_is_not_committed() {
             (Ok(taken), Ok(waited)) if taken.text() == b"element" && waited.is_null() => Ok(()),
             _ => Err(format!("LPOP {taken:?}, BLPOP {waited:?}")),
         }
+    });
+}
+
+/// Outside cluster mode the end of its connection is all that tells a client that the primary is another node. Who waits
+/// for a key at a primary that is replaced while it stands still used to wait for ever.
+#[test]
+fn a_former_primary_sends_its_clients_away() {
+    in_mode(Mode::Replicated, Hosts::Loopback, |cluster| {
+        let old = cluster.wait_until_whole()?;
+        let connect = || Connection::connect(&cluster.nodes[old].addr()).map_err(|e| e.to_string());
+        let (mut idle, mut reader, mut waiter) = (connect()?, connect()?, connect()?);
+        let mut subscriber = connect()?.as_subscriber();
+        let call = |connection: &mut Connection, args: &[&str]| {
+            connection.call(args).map_err(|e| format!("{args:?}: {e:?}"))
+        };
+        call(&mut idle, &["SET", "k", "v"])?;
+        call(&mut reader, &["READONLY"])?;
+        call(&mut waiter, &["DEL", "list"])?;
+        waiter.send(&["BLPOP", "list", "0"]);
+        subscriber.send(&["SUBSCRIBE", "news"]);
+        subscriber.read_pushes(1).map_err(|e| format!("SUBSCRIBE: {e:?}"))?;
+        if !wait_until(HEAL_DEADLINE, || {
+            let clients = idle.call(&["INFO", "clients"]);
+            clients.is_ok_and(|info| info.string().contains("blocked_clients:1"))
+        }) {
+            return Err("BLPOP does not wait".into());
+        }
+        cluster.nodes[old].signal(Signal::STOP);
+        let other = cluster.wait_for_other_primary(old);
+        cluster.nodes[old].signal(Signal::CONT);
+        let mut primary = Connection::connect(&cluster.nodes[other?].addr()).map_err(|e| e.to_string())?;
+        match waiter.reply() {
+            Ok(reply) if reply.text().starts_with(b"UNBLOCKED") => {}
+            other => return Err(format!("BLPOP: {other:?}")),
+        }
+        match idle.reply() {
+            Err(NoReply::Closed) => {}
+            other => return Err(format!("a client that has asked for nothing: {other:?}")),
+        }
+        let reads =
+            |reader: &mut Connection| reader.call(&["GET", "k"]).is_ok_and(|reply| reply.text() == b"v");
+        if !wait_until(HEAL_DEADLINE, || reads(&mut reader)) {
+            return Err("who has said READONLY is not served by a replica".into());
+        }
+        let hears = wait_until(HEAL_DEADLINE, || {
+            drop(primary.call(&["PUBLISH", "news", "n"]));
+            subscriber.has_reply(Duration::from_millis(100))
+        });
+        if hears { Ok(()) } else { Err("a subscriber hears nothing any more".into()) }
     });
 }
 

@@ -5,6 +5,9 @@
 //! after the command that pushed and before anything else on that connection: first come, first served, as in
 //! Valkey. The waiter's state decides between being served and giving up (timeout, CLIENT UNBLOCK, disconnect):
 //! exactly one of them wins.
+//!
+//! A wait belongs to the gate's generation in which it began. That number only grows, so whenever its connection looks,
+//! before or after the node has another role, it sees that the wait is over: no wake-up can come too early.
 
 #[cfg(test)]
 mod tests;
@@ -12,10 +15,11 @@ mod tests;
 use std::any::Any;
 use std::sync::Arc;
 
+use keyward_proto::ids::Position;
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::resp::{Output, Version};
-use keyward_replication::gate::GateState;
+use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbKey;
 use parking_lot::Mutex;
@@ -23,6 +27,10 @@ use tokio::sync::Notify;
 
 use crate::command::OnTimeout;
 use crate::command::table::Row;
+
+/// To whoever waits when the node gets another role.
+pub const FORCED: &str =
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
 
 /// A command that waits.
 #[derive(Debug)]
@@ -64,6 +72,8 @@ pub enum Unblock {
 pub struct Blocked {
     pub waiter: Arc<Waiter>,
     on_timeout: OnTimeout,
+    /// Of the gate, when it began.
+    generation: u64,
     /// That there was nothing may be the work of a write that is not committed.
     found_nothing: ReplyCondition,
 }
@@ -84,13 +94,18 @@ pub enum Ending {
     Nothing(Served),
     /// With an error.
     Unblocked(&'static str),
-    /// With an error, and the connection is closed: the client has to ask the new primary.
+    /// With an error, and the connection is closed: the node is not any more what it was when the client asked.
     Demoted(&'static str),
 }
 
 impl Blocked {
-    pub(crate) fn new(waiter: Arc<Waiter>, on_timeout: OnTimeout) -> Blocked {
-        Blocked { waiter, on_timeout, found_nothing: ReplyCondition::default() }
+    pub(crate) fn new(waiter: Arc<Waiter>, on_timeout: OnTimeout, generation: u64) -> Blocked {
+        Blocked { waiter, on_timeout, generation, found_nothing: ReplyCondition::default() }
+    }
+
+    /// The gate's generation in which the wait began.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The condition of what was executed before and with the command that waits.
@@ -99,7 +114,7 @@ impl Blocked {
     }
 
     /// How the wait has ended, if it has. Whoever waited in vain leaves the queues of its keys afterwards.
-    pub fn end(&self, look: Look, state: GateState) -> Option<Ending> {
+    pub fn end(&self, look: Look, gate: &Gate) -> Option<Ending> {
         let ended = match look {
             Look::Woken => self.waiter.take_end(),
             Look::TimeIsUp => self.waiter.give_up(),
@@ -111,14 +126,19 @@ impl Blocked {
                 Some(Ending::Unblocked("UNBLOCKED client unblocked via CLIENT UNBLOCK"))
             }
             None if look == Look::TimeIsUp => Some(self.nothing()),
-            None if matches!(state, GateState::Primary | GateState::Holding) => None,
+            None if self.goes_on(gate) => None,
             None => {
                 self.waiter.give_up();
-                Some(Ending::Demoted(
-                    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
-                ))
+                Some(Ending::Demoted(FORCED))
             }
         }
+    }
+
+    fn goes_on(&self, gate: &Gate) -> bool {
+        if mutation::is_on(Mutation::WaitEndsByState) {
+            return matches!(gate.state(), GateState::Primary | GateState::Holding | GateState::Undecided);
+        }
+        gate.generation() == self.generation
     }
 
     fn nothing(&self) -> Ending {
@@ -126,7 +146,7 @@ impl Blocked {
         self.on_timeout.write(&mut reply.writer(self.waiter.version));
         let is_early = mutation::is_on(Mutation::NilBeforeCommit);
         let condition = if is_early { ReplyCondition::default() } else { self.found_nothing };
-        Ending::Nothing(Served { reply, condition })
+        Ending::Nothing(Served { reply, condition, written: Position::ZERO })
     }
 }
 
@@ -135,6 +155,8 @@ impl Blocked {
 pub struct Served {
     pub reply: Output,
     pub condition: ReplyCondition,
+    /// The entry that serving it has appended.
+    pub written: Position,
 }
 
 impl keyward_store::slots::Waiter for Waiter {}

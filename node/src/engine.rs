@@ -252,6 +252,8 @@ impl Engine for KeyspaceEngine {
     }
 
     fn clear(&self) {
+        // Batches that have seen a replica come to their end: they shall not find half of its keys.
+        self.quiesce();
         let mut applier = self.applier.lock();
         applier.fragments.clear();
         let _batch = applier.executor.enter();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::ids::Position;
 use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Node;
 use keyward_replication::core::node_core::RoleStatus;
@@ -54,6 +54,8 @@ pub struct Server {
     routing: RwLock<Arc<Routing>>,
     /// Grows with each change of settings or routing, so that threads keep a copy and compare one number.
     version: AtomicU64,
+    /// Of how many ended terms the clients know.
+    told_of_terms: AtomicU64,
     pub pause: Pause,
     pub started_at: Monotonic,
     /// 40 hexadecimal digits, new at each start.
@@ -203,6 +205,7 @@ impl Server {
             settings: RwLock::new(Arc::new(settings)),
             routing: RwLock::default(),
             version: AtomicU64::new(1),
+            told_of_terms: AtomicU64::new(0),
             pause: Pause::default(),
             started_at,
             run_id,
@@ -388,9 +391,27 @@ impl Server {
         );
     }
 
-    /// Replicas that hold the log up to this index: WAIT.
-    pub fn replicas_holding(&self, index: LogIndex) -> usize {
-        self.replication.get().map_or(0, |r| r.acked_replicas(index))
+    /// Wakes all clients when a term has ended in which this node was the primary, and they have no other way to learn of
+    /// it: their connections look whether they end.
+    pub fn tell_of_ended_terms(&self) {
+        let ended_terms = self.shared.gate.ended_terms();
+        if self.told_of_terms.fetch_max(ended_terms, Ordering::AcqRel) < ended_terms
+            && !self.settings().cluster_enabled
+        {
+            let clients = self.clients.all();
+            tracing::info!(
+                clients = clients.len(),
+                "this node is not the primary any more: its clients look for another"
+            );
+            clients.iter().for_each(|client| client.wake.notify_one());
+        }
+    }
+
+    /// Replicas that hold this entry: WAIT. None does if it is not in the history any more.
+    pub fn replicas_holding(&self, written: Position) -> usize {
+        let Some(replication) = self.replication.get() else { return 0 };
+        let is_ours = self.shared.log.lock().has(written);
+        if is_ours { replication.acked_replicas(written.index) } else { 0 }
     }
 }
 

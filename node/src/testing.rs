@@ -45,20 +45,31 @@ impl TestNode {
     /// A primary that logs its effects.
     pub(crate) fn replicated() -> TestNode {
         let node = TestNode::with_arguments(&["--sentinels", "localhost:1"]);
-        let gate = &node.executor.server().shared.gate;
+        node.publish(GateState::Primary, 0);
+        node
+    }
+
+    /// The node has ended a term, and is the primary again.
+    pub(crate) fn begin_generation(&self, generation: u64) {
+        self.publish(GateState::Primary, generation);
+    }
+
+    /// Shows this in its gate.
+    pub(crate) fn publish(&self, state: GateState, generation: u64) {
+        let gate = &self.executor.server().shared.gate;
         let view = GateView {
-            state: GateState::Primary,
+            state,
             term: Term::new(1),
             commit: LogIndex::ZERO,
             lease_until: Monotonic::from_nanos(u64::MAX),
             writable: true,
-            generation: gate.generation(),
+            generation,
             ended_commit: LogIndex::ZERO,
+            ended_terms: 0,
             auto_commit: false,
             sending_term: Term::new(1),
         };
         gate.publish(&view, Monotonic::ZERO);
-        node
     }
 
     pub(crate) fn with_arguments(arguments: &[&str]) -> TestNode {
@@ -144,12 +155,17 @@ impl TestNode {
     /// A fresh node that has applied every effect since the last call of this or [`TestNode::effects`].
     pub(crate) fn replica(&mut self) -> TestNode {
         let mut replica = TestNode::new();
-        let TestNode { executor, session, .. } = &mut replica;
+        self.apply_effects_to(&mut replica);
+        replica.session.db = 0;
+        replica
+    }
+
+    /// This node applies what the other has done since the last call of this or [`TestNode::effects`].
+    pub(crate) fn apply_effects_to(&mut self, replica: &mut TestNode) {
+        let TestNode { executor, session, .. } = replica;
         self.visit_effects(&mut |slot, db, args| {
             executor.apply_locked(session, slot.map(|s| vec![s]), LogIndex::ZERO, |apply| apply(db, args));
         });
-        replica.session.db = 0;
-        replica
     }
 }
 

@@ -1,14 +1,19 @@
-//! Clients: each runs one operation at a time, on a connection of its own, and writes down when it asked and what it was
-//! told. What it is not told in time, or when the connection breaks, has an unknown outcome.
+//! Clients: each runs one operation at a time and writes down when it asked and what it was told. What it is not told in
+//! time, or when the connection breaks, has an unknown outcome.
+//!
+//! Connections stay open between operations, whatever becomes of the node meanwhile: one to each node that the client
+//! takes for the primary, and one to each for reads that any node may answer. Outside cluster mode a client asks for the
+//! role when it connects, as those do that know sentinels, and never again.
 
+use keyward_proto::ids::Term;
 use rand::Rng;
 
 use super::keyspace::SLOTS;
-use super::messages::{Message, Reply};
+use super::messages::{Afterwards, Message, Reply};
 use super::network;
 use super::operations::{Answer, Operation, Told};
 use super::world::{SimEvent, World};
-use super::{CLIENTS, CLIENTS_END, NODES, Nanos, ms};
+use super::{CLIENTS, CLIENTS_END, FAULTS_END, NODES, Nanos, ms};
 
 const TIMEOUT: Nanos = ms(600);
 
@@ -24,12 +29,37 @@ pub(super) struct Record {
     pub(super) is_void: bool,
 }
 
+/// A client's connection, by the number of the operation that has opened it.
+pub(super) type ConnectionId = u64;
+
+/// What a client has watched, and what it has read then.
+#[derive(Debug)]
+struct Watched {
+    node: usize,
+    slot: usize,
+    value: Answer,
+    /// It is not replaced before the node is the primary again, after another one, or this time has come.
+    patience: Option<(Term, Nanos)>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    /// The number of the operation that runs.
-    current: Option<u64>,
+    /// The number of the operation that runs, and where.
+    current: Option<(u64, usize)>,
     /// Where it thinks that the primary is.
     primary: usize,
+    connections: [Option<ConnectionId>; NODES],
+    /// Those on which it has said READONLY.
+    readers: [Option<ConnectionId>; NODES],
+    /// Its next operation is to replace that.
+    watched: Option<Watched>,
+}
+
+impl Client {
+    fn connection(&mut self, node: usize, operation: &Operation) -> &mut Option<ConnectionId> {
+        let connections = if operation.is_for_any_node() { &mut self.readers } else { &mut self.connections };
+        &mut connections[node]
+    }
 }
 
 impl World {
@@ -38,19 +68,45 @@ impl World {
         if CLIENTS_END < self.now || self.clients[client].current.is_some() {
             return;
         }
+        if self.waits_for_the_same_primary(client) {
+            return self.at(ms(20), SimEvent::Client { client });
+        }
+        let number = self.next_number();
+        let (node, slot, operation) = self.next_operation(client, number);
+        let (requests, patience) = (operation.requests(slot), TIMEOUT + operation.wait());
+        let open = self.clients[client].connection(node, &operation);
+        let connection = *open.get_or_insert(number);
+        self.clients[client].current = Some((number, node));
+        self.note(client, slot, operation);
+        let message = Message::Command { client, number, connection, slot, requests };
+        self.send_message(network::client(client), node, message);
+        self.at(patience, SimEvent::ClientTimeout { client, number });
+    }
+
+    fn next_operation(&mut self, client: usize, number: u64) -> (usize, usize, Operation) {
+        if let Some(Watched { node, slot, value, .. }) = self.clients[client].watched.take() {
+            return (node, slot, Operation::replace(&value, number));
+        }
+        let slot = self.rng.random_range(0..SLOTS);
+        if self.rng.random_bool(0.15) {
+            let node = self.rng.random_range(0..NODES);
+            return (node, slot, Operation::read_anywhere(&mut self.rng));
+        }
         if self.rng.random_bool(0.03) {
             self.clients[client].primary = self.rng.random_range(0..NODES);
         }
-        let slot = self.rng.random_range(0..SLOTS);
-        let number = self.next_number();
-        let operation = Operation::random(&mut self.rng, number);
-        let (requests, patience) = (operation.requests(slot), TIMEOUT + operation.wait());
-        self.clients[client].current = Some(number);
-        self.note(client, slot, operation);
-        let node = self.clients[client].primary;
-        let message = Message::Command { client, number, slot, requests };
-        self.send_message(network::client(client), node, message);
-        self.at(patience, SimEvent::ClientTimeout { client, number });
+        (self.clients[client].primary, slot, Operation::random(&mut self.rng, number))
+    }
+
+    /// What was watched is to outlive roles.
+    fn waits_for_the_same_primary(&self, client: usize) -> bool {
+        let Some(Watched { node, patience: Some((term, until)), .. }) = self.clients[client].watched else {
+            return false;
+        };
+        let leads_again = self.register.shard().is_some_and(|shard| {
+            term < shard.term && shard.primary.as_ref() == Some(&self.machines[node].id)
+        });
+        self.now < until.min(FAULTS_END) && !leads_again
     }
 
     /// The number that the next operation to be noted gets.
@@ -63,7 +119,7 @@ impl World {
         self.history.push(Record { client, slot, operation, invoked, returned: None, is_void: false });
     }
 
-    fn next_operation_of(&mut self, client: usize) {
+    fn rest(&mut self, client: usize) {
         self.clients[client].current = None;
         let quiet = self.rng.random_bool(0.02);
         let pause = self.rng.random_range(ms(1)..if quiet { ms(500) } else { ms(30) });
@@ -71,20 +127,43 @@ impl World {
     }
 
     pub(super) fn client_timeout(&mut self, client: usize, number: u64) {
-        if self.clients[client].current == Some(number) {
+        if let Some((current, node)) = self.clients[client].current
+            && current == number
+        {
+            self.disconnect(client, node, number);
             self.clients[client].primary = self.rng.random_range(0..NODES);
-            self.next_operation_of(client);
+            self.rest(client);
         }
     }
 
+    /// A client closes its connection to a node, or finds it closed.
+    fn disconnect(&mut self, client: usize, node: usize, number: u64) {
+        let record = &self.history[usize::try_from(number).expect("few operations")];
+        *self.clients[client].connection(node, &record.operation) = None;
+    }
+
     pub(super) fn replied(&mut self, client: usize, number: u64, reply: Reply) {
-        if self.clients[client].current != Some(number) {
+        let Some((_, node)) = self.clients[client].current.filter(|(current, _)| *current == number) else {
             return;
+        };
+        if !matches!(reply, Reply::Answered(_, Afterwards::Open)) {
+            self.disconnect(client, node, number);
         }
         let record = &mut self.history[usize::try_from(number).expect("few operations")];
         match reply {
-            Reply::Answered(Told::Answers(answers)) => {
+            Reply::Answered(Told::Answers(answers), afterwards) => {
+                if record.operation.watches() && afterwards == Afterwards::Open {
+                    let value = answers[0].clone();
+                    let term = self.register.shard().map(|shard| shard.term);
+                    let waits = self.now < FAULTS_END && self.rng.random_bool(0.2);
+                    let patience = term.filter(|_| waits).map(|term| (term, self.now + ms(3000)));
+                    self.clients[client].watched = Some(Watched { node, slot: record.slot, value, patience });
+                }
                 record.returned = Some((self.now, answers));
+                if record.operation.is_for_any_node() {
+                    self.counts.reads_anywhere += 1;
+                    return self.rest(client);
+                }
                 self.counts.last_reply_at = self.now;
                 if record.operation.only_reads() {
                     self.counts.reads += 1;
@@ -92,7 +171,10 @@ impl World {
                     self.counts.writes += 1;
                 }
             }
-            Reply::Answered(Told::NotExecuted(primary)) => {
+            Reply::Answered(Told::NotExecuted(_), _) if record.operation.is_for_any_node() => {
+                record.is_void = true;
+            }
+            Reply::Answered(Told::NotExecuted(primary), _) => {
                 record.is_void = true;
                 self.clients[client].primary = primary.unwrap_or_else(|| self.rng.random_range(0..NODES));
             }
@@ -102,7 +184,7 @@ impl World {
             }
             Reply::Closed => self.clients[client].primary = self.rng.random_range(0..NODES),
         }
-        self.next_operation_of(client);
+        self.rest(client);
     }
 
     /// What a node sends to a client, or to nobody.

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_node::blocking::{Ending, Look, Served};
-use keyward_node::execute::Stop;
+use keyward_node::execute::{Moment, Stop};
 use keyward_node::io::outbox::Outbox;
 use keyward_node::io::session::Session;
-use keyward_node::io::wait::{Answer, GatePatience, Outcome, Surroundings, Wait};
+use keyward_node::io::wait::{self, Answer, GatePatience, Outcome, Surroundings, Wait};
 use keyward_proto::ids::Position;
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
 use keyward_replication::gate::GateState;
 use keyward_replication::reply::{OutcomeUnknown, ReplyCondition};
 use rand::Rng;
 
+use super::clients::ConnectionId;
 use super::invariants::Expectation;
-use super::messages::Reply;
-use super::node::Process;
+use super::keyspace::SLOTS;
+use super::messages::{Afterwards, Reply};
+use super::node::{Mode, Process};
 use super::operations::{Operation, Told};
 use super::story::detail;
 use super::world::{SimEvent, World};
@@ -29,11 +31,25 @@ const STALL: Nanos = ms(10);
 /// How long it waits for that.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// Requests of a client that have arrived at a node.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub(super) client: usize,
+    pub(super) number: u64,
+    pub(super) connection: ConnectionId,
+    pub(super) slot: usize,
+    pub(super) requests: Bytes,
+}
+
 /// One operation of a client.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: usize,
+    /// `None`: nobody uses it again.
+    id: Option<ConnectionId>,
     slot: usize,
+    /// Any node may answer.
+    reads_anywhere: bool,
     session: Session,
     /// Requests that are not executed yet.
     input: Bytes,
@@ -43,6 +59,8 @@ pub(super) struct Connection {
     outbox: Outbox,
     wait: Option<Wait>,
     patience: GatePatience,
+    /// The node closes it when all replies have left.
+    closing: bool,
     /// What the replies have to show of the slot's history, and what they do.
     expected: Expectation,
     seen: Position,
@@ -53,6 +71,19 @@ impl Connection {
         self.executed.is_empty() && !self.outbox.holds()
     }
 
+    /// The generation in which its wait for a key began, if it waits.
+    pub(super) fn waits_since(&self) -> Option<u64> {
+        match &self.wait {
+            Some(Wait::Keys(blocked)) => Some(blocked.generation()),
+            _ => None,
+        }
+    }
+
+    /// The slot of the queue for which it waits.
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// All that there was to execute is executed, and all replies have left.
     fn is_complete(&self) -> bool {
         self.input.is_empty() && self.wait.is_none() && self.is_idle()
@@ -60,23 +91,40 @@ impl Connection {
 
     /// A wait has ended.
     fn answer(&mut self, answer: Answer) {
-        let (reply, _) = answer.into_reply(&mut self.session);
-        self.executed.extend(reply.map(|Served { reply, condition }| (condition, reply)));
+        let (reply, afterwards) = answer.into_reply(&mut self.session);
+        self.executed.extend(reply.map(|Served { reply, condition, .. }| (condition, reply)));
+        if afterwards == wait::Afterwards::Closes {
+            (self.closing, self.input) = (true, Bytes::new());
+        }
     }
 }
 
 impl World {
     /// Requests have arrived.
-    pub(super) fn command(&mut self, node: usize, client: usize, number: u64, slot: usize, requests: Bytes) {
+    pub(super) fn command(&mut self, node: usize, arriving: Arriving) {
+        let Arriving { client, number, connection, slot, requests } = arriving;
         let expected = self.invariants.expectation(slot);
         let has_power = self.machines[node].has_power();
-        let Some(process) = self.machines[node].process() else {
-            if has_power {
-                self.reply(node, client, number, Reply::Refused);
-            }
-            return;
+        let operation = &self.history[usize::try_from(number).expect("few")].operation;
+        let (opens, reads_anywhere) = (connection == number, operation.is_for_any_node());
+        let asks_for_role = self.mode == Mode::Sentinels && !reads_anywhere;
+        let session = match self.machines[node].process() {
+            None if !has_power => return,
+            None => Err(Reply::Refused),
+            Some(process) if opens && asks_for_role && !process.is_called_primary() => Err(Reply::Refused),
+            Some(process) if opens => Ok(process.new_session(client)),
+            Some(process) => process.sessions.remove(&connection).ok_or(Reply::Closed),
         };
-        let connection = process.connect(client, slot, requests, expected);
+        let session = match session {
+            Ok(session) => session,
+            Err(reply) => return self.reply(node, client, number, reply),
+        };
+        let connection = Connection {
+            id: Some(connection),
+            reads_anywhere,
+            ..Connection::new(client, session, slot, requests, expected)
+        };
+        let process = self.machines[node].process().expect("it runs");
         process.connections.insert(number, connection);
         self.execute(node, number);
     }
@@ -104,15 +152,22 @@ impl World {
         let Some(connection) = process.connections.get(&number) else { return };
         let expected = self.invariants.expectation(connection.slot);
         let process = self.machines[node].process().expect("it runs");
-        match process.execute(number, Late::No) {
+        match process.execute(number, None) {
             None => {}
+            Some(Stop::Close) => {
+                let connection = process.connections.get_mut(&number).expect("it is there");
+                (connection.closing, connection.input) = (true, Bytes::new());
+            }
             Some(Stop::NotNow) => return self.at(STALL, SimEvent::Retry { node, run, number }),
             Some(Stop::Blocked(blocked, timeout)) => {
                 let connection = process.connections.get_mut(&number).expect("it is there");
                 connection.wait = Some(Wait::Keys(blocked));
-                let timeout = timeout.expect("no client waits for ever");
-                let timeout = Nanos::try_from(timeout.as_nanos()).expect("soon");
-                self.at(timeout, SimEvent::WaitTimeout { node, run, number });
+                // What may have happened between the check and now is looked at once more.
+                process.look_at_wait(number, Look::Woken);
+                if let Some(timeout) = timeout {
+                    let timeout = Nanos::try_from(timeout.as_nanos()).expect("soon");
+                    self.at(timeout, SimEvent::WaitTimeout { node, run, number });
+                }
             }
             Some(stop) => panic!("no operation stops with {stop:?}"),
         }
@@ -133,11 +188,14 @@ impl World {
         self.watch(node);
         let process = self.machines[node].process().expect("it runs");
         let after = process.log().last();
-        let state = process.gate().state();
+        let gate = &process.server.shared.gate;
         let mut served = Vec::new();
         for (waiting, connection) in &mut process.connections {
             let Some(Wait::Keys(blocked)) = &connection.wait else { continue };
-            if let Some(Ending::Served(reply)) = blocked.end(Look::Woken, state) {
+            // Those of an ended generation are woken by its end.
+            if blocked.generation() == gate.generation()
+                && let Some(Ending::Served(reply)) = blocked.end(Look::Woken, gate)
+            {
                 served.push((*waiting, reply));
             }
         }
@@ -152,8 +210,9 @@ impl World {
             connection.expected = self.invariants.expectation(connection.slot);
             connection.answer(Answer::Keys(Ending::Served(reply)));
         }
+        let executed = process.server.executed_position();
         let connection = process.connections.get_mut(&number).expect("it is there");
-        connection.seen = after;
+        connection.seen = if connection.reads_anywhere { executed } else { after };
         detail!("node {node} has executed {number}, seen {after}, waiting {:?}", connection.executed);
         self.invariants.rest_belongs_to(number);
     }
@@ -187,25 +246,83 @@ impl World {
         self.note(CLIENTS, 0, operation);
         let expected = self.invariants.expectation(0);
         let process = self.machines[node].process().expect("it runs");
-        let connection = process.connect(CLIENTS, 0, requests, expected);
+        let session = process.new_session(CLIENTS);
+        let connection = Connection::new(CLIENTS, session, 0, requests, expected);
         process.connections.insert(number, connection);
         // Nobody waits for the reply, but it may leave.
-        let stop = process.execute(number, Late::Yes);
+        let stop = process.execute(number, Some(process.open));
         assert!(stop.is_none(), "it was admitted");
         self.executed(node, number);
     }
 
+    /// A read that was admitted when the node was a replica; it may have become the primary meanwhile.
+    pub(super) fn late_read(&mut self, node: usize, run: u64) {
+        let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
+        let moment = process.followed;
+        if !moment.is_of(process.gate()) {
+            return;
+        }
+        let number = self.read_for_nobody(node);
+        let process = self.machines[node].process().expect("it runs");
+        let stop = process.execute(number, Some(moment));
+        assert!(stop.is_none(), "it was admitted");
+        self.executed(node, number);
+        self.after_step(node);
+    }
+
+    /// Somebody looks at once at what has become of a primary.
+    pub(super) fn curious_read(&mut self, node: usize, run: u64) {
+        let machine = &mut self.machines[node];
+        let stands_still = self.now < machine.paused_until;
+        if machine.process().is_some_and(|p| p.run == run) && !stands_still {
+            let number = self.read_for_nobody(node);
+            self.execute(node, number);
+        }
+    }
+
+    /// A read at any node, of which only the invariants look at the reply.
+    fn read_for_nobody(&mut self, node: usize) -> u64 {
+        let (number, slot) = (self.next_number(), self.rng.random_range(0..SLOTS));
+        let operation = Operation::read_one_anywhere(&mut self.rng);
+        let requests = operation.requests(slot);
+        self.note(CLIENTS, slot, operation);
+        let expected = self.invariants.expectation(slot);
+        let process = self.machines[node].process().expect("it runs");
+        let session = process.new_session(CLIENTS);
+        let connection = Connection {
+            reads_anywhere: true,
+            ..Connection::new(CLIENTS, session, slot, requests, expected)
+        };
+        process.connections.insert(number, connection);
+        number
+    }
+
+    /// What connections do when the gate has changed.
+    fn wake_connections(&mut self, node: usize) {
+        let Some(process) = self.machines[node].process() else { return };
+        let gate = &process.server.shared.gate;
+        let (generation, ended_terms) = (gate.generation(), gate.ended_terms());
+        if std::mem::replace(&mut process.woken_in, generation) != generation {
+            let waiting = process.connections.iter().filter(|(_, c)| c.waits_since().is_some());
+            let waiting: Vec<u64> = waiting.map(|(number, _)| *number).collect();
+            waiting.into_iter().for_each(|number| process.look_at_wait(number, Look::Woken));
+        }
+        if std::mem::replace(&mut process.told_of_terms, ended_terms) != ended_terms {
+            // Some have sent something before they were told.
+            let Process { sessions, executor, .. } = process;
+            let rng = &mut self.rng;
+            sessions.retain(|_, session| !executor.sends_away(session) || rng.random_bool(0.5));
+        }
+    }
+
     pub(super) fn release_replies(&mut self, node: usize) {
+        self.wake_connections(node);
         let now = self.now;
         let clock = self.machines[node].clock.read(now);
         let Some(process) = self.machines[node].process() else { return };
         if process.connections.is_empty() {
             return;
         }
-        let waits = |connection: &Connection| matches!(connection.wait, Some(Wait::Keys(_)));
-        let waiting: Vec<u64> =
-            process.connections.iter().filter(|(_, c)| waits(c)).map(|(n, _)| *n).collect();
-        waiting.into_iter().for_each(|number| process.look_at_wait(number, Look::Woken));
         let Process { connections, server, .. } = process;
         let gate = &server.shared.gate;
         let term = gate.term();
@@ -223,18 +340,45 @@ impl World {
         }
         for (number, outcome) in ended {
             let process = self.machines[node].process().expect("it runs");
-            let Some(connection) = process.disconnect(number) else { continue };
-            let Connection { client, slot, outbox, expected, seen, .. } = connection;
+            let Some(connection) = process.connections.remove(&number) else { continue };
+            let afterwards = match outcome {
+                Ok(()) if !connection.closing && !process.executor.sends_away(&connection.session) => {
+                    Afterwards::Open
+                }
+                Ok(()) | Err(OutcomeUnknown) => Afterwards::Closed,
+            };
+            let Connection {
+                client,
+                id,
+                slot,
+                outbox,
+                expected,
+                seen,
+                reads_anywhere,
+                mut session,
+                wait,
+                ..
+            } = connection;
+            if let Some(Wait::Keys(blocked)) = &wait {
+                blocked.waiter.give_up();
+                process.executor.forget_waiter(&blocked.waiter);
+            }
+            match id.filter(|_| afterwards == Afterwards::Open) {
+                Some(id) => drop(process.sessions.insert(id, session)),
+                None => process.end_session(&mut session),
+            }
             let reply = match outcome {
                 Ok(()) => {
                     let told = self.history[usize::try_from(number).expect("few")]
                         .operation
                         .told(&outbox.ready.to_vec());
-                    if matches!(told, Told::Answers(_)) {
+                    if matches!(told, Told::Answers(_)) && reads_anywhere {
+                        self.invariants.read_leaves(node, slot, seen);
+                    } else if matches!(told, Told::Answers(_)) {
                         let id = &self.machines[node].id;
                         self.invariants.reply_leaves(node, id, term, slot, expected, seen);
                     }
-                    Reply::Answered(told)
+                    Reply::Answered(told, afterwards)
                 }
                 Err(OutcomeUnknown) => Reply::Closed,
             };
@@ -244,22 +388,21 @@ impl World {
     }
 }
 
-/// Whether requests were admitted before the gate closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
-    No,
-    Yes,
-}
-
-impl Process {
-    fn connect(&self, client: usize, slot: usize, requests: Bytes, expected: Expectation) -> Connection {
-        let address = || format!("client-{client}:1");
-        let now = self.server.clock.monotonic();
-        let client_of_server = self.server.clients.add(address(), address(), now);
+impl Connection {
+    fn new(
+        client: usize,
+        session: Session,
+        slot: usize,
+        requests: Bytes,
+        expected: Expectation,
+    ) -> Connection {
         Connection {
             client,
+            id: None,
             slot,
-            session: Session::new(client_of_server),
+            reads_anywhere: false,
+            session,
+            closing: false,
             input: requests,
             executed: Vec::new(),
             outbox: Outbox::default(),
@@ -269,20 +412,29 @@ impl Process {
             seen: Position::default(),
         }
     }
+}
 
-    fn disconnect(&mut self, number: u64) -> Option<Connection> {
-        let mut connection = self.connections.remove(&number)?;
-        if let Some(Wait::Keys(blocked)) = &connection.wait {
-            blocked.waiter.give_up();
-            self.executor.forget_waiter(&blocked.waiter);
-        }
-        self.executor.end_session(&mut connection.session);
-        self.server.clients.remove(connection.session.client.id);
-        Some(connection)
+impl Process {
+    fn new_session(&self, client: usize) -> Session {
+        let address = || format!("client-{client}:1");
+        let now = self.server.clock.monotonic();
+        let ended_terms = self.gate().ended_terms();
+        Session { ended_terms, ..Session::new(self.server.clients.add(address(), address(), now)) }
     }
 
-    /// Executes what there is to execute; why it stopped before the end.
-    fn execute(&mut self, number: u64, late: Late) -> Option<Stop> {
+    /// What the node calls itself.
+    fn is_called_primary(&self) -> bool {
+        matches!(self.gate().state(), GateState::Primary | GateState::Holding)
+    }
+
+    fn end_session(&self, session: &mut Session) {
+        self.executor.end_session(session);
+        self.server.clients.remove(session.client.id);
+    }
+
+    /// Executes what there is to execute; why it stopped before the end. `late`: how the gate was when the requests were
+    /// admitted, which was before it changed.
+    fn execute(&mut self, number: u64, late: Option<Moment>) -> Option<Stop> {
         let connection = self.connections.get_mut(&number).expect("it is there");
         let input = connection.input.clone();
         let (mut batch, mut out) = (Batch::default(), Output::default());
@@ -294,8 +446,8 @@ impl Process {
             let session = &mut connection.session;
             let patience = connection.patience.take();
             let end = match late {
-                Late::No => self.executor.run_batch(session, &batch, &input, next, patience, &mut out),
-                Late::Yes => self.executor.run_admitted(self.open, session, &batch, &input, &mut out),
+                None => self.executor.run_batch(session, &batch, &input, next, patience, &mut out),
+                Some(moment) => self.executor.run_admitted(moment, session, &batch, &input, &mut out),
             };
             if end.appended {
                 self.server.shared.notify_appended();
@@ -338,9 +490,9 @@ impl Process {
         let Some(wait) = &connection.wait else { return };
         let around = Surroundings {
             gate_events: 1,
-            state: server.shared.gate.state(),
+            gate: &server.shared.gate,
             pause: &server.pause,
-            replicas_holding: &|index| server.replicas_holding(index) as u64,
+            replicas_holding: &|written| server.replicas_holding(written) as u64,
             now: &|| server.clock.monotonic(),
         };
         match wait.look(look, &around) {

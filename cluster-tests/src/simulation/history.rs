@@ -10,7 +10,7 @@ use super::clients::Record;
 use super::invariants::Entry;
 use super::keyspace::{Change, SLOTS, Values};
 use super::operations::{Answer, Operation};
-use super::{CLIENTS, Nanos};
+use super::{CLIENTS, Nanos, ms};
 use crate::linearizability::{Call, Model, Verdict, check_within};
 
 /// Configurations that are looked at for one slot.
@@ -35,6 +35,7 @@ impl Model for SlotModel {
     fn step(state: &Values, deed: &Deed, told: Option<&Vec<Answer>>) -> Option<Values> {
         let mut after = state.clone();
         match deed {
+            Deed::Operation(operation) if told.is_some_and(|told| operation.was_in_vain(told)) => Some(after),
             Deed::Operation(operation) => {
                 let answers = operation.execute(&mut after);
                 told.is_none_or(|told| *told == answers).then_some(after)
@@ -61,6 +62,9 @@ pub(super) fn check(records: &[Record], histories: &[Vec<&Entry>; SLOTS]) -> Che
     for (slot, history) in histories.iter().enumerate() {
         let executed: BTreeSet<u64> = history.iter().filter_map(|entry| entry.operation).collect();
         let of_slot = || (0..).zip(records).filter(|(_, r)| r.slot == slot);
+        let anywhere = |(_, r): &(u64, &Record)| r.operation.is_for_any_node();
+        check_reads_anywhere(of_slot().filter(anywhere).map(|(_, r)| r), history);
+        let of_slot = || of_slot().filter(|found| !anywhere(found));
         let took_effect = |(number, r): &(u64, &Record)| r.returned.is_some() || executed.contains(number);
         let mut calls: Vec<Call<Deed, Vec<Answer>>> = of_slot()
             .filter(|(_, r)| !r.is_void)
@@ -89,6 +93,25 @@ pub(super) fn check(records: &[Record], histories: &[Vec<&Entry>; SLOTS]) -> Che
         }
     }
     checked
+}
+
+/// What a replica answers may be old, but it was true: all of it at one point of the history.
+fn check_reads_anywhere<'a>(records: impl Iterator<Item = &'a Record>, history: &[&Entry]) {
+    let mut states = vec![Values::default()];
+    for entry in history {
+        let mut values = states.last().expect("the first is there").clone();
+        entry.changes.iter().for_each(|change| values.apply(*change));
+        states.push(values);
+    }
+    for Record { slot, operation, returned, invoked, .. } in records {
+        let Some((_, answers)) = returned else { continue };
+        let was_true = states.iter().any(|values| operation.execute(&mut values.clone()) == *answers);
+        assert!(
+            was_true,
+            "a reader of slot {slot} was told at {} ms what is not in its history: {answers:?}",
+            invoked / ms(1)
+        );
+    }
 }
 
 fn expiration(at: Nanos) -> Call<Deed, Vec<Answer>> {

@@ -11,6 +11,8 @@ use keyward_replication::core::requests;
 use keyward_sentinel::rules::failover::{Answer, NodeState, Role};
 use keyward_sentinel::rules::inquiry;
 
+use super::clients::ConnectionId;
+use super::connection::Arriving;
 use super::network::{self, Endpoint};
 use super::node::{Machine, Power};
 use super::operations::Told;
@@ -75,6 +77,8 @@ pub(super) enum Message {
     Command {
         client: usize,
         number: u64,
+        /// The operation with which the client has opened the connection: this one, or one before.
+        connection: ConnectionId,
         slot: usize,
         requests: Bytes,
     },
@@ -87,10 +91,18 @@ pub(super) enum Message {
 /// What becomes of an operation.
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
-    Answered(Told),
+    Answered(Told, Afterwards),
     /// Nobody listens there.
     Refused,
     /// The connection was closed: nobody knows.
+    Closed,
+}
+
+/// What becomes of a connection when an operation is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    Open,
+    /// By the node.
     Closed,
 }
 
@@ -187,8 +199,8 @@ impl World {
             }
             Message::Question(question) => self.asked_for_state(from, to, question),
             Message::AskNode { node, question } => self.asked_to_pass_on(to - NODES, node, question),
-            Message::Command { client, number, slot, requests } => {
-                self.command(to, client, number, slot, requests)
+            Message::Command { client, number, connection, slot, requests } => {
+                self.command(to, Arriving { client, number, connection, slot, requests });
             }
             Message::Reply { number, reply } => self.replied(to - network::client(0), number, reply),
             Message::Register { node, run, last, log_shard, follows } => {

@@ -71,6 +71,8 @@ pub struct Outcome {
     /// Acknowledged to clients.
     pub writes: u64,
     pub reads: u64,
+    /// By clients that any node may answer.
+    pub reads_anywhere: u64,
     pub terms: u64,
     pub full_syncs: u64,
     pub resumed: u64,
@@ -85,6 +87,7 @@ impl AddAssign for Outcome {
     fn add_assign(&mut self, other: Outcome) {
         self.writes += other.writes;
         self.reads += other.reads;
+        self.reads_anywhere += other.reads_anywhere;
         self.terms += other.terms;
         self.full_syncs += other.full_syncs;
         self.resumed += other.resumed;

@@ -21,8 +21,11 @@ pub(super) enum Step {
     GetTail,
     Push(u64),
     Pop,
-    /// BLPOP for so many milliseconds.
+    /// BLPOP for so many milliseconds; zero: as long as it takes.
     AwaitAndPop(u64),
+    /// SET of the register in a transaction that succeeds only if it has not changed since it was watched; it had the
+    /// first value then.
+    Replace(Option<u64>, u64),
     /// With an expiry after so many milliseconds.
     SetVolatile(u64, u64),
     GetVolatile,
@@ -45,18 +48,34 @@ pub(super) enum Told {
     NotExecuted(Option<usize>),
 }
 
+/// Where an operation may be executed, and what is said before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prelude {
+    /// At the primary.
+    None,
+    /// At any node: READONLY.
+    ReadOnly,
+    /// WATCH of the register.
+    Watch,
+}
+
 /// One command, or several in a MULTI, on the keys of one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Operation {
+    prelude: Prelude,
     steps: Vec<Step>,
     in_transaction: bool,
 }
 
 impl Operation {
     pub(super) fn random(rng: &mut StdRng, number: u64) -> Operation {
-        let one = |step| Operation { steps: vec![step], in_transaction: false };
-        let all = |steps: &[Step]| Operation { steps: steps.to_vec(), in_transaction: true };
-        match rng.random_range(0..16) {
+        let one = |step| Operation { prelude: Prelude::None, steps: vec![step], in_transaction: false };
+        let all = |steps: &[Step]| Operation {
+            prelude: Prelude::None,
+            steps: steps.to_vec(),
+            in_transaction: true,
+        };
+        match rng.random_range(0..18) {
             0 => one(Step::Set(number)),
             1 => one(Step::Increment),
             2 | 3 => one(Step::Append(number)),
@@ -64,7 +83,9 @@ impl Operation {
             5 => one(Step::GetCounter),
             6 | 7 => one(Step::GetTail),
             8 | 9 => one(Step::Push(number)),
+            10 if rng.random_bool(0.2) => one(Step::AwaitAndPop(0)),
             10 => one(Step::AwaitAndPop(rng.random_range(5..150))),
+            16 | 17 => Operation { prelude: Prelude::Watch, ..one(Step::Get) },
             11 => one(Step::SetVolatile(number, rng.random_range(5..300))),
             12 | 13 => one(Step::GetVolatile),
             14 => all(&[Step::Set(number), Step::Increment, Step::Append(number)]),
@@ -81,7 +102,42 @@ impl Operation {
 
     /// RPUSH of its number.
     pub(super) fn append(number: u64) -> Operation {
-        Operation { steps: vec![Step::Append(number)], in_transaction: false }
+        Operation { prelude: Prelude::None, steps: vec![Step::Append(number)], in_transaction: false }
+    }
+
+    /// What any node may answer that does not hide what others have read.
+    pub(super) fn read_anywhere(rng: &mut StdRng) -> Operation {
+        let steps = match rng.random_range(0..4) {
+            0 => vec![Step::Get],
+            1 => vec![Step::GetTail],
+            _ => vec![Step::Get, Step::GetCounter, Step::GetTail],
+        };
+        Operation { prelude: Prelude::ReadOnly, in_transaction: 1 < steps.len(), steps }
+    }
+
+    /// As [`Operation::read_anywhere`], in one command.
+    pub(super) fn read_one_anywhere(rng: &mut StdRng) -> Operation {
+        let step = if rng.random_bool(0.5) { Step::Get } else { Step::GetTail };
+        Operation { prelude: Prelude::ReadOnly, steps: vec![step], in_transaction: false }
+    }
+
+    /// What follows a [`Prelude::Watch`] that was answered with this.
+    pub(super) fn replace(watched: &Answer, number: u64) -> Operation {
+        let before = if let Answer::Number(value) = watched { Some(*value) } else { None };
+        Operation { prelude: Prelude::None, steps: vec![Step::Replace(before, number)], in_transaction: true }
+    }
+
+    pub(super) fn is_for_any_node(&self) -> bool {
+        self.prelude == Prelude::ReadOnly
+    }
+
+    pub(super) fn watches(&self) -> bool {
+        self.prelude == Prelude::Watch
+    }
+
+    /// Whether these answers say that a watched key had changed: nothing was done.
+    pub(super) fn was_in_vain(&self, answers: &[Answer]) -> bool {
+        matches!((&self.steps[..], answers), ([Step::Replace(..)], [Answer::Nil]))
     }
 
     pub(super) fn only_reads(&self) -> bool {
@@ -93,6 +149,13 @@ impl Operation {
     /// The whole pipeline of requests.
     pub(super) fn requests(&self, slot: usize) -> Bytes {
         let mut out = BytesMut::new();
+        match self.prelude {
+            Prelude::None => {}
+            Prelude::ReadOnly => write_command(&mut out, &[b"READONLY"]),
+            Prelude::Watch => {
+                write_command(&mut out, &[b"WATCH", Key::Register.name(slot).as_bytes()]);
+            }
+        }
         if self.in_transaction {
             write_command(&mut out, &[b"MULTI"]);
         }
@@ -110,13 +173,23 @@ impl Operation {
         while let Some(frame) = split_frame(&mut buffer).expect("a node writes RESP") {
             frames.push(frame);
         }
-        let expected = if self.in_transaction { self.steps.len() + 2 } else { 1 };
-        assert!(frames.len() == expected && buffer.is_empty(), "a reply to each request: {frames:?}");
-        let last = frames.last().expect("there is a request");
-        if last.is_error() {
+        let prelude = usize::from(self.prelude != Prelude::None);
+        let expected = prelude + if self.in_transaction { self.steps.len() + 2 } else { 1 };
+        assert!(frames.len() <= expected && buffer.is_empty(), "a reply to each request: {frames:?}");
+        let last = frames.last();
+        let Some(last) = last.filter(|l| frames.len() == expected && !l.is_error() && !frames[0].is_error())
+        else {
+            // The connection may have been closed after an error.
             return Told::NotExecuted(frames.iter().find_map(moved_to));
+        };
+        if matches!(self.steps[..], [Step::Replace(..)]) && last.is_null() {
+            return Told::Answers(vec![Answer::Nil]);
         }
-        let answers = if self.in_transaction { last.items.as_slice() } else { &frames[..] };
+        if self.in_transaction && last.is_null() {
+            // Something is watched still of an operation that was not answered as a whole.
+            return Told::NotExecuted(None);
+        }
+        let answers = if self.in_transaction { last.items.as_slice() } else { &frames[prelude..] };
         assert_eq!(answers.len(), self.steps.len(), "an answer to each command");
         Told::Answers(self.steps.iter().zip(answers).map(|(step, frame)| step.answer(frame)).collect())
     }
@@ -143,7 +216,7 @@ impl Step {
     fn write(self, slot: usize, out: &mut BytesMut) {
         let text = |number: u64| number.to_string().into_bytes();
         let (name, key, arguments): (&str, Key, Vec<Vec<u8>>) = match self {
-            Step::Set(value) => ("SET", Key::Register, vec![text(value)]),
+            Step::Set(value) | Step::Replace(_, value) => ("SET", Key::Register, vec![text(value)]),
             Step::Get => ("GET", Key::Register, vec![]),
             Step::Increment => ("INCR", Key::Counter, vec![]),
             Step::GetCounter => ("GET", Key::Counter, vec![]),
@@ -166,7 +239,7 @@ impl Step {
     fn answer(self, frame: &Frame) -> Answer {
         let number = |frame: &Frame| frame.integer().and_then(|n| u64::try_from(n).ok()).expect("a number");
         match self {
-            Step::Set(_) | Step::SetVolatile(..) => {
+            Step::Set(_) | Step::SetVolatile(..) | Step::Replace(..) => {
                 assert_eq!(frame.text(), b"OK");
                 Answer::Ok
             }
@@ -181,11 +254,19 @@ impl Step {
     fn execute(self, values: &mut Values) -> Answer {
         let optional = |value: Option<u64>| value.map_or(Answer::Nil, Answer::Number);
         let first = values.queue.first().copied();
+        let register = values.register;
         if let Some(change) = self.change(values) {
             values.apply(change);
         }
         match self {
             Step::Set(_) | Step::SetVolatile(..) => Answer::Ok,
+            Step::Replace(before, _) => {
+                if register == before {
+                    Answer::Ok
+                } else {
+                    Answer::Nil
+                }
+            }
             Step::Increment => Answer::Number(values.counter),
             Step::Append(_) => Answer::Number(values.list_len),
             Step::Push(_) => Answer::Number(values.queue.len() as u64),
@@ -201,6 +282,7 @@ impl Step {
     fn change(self, values: &Values) -> Option<Change> {
         match self {
             Step::Set(value) => Some(Change::Set(value)),
+            Step::Replace(before, value) => (values.register == before).then_some(Change::Set(value)),
             Step::SetVolatile(value, _) => Some(Change::SetVolatile(value)),
             Step::Increment => Some(Change::Increment),
             Step::Append(value) => Some(Change::Append(value)),

@@ -21,7 +21,7 @@ use super::history;
 use super::invariants::{Invariants, is_settled};
 use super::messages::Message;
 use super::network::{Endpoint, Network, Towards};
-use super::node::{Machine, Power};
+use super::node::{Machine, Mode, Power};
 use super::register::Register;
 use super::sentinel::{Proposal, Purpose, Sentinel};
 use super::story::{self, tell};
@@ -131,6 +131,16 @@ pub(super) enum SimEvent {
         run: u64,
         number: u64,
     },
+    /// A read that was admitted before the node's role changed.
+    LateRead {
+        node: usize,
+        run: u64,
+    },
+    /// Somebody reads at a node that was the primary.
+    CuriousRead {
+        node: usize,
+        run: u64,
+    },
     /// A client has waited long enough for a key.
     WaitTimeout {
         node: usize,
@@ -178,6 +188,7 @@ impl Ord for Scheduled {
 pub(super) struct Counts {
     pub(super) writes: u64,
     pub(super) reads: u64,
+    pub(super) reads_anywhere: u64,
     pub(super) full_syncs: u64,
     pub(super) resumed: u64,
     pub(super) last_reply_at: Nanos,
@@ -190,6 +201,7 @@ pub(super) struct World {
     sequence: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub(super) persistence: Persistence,
+    pub(super) mode: Mode,
     /// Between two faults at most.
     pub(super) fault_pause: Nanos,
     pub(super) no_fault_before: Nanos,
@@ -267,7 +279,8 @@ impl World {
         let sentinels =
             (0..SENTINELS).map(|_| Sentinel::new(Clock::new(&mut rng), Arc::clone(view))).collect();
         let leases: Vec<Duration> = machines.iter().map(|machine| machine.config.lease).collect();
-        tell!("{persistence:?}, fast failover: {fast_failover:?}, leases {leases:?}");
+        let mode = if rng.random_bool(0.7) { Mode::Cluster } else { Mode::Sentinels };
+        tell!("{persistence:?}, fast failover: {fast_failover:?}, leases {leases:?}, {mode:?}");
         let mut world = World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
             no_fault_before: 0,
@@ -281,6 +294,7 @@ impl World {
             sequence: 0,
             queue: BinaryHeap::new(),
             persistence,
+            mode,
             machines,
             network: Network::default(),
             register,
@@ -345,6 +359,7 @@ impl World {
         Summary {
             writes: self.counts.writes,
             reads: self.counts.reads,
+            reads_anywhere: self.counts.reads_anywhere,
             terms: self.register.shard().map_or(0, |shard| shard.term.get()),
             full_syncs: self.counts.full_syncs,
             resumed: self.counts.resumed,
@@ -361,6 +376,8 @@ impl World {
             SimEvent::Expire { node, run } => self.expire(node, run),
             SimEvent::Retry { node, run, number } => self.retry(node, run, number),
             SimEvent::WaitTimeout { node, run, number } => self.wait_timeout(node, run, number),
+            SimEvent::CuriousRead { node, run } => self.curious_read(node, run),
+            SimEvent::LateRead { node, run } => self.late_read(node, run),
             SimEvent::Write { node, run } => self.write(node, run),
             SimEvent::Start { node } => self.start(node),
             SimEvent::Register { node, run } => self.register(node, run),

@@ -24,12 +24,18 @@ pub enum GateState {
     Primary = 0,
     /// Redirects, or reads where the client asked for it.
     Replica = 1,
-    /// A hand-off or a change of term: commands wait for its end.
+    /// A primary that does not serve yet, or hands over: commands wait for the end of that.
     Holding = 2,
     /// The shard has no primary.
     NoPrimary = 3,
     /// The keyspace is not complete: loading, or a full sync runs.
     Loading = 4,
+    /// A replica, of a primary or of none, that was the primary: its keyspace holds what may never have been committed.
+    /// Nobody reads it until a stream has shown that it is in the history, or a full sync has replaced it.
+    InDoubt = 5,
+    /// Between two roles: commands wait for the next one. It calls itself a replica: whoever looks for the primary now is
+    /// not to stay.
+    Undecided = 6,
 }
 
 impl GateState {
@@ -39,6 +45,8 @@ impl GateState {
             1 => GateState::Replica,
             2 => GateState::Holding,
             4 => GateState::Loading,
+            5 => GateState::InDoubt,
+            6 => GateState::Undecided,
             _ => GateState::NoPrimary,
         }
     }
@@ -81,6 +89,7 @@ pub struct Gate {
     generation: AtomicU64,
     /// The commit index with which the generation before the current one ended.
     ended_commit: AtomicU64,
+    ended_terms: AtomicU64,
     lease_until: AtomicU64,
     writable: AtomicBool,
     /// Appending is committing: no other node has to hold the entries. Changed only under the log's lock.
@@ -112,6 +121,7 @@ impl Gate {
             commit: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             ended_commit: AtomicU64::new(0),
+            ended_terms: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
             writable: AtomicBool::new(false),
             auto_commit: AtomicBool::new(false),
@@ -205,10 +215,19 @@ impl Gate {
         GateState::from_u8(self.state.load(Ordering::Acquire))
     }
 
-    /// Grows whenever this node stops being the primary of a term.
+    /// Grows whenever what clients were told or wait for may be of another history from now on: this node stops being
+    /// the primary of a term, or a full sync replaces what it holds.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// How many terms are over in which this node was the primary. It grows before another state than `Undecided`
+    /// is shown: whoever reads it *after* the state and finds it as before knows that the state is not that of a former
+    /// primary.
+    #[inline]
+    pub fn ended_terms(&self) -> u64 {
+        self.ended_terms.load(Ordering::Acquire)
     }
 
     /// Whether this node may execute now. Never ask before the command has arrived.
@@ -280,9 +299,12 @@ impl Gate {
     /// Wakes the I/O threads if one of them may go on.
     pub fn publish(&self, view: &GateView, now: Monotonic) {
         let state = self.state();
-        if view.state != GateState::Primary && view.state != state {
-            self.state.store(view.state as u8, Ordering::SeqCst);
+        // A former primary's clients see the end of its term before its next role.
+        let closing = if self.ended_terms() < view.ended_terms { GateState::Undecided } else { view.state };
+        if view.state != GateState::Primary && closing != state {
+            self.state.store(closing as u8, Ordering::SeqCst);
         }
+        self.ended_terms.store(view.ended_terms, Ordering::SeqCst);
         let generation = self.generation();
         assert!(generation <= view.generation, "generations only grow");
         if generation < view.generation {
@@ -301,8 +323,8 @@ impl Gate {
         let was_valid = self.lease_valid(now);
         self.lease_until.store(view.lease_until.as_nanos(), Ordering::Release);
         let writable = self.writable.swap(view.writable, Ordering::AcqRel);
-        if view.state == GateState::Primary && state != GateState::Primary {
-            self.state.store(GateState::Primary as u8, Ordering::SeqCst);
+        if view.state != self.state() {
+            self.state.store(view.state as u8, Ordering::SeqCst);
         }
         let news = view.state != state
             || generation < view.generation
@@ -326,6 +348,7 @@ pub struct GateView {
     pub generation: u64,
     /// Of the generation before.
     pub ended_commit: LogIndex,
+    pub ended_terms: u64,
     pub auto_commit: bool,
     /// The term in which this node sends its log to others; zero if it is no primary.
     pub sending_term: Term,
@@ -350,6 +373,7 @@ mod tests {
             writable: true,
             generation,
             ended_commit: LogIndex::new(ended_commit),
+            ended_terms: generation,
             auto_commit: false,
             sending_term: if state == GateState::Primary { Term::new(term) } else { Term::ZERO },
         }
@@ -362,7 +386,7 @@ mod tests {
         publish(&view(GateState::Primary, 1, 5, 0, 0));
         publish(&view(GateState::Primary, 1, 7, 0, 0));
         assert_eq!(gate.released(0), Released::UpTo(LogIndex::new(7)));
-        publish(&view(GateState::Holding, 2, 7, 1, 7));
+        publish(&view(GateState::Undecided, 2, 7, 1, 7));
         publish(&view(GateState::Replica, 2, 100, 1, 7));
         assert_eq!(gate.released(0), Released::Ended(LogIndex::new(7)));
         publish(&view(GateState::Primary, 3, 100, 1, 7));

@@ -96,12 +96,21 @@ impl ReplyCondition {
     /// Something else leaves together with it.
     #[inline]
     pub fn join(&mut self, other: ReplyCondition) {
-        if !other.needs_lease && other.depends_on == LogIndex::ZERO {
+        if other.waits_for_nothing() {
+            return;
+        }
+        // The generation of what waits for nothing is no matter.
+        if self.waits_for_nothing() {
+            *self = other;
             return;
         }
         self.depends_on = self.depends_on.max(other.depends_on);
         self.needs_lease |= other.needs_lease;
         self.generation = self.generation.min(other.generation);
+    }
+
+    fn waits_for_nothing(&self) -> bool {
+        !self.needs_lease && self.depends_on == LogIndex::ZERO
     }
 
     /// What is left of it after a look at the lease. The lease was valid after the execution, so what was read was true
@@ -232,6 +241,7 @@ mod tests {
             writable: true,
             generation,
             ended_commit: LogIndex::new(ended_commit),
+            ended_terms: 0,
             auto_commit: false,
             sending_term: Term::new(generation + 1),
         };
@@ -307,6 +317,9 @@ mod tests {
             condition.join(other);
             assert_eq!(condition, joined, "{other:?}");
         }
+        let mut condition = ReplyCondition::default();
+        condition.join(ReplyCondition::of_entry(LogIndex::new(10), 5));
+        assert_eq!(condition, ReplyCondition::of_entry(LogIndex::new(10), 5), "not of the first generation");
     }
 
     fn output(text: &str) -> Output {

@@ -18,7 +18,7 @@ use keyward_store::entry::Entry;
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, container, plain};
 use crate::clock::Clock;
 use crate::command::spec::{
-    ADMIN, FAST, Group, LOADING, NO_ASYNC_LOADING, NOSCRIPT, STALE, category, family,
+    ADMIN, FAST, Group, LOADING, NO_ASYNC_LOADING, NOSCRIPT, STALE, Scope, category, family,
 };
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
 use crate::config::{EndpointType, Settings};
@@ -355,7 +355,7 @@ fn parse_slot(argument: &[u8]) -> Option<Slot> {
 
 /// `CLUSTER COUNTKEYSINSLOT slot`
 const CLUSTER_COUNTKEYSINSLOT: ServerCommand =
-    plain("cluster|countkeysinslot", cluster_countkeysinslot, 3, STALE, "3.0.0");
+    plain("cluster|countkeysinslot", cluster_countkeysinslot, 3, STALE, "3.0.0").scope(Scope::Walk);
 fn cluster_countkeysinslot(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     require_cluster(ctx)?;
     parse_i64_arg(args.at(2))?;
@@ -368,7 +368,8 @@ fn cluster_countkeysinslot(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> S
 /// `CLUSTER GETKEYSINSLOT slot count`
 const CLUSTER_GETKEYSINSLOT: ServerCommand =
     plain("cluster|getkeysinslot", cluster_getkeysinslot, 4, STALE, "3.0.0")
-        .tips(&["nondeterministic_output"]);
+        .tips(&["nondeterministic_output"])
+        .scope(Scope::Walk);
 fn cluster_getkeysinslot(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     require_cluster(ctx)?;
     parse_i64_arg(args.at(2))?;

@@ -44,7 +44,11 @@ fn role(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
                 out.bulk_integer(i64::try_from(replica.held).unwrap_or(i64::MAX));
             }
         }
-        GateState::Replica | GateState::NoPrimary | GateState::Loading => {
+        GateState::Replica
+        | GateState::NoPrimary
+        | GateState::Loading
+        | GateState::InDoubt
+        | GateState::Undecided => {
             let primary = routing.my_primary();
             out.array(5);
             out.bulk_str("slave");
@@ -60,7 +64,7 @@ fn role(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
 fn link_state(state: GateState) -> &'static str {
     match state {
         GateState::Loading => "sync",
-        GateState::NoPrimary => "connect",
+        GateState::NoPrimary | GateState::InDoubt | GateState::Undecided => "connect",
         GateState::Replica | GateState::Primary | GateState::Holding => "connected",
     }
 }

@@ -1,6 +1,8 @@
 //! Clients that wait, in all the ways in which a wait ends.
 
-use super::{Blocked, End};
+use keyward_replication::gate::GateState;
+
+use super::{Blocked, End, Ending, Look};
 use crate::execute::Stop;
 use crate::testing::{TestNode, check_on};
 
@@ -43,6 +45,23 @@ fn who_was_unblocked_or_killed_is_not_served_any_more() {
                 ("LRANGE q 0 -1", "*1\r\n$1\r\n1\r\n"),
             ],
         );
+    }
+}
+
+/// It used to be looked at only while the node was between two roles, and to wait for ever.
+#[test]
+fn a_wait_ends_with_its_generation_whenever_it_is_looked_at() {
+    use GateState::{Holding, Loading, Primary, Replica, Undecided};
+    for state in [Undecided, Primary, Replica, Loading] {
+        let mut waiting = TestNode::replicated();
+        assert_eq!(waiting.run("BLPOP q 0"), "");
+        let Some(Stop::Blocked(blocked, _)) = &waiting.stop else { panic!("it waits") };
+        let gate = &waiting.executor.server().shared.gate;
+        waiting.publish(Holding, 0);
+        assert!(blocked.end(Look::Woken, gate).is_none(), "a hand-off may fail");
+        waiting.publish(state, 1);
+        let ending = blocked.end(Look::Woken, gate);
+        assert!(matches!(ending, Some(Ending::Demoted(_))), "{state:?}: {ending:?}");
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Moment {
     pub(super) state: GateState,
     /// The gate's generation, read before its state.
     pub(super) generation: u64,
+    /// Of this node's terms as a primary, read after the state.
+    pub(super) ended_terms: u64,
     /// Whether writes may run, as far as this node's disk is concerned.
     pub(super) disk: DiskState,
     /// The database could not be saved, and then writes are refused.
@@ -45,11 +47,17 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Whether the gate is still in the generation that was seen.
+    pub fn is_of(&self, gate: &Gate) -> bool {
+        self.generation == gate.generation()
+    }
+
     /// Before the first batch.
     pub(super) const NONE: Moment = Moment {
         now: Monotonic::ZERO,
         state: GateState::Loading,
         generation: 0,
+        ended_terms: 0,
         disk: DiskState::Healthy,
         save_failed: false,
     };
@@ -100,6 +108,8 @@ pub(super) enum Verdict {
     Wait,
     /// CLIENT PAUSE until this time.
     Pause(Monotonic),
+    /// The client takes this node for the primary that it was: its connection ends.
+    Leave,
     Refuse(CommandError),
     /// The write log does not get to the disk, for a reason that only who writes it knows.
     RefuseForDisk,
@@ -224,7 +234,7 @@ impl Checks<'_> {
         if session.transaction.is_some() && !executes {
             // Queued now; the role is checked when it executes, writes also now, as in Valkey.
             self.check_loaded(session, row)?;
-            if is_write && self.moment.state == GateState::Replica {
+            if is_write && matches!(self.moment.state, GateState::Replica | GateState::InDoubt) {
                 return Err(CommandError::ReadOnly.into());
             }
             return Ok(Basis::Anywhere);
@@ -233,8 +243,14 @@ impl Checks<'_> {
             GateState::Primary if !self.gate.lease_valid(lease_now()) => Err(not_now(patience)),
             GateState::Primary if is_write && !self.gate.writable() => Err(CommandError::NoReplicas.into()),
             GateState::Primary => Ok(Basis::Lease),
-            GateState::Holding => Err(not_now(patience)),
-            GateState::Replica | GateState::NoPrimary if is_write => Err(CommandError::ReadOnly.into()),
+            GateState::Holding | GateState::Undecided => Err(not_now(patience)),
+            GateState::Replica | GateState::NoPrimary | GateState::InDoubt if is_write => {
+                Err(CommandError::ReadOnly.into())
+            }
+            GateState::Replica | GateState::NoPrimary | GateState::InDoubt if self.is_misled(session) => {
+                Err(Verdict::Leave)
+            }
+            GateState::InDoubt => Err(not_yet_known(patience)),
             GateState::NoPrimary if !self.settings.serve_stale_data => Err(CommandError::MasterDown.into()),
             GateState::Replica | GateState::NoPrimary => Ok(Basis::Anywhere),
             GateState::Loading => self.check_loaded(session, row).map(|()| Basis::Anywhere),
@@ -275,8 +291,8 @@ impl Checks<'_> {
                 Err(CommandError::ClusterDown.into())
             }
             Owner::Mine => match self.moment.state {
-                GateState::Primary | GateState::Holding | GateState::Loading => Ok(()),
-                GateState::Replica | GateState::NoPrimary => {
+                GateState::Primary | GateState::Holding | GateState::Undecided | GateState::Loading => Ok(()),
+                GateState::Replica | GateState::NoPrimary | GateState::InDoubt => {
                     if (session.readonly || row.has(spec::PUBSUB)) && access == Access::Read {
                         return Ok(());
                     }
@@ -288,6 +304,14 @@ impl Checks<'_> {
                 }
             },
         }
+    }
+
+    /// Outside cluster mode nothing else tells a client that the node has another role than when it connected.
+    #[cold]
+    fn is_misled(&self, session: &Session) -> bool {
+        !self.settings.cluster_enabled
+            && session.has_outlived_a_term(self.moment.ended_terms)
+            && !session.may_outlive_a_term(self.settings)
     }
 
     /// The only shard without a primary is this node's own: its gate decides.
@@ -305,10 +329,21 @@ fn not_now(patience: Patience) -> Verdict {
     }
 }
 
+/// As Valkey's replicas that do not serve what may be stale; what clients then do is what is right here: they ask another
+/// node, or again.
+fn not_yet_known(patience: Patience) -> Verdict {
+    match patience {
+        Patience::Left => Verdict::Wait,
+        Patience::Exhausted => Verdict::Refuse(CommandError::MasterDown),
+    }
+}
+
 /// Whether a command is refused when memory is short.
 pub(super) fn needs_memory(session: &Session, row: &Row, verdict: &Verdict) -> bool {
     match verdict {
-        Verdict::Wait | Verdict::Pause(_) | Verdict::Refuse(_) | Verdict::RefuseForDisk => false,
+        Verdict::Wait | Verdict::Pause(_) | Verdict::Leave | Verdict::Refuse(_) | Verdict::RefuseForDisk => {
+            false
+        }
         Verdict::Run(_) => has_flags(session, row, spec::DENYOOM),
         Verdict::Queue => row.has(spec::DENYOOM),
     }
@@ -397,6 +432,7 @@ mod tests {
             writable,
             generation: 0,
             ended_commit: LogIndex::ZERO,
+            ended_terms: 0,
             auto_commit: false,
             sending_term: Term::new(1),
         };
@@ -471,6 +507,7 @@ mod tests {
             Verdict::Queue => "queue".to_owned(),
             Verdict::Wait => "wait".to_owned(),
             Verdict::Pause(_) => "pause".to_owned(),
+            Verdict::Leave => "leave".to_owned(),
             Verdict::Refuse(error) => {
                 error.to_string().split([' ', ',']).take(2).collect::<Vec<_>>().join(" ")
             }
@@ -492,7 +529,7 @@ mod tests {
 
     #[test]
     fn what_a_node_executes_depends_on_its_role() {
-        use GateState::{Holding, Loading, NoPrimary, Primary, Replica};
+        use GateState::{Holding, InDoubt, Loading, NoPrimary, Primary, Replica};
         let exhausted = |seen| with(seen, |s| s.patience = Patience::Exhausted);
         let no_stale = with(seen(NoPrimary), |s| s.settings.serve_stale_data = false);
         let unwritable = || with(seen(Primary), |s| s.gate = gate(false));
@@ -529,7 +566,67 @@ mod tests {
             ("no primary", seen(NoPrimary), &[("SET k v", "READONLY You"), ("GET k", "run")]),
             ("no stale data", no_stale, &[("SET k v", "READONLY You"), ("GET k", "MASTERDOWN Link")]),
             ("loading", seen(Loading), &[("SET k v", "LOADING Valkey"), ("PING", "LOADING Valkey")]),
+            (
+                "a former primary with what nobody may have committed",
+                seen(InDoubt),
+                &[("SET k v", "READONLY You"), ("GET k", "wait"), ("DBSIZE", "wait"), ("PING", "run")],
+            ),
+            ("the same, for long", exhausted(seen(InDoubt)), &[("GET k", "MASTERDOWN Link")]),
         ]);
+    }
+
+    #[test]
+    fn outside_cluster_mode_who_has_outlived_a_term_is_not_served_as_by_a_primary() {
+        use GateState::{InDoubt, Primary, Replica, Undecided};
+        let outlived = |seen| with(seen, |s| s.moment.ended_terms = 1);
+        let in_cluster = |seen| {
+            with(seen, |s| {
+                s.settings = settings(&["--sentinels", "localhost:1", "--cluster-enabled", "yes"]);
+            })
+        };
+        check(&[
+            (
+                "it was the primary",
+                outlived(seen(Replica)),
+                &[("GET k", "leave"), ("DBSIZE", "leave"), ("SET k v", "READONLY You"), ("PING", "run")],
+            ),
+            ("in doubt", outlived(seen(InDoubt)), &[("GET k", "leave"), ("SET k v", "READONLY You")]),
+            ("its next role is not decided", outlived(seen(Undecided)), &[("GET k", "wait")]),
+            ("it is the primary again", outlived(seen(Primary)), &[("GET k", "run with the lease")]),
+            ("a transaction", outlived(in_multi(seen(Replica), &["GET k"])), &[("EXEC", "leave")]),
+            (
+                "a reader of replicas",
+                with(outlived(seen(Replica)), |s| s.session.readonly = true),
+                &[("GET k", "run")],
+            ),
+            (
+                "in cluster mode it is redirected, or has said READONLY",
+                in_cluster(outlived(seen(Replica))),
+                &[("DBSIZE", "run"), ("GET k", "CLUSTERDOWN Hash")],
+            ),
+        ]);
+    }
+
+    #[test]
+    fn subscribers_outlive_a_term_unless_they_wait_for_keyspace_events() {
+        for (events, channels, patterns, resp3, outlives) in [
+            ("", &[][..], &[][..], false, false),
+            ("", &["news"][..], &[][..], false, true),
+            ("", &["news"][..], &[][..], true, false),
+            ("", &["__keyevent@0__:set"][..], &["*"][..], false, true),
+            ("KEA", &["news"][..], &["n*"][..], false, true),
+            ("KEA", &["__keyevent@0__:set"][..], &[][..], false, false),
+            ("KEA", &[][..], &["*"][..], false, false),
+        ] {
+            let settings = settings(&["--notify-keyspace-events", events]);
+            let mut session = Session::new(Client::detached());
+            if resp3 {
+                session.version = keyward_proto::resp::Version::Resp3;
+            }
+            session.subscriptions.channels.extend(channels.iter().map(|c| Box::from(c.as_bytes())));
+            session.subscriptions.patterns.extend(patterns.iter().map(|c| Box::from(c.as_bytes())));
+            assert_eq!(session.may_outlive_a_term(&settings), outlives, "{events} {channels:?} {patterns:?}");
+        }
     }
 
     #[test]
@@ -695,6 +792,11 @@ mod tests {
                 "a replica that may be read",
                 readonly(in_cluster(Replica, 2, Some(3))),
                 &[("GET b", "run"), ("SET b v", "MOVED 3300")],
+            ),
+            (
+                "without a lease: shard channels are no data",
+                with(in_cluster(Primary, 1, Some(3)), |s| s.lease_now = LEASE_END),
+                &[("SSUBSCRIBE b", "run"), ("SPUBLISH b m", "run"), ("GET b", "wait")],
             ),
             ("a primary that was one", in_cluster(Replica, 1, Some(3)), &[("GET b", "wait")]),
             (

@@ -95,7 +95,8 @@ impl Executor {
         self.refresh();
         let guard = Some(self.safepoint.lock_arc());
         self.moment = moment;
-        let admit = |_: &Executor, _: &Candidate<'_>| Verdict::Run(Basis::Lease);
+        let basis = if moment.state == GateState::Primary { Basis::Lease } else { Basis::Anywhere };
+        let admit = |_: &Executor, _: &Candidate<'_>| Verdict::Run(basis);
         self.run_requests(guard, session, batch, buffer, (0, Patience::Left), out, admit)
     }
 
@@ -122,6 +123,7 @@ impl Executor {
         let start = now.monotonic;
         session.client.note_interaction(start);
         self.moment.now = start;
+        session.generation = self.moment.generation;
         let mut keys = self.keys_of_clients(&server, now);
         self.note_settings(&mut keys);
         let mut progress = Progress::new(self.moment.generation);
@@ -175,6 +177,7 @@ impl Executor {
         let gate = &self.server.shared.gate;
         self.moment.generation = gate.generation();
         self.moment.state = gate.state();
+        self.moment.ended_terms = gate.ended_terms();
         self.moment.disk = gate.disk();
     }
 
@@ -190,9 +193,12 @@ impl Executor {
         let (space, settings) = (&server.keyspace, &self.settings.keys);
         match self.moment.state {
             GateState::Primary => Keys::primary(space, settings, now, logging(&server.shared.gate)),
-            GateState::Replica | GateState::Holding | GateState::NoPrimary | GateState::Loading => {
-                Keys::replica(space, settings, now)
-            }
+            GateState::Replica
+            | GateState::Holding
+            | GateState::Undecided
+            | GateState::NoPrimary
+            | GateState::Loading
+            | GateState::InDoubt => Keys::replica(space, settings, now),
         }
     }
 
@@ -262,6 +268,7 @@ impl Executor {
                     }
                     Verdict::Wait => return Some(Stop::NotNow),
                     Verdict::Pause(until) => return Some(Stop::Paused(until)),
+                    Verdict::Leave => return Some(Stop::Close),
                     Verdict::Refuse(error) => Err(self.refuse(session, row, args, keys, error)),
                     Verdict::RefuseForDisk => {
                         let error = misconf(&self.server.disk_error());
@@ -286,13 +293,15 @@ impl Executor {
             Ok(ServerOutcome::Download) => Some(Stop::Download),
             Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms }) => {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-                Some(Stop::WaitReplicas { index: session.last_write, replicas, timeout })
+                Some(Stop::WaitReplicas { written: session.last_write, replicas, timeout })
             }
             // `execute` has registered the waiter.
             Ok(ServerOutcome::Block(block)) => {
                 let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));
                 let waiter = session.client.waiter.lock().clone();
-                waiter.map(|waiter| Stop::Blocked(Blocked::new(waiter, block.on_timeout), timeout))
+                waiter.map(|waiter| {
+                    Stop::Blocked(Blocked::new(waiter, block.on_timeout, self.moment.generation), timeout)
+                })
             }
             Err(e) => {
                 self.stats.count_error(&e.to_string());

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use keyward_commands::DataContext;
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::{Args, Output};
 use keyward_replication::gate::{DiskState, GateState};
 use keyward_replication::reply::{Read, ReplyCondition};
@@ -96,10 +97,10 @@ impl Executor {
         keys.finish();
         let counted = keys.take_counted();
         if keys.is_logging() {
-            if let Some(index) = self.append(keys) {
-                session.last_write = index;
+            if let Some(written) = self.append(keys) {
+                session.last_write = written;
                 progress.appended = true;
-                progress.condition.wrote(index);
+                progress.condition.wrote(written.index);
             }
             // Alone, with a disk that fails, reads wait for nothing: no other node can know better.
             if keys.mode() == Mode::Primary
@@ -108,6 +109,14 @@ impl Executor {
                 let read = if counted { Read::Counts } else { Read::Slots(keys.last_write()) };
                 progress.condition.read(read, || self.server.shared.log.lock().last().index);
             }
+        } else if keys.mode() == Mode::Replica
+            && !self.server.shared.gate.is_standalone()
+            && !mutation::is_on(Mutation::ReplicaReadsNotGated)
+        {
+            // Mostly it is committed. But this thread may have seen a replica, and the applier be at work already on what a
+            // new primary takes over, which may vanish with it.
+            let read = if counted { Read::Counts } else { Read::Slots(keys.last_write()) };
+            progress.condition.read(read, || self.server.executed_position().index);
         }
         // Before anybody can see what they tell of.
         if keys.has_events() {
@@ -124,12 +133,12 @@ impl Executor {
         }
     }
 
-    /// Appends the effects of what has run, if there are any; returns their index.
+    /// Appends the effects of what has run, if there are any; returns where.
     #[inline]
-    fn append(&self, keys: &mut Keys<'_>) -> Option<LogIndex> {
+    fn append(&self, keys: &mut Keys<'_>) -> Option<Position> {
         let shared = &self.server.shared;
         let term = shared.gate.term();
-        keys.commit_effects(|effects| {
+        let index = keys.commit_effects(|effects| {
             let long = effects.take_long();
             let mut log = shared.log.lock();
             let index = match long {
@@ -142,7 +151,8 @@ impl Executor {
                 shared.gate.note_lag();
             }
             index
-        })
+        })?;
+        Some(Position { term, index })
     }
 
     #[inline]
@@ -220,7 +230,7 @@ impl Executor {
     /// Appends the effects of what the node did by itself under the held locks, and unlocks. The index, if there were
     /// any.
     pub(super) fn commit_own(&self, keys: &mut Keys<'_>) -> Option<LogIndex> {
-        let index = self.append(keys);
+        let index = self.append(keys).map(|written| written.index);
         self.publish_events(keys, index.unwrap_or_default());
         keys.unlock();
         self.stats.changes.add(keys.take_dirty());

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::Position;
 use keyward_proto::resp::Output;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
@@ -62,7 +62,7 @@ pub enum Stop {
     Blocked(Blocked, Option<Duration>),
     /// WAIT.
     WaitReplicas {
-        index: LogIndex,
+        written: Position,
         replicas: u64,
         timeout: Option<Duration>,
     },
@@ -141,6 +141,19 @@ impl Executor {
             self.limits = self.settings.data_limits();
             self.version = version;
         }
+    }
+
+    /// Whether a client is to look for the primary elsewhere, although it has not asked for anything: outside cluster mode,
+    /// at the end of a term.
+    #[inline]
+    pub fn sends_away(&mut self, session: &Session) -> bool {
+        session.has_outlived_a_term(self.server.shared.gate.ended_terms()) && self.is_misled(session)
+    }
+
+    #[cold]
+    fn is_misled(&mut self, session: &Session) -> bool {
+        self.refresh();
+        !self.settings.cluster_enabled && !session.may_outlive_a_term(&self.settings)
     }
 
     /// Until the guard is dropped nobody stops the world. For changes that no batch makes.

@@ -70,7 +70,7 @@ impl Executor {
         }
         own.condition.require_lease();
         let condition = own.condition.observed(&self.server.shared.gate, || self.clock.monotonic());
-        Some(Served { reply: out, condition })
+        Some(Served { reply: out, condition, written: session.last_write })
     }
 
     /// A client that waited gave up: it leaves all queues.

@@ -154,6 +154,7 @@ impl Connection {
             if self.gone {
                 return Ok(());
             }
+            self.leave_ended_term();
             self.release()?;
             self.flush()?;
             if self.closing && self.outbox.is_empty() {
@@ -523,6 +524,15 @@ impl Connection {
         self.note_output();
     }
 
+    /// Outside cluster mode nothing but the end of its connection tells a client that the primary is elsewhere. What it
+    /// has asked for is answered before.
+    fn leave_ended_term(&mut self) {
+        if self.stall.is_none() && self.thread.executor.borrow_mut().sends_away(&self.session) {
+            self.closing = true;
+            self.lingers = true;
+        }
+    }
+
     /// The slot of a shard channel has moved to another shard: its subscribers are told.
     fn drop_lost_shard_channels(&mut self) {
         if self.session.subscriptions.sharded.is_empty() {
@@ -586,9 +596,10 @@ impl Connection {
                 blocked.found_nothing_under(condition);
                 (Stall::Wait(Wait::Keys(blocked)), timeout)
             }
-            Stop::WaitReplicas { index, replicas, timeout } => {
+            Stop::WaitReplicas { written, replicas, timeout } => {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
-                (Stall::Wait(Wait::Replicas { index, replicas, deadline }), Some(REPLICAS_POLL))
+                let generation = self.session.generation;
+                (Stall::Wait(Wait::Replicas { written, generation, replicas, deadline }), Some(REPLICAS_POLL))
             }
             Stop::Sleep(time, reply) => (Stall::Wait(Wait::Time(reply)), Some(time)),
             Stop::Await(request) => {
@@ -662,9 +673,9 @@ impl Connection {
         let server = self.thread.server();
         let around = Surroundings {
             gate_events: self.thread.gate_events(),
-            state: server.shared.gate.state(),
+            gate: &server.shared.gate,
             pause: &server.pause,
-            replicas_holding: &|index| server.replicas_holding(index) as u64,
+            replicas_holding: &|written| server.replicas_holding(written) as u64,
             now: &clock::monotonic,
         };
         match wait.look(why, &around) {
@@ -688,7 +699,7 @@ impl Connection {
             self.client.description.lock().blocked = false;
         }
         let (reply, afterwards) = answer.into_reply(&mut self.session);
-        if let Some(Served { mut reply, condition }) = reply {
+        if let Some(Served { mut reply, condition, .. }) = reply {
             self.put_under(condition, |out| out.append(&mut reply));
         }
         self.closing |= afterwards == Afterwards::Closes;

@@ -121,6 +121,7 @@ mod tests {
             writable: true,
             generation,
             ended_commit: LogIndex::new(commit),
+            ended_terms: 0,
             auto_commit: false,
             sending_term: Term::new(1),
         };

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::Position;
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::Version;
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::slot::Slot;
@@ -78,6 +79,18 @@ impl Subscriptions {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Whether keyspace events, which only a primary publishes, may be among the messages.
+    fn may_have_events(&self, settings: &Settings) -> bool {
+        const PREFIXES: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
+        let is_event = |channel: &[u8]| PREFIXES.iter().any(|prefix| channel.starts_with(prefix));
+        // A pattern that begins with a character of its own cannot match them.
+        let may_match = |pattern: &[u8]| pattern.first().is_some_and(|first| b"*?[\\_".contains(first));
+        let published = settings.keys.events.keyspace() || settings.keys.events.keyevent();
+        published
+            && (self.channels.iter().any(|channel| is_event(channel))
+                || self.patterns.iter().any(|pattern| may_match(pattern)))
+    }
 }
 
 /// See the module documentation. Owned by the connection's thread.
@@ -92,6 +105,9 @@ pub struct Session {
     pub transaction: Option<Transaction>,
     /// Keys that WATCH observes, and whether they existed and had not expired: then expiring counts as a change.
     pub watched: BTreeMap<DbKey, bool>,
+    /// The gate's generation in which the first of them was watched: what is read in another may be of another history,
+    /// and nobody marks what a full sync changes.
+    pub watched_in: u64,
     /// Set by whoever modifies a watched key.
     pub watch_flag: Arc<AtomicBool>,
     pub subscriptions: Subscriptions,
@@ -108,8 +124,12 @@ pub struct Session {
     pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
     pub in_exec: bool,
-    /// Index of the client's last write: what WAIT waits for.
-    pub last_write: LogIndex,
+    /// The client's last write: what WAIT waits for.
+    pub last_write: Position,
+    /// The gate's, as of the running batch.
+    pub generation: u64,
+    /// How many of this node's terms as a primary were over when the client connected.
+    pub ended_terms: u64,
 }
 
 impl Session {
@@ -130,6 +150,7 @@ impl Session {
             authenticated: true,
             transaction: None,
             watched: BTreeMap::new(),
+            watched_in: 0,
             watch_flag: Arc::default(),
             subscriptions: Subscriptions::default(),
             reply_mode: ReplyMode::On,
@@ -140,7 +161,9 @@ impl Session {
             no_touch: false,
             pushed: ReplyCondition::default(),
             in_exec: false,
-            last_write: LogIndex::ZERO,
+            last_write: Position::ZERO,
+            generation: 0,
+            ended_terms: 0,
         }
     }
 
@@ -171,9 +194,25 @@ impl Session {
         }
     }
 
-    /// Whether a watched key was modified since WATCH.
+    /// Whether a watched key was modified since WATCH, or nobody knows.
     pub fn watch_failed(&self) -> bool {
-        self.watch_flag.load(Ordering::Acquire)
+        let outlived = !self.watched.is_empty()
+            && self.watched_in != self.generation
+            && !mutation::is_on(Mutation::WatchSurvivesTerm);
+        outlived || self.watch_flag.load(Ordering::Acquire)
+    }
+
+    /// Whether this node has ceased to be a primary since the client connected.
+    #[inline]
+    pub fn has_outlived_a_term(&self, ended_terms: u64) -> bool {
+        self.ended_terms != ended_terms && !mutation::is_on(Mutation::FormerPrimaryServes)
+    }
+
+    /// Outside cluster mode, at the end of a term: whether what the client wants of this node is right at a replica, too.
+    /// It has said so by READONLY, or only waits for messages, which reach the subscribers of all nodes. Keyspace events
+    /// do not.
+    pub fn may_outlive_a_term(&self, settings: &Settings) -> bool {
+        self.readonly || self.only_subscription_commands() && !self.subscriptions.may_have_events(settings)
     }
 
     /// In RESP2 a client with subscriptions may only change them.

@@ -152,6 +152,7 @@ impl IoThread {
                 client.wake.notify_one();
             }
         }
+        self.server.tell_of_ended_terms();
     }
 }
 
@@ -236,7 +237,8 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
             match TcpStream::from_std(stream) {
                 Ok(stream) => {
                     let thread = Rc::clone(&thread);
-                    let session = Session { authenticated, ..Session::new(client) };
+                    let ended_terms = thread.server.shared.gate.ended_terms();
+                    let session = Session { authenticated, ended_terms, ..Session::new(client) };
                     tokio::task::spawn_local(connection::serve(stream, thread, session));
                 }
                 Err(error) => {

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::resp::Output;
 use keyward_proto::time::Monotonic;
-use keyward_replication::gate::GateState;
+use keyward_replication::gate::Gate;
 use keyward_replication::reply::ReplyCondition;
 
 use super::session::Session;
-use crate::blocking::{Blocked, Ending, Look, Served};
+use crate::blocking::{Blocked, Ending, FORCED, Look, Served};
 use crate::execute::{BatchEnd, Patience, Stop};
 use crate::server::Pause;
 
@@ -28,7 +28,9 @@ pub enum Wait {
     Pause,
     Keys(Blocked),
     Replicas {
-        index: LogIndex,
+        written: Position,
+        /// Of the gate, when it began.
+        generation: u64,
         replicas: u64,
         deadline: Option<Monotonic>,
     },
@@ -42,10 +44,10 @@ pub enum Wait {
 pub struct Surroundings<'a> {
     /// How often the gate has changed.
     pub gate_events: u64,
-    pub state: GateState,
+    pub gate: &'a Gate,
     pub pause: &'a Pause,
-    /// How many replicas hold the log up to an entry.
-    pub replicas_holding: &'a dyn Fn(LogIndex) -> u64,
+    /// How many replicas hold an entry.
+    pub replicas_holding: &'a dyn Fn(Position) -> u64,
     pub now: &'a dyn Fn() -> Monotonic,
 }
 
@@ -87,12 +89,15 @@ impl Wait {
             }
             Wait::Time(reply) if look == Look::TimeIsUp => Outcome::Answer(Answer::Words(reply)),
             Wait::Gate { .. } | Wait::Pause | Wait::Time(_) => Outcome::Waits,
-            Wait::Keys(blocked) => match blocked.end(look, around.state) {
+            Wait::Keys(blocked) => match blocked.end(look, around.gate) {
                 Some(ending) => Outcome::Answer(Answer::Keys(ending)),
                 None => Outcome::Waits,
             },
-            Wait::Replicas { index, replicas, deadline } => {
-                let holding = (around.replicas_holding)(*index);
+            Wait::Replicas { generation, .. } if *generation != around.gate.generation() => {
+                Outcome::Answer(Answer::Keys(Ending::Demoted(FORCED)))
+            }
+            Wait::Replicas { written, replicas, deadline, .. } => {
+                let holding = (around.replicas_holding)(*written);
                 if *replicas <= holding || deadline.is_some_and(|deadline| deadline <= (around.now)()) {
                     Outcome::Answer(Answer::Replicas(holding))
                 } else if look == Look::TimeIsUp {
@@ -115,10 +120,12 @@ impl Answer {
             Answer::Words(words) => reply.extend_from_slice(words),
             Answer::Replicas(holding) => reply.writer(session.version).integer(holding as i64),
             Answer::Keys(Ending::Served(served)) => {
-                session.last_write = session.last_write.max(served.condition.depends_on());
-                Served { reply, condition } = served;
+                if served.written.index > LogIndex::ZERO {
+                    session.last_write = served.written;
+                }
+                Served { reply, condition, .. } = served;
             }
-            Answer::Keys(Ending::Nothing(nothing)) => Served { reply, condition } = nothing,
+            Answer::Keys(Ending::Nothing(nothing)) => Served { reply, condition, .. } = nothing,
             Answer::Keys(Ending::Unblocked(error)) => reply.writer(session.version).error(error),
             Answer::Keys(Ending::Demoted(error)) => {
                 reply.writer(session.version).error(error);
@@ -126,7 +133,7 @@ impl Answer {
             }
         }
         let is_told = !session.stall_is_muted;
-        (is_told.then_some(Served { reply, condition }), afterwards)
+        (is_told.then_some(Served { reply, condition, written: Position::ZERO }), afterwards)
     }
 }
 
@@ -165,6 +172,8 @@ impl GatePatience {
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::ids::Term;
+
     use super::super::clients::Client;
     use super::*;
     use crate::server::PauseMode;
@@ -179,7 +188,7 @@ mod tests {
             look,
             &Surroundings {
                 gate_events: 5,
-                state: GateState::Primary,
+                gate: &Gate::replicated(),
                 pause,
                 replicas_holding: &|_| 2,
                 now: &|| at_ms(100),
@@ -190,7 +199,15 @@ mod tests {
     #[test]
     fn a_wait_ends_when_what_it_waits_for_has_come_or_its_time_is_up() {
         use Look::{TimeIsUp, Woken};
-        let replicas = |replicas, deadline| Wait::Replicas { index: LogIndex::new(1), replicas, deadline };
+        let replicas = |replicas, deadline| Wait::Replicas {
+            written: Position::ZERO,
+            generation: 0,
+            replicas,
+            deadline,
+        };
+        let of_ended_term =
+            Wait::Replicas { written: Position::ZERO, generation: 1, replicas: 2, deadline: None };
+        let ended = format!("Answer(Keys(Demoted({FORCED:?})))");
         for (wait, why, outcome) in [
             (Wait::Gate { seen: 5 }, Woken, "Waits"),
             (Wait::Gate { seen: 4 }, Woken, "Retry(Left)"),
@@ -198,6 +215,7 @@ mod tests {
             (Wait::Gate { seen: 5 }, TimeIsUp, "Retry(Exhausted)"),
             (Wait::Time(b"+OK\r\n"), Woken, "Waits"),
             (Wait::Time(b"1"), TimeIsUp, "Answer(Words([49]))"),
+            (of_ended_term, Woken, &ended),
             (replicas(2, None), Woken, "Answer(Replicas(2))"),
             (replicas(3, None), Woken, "Waits"),
             (replicas(3, None), TimeIsUp, "WaitsFor(1ms)"),
@@ -228,13 +246,14 @@ mod tests {
             session.stall_is_muted = is_muted;
             let (served, afterwards) = answer().into_reply(&mut session);
             let told = served.map(|served| String::from_utf8(served.reply.to_vec()).unwrap());
-            (told.unwrap_or_default(), afterwards, session.last_write.get())
+            (told.unwrap_or_default(), afterwards, session.last_write.index.get())
         };
         let served = || {
             let mut reply = Output::default();
             reply.extend_from_slice(b"$1\r\nv\r\n");
-            let condition = ReplyCondition::of_entry(LogIndex::new(7), 1);
-            Answer::Keys(Ending::Served(Served { reply, condition }))
+            let written = Position { term: Term::new(1), index: LogIndex::new(7) };
+            let condition = ReplyCondition::of_entry(written.index, 1);
+            Answer::Keys(Ending::Served(Served { reply, condition, written }))
         };
         use Afterwards::{Closes, GoesOn};
         type Case<'a> = (fn() -> Answer, &'a str, Afterwards, u64);

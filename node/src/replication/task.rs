@@ -278,7 +278,16 @@ impl Task {
             GateState::Holding if !self.handoffs.is_empty() => {
                 tracing::info!("commands wait for the hand-off of {}", name());
             }
-            GateState::Holding | GateState::Replica | GateState::NoPrimary | GateState::Loading => {}
+            GateState::InDoubt => {
+                tracing::info!(
+                    "what this node has executed last may not be in the history: reads wait until that is known"
+                );
+            }
+            GateState::Holding
+            | GateState::Undecided
+            | GateState::Replica
+            | GateState::NoPrimary
+            | GateState::Loading => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Invariant 5: a committed entry is in the log of every later primary, and nothing else is ever committed in its place.
 
-use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_replication::log::WriteLog;
 
 #[derive(Debug, Default)]
@@ -12,6 +12,12 @@ pub(super) struct Committed {
 impl Committed {
     pub(super) fn last(&self) -> LogIndex {
         LogIndex::new(self.terms.len() as u64)
+    }
+
+    /// Whether it is a committed entry, or none at all.
+    pub(super) fn contains(&self, position: Position) -> bool {
+        let before = usize::try_from(position.index.get()).expect("few").checked_sub(1);
+        before.is_none_or(|before| self.terms.get(before).is_some_and(|(term, _)| *term == position.term))
     }
 
     pub(super) fn commit(&mut self, index: LogIndex, term: Term, by: Term) {

@@ -11,6 +11,7 @@ mod one_owner;
 mod one_primary;
 mod restarted_stays_out;
 mod visible;
+mod waits_end;
 
 use keyward_proto::entry::frames;
 use keyward_proto::ids::{LogIndex, NodeId, Position, Term};
@@ -45,6 +46,11 @@ impl Invariants {
     pub(super) fn check(&self, now: Nanos, machines: &[Machine], register: &Register) {
         leases_apart::check(now, machines);
         commit_order::check(now, machines, register, self.committed.last());
+    }
+
+    /// After each step of this node, when its clients have been told.
+    pub(super) fn check_waits(node: usize, machine: &Machine) {
+        waits_end::check(node, machine);
     }
 
     /// What is new in the log of a node, before its actions are carried out.
@@ -129,6 +135,11 @@ impl Invariants {
         self.visible.reply_leaves(&self.logs, slot, expected, seen);
     }
 
+    /// A reply leaves to a reader that any node may answer.
+    pub(super) fn read_leaves(&self, node: usize, slot: usize, seen: Position) {
+        Visible::read_leaves(&self.logs, &self.committed, node, slot, seen);
+    }
+
     /// At the end, when all faults are over. Returns the histories on which all agree.
     pub(super) fn converged(
         &self,
@@ -140,6 +151,7 @@ impl Invariants {
         self.visible.check_final(&self.logs, end);
         let histories = std::array::from_fn(|slot| self.logs.history(end, slot));
         convergence::check_contents(machines, &histories);
+        machines.iter().enumerate().for_each(|(node, machine)| waits_end::check_final(node, machine));
         histories
     }
 }

@@ -7,6 +7,7 @@
 use keyward_proto::ids::Position;
 
 use super::super::keyspace::SLOTS;
+use super::committed_survives::Committed;
 use super::logs_match::LogsMatch;
 
 #[derive(Debug, Default)]
@@ -48,6 +49,21 @@ impl Visible {
         let known = head.depth.checked_sub(1).map(|last| revealed[last]);
         assert!(known.is_none_or(|known| known == head.position), "P1: slot {slot} has two histories");
         revealed.extend(new.into_iter().rev());
+    }
+
+    /// What anybody reads has been committed.
+    pub(super) fn read_leaves(
+        logs: &LogsMatch,
+        committed: &Committed,
+        node: usize,
+        slot: usize,
+        seen: Position,
+    ) {
+        let head = logs.head(seen, slot).position;
+        assert!(
+            committed.contains(head),
+            "invariant 9: node {node} shows a reader entry {head} of slot {slot}, which is not committed"
+        );
     }
 
     pub(super) fn check_final(&self, logs: &LogsMatch, end: Position) {

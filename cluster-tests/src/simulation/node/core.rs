@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keyward_node::replication::applying::ApplierRequest;
 use keyward_node::routing::Routing;
+use keyward_proto::ids::Term;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{Action, Event, SyncKind};
 use keyward_replication::core::stream::LogStream;
@@ -11,6 +12,7 @@ use keyward_replication::gate::GateState;
 use rand::Rng;
 
 use super::Sender;
+use crate::simulation::invariants::Invariants;
 use crate::simulation::network::{Towards, Wire};
 use crate::simulation::story::{detail, tell};
 use crate::simulation::world::{SimEvent, World};
@@ -44,11 +46,14 @@ impl World {
         let before = (gate.state(), gate.term(), process.core.topology().version);
         if before.0 == GateState::Primary {
             process.open = process.executor.moment();
+        } else if before.0 == GateState::Replica {
+            process.followed = process.executor.moment();
         }
         if let Some(apart) = process.core.read_clocks(clocks) {
             tell!("node {node}: its clocks have moved apart by {} ms", apart.as_millis());
         }
         let mut actions = Vec::new();
+        let ended_terms = gate.ended_terms();
         process.core.step(clock, event, &mut log, &mut actions);
         let view = process.core.view(&log);
         gate.set_auto_commit(&view);
@@ -69,6 +74,17 @@ impl World {
                 view.commit
             );
         }
+        if before.0 == GateState::Replica && view.sending_term > Term::ZERO && self.rng.random_bool(0.7) {
+            let delay = self.rng.random_range(0..ms(30));
+            self.at(delay, SimEvent::LateRead { node, run });
+        }
+        if ended_terms < view.ended_terms {
+            for _ in 0..3 {
+                let delay = self.rng.random_range(0..ms(40));
+                self.at(delay, SimEvent::CuriousRead { node, run });
+            }
+        }
+        let process = self.machines[node].process().expect("it runs");
         if before.2 != after.2 {
             let topology = Arc::clone(process.core.topology());
             process.server.set_routing(Routing::new(topology, id));
@@ -92,6 +108,7 @@ impl World {
         self.send_log(node);
         self.release_replies(node);
         self.invariants.check(self.now, &self.machines, &self.register);
+        Invariants::check_waits(node, &self.machines[node]);
     }
 
     fn act(&mut self, node: usize, run: u64, action: Action) {

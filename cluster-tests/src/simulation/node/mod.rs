@@ -13,6 +13,7 @@ use keyward_node::clock::{self, VirtualClock};
 use keyward_node::config::Config;
 use keyward_node::engine::KeyspaceEngine;
 use keyward_node::execute::{Executor, Moment};
+use keyward_node::io::session::Session;
 use keyward_node::replication::Engine;
 use keyward_node::replication::applying::Applying;
 use keyward_node::server::Server;
@@ -33,6 +34,7 @@ use parking_lot::MutexGuard;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::clients::ConnectionId;
 use super::clocks::Clock;
 use super::connection::Connection;
 use super::disk::{Disk, Persistence, Recovered, Writer};
@@ -68,6 +70,11 @@ pub(super) struct Process {
     pub(super) incarnation: Incarnation,
     /// By the numbers of the operations.
     pub(super) connections: BTreeMap<u64, Connection>,
+    /// Of connections on which nothing runs.
+    pub(super) sessions: BTreeMap<ConnectionId, Session>,
+    /// The generation and the ended terms of which connections have been told.
+    pub(super) woken_in: u64,
+    pub(super) told_of_terms: u64,
     pub(super) senders: BTreeMap<LinkId, Sender>,
     /// When each replica was last heard.
     heard: BTreeMap<LinkId, Monotonic>,
@@ -76,6 +83,8 @@ pub(super) struct Process {
     pub(super) writer: Option<Writer>,
     /// How the gate was when it was last open: what a late command has seen.
     pub(super) open: Moment,
+    /// How it was when the node last was a replica: what a late read has seen.
+    pub(super) followed: Moment,
     /// The earliest tick that is scheduled.
     wake_at: Nanos,
     steps: u64,
@@ -260,7 +269,7 @@ impl World {
             NodeCore::new(machine.config.clone(), machine.id.clone(), incarnation, &log, applied, clock);
         let virtual_clock = Arc::new(VirtualClock::default());
         virtual_clock.set(clock, machine.wall_clock(now));
-        let server = new_server(&virtual_clock);
+        let server = new_server(&virtual_clock, self.mode);
         *server.shared.log.lock() = log;
         let rng = || SmallRng::seed_from_u64(run);
         let engine = KeyspaceEngine::new(Arc::clone(&server), rng());
@@ -273,6 +282,7 @@ impl World {
             run,
             core,
             open: executor.moment(),
+            followed: executor.moment(),
             server,
             executor,
             engine,
@@ -280,6 +290,9 @@ impl World {
             clock: virtual_clock,
             incarnation,
             connections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            woken_in: 0,
+            told_of_terms: 0,
             senders: BTreeMap::new(),
             heard: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -311,17 +324,33 @@ impl Process {
     }
 }
 
+/// How clients find the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// They are redirected.
+    Cluster,
+    /// By the sentinels, and the role that a node says it has when they connect.
+    Sentinels,
+}
+
 /// What the threads of a node share, with the settings of a node of a cluster.
-fn new_server(clock: &Arc<VirtualClock>) -> Arc<Server> {
-    thread_local! {
-        static CONFIG: Config = {
-            let arguments = ["--sentinels", "sentinel:1", "--cluster-enabled", "yes"].map(str::to_owned);
-            Config::from_arguments(&arguments).expect("such directives exist")
-        };
+fn new_server(clock: &Arc<VirtualClock>, mode: Mode) -> Arc<Server> {
+    fn config(cluster_enabled: &str) -> Config {
+        let arguments =
+            ["--sentinels", "sentinel:1", "--cluster-enabled", cluster_enabled].map(str::to_owned);
+        Config::from_arguments(&arguments).expect("such directives exist")
     }
+    thread_local! {
+        static IN_CLUSTER: Config = config("yes");
+        static WITH_SENTINELS: Config = config("no");
+    }
+    let config = match mode {
+        Mode::Cluster => &IN_CLUSTER,
+        Mode::Sentinels => &WITH_SENTINELS,
+    };
     let clock = clock::Clock::Virtual(Arc::clone(clock));
     let (now, started_at) = (clock.unix_millis(), clock.monotonic());
-    CONFIG
+    config
         .with(|config| Server::new(config.clone(), clock, now, started_at, "0".repeat(40)))
         .expect("the directives do not contradict each other")
 }

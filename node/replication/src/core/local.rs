@@ -67,6 +67,13 @@ pub(crate) struct Local {
     pub(crate) giver: LeaseGiver,
     pub(crate) stalls: StallDetector,
     pub(crate) clocks: ClockWatch,
+    /// Grows whenever what clients were told or wait for may be of another history from now on: a term ends in which
+    /// this node was the primary, or a full sync replaces what it holds.
+    pub(crate) generation: u64,
+    /// What was committed when the last generation ended.
+    pub(crate) ended_commit: LogIndex,
+    /// Terms in which this node was the primary, and which are over.
+    pub(crate) ended_terms: u64,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
     pub(crate) quiesces: u32,
     next_request: u64,
@@ -93,6 +100,9 @@ impl Local {
                 epoch: 0,
                 needs_full_sync: false,
             },
+            generation: 0,
+            ended_commit: LogIndex::ZERO,
+            ended_terms: 0,
             quiesces: 0,
             next_request: 1,
             next_uplink: 1,
@@ -126,6 +136,19 @@ impl Local {
     /// Nothing beyond this may be lost by a truncation.
     pub(crate) fn untruncatable(&self) -> LogIndex {
         self.keyspace.applied.max(self.keyspace.target).max(self.commit)
+    }
+
+    /// Whether the keyspace holds what may never have been committed: commands of a term that is over have executed it,
+    /// and no stream has shown since that it is in the shard's history.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.commit < self.keyspace.applied.max(self.keyspace.target)
+            && !mutation::is_on(Mutation::ReplicaReadsNotGated)
+    }
+
+    /// From now on nothing of the old generation is told beyond `commit`.
+    pub(crate) fn end_generation(&mut self, commit: LogIndex) {
+        self.generation += 1;
+        self.ended_commit = commit;
     }
 
     /// The position of an index that the log knows the term of.

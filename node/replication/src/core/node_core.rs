@@ -87,9 +87,6 @@ pub struct Status {
 pub struct NodeCore {
     local: Local,
     role: Role,
-    generation: u64,
-    /// The commit index with which the last generation ended.
-    ended_commit: LogIndex,
     /// That the sentinels have forgotten this node's shard was told.
     is_forgotten: bool,
 }
@@ -110,8 +107,7 @@ impl NodeCore {
         local.keyspace.executed(applied);
         // Whatever was applied had been committed, or nobody else has a say in it.
         local.commit = applied;
-        let ended_commit = LogIndex::ZERO;
-        NodeCore { local, role: Role::Idle, generation: 0, ended_commit, is_forgotten: false }
+        NodeCore { local, role: Role::Idle, is_forgotten: false }
     }
 
     /// Both clocks, read together, before each step. If one of them has stood still or was set, no lease counts that rests
@@ -321,9 +317,10 @@ impl NodeCore {
     }
 
     fn end_term(&mut self, primary: &Primary, log: &WriteLog, out: &mut Vec<Action>) {
-        self.generation += 1;
-        self.ended_commit = primary.progress.commit();
-        self.local.commit = self.local.commit.max(self.ended_commit);
+        let commit = primary.progress.commit();
+        self.local.end_generation(commit);
+        self.local.ended_terms += 1;
+        self.local.commit = self.local.commit.max(commit);
         match &primary.phase {
             Phase::Recovering { .. } => {}
             Phase::Serving => {
@@ -410,6 +407,7 @@ impl NodeCore {
                 Phase::Serving | Phase::Recovering { .. } | Phase::HandingOff(_) => GateState::Holding,
             },
             Role::Replica(_) if self.local.keyspace.needs_full_sync => GateState::Loading,
+            Role::Replica(_) if self.local.is_in_doubt() => GateState::InDoubt,
             Role::Replica(_) => GateState::Replica,
             Role::Idle => self.idle_state(),
         };
@@ -419,8 +417,9 @@ impl NodeCore {
             commit: self.local.commit,
             lease_until: Monotonic::ZERO,
             writable: false,
-            generation: self.generation,
-            ended_commit: self.ended_commit,
+            generation: self.local.generation,
+            ended_commit: self.local.ended_commit,
+            ended_terms: self.local.ended_terms,
             auto_commit: false,
             sending_term: Term::ZERO,
         };
@@ -439,7 +438,11 @@ impl NodeCore {
         if self.local.topology.version == 0 {
             GateState::Loading
         } else if self.local.quiesces > 0 || self.local.shard().is_some_and(changing) {
-            GateState::Holding
+            GateState::Undecided
+        } else if self.local.shard.is_some() && self.local.keyspace.needs_full_sync {
+            GateState::Loading
+        } else if self.local.is_in_doubt() {
+            GateState::InDoubt
         } else {
             GateState::NoPrimary
         }

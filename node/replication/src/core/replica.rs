@@ -236,6 +236,7 @@ impl Replica {
         match start.sync {
             SyncKind::Full => {
                 self.received = None;
+                local.end_generation(local.commit);
                 local.keyspace.clear(out);
                 local.commit = LogIndex::ZERO;
                 self.uplink = Uplink::FullSync(id);
@@ -546,4 +547,29 @@ fn is_own_prefix(local: &Local, log: &WriteLog, from: Position) -> bool {
         && local.untruncatable() <= from.index
         && log.term_at(from.index) == Some(from.term)
         && log.first_index() <= from.index.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_proto::ids::ShardId;
+
+    use super::*;
+
+    /// What clients were told of what is emptied now, wait for in it, or watch, is over.
+    #[test]
+    fn a_full_sync_ends_the_generation() {
+        let id = |n| NodeId::from_random([n; 20]);
+        let mut local =
+            Local::new(super::super::Config::default(), id(1), Incarnation::new(1), Monotonic::ZERO);
+        (local.shard, local.term, local.commit) =
+            (Some(ShardId::from_random([9; 20])), Term::new(1), LogIndex::new(7));
+        let (mut log, mut out) = (WriteLog::new(1 << 20), Vec::new());
+        let mut replica = Replica::start(Monotonic::ZERO, &local, id(2));
+        replica.uplink = Uplink::Connecting(UplinkId(1));
+        let (lease, grace) = (local.config.lease, local.config.grace);
+        let start = Start { term: Term::new(1), sync: SyncKind::Full, lease, grace };
+        replica.on_start(Monotonic::ZERO, &mut local, &mut log, UplinkId(1), &start, &mut out);
+        assert_eq!((local.generation, local.ended_commit), (1, LogIndex::new(7)));
+        assert_eq!((local.ended_terms, local.commit), (0, LogIndex::ZERO), "it was no primary");
+    }
 }

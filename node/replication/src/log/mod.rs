@@ -272,10 +272,14 @@ impl WriteLog {
         after.checked_sub(1).map(|i| self.terms[i].term)
     }
 
+    /// Whether this very entry is in the history: another term may have another one at its index.
+    pub fn has(&self, position: Position) -> bool {
+        self.term_at(position.index) == Some(position.term)
+    }
+
     /// Whether entries that were read elsewhere are of this history.
     pub fn agrees_with(&self, slice: &Slice) -> bool {
-        let is_ours = |position: Position| self.term_at(position.index) == Some(position.term);
-        is_ours(slice.previous) && is_ours(slice.last())
+        self.has(slice.previous) && self.has(slice.last())
     }
 
     /// Bytes held, with the overhead of their segments.

@@ -35,6 +35,18 @@ fn a_long_entry_is_appended_as_it_is() {
 }
 
 #[test]
+fn an_entry_is_told_from_one_of_another_term_at_its_index() {
+    let mut log = WriteLog::new(1 << 20);
+    log.append(Term::new(1), b"a");
+    log.append(Term::new(1), b"written, and lost");
+    log.truncate_after(index(1));
+    log.append(Term::new(2), b"b");
+    let position = |term, i| Position { term: Term::new(term), index: index(i) };
+    assert!(log.has(Position::ZERO) && log.has(position(1, 1)) && log.has(position(2, 2)));
+    assert!(!log.has(position(1, 2)) && !log.has(position(2, 3)));
+}
+
+#[test]
 fn a_reader_gets_entries_of_one_term_without_gaps() {
     let mut log = WriteLog::new(1 << 20);
     for i in 0..200u64 {

@@ -30,9 +30,10 @@ pub(crate) fn state(host: &Host, world: &World) -> String {
         GateState::Primary if !process.gate.writable() => "serves reads only",
         GateState::Primary => "serves",
         GateState::Replica => "follows",
-        GateState::Holding => "holds commands",
+        GateState::Holding | GateState::Undecided => "holds commands",
         GateState::NoPrimary => "knows no primary",
         GateState::Loading => "lacks data",
+        GateState::InDoubt => "in doubt",
     };
     let mut text = format!(
         "{role} t{} {gate} | log {} commit {} applied {}",

@@ -122,7 +122,11 @@ fn reply(out: &mut ReplyWriter<'_>, server: &Server, id: u64) {
     out.bulk_str("role");
     out.bulk_str(match server.shared.gate.state() {
         GateState::Primary | GateState::Holding => "master",
-        GateState::Replica | GateState::NoPrimary | GateState::Loading => "replica",
+        GateState::Replica
+        | GateState::NoPrimary
+        | GateState::Loading
+        | GateState::InDoubt
+        | GateState::Undecided => "replica",
     });
     if !zone.is_empty() {
         out.bulk_str("availability_zone");

@@ -12,7 +12,8 @@ use keyward_proto::resp::Args;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain};
 use crate::command::spec::{
-    FAST, Flags, Group, LOADING, MAY_REPLICATE, NOSCRIPT, NOT_KEY, SENTINEL, STALE, SUBSCRIPTION, family,
+    FAST, Flags, Group, LOADING, MAY_REPLICATE, NOSCRIPT, NOT_KEY, SENTINEL, STALE, SUBSCRIPTION, Scope,
+    family,
 };
 use crate::command::{CommandError, spec};
 use crate::io::session::Subscriptions;
@@ -46,7 +47,7 @@ fn psubscribe(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
 
 /// `SSUBSCRIBE shardchannel [shardchannel ...]`
 const SSUBSCRIBE: ServerCommand =
-    plain("ssubscribe", ssubscribe, -2, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY);
+    plain("ssubscribe", ssubscribe, -2, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY).scope(Scope::None);
 fn ssubscribe(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     subscribe_to(ctx, Kind::Sharded, "ssubscribe", args)
 }
@@ -65,7 +66,7 @@ fn punsubscribe(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult
 
 /// `SUNSUBSCRIBE [shardchannel [shardchannel ...]]`
 const SUNSUBSCRIBE: ServerCommand =
-    plain("sunsubscribe", sunsubscribe, -1, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY);
+    plain("sunsubscribe", sunsubscribe, -1, SUBSCRIBING, "7.0.0").keys(1, -1, 1, NOT_KEY).scope(Scope::None);
 fn sunsubscribe(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     unsubscribe_from(ctx, Kind::Sharded, "sunsubscribe", args)
 }
@@ -143,7 +144,8 @@ fn publish(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
 /// `SPUBLISH shardchannel message`
 const SPUBLISH: ServerCommand =
     plain("spublish", spublish, 3, spec::PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE, "7.0.0")
-        .key(1, NOT_KEY);
+        .key(1, NOT_KEY)
+        .scope(Scope::None);
 fn spublish(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     publish_to(ctx, ChannelKind::Shard, args)
 }

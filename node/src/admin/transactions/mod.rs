@@ -79,6 +79,9 @@ fn watch(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         let slot = keyward_proto::slot::Slot::of(key);
         let client_id = ctx.session.client.id;
         ctx.keys.with_slot(slot, |state| state.watch(db_key.clone(), client_id, flag));
+        if ctx.session.watched.is_empty() {
+            ctx.session.watched_in = ctx.session.generation;
+        }
         ctx.session.watched.insert(db_key, existed);
     }
     ctx.session.describe();

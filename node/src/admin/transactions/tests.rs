@@ -65,6 +65,23 @@ fn a_watched_key_that_changes_fails_the_transaction() {
     assert!(!fails_after("PING", "DEL a"));
 }
 
+/// What it held in another generation, nobody has compared with what it holds now.
+#[test]
+fn a_watch_ends_with_its_generation() {
+    for (watched_in, executed_in, reply) in [(1, 1, "*1\r\n+PONG\r\n"), (1, 2, "*-1\r\n")] {
+        let mut node = TestNode::replicated();
+        node.begin_generation(watched_in);
+        node.run("WATCH a");
+        node.begin_generation(executed_in);
+        node.run("WATCH b");
+        node.run("MULTI");
+        node.run("PING");
+        assert_eq!(node.run("EXEC"), reply);
+        node.run("MULTI");
+        assert_eq!(node.run("EXEC"), "*0\r\n", "the watch is over");
+    }
+}
+
 #[test]
 fn unwatch_forgets() {
     let mut node = TestNode::new();
