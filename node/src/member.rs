@@ -58,13 +58,7 @@ pub fn join(
 ) -> Result<(), String> {
     tracing::info!(node = %node_id, "joining: asking the sentinels {}", settings.sentinels.join(" "));
     let announce = announce(settings, &node_id);
-    let config = Config {
-        lease: settings.lease,
-        grace: settings.grace,
-        replication_ack: settings.replication_ack,
-        min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
-        ..Config::default()
-    };
+    let config = config(settings);
     let counts = &server.keyspace.counts;
     let mut slots = Slot::all().filter(|slot| counts.of_slot(*slot) > 0);
     let held_slots = slots.next().map(|first| SlotRange { first, last: slots.last().unwrap_or(first) });
@@ -100,6 +94,16 @@ pub fn join(
 }
 
 /// How this node presents itself.
+fn config(settings: &Settings) -> Config {
+    Config {
+        lease: settings.lease,
+        grace: settings.grace,
+        replication_ack: settings.replication_ack,
+        min_in_sync: (settings.min_in_sync > 0).then_some(settings.min_in_sync),
+        ..Config::default()
+    }
+}
+
 fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
     let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
     Announce {
@@ -113,7 +117,7 @@ fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
         cluster_enabled: settings.cluster_enabled,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         detection: Detection {
-            lease_millis: u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX),
+            lease_millis: u64::try_from(config(settings).longest_lease().as_millis()).unwrap_or(u64::MAX),
             fast_failover: settings.fast_failover,
         },
     }

@@ -131,7 +131,7 @@ impl World {
                 let lasts = self.rng.random_range(ms(500)..ms(3000));
                 self.stutter(node, self.now + lasts);
             }
-            34 if self.rng.random_bool(0.3) => self.hang_while_the_others_stutter(),
+            34 | 36 => self.hang_while_the_others_stutter(),
             35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
             _ => {
                 tell!("the network is whole");

@@ -166,7 +166,8 @@ impl World {
 
     pub(super) fn transmit(&mut self, stream: usize, towards: Towards, wire: Wire) {
         let retransmission = if self.is_lost() { ms(200) } else { 0 };
-        let arrival = self.now + self.latency() + retransmission;
+        let distance = self.distance - self.rng.random_range(0..=self.distance / 4);
+        let arrival = self.now + self.latency() + distance + retransmission;
         let s = &mut self.network.streams[stream];
         let queue = if towards == Towards::Primary { &mut s.to_primary } else { &mut s.to_replica };
         let arrival = queue.back().map_or(arrival, |(at, _)| arrival.max(*at));

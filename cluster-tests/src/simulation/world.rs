@@ -205,6 +205,8 @@ pub(super) struct World {
     /// Between two faults at most.
     pub(super) fault_pause: Nanos,
     pub(super) no_fault_before: Nanos,
+    /// What streams between nodes take longer than other messages, at most: the nodes are far apart.
+    pub(super) distance: Nanos,
     /// How long a node waits for a sentinel.
     pub(super) request_limit: Duration,
     pub(super) machines: Vec<Machine>,
@@ -247,7 +249,7 @@ impl World {
         let ids: Vec<NodeId> = (1..).take(NODES).map(|n| NodeId::from_random([n; 20])).collect();
         let (configs, fast_failover) = detection(&mut rng);
         let detections = configs.iter().map(|config| Detection {
-            lease_millis: u64::try_from(config.lease.as_millis()).expect("a short lease"),
+            lease_millis: u64::try_from(config.longest_lease().as_millis()).expect("a short lease"),
             fast_failover,
         });
         let detections: Vec<Detection> = detections.collect();
@@ -284,6 +286,7 @@ impl World {
         let mut world = World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
             no_fault_before: 0,
+            distance: if rng.random_bool(0.15) { rng.random_range(ms(15)..ms(50)) } else { 0 },
             request_limit: if rng.random_bool(0.5) {
                 Duration::from_millis(300)
             } else {

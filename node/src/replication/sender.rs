@@ -125,6 +125,7 @@ async fn send_history(
             }
             let commit = shared.gate.commit_index();
             stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
+            stream.ask_for_lease(shared.lease());
             let is_beacon_due = stream.wake_at(commit) <= now;
             match slice {
                 Some(slice) if log.agrees_with(&slice) => Some(stream.append(now, slice, commit)),
@@ -216,6 +217,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
             }
             let commit = shared.gate.commit_index();
             stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
+            stream.ask_for_lease(shared.lease());
             let next = stream.next_append(now, &mut log, commit);
             log.pin(reader.id, stream.sent());
             (next, stream.wake_at(commit))

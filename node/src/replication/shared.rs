@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Thread;
+use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::slot::Slot;
@@ -72,6 +73,8 @@ pub struct Shared {
     /// The term in which this node sends its log to replicas, 0 if it is not a primary. Senders read it under the
     /// log's lock, so that none sends entries of a later history in the name of an ended term.
     sending_term: AtomicU64,
+    /// The lease that messages to replicas ask for, in nanoseconds.
+    lease: AtomicU64,
     /// Who waits for new entries: a sender per replica. A lock because it changes only with them.
     appended: RwLock<Vec<Arc<Notify>>>,
     /// The thread that writes the log to disk, which also waits for new entries.
@@ -94,6 +97,7 @@ impl Shared {
             durable_changed: Notify::new(),
             disk_writer: RwLock::new(None),
             sending_term: AtomicU64::new(0),
+            lease: AtomicU64::new(0),
             appended: RwLock::new(Vec::new()),
         })
     }
@@ -162,6 +166,14 @@ impl Shared {
 
     pub fn applied(&self) -> LogIndex {
         LogIndex::new(self.applied.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_nanos(self.lease.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_lease(&self, lease: Duration) {
+        self.lease.store(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(crate) fn sending_term(&self) -> Term {

@@ -244,6 +244,7 @@ impl Task {
             // Under the lock: see the fields' documentation.
             self.shared.gate.set_auto_commit(&view);
             self.shared.set_sending_term(view.sending_term);
+            self.shared.set_lease(self.core.lease());
             (view, last != log.last())
         };
         if log_moved {

@@ -80,6 +80,7 @@ pub(crate) fn parse_ack(m: rpc::AppendAck) -> Ack {
         sent_at: Monotonic::from_nanos(m.sent_at),
         applied: LogIndex::new(m.applied_index),
         consistent: m.consistent,
+        lease: Duration::from_nanos(m.lease_nanos),
     }
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn encode_ack(a: Ack) -> rpc::AppendAck {
         sent_at: a.sent_at.as_nanos(),
         applied_index: a.applied.get(),
         consistent: a.consistent,
+        lease_nanos: nanos(a.lease),
     }
 }
 
@@ -136,6 +138,7 @@ pub(crate) fn parse_append(m: rpc::Append) -> Append {
         commit: LogIndex::new(m.commit_index),
         sent_at: Monotonic::from_nanos(m.sent_at),
         unheard: Duration::from_nanos(m.unheard_nanos),
+        lease: Duration::from_nanos(m.lease_nanos),
     }
 }
 
@@ -149,6 +152,7 @@ pub(crate) fn encode_append(a: Append) -> rpc::Append {
         commit_index: a.commit.get(),
         sent_at: a.sent_at.as_nanos(),
         unheard_nanos: nanos(a.unheard),
+        lease_nanos: nanos(a.lease),
     }
 }
 

@@ -35,7 +35,7 @@ impl FastFailover {
 /// How a node detects failures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detection {
-    /// How long a lease lasts that it is given as a primary. Zero: its program does not say.
+    /// How long a lease lasts at most that it is given as a primary. Zero: its program does not say.
     #[serde(default)]
     pub lease_millis: u64,
     #[serde(default)]

@@ -121,6 +121,7 @@ impl World {
                     }
                 }
                 Sender::Log(stream) => {
+                    stream.ask_for_lease(core.lease());
                     stream.heard(heard.get(link).copied().unwrap_or(clock));
                     match stream.next_append(clock, &mut shared.log.lock(), shared.gate.commit_index()) {
                         Ok(Some(append)) => messages.push((links[link], Wire::Append(append))),

@@ -73,6 +73,17 @@ impl Config {
         beacon_interval(self.lease)
     }
 
+    /// A primary asks for longer leases than configured where its replicas are far away, up to this.
+    pub fn longest_lease(&self) -> Duration {
+        self.lease.max(self.grace * 4 / 5)
+    }
+
+    /// Ends of the log that are so far apart are compared with what a replica holds: whoever has reached the older one
+    /// is about to catch up.
+    pub(crate) fn mark_interval(&self, round_trip: Duration) -> Duration {
+        round_trip.min(self.grace / 2).max(self.grace / 12)
+    }
+
     /// The age of a member's acknowledgements at which its removal is proposed. Suspicion goes by the grace: a short lease
     /// makes reads wait while a member is silent, but nobody leaves for a stall that is over soon. A stall of this very
     /// process does not count: see `stall_detector.rs`.

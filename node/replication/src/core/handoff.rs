@@ -314,6 +314,7 @@ mod tests {
                 sent_at: at(ms),
                 applied: LogIndex::ZERO,
                 consistent: true,
+                lease: Duration::ZERO,
             };
             primary.on_ack(at(ms), local, &log, LinkId(1), &ack, &mut Vec::new());
         };

@@ -5,8 +5,9 @@
 //! lease until `lease` after it *sent* it. As nothing is received before it is sent, the lease has ended before the
 //! promise ends, no two clocks are compared, and their rates may differ by what the quarter allows.
 //!
-//! How long a lease lasts is the primary's matter, which tells it at the begin of a stream: a promise lasts as long as
-//! *that* lease needs, whatever the replica itself is configured with.
+//! How long a lease lasts is the primary's matter, which says it with each beacon: a promise lasts as long as *that* lease
+//! needs, whatever the replica itself is configured with, and its acknowledgement repeats it. It is short, because the
+//! next primary waits for it, but some round trips long: else a primary whose replicas are far away would never serve.
 //!
 //! The primary serves only while it holds a lease from *every* member that may be elected in its place. The new
 //! primary is one of them, so it is enough that it waits for its own promises: to the primary of the last term, unless
@@ -20,36 +21,73 @@ use keyward_proto::ids::{Incarnation, NodeId, Term};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
-/// The latest beacon that a process has acknowledged.
+/// A lease lasts at least for so many round trips, so that it is renewed long before it ends.
+const ROUND_TRIPS: u32 = 3;
+/// A round trip counts as a part of the smoothed one: one stall does not make leases long.
+const SMOOTHING: u32 = 8;
+
+/// What a process has acknowledged.
 #[derive(Debug, Clone, Copy)]
 struct Grant {
     incarnation: Incarnation,
+    /// Of the latest beacon.
     sent_at: Monotonic,
+    until: Monotonic,
+    /// From beacons to their acknowledgements, smoothed.
+    round_trip: Duration,
 }
 
 /// The primary's side.
 #[derive(Debug)]
 pub(crate) struct LeaseHolder {
-    lease: Duration,
+    shortest: Duration,
+    longest: Duration,
     /// Beacons that were sent before give no lease: since then this machine may have stood still, with its clock.
     valid_from: Monotonic,
     grants: BTreeMap<NodeId, Grant>,
 }
 
 impl LeaseHolder {
-    pub(crate) fn new(lease: Duration) -> Self {
-        LeaseHolder { lease, valid_from: Monotonic::ZERO, grants: BTreeMap::new() }
+    pub(crate) fn new(shortest: Duration, longest: Duration) -> Self {
+        LeaseHolder { shortest, longest, valid_from: Monotonic::ZERO, grants: BTreeMap::new() }
     }
 
-    /// An acknowledgement of what was sent at `sent_at`.
-    pub(crate) fn record(&mut self, node: &NodeId, incarnation: Incarnation, sent_at: Monotonic) {
+    /// An acknowledgement, received at `now`, of what was sent at `sent_at`: the replica grants a lease from then on.
+    pub(crate) fn record(
+        &mut self,
+        now: Monotonic,
+        node: &NodeId,
+        incarnation: Incarnation,
+        sent_at: Monotonic,
+        lease: Duration,
+    ) {
+        let until = if self.valid_from <= sent_at { sent_at + lease } else { Monotonic::ZERO };
+        let round_trip = now.since(sent_at);
         match self.grants.get_mut(node) {
-            Some(grant) if grant.incarnation == incarnation => grant.sent_at = grant.sent_at.max(sent_at),
+            Some(grant) if grant.incarnation == incarnation => {
+                if grant.sent_at < sent_at {
+                    let before = grant.round_trip * (SMOOTHING - 1);
+                    grant.round_trip = (before + round_trip.min(self.longest)) / SMOOTHING;
+                    grant.sent_at = sent_at;
+                }
+                grant.until = grant.until.max(until);
+            }
             Some(grant) if grant.incarnation > incarnation => {}
             Some(_) | None => {
-                self.grants.insert(node.clone(), Grant { incarnation, sent_at });
+                let grant = Grant { incarnation, sent_at, until, round_trip: Duration::ZERO };
+                self.grants.insert(node.clone(), grant);
             }
         }
+    }
+
+    /// Of the replica that is furthest away.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.grants.values().map(|grant| grant.round_trip).max().unwrap_or_default()
+    }
+
+    /// What is asked for: long enough for replicas that are far away.
+    pub(crate) fn lease(&self) -> Duration {
+        (self.round_trip() * ROUND_TRIPS).clamp(self.shortest, self.longest)
     }
 
     /// When the newest beacon that `node` has acknowledged was sent.
@@ -59,13 +97,13 @@ impl LeaseHolder {
 
     /// Until when a lease of `node` is held.
     pub(crate) fn until(&self, node: &NodeId) -> Monotonic {
-        let sent_at = self.acknowledged(node).filter(|sent_at| self.valid_from <= *sent_at);
-        sent_at.map_or(Monotonic::ZERO, |sent_at| sent_at + self.lease)
+        self.grants.get(node).map_or(Monotonic::ZERO, |grant| grant.until)
     }
 
     /// What was sent before gives no lease any more.
     pub(crate) fn forget_before(&mut self, now: Monotonic) {
         self.valid_from = now;
+        self.grants.values_mut().for_each(|grant| grant.until = Monotonic::ZERO);
     }
 
     /// Until when leases of all `members` are held: for ever if there are none.
@@ -120,25 +158,32 @@ mod tests {
         NodeId::from_random([n; 20])
     }
 
+    const LEASE: Duration = Duration::from_millis(400);
+
+    fn record(holder: &mut LeaseHolder, node: &NodeId, incarnation: Incarnation, sent_at: Monotonic) {
+        let lease = holder.lease();
+        holder.record(sent_at, node, incarnation, sent_at, lease);
+    }
+
     #[test]
     fn the_oldest_grant_of_the_members_decides() {
-        let mut holder = LeaseHolder::new(Duration::from_millis(400));
+        let mut holder = LeaseHolder::new(LEASE, LEASE);
         let (a, b) = (node(1), node(2));
         assert_eq!(holder.until_all([].into_iter()).as_nanos(), u64::MAX);
-        holder.record(&a, Incarnation::new(1), ms(100));
+        record(&mut holder, &a, Incarnation::new(1), ms(100));
         assert_eq!(holder.until_all([&a, &b].into_iter()), Monotonic::ZERO, "none from b");
-        holder.record(&b, Incarnation::new(1), ms(50));
-        holder.record(&b, Incarnation::new(1), ms(20));
+        record(&mut holder, &b, Incarnation::new(1), ms(50));
+        record(&mut holder, &b, Incarnation::new(1), ms(20));
         assert_eq!(holder.until_all([&a, &b].into_iter()), ms(450), "an older echo takes nothing away");
         assert_eq!(holder.until_all([&a].into_iter()), ms(500));
     }
 
     #[test]
     fn another_process_of_a_node_starts_without_a_grant() {
-        let mut holder = LeaseHolder::new(Duration::from_millis(400));
-        holder.record(&node(1), Incarnation::new(1), ms(100));
-        holder.record(&node(1), Incarnation::new(2), Monotonic::ZERO);
-        holder.record(&node(1), Incarnation::new(1), ms(300));
+        let mut holder = LeaseHolder::new(LEASE, LEASE);
+        record(&mut holder, &node(1), Incarnation::new(1), ms(100));
+        record(&mut holder, &node(1), Incarnation::new(2), Monotonic::ZERO);
+        record(&mut holder, &node(1), Incarnation::new(1), ms(300));
         assert_eq!(holder.acknowledged(&node(1)), Some(Monotonic::ZERO));
     }
 
@@ -146,10 +191,10 @@ mod tests {
     fn every_lease_ends_before_its_promise() {
         for lease in [20, 100, 400, 10_000].map(Duration::from_millis) {
             for delay in [0, 1, 50, 1000] {
-                let mut holder = LeaseHolder::new(lease);
+                let mut holder = LeaseHolder::new(lease, lease);
                 let mut giver = LeaseGiver::new(Monotonic::ZERO);
                 giver.promise(ms(20_000 + delay), Term::new(1), lease);
-                holder.record(&node(1), Incarnation::new(1), ms(20_000));
+                record(&mut holder, &node(1), Incarnation::new(1), ms(20_000));
                 // Whatever this node would be granted itself.
                 let promised = giver.promised_until(Term::new(2), Duration::from_millis(20));
                 assert!(holder.until(&node(1)) + lease / 8 < promised);
@@ -176,14 +221,30 @@ mod tests {
 
     #[test]
     fn after_its_clock_stood_still_a_primary_needs_leases_from_later_beacons() {
-        let mut holder = LeaseHolder::new(Duration::from_millis(400));
-        holder.record(&node(1), Incarnation::new(1), ms(100));
+        let mut holder = LeaseHolder::new(LEASE, LEASE);
+        record(&mut holder, &node(1), Incarnation::new(1), ms(100));
         holder.forget_before(ms(120));
         assert_eq!(holder.until(&node(1)), Monotonic::ZERO);
-        holder.record(&node(1), Incarnation::new(1), ms(110));
+        record(&mut holder, &node(1), Incarnation::new(1), ms(110));
         assert_eq!(holder.until(&node(1)), Monotonic::ZERO, "sent before");
         assert_eq!(holder.acknowledged(&node(1)), Some(ms(110)), "it is heard nevertheless");
-        holder.record(&node(1), Incarnation::new(1), ms(120));
+        record(&mut holder, &node(1), Incarnation::new(1), ms(120));
         assert_eq!(holder.until(&node(1)), ms(520));
+    }
+
+    #[test]
+    fn leases_are_some_round_trips_long_and_a_stall_makes_them_hardly_longer() {
+        let mut holder = LeaseHolder::new(Duration::from_millis(100), LEASE);
+        let mut acknowledge = |sent_at: u64, round_trip: u64| {
+            let lease = holder.lease();
+            holder.record(ms(sent_at + round_trip), &node(1), Incarnation::new(1), ms(sent_at), lease);
+            (holder.lease().as_millis(), holder.until(&node(1)))
+        };
+        assert_eq!(acknowledge(1000, 1), (100, ms(1100)));
+        (101..150).for_each(|n| assert_eq!(acknowledge(n * 10, 1).0, 100));
+        assert_eq!(acknowledge(1500, 200).0, 100, "one stall");
+        let far = (160..260).map(|n| acknowledge(n * 10, 100)).last().unwrap();
+        assert!(295 < far.0 && ms(2590 + 295) < far.1, "{far:?}");
+        assert_eq!((260..400).map(|n| acknowledge(n * 10, 900).0).last(), Some(400), "no longer than that");
     }
 }

@@ -53,6 +53,8 @@ pub struct Ack {
     pub sent_at: Monotonic,
     pub applied: LogIndex,
     pub consistent: bool,
+    /// The lease that this gives, from `sent_at` on. Zero: as long as [`Start`] said.
+    pub lease: Duration,
 }
 
 /// The primary's answer to a [`Hello`].
@@ -85,6 +87,8 @@ pub struct Append {
     pub sent_at: Monotonic,
     /// How long the primary has received no acknowledgement of this replica.
     pub unheard: Duration,
+    /// The lease that the primary asks for. Zero: as long as [`Start`] said.
+    pub lease: Duration,
 }
 
 /// A slot, or a part of one, as it was at `index`.

@@ -433,6 +433,14 @@ impl NodeCore {
         view
     }
 
+    /// What its messages to replicas ask for.
+    pub fn lease(&self) -> Duration {
+        match &self.role {
+            Role::Primary(primary) => primary.holder.lease(),
+            Role::Idle | Role::Replica(_) => self.local.config.lease,
+        }
+    }
+
     fn idle_state(&self) -> GateState {
         let changing = |s: &Shard| s.term < self.local.term || s.primary.is_some();
         if self.local.topology.version == 0 {

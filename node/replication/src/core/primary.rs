@@ -79,7 +79,7 @@ pub(crate) struct Primary {
     pub(crate) joining: Option<Joining>,
     /// No new proposal before.
     pub(crate) propose_after: Monotonic,
-    /// Ends of the log at the last two marks: whoever has reached the older one lags by no more than a beacon or two.
+    /// Ends of the log at the last two marks: whoever has reached the older one lags by no more than one or two round trips.
     pub(crate) marks: [LogIndex; 2],
     pub(crate) marked_at: Monotonic,
 }
@@ -104,7 +104,7 @@ impl Primary {
             started_at: now,
             phase: Phase::Recovering { tail, serve_at },
             progress: Progress::new(local.config.replication_ack, committed),
-            holder: LeaseHolder::new(local.config.lease),
+            holder: LeaseHolder::new(local.config.lease, local.config.longest_lease()),
             links: BTreeMap::new(),
             broken: BTreeSet::new(),
             restarted: BTreeSet::new(),
@@ -222,7 +222,9 @@ impl Primary {
             return;
         }
         let from_receipt = mutation::is_on(Mutation::LeaseFromReceipt) && ack.sent_at > Monotonic::ZERO;
-        self.holder.record(&link.node, link.incarnation, if from_receipt { now } else { ack.sent_at });
+        let sent_at = if from_receipt { now } else { ack.sent_at };
+        let lease = if ack.lease.is_zero() { local.config.lease } else { ack.lease };
+        self.holder.record(now, &link.node, link.incarnation, sent_at, lease);
         if link.consistent && !self.restarted.contains(&link.node) {
             self.progress.acknowledge(&link.node, link.incarnation, link.held);
         }
@@ -257,7 +259,7 @@ impl Primary {
         {
             self.phase = Phase::Serving;
         }
-        if local.config.beacon_interval() <= now.since(self.marked_at) {
+        if local.config.mark_interval(self.holder.round_trip()) <= now.since(self.marked_at) {
             self.marks = [self.marks[1], log.last().index];
             self.marked_at = now;
         }

@@ -109,6 +109,8 @@ pub(crate) struct Replica {
     withheld_until: Monotonic,
     /// The primary's clock, from its last message.
     sent_at: Monotonic,
+    /// The lease that it asked for with that; zero: none in particular.
+    asked_lease: Duration,
     /// How far this node's disk was at `disk_moved_at`, when it last got on or had nothing to do.
     disk_at: (LogIndex, LogIndex),
     disk_moved_at: Monotonic,
@@ -133,6 +135,7 @@ impl Replica {
             ask_at: Monotonic::ZERO,
             withheld_until: Monotonic::ZERO,
             sent_at: Monotonic::ZERO,
+            asked_lease: Duration::ZERO,
             disk_at: (LogIndex::ZERO, LogIndex::ZERO),
             disk_moved_at: now,
         }
@@ -277,7 +280,9 @@ impl Replica {
         if mutation::is_on(Mutation::AcknowledgeBeforeAppend) && append.count > 0 {
             let held = LogIndex::new(append.previous.index.get() + append.count);
             let (applied, sent_at) = (local.keyspace.applied, append.sent_at);
-            out.push(Action::SendAck(id, Ack { term: self.term, held, sent_at, applied, consistent: true }));
+            let lease = self.timing.lease;
+            let ack = Ack { term: self.term, held, sent_at, applied, consistent: true, lease };
+            out.push(Action::SendAck(id, ack));
             (append.count, append.entries) = (0, bytes::Bytes::new());
         }
         if UNWRITTEN_BYTES_MAX < log.unwritten_bytes() {
@@ -300,7 +305,7 @@ impl Replica {
         local.commit = local.commit.max(append.commit.min(log.last().index));
         let applies_all = mutation::is_on(Mutation::ApplyBeforeCommit);
         local.keyspace.apply_up_to(if applies_all { log.last().index } else { local.commit }, out);
-        self.sent_at = append.sent_at;
+        (self.sent_at, self.asked_lease) = (append.sent_at, append.lease);
         self.watch_disk(now, log);
         let beacon_due = self.timing.beacon_interval() / 2 <= now.since(self.acked_at);
         // Entries that are still on their way to this node's disk are acknowledged when they are there.
@@ -366,8 +371,9 @@ impl Replica {
         if now < self.withheld_until || self.disk_is_stuck(now, local) {
             return;
         }
+        let lease = self.asked_lease.max(self.timing.lease);
         if sent_at > Monotonic::ZERO {
-            local.giver.promise(now, self.term, self.timing.lease);
+            local.giver.promise(now, self.term, lease);
         }
         self.acked_at = now;
         self.contact.acknowledged(now);
@@ -375,7 +381,7 @@ impl Replica {
         let held = if consistent { local.held(log) } else { LogIndex::ZERO };
         out.push(Action::SendAck(
             id,
-            Ack { term: self.term, held, sent_at, applied: local.keyspace.applied, consistent },
+            Ack { term: self.term, held, sent_at, applied: local.keyspace.applied, consistent, lease },
         ));
     }
 

@@ -26,6 +26,8 @@ pub struct LogStream {
     sent_at: Monotonic,
     /// When the replica was last heard, if that is known.
     heard_at: Option<Monotonic>,
+    /// Asked for with each message.
+    lease: Duration,
 }
 
 impl LogStream {
@@ -38,12 +40,18 @@ impl LogStream {
             commit_sent: LogIndex::ZERO,
             sent_at: Monotonic::ZERO,
             heard_at: None,
+            lease: Duration::ZERO,
         }
     }
 
     /// An acknowledgement of the replica was received at this moment.
     pub fn heard(&mut self, at: Monotonic) {
         self.heard_at = Some(at);
+    }
+
+    /// From now on leases of this length are asked for.
+    pub fn ask_for_lease(&mut self, lease: Duration) {
+        self.lease = lease;
     }
 
     /// The next message with entries, or one that is due without; `None` if nothing is due.
@@ -77,6 +85,7 @@ impl LogStream {
             commit,
             sent_at: now,
             unheard: self.heard_at.map_or(Duration::ZERO, |at| now.since(at)),
+            lease: self.lease,
         }
     }
 

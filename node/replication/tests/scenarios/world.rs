@@ -330,6 +330,7 @@ impl World {
                 }
                 Sender::Log(stream) => {
                     stream.heard(heard.get(link).copied().unwrap_or(now));
+                    stream.ask_for_lease(core.lease());
                     match stream.next_append(now, log, gate.commit_index()) {
                         Ok(Some(append)) => sent.push((links[link], Wire::Append(append))),
                         Ok(None) => {}
