@@ -38,7 +38,6 @@ mutations! {
     AcknowledgeBeforeAppend: "a replica acknowledges entries that it has not appended",
     AcknowledgeBeforeDurable: "an entry counts as held before it is written or synced",
     RewindForgetsDurable: "a truncation of the log leaves what this node counts as held",
-    FailedCutKeepsUnsynced: "after a failed sync of a cut, what lay before the cut counts as synced with the next one",
     AnyBaseWillDo: "a log is loaded whatever base is before it: an older one, or one that has lost its bytes",
     AdoptedBaseLosesBatch: "the file behind a new base does not repeat what the snapshot lacks",
     ApplyBeforeCommit: "a replica applies entries that are not committed",

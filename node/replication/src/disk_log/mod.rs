@@ -627,7 +627,6 @@ impl DiskLog {
                 // What lies before the cut was to be synced with it, and the next sync would not tell.
                 let loses_more = failure.step == Step::Sync
                     && conditions.fsync != Fsync::No
-                    && !mutation::is_on(Mutation::FailedCutKeepsUnsynced)
                     && matches!(action, Action::Cut(cut) if self.file.synced.bytes <= cut.at);
                 match loses_more {
                     true => self.fail_sync(now, failure.remedy, log, notes),
