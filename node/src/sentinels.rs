@@ -26,7 +26,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::delta::{Delta, Key};
 use keyward_proto::topology::{Detection, FastFailover, Holding, Topology};
 use keyward_replication::core::messages::{Event, Outcome};
-use keyward_replication::core::requests::{self, Action, PendingRequest, Rotation, Urgency};
+use keyward_replication::core::requests::{self, Action, Basis, Kind, PendingRequest, Rotation};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
@@ -166,18 +166,14 @@ impl Sentinels {
     }
 
     /// The topology that came with the answer is at least as new as the outcome.
-    pub(crate) async fn ask(
-        &self,
-        urgency: Urgency,
-        request: ControlRequest,
-    ) -> (Outcome, Option<Arc<Topology>>) {
+    pub(crate) async fn ask(&self, kind: Kind, request: ControlRequest) -> (Outcome, Option<Arc<Topology>>) {
         let base = self.latest();
         let request = request.with_known(base.as_deref().and_then(key));
         let (mut attempts, mut handles) = (FuturesUnordered::new(), BTreeMap::new());
-        let (mut actions, mut update) = (Vec::new(), None);
+        let (mut actions, mut update, mut answered_by) = (Vec::new(), None, None);
         let limit = requests::ANSWER_LIMIT;
         let rotation = self.rotation.lock().clone();
-        let mut pending = PendingRequest::begin(clock::monotonic(), urgency, &rotation, limit, &mut actions);
+        let mut pending = PendingRequest::begin(clock::monotonic(), kind, &rotation, limit, &mut actions);
         loop {
             for action in actions.drain(..) {
                 match action {
@@ -192,7 +188,8 @@ impl Sentinels {
                     }
                     Action::Settle(Outcome::Unknown) => return (Outcome::Unknown, None),
                     Action::Settle(outcome) => {
-                        return (outcome, update.and_then(|update| self.receive(base.as_ref(), &update)));
+                        answered_by.inspect(|at| self.rotation.lock().prefer(*at));
+                        return (outcome, update);
                     }
                 }
             }
@@ -202,13 +199,28 @@ impl Sentinels {
                 Some(attempt) = attempts.next() => {
                     // One that was given up ends without a word.
                     let Ok((at, outcome, news)) = attempt else { continue };
-                    update = news;
-                    requests::Event::Answered(at, outcome)
+                    update = news.and_then(|news| self.receive(base.as_ref(), &news));
+                    answered_by = Some(at);
+                    requests::Event::Answered(at, self.weigh(at, outcome, update.as_deref()))
                 }
                 () = tokio::time::sleep(wait) => requests::Event::Tick,
             };
             pending.step(clock::monotonic(), event, &mut actions);
         }
+    }
+
+    /// What an answer is worth that came with a topology.
+    fn weigh(&self, at: usize, answered: Outcome, topology: Option<&Topology>) -> Outcome {
+        let known = self.latest().map(|known| known.version);
+        let outcome = Basis::of(topology.map(|t| t.version), known).weigh(answered.clone());
+        if outcome == Outcome::Unknown && answered != outcome {
+            tracing::info!(
+                "the sentinel at {} has an older topology: its refusal does not count",
+                self.addresses[at]
+            );
+            self.leave(at);
+        }
+        outcome
     }
 
     /// Asks one sentinel: what it answers, and what it tells of the topology.

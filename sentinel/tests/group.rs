@@ -148,3 +148,25 @@ async fn a_sentinel_that_lost_its_directory_founds_nothing_while_the_others_star
     assert_eq!((after.nodes.len(), &after.shards), (nodes.len(), &before.shards));
     assert_eq!(ids(&after).len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_refuses_nothing() {
+    let mut group = Group::start(3).await;
+    let _nodes = three_in_sync(&group).await;
+    let (leader, topology) = (group.leader().await, group.topology().await);
+    let shard = topology.shards.values().next().unwrap();
+    let request = rpc::FailoverRequest {
+        shard_id: shard.id.to_string(),
+        term: shard.term.get() - 1,
+        reporter: id(2).to_string(),
+        ..Default::default()
+    };
+    let reply = group.control(leader).request_failover(request.clone()).await.unwrap().into_inner();
+    assert_eq!((reply.accepted, reply.reason.as_str()), (false, "the shard is at term 1"));
+    for other in (0..3).filter(|n| *n != leader) {
+        group.kill(other).await;
+    }
+    // It still believes that it leads, and may not know of another term.
+    let status = group.control(leader).request_failover(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+}

@@ -169,6 +169,7 @@ impl World {
                     self.counts.reads += 1;
                 } else {
                     self.counts.writes += 1;
+                    self.note_write();
                 }
             }
             Reply::Answered(Told::NotExecuted(_), _) if record.operation.is_for_any_node() => {

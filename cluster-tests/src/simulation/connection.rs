@@ -174,7 +174,7 @@ impl World {
         let connection = self.machines[node].process().expect("it runs").connections.get_mut(&number);
         connection.expect("it is there").expected = expected;
         self.executed(node, number);
-        if now < FAULTS_END && self.rng.random_bool(0.001) {
+        if now < FAULTS_END && self.standing.is_none() && self.rng.random_bool(0.001) {
             // The process stands still between execution and reply.
             let pause = self.rng.random_range(ms(1)..ms(1500));
             self.pause_node(node, pause);

@@ -50,6 +50,9 @@ impl World {
         if FAULTS_END <= self.now {
             return self.end_faults();
         }
+        if self.standing.is_some() {
+            return self.stand();
+        }
         let delay = self.rng.random_range(ms(5)..self.fault_pause);
         self.at(delay, SimEvent::Fault);
         if self.now < self.no_fault_before {
@@ -213,7 +216,7 @@ impl World {
         }
     }
 
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let primary = self.register.shard()?.primary.as_ref()?;
         self.machines.iter().position(|m| m.id == *primary)
     }
@@ -380,7 +383,7 @@ impl World {
         }
     }
 
-    fn request_handoff(&mut self, target: Option<NodeId>) {
+    pub(super) fn request_handoff(&mut self, target: Option<NodeId>) {
         let Some(node) = self.leader() else { return };
         self.next_token += 1;
         let token = HandoffToken(self.next_token);

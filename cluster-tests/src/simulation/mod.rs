@@ -32,6 +32,7 @@ mod node;
 mod operations;
 mod register;
 mod sentinel;
+mod standing;
 mod story;
 mod world;
 

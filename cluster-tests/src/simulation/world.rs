@@ -23,7 +23,8 @@ use super::messages::Message;
 use super::network::{Endpoint, Network, Towards};
 use super::node::{Machine, Mode, Power};
 use super::register::Register;
-use super::sentinel::{Proposal, Purpose, Sentinel};
+use super::sentinel::{Confirmation, Proposal, Purpose, Sentinel};
+use super::standing::Standing;
 use super::story::{self, tell};
 use super::{CLIENTS, CLIENTS_END, END, NODES, Nanos, Outcome as Summary, SENTINELS, SETTLED, ms};
 
@@ -84,6 +85,8 @@ pub(super) enum SimEvent {
         purpose: Purpose,
         result: Result<Committed, Refusal>,
     },
+    /// The others say that a sentinel leads, or not.
+    Confirmed(Box<Confirmation>),
     /// A sentinel learns what was committed.
     Applied {
         sentinel: usize,
@@ -223,6 +226,8 @@ pub(super) struct World {
     pub(super) next_run: u64,
     pub(super) next_token: u64,
     pub(super) counts: Counts,
+    /// The one fault of this run, if it is not one after another.
+    pub(super) standing: Option<Standing>,
 }
 
 /// How the nodes detect failures: mostly all in the same way, as by default.
@@ -311,6 +316,7 @@ impl World {
             next_run: 0,
             next_token: 0,
             counts: Counts::default(),
+            standing: Standing::of(seed),
         };
         world.begin();
         world
@@ -329,6 +335,9 @@ impl World {
             self.at(ms(600), SimEvent::Client { client });
         }
         self.at(ms(900), SimEvent::Fault);
+        if self.standing.is_some() {
+            self.prepare();
+        }
     }
 
     pub(super) fn at(&mut self, delay: Nanos, happening: SimEvent) {
@@ -394,6 +403,7 @@ impl World {
             SimEvent::Committed { sentinel, run, purpose, result } => {
                 self.proposal_answered(sentinel, run, purpose, result);
             }
+            SimEvent::Confirmed(confirmation) => self.confirmed(*confirmation),
             SimEvent::Applied { sentinel, topology } => self.applied(sentinel, &topology),
             SimEvent::Watchdog { sentinel } => self.watchdog(sentinel),
             SimEvent::SentinelStarts { sentinel } => self.sentinel_starts(sentinel),

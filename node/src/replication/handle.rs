@@ -13,7 +13,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Holding, SlotRange, Topology};
 use keyward_replication::core::messages::{Event, HandoffError, Outcome};
 use keyward_replication::core::node_core::{RoleStatus, Status};
-use keyward_replication::core::requests::Urgency;
+use keyward_replication::core::requests::Kind;
 use keyward_replication::core::{Config, ConfigError};
 use parking_lot::Mutex;
 use rand::Rng;
@@ -215,8 +215,7 @@ impl Replication {
             takeover: demand == Demand::Takeover,
             known: None,
         };
-        let (outcome, changed) =
-            self.sentinels.ask(Urgency::Complaint, ControlRequest::Failover(request)).await;
+        let (outcome, changed) = self.sentinels.ask(Kind::Complaint, ControlRequest::Failover(request)).await;
         if let Some(changed) = changed {
             send(&self.inputs, Event::TopologyChanged(changed)).await;
         }

@@ -16,7 +16,7 @@ use keyward_replication::core::messages::{
 };
 use keyward_replication::core::node_core::{NodeCore, RoleStatus, Status};
 use keyward_replication::core::received::Resume;
-use keyward_replication::core::requests::Urgency;
+use keyward_replication::core::requests::Kind;
 use keyward_replication::gate::GateState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -352,11 +352,11 @@ impl Task {
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
                 tracing::info!("{}", request.describe(self.core.topology()));
-                let urgency = Urgency::of(&request);
+                let kind = Kind::of(&request);
                 let request = wire::control_request(&self.me, request);
                 let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
                 tokio::spawn(async move {
-                    let (outcome, topology) = sentinels.ask(urgency, request).await;
+                    let (outcome, topology) = sentinels.ask(kind, request).await;
                     tracing::info!("{outcome}");
                     if let Some(topology) = topology {
                         send(&inputs, Event::TopologyChanged(topology)).await;

@@ -3,7 +3,13 @@
 //! Any sentinel takes any request; what changes the topology, and what is said in the group's name, runs at Raft's
 //! leader. A request is passed on once.
 //!
+//! A leader does not notice at once that it leads nobody any more. What it commits nevertheless cannot take effect; what
+//! it *refuses* would, so it makes sure first that a majority still follows it ([`is_current`]).
+//!
 //! Architecture invariant: no clock, no socket; the shell is [`crate::shell::sentinel`].
+
+use keyward_proto::ids::ShardId;
+use keyward_proto::topology::Topology;
 
 use super::topology::RaftId;
 
@@ -36,6 +42,12 @@ pub(crate) fn place(me: RaftId, leader: Option<RaftId>, hop: Hop) -> Place {
     }
 }
 
+/// Whether a refusal stands that rests on a shard as it was `before`; `confirmed` is the topology when a majority had
+/// confirmed that this sentinel leads.
+pub fn is_current(before: &Topology, confirmed: &Topology, shard: &ShardId) -> bool {
+    before.shards.get(shard) == confirmed.shards.get(shard)
+}
+
 /// Tells each change of the leader once.
 #[derive(Debug, Default)]
 pub(crate) struct LeaderStory {
@@ -63,6 +75,7 @@ impl LeaderStory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::failover::tests::topology;
 
     #[test]
     fn a_request_runs_at_the_leader_and_is_passed_on_once() {
@@ -77,6 +90,18 @@ mod tests {
         for (leader, hop, expected) in table {
             assert_eq!(place(1, leader, hop), expected, "{leader:?} {hop:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_stands_if_the_shard_is_what_it_was() {
+        let before = topology();
+        let shard = before.shards.keys().next().unwrap();
+        let mut confirmed = before.clone();
+        confirmed.version += 1;
+        assert!(is_current(&before, &confirmed, shard));
+        confirmed.shards.get_mut(shard).unwrap().in_sync_version += 1;
+        assert!(!is_current(&before, &confirmed, shard));
+        assert!(!is_current(&before, &Topology::default(), shard));
     }
 
     #[test]

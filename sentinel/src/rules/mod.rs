@@ -12,7 +12,7 @@ pub mod health;
 pub mod in_sync;
 pub mod inquiry;
 pub(crate) mod kept;
-pub(crate) mod leadership;
+pub mod leadership;
 pub(crate) mod lookup;
 pub mod node_report;
 pub mod placement;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keyward_net::reach::Reach;
+use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::topology::delta::Key;
@@ -24,7 +25,7 @@ use crate::rules::coordinator::PROPOSAL_LIMIT;
 use crate::rules::events::Event;
 use crate::rules::founding::{self, Holds, Members};
 use crate::rules::health::Health;
-use crate::rules::leadership::{Hop, Place, place};
+use crate::rules::leadership::{Hop, Place, is_current, place};
 use crate::rules::publication::Publications;
 use crate::rules::topology::TopologyCommand;
 use crate::shell::channel::lazy;
@@ -36,6 +37,8 @@ use crate::shell::raft::{self, Metrics, Raft, RaftId};
 
 /// How long a request waits for a leader and its answer.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
+/// A majority that is well confirms within a few milliseconds that somebody leads.
+const CONFIRM_LIMIT: Duration = Duration::from_millis(500);
 /// Between two attempts while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -192,6 +195,18 @@ impl Sentinel {
     fn client_at(&self, place: Place) -> Option<ControlClient<Channel>> {
         let Place::At(id) = place else { return None };
         self.control_client(&self.address_of(id)?)
+    }
+
+    /// Whether what was found out about a shard `before` still holds, in the name of the group.
+    ///
+    /// # Errors
+    /// `Unavailable` when this sentinel does not lead any more, or the shard has changed.
+    pub(crate) async fn confirm(&self, before: &Topology, shard: &ShardId) -> Result<(), Status> {
+        let lost = || Status::unavailable("no majority of the sentinels confirms that this one leads");
+        let confirmed = timeout(CONFIRM_LIMIT, self.raft()?.ensure_linearizable()).await;
+        confirmed.map_err(|_| lost())?.map_err(|_| lost())?;
+        let stands = is_current(before, &self.current(), shard);
+        stands.then_some(()).ok_or_else(|| Status::unavailable("the shard has changed meanwhile"))
     }
 
     /// Commits a command, if this is the leader.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keyward_proto::topology::Topology;
 use keyward_replication::core::messages::{Event, Outcome, Request, RequestId};
-use keyward_replication::core::requests::{self, Action, PendingRequest, Urgency};
+use keyward_replication::core::requests::{self, Action, Basis, Kind, PendingRequest};
 
 use super::Asked;
 use crate::simulation::messages::Message;
@@ -15,8 +15,8 @@ use crate::simulation::{Nanos, WAIT_MIN, network};
 impl World {
     pub(super) fn begin_request(&mut self, node: usize, run: u64, id: RequestId, request: Request) {
         let (now, limit, machine) = (self.now, self.request_limit, &mut self.machines[node]);
-        let (clock, urgency, mut actions) = (machine.clock.read(now), Urgency::of(&request), Vec::new());
-        let pending = PendingRequest::begin(clock, urgency, &machine.rotation, limit, &mut actions);
+        let (clock, kind, mut actions) = (machine.clock.read(now), Kind::of(&request), Vec::new());
+        let pending = PendingRequest::begin(clock, kind, &machine.rotation, limit, &mut actions);
         machine.asked.insert(id, Asked { request, pending });
         self.act_for_request(node, run, id, actions, None);
     }
@@ -39,10 +39,20 @@ impl World {
             return self.at(wait, SimEvent::RequestTick { node, run, id });
         }
         let clock = machine.clock.read(now);
+        let known = machine.running().map(|process| process.core.topology().version);
         let Some(asked) = machine.asked.get_mut(&id) else { return };
-        if let requests::Event::Answered(sentinel, Outcome::Unknown) = &event {
-            machine.rotation.leave(*sentinel);
-        }
+        let event = match event {
+            requests::Event::Answered(sentinel, outcome) => {
+                let answered = topology.as_ref().map(|topology| topology.version);
+                let outcome = Basis::of(answered, known).weigh(outcome);
+                match outcome {
+                    Outcome::Unknown => machine.rotation.leave(sentinel),
+                    _ => machine.rotation.prefer(sentinel),
+                }
+                requests::Event::Answered(sentinel, outcome)
+            }
+            requests::Event::Tick => requests::Event::Tick,
+        };
         let mut actions = Vec::new();
         asked.pending.step(clock, event, &mut actions);
         self.act_for_request(node, run, id, actions, topology);

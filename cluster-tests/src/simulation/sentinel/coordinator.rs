@@ -45,6 +45,7 @@ impl World {
     }
 
     fn settle(&mut self, sentinel: usize, ticket: Ticket, settlement: Settlement) {
+        let needs_leadership = settlement.needs_leadership();
         let outcome = match settlement {
             Settlement::Replaced(_) | Settlement::CarriedOut => Some(Answered::Accepted),
             Settlement::Kept { reason, .. } | Settlement::Refused { reason } => {
@@ -54,8 +55,10 @@ impl World {
             // Whoever waits finds out by itself.
             Settlement::Busy | Settlement::Unknown => None,
         };
-        if let Some((call, outcome)) = self.sentinels[sentinel].waiting.remove(&ticket).zip(outcome) {
-            self.answer(sentinel, call, outcome);
+        match self.sentinels[sentinel].waiting.remove(&ticket).zip(outcome) {
+            Some((call, outcome)) if needs_leadership => self.confirm(sentinel, call, outcome),
+            Some((call, outcome)) => self.answer(sentinel, call, outcome),
+            None => {}
         }
     }
 }

@@ -31,7 +31,7 @@ use super::clocks::Clock;
 use super::messages::{Asking, Message};
 use super::world::{SimEvent, World};
 use super::{NODES, Nanos, SENTINELS, ms, network};
-pub(super) use proposals::{Proposal, Purpose};
+pub(super) use proposals::{Confirmation, Proposal, Purpose};
 use requests::PendingRemoval;
 
 /// The watchdog: how often it looks, and in every how many looks it asks all nodes.

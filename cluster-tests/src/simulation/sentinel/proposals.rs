@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use keyward_proto::ids::ShardId;
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::topology::Topology;
 use keyward_replication::core::messages::{Outcome as Answered, RequestId};
 use keyward_sentinel::rules::coordinator::{Event, ProposalId};
+use keyward_sentinel::rules::leadership::is_current;
 use keyward_sentinel::rules::topology::{InSyncChange, Outcome, Refusal, TopologyCommand};
 use rand::Rng;
 
+use super::{Call, Sentinel};
 use crate::simulation::messages::Message;
 use crate::simulation::world::{SimEvent, World};
 use crate::simulation::{FAULTS_END, SENTINELS, ms, network};
@@ -33,6 +36,17 @@ pub(in crate::simulation) enum Purpose {
     Again,
 }
 
+/// A refusal that waits for the others to confirm that this sentinel leads.
+#[derive(Debug)]
+pub(in crate::simulation) struct Confirmation {
+    sentinel: usize,
+    run: u64,
+    call: Call,
+    outcome: Answered,
+    /// What it rests on.
+    view: Arc<Topology>,
+}
+
 /// A command on its way into the register.
 #[derive(Debug)]
 pub(in crate::simulation) struct Proposal {
@@ -45,6 +59,52 @@ pub(in crate::simulation) struct Proposal {
 }
 
 impl World {
+    /// It reaches no other sentinel, or none reaches it.
+    pub(in crate::simulation) fn is_isolated(&self, sentinel: usize) -> bool {
+        let me = network::sentinel(sentinel);
+        let mut others = (0..SENTINELS).filter(|other| *other != sentinel).map(network::sentinel);
+        others.all(|other| self.network.is_cut(me, other) || self.network.is_cut(other, me))
+    }
+
+    /// A sentinel refuses; what that rests on has to be confirmed by the others.
+    pub(super) fn refuse(&mut self, sentinel: usize, call: Call, reason: String) {
+        let outcome = Answered::Refused(reason);
+        if mutation::is_on(Mutation::OldRefusalCounts) {
+            return self.answer(sentinel, call, outcome);
+        }
+        self.confirm(sentinel, call, outcome);
+    }
+
+    pub(super) fn confirm(&mut self, sentinel: usize, call: Call, outcome: Answered) {
+        if self.is_isolated(sentinel) {
+            return;
+        }
+        let delay =
+            (self.latency() + self.latency()).max(self.register_frozen_until.saturating_sub(self.now));
+        let Sentinel { run, view, .. } = &self.sentinels[sentinel];
+        let confirmation = Confirmation { sentinel, run: *run, call, outcome, view: Arc::clone(view) };
+        self.at(delay, SimEvent::Confirmed(Box::new(confirmation)));
+    }
+
+    /// Not if it is cut off, or has decided on what is over: then it would begin again, and whoever asks goes on to the
+    /// next one meanwhile.
+    pub(in crate::simulation) fn confirmed(&mut self, confirmation: Confirmation) {
+        let Confirmation { sentinel, run, call, outcome, view } = confirmation;
+        let s = &self.sentinels[sentinel];
+        if s.run != run || !s.is_up || self.is_isolated(sentinel) {
+            return;
+        }
+        if self.now < s.paused_until {
+            let wait = s.paused_until - self.now;
+            let again = Confirmation { sentinel, run, call, outcome, view };
+            return self.at(wait, SimEvent::Confirmed(Box::new(again)));
+        }
+        let Some(shard) = self.register.shard().map(|shard| shard.id.clone()) else { return };
+        if is_current(&view, &self.register.topology, &shard) {
+            self.answer(sentinel, call, outcome);
+        }
+    }
+
     /// A sentinel proposes a command. It takes effect later, or never.
     pub(in crate::simulation) fn propose(
         &mut self,
@@ -55,7 +115,8 @@ impl World {
         let isolated = (0..SENTINELS)
             .filter(|&other| other != sentinel)
             .all(|other| self.network.is_cut(network::sentinel(sentinel), network::sentinel(other)));
-        if self.rng.random_bool(if isolated { 0.8 } else { 0.03 }) && self.now < FAULTS_END {
+        let lost = if self.standing.is_some() { 1.0 } else { 0.8 };
+        if self.rng.random_bool(if isolated { lost } else { 0.03 }) && self.now < FAULTS_END {
             return;
         }
         let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(400)) } else { 0 };

@@ -128,7 +128,7 @@ impl World {
         let PendingRemoval { call, request, view, inquiry } = removed.expect("it was there just now");
         if let Some(reason) = request.objection(&view, inquiry.answers()) {
             tell!("sentinel {sentinel} refuses a removal: {reason}");
-            return self.answer(sentinel, call, Answered::Refused(reason));
+            return self.refuse(sentinel, call, reason);
         }
         self.propose_change(sentinel, call, &request);
     }

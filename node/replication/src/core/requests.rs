@@ -1,9 +1,12 @@
 //! Which sentinel a node asks for a change, and when it asks the next one.
 //!
-//! Any sentinel takes any request, but it may be cut off or gone. Whether it is safe to *repeat* a request is the node
-//! core's decision, because an attempt without an answer may still take effect. Some requests cannot wait for that,
-//! though: a complaint and a hand-off go to the next sentinel as well if there is no answer soon, and at once if nobody
-//! is left who might answer. What that makes of the answers is [`Urgency::is_settled_by`].
+//! Any sentinel takes any request, but it may be cut off or gone, and clients wait for what becomes of it. So a request
+//! goes to the next sentinel as well if there is no answer soon, and at once if nobody is left who might answer. What
+//! that makes of the answers is [`Kind::is_settled_by`]. Whether it is safe to *repeat* a request is the node core's
+//! decision, because an attempt without an answer may still take effect.
+//!
+//! A sentinel that is cut off from the others refuses by a topology that is over. A refusal that rests on an older one
+//! than this node knows is no answer: the next sentinel is asked.
 //!
 //! Architecture invariant: no clock, no socket; the shell is the program's `sentinels.rs`.
 
@@ -17,40 +20,66 @@ use super::messages::{Outcome, Request};
 
 /// How long one sentinel may take: it may have to ask the shard's nodes before it answers.
 pub const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
-/// How long a request that cannot wait gives one sentinel before it goes to another one as well.
+/// How long a request gives one sentinel before it goes to another one as well.
 pub const NEXT_AFTER: Duration = Duration::from_millis(200);
 
 /// Between two attempts to register, or to follow the topology.
 pub const RETRY: Duration = Duration::from_millis(200);
 
-/// Whether a request goes to another sentinel as well when the first does not answer soon.
+/// What several answers to one request come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
-    /// It goes to one sentinel, whatever becomes of it.
-    CanWait,
+pub enum Kind {
     /// May be made by anybody at any time: whatever is answered counts.
     Complaint,
-    Handoff,
+    /// Of the in-sync set, or a hand-off.
+    Change,
 }
 
-impl Urgency {
-    pub fn of(request: &Request) -> Urgency {
+impl Kind {
+    pub fn of(request: &Request) -> Kind {
         match request {
-            Request::Remove { .. } | Request::Add { .. } => Urgency::CanWait,
-            Request::Failover { .. } => Urgency::Complaint,
-            Request::Handoff { .. } => Urgency::Handoff,
+            Request::Failover { .. } => Kind::Complaint,
+            Request::Remove { .. } | Request::Add { .. } | Request::Handoff { .. } => Kind::Change,
         }
     }
 
     /// Whether an answer to one of `attempts` attempts settles the request.
     ///
-    /// A hand-off that was accepted has happened, whoever says so. One that was refused may still happen as long as
-    /// another attempt is open, and a primary does not serve while it may.
+    /// A change that was accepted has happened, whoever says so. One that was refused may still happen as long as
+    /// another attempt is open: a primary counts who is to join, and does not serve while it may have handed over.
     fn is_settled_by(self, outcome: &Outcome, attempts: usize) -> bool {
         match (self, outcome) {
             (_, Outcome::Unknown) => false,
-            (Urgency::CanWait | Urgency::Complaint, _) | (Urgency::Handoff, Outcome::Accepted) => true,
-            (Urgency::Handoff, Outcome::Refused(_)) => attempts == 1,
+            (Kind::Complaint, _) | (Kind::Change, Outcome::Accepted) => true,
+            (Kind::Change, Outcome::Refused(_)) => attempts == 1,
+        }
+    }
+}
+
+/// What an answer rests on, compared with the topology that this node knows when it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    Current,
+    /// The sentinel has not heard of what this node has.
+    Older,
+}
+
+impl Basis {
+    /// By the versions of both topologies, as far as there are any.
+    pub fn of(answered: Option<u64>, known: Option<u64>) -> Basis {
+        match (answered, known) {
+            (Some(answered), Some(known)) if answered < known => Basis::Older,
+            _ => Basis::Current,
+        }
+    }
+
+    /// What an answer is worth.
+    pub fn weigh(self, outcome: Outcome) -> Outcome {
+        match (self, outcome) {
+            (Basis::Older, Outcome::Refused(_)) if !mutation::is_on(Mutation::OldRefusalCounts) => {
+                Outcome::Unknown
+            }
+            (_, outcome) => outcome,
         }
     }
 }
@@ -83,11 +112,16 @@ impl Rotation {
             self.current = (sentinel + 1) % self.count;
         }
     }
+
+    /// This one has settled a request, perhaps before one that was asked earlier.
+    pub fn prefer(&mut self, sentinel: usize) {
+        self.current = sentinel % self.count;
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// What a sentinel has answered; [`Outcome::Unknown`] if it failed to.
+    /// What a sentinel has answered, as [`Basis::weigh`] has it; [`Outcome::Unknown`] if it failed to.
     Answered(usize, Outcome),
     /// The clock moved; the shell also sends one at each deadline.
     Tick,
@@ -105,7 +139,7 @@ pub enum Action {
 /// A request that is not settled.
 #[derive(Debug)]
 pub struct PendingRequest {
-    urgency: Urgency,
+    kind: Kind,
     /// Whom it goes to first, of how many.
     first: usize,
     count: usize,
@@ -123,14 +157,14 @@ impl PendingRequest {
     /// Begins with the current sentinel.
     pub fn begin(
         now: Monotonic,
-        urgency: Urgency,
+        kind: Kind,
         rotation: &Rotation,
         limit: Duration,
         out: &mut Vec<Action>,
     ) -> PendingRequest {
         let (first, count) = (rotation.current, rotation.count);
         let open = BTreeMap::new();
-        let mut request = PendingRequest { urgency, first, count, limit, begun: 0, open, next_at: now };
+        let mut request = PendingRequest { kind, first, count, limit, begun: 0, open, next_at: now };
         request.ask_next(now, out);
         request
     }
@@ -138,7 +172,7 @@ impl PendingRequest {
     pub fn step(&mut self, now: Monotonic, event: Event, out: &mut Vec<Action>) {
         if let Event::Answered(sentinel, outcome) = event
             && self.open.remove(&sentinel).is_some()
-            && self.urgency.is_settled_by(&outcome, self.begun)
+            && self.kind.is_settled_by(&outcome, self.begun)
         {
             self.open.clear();
             out.push(Action::Settle(outcome));
@@ -159,10 +193,8 @@ impl PendingRequest {
     }
 
     fn attempts_max(&self) -> usize {
-        match self.urgency {
-            Urgency::CanWait => 1,
-            Urgency::Complaint | Urgency::Handoff => self.count,
-        }
+        let waits = self.kind == Kind::Change && mutation::is_on(Mutation::ChangeWaits);
+        if waits { 1 } else { self.count }
     }
 
     fn ask_next(&mut self, now: Monotonic, out: &mut Vec<Action>) {
@@ -201,10 +233,10 @@ mod tests {
     }
 
     /// Three sentinels, of which the second is current.
-    fn begin(urgency: Urgency) -> (PendingRequest, Vec<Action>) {
+    fn begin(kind: Kind) -> (PendingRequest, Vec<Action>) {
         let mut out = Vec::new();
         let rotation = Rotation::starting_at(1, 3);
-        (PendingRequest::begin(at(0), urgency, &rotation, ANSWER_LIMIT, &mut out), out)
+        (PendingRequest::begin(at(0), kind, &rotation, ANSWER_LIMIT, &mut out), out)
     }
 
     fn step(request: &mut PendingRequest, millis: u64, event: Event) -> Vec<Action> {
@@ -214,19 +246,37 @@ mod tests {
     }
 
     #[test]
-    fn what_can_wait_goes_to_one_sentinel() {
-        let (mut request, out) = begin(Urgency::CanWait);
-        assert_eq!(out, [Action::Ask(1)]);
-        assert_eq!(request.next_deadline(), Some(at(1500)));
-        assert_eq!(step(&mut request, 1400, Event::Tick), []);
-        let unknown = Action::Settle(Outcome::Unknown);
-        assert_eq!(step(&mut request, 1500, Event::Tick), [Action::GiveUp(1), unknown]);
-        assert_eq!(request.next_deadline(), None);
+    fn whoever_waits_for_an_answer_asks_the_next_one_soon() {
+        for kind in [Kind::Complaint, Kind::Change] {
+            let (mut request, out) = begin(kind);
+            assert_eq!(out, [Action::Ask(1)]);
+            assert_eq!(step(&mut request, 199, Event::Tick), []);
+            assert_eq!(step(&mut request, 200, Event::Tick), [Action::Ask(2)]);
+            let accepted = step(&mut request, 250, Event::Answered(2, Outcome::Accepted));
+            assert_eq!(accepted, [Action::Settle(Outcome::Accepted)]);
+            assert_eq!(request.next_deadline(), None);
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_rests_on_an_older_topology_is_no_answer() {
+        let older = Basis::of(Some(6), Some(7));
+        for (basis, outcome) in [
+            (Basis::of(Some(7), Some(7)), refused()),
+            (Basis::of(None, Some(7)), refused()),
+            (older, Outcome::Unknown),
+        ] {
+            assert_eq!(basis.weigh(refused()), outcome);
+            assert_eq!(basis.weigh(Outcome::Accepted), Outcome::Accepted);
+        }
+        let (mut request, _) = begin(Kind::Complaint);
+        let next = step(&mut request, 10, Event::Answered(1, older.weigh(refused())));
+        assert_eq!(next, [Action::Ask(2)]);
     }
 
     #[test]
     fn a_complaint_goes_to_the_next_when_there_is_no_answer_soon() {
-        let (mut request, _) = begin(Urgency::Complaint);
+        let (mut request, _) = begin(Kind::Complaint);
         assert_eq!(request.next_deadline(), Some(at(200)));
         assert_eq!(step(&mut request, 200, Event::Tick), [Action::Ask(2)]);
         assert_eq!(step(&mut request, 300, Event::Tick), []);
@@ -236,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_sentinel_that_fails_at_once_costs_no_time() {
-        let (mut request, _) = begin(Urgency::Complaint);
+        let (mut request, _) = begin(Kind::Complaint);
         assert_eq!(step(&mut request, 1, Event::Answered(1, Outcome::Unknown)), [Action::Ask(2)]);
         assert_eq!(step(&mut request, 2, Event::Answered(2, Outcome::Unknown)), [Action::Ask(0)]);
         let last = step(&mut request, 3, Event::Answered(0, Outcome::Unknown));
@@ -244,11 +294,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_hand_off_may_still_happen_while_another_attempt_is_open() {
-        let (mut request, _) = begin(Urgency::Handoff);
+    fn a_refused_change_may_still_happen_while_another_attempt_is_open() {
+        let (mut request, _) = begin(Kind::Change);
         assert_eq!(step(&mut request, 10, Event::Answered(1, refused())), [Action::Settle(refused())]);
 
-        let (mut request, _) = begin(Urgency::Handoff);
+        let (mut request, _) = begin(Kind::Change);
         step(&mut request, 200, Event::Tick);
         assert_eq!(step(&mut request, 210, Event::Answered(2, refused())), []);
         assert_eq!(step(&mut request, 400, Event::Tick), [Action::Ask(0)]);
@@ -259,7 +309,7 @@ mod tests {
 
     #[test]
     fn an_answer_after_the_limit_is_not_waited_for() {
-        let (mut request, _) = begin(Urgency::Handoff);
+        let (mut request, _) = begin(Kind::Change);
         step(&mut request, 200, Event::Tick);
         step(&mut request, 400, Event::Tick);
         assert_eq!(step(&mut request, 1500, Event::Tick), [Action::GiveUp(1)]);
@@ -274,5 +324,7 @@ mod tests {
         assert_eq!(rotation.current(), 2);
         rotation.leave(2);
         assert_eq!(rotation.current(), 0);
+        rotation.prefer(1);
+        assert_eq!(rotation.current(), 1);
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_proto::ids::{ShardId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 
@@ -117,6 +118,18 @@ pub(crate) enum Outcome {
 }
 
 impl Settlement {
+    /// Whether only the group's leader may say it, as of now: that something is *not* done rests on a topology, and one
+    /// that is cut off from the others has an old one. It would refuse for as long as it is asked, while whoever asks
+    /// could have turned to those that decide. What is done was committed, whoever says so.
+    pub fn needs_leadership(&self) -> bool {
+        match self {
+            Settlement::Replaced(_) | Settlement::CarriedOut | Settlement::Unknown => false,
+            Settlement::Kept { .. } | Settlement::Refused { .. } | Settlement::Busy => {
+                !mutation::is_on(Mutation::OldRefusalCounts)
+            }
+        }
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Settlement::Replaced(_) | Settlement::CarriedOut => Outcome::Done,

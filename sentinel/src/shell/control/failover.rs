@@ -57,7 +57,7 @@ pub(crate) async fn fail_over(
     term: Term,
     trigger: Trigger,
 ) -> Result<Result<(), String>, Status> {
-    outcome(request(sentinel, Request::Failover { shard: shard.clone(), term, trigger }).await?)
+    settled(sentinel, Request::Failover { shard: shard.clone(), term, trigger }).await
 }
 
 /// Commits what a stopped primary and its target have agreed on.
@@ -65,10 +65,16 @@ pub(crate) async fn fail_over(
 /// # Errors
 /// `Unavailable` when the change could not be committed here.
 pub(crate) async fn hand_off(sentinel: &Sentinel, handoff: Handoff) -> Result<Result<(), String>, Status> {
-    outcome(request(sentinel, Request::Handoff(handoff)).await?)
+    settled(sentinel, Request::Handoff(handoff)).await
 }
 
-fn outcome(settlement: Settlement) -> Result<Result<(), String>, Status> {
+/// What whoever has asked from outside is told.
+async fn settled(sentinel: &Sentinel, asked: Request) -> Result<Result<(), String>, Status> {
+    let (before, shard) = (sentinel.current(), asked.shard().clone());
+    let settlement = request(sentinel, asked).await?;
+    if settlement.needs_leadership() {
+        sentinel.confirm(&before, &shard).await?;
+    }
     match settlement.outcome() {
         Outcome::Done => Ok(Ok(())),
         Outcome::Refused(reason) => Ok(Err(reason)),

@@ -145,6 +145,7 @@ impl ControlService {
             Verdict::Ask(nodes) => {
                 let answers = questions::ask(&self.sentinel, &topology, nodes, ANSWER_LIMIT).await;
                 if let Some(reason) = request.objection(&topology, &answers) {
+                    self.sentinel.confirm(&topology, &request.shard).await?;
                     info!(term = %request.term, "{}", request.kept(&topology, &reason));
                     return Ok(self.reply(Err::<(), _>(reason), message.known.as_ref()));
                 }
