@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use keyward_proto::entry::{Effect, effects};
+use keyward_proto::entry::{Effect, effects, frames, is_well_formed};
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Batch, Limits, RequestReader};
 use keyward_proto::slot::Slot;
@@ -29,6 +29,7 @@ use rand::rngs::SmallRng;
 
 use crate::aof::history::HistoryReader;
 use crate::command::ascii_eq;
+use crate::command::find::lookup_effect;
 use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::session::Session;
@@ -104,7 +105,7 @@ impl Applier {
         executor.apply_locked(session, slots, index, |apply| {
             for effect in due {
                 *reader = RequestReader::default();
-                let limits = Limits { bulk_len_max: usize::MAX, args_max: usize::MAX, authenticated: true };
+                let limits = effect_limits();
                 let (parsed, result) = reader.parse(effect.command, &limits, 1, batch);
                 // The log is checked when it is received; a command that cannot be applied would make this replica
                 // differ from its primary for ever, so the process ends and a full sync follows.
@@ -158,6 +159,11 @@ impl KeyspaceEngine {
         drop(state);
         drop(tables);
     }
+}
+
+/// What a client could send was checked when it did.
+fn effect_limits() -> Limits {
+    Limits { bulk_len_max: usize::MAX, args_max: usize::MAX, authenticated: true }
 }
 
 /// Records of one database.
@@ -249,6 +255,20 @@ impl Engine for KeyspaceEngine {
         let _batch = applier.executor.enter();
         applier.apply(&self.server, index, payload);
         self.server.shared.set_applied(index);
+    }
+
+    fn unknown_effect(&self, entries: &[u8]) -> Option<String> {
+        let (mut batch, limits) = (Batch::default(), effect_limits());
+        let mut unknown = |effect: Effect<'_>| {
+            let (parsed, result) = RequestReader::default().parse(effect.command, &limits, 1, &mut batch);
+            if result.is_err() || parsed != effect.command.len() || batch.len() != 1 {
+                return Some("that is no command".to_owned());
+            }
+            lookup_effect(batch.args(effect.command, 0)).err().map(|error| error.to_string())
+        };
+        let is_torn = |payload: &[u8]| (!is_well_formed(payload)).then(|| "that is torn".to_owned());
+        frames(entries)
+            .find_map(|payload| is_torn(payload).or_else(|| effects(payload).find_map(&mut unknown)))
     }
 
     fn clear(&self) {
@@ -459,6 +479,24 @@ mod tests {
         kept.insert(slot);
         engine.keep_slots(&kept);
         assert_ne!(keys(&mut source), "");
+    }
+
+    #[test]
+    fn an_effect_of_a_newer_program_is_noticed_before_it_is_taken() {
+        let node = TestNode::new();
+        let engine = engine_of(node.executor.server());
+        let entries = |commands: &[&str]| {
+            let mut buffer = EffectBuffer::default();
+            commands.iter().for_each(|command| buffer.push(Some(Slot::of(b"k")), 0, command.as_bytes()));
+            let payload = buffer.as_payload();
+            [&u32::try_from(payload.len()).unwrap().to_le_bytes(), payload].concat()
+        };
+        let (del, new) = ("*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n", "*2\r\n$7\r\nNEWDEL2\r\n$1\r\nk\r\n");
+        assert_eq!(engine.unknown_effect(&entries(&[])), None);
+        assert_eq!(engine.unknown_effect(&[entries(&[del, del]), entries(&[del])].concat()), None);
+        let unknown = engine.unknown_effect(&[entries(&[del]), entries(&[del, new])].concat());
+        assert!(unknown.as_ref().is_some_and(|words| words.contains("NEWDEL2")), "{unknown:?}");
+        assert!(engine.unknown_effect(&entries(&["DEL k"])).is_some());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use futures::StreamExt;
 use futures::future::{AbortHandle, abortable, join_all};
 use futures::stream::FuturesUnordered;
 use keyward_net::reach::Reach;
+use keyward_proto::format::{self, FORMAT};
 use keyward_proto::ids::{Incarnation, NodeId, Position};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
@@ -304,6 +305,7 @@ impl Sentinels {
                     last: u32::from(range.last.number()),
                 }),
             }),
+            format: FORMAT,
         };
         loop {
             let at = self.current();
@@ -311,6 +313,12 @@ impl Sentinels {
             match tokio::time::timeout(requests::ANSWER_LIMIT, attempt).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
+                    if let Err(foreign) = format::agree(reply.format) {
+                        let words = tonic::Status::failed_precondition(foreign.to_string());
+                        self.reach.failed(WHO, &self.addresses[at], Some(words));
+                        tokio::time::sleep(requests::RETRY).await;
+                        continue;
+                    }
                     if reply.incarnation == 0 && reply.known_incarnation != request.known_incarnation {
                         // That is how it is known to this start which one it follows.
                         request.known_incarnation = reply.known_incarnation;

@@ -5,6 +5,7 @@
 //! - [`conf_kind`]: what a file is that was given as a configuration and is none
 //! - [`ids`]: identifiers and log positions
 //! - [`entry`]: an entry of the write log, as nodes send and keep it
+//! - [`format`](mod@format): of what processes say and keep, and which ones understand each other
 //! - [`time`]: the two kinds of time
 //! - [`mutation`]: deliberate bugs for the simulation, never in a release build
 //! - [`peer`]: what is said when another process is not reached
@@ -16,6 +17,7 @@
 
 pub mod conf_kind;
 pub mod entry;
+pub mod format;
 pub mod glob;
 pub mod ids;
 pub mod mutation;

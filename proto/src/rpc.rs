@@ -8,6 +8,9 @@
     reason = "generated code"
 )]
 
+/// What encodes and decodes them.
+pub use prost::Message;
+
 tonic::include_proto!("keyward.v1");
 
 impl From<Position> for crate::ids::Position {

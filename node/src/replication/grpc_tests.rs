@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_proto::entry::effects;
+use keyward_proto::format::FORMAT;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_server::{Control, ControlServer};
@@ -124,6 +125,7 @@ impl Control for OneSentinel {
             incarnation: incarnation.get(),
             topology: self.json(),
             known_incarnation: incarnation.get(),
+            format: FORMAT,
         }))
     }
 
@@ -264,6 +266,10 @@ impl Engine for Lists {
 
     fn keep_slots(&self, kept: &SlotSet) {
         self.slots.lock().retain(|slot, _| kept.contains(*slot));
+    }
+
+    fn unknown_effect(&self, _: &[u8]) -> Option<String> {
+        None
     }
 
     fn read_large_slots(&self, _: &[Slot]) -> Box<dyn LargeSlots> {

@@ -6,17 +6,20 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use keyward_proto::format;
 use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::peer::{Complaints, Trouble};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_server::{NodeControl, NodeControlServer};
 use keyward_proto::rpc::replication_client::ReplicationClient;
 use keyward_proto::rpc::replication_server::{Replication, ReplicationServer};
 use keyward_proto::rpc::{follow_request, follow_response};
 use keyward_replication::core::messages::{Closed, Event, Hello, LinkId, UplinkId};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,8 +29,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::applier::Applier;
 use super::sender::Outbox;
+use super::shared::Engine;
 use super::task::Input;
 use super::wire;
+use crate::clock;
 
 /// Messages towards one replica that may wait; each holds up to about 256 KiB.
 const OUTBOX_LEN: usize = 16;
@@ -104,6 +109,7 @@ async fn read_link(
         Ok(hello) => hello,
         Err(error) => {
             tracing::warn!(%error, "refused a replica");
+            _ = outbox.try_send(Ok(wire::rejection(Term::ZERO, &error.to_string())));
             return;
         }
     };
@@ -207,6 +213,17 @@ fn is_refused(error: &tonic::transport::Error) -> bool {
     false
 }
 
+/// What was said of primaries that this node does not follow.
+static COMPLAINTS: LazyLock<Mutex<Complaints>> = LazyLock::new(Mutex::default);
+
+/// Says why this node does not follow a primary, but not each time that it tries.
+fn complain(host: &str, port: u16, why: String) {
+    let trouble = Trouble::Says(why);
+    if COMPLAINTS.lock().is_due(clock::monotonic(), &trouble) {
+        tracing::warn!("this node does not follow the primary at {host}:{port}: {trouble}");
+    }
+}
+
 /// A replica's side of one stream: where to, and what to say first.
 pub(crate) struct Uplink {
     pub(crate) id: UplinkId,
@@ -219,13 +236,23 @@ pub(crate) struct Uplink {
 }
 
 /// Connects, says hello, and turns the primary's messages into events until the stream ends.
-pub(crate) async fn run_uplink(uplink: Uplink, inputs: mpsc::Sender<Input>, applier: Arc<Applier>) {
+pub(crate) async fn run_uplink(
+    uplink: Uplink,
+    inputs: mpsc::Sender<Input>,
+    applier: Arc<Applier>,
+    engine: Arc<dyn Engine>,
+) {
     let id = uplink.id;
-    let closed = follow(uplink, &inputs, &applier).await;
+    let closed = follow(uplink, &inputs, &applier, &*engine).await;
     report(&inputs, Event::UplinkClosed(id, closed)).await;
 }
 
-async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier) -> Closed {
+async fn follow(
+    uplink: Uplink,
+    inputs: &mpsc::Sender<Input>,
+    applier: &Applier,
+    engine: &dyn Engine,
+) -> Closed {
     let Uplink { id, host, port, hello, connect_timeout, requests: (sender, receiver) } = uplink;
     let connected = match endpoint(&host, port, connect_timeout) {
         Ok(endpoint) => endpoint.connect().await,
@@ -253,6 +280,7 @@ async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier)
             return Closed::Broken;
         }
     };
+    let mut looks_at_effects = false;
     loop {
         let message = match responses.message().await {
             Ok(Some(message)) => message.message,
@@ -264,10 +292,31 @@ async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier)
         };
         let event = match message {
             Some(follow_response::Message::Start(start)) => {
-                Event::StartReceived(id, wire::parse_start(start))
+                looks_at_effects = format::is_newer(start.format);
+                match wire::parse_start(start) {
+                    Ok(start) => {
+                        // Of a newer program more may come that this one objects to.
+                        if !looks_at_effects {
+                            COMPLAINTS.lock().end();
+                        }
+                        Event::StartReceived(id, start)
+                    }
+                    Err(foreign) => {
+                        complain(&host, port, foreign.to_string());
+                        Event::RejectReceived(id)
+                    }
+                }
             }
             Some(follow_response::Message::Append(append)) => {
-                Event::AppendReceived(id, wire::parse_append(append))
+                let unknown = if looks_at_effects { engine.unknown_effect(&append.entries) } else { None };
+                match unknown {
+                    None => Event::AppendReceived(id, wire::parse_append(append)),
+                    Some(effect) => {
+                        let why = format!("its log has the effect {effect}: upgrade this program first");
+                        complain(&host, port, why);
+                        Event::RejectReceived(id)
+                    }
+                }
             }
             Some(follow_response::Message::Snapshot(chunk)) => {
                 applier.room().await;
@@ -280,13 +329,7 @@ async fn follow(uplink: Uplink, inputs: &mpsc::Sender<Input>, applier: &Applier)
                 }
             }
             Some(follow_response::Message::Rejected(rejected)) => {
-                tracing::debug!(
-                    host,
-                    port,
-                    term = rejected.term,
-                    reason = rejected.reason,
-                    "rejected by the primary"
-                );
+                complain(&host, port, rejected.reason);
                 Event::RejectReceived(id)
             }
             None => return Closed::Broken,

@@ -26,11 +26,13 @@ pub trait LargeSlots: Send {
 
 /// The keyspace, as replication sees it.
 ///
-/// All but `read_slot`, `read_large_slots`, `quiesce` and `key_count` are called by one thread, in order.
+/// All but `unknown_effect`, `read_slot`, `read_large_slots`, `quiesce` and `key_count` are called by one thread, in order.
 pub trait Engine: Send + Sync + 'static {
     /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
     /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.
     fn apply(&self, index: LogIndex, payload: &[u8]);
+    /// Looks for an effect in framed entries that this program could not apply; says which. Called by any thread.
+    fn unknown_effect(&self, entries: &[u8]) -> Option<String>;
     /// Empties the keyspace, before a full sync.
     fn clear(&self);
     /// Adds a part of a slot's snapshot.

@@ -405,7 +405,8 @@ impl Task {
         let (acks, receiver) = mpsc::channel(ACKS_LEN);
         let connect_timeout = self.config.grace;
         let uplink = Uplink { id, host, port, hello, connect_timeout, requests: (acks.clone(), receiver) };
-        let run = link::run_uplink(uplink, self.inputs.clone(), Arc::clone(&self.applier));
+        let (applier, engine) = (Arc::clone(&self.applier), Arc::clone(&self.engine));
+        let run = link::run_uplink(uplink, self.inputs.clone(), applier, engine);
         let task = tokio::spawn(run).abort_handle();
         self.uplinks.insert(id, UplinkHandle { acks, task });
     }

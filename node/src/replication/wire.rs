@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_proto::format::{self, FORMAT, Foreign};
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::slot::Slot;
@@ -20,11 +21,21 @@ use keyward_replication::log::TermStart;
 #[error("malformed {0}")]
 pub(crate) struct Malformed(&'static str);
 
+/// Why a replica's first message is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Objection {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+}
+
 fn position(p: Option<rpc::Position>) -> Position {
     p.map_or(Position::ZERO, Position::from)
 }
 
-pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Malformed> {
+pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Objection> {
+    format::agree(m.format)?;
     let terms: Vec<TermStart> = m
         .terms
         .iter()
@@ -33,7 +44,7 @@ pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Malformed> {
     let ascending = terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index);
     let last = position(m.last);
     if !ascending || terms.last().is_some_and(|t| t.term != last.term || t.first_index > last.index) {
-        return Err(Malformed("list of terms"));
+        return Err(Malformed("list of terms").into());
     }
     Ok(Hello {
         node: NodeId::parse(&m.node_id).ok_or(Malformed("node ID"))?,
@@ -70,6 +81,7 @@ pub(crate) fn encode_hello(h: Hello) -> rpc::FollowHello {
         needs_full_sync: h.needs_full_sync,
         resume_from: h.resume.as_ref().map(|r| r.from.into()),
         resume_slots: h.resume.map_or_else(Bytes::new, |r| Bytes::copy_from_slice(r.done.as_bytes())),
+        format: FORMAT,
     }
 }
 
@@ -112,11 +124,13 @@ pub(crate) fn encode_start(s: Start) -> rpc::StreamStart {
         resumed,
         lease_nanos: nanos(s.lease),
         grace_nanos: nanos(s.grace),
+        format: FORMAT,
     }
 }
 
-pub(crate) fn parse_start(m: rpc::StreamStart) -> Start {
-    Start {
+pub(crate) fn parse_start(m: rpc::StreamStart) -> Result<Start, Foreign> {
+    format::agree(m.format)?;
+    Ok(Start {
         term: Term::new(m.term),
         sync: match (m.full_sync, m.resumed) {
             (false, _) => SyncKind::Partial(position(m.from)),
@@ -125,7 +139,7 @@ pub(crate) fn parse_start(m: rpc::StreamStart) -> Start {
         },
         lease: Duration::from_nanos(m.lease_nanos),
         grace: Duration::from_nanos(m.grace_nanos),
-    }
+    })
 }
 
 pub(crate) fn parse_append(m: rpc::Append) -> Append {
@@ -304,5 +318,40 @@ pub(crate) fn node_status(
         keys,
         loading: !status.consistent,
         cut_off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_proto::rpc::Message;
+
+    use super::*;
+
+    /// What a program of format 1 has sent.
+    const HELLO: &[u8] = include_bytes!("../../../proto/testdata/format_1/follow_hello.bin");
+    const START: &[u8] = include_bytes!("../../../proto/testdata/format_1/stream_start.bin");
+
+    #[test]
+    fn the_format_before_is_understood() {
+        let hello = parse_hello(rpc::FollowHello::decode(HELLO).unwrap()).unwrap();
+        assert_eq!(
+            (hello.last, hello.applied, hello.terms.len()),
+            (Position::new(3, 9), LogIndex::new(8), 2)
+        );
+        let start = parse_start(rpc::StreamStart::decode(START).unwrap()).unwrap();
+        assert_eq!(start.sync, SyncKind::Partial(Position::new(3, 9)));
+        // To a program of that format it is the same message: it passes over the field that it does not know.
+        let again = rpc::FollowHello { format: 0, ..encode_hello(hello) };
+        assert_eq!(again.encode_to_vec(), HELLO);
+        assert_eq!(rpc::StreamStart { format: 0, ..encode_start(start) }.encode_to_vec(), START);
+    }
+
+    #[test]
+    fn a_format_that_is_too_new_is_refused_in_words() {
+        let hello = rpc::FollowHello { format: FORMAT + 2, ..rpc::FollowHello::decode(HELLO).unwrap() };
+        let words = parse_hello(hello).unwrap_err().to_string();
+        assert!(words.starts_with("it is of format 4 and this program of format 2"), "{words}");
+        let start = rpc::StreamStart { format: FORMAT + 2, ..rpc::StreamStart::decode(START).unwrap() };
+        assert!(parse_start(start).is_err());
     }
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use keyward_net::clock::monotonic as now;
+use keyward_proto::format::FORMAT;
 use keyward_proto::ids::Term;
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
@@ -104,7 +105,7 @@ impl ControlService {
             wire::Registered::As(incarnation) => incarnation,
             wire::Registered::Otherwise(current) => {
                 let known_incarnation = current.get();
-                return Ok(rpc::RegisterReply { known_incarnation, ..Default::default() });
+                return Ok(rpc::RegisterReply { known_incarnation, format: FORMAT, ..Default::default() });
             }
         };
         info!(node = %request.node_id, %incarnation, "{line}");
@@ -114,6 +115,7 @@ impl ControlService {
             incarnation: incarnation.get(),
             topology: whole.topology,
             known_incarnation: incarnation.get(),
+            format: FORMAT,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use keyward_proto::format;
 use keyward_proto::ids::{Incarnation, NodeId, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::slot::Slot;
@@ -25,6 +26,7 @@ pub(super) fn port(number: u32) -> Result<u16, Status> {
 }
 
 pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registration, Status> {
+    format::agree(request.format).map_err(|foreign| Status::failed_precondition(foreign.to_string()))?;
     Ok(Registration {
         id: node_id(&request.node_id)?,
         start_nonce: request.start_nonce,
@@ -130,4 +132,23 @@ pub(super) fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSy
         change,
         challenge: message.challenge,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_proto::format::FORMAT;
+    use keyward_proto::ids::Position;
+    use keyward_proto::rpc::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_the_format_before_registers_and_one_that_is_too_new_is_told_why_not() {
+        let bytes = include_bytes!("../../../../proto/testdata/format_1/register_request.bin");
+        let request = rpc::RegisterRequest::decode(&bytes[..]).unwrap();
+        let Registration { host, port, last, .. } = registration(&request).unwrap();
+        assert_eq!((host.as_str(), port, last), ("10.0.0.1", 6379, Position::new(3, 9)));
+        let status = registration(&rpc::RegisterRequest { format: FORMAT + 2, ..request }).unwrap_err();
+        assert!(status.message().contains("it is of format 4"), "{status}");
+    }
 }

@@ -12,6 +12,7 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
+use keyward_proto::format::{self, FORMAT};
 use keyward_proto::topology::Topology;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine, Snapshot};
 use openraft::{
@@ -29,6 +30,9 @@ use super::{Applied, LogId, RaftId, TypeConfig};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Key in [`META`].
+const FORMAT_KEY: &str = "format";
 
 const FILE_NAME: &str = "sentinel.redb";
 
@@ -101,7 +105,15 @@ impl Store {
                 Ok(())
             })
             .map_err(|e| OpenError::Store { dir: name(), reason: e.to_string() })?;
+        store.check_format().map_err(|reason| OpenError::Store { dir: name(), reason })?;
         Ok(store)
+    }
+
+    /// What is in the store has a format; from now on it is that of this program.
+    fn check_format(&self) -> Result<(), String> {
+        let found: u32 = self.read(FORMAT_KEY).map_err(|e| e.to_string())?.unwrap_or_default();
+        format::check_file(found).map_err(|foreign| foreign.to_string())?;
+        if found == FORMAT { Ok(()) } else { self.write(FORMAT_KEY, &FORMAT).map_err(|e| e.to_string()) }
     }
 
     /// A value beside Raft's own, such as the sentinel's identity.
@@ -406,6 +418,19 @@ mod tests {
     #[test]
     fn passes_openrafts_storage_suite() {
         Suite::test_all(Builder).unwrap();
+    }
+
+    #[test]
+    fn a_store_of_a_newer_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(dir.path());
+        assert_eq!(open().unwrap().read(FORMAT_KEY).unwrap(), Some(FORMAT));
+        // As from before it was kept.
+        open().unwrap().write(FORMAT_KEY, &0).unwrap();
+        assert_eq!(open().unwrap().read(FORMAT_KEY).unwrap(), Some(FORMAT));
+        open().unwrap().write(FORMAT_KEY, &(FORMAT + 1)).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("it is of format 3"), "{error}");
     }
 
     #[test]
