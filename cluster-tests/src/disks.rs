@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::hosts::run;
-use crate::processes::wait_until;
+use crate::waiting::wait_until;
 
 /// A tmpfs, mounted until it is dropped.
 #[derive(Debug)]

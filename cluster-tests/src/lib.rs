@@ -1,6 +1,6 @@
 //! Tests of Keyward as its users meet it: real processes, real sockets, the real Valkey beside it.
 //!
-//! - [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
+//! - [`waiting`]: for a condition. [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
 //! - [`complexity`]: how what commands cost grows with the number of elements, next to Valkey.
@@ -42,5 +42,6 @@ pub mod simulation;
 pub mod slots;
 pub mod snapshot_bench;
 pub mod stock_confs;
+pub mod waiting;
 pub mod wall_clocks;
 pub mod writers;

@@ -23,25 +23,12 @@ use crate::disks::Folder;
 use crate::hosts::Hosts;
 use crate::programs;
 use crate::resp_client::Connection;
+pub use crate::waiting::wait_until;
 use crate::wall_clocks::remove_leftovers;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const START_TRIES: usize = 3;
 const POLL: Duration = Duration::from_millis(2);
-
-/// Waits until `condition` holds; `false` at the deadline.
-pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + deadline;
-    loop {
-        if condition() {
-            return true;
-        }
-        if end <= Instant::now() {
-            return false;
-        }
-        thread::sleep(POLL);
-    }
-}
 
 /// A port that nobody listens on, and whose neighbour 10000 above (the bus) is free as well.
 ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster_tests::compare::campaign::{Campaign, Mode, Outcome};
 use cluster_tests::compare::framing::{self, Pairs};
-use cluster_tests::compare::runner::Pair;
+use cluster_tests::compare::pair::Pair;
 use cluster_tests::compare::templates::CORE_GROUPS;
 use cluster_tests::processes::Server;
 use cluster_tests::programs;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use cluster_tests::compare::campaign::{Campaign, Mode};
 use cluster_tests::compare::framing::{self, Pairs};
-use cluster_tests::compare::runner::Pair;
+use cluster_tests::compare::pair::Pair;
 use cluster_tests::processes::Server;
 use cluster_tests::programs;
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use super::generator::{Action, Client, Generator, Step};
+use super::pair::{Pair, Sending};
 use super::pipeline::UNCUT;
-use super::runner::{Difference, Pair, Sending, command_line};
-use super::template::Args;
+use super::runner::{Difference, command_line};
+use super::words::Args;
 
 /// Shrinking stops here even if more could go.
 const SHRINK_DEADLINE: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@
 use crate::resp_client::Frame;
 
 use super::generator::name;
-use super::template::Args;
+use super::words::Args;
 
 /// How one reply is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::runner::Pair;
+use super::pair::Pair;
 use crate::processes::wait_until;
 use crate::resp_client::{Connection, Frame, REPLY_DEADLINE, encode, split_frame};
 

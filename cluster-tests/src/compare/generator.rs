@@ -10,9 +10,9 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 
-use super::template::{Args, Template};
+use super::template::Template;
 use super::templates::{BLOCKING, GROUPS, MIDDLE, POPULATING, SUBSCRIBER};
-use super::words::ODD;
+use super::words::{Args, ODD};
 
 /// Which of a server's connections an action uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

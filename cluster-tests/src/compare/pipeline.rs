@@ -14,7 +14,7 @@ use crate::resp_client::{Frame, NoReply, encode};
 use super::equality::normal_pushes;
 use super::generator::{Action, Client, Step};
 use super::runner::{BARRIER, Difference, Side, Transaction, difference};
-use super::template::Args;
+use super::words::Args;
 
 /// How long a piece may wait for an answer to what came before it, so that the server reads the pieces apart.
 /// Nothing depends on it.

@@ -1,4 +1,4 @@
-//! Runs one sequence on both servers in lockstep and says where they first differ.
+//! Runs one sequence on both servers in lockstep and says where they first differ. Who chooses how: [`super::pair`].
 //!
 //! Each action goes to both before either reply is read, so that the servers work at the same time and under
 //! nearly the same clock. After the last action the whole keyspaces are compared: a wrong write that no reply
@@ -12,8 +12,7 @@ use crate::resp_client::{Connection, Frame, NoReply, REPLY_DEADLINE, Reply};
 
 use super::equality::{Equality, normal_pushes};
 use super::generator::{Action, Client, Step, name};
-use super::pipeline;
-use super::template::Args;
+use super::words::Args;
 
 /// How long the second server may take for what the first one has done already.
 const LAG_DEADLINE: Duration = Duration::from_secs(1);
@@ -237,63 +236,35 @@ fn is_barrier(frame: &Frame) -> bool {
         || frame.items.get(1).is_some_and(|item| item.text() == BARRIER.as_bytes())
 }
 
-/// The two servers, known by their addresses.
-#[derive(Clone, Debug)]
-pub struct Pair {
-    pub ours: String,
-    pub theirs: String,
+/// Opens both servers for a sequence.
+pub(super) fn open(
+    (our_addr, their_addr): (&str, &str),
+    steps: &[Step],
+    resp: u8,
+) -> Result<(Side, Side), Box<Difference>> {
+    let reset = reset_commands(steps);
+    let ours = Side::open(our_addr, resp, &reset);
+    let theirs = Side::open(their_addr, resp, &reset);
+    let (mut ours, mut theirs) = match (ours, theirs) {
+        (Ok(ours), Ok(theirs)) => (ours, theirs),
+        (ours, theirs) => {
+            let state =
+                |side: Result<Side, NoReply>| side.map_or_else(|error| error.to_string(), |_| "open".into());
+            return Err(Box::new(Difference {
+                step: 0,
+                command: "connect".into(),
+                what: "opening the connections".into(),
+                ours: state(ours),
+                theirs: state(theirs),
+            }));
+        }
+    };
+    let derives_sets = steps.iter().flat_map(|step| &step.actions).any(derives_set);
+    (ours.derives_sets, theirs.derives_sets) = (derives_sets, derives_sets);
+    Ok((ours, theirs))
 }
 
-impl Pair {
-    /// Runs a sequence on both, emptied, servers. `resp` is the protocol of all clients.
-    pub fn run(&self, steps: &[Step], resp: u8, sending: Sending) -> Option<Difference> {
-        let (mut ours, mut theirs) = match self.open(steps, resp) {
-            Ok(sides) => sides,
-            Err(difference) => return Some(*difference),
-        };
-        let found = match sending {
-            Sending::OneByOne => one_by_one(&mut ours, &mut theirs, steps),
-            Sending::Pipelined { cuts } => pipeline::run(&mut ours, &mut theirs, steps, cuts),
-        };
-        let mut end = || same_keyspace(&mut ours, &mut theirs);
-        found.or_else(|| end().map(|difference| Difference { step: steps.len(), ..difference }))
-    }
-
-    fn open(&self, steps: &[Step], resp: u8) -> Result<(Side, Side), Box<Difference>> {
-        let reset = reset_commands(steps);
-        let ours = Side::open(&self.ours, resp, &reset);
-        let theirs = Side::open(&self.theirs, resp, &reset);
-        let (mut ours, mut theirs) = match (ours, theirs) {
-            (Ok(ours), Ok(theirs)) => (ours, theirs),
-            (ours, theirs) => {
-                let state = |side: Result<Side, NoReply>| {
-                    side.map_or_else(|error| error.to_string(), |_| "open".into())
-                };
-                return Err(Box::new(Difference {
-                    step: 0,
-                    command: "connect".into(),
-                    what: "opening the connections".into(),
-                    ours: state(ours),
-                    theirs: state(theirs),
-                }));
-            }
-        };
-        let derives_sets = steps.iter().flat_map(|step| &step.actions).any(derives_set);
-        (ours.derives_sets, theirs.derives_sets) = (derives_sets, derives_sets);
-        Ok((ours, theirs))
-    }
-}
-
-/// How the commands of a sequence reach the servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sending {
-    /// Each when the one before it is answered.
-    OneByOne,
-    /// Those of the main client all in one stream, cut at random bytes. The other clients do nothing.
-    Pipelined { cuts: u64 },
-}
-
-fn one_by_one(ours: &mut Side, theirs: &mut Side, steps: &[Step]) -> Option<Difference> {
+pub(super) fn one_by_one(ours: &mut Side, theirs: &mut Side, steps: &[Step]) -> Option<Difference> {
     for (index, step) in steps.iter().enumerate() {
         for action in &step.actions {
             if let Some(difference) = act(ours, theirs, action) {
@@ -513,7 +484,7 @@ fn scan(ours: &mut Side, theirs: &mut Side, args: &Args) -> Option<Difference> {
     })
 }
 
-fn same_keyspace(ours: &mut Side, theirs: &mut Side) -> Option<Difference> {
+pub(super) fn same_keyspace(ours: &mut Side, theirs: &mut Side) -> Option<Difference> {
     let difference = |ours, theirs| {
         let what = "the keyspace after the last command".to_owned();
         Some(Difference { step: 0, command: "keyspace".into(), what, ours, theirs })

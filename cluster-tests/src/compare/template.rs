@@ -11,10 +11,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::words::Words;
-
-/// One command's arguments.
-pub type Args = Vec<Vec<u8>>;
+use super::words::{Args, Words};
 
 #[derive(Clone, Debug)]
 enum Part {

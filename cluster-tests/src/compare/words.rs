@@ -5,7 +5,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
-use super::template::Args;
+/// One command's arguments.
+pub type Args = Vec<Vec<u8>>;
 
 /// Key types by the first letter of their keys: string, number, hash, list, set, sorted set, bitmap,
 /// hyperloglog, geo set, stream.
