@@ -46,7 +46,7 @@ pub async fn run(server: Arc<Server>) {
             close_idle_clients(&server, now);
             let closed = close_slow_readers(&server, &mut over_soft_limit, now);
             executor.stats.output_buffer_disconnections.add(closed);
-            server.rates.sample(now, &server.stats);
+            server.stats.rates.sample(now, &server.stats);
             let scores = server.settings().oom_scores();
             oom_score.apply(scores.map(|scores| scores.of(server.shared.gate.state())));
         }

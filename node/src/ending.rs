@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::server::{PauseMode, Server};
+use crate::io::pause::PauseMode;
+use crate::server::Server;
 use crate::shutdown::{Options, Saving, Shutdown};
 use crate::snapshot::saves::Kind;
 

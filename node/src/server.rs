@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use keyward_proto::ids::Position;
 use keyward_proto::time::{Monotonic, UnixMillis};
@@ -16,11 +15,11 @@ use keyward_store::events::Event;
 use keyward_store::eviction::SharedWeights;
 use keyward_store::world::World;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
 use crate::io::clients::Clients;
+use crate::io::pause::Pause;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
 use crate::pubsub::{ChannelKind, PubSub};
@@ -29,7 +28,7 @@ use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
 use crate::snapshot::saves::Saves;
 use crate::snapshot::stream::Snapshots;
-use crate::stats::{Rates, Stats};
+use crate::stats::Stats;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -43,7 +42,6 @@ pub struct Server {
     pub clients: Clients,
     pub pubsub: PubSub,
     pub stats: Stats,
-    pub rates: Rates,
     pub memory: Arc<UsedMemory>,
     pub lazyfree: Lazyfree,
     /// By which slots are drawn for eviction.
@@ -66,10 +64,6 @@ pub struct Server {
     pub replication: OnceLock<Arc<Replication>>,
     /// Carries messages to other nodes; set once when the node runs with sentinels.
     pub relay: OnceLock<Relay>,
-    /// AUTH and HELLO with a wrong password.
-    pub auth_failures: AtomicU64,
-    /// When a client that speaks HTTP was last told of in the log; nanoseconds, as of [`Monotonic`]. Zero: never.
-    http_warned_at: AtomicU64,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
     pub snapshots: Snapshots,
@@ -97,83 +91,6 @@ pub struct Replica<'a> {
     pub lag_seconds: u64,
 }
 
-/// Which commands wait while clients are paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PauseMode {
-    All,
-    Write,
-}
-
-/// CLIENT PAUSE and DEBUG SLEEP: until when which commands wait.
-#[derive(Debug, Default)]
-pub struct Pause {
-    /// Nanoseconds, as of [`Monotonic`]; zero: no pause.
-    until: AtomicU64,
-    /// [`PauseMode::Write`].
-    writes_only: AtomicBool,
-    /// Wakes the paused connections when the pause ends early.
-    waiting: Mutex<Vec<Arc<Notify>>>,
-}
-
-impl Pause {
-    /// A pause that is there is neither shortened nor made weaker.
-    pub fn extend(&self, now: Monotonic, until: Monotonic, mode: PauseMode) {
-        let mut one_at_a_time = self.waiting.lock();
-        let (current, current_mode) = self.state();
-        let active = now < current;
-        if !active {
-            // Those that waited for an earlier pause have noticed its end by themselves.
-            one_at_a_time.clear();
-        }
-        let weak = mode == PauseMode::Write && (!active || current_mode == PauseMode::Write);
-        self.writes_only.store(weak, Ordering::Release);
-        let until = if active { until.max(current) } else { until };
-        self.until.store(until.as_nanos(), Ordering::Release);
-    }
-
-    pub fn end(&self) {
-        let waiting = {
-            let mut waiting = self.waiting.lock();
-            self.until.store(0, Ordering::Release);
-            std::mem::take(&mut *waiting)
-        };
-        for connection in waiting {
-            connection.notify_one();
-        }
-    }
-
-    /// Wakes this connection if the pause ends early.
-    pub fn add_waiting(&self, connection: Arc<Notify>) {
-        let mut waiting = self.waiting.lock();
-        if self.until.load(Ordering::Acquire) == 0 {
-            connection.notify_one();
-        } else {
-            waiting.push(connection);
-        }
-    }
-
-    /// Until when which commands have to wait, if some have.
-    #[inline]
-    pub fn applies(&self, now: Monotonic) -> Option<(Monotonic, PauseMode)> {
-        (now < self.until()).then(|| self.state())
-    }
-
-    pub fn is_over(&self, now: Monotonic) -> bool {
-        self.until() <= now
-    }
-
-    /// Until when commands wait, or have waited, and which.
-    pub fn state(&self) -> (Monotonic, PauseMode) {
-        let is_weak = self.writes_only.load(Ordering::Acquire);
-        (self.until(), if is_weak { PauseMode::Write } else { PauseMode::All })
-    }
-
-    #[inline]
-    fn until(&self) -> Monotonic {
-        Monotonic::from_nanos(self.until.load(Ordering::Acquire))
-    }
-}
-
 impl Server {
     /// # Errors
     /// Settings that contradict each other.
@@ -197,7 +114,6 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             stats: Stats::default(),
-            rates: Rates::default(),
             lazyfree: Lazyfree::new(Arc::clone(&memory)),
             memory,
             eviction_weights: SharedWeights::default(),
@@ -212,8 +128,6 @@ impl Server {
             shutdown: crate::shutdown::Shutdown::default(),
             replication: OnceLock::new(),
             relay: OnceLock::new(),
-            auth_failures: AtomicU64::new(0),
-            http_warned_at: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
             snapshots: Snapshots::default(),
             saves: Saves::new(now.0 / 1000, started_at),
@@ -373,22 +287,6 @@ impl Server {
         self.memory.reset_stats();
         self.lazyfree.reset_stats();
         self.pubsub.disconnections.store(0, Ordering::Relaxed);
-        self.auth_failures.store(0, Ordering::Relaxed);
-    }
-
-    /// Says that a client's connection was closed because it speaks HTTP, but not more often than is of use.
-    pub fn warn_of_http(&self, now: Monotonic, address: &str) {
-        const INTERVAL: Duration = Duration::from_secs(60);
-        let last = self.http_warned_at.load(Ordering::Relaxed);
-        if last != 0 && now.since(Monotonic::from_nanos(last)) < INTERVAL {
-            return;
-        }
-        self.http_warned_at.store(now.as_nanos().max(1), Ordering::Relaxed);
-        tracing::warn!(
-            client = address,
-            "possible SECURITY ATTACK: closed a connection that sent POST or Host:, as a web page does that has a \
-             browser send commands to this port"
-        );
     }
 
     /// Wakes all clients when a term has ended in which this node was the primary, and they have no other way to learn of

@@ -127,7 +127,12 @@ impl ThreadStats {
 
 /// The counters of all threads.
 #[derive(Debug, Default)]
-pub struct Stats(Mutex<Vec<Arc<ThreadStats>>>);
+pub struct Stats {
+    threads: Mutex<Vec<Arc<ThreadStats>>>,
+    pub rates: Rates,
+    /// AUTH and HELLO with a wrong password.
+    pub auth_failures: AtomicU64,
+}
 
 /// What is known of one command.
 #[derive(Debug, Clone, Copy)]
@@ -142,17 +147,17 @@ pub struct CommandTotals {
 impl Stats {
     pub fn add_thread(&self) -> Arc<ThreadStats> {
         let stats = Arc::new(ThreadStats::new());
-        self.0.lock().push(Arc::clone(&stats));
+        self.threads.lock().push(Arc::clone(&stats));
         stats
     }
 
     pub fn sum(&self, counter: impl Fn(&ThreadStats) -> &Counter) -> u64 {
-        self.0.lock().iter().map(|t| counter(t).get()).sum()
+        self.threads.lock().iter().map(|t| counter(t).get()).sum()
     }
 
     /// The commands and subcommands that were called.
     pub fn per_command(&self) -> Vec<CommandTotals> {
-        let threads = self.0.lock();
+        let threads = self.threads.lock();
         let sum = |row: &'static Row, f: fn(&CommandCounters) -> &Counter| -> u64 {
             threads.iter().filter_map(|t| t.command(row)).map(|c| f(c).get()).sum()
         };
@@ -171,7 +176,7 @@ impl Stats {
     /// Error replies by code, in alphabetical order.
     pub fn errors(&self) -> BTreeMap<Box<str>, u64> {
         let mut sum = BTreeMap::new();
-        for thread in self.0.lock().iter() {
+        for thread in self.threads.lock().iter() {
             for (code, count) in thread.errors.lock().iter() {
                 *sum.entry(code.clone()).or_default() += count;
             }
@@ -181,9 +186,10 @@ impl Stats {
 
     /// CONFIG RESETSTAT. A count that happens at the same moment may survive.
     pub fn reset(&self) {
-        for thread in self.0.lock().iter() {
+        for thread in self.threads.lock().iter() {
             thread.reset();
         }
+        self.auth_failures.store(0, Ordering::Relaxed);
     }
 }
 

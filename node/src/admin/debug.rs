@@ -9,7 +9,7 @@ use keyward_proto::resp::number::{parse_f64, parse_i64};
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
-use crate::server::PauseMode;
+use crate::io::pause::PauseMode;
 
 /// Nobody could end it earlier.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);

@@ -21,9 +21,9 @@ use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Flags, Scope};
 use crate::command::table::Row;
 use crate::config::Settings;
+use crate::io::pause::{Pause, PauseMode};
 use crate::io::session::Session;
 use crate::routing::{Owner, Routing, endpoint};
-use crate::server::{Pause, PauseMode};
 
 const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
                            disk. Commands that may modify the data set are disabled, because this instance is \

@@ -277,7 +277,7 @@ impl Executor {
                 }
             }
             Err(_) if is_http(args) => {
-                self.server.warn_of_http(self.moment.now, &session.client.address);
+                self.server.clients.warn_of_http(self.moment.now, &session.client.address);
                 session.client.kill();
                 // As in Valkey what was answered in the same batch is not sent.
                 out.clear();

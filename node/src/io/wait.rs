@@ -9,10 +9,10 @@ use keyward_proto::time::Monotonic;
 use keyward_replication::gate::Gate;
 use keyward_replication::reply::ReplyCondition;
 
+use super::pause::Pause;
 use super::session::Session;
 use crate::blocking::{Blocked, Ending, FORCED, Look, Served};
 use crate::execute::{BatchEnd, Patience, Stop};
-use crate::server::Pause;
 
 /// How often WAIT looks at what the replicas hold: acknowledgements do not wake connections.
 pub(super) const REPLICAS_POLL: Duration = Duration::from_millis(1);
@@ -176,7 +176,7 @@ mod tests {
 
     use super::super::clients::Client;
     use super::*;
-    use crate::server::PauseMode;
+    use crate::io::pause::PauseMode;
 
     fn at_ms(ms: u64) -> Monotonic {
         Monotonic::from_nanos(ms * 1_000_000)

@@ -9,8 +9,8 @@ use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, co
 use crate::blocking::Unblock;
 use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
+use crate::io::pause::PauseMode;
 use crate::io::session::ReplyMode;
-use crate::server::PauseMode;
 
 /// `CLIENT subcommand`
 pub(super) const CLIENT: ServerCommand = container("client", SENTINEL, "2.4.0");

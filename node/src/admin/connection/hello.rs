@@ -41,7 +41,7 @@ fn authenticate(server: &Server, user: &[u8], password: &[u8]) -> Result<(), Com
     if user == b"default" && (expected.is_empty() || equal_in_constant_time(expected, password)) {
         return Ok(());
     }
-    server.auth_failures.fetch_add(1, Ordering::Relaxed);
+    server.stats.auth_failures.fetch_add(1, Ordering::Relaxed);
     Err(CommandError::coded("WRONGPASS invalid username-password pair or user is disabled."))
 }
 

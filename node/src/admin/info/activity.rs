@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::Lines;
 use crate::admin::ServerContext;
+use crate::io::pause::PauseMode;
 use crate::pubsub::ChannelKind;
-use crate::server::PauseMode;
 use crate::stats::{Counter, ThreadStats};
 
 pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
@@ -43,7 +43,7 @@ pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
 pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let server = ctx.server;
     let sum = |counter: fn(&ThreadStats) -> &Counter| server.stats.sum(counter);
-    let [commands, bytes_in, bytes_out] = server.rates.per_second();
+    let [commands, bytes_in, bytes_out] = server.stats.rates.per_second();
     #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     lines.fields(&[
@@ -124,7 +124,7 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("eventloop_duration_cmd_sum", &0),
         ("instantaneous_eventloop_cycles_per_sec", &0),
         ("instantaneous_eventloop_duration_usec", &0),
-        ("acl_access_denied_auth", &server.auth_failures.load(Ordering::Relaxed)),
+        ("acl_access_denied_auth", &server.stats.auth_failures.load(Ordering::Relaxed)),
     ]);
     lines.zeros(&[
         "acl_access_denied_cmd",
