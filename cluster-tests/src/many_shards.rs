@@ -243,6 +243,7 @@ impl World {
             term: shard.term,
             in_sync_version: shard.in_sync_version,
             change,
+            committed: Position::ZERO,
         })
     }
 

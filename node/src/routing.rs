@@ -65,6 +65,12 @@ impl Routing {
         Owner::Other(self.topology.shards.get(shard).and_then(|s| self.primary_of(s)))
     }
 
+    /// Whose slot this is.
+    pub fn owning_shard(&self, slot: Slot) -> Option<&Shard> {
+        let number = usize::from(*self.owners.get(slot.index())?);
+        self.topology.shards.get(self.shards.get(number)?)
+    }
+
     pub fn primary_of(&self, shard: &Shard) -> Option<&Node> {
         self.topology.nodes.get(shard.primary.as_ref()?)
     }

@@ -133,6 +133,31 @@ pub struct Shard {
     /// The position of the old primary at a hand-off, zero otherwise.
     #[serde(default)]
     pub handoff_position: Position,
+    #[serde(default)]
+    pub absent: Absent,
+}
+
+/// What a shard's nodes outside the in-sync set hold, as far as it is known: who leads depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// With fewer members that have not restarted the primary commits nothing: its word, which binds it and those after
+    /// it until the sentinels have another number. `None`: nobody has given it.
+    #[serde(default)]
+    pub min_in_sync: Option<u32>,
+    /// Nodes that left the in-sync set, and have not restarted, since it last had so many members: nothing has been
+    /// committed since, so they hold everything that is.
+    #[serde(default)]
+    pub eligible: BTreeSet<NodeId>,
+    /// Where each node outside stood when it left, or when it registered since: at least.
+    #[serde(default)]
+    pub stood_at: BTreeMap<NodeId, Position>,
+    /// The present primary comes from outside the in-sync set: what it has promised itself says nothing of leases that
+    /// earlier primaries may have, so it waits for as long as these can last.
+    #[serde(default)]
+    pub gave_no_lease: bool,
+    /// What the shard's primaries have told of their commit index.
+    #[serde(default)]
+    pub committed: Position,
 }
 
 /// First and last slot of a range.
@@ -157,7 +182,41 @@ impl SlotRange {
     }
 }
 
+impl Shard {
+    /// Members that hold everything that was committed: no acknowledged write is missing in any of them.
+    pub fn whole_members(&self) -> impl Iterator<Item = &NodeId> {
+        self.in_sync.difference(&self.restarted)
+    }
+
+    /// So few members are whole that the primary has promised to commit nothing.
+    pub fn is_short(&self) -> bool {
+        let count = u32::try_from(self.whole_members().count()).unwrap_or(u32::MAX);
+        self.absent.min_in_sync.is_some_and(|min| count < min)
+    }
+}
+
 impl Topology {
+    /// How many members of the in-sync set a commit takes unless an operator has said it: half of the shard's nodes,
+    /// rounded up. Nodes beyond the wanted shape are replaced ones that may never come back, and do not count.
+    pub fn default_min_in_sync(&self, shard: &ShardId) -> usize {
+        let wanted = usize::try_from(self.shape.replicas_per_shard).unwrap_or(usize::MAX).saturating_add(1);
+        self.members(shard).count().min(wanted).div_ceil(2)
+    }
+
+    /// For clients of a shard without a primary: what would help.
+    pub fn why_no_primary(&self, shard: &Shard) -> String {
+        let holders: BTreeSet<&NodeId> = shard.whole_members().chain(&shard.absent.eligible).collect();
+        let (who, ids) = match holders.is_empty() {
+            false => ("one of those that hold everything", holders),
+            true => ("the furthest", self.members(&shard.id).map(|node| &node.id).collect()),
+        };
+        format!(
+            "the shard has no primary and waits for {who} ({}); after CLUSTER FAILOVER TAKEOVER another node goes on, \
+             without what it lacks",
+            self.node_names(ids)
+        )
+    }
+
     /// The shard that a node belongs to.
     pub fn shard_of(&self, node: &NodeId) -> Option<&Shard> {
         self.shards.get(self.nodes.get(node)?.shard.as_ref()?)
@@ -203,6 +262,16 @@ impl Topology {
                 assert!(!shard.restarted.contains(primary), "the primary {primary} counts as restarted");
             }
             assert!(shard.restarted.is_subset(&shard.in_sync), "restarted nodes outside the in-sync set");
+            let Absent { eligible, stood_at, .. } = &shard.absent;
+            assert!(eligible.is_empty() || shard.is_short(), "what eligible nodes hold may be outdated");
+            for id in eligible.iter().chain(stood_at.keys()) {
+                assert!(!shard.in_sync.contains(id), "node {id} is both inside and outside the in-sync set");
+                let is_member = self.nodes.get(id).is_some_and(|n| n.shard.as_ref() == Some(&shard.id));
+                assert!(
+                    is_member,
+                    "node {id} is outside the in-sync set of a shard that it does not belong to"
+                );
+            }
             for id in &shard.in_sync {
                 let node = self.nodes.get(id).expect("members of an in-sync set are registered");
                 assert_eq!(node.shard.as_ref(), Some(&shard.id), "node {id} is in sync with another shard");

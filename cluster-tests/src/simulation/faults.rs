@@ -1,9 +1,10 @@
 //! What goes wrong: one fault after another, at random, several at a time.
 //!
-//! **Which data may be lost.** The promise is that an acknowledged write is lost only if every member's machine has lost
-//! it. So the simulation keeps one member *intact*: a crash that takes with it what the node holds (memory without
-//! persistence, an emptied disk, a power failure with unsynced entries, a crash after a failed sync) happens only while another member of the in-sync
-//! set has everything and no change of that set is under way; otherwise the node is killed without loss, or stands
+//! **Which data may be lost.** The promise is that an acknowledged write is lost only if every machine has lost it of
+//! those that were members when it was acknowledged and have held all since: members, and nodes that left a set which
+//! could commit nothing any more. So the simulation keeps one of these *intact*: a crash that takes with it what the
+//! node holds (memory without persistence, an emptied disk, a power failure with unsynced entries, a crash after a
+//! failed sync) happens only while another one has everything and no change is under way; otherwise the node is killed without loss, or stands
 //! still for a while. All processes at once may be killed at any time, and with `appendfsync always` all machines may
 //! lose their power.
 
@@ -60,7 +61,7 @@ impl World {
         }
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..40) {
+        match self.rng.random_range(0..45) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 if self.rng.random_bool(0.5) => self.crash(node, End::BaseLost),
@@ -136,6 +137,7 @@ impl World {
             }
             34 | 36 => self.hang_while_the_others_stutter(),
             35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
+            37 | 38 => self.forsake(),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -186,6 +188,18 @@ impl World {
             let from = if hears_nodes { NODES } else { 0 };
             (from..NODES + SENTINELS).for_each(|other| self.network.cut(other, node));
         }
+    }
+
+    /// All others stand still for long enough to leave the in-sync set; then the primary ends.
+    fn forsake(&mut self) {
+        let Some(primary) = self.leader() else { return };
+        self.network.heal();
+        for other in (0..NODES).filter(|n| *n != primary) {
+            let pause = self.rng.random_range(ms(250)..ms(900));
+            self.pause_node(other, pause);
+        }
+        let delay = self.rng.random_range(ms(230)..ms(900));
+        self.at(delay, SimEvent::Kill { node: primary });
     }
 
     /// An operator wants another primary, whatever the present one does; who becomes it may die at once.
@@ -469,7 +483,7 @@ impl World {
 
     // ------------------------------------------------------------------ crashes
 
-    /// Whether another member would still have everything if this node lost what it holds.
+    /// Whether another node that may lead would still have everything if this node lost what it holds.
     fn may_lose(&self, node: usize) -> bool {
         // Who was in sync is not known any more: nobody may lose anything.
         let Some(shard) = self.register.shard() else { return false };
@@ -477,7 +491,7 @@ impl World {
             && self.proposals_under_way == 0
             && self.sentinels.iter().all(super::sentinel::Sentinel::is_idle);
         let has_everything = |m: &Machine| {
-            let is_member = shard.in_sync.contains(&m.id);
+            let is_member = shard.in_sync.contains(&m.id) || shard.absent.eligible.contains(&m.id);
             let in_memory = m.running().is_some_and(|p| {
                 p.incarnation == self.register.incarnation(&m.id) && !shard.restarted.contains(&m.id)
             });

@@ -14,6 +14,7 @@
 use keyward_proto::resp::Args;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Shard;
 use keyward_replication::gate::{DiskState, Gate, GateState};
 
 use crate::command::CommandError;
@@ -282,7 +283,7 @@ impl Checks<'_> {
         match self.routing.owner(slot) {
             Owner::Nobody => Err(CommandError::SlotNotServed.into()),
             Owner::Other(Some(node)) => Err(moved(node)),
-            Owner::Other(None) => Err(CommandError::ClusterDown.into()),
+            Owner::Other(None) => Err(self.down(self.routing.owning_shard(slot)).into()),
             Owner::Mine
                 if self.settings.require_full_coverage
                     && !self.routing.covered
@@ -299,7 +300,11 @@ impl Checks<'_> {
                     match self.routing.my_primary() {
                         Some(node) if Some(&node.id) != self.routing.me.as_ref() => Err(moved(node)),
                         // This node has ceased to serve or is about to: the topology or the gate follows.
-                        Some(_) | None => Err(not_now(patience)),
+                        Some(_) => Err(not_now(patience)),
+                        None if patience == Patience::Exhausted => {
+                            Err(self.down(self.routing.my_shard()).into())
+                        }
+                        None => Err(Verdict::Wait),
                     }
                 }
             },
@@ -312,6 +317,17 @@ impl Checks<'_> {
         !self.settings.cluster_enabled
             && session.has_outlived_a_term(self.moment.ended_terms)
             && !session.may_outlive_a_term(self.settings)
+    }
+
+    /// Nobody serves the slot.
+    fn down(&self, shard: Option<&Shard>) -> CommandError {
+        match shard.filter(|shard| shard.primary.is_none()) {
+            Some(shard) => {
+                let why = self.routing.topology.why_no_primary(shard);
+                CommandError::coded(format!("CLUSTERDOWN The cluster is down: {why}"))
+            }
+            None => CommandError::ClusterDown,
+        }
     }
 
     /// The only shard without a primary is this node's own: its gate decides.
@@ -752,6 +768,7 @@ mod tests {
             previous_primary_gone: false,
             predecessor_gone: false,
             handoff_position: Position::default(),
+            absent: Default::default(),
         };
         let shards = [shard(0, Some(1), 0, 8191), shard(1, third, 8192, 16383)];
         let topology = Topology {

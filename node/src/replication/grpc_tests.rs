@@ -101,6 +101,7 @@ impl Control for OneSentinel {
                 previous_primary_gone: true,
                 predecessor_gone: true,
                 handoff_position: Position::ZERO,
+                absent: Default::default(),
             });
             let entry = Node {
                 id: node.clone(),

@@ -256,9 +256,16 @@ pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
         ..Default::default()
     };
     match request {
-        Request::Remove { shard, term, version, nodes } => {
+        Request::Remove { shard, term, version, nodes, committed } => {
             let remove = nodes.iter().map(NodeId::to_string).collect();
-            ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest { remove, ..change(shard, term, version) })
+            let committed = Some(committed.into());
+            let change = rpc::ChangeInSyncRequest { remove, committed, ..change(shard, term, version) };
+            ControlRequest::ChangeInSync(change)
+        }
+        Request::Minimum { shard, term, version, nodes } => {
+            let minimum = Some(rpc::MinimumInSync { nodes });
+            let change = rpc::ChangeInSyncRequest { minimum, ..change(shard, term, version) };
+            ControlRequest::ChangeInSync(change)
         }
         Request::Add { shard, term, version, node, incarnation } => {
             ControlRequest::ChangeInSync(rpc::ChangeInSyncRequest {

@@ -131,6 +131,7 @@ mod tests {
             previous_primary_gone: true,
             predecessor_gone: true,
             handoff_position: Position::ZERO,
+            absent: Default::default(),
         }
     }
 

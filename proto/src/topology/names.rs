@@ -123,6 +123,7 @@ mod tests {
                 previous_primary_gone: false,
                 predecessor_gone: false,
                 handoff_position: Position::ZERO,
+                absent: Default::default(),
             };
             topology.shards.insert(shard.id.clone(), shard);
         }

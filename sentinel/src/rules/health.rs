@@ -21,6 +21,8 @@ use crate::rules::topology::RaftId;
 const LOST_AFTER: Duration = Duration::from_secs(30);
 /// The first shards form of fewer nodes than are wanted if no other has come for so long.
 const ARRIVALS_OVER_AFTER: Duration = Duration::from_secs(2);
+/// And after so long it is forgotten, once it is replaced.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// How clients are told where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -204,7 +206,16 @@ impl Health {
 
     /// See [`LOST_AFTER`].
     pub fn lost(&self, now: Monotonic) -> BTreeSet<NodeId> {
-        let is_lost = |node: &NodeHealth| LOST_AFTER <= now.since(node.answered_at);
+        self.silent_for(now, LOST_AFTER)
+    }
+
+    /// See [`FORGOTTEN_AFTER`].
+    pub fn long_lost(&self, now: Monotonic) -> BTreeSet<NodeId> {
+        self.silent_for(now, FORGOTTEN_AFTER)
+    }
+
+    fn silent_for(&self, now: Monotonic, time: Duration) -> BTreeSet<NodeId> {
+        let is_lost = |node: &NodeHealth| time <= now.since(node.answered_at);
         self.nodes.iter().filter(|(_, node)| is_lost(node)).map(|(id, _)| id.clone()).collect()
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Architecture invariant: no clock, no socket; the shell is [`crate::shell::control`].
 
-use keyward_proto::ids::{NodeId, ShardId, Term};
+use keyward_proto::ids::{NodeId, Position, ShardId, Term};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Node, Shard, Topology};
 
@@ -20,6 +20,8 @@ pub struct InSyncRequest {
     pub term: Term,
     pub version: u64,
     pub change: InSyncChange,
+    /// The last entry that the primary knows to be committed.
+    pub committed: Position,
     /// The number that the primary was sent; zero if none yet.
     pub challenge: u64,
 }
@@ -58,6 +60,7 @@ impl InSyncRequest {
             && shard.in_sync_version == self.version + 1
             && match &self.change {
                 InSyncChange::Remove(nodes) => nodes.is_disjoint(&shard.in_sync),
+                InSyncChange::Minimum(nodes) => shard.absent.min_in_sync == Some(*nodes),
                 InSyncChange::Add { node, .. } => {
                     shard.in_sync.contains(node) && !shard.restarted.contains(node)
                 }
@@ -120,6 +123,7 @@ impl InSyncRequest {
             term: self.term,
             in_sync_version: self.version,
             change: self.change.clone(),
+            committed: self.committed,
         }
     }
 }
@@ -144,6 +148,7 @@ mod tests {
             term: shard.term,
             version: shard.in_sync_version,
             change: InSyncChange::Remove([id(3)].into()),
+            committed: Default::default(),
             challenge: 0,
         };
         assert_eq!(

@@ -69,6 +69,22 @@ pub fn next(
     }
 }
 
+/// Nodes that have not answered for very long, and are replaced: their shard has a primary, and as many others in sync as
+/// it should have nodes. Never one that may hold what nobody else has.
+pub fn to_forget(topology: &Topology, long_lost: &BTreeSet<NodeId>) -> Vec<TopologyCommand> {
+    let wanted = usize::try_from(topology.shape.replicas_per_shard).unwrap_or(usize::MAX).saturating_add(1);
+    let is_replaced = |node: &&Node| {
+        let Some(shard) = topology.shard_of(&node.id).filter(|shard| shard.primary.is_some()) else {
+            return false;
+        };
+        let others = shard.whole_members().filter(|id| !long_lost.contains(*id)).count();
+        let may_lead = shard.in_sync.contains(&node.id) || shard.absent.eligible.contains(&node.id);
+        !may_lead && wanted <= others
+    };
+    let lost = topology.nodes.values().filter(|node| long_lost.contains(&node.id));
+    lost.filter(is_replaced).map(|node| TopologyCommand::ForgetNode { node: node.id.clone() }).collect()
+}
+
 /// The first spare that may join a shard that is short of members.
 fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyCommand> {
     let mut spares: Vec<&Node> =

@@ -54,7 +54,7 @@ pub(crate) struct Removal<'a> {
 
 impl<'a> Removal<'a> {
     pub(crate) fn new(topology: &Topology, shard: &'a Shard, nodes: &'a BTreeSet<NodeId>) -> Self {
-        Removal { shard, nodes, needed: topology.members(&shard.id).count().div_ceil(2) }
+        Removal { shard, nodes, needed: topology.default_min_in_sync(&shard.id) }
     }
 
     fn electable(&self) -> impl Iterator<Item = &'a NodeId> {
@@ -108,6 +108,7 @@ mod tests {
             previous_primary_gone: true,
             predecessor_gone: true,
             handoff_position: Position::ZERO,
+            absent: Default::default(),
         };
         let mut topology = Topology::default();
         for n in 1..=count {

@@ -12,7 +12,16 @@ pub(super) fn check(before: &Topology, after: &Topology, command: &TopologyComma
         let added = now.in_sync.difference(&then.in_sync).count();
         let is_same = now.in_sync == then.in_sync;
         assert!(is_same || may_change, "invariant 6: {command:?} changed the in-sync set");
-        let may_add = usize::from(matches!(command, TopologyCommand::ChangeInSync { .. }));
+        let may_add = match command {
+            TopologyCommand::ChangeInSync { .. } => 1,
+            // It holds what members hold; or nobody does, and it is the furthest.
+            TopologyCommand::ReplacePrimary(change) => {
+                let all_restarted = then.restarted == then.in_sync;
+                let nobody_else = then.absent.eligible.is_empty() && all_restarted;
+                usize::from(then.absent.eligible.contains(&change.node) || nobody_else)
+            }
+            _ => 0,
+        };
         assert!(added <= may_add, "invariant 6: {command:?} brought {added} nodes into the in-sync set");
         assert!(
             is_same || now.in_sync_version == then.in_sync_version + 1,

@@ -1,9 +1,10 @@
-//! What must hold after every step: the nine invariants of the design, a file each, and that no acknowledged write is
-//! lost and no read is stale (`visible.rs`). Each looks only at what is new since the last step.
+//! What must hold after every step: the nine invariants of the design, a file each, that what is acknowledged is on enough
+//! members (`enough_members.rs`), and that no acknowledged write is lost and no read is stale (`visible.rs`). Each looks only at what is new since the last step.
 
 mod commit_order;
 mod committed_survives;
 mod convergence;
+mod enough_members;
 mod in_sync_changes;
 mod leases_apart;
 mod logs_match;
@@ -80,7 +81,9 @@ impl Invariants {
             *checked_term = term;
             self.committed.primary_begins(node, term, log);
         }
-        for index in self.committed.last().get() + 1..=gate.commit_index().get() {
+        let new = self.committed.last().get() + 1..=gate.commit_index().get();
+        enough_members::check(node, core.topology(), new.clone());
+        for index in new {
             let index = LogIndex::new(index);
             let entry_term = log.term_at(index).expect("a primary knows what it commits");
             self.committed.commit(index, entry_term, term);

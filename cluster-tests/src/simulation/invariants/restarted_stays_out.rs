@@ -18,10 +18,10 @@ pub(super) fn check(
     let Some(shard) = register.shard() else { return };
     match command {
         TopologyCommand::RegisterNode(registration) => {
-            let known = before.nodes.get(&registration.id);
-            let is_new = known.is_none_or(|n| n.incarnation < register.incarnation(&registration.id));
-            let is_electable =
-                shard.in_sync.contains(&registration.id) && !shard.restarted.contains(&registration.id);
+            let id = &registration.id;
+            let known = before.nodes.get(id);
+            let is_new = known.is_none_or(|n| n.incarnation < register.incarnation(id));
+            let is_electable = shard.whole_members().any(|m| m == id) || shard.absent.eligible.contains(id);
             assert!(
                 !is_new || !is_electable,
                 "invariant 8: {:?} stays electable though it has restarted",

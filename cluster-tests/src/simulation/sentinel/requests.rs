@@ -72,13 +72,17 @@ impl World {
                 let request = coordinator::Request::Handoff(handoff);
                 return self.request_primary(sentinel, request, Some(call));
             }
-            Request::Remove { shard, term, version, nodes } => {
+            Request::Remove { shard, term, version, nodes, committed } => {
                 let change = InSyncChange::Remove(nodes);
-                InSyncRequest { shard, primary, term, version, change, challenge }
+                InSyncRequest { shard, primary, term, version, change, committed, challenge }
+            }
+            Request::Minimum { shard, term, version, nodes } => {
+                let (change, committed) = (InSyncChange::Minimum(nodes), Position::ZERO);
+                InSyncRequest { shard, primary, term, version, change, committed, challenge }
             }
             Request::Add { shard, term, version, node, incarnation } => {
-                let change = InSyncChange::Add { node, incarnation };
-                InSyncRequest { shard, primary, term, version, change, challenge }
+                let (change, committed) = (InSyncChange::Add { node, incarnation }, Position::ZERO);
+                InSyncRequest { shard, primary, term, version, change, committed, challenge }
             }
         };
         self.change_in_sync(sentinel, call, request);

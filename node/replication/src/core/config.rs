@@ -68,6 +68,11 @@ impl Config {
         Ok(())
     }
 
+    /// How long clients wait for an in-sync set that has become too small since their command was executed.
+    pub fn short_patience(&self) -> Duration {
+        self.grace * 4
+    }
+
     /// How often a primary speaks when it has nothing to say.
     pub fn beacon_interval(&self) -> Duration {
         beacon_interval(self.lease)

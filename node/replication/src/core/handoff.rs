@@ -3,8 +3,8 @@
 //! Invariants:
 //! - from the first attempt of the `Handoff` request until its outcome is *known*, this node executes nothing, reads
 //!   included: the target serves at once when the sentinels have committed it;
-//! - the target holds everything. All of it is committed, unless it is this node's own disk that lags: a member never
-//!   counts for more than it holds, so what that disk lacks is left to the target to commit;
+//! - the target holds everything. All of it is committed, unless it is this node's own disk that lags, or too few members
+//!   are left: a member never counts for more than it holds, so what that disk lacks is left to the target to commit;
 //! - it serves again only if no attempt can still take effect: the only attempt was refused, or the in-sync set, whose
 //!   version every attempt is compared with, has changed and the target is no electable member any more.
 
@@ -162,7 +162,8 @@ impl Primary {
                 let own_disk_lags = local.held(log) < last && local.config.suspect_after() <= waited;
                 let others_hold = self.progress.counted().all(|n| self.progress.held(n) == last);
                 let ready = self.progress.held(&target) == last
-                    && (self.progress.commit() == last || own_disk_lags && others_hold)
+                    && (self.progress.commit() == last
+                        || (own_disk_lags || self.progress.is_short()) && others_hold)
                     && self.proposal.as_ref().is_none_or(|p| p.added().is_none());
                 if ready {
                     self.ask_for_handoff(0, 0, now, local, log, out);
@@ -275,6 +276,7 @@ mod tests {
             previous_primary_gone: true,
             predecessor_gone: true,
             handoff_position: Position::ZERO,
+            absent: Default::default(),
         };
         topology.shards.insert(shard.id.clone(), shard);
         topology

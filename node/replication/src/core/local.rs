@@ -1,6 +1,7 @@
 //! What a node knows whatever its role is: itself, the topology, its keyspace and its promises.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
@@ -8,7 +9,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::{Shard, Topology};
 
 use super::clock_watch::ClockWatch;
-use super::config::Config;
+use super::config::{Config, ReplicationAck};
 use super::lease::LeaseGiver;
 use super::messages::{Action, RequestId, UplinkId};
 use super::stall_detector::StallDetector;
@@ -120,9 +121,28 @@ impl Local {
 
     /// Until when no primary is supported but those of `from` and later terms of this shard.
     pub(crate) fn promised_until(&self, from: Term) -> Monotonic {
+        self.giver.promised_until(from, self.longest_lease())
+    }
+
+    /// Of all nodes of this shard.
+    pub(crate) fn longest_lease(&self) -> Duration {
         let registered = self.shard.iter().flat_map(|shard| self.topology.members(shard));
         let leases = registered.filter_map(|node| node.detection.lease());
-        self.giver.promised_until(from, leases.chain([self.config.lease]).max().unwrap_or_default())
+        leases.chain([self.config.lease]).max().unwrap_or_default()
+    }
+
+    /// How many nodes have to be in sync for writes.
+    pub(crate) fn min_in_sync(&self) -> usize {
+        let default = || self.shard.as_ref().map_or(0, |shard| self.topology.default_min_in_sync(shard));
+        self.config.min_in_sync.unwrap_or_else(default)
+    }
+
+    /// With fewer members nothing is committed: what the sentinels are told.
+    pub(crate) fn commit_minimum(&self) -> u32 {
+        match self.config.replication_ack {
+            ReplicationAck::InSync => u32::try_from(self.min_in_sync()).unwrap_or(u32::MAX),
+            ReplicationAck::Async => 0,
+        }
     }
 
     /// What this node itself holds of the log.

@@ -7,7 +7,13 @@
 //!
 //! A joining node counts already before its addition is proposed: commit stands still at what it holds, for the short
 //! time until it holds everything committed. Only then is the proposal sent, so that no committed entry is missing
-//! in a node at the moment when it becomes electable.
+//! in a node at the moment when it becomes electable. As nothing can take the proposal back, a node that dies meanwhile
+//! holds the shard up until the sentinels answer; so none begins to join before they have carried something out a
+//! moment ago: without sentinels what is served goes on.
+//!
+//! The sentinels are told below how many members nothing is committed (`Minimum`): whoever leaves such a set may be
+//! chosen. It is also what they are asked to confirm before a node joins. Any other change may take its place at any
+//! time, for it is compared with the same version.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,6 +43,7 @@ pub(crate) fn retry_after(attempts: u32) -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Remove(BTreeSet<NodeId>),
+    Minimum(u32),
     Add(NodeId, Incarnation),
 }
 
@@ -62,8 +69,12 @@ impl Proposal {
     pub(crate) fn added(&self) -> Option<&NodeId> {
         match &self.change {
             Change::Add(node, _) => Some(node),
-            Change::Remove(_) => None,
+            Change::Remove(_) | Change::Minimum(_) => None,
         }
+    }
+
+    fn is_minimum(&self) -> bool {
+        matches!(self.change, Change::Minimum(_))
     }
 
     pub(crate) fn retry_at(&self) -> Option<Monotonic> {
@@ -93,7 +104,7 @@ impl Primary {
         let decided = proposal.version < shard.in_sync_version;
         let obsolete = match &proposal.change {
             Change::Add(node, incarnation) => local.incarnation_of(node) != Some(*incarnation),
-            Change::Remove(_) => false,
+            Change::Remove(_) | Change::Minimum(_) => false,
         };
         if decided || obsolete {
             self.drop_proposal();
@@ -125,7 +136,13 @@ impl Primary {
                 self.drop_proposal();
                 self.propose_after = now + COOL_DOWN;
             }
-            Outcome::Accepted | Outcome::Refused(_) | Outcome::Unknown => {}
+            Outcome::Accepted => {
+                self.confirmed_at = Some(now);
+                if proposal.is_minimum() {
+                    self.drop_proposal();
+                }
+            }
+            Outcome::Refused(_) | Outcome::Unknown => {}
         }
     }
 
@@ -138,17 +155,19 @@ impl Primary {
     ) {
         self.propose_removal(now, local);
         self.settle_joining(now, local, log);
-        self.send_proposal(now, local, out);
+        self.propose_minimum(now, local);
+        self.send_proposal(now, local, log, out);
     }
 
     fn propose_removal(&mut self, now: Monotonic, local: &Local) {
-        let replaceable = self.proposal.as_ref().is_none_or(|p| p.in_flight.is_none() && p.added().is_none());
-        if !replaceable {
+        let is_free = |p: &Proposal| p.is_minimum() || p.in_flight.is_none() && p.added().is_none();
+        if !self.proposal.as_ref().is_none_or(is_free) {
             return;
         }
-        let suspects: BTreeSet<NodeId> =
-            self.progress.in_sync().iter().filter(|n| self.is_suspect(n, now, local)).cloned().collect();
+        let suspects = self.progress.in_sync().iter().filter(|n| self.is_suspect(n, now, local));
+        let suspects: BTreeSet<NodeId> = suspects.chain(self.to_be_emptied()).cloned().collect();
         match &self.proposal {
+            Some(proposal) if proposal.is_minimum() && suspects.is_empty() => {}
             // Withdrawn: should an attempt take effect after all, the topology will tell.
             Some(_) if suspects.is_empty() => self.proposal = None,
             Some(Proposal { change: Change::Remove(nodes), .. }) if *nodes == suspects => {}
@@ -158,6 +177,23 @@ impl Primary {
                 self.stop_joining();
                 self.proposal = Some(Proposal::new(Change::Remove(suspects), self.in_sync_version));
             }
+        }
+    }
+
+    /// An eligible node needs a full sync, so it will not hold what it holds: one after another, for the others may yet
+    /// be needed.
+    fn to_be_emptied(&self) -> Option<&NodeId> {
+        let in_full_sync = self.links.values().any(|l| l.phase == LinkPhase::FullSync);
+        let waiting = self.links.values().filter(|l| l.phase == LinkPhase::Waiting && !in_full_sync);
+        waiting.map(|l| &l.node).find(|n| self.eligible.contains(*n))
+    }
+
+    /// Keeps the sentinels' number right.
+    fn propose_minimum(&mut self, now: Monotonic, local: &Local) {
+        let minimum = local.commit_minimum();
+        let serves = matches!(self.phase, Phase::Serving) && self.propose_after <= now;
+        if serves && self.known_minimum != Some(minimum) && self.proposal.is_none() {
+            self.proposal = Some(Proposal::new(Change::Minimum(minimum), self.in_sync_version));
         }
     }
 
@@ -181,7 +217,7 @@ impl Primary {
     }
 
     fn settle_joining(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {
-        if self.proposal.is_some() {
+        if self.proposal.as_ref().is_some_and(|p| !p.is_minimum()) {
             return;
         }
         let Some(joining) = &self.joining else {
@@ -215,6 +251,15 @@ impl Primary {
         let candidate =
             self.links.iter().find(|(_, l)| self.marks[0] <= l.held && self.may_join(l, now, local));
         let Some((&id, link)) = candidate else { return };
+        // Not without the sentinels: a node that dies while it joins would hold up everything.
+        let is_confirmed = self.confirmed_at.is_some_and(|at| now.since(at) < local.config.grace);
+        if !is_confirmed {
+            if self.proposal.is_none() {
+                let minimum = Change::Minimum(local.commit_minimum());
+                self.proposal = Some(Proposal::new(minimum, self.in_sync_version));
+            }
+            return;
+        }
         let joining =
             Joining { node: link.node.clone(), incarnation: link.incarnation, link: id, since: now };
         self.progress.set_joining(Some(joining.node.clone()));
@@ -230,7 +275,7 @@ impl Primary {
             && now.since(heard) < local.config.suspect_after()
     }
 
-    fn send_proposal(&mut self, now: Monotonic, local: &mut Local, out: &mut Vec<Action>) {
+    fn send_proposal(&mut self, now: Monotonic, local: &mut Local, log: &WriteLog, out: &mut Vec<Action>) {
         let Some(shard) = local.shard.clone() else { return };
         let Some(proposal) = self.proposal.as_mut().filter(|p| p.in_flight.is_none() && p.retry_at <= now)
         else {
@@ -238,7 +283,11 @@ impl Primary {
         };
         let (term, version) = (self.term, proposal.version);
         let request = match proposal.change.clone() {
-            Change::Remove(nodes) => Request::Remove { shard, term, version, nodes },
+            Change::Remove(nodes) => {
+                let committed = Local::position(log, self.progress.commit()).unwrap_or_default();
+                Request::Remove { shard, term, version, nodes, committed }
+            }
+            Change::Minimum(nodes) => Request::Minimum { shard, term, version, nodes },
             Change::Add(node, incarnation) => Request::Add { shard, term, version, node, incarnation },
         };
         if let (Change::Remove(nodes), true) =

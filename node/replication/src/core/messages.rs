@@ -134,10 +134,40 @@ pub enum Outcome {
 /// What a node asks the sentinels for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    Remove { shard: ShardId, term: Term, version: u64, nodes: BTreeSet<NodeId> },
-    Add { shard: ShardId, term: Term, version: u64, node: NodeId, incarnation: Incarnation },
-    Failover { shard: ShardId, term: Term, primary_dead: bool },
-    Handoff { shard: ShardId, term: Term, version: u64, target: NodeId, last: Position },
+    /// `committed`: the last entry that is known to be.
+    Remove {
+        shard: ShardId,
+        term: Term,
+        version: u64,
+        nodes: BTreeSet<NodeId>,
+        committed: Position,
+    },
+    /// With fewer members nothing is committed.
+    Minimum {
+        shard: ShardId,
+        term: Term,
+        version: u64,
+        nodes: u32,
+    },
+    Add {
+        shard: ShardId,
+        term: Term,
+        version: u64,
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+    Failover {
+        shard: ShardId,
+        term: Term,
+        primary_dead: bool,
+    },
+    Handoff {
+        shard: ShardId,
+        term: Term,
+        version: u64,
+        target: NodeId,
+        last: Position,
+    },
 }
 
 impl Request {
@@ -148,6 +178,10 @@ impl Request {
                 "asking the sentinels to let {} go on without {}",
                 topology.shard_name(shard),
                 topology.node_names(nodes)
+            ),
+            Request::Minimum { shard, nodes, .. } => format!(
+                "telling the sentinels that {} commits nothing with fewer than {nodes} nodes in sync",
+                topology.shard_name(shard)
             ),
             Request::Add { shard, node, .. } => format!(
                 "asking the sentinels to count {} as in sync in {}",

@@ -105,8 +105,8 @@ impl NodeCore {
         assert!(applied <= log.last().index, "the keyspace contains more than the log");
         let mut local = Local::new(config, me, incarnation, now);
         local.keyspace.executed(applied);
-        // Whatever was applied had been committed, or nobody else has a say in it.
-        local.commit = applied;
+        // What was applied had been committed, or nobody else has a say in it; but not all that a base contains.
+        local.commit = log.noted_commit().map_or(applied, |noted| noted.min(applied));
         NodeCore { local, role: Role::Idle, is_forgotten: false }
     }
 
@@ -130,7 +130,13 @@ impl NodeCore {
         self.handle(now, event, log, out);
         match &mut self.role {
             Role::Idle => {}
-            Role::Primary(primary) => primary.settle(now, &mut self.local, log, out),
+            Role::Primary(primary) => {
+                primary.settle(now, &mut self.local, log, out);
+                if primary.gives_replies_up(now, &self.local, log) {
+                    // Their entries may be committed yet: nobody knows.
+                    self.local.end_generation(primary.progress.commit());
+                }
+            }
             Role::Replica(replica) => replica.settle(now, &mut self.local, log, out),
         }
         log.release(self.local.commit.min(self.applied(log)));
@@ -426,7 +432,7 @@ impl NodeCore {
         if let Role::Primary(primary) = &self.role {
             debug_assert!(primary.progress.commit() <= log.last().index);
             view.lease_until = primary.lease_until();
-            view.writable = self.min_in_sync() <= primary.in_sync_len();
+            view.writable = primary.is_writable(&self.local);
             view.auto_commit = primary.progress.auto_commits();
             view.sending_term = primary.term;
         }
@@ -454,11 +460,6 @@ impl NodeCore {
         } else {
             GateState::NoPrimary
         }
-    }
-
-    fn min_in_sync(&self) -> usize {
-        let nodes = self.local.shard.as_ref().map_or(0, |s| self.local.topology.members(s).count());
-        self.local.config.min_in_sync.unwrap_or(nodes.div_ceil(2))
     }
 
     /// When the next [`Event::Tick`] is due, at the latest.

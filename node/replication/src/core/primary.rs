@@ -8,7 +8,9 @@
 //! Invariants:
 //! - the counted members (`progress.rs`) are a superset of the shard's in-sync set as the sentinels know it, because
 //!   only this primary proposes additions, one at a time, and counts the node before the proposal leaves;
-//! - a full sync starts only to a node that is not counted: what a member holds must not vanish;
+//! - a full sync starts only to a node that is not counted, nor eligible: what the sentinels may choose must not vanish;
+//! - with fewer members than `min-in-sync`, its own number or the one that the sentinels know if that is larger, nothing
+//!   is committed: they count on it (`keyward_sentinel::rules::topology::absent`);
 //! - an acknowledgement counts only if it comes over a live link, for this term, from the process that the topology
 //!   knows, and if that process is consistent.
 
@@ -20,7 +22,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Shard;
 
 use super::handoff::Handoff;
-use super::lease::LeaseHolder;
+use super::lease::{LeaseHolder, promise};
 use super::local::Local;
 use super::membership::{Joining, Proposal};
 use super::messages::{Ack, Action, Hello, LinkId, Start, SyncKind};
@@ -74,9 +76,17 @@ pub(crate) struct Primary {
     pub(crate) broken: BTreeSet<NodeId>,
     /// Members that have lost their memory since they were added.
     pub(crate) restarted: BTreeSet<NodeId>,
+    /// Nodes outside the set that the sentinels may choose.
+    pub(crate) eligible: BTreeSet<NodeId>,
+    /// With fewer members nothing is committed, as the sentinels know it.
+    pub(crate) known_minimum: Option<u32>,
+    /// Since when entries wait for members that there are not.
+    short_since: Option<Monotonic>,
     pub(crate) in_sync_version: u64,
     pub(crate) proposal: Option<Proposal>,
     pub(crate) joining: Option<Joining>,
+    /// When the sentinels last carried something out.
+    pub(crate) confirmed_at: Option<Monotonic>,
     /// No new proposal before.
     pub(crate) propose_after: Monotonic,
     /// Ends of the log at the last two marks: whoever has reached the older one lags by no more than one or two round trips.
@@ -97,7 +107,7 @@ impl Primary {
         assert_eq!(shard.term, local.term);
         let tail = log.append_unexecuted(local.term, &[]);
         local.keyspace.apply_up_to(tail, out);
-        let serve_at = now.max(leases_end(local, shard));
+        let serve_at = now.max(leases_end(now, local, shard));
         let committed = if mutation::is_on(Mutation::TrustOwnTail) { tail } else { local.commit };
         let mut primary = Primary {
             term: local.term,
@@ -108,9 +118,13 @@ impl Primary {
             links: BTreeMap::new(),
             broken: BTreeSet::new(),
             restarted: BTreeSet::new(),
+            eligible: BTreeSet::new(),
+            known_minimum: None,
+            short_since: None,
             in_sync_version: 0,
             proposal: None,
             joining: None,
+            confirmed_at: None,
             propose_after: Monotonic::ZERO,
             marks: [tail; 2],
             marked_at: now,
@@ -130,6 +144,10 @@ impl Primary {
         self.resolve_proposal(local, shard);
         self.in_sync_version = shard.in_sync_version;
         self.progress.set_in_sync(shard.in_sync.iter().filter(|n| **n != local.me).cloned().collect());
+        self.eligible = shard.absent.eligible.clone();
+        self.known_minimum = shard.absent.min_in_sync;
+        let bound = usize::try_from(self.known_minimum.unwrap_or(0)).unwrap_or(usize::MAX);
+        self.progress.set_short(self.in_sync_len() < bound.max(local.min_in_sync()));
         let counted: BTreeSet<&NodeId> = self.progress.counted().collect();
         self.broken.retain(|n| counted.contains(n));
     }
@@ -270,14 +288,37 @@ impl Primary {
         local.commit = local.commit.max(self.progress.commit());
     }
 
-    /// A full sync empties a node, so it must not be a member, nor about to become one.
+    /// Writes are accepted.
+    pub(crate) fn is_writable(&self, local: &Local) -> bool {
+        !self.progress.is_short() && local.min_in_sync() <= self.in_sync_len()
+    }
+
+    /// Whether clients have waited long enough for entries that too few members hold.
+    pub(crate) fn gives_replies_up(&mut self, now: Monotonic, local: &Local, log: &WriteLog) -> bool {
+        let waits = self.progress.is_short()
+            && self.progress.commit() < log.last().index
+            && matches!(self.phase, Phase::Serving);
+        if !waits {
+            self.short_since = None;
+            return false;
+        }
+        let since = *self.short_since.get_or_insert(now);
+        let is_over = local.config.short_patience() <= now.since(since);
+        if is_over {
+            self.short_since = Some(now);
+        }
+        is_over
+    }
+
+    /// A full sync empties a node, so it must not be a member, nor about to become one, nor one that may be chosen.
     fn start_full_syncs(&mut self, local: &Local, log: &WriteLog, out: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Recovering { .. }) {
             return;
         }
         let full = self.start_message(local, SyncKind::Full);
         for (id, link) in &mut self.links {
-            let is_member = self.progress.counted().any(|n| *n == link.node);
+            let is_eligible = self.eligible.contains(&link.node);
+            let is_member = is_eligible || self.progress.counted().any(|n| *n == link.node);
             if link.phase == LinkPhase::Waiting && (!is_member || mutation::is_on(Mutation::FullSyncOfMember))
             {
                 link.phase = LinkPhase::FullSync;
@@ -342,10 +383,14 @@ impl Primary {
 
 /// When nobody can hold a lease any more who was primary before. This node was a member of the in-sync set of all of them
 /// that may still serve, and each needs a lease from every member: so its own promises are enough, whatever others know.
-fn leases_end(local: &Local, shard: &Shard) -> Monotonic {
+fn leases_end(now: Monotonic, local: &Local, shard: &Shard) -> Monotonic {
     let nobody_before = shard.previous_primary_gone || shard.term <= Term::ZERO.next();
     if nobody_before || mutation::is_on(Mutation::ServeBeforePromiseEnds) {
         return Monotonic::ZERO;
+    }
+    if shard.absent.gave_no_lease {
+        // Others have promised: nobody since the primary before has ended.
+        return local.promised_until(shard.term).max(now + promise(local.longest_lease()));
     }
     if !shard.predecessor_gone {
         return local.promised_until(shard.term);

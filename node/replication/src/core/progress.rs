@@ -4,6 +4,8 @@
 //! - commit <= what every counted member holds, at the moment when commit moves; commit never falls;
 //! - counted are the members of the in-sync set *and* a node that is being added, from before the proposal leaves
 //!   until its outcome is known: otherwise an entry could be committed without a node that becomes electable;
+//! - nothing is committed while the in-sync set is *short*: fewer members than `min-in-sync`. What is acknowledged is on
+//!   so many nodes at that moment; and who leaves a short set holds all that is committed, until it is whole again;
 //! - what a node held counts only for the process (incarnation) that acknowledged it, and no more once the node is
 //!   known to have restarted or to be emptied for a full sync.
 //!
@@ -29,13 +31,21 @@ pub(crate) struct Progress {
     /// Without the primary itself.
     in_sync: BTreeSet<NodeId>,
     joining: Option<NodeId>,
+    is_short: bool,
     held: BTreeMap<NodeId, Held>,
     commit: LogIndex,
 }
 
 impl Progress {
     pub(crate) fn new(ack: ReplicationAck, commit: LogIndex) -> Self {
-        Progress { ack, in_sync: BTreeSet::new(), joining: None, held: BTreeMap::new(), commit }
+        Progress {
+            ack,
+            in_sync: BTreeSet::new(),
+            joining: None,
+            is_short: false,
+            held: BTreeMap::new(),
+            commit,
+        }
     }
 
     pub(crate) fn commit(&self) -> LogIndex {
@@ -51,6 +61,16 @@ impl Progress {
         &self.in_sync
     }
 
+    /// Nothing is committed as long as there are too few members.
+    pub(crate) fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short && !mutation::is_on(Mutation::CommitBelowMinimum);
+    }
+
+    /// Entries wait for members that there are not.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_short && self.ack == ReplicationAck::InSync
+    }
+
     /// From now on `node` has to hold what is committed. `None`: the outcome of the proposal is known, or none was sent.
     pub(crate) fn set_joining(&mut self, node: Option<NodeId>) {
         self.joining = node.filter(|_| !mutation::is_on(Mutation::JoiningNotCounted));
@@ -63,7 +83,7 @@ impl Progress {
 
     /// No other node has to hold an entry.
     pub(crate) fn auto_commits(&self) -> bool {
-        self.ack == ReplicationAck::Async || self.counted().next().is_none()
+        self.ack == ReplicationAck::Async || !self.is_short && self.counted().next().is_none()
     }
 
     /// `node` holds everything up to `index` of this term's history.
@@ -92,6 +112,7 @@ impl Progress {
         let all = match self.ack {
             ReplicationAck::InSync if mutation::is_on(Mutation::CommitByMajority) => self.majority(own),
             ReplicationAck::Async => own,
+            ReplicationAck::InSync if self.is_short => self.commit,
             ReplicationAck::InSync => self.counted().map(|n| self.held(n)).fold(own, LogIndex::min),
         };
         self.commit = self.commit.max(all);
@@ -133,6 +154,22 @@ mod tests {
         progress.set_in_sync([].into());
         assert!(progress.auto_commits());
         assert_eq!(progress.advance(index(10)), index(10));
+    }
+
+    #[test]
+    fn nothing_is_committed_with_too_few_members() {
+        let mut progress = Progress::new(ReplicationAck::InSync, index(3));
+        progress.set_short(true);
+        assert!(!progress.auto_commits());
+        assert_eq!(progress.advance(index(10)), index(3));
+        progress.set_in_sync([node(1)].into());
+        progress.acknowledge(&node(1), FIRST, index(9));
+        assert_eq!(progress.advance(index(10)), index(3), "a third is missing");
+        progress.set_short(false);
+        assert_eq!(progress.advance(index(10)), index(9));
+        let mut progress = Progress::new(ReplicationAck::Async, index(3));
+        progress.set_short(true);
+        assert!(progress.auto_commits() && !progress.is_short());
     }
 
     #[test]

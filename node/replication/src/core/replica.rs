@@ -5,10 +5,12 @@
 //! the sentinels for another one and meanwhile acknowledges nothing of this term.
 //!
 //! Invariants:
-//! - only committed entries are applied; nothing that is applied, or about to be, is truncated;
+//! - only committed entries are applied, but those that a full sync's slots may contain already: with too few members
+//!   nothing is committed before this node is one. Until they are committed nobody may read here;
+//! - nothing that is applied, or about to be, is truncated;
 //! - a lease is recorded before the acknowledgement that grants it leaves;
 //! - `consistent` is acknowledged only while the keyspace and the log are a prefix of the primary's history: not from
-//!   the begin of a full sync until everything that its slots may contain is committed and applied. If the stream ends
+//!   the begin of a full sync until everything that its slots may contain is applied. If the stream ends
 //!   before all slots have arrived, the next one brings those that are missing; if it ends later, or the term does, the
 //!   full sync starts again.
 
@@ -303,8 +305,12 @@ impl Replica {
         }
         self.contact.heard_with_echo(now, append.unheard, self.timing.echo_patience());
         local.commit = local.commit.max(append.commit.min(log.last().index));
-        let applies_all = mutation::is_on(Mutation::ApplyBeforeCommit);
-        local.keyspace.apply_up_to(if applies_all { log.last().index } else { local.commit }, out);
+        let applicable = match self.uplink {
+            _ if mutation::is_on(Mutation::ApplyBeforeCommit) => log.last().index,
+            Uplink::CatchingUp { consistent, .. } => local.commit.max(consistent.min(log.last().index)),
+            _ => local.commit,
+        };
+        local.keyspace.apply_up_to(applicable, out);
         (self.sent_at, self.asked_lease) = (append.sent_at, append.lease);
         self.watch_disk(now, log);
         let beacon_due = self.timing.beacon_interval() / 2 <= now.since(self.acked_at);
@@ -464,7 +470,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         if let Uplink::CatchingUp { id, consistent } = self.uplink
-            && consistent <= local.keyspace.applied.min(local.commit)
+            && consistent <= local.keyspace.applied
         {
             local.keyspace.needs_full_sync = false;
             out.push(Action::ForgetSlotIndexes);

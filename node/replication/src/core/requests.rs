@@ -39,7 +39,10 @@ impl Kind {
     pub fn of(request: &Request) -> Kind {
         match request {
             Request::Failover { .. } => Kind::Complaint,
-            Request::Remove { .. } | Request::Add { .. } | Request::Handoff { .. } => Kind::Change,
+            Request::Remove { .. }
+            | Request::Add { .. }
+            | Request::Minimum { .. }
+            | Request::Handoff { .. } => Kind::Change,
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Chain {
     base: Base,
     last: Position,
     commit: LogIndex,
+    /// Without what only a base contains, which may have had to do before it was committed.
+    noted: LogIndex,
     entries: u64,
     /// Of these, the ones since the last head that have no place in a shard's history.
     plain: u64,
@@ -91,7 +93,7 @@ impl Chain {
     /// For a node with sentinels.
     pub fn of_a_shard(base: Base) -> Chain {
         let (last, commit) = (Position::ZERO, LogIndex::ZERO);
-        Chain { is_standalone: false, base, last, commit, entries: 0, plain: 0 }
+        Chain { is_standalone: false, base, last, commit, noted: LogIndex::ZERO, entries: 0, plain: 0 }
     }
 
     /// For a node alone: whatever is there is its own.
@@ -141,7 +143,7 @@ impl Chain {
             return Err(Breach::Gap { follows, last });
         } else if follows.term == Term::ZERO && last.index == follows.index {
             // The node has gone on alone: all that came before is its own.
-            self.commit = follows.index;
+            (self.commit, self.noted) = (follows.index, follows.index);
             log.reset(follows);
             (self.last, self.plain) = (follows, 0);
         } else if !self.is_standalone && log.term_at(follows.index) != Some(follows.term) {
@@ -184,7 +186,8 @@ impl Chain {
         let Position { term, index } = first;
         let end = LogIndex::new(index.get() + count - 1);
         let has_a_say = !self.is_standalone && term > Term::ZERO;
-        self.commit = self.commit.max(if has_a_say { commit } else { end });
+        let noted = if has_a_say { commit } else { end };
+        (self.commit, self.noted) = (self.commit.max(noted), self.noted.max(noted));
         let last = self.last;
         if count == 0 {
             return Ok(());
@@ -245,6 +248,7 @@ impl Chain {
             }
             return Settled { applied: base.index, continues: false };
         }
+        log.note_commit(self.noted);
         let applied = self.commit.min(self.last.index);
         assert_eq!(log.last(), self.last, "the log has the files' entries");
         log.release(applied);

@@ -171,6 +171,7 @@ pub struct WriteLog {
     disk: Option<Disk>,
     /// Whose history this is; `None` while the node has written on its own only.
     shard: Option<ShardId>,
+    noted_commit: Option<LogIndex>,
 }
 
 impl WriteLog {
@@ -190,12 +191,22 @@ impl WriteLog {
             pins: BTreeMap::new(),
             disk: None,
             shard: None,
+            noted_commit: None,
         }
     }
 
     /// The shard whose history this is.
     pub fn shard(&self) -> Option<&ShardId> {
         self.shard.as_ref()
+    }
+
+    /// What the files say was committed, if they know: not all of their base need have been.
+    pub fn noted_commit(&self) -> Option<LogIndex> {
+        self.noted_commit
+    }
+
+    pub fn note_commit(&mut self, index: LogIndex) {
+        self.noted_commit = Some(index);
     }
 
     pub fn set_shard(&mut self, shard: Option<ShardId>) {

@@ -10,7 +10,8 @@
 //!   all; `break a b`: streams between them end; `messages on|off`: show those that arrive
 //! - `kill a` (its kernel goes on), `vanish a` (host and network are gone), `power a` (and what is not synced is lost),
 //!   `start a [empty]`: the next process registers; `pause a`, `resume a`
-//! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology
+//! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology; `sentinels down`, `sentinels up`: whether
+//!   they confirm at once, and without a line, below how many members nothing is committed
 //! - `sentinels forget`: they lose what they have agreed on; `sentinels adopt b`: they go on with what it holds
 //! - `accept a`: what it has asked for happens, and it is told; `commit a`: it is not told; `refuse a WHY`, `unanswered a`:
 //!   the answer to its last request
@@ -88,6 +89,8 @@ impl World {
                 let node = self.node(node);
                 self.push(node, Event::Tick);
             }
+            ["sentinels", "down"] => self.sentinels_down = true,
+            ["sentinels", "up"] => self.sentinels_down = false,
             ["sentinels", "lose", node] => self.host(node).hears_sentinels = false,
             ["sentinels", "find", node] => {
                 self.host(node).hears_sentinels = true;
@@ -237,8 +240,16 @@ impl World {
             previous_primary_gone: true,
             predecessor_gone: true,
             handoff_position: Position::ZERO,
+            absent: Default::default(),
         };
         self.topology.shards.insert(self.shard.clone(), shard);
+        let default = self.topology.default_min_in_sync(&self.shard);
+        let minimum = match self.config.replication_ack {
+            ReplicationAck::InSync => self.config.min_in_sync.unwrap_or(default),
+            ReplicationAck::Async => 0,
+        };
+        let shard = self.topology.shards.get_mut(&self.shard).unwrap();
+        shard.absent.min_in_sync = Some(u32::try_from(minimum).unwrap());
         (0..self.hosts.len()).for_each(|node| self.start(node));
         self.announce();
     }
@@ -434,6 +445,7 @@ impl World {
         let requests = &self.host(name).process().requests;
         let fits = |request: &Request| match request {
             Request::Remove { version, .. }
+            | Request::Minimum { version, .. }
             | Request::Add { version, .. }
             | Request::Handoff { version, .. } => *version == now,
             Request::Failover { term: of, .. } => *of == term,
@@ -447,6 +459,10 @@ impl World {
                 shard.in_sync.retain(|id| !nodes.contains(id));
                 shard.restarted.retain(|id| !nodes.contains(id));
                 shard.in_sync_version += 1;
+            }
+            Request::Minimum { nodes, .. } => {
+                let before = shard.absent.min_in_sync.replace(nodes);
+                shard.in_sync_version += u64::from(before != Some(nodes));
             }
             Request::Add { node, .. } => {
                 shard.in_sync.insert(node);

@@ -79,6 +79,9 @@ pub(crate) fn request(request: &Request, world: &World) -> String {
             let nodes: Vec<String> = nodes.iter().map(|id| name(world, id)).collect();
             format!("remove {} from the in-sync set, version {version}", nodes.join(" and "))
         }
+        Request::Minimum { nodes, version, .. } => {
+            format!("commit nothing with fewer than {nodes} in sync, version {version}")
+        }
         Request::Add { node, version, .. } => {
             format!("add {} to the in-sync set, version {version}", name(world, node))
         }

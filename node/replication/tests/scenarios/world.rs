@@ -12,7 +12,7 @@ use keyward_proto::topology::{Detection, Shard, Topology};
 use keyward_replication::core::Config;
 use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{
-    Ack, Action, Append, Chunk, Closed, Event, Hello, LinkId, Start, SyncKind, UplinkId,
+    Ack, Action, Append, Chunk, Closed, Event, Hello, LinkId, Outcome, Request, Start, SyncKind, UplinkId,
 };
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::disk_log::{self, Conditions, Fsync, Note};
@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) streams: BTreeMap<u64, Stream>,
     /// Messages from the one to the other wait.
     pub(crate) held: BTreeSet<(usize, usize)>,
+    /// The sentinels do not answer.
+    pub(crate) sentinels_down: bool,
     /// Messages are shown.
     pub(crate) shows_messages: bool,
     events: VecDeque<(usize, u64, Event)>,
@@ -92,6 +94,7 @@ impl World {
             shard: ShardId::from_random([9; 20]),
             streams: BTreeMap::new(),
             held: BTreeSet::new(),
+            sentinels_down: false,
             shows_messages: false,
             events: VecDeque::new(),
             next_stream: 0,
@@ -275,6 +278,14 @@ impl World {
                 if let Some(stream) = process.links.remove(&link) {
                     self.streams.get_mut(&stream).unwrap().to_replica.push_back(Wire::End);
                 }
+            }
+            Action::Ask(id, Request::Minimum { nodes, .. }) if !self.sentinels_down => {
+                let shard = self.topology.shards.get_mut(&self.shard).unwrap();
+                if shard.absent.min_in_sync.replace(nodes) != Some(nodes) {
+                    shard.in_sync_version += 1;
+                    self.announce();
+                }
+                self.push(node, Event::RequestAnswered(id, Outcome::Accepted));
             }
             Action::Ask(id, request) => {
                 process.requests.push((id, request.clone()));

@@ -1,10 +1,13 @@
 //! The rules of a failover: who asks, what the shard's nodes answer, who becomes primary.
 //!
 //! Any member of the in-sync set that has not restarted holds every committed entry, so whichever of them is
-//! chosen is safe; the rest is preference. What matters more is the old primary. It is *gone* when a later process of
-//! its node has registered: then nobody has to wait for its leases. A refused connection says that somebody answers for
-//! its address, and saves waiting for silence; only with `fast-failover trusted` it is a death. Silence proves nothing.
-//! In both cases the new primary sits the leases out, by its own clock: the sentinels measure none.
+//! chosen is safe; the rest is preference. So does a node that is *eligible*, but it gives the primary no lease: it is
+//! chosen only if that one is known to be gone, and nobody of the set answers. If all who held everything have
+//! restarted, the furthest of all the shard's nodes goes on. What matters more is the old primary. It is *gone* when a
+//! later process of its node has registered: then nobody has to wait for its leases. A refused connection says that
+//! somebody answers for its address, and saves waiting for silence; only with `fast-failover trusted` it is a death.
+//! Silence proves nothing. In both cases the new primary sits the leases out, by its own clock: the sentinels measure
+//! none.
 //!
 //! A shard's change is compared with its term when it is applied, so a decision taken on old answers is harmless.
 //!
@@ -22,7 +25,8 @@ use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::topology::{FastFailover, Node, Shard, Topology};
 
-use crate::rules::topology::{PrimaryChange, Refusal, all_restarted, furthest_restarted};
+use crate::rules::topology::absent;
+use crate::rules::topology::{PrimaryChange, Refusal, Witness, all_restarted, no_holder_left};
 
 /// Who wants another primary, and how much they want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,10 +185,13 @@ impl<'a> Case<'a> {
         Ok(Case { topology, shard, trigger })
     }
 
-    /// Whom to ask: the in-sync set, which contains the primary.
+    /// Whom to ask: the in-sync set, which contains the primary, and who is eligible; all of the shard's nodes if nobody
+    /// of these holds everything any more.
     pub fn questions(&self) -> impl Iterator<Item = &'a Node> {
-        let topology = self.topology;
-        self.shard.in_sync.iter().filter_map(move |id| topology.nodes.get(id)).chain(self.outsiders())
+        let (topology, shard) = (self.topology, self.shard);
+        let asks_all = no_holder_left(shard) || mutation::is_on(Mutation::PromoteOutsideInSync);
+        let is_asked = move |id: &NodeId| shard.in_sync.contains(id) || shard.absent.eligible.contains(id);
+        topology.members(&shard.id).filter(move |node| asks_all || is_asked(&node.id))
     }
 
     /// Whom the rules forbid to choose: [`Mutation::PromoteOutsideInSync`].
@@ -203,7 +210,8 @@ impl<'a> Case<'a> {
     pub(crate) fn is_decidable(&self, answers: &Answers) -> bool {
         let primary_known =
             matches!(self.primary_health(answers), PrimaryHealth::Gone | PrimaryHealth::Refused);
-        primary_known && (self.candidate(answers).is_some() || self.is_complete(answers))
+        let candidate = self.candidate(answers).or_else(|| self.eligible(answers));
+        primary_known && (candidate.is_some() || self.is_complete(answers))
     }
 
     /// The decision on what has been answered. A node without an answer counts as alive but unheard: it stays in
@@ -226,12 +234,16 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        if all_restarted(self.shard) {
-            return self.continue_after_full_restart(answers);
+        if no_holder_left(self.shard) {
+            return self.continue_without_holders(answers);
         }
-        match self.candidate(answers) {
-            Some(node) => Decision::Replace(self.change(node, self.next_in_sync(node, answers), answers)),
-            None => Decision::Wait { reason: self.missing(answers) },
+        let alone = |node: &NodeId| self.change(node, BTreeSet::from([node.clone()]), answers);
+        match (self.candidate(answers), self.eligible(answers)) {
+            (Some(node), _) => {
+                Decision::Replace(self.change(node, self.next_in_sync(node, answers), answers))
+            }
+            (None, Some(node)) => Decision::Replace(alone(node)),
+            (None, None) => Decision::Wait { reason: waits_for(self.topology, self.shard, answers) },
         }
     }
 
@@ -302,8 +314,21 @@ impl<'a> Case<'a> {
         heard_by.map(|other| format!("the primary answers and node {other} still hears it"))
     }
 
-    /// The best in-sync member that answered: furthest log, then priority, then the zone of the old primary.
+    /// The best in-sync member that answered.
     fn candidate(&self, answers: &Answers) -> Option<&'a NodeId> {
+        let members = self.shard.in_sync.iter().chain(self.outsiders().map(|node| &node.id));
+        self.best_of(members.filter(|id| !self.shard.restarted.contains(*id)), answers)
+    }
+
+    /// The best eligible node that answered, if nobody serves that it gives no lease.
+    fn eligible(&self, answers: &Answers) -> Option<&'a NodeId> {
+        let is_gone = self.shard.primary.is_none() || self.primary_health(answers) == PrimaryHealth::Gone;
+        let eligible = is_gone.then_some(&self.shard.absent.eligible);
+        self.best_of(eligible.into_iter().flatten(), answers)
+    }
+
+    /// Furthest log, then priority, then the zone of the old primary.
+    fn best_of(&self, ids: impl Iterator<Item = &'a NodeId>, answers: &Answers) -> Option<&'a NodeId> {
         // Also who forces it has to answer: its process may have ended since, with what it held.
         let (wanted, is_forced) = match self.trigger {
             Trigger::Force { reporter } => (Some(reporter), true),
@@ -311,11 +336,7 @@ impl<'a> Case<'a> {
             Trigger::Complaint { .. } | Trigger::Takeover { .. } | Trigger::Watchdog => (None, false),
         };
         let zone = self.shard.primary.as_ref().and_then(|id| self.topology.nodes.get(id)).map(|n| &n.zone);
-        self.shard
-            .in_sync
-            .iter()
-            .chain(self.outsiders().map(|node| &node.id))
-            .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
+        ids.filter(|id| self.shard.primary.as_ref() != Some(*id))
             .filter(|id| wanted.is_none_or(|wanted| wanted == *id))
             .filter_map(|id| {
                 let node = self.topology.nodes.get(id)?;
@@ -361,41 +382,92 @@ impl<'a> Case<'a> {
             handoff_position: Position::ZERO,
             expected_in_sync_version: None,
             takeover: false,
+            witnesses: BTreeMap::new(),
         }
     }
 
-    fn continue_after_full_restart(&self, answers: &Answers) -> Decision {
-        let Some(node) = furthest_restarted(self.topology, self.shard) else {
-            return Decision::Wait { reason: "the shard has no member".into() };
+    /// The furthest of all goes on, if it answers: of equals a member of the set, for it need not wait for leases.
+    fn continue_without_holders(&self, answers: &Answers) -> Decision {
+        let witnesses = witnesses(self.topology, self.shard, answers);
+        let known = || absent::known(self.topology, self.shard, |id| witnesses.get(id).copied());
+        let most = known().map(|(_, held)| held).max().unwrap_or_default();
+        let answers_now = |id: &NodeId| match answers.get(id) {
+            Some(Answer::Status(state)) => self.is_current(id, state) && state.usable,
+            Some(Answer::Refused | Answer::Silent) | None => false,
         };
-        match answers.get(node) {
-            Some(Answer::Status(state)) if self.is_current(node, state) => {
-                Decision::Replace(self.change(node, BTreeSet::from([node.clone()]), answers))
+        let any = mutation::is_on(Mutation::AnyoneLeadsAfterRestart);
+        let furthest = known()
+            .filter(|(id, held)| (any || *held == most) && answers_now(id))
+            .map(|(id, _)| id)
+            .max_by_key(|id| (self.shard.in_sync.contains(*id), Reverse(*id)));
+        match furthest {
+            Some(node) => {
+                let change = self.change(node, BTreeSet::from([node.clone()]), answers);
+                Decision::Replace(PrimaryChange { witnesses, ..change })
             }
-            Some(Answer::Status(_) | Answer::Refused | Answer::Silent) | None => Decision::Wait {
-                reason: format!("every member has restarted, and node {node}, the furthest, is down"),
-            },
+            None => Decision::Wait { reason: waits_for(self.topology, self.shard, answers) },
         }
     }
+}
 
-    fn missing(&self, answers: &Answers) -> String {
-        let down: Vec<String> = self
-            .shard
-            .in_sync
-            .iter()
-            .filter(|id| self.shard.primary.as_ref() != Some(*id) && !self.shard.restarted.contains(*id))
-            .map(|id| match answers.get(id) {
-                Some(Answer::Refused) => format!("{id} is down"),
-                Some(Answer::Silent) | None => format!("{id} does not answer"),
-                Some(Answer::Status(state)) if !self.is_current(id, state) => format!("{id} has restarted"),
-                Some(Answer::Status(_)) => format!("{id} is not electable"),
-            })
-            .collect();
-        if down.is_empty() {
-            return "no replica is in sync; the shard waits for its members".into();
+/// What the nodes outside the in-sync set have answered.
+fn witnesses(topology: &Topology, shard: &Shard, answers: &Answers) -> BTreeMap<NodeId, Witness> {
+    let outside = topology.members(&shard.id).filter(|node| !shard.in_sync.contains(&node.id));
+    let witness = |node: &Node| match answers.get(&node.id) {
+        Some(Answer::Status(state)) => {
+            let held = if state.usable { state.last } else { Position::ZERO };
+            Some((node.id.clone(), Witness { incarnation: state.incarnation, held }))
         }
-        format!("no in-sync replica can be chosen: {}", down.join(", "))
+        Some(Answer::Refused | Answer::Silent) | None => None,
+    };
+    outside.filter_map(witness).collect()
+}
+
+/// Why nobody may lead a shard: who would have to come back, or what goes on without. One line, nodes by their IDs.
+pub(crate) fn waits_for(topology: &Topology, shard: &Shard, answers: &Answers) -> String {
+    let why_not = |id: &NodeId| match answers.get(id) {
+        Some(Answer::Refused) => format!("{id}, which is down"),
+        Some(Answer::Silent) | None => format!("{id}, which does not answer"),
+        Some(Answer::Status(state))
+            if topology.nodes.get(id).is_none_or(|n| n.incarnation != state.incarnation) =>
+        {
+            format!("{id}, which is restarting")
+        }
+        Some(Answer::Status(_)) => format!("{id}, which is not ready"),
+    };
+    if no_holder_left(shard) {
+        let witnesses = witnesses(topology, shard, answers);
+        let known = || absent::known(topology, shard, |id| witnesses.get(id).copied());
+        let most = known().map(|(_, held)| held).max().unwrap_or_default();
+        let furthest = known().filter(|(_, held)| *held == most).map(|(id, _)| why_not(id));
+        let others = known().filter(|(id, held)| *held < most && answers.get(*id).is_some());
+        let rest = match others.max_by_key(|(_, held)| *held) {
+            Some((id, held)) => {
+                format!("node {id} goes on with what it holds, up to {held} instead of {most}")
+            }
+            None => format!("any other node goes on without what was written up to {most}"),
+        };
+        return format!(
+            "every member of the in-sync set has restarted, and the shard waits for node {}; after CLUSTER FAILOVER \
+             TAKEOVER {rest}",
+            furthest.collect::<Vec<_>>().join(", or ")
+        );
     }
+    let is_primary = |id: &NodeId| shard.primary.as_ref() == Some(id);
+    let holders = || shard.whole_members().chain(&shard.absent.eligible);
+    let others: Vec<String> = holders().filter(|id| !is_primary(id)).map(why_not).collect();
+    if others.is_empty() || shard.whole_members().all(is_primary) && shard.primary.is_some() {
+        let primary = shard.primary.as_ref().map_or(String::new(), |id| format!(" {}", why_not(id)));
+        return format!(
+            "no other node is in sync: the shard waits for its primary{primary}; after CLUSTER FAILOVER TAKEOVER \
+             another one goes on, without the writes that only the primary may have acknowledged"
+        );
+    }
+    format!(
+        "the shard waits for a node that holds everything: {}; after CLUSTER FAILOVER TAKEOVER another one goes on, \
+         without the writes that it lacks",
+        others.join(", or ")
+    )
 }
 
 /// A stopped primary's request.
@@ -454,5 +526,6 @@ pub fn hand_off(topology: &Topology, handoff: &Handoff) -> Result<PrimaryChange,
         handoff_position: *last,
         expected_in_sync_version: Some(*in_sync_version),
         takeover: false,
+        witnesses: BTreeMap::new(),
     })
 }

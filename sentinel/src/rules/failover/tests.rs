@@ -64,6 +64,7 @@ pub(crate) fn topology() -> Topology {
             term: shard.term,
             in_sync_version: shard.in_sync_version,
             change: InSyncChange::Add { node: id(n), incarnation },
+            committed: Position::ZERO,
         };
         run(&mut topology, change);
     }
@@ -295,4 +296,48 @@ fn a_hand_off_keeps_the_whole_set() {
     assert_eq!(hand_off(&t, &from(2)), Err(Refusal::NotThePrimary(id(2))));
     let given_up = Handoff { in_sync_version: 1, ..from(1) };
     assert!(matches!(hand_off(&t, &given_up), Err(Refusal::StaleInSync { .. })));
+}
+
+/// Who left a set that can commit nothing holds everything; but it gives the primary no lease.
+#[test]
+fn an_eligible_node_leads_once_the_primary_is_gone() {
+    let mut t = topology();
+    let shard = t.shards.values_mut().next().unwrap();
+    shard.in_sync = set(&[1]);
+    shard.absent.min_in_sync = Some(2);
+    shard.absent.eligible = set(&[2, 3]);
+    let up = |t: &Topology| [state(t, 2, Role::Replica, 7, &[]), state(t, 3, Role::Replica, 9, &[])].to_vec();
+    let alive = [up(&t), vec![(id(1), Answer::Silent)]].concat();
+    let waits = decide(&t, &Trigger::Operator { target: None }, &alive);
+    assert!(
+        matches!(waits, Decision::Wait { ref reason } if reason.contains("waits for its primary")),
+        "{waits:?}"
+    );
+    restart(&mut t, 50, 1, Position::ZERO);
+    let back = [up(&t), vec![state(&t, 1, Role::None, 0, &[])]].concat();
+    let change = replaced(decide(&t, &Trigger::Watchdog, &back));
+    assert_eq!((change.node, change.in_sync), (id(3), set(&[3])));
+    let down = [state(&t, 1, Role::None, 0, &[]), (id(2), Answer::Refused), (id(3), Answer::Silent)];
+    let Decision::Wait { reason } = decide(&t, &Trigger::Watchdog, &down) else { panic!("1 is empty") };
+    assert!(reason.contains(&format!("{}, which is down", id(2))) && reason.contains("TAKEOVER"), "{reason}");
+}
+
+/// Two of two, and one was enough to commit: what it acknowledged alone is lost with it, but not what the other has.
+#[test]
+fn when_the_last_member_came_back_with_less_the_furthest_of_all_goes_on() {
+    let mut t = topology();
+    let shard = t.shards.values_mut().next().unwrap();
+    shard.in_sync = set(&[1]);
+    shard.absent.stood_at = [(id(2), Position::new(1, 5)), (id(3), Position::new(1, 4))].into();
+    restart(&mut t, 50, 1, Position::ZERO);
+    let own = state(&t, 1, Role::None, 0, &[]);
+    let Decision::Wait { reason } = decide(&t, &Trigger::Watchdog, &[own.clone(), (id(2), Answer::Silent)])
+    else {
+        panic!("node 2 holds more")
+    };
+    assert!(reason.contains(&format!("{}, which does not answer", id(2))), "{reason}");
+    let answers = [own, state(&t, 2, Role::Replica, 6, &[]), state(&t, 3, Role::Replica, 4, &[])];
+    let change = replaced(decide(&t, &Trigger::Watchdog, &answers));
+    assert_eq!((change.node.clone(), change.in_sync.clone()), (id(2), set(&[2])));
+    apply(&mut t, 60, TopologyCommand::ReplacePrimary(change)).unwrap();
 }

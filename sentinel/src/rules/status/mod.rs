@@ -62,6 +62,9 @@ pub(crate) struct ShardStatus {
     pub term: u64,
     pub in_sync_version: u64,
     pub primary: Option<String>,
+    /// What a shard that nobody can serve waits for, and what else would help.
+    #[serde(default)]
+    pub waits: String,
     pub nodes: Vec<NodeStatus>,
 }
 
@@ -189,6 +192,7 @@ impl ShardStatus {
                 let missing = self.nodes.iter().filter(|n| n.in_sync && n.state != "up");
                 let missing: Vec<&str> = missing.map(|n| n.name(names)).collect();
                 let waits = match missing[..] {
+                    _ if !self.waits.is_empty() => format!("; {}", self.waits),
                     [] => String::new(),
                     _ => format!("; it waits for {}", missing.join(" ")),
                 };
@@ -198,7 +202,9 @@ impl ShardStatus {
                 ));
             }
             Some(node) if node.state != "up" => {
-                let text = format!("the primary of {title}, {}, is {}", node.name(names), said(&node.state));
+                let waits = if self.waits.is_empty() { String::new() } else { format!("; {}", self.waits) };
+                let text =
+                    format!("the primary of {title}, {}, is {}{waits}", node.name(names), said(&node.state));
                 problems.push((Verdict::Failing, text));
             }
             Some(_) => {}
@@ -242,7 +248,16 @@ pub(crate) fn from_nodes(sentinels: &[String], asked: &[Asked]) -> StatusReport 
         let nodes = members.iter().map(|(a, s)| own_words(a, s, primary)).collect();
         let term = members.iter().map(|(_, s)| s.term).max().unwrap_or_default();
         let primary = primary.map(|s| s.node_id.clone());
-        ShardStatus { id, name: String::new(), slots: Vec::new(), term, in_sync_version: 0, primary, nodes }
+        ShardStatus {
+            id,
+            name: String::new(),
+            slots: Vec::new(),
+            term,
+            in_sync_version: 0,
+            primary,
+            waits: String::new(),
+            nodes,
+        }
     });
     let sentinel = |address: &String| SentinelStatus {
         id: 0,
@@ -438,6 +453,7 @@ mod tests {
             slots: vec!["0-16383".into()],
             term: 1,
             in_sync_version: 1,
+            waits: String::new(),
             primary: Some(nodes[0].id.clone()),
             nodes,
         };

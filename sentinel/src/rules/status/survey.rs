@@ -10,7 +10,7 @@ use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
 use super::{NodeStatus, SentinelStatus, ShardStatus, StatusReport};
 use crate::config::Founder;
 use crate::rules::events::sentinel_run_id;
-use crate::rules::failover::Answer;
+use crate::rules::failover::{Answer, waits_for};
 use crate::rules::formation;
 use crate::rules::node_report::Report;
 use crate::rules::topology::RaftId;
@@ -49,6 +49,7 @@ impl Survey<'_> {
             term: shard.term.get(),
             in_sync_version: shard.in_sync_version,
             primary: shard.primary.as_ref().map(ToString::to_string),
+            waits: waits(topology, shard, reports),
             nodes: topology.members(&shard.id).map(|node| node_status(node, Some(shard), reports)).collect(),
         });
         let spares = topology.nodes.values().filter(|n| n.shard.is_none());
@@ -79,6 +80,18 @@ pub(crate) fn members(topology: &Topology, founders: &[Founder]) -> BTreeMap<Raf
         members.entry(founder.id).or_insert(address);
     }
     members
+}
+
+/// Empty if there is a primary, or will be.
+fn waits(topology: &Topology, shard: &Shard, reports: &BTreeMap<NodeId, Report>) -> String {
+    let answers = reports.iter().map(|(id, report)| (id.clone(), report.answer.clone())).collect();
+    let answers_now = |id: &NodeId| matches!(reports.get(id).map(|r| &r.answer), Some(Answer::Status(_)));
+    let is_served = shard.primary.as_ref().is_some_and(answers_now);
+    let may_fail_over = shard.primary.is_some() && shard.whole_members().any(answers_now);
+    if is_served || may_fail_over {
+        return String::new();
+    }
+    topology.with_names(&waits_for(topology, shard, &answers))
 }
 
 fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Report>) -> NodeStatus {

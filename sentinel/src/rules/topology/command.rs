@@ -50,6 +50,9 @@ pub enum TopologyCommand {
         term: Term,
         in_sync_version: u64,
         change: InSyncChange,
+        /// The last entry that the primary knows to be committed.
+        #[serde(default)]
+        committed: Position,
     },
     /// A failover or a hand-off.
     ReplacePrimary(PrimaryChange),
@@ -131,12 +134,12 @@ pub enum Consent {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InSyncChange {
+    /// Members, or nodes that are eligible: what these hold is about to be replaced.
     Remove(BTreeSet<NodeId>),
+    /// With fewer members the primary commits nothing, from now on.
+    Minimum(u32),
     /// A node that has caught up in this incarnation.
-    Add {
-        node: NodeId,
-        incarnation: Incarnation,
-    },
+    Add { node: NodeId, incarnation: Incarnation },
 }
 
 impl InSyncChange {
@@ -145,6 +148,7 @@ impl InSyncChange {
         match self {
             InSyncChange::Remove(nodes) => format!("without {}", topology.node_names(nodes)),
             InSyncChange::Add { node, .. } => format!("with {}", topology.node_name(node)),
+            InSyncChange::Minimum(nodes) => format!("with at least {nodes} in sync at each commit"),
         }
     }
 }
@@ -155,7 +159,7 @@ pub struct PrimaryChange {
     pub shard: ShardId,
     pub expected_term: Term,
     pub node: NodeId,
-    /// A subset of the present set that contains `node`.
+    /// A subset of the present set that contains `node`; only that if it is not in there.
     pub in_sync: BTreeSet<NodeId>,
     /// No earlier primary can serve any more: leases need not be waited for.
     pub previous_primary_gone: bool,
@@ -172,6 +176,17 @@ pub struct PrimaryChange {
     /// The operator accepts that writes may be lost: `node` need not be in sync.
     #[serde(default)]
     pub takeover: bool,
+    /// After all who held everything have restarted: what nodes outside the in-sync set have answered.
+    #[serde(default)]
+    pub witnesses: BTreeMap<NodeId, Witness>,
+}
+
+/// What a process holds, by its own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    pub incarnation: Incarnation,
+    /// Zero if its keyspace is not whole.
+    pub held: Position,
 }
 
 /// What an applied command did.
@@ -202,6 +217,7 @@ pub enum Refusal {
     NotASubset,
     AlreadyPrimary(NodeId),
     NotTheFurthest(NodeId),
+    PrimaryMayServe(NodeId),
     StillPrimary(NodeId),
     LastCandidate(NodeId),
     Formation(Obstacle),
@@ -228,6 +244,12 @@ impl TopologyCommand {
             }
             TopologyCommand::AnnounceLoading { host, port, .. } => {
                 format!("the node {} loads data, and joins then", host_port(host, *port))
+            }
+            TopologyCommand::ForgetNode { node } => {
+                format!(
+                    "{} has not answered for long and is replaced: it is forgotten",
+                    topology.node_name(node)
+                )
             }
             other => format!("{other:?}"),
         }
@@ -256,7 +278,10 @@ impl fmt::Display for Refusal {
             }
             Refusal::AlreadyPrimary(node) => write!(f, "node {node} is the primary already"),
             Refusal::NotTheFurthest(node) => {
-                write!(f, "another restarted member holds more than node {node}")
+                write!(f, "another node of the shard holds more than node {node}, or has held more")
+            }
+            Refusal::PrimaryMayServe(node) => {
+                write!(f, "node {node} is not in sync, and an earlier primary may still serve")
             }
             Refusal::StillPrimary(node) => write!(f, "node {node} is a primary: fail over first"),
             Refusal::LastCandidate(node) => {

@@ -5,25 +5,29 @@
 //! - a shard's term grows by one with each primary, and only by compare-and-set;
 //! - the next in-sync set is a subset of the present one plus at most one node that has caught up;
 //! - a restarted node is not electable and is not counted until its primary has removed it and taken it in again,
-//!   unless every member has restarted: then the one that holds most goes on.
+//!   unless nobody is left who holds everything: then the one that holds most goes on (`absent.rs`).
 //!
 //! - [`command`]: the commands and the refusals
+//! - [`absent`]: nodes outside the in-sync set
 //!
 //! Architecture invariant: no clock, no socket, no randomness; two sentinels that apply the same entries agree.
 
+pub(crate) mod absent;
 pub mod command;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
-use keyward_proto::topology::{LoadingNode, Node, SentinelAddress, Shard, Topology};
+use keyward_proto::topology::{Absent, LoadingNode, Node, SentinelAddress, Shard, Topology};
 
 use super::formation;
+pub(crate) use absent::no_holder_left;
 pub use command::{
     Batch, Consent, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
+    Witness,
 };
 
 /// A sentinel in the Raft group. Never reused: see [`super::founding`].
@@ -58,8 +62,8 @@ fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
             form_shards(topology, shards, consent, history)
         }
         TopologyCommand::AssignNode { node, shard } => assign(topology, &node, &shard),
-        TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version, change } => {
-            change_in_sync(topology, &shard, &primary, term, in_sync_version, change)
+        TopologyCommand::ChangeInSync { shard, primary, term, in_sync_version, change, committed } => {
+            change_in_sync(topology, &shard, &primary, term, in_sync_version, change, committed)
         }
         TopologyCommand::ReplacePrimary(change) => {
             replace_primary(topology, change).map(|()| Outcome::Changed)
@@ -144,11 +148,10 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
     };
     topology.loading.remove(&new.id);
     topology.nodes.insert(new.id.clone(), node);
-    if is_new_start
-        && let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id))
-        && shard.in_sync.contains(&new.id)
-    {
-        if !mutation::is_on(Mutation::RestartedStaysInSync) {
+    if is_new_start && let Some(shard) = shard_id.and_then(|id| topology.shards.get_mut(&id)) {
+        if !shard.in_sync.contains(&new.id) {
+            absent::note_restart(&mut shard.absent, &new.id, new.last);
+        } else if !mutation::is_on(Mutation::RestartedStaysInSync) {
             shard.restarted.insert(new.id.clone());
         }
         if shard.primary.as_ref() == Some(&new.id) {
@@ -216,6 +219,7 @@ fn form_shards(
             previous_primary_gone: consent == Consent::None,
             predecessor_gone: consent == Consent::None,
             handoff_position: Position::ZERO,
+            absent: Absent::default(),
         };
         topology.shards.insert(shard.id, formed);
     }
@@ -243,6 +247,7 @@ fn change_in_sync(
     term: Term,
     in_sync_version: u64,
     change: InSyncChange,
+    committed: Position,
 ) -> Result<Outcome, Refusal> {
     let shard = topology.shards.get(shard_id).ok_or_else(|| Refusal::UnknownShard(shard_id.clone()))?;
     if shard.term != term {
@@ -262,10 +267,16 @@ fn change_in_sync(
             if nodes.contains(primary) {
                 return Err(Refusal::PrimaryCannotLeave);
             }
-            if let Some(stranger) = nodes.difference(&shard.in_sync).next() {
+            let is_stranger =
+                |id: &&NodeId| !shard.in_sync.contains(*id) && !shard.absent.eligible.contains(*id);
+            if let Some(stranger) = nodes.iter().find(is_stranger) {
                 return Err(Refusal::NotInSync(stranger.clone()));
             }
         }
+        InSyncChange::Minimum(nodes) if shard.absent.min_in_sync == Some(*nodes) => {
+            return Ok(Outcome::Unchanged);
+        }
+        InSyncChange::Minimum(_) => {}
         InSyncChange::Add { node: id, incarnation } => {
             let node = node(topology, id)?;
             if node.shard.as_ref() != Some(shard_id) {
@@ -282,32 +293,58 @@ fn change_in_sync(
             }
         }
     }
+    let registered = registered(topology, shard);
     let shard = shard_mut(topology, shard_id)?;
+    shard.absent.committed = shard.absent.committed.max(committed);
     match change {
         InSyncChange::Remove(nodes) => {
-            shard.in_sync.retain(|id| !nodes.contains(id));
+            shard.absent.eligible.retain(|id| !nodes.contains(id));
+            let (left, stay) = shard.in_sync.iter().cloned().partition(|id| nodes.contains(id));
+            let left: BTreeSet<NodeId> = left;
+            shard.in_sync = stay;
             shard.restarted.retain(|id| !nodes.contains(id));
+            absent::note_left(shard, left.iter(), &registered);
         }
+        InSyncChange::Minimum(nodes) => shard.absent.min_in_sync = Some(nodes),
         InSyncChange::Add { node, .. } => {
+            shard.absent.eligible.remove(&node);
             shard.in_sync.insert(node);
             // A primary adds members only while it serves, and it serves only when all earlier leases have ended.
             (shard.previous_primary_gone, shard.predecessor_gone) = (true, true);
         }
     }
     shard.in_sync_version += 1;
+    absent::settle(shard);
     Ok(Outcome::Changed)
+}
+
+/// What the members that have restarted came back with.
+fn registered(topology: &Topology, shard: &Shard) -> BTreeMap<NodeId, Position> {
+    let held = |id: &NodeId| Some((id.clone(), topology.nodes.get(id)?.registered_last));
+    shard.restarted.iter().filter_map(held).collect()
 }
 
 fn replace_primary(topology: &mut Topology, change: PrimaryChange) -> Result<(), Refusal> {
     validate_replacement(topology, &change)?;
+    let registered = topology.shards.get(&change.shard).map(|shard| registered(topology, shard));
     let shard = shard_mut(topology, &change.shard)?;
     let next = shard.term.next();
     assert!(shard.term < next, "terms only grow");
+    // Of another history than that of holders nobody else can hold all.
+    let ends_history = change.takeover || no_holder_left(shard);
+    shard.absent.gave_no_lease = ends_history && !shard.in_sync.contains(&change.node);
+    shard.absent.eligible.remove(&change.node);
+    let left = std::mem::replace(&mut shard.in_sync, change.in_sync);
+    shard.restarted.clear();
+    let left: BTreeSet<NodeId> = left.difference(&shard.in_sync).cloned().collect();
+    absent::note_left(shard, left.iter(), &registered.unwrap_or_default());
+    if ends_history {
+        shard.absent.eligible.clear();
+    }
     shard.term = next;
     shard.primary = Some(change.node);
-    shard.in_sync = change.in_sync;
-    shard.restarted.clear();
     shard.in_sync_version += 1;
+    absent::settle(shard);
     shard.previous_primary_gone = change.previous_primary_gone;
     shard.predecessor_gone = change.predecessor_gone;
     shard.handoff_position = change.handoff_position;
@@ -334,6 +371,16 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
     if change.takeover {
         return if alone { Ok(()) } else { Err(Refusal::NotASubset) };
     }
+    if shard.absent.eligible.contains(&change.node) || no_holder_left(shard) {
+        if !alone {
+            return Err(Refusal::NotASubset);
+        }
+        if no_holder_left(shard) {
+            return absent::validate_furthest(topology, shard, change);
+        }
+        let is_gone = shard.primary.is_none() || change.predecessor_gone;
+        return if is_gone { Ok(()) } else { Err(Refusal::PrimaryMayServe(change.node.clone())) };
+    }
     if !mutation::is_on(Mutation::PromoteOutsideInSync) {
         if !shard.in_sync.contains(&change.node) {
             return Err(Refusal::NotInSync(change.node.clone()));
@@ -342,30 +389,15 @@ fn validate_replacement(topology: &Topology, change: &PrimaryChange) -> Result<(
             return Err(Refusal::NotASubset);
         }
     }
-    if all_restarted(shard) {
-        if furthest_restarted(topology, shard) != Some(&change.node) {
-            return Err(Refusal::NotTheFurthest(change.node.clone()));
-        }
-        return if alone { Ok(()) } else { Err(Refusal::NotASubset) };
-    }
     match change.in_sync.intersection(&shard.restarted).next() {
         Some(restarted) => Err(Refusal::Restarted(restarted.clone())),
         None => Ok(()),
     }
 }
 
-/// Every member has lost its memory since it was in sync, and is back: nobody else can have a committed entry.
+/// Every member has lost its memory since it was in sync, and is back.
 pub(crate) fn all_restarted(shard: &Shard) -> bool {
     shard.primary.is_none() && shard.restarted == shard.in_sync
-}
-
-/// Of members that have all restarted, the one that held most when it registered; the first of equals.
-pub(crate) fn furthest_restarted<'a>(topology: &Topology, shard: &'a Shard) -> Option<&'a NodeId> {
-    if mutation::is_on(Mutation::AnyoneLeadsAfterRestart) {
-        return shard.restarted.first();
-    }
-    let held = |id: &NodeId| topology.nodes.get(id).map(|n| n.registered_last);
-    shard.restarted.iter().rev().max_by_key(|id| held(id))
 }
 
 fn forget(topology: &mut Topology, id: &NodeId) -> Result<Outcome, Refusal> {
@@ -378,14 +410,16 @@ fn forget(topology: &mut Topology, id: &NodeId) -> Result<Outcome, Refusal> {
         if shard.primary.as_ref() == Some(id) {
             return Err(Refusal::StillPrimary(id.clone()));
         }
-        if shard.in_sync.contains(id) {
-            if shard.primary.is_none() {
-                return Err(Refusal::LastCandidate(id.clone()));
-            }
-            shard.in_sync.remove(id);
+        let is_holder = shard.in_sync.contains(id) || shard.absent.eligible.contains(id);
+        if is_holder && shard.primary.is_none() {
+            return Err(Refusal::LastCandidate(id.clone()));
+        }
+        if shard.in_sync.remove(id) {
             shard.restarted.remove(id);
             shard.in_sync_version += 1;
         }
+        shard.absent.eligible.remove(id);
+        shard.absent.stood_at.remove(id);
     }
     topology.nodes.remove(id);
     Ok(Outcome::Changed)

@@ -99,6 +99,7 @@ impl Group {
             term: shard.term,
             in_sync_version: shard.in_sync_version,
             change,
+            committed: Position::new(1, 10),
         })
     }
 
@@ -118,6 +119,7 @@ impl Group {
             handoff_position: Position::ZERO,
             expected_in_sync_version: None,
             takeover: false,
+            witnesses: BTreeMap::new(),
         }
     }
 
@@ -279,6 +281,7 @@ fn in_sync_changes_compare_term_version_and_sender() {
         term: Term::new(term),
         in_sync_version,
         change: InSyncChange::Remove(set(&[2])),
+        committed: Position::ZERO,
     };
     let version = shard.in_sync_version;
     assert_eq!(group.apply(command(1, 9, version)), Err(Refusal::StaleTerm { current: Term::new(1) }));
@@ -339,4 +342,128 @@ fn of_two_starts_of_a_node_in_one_entry_the_second_has_to_ask_again() {
     let refused = Err(Refusal::StaleIncarnation { current: incarnation });
     assert_eq!(results, [registered.clone(), refused, registered]);
     assert!(incarnation < group.start(3, 8), "the next start is later");
+}
+
+// ------------------------------------------------------------------ nodes outside the in-sync set
+
+impl Group {
+    fn eligible(&self) -> BTreeSet<NodeId> {
+        self.shard().absent.eligible.clone()
+    }
+
+    /// Three nodes whose primary commits nothing with fewer than two, of which only it is in sync.
+    fn primary_alone() -> Self {
+        let mut group = Group::three_in_sync();
+        group.change(InSyncChange::Minimum(2)).unwrap();
+        group.change(InSyncChange::Remove(set(&[2, 3]))).unwrap();
+        group
+    }
+
+    fn witness(&self, n: u8, held: Position) -> (NodeId, Witness) {
+        (id(n), Witness { incarnation: self.topology.nodes[&id(n)].incarnation, held })
+    }
+}
+
+/// The primary was killed and came back with nothing; the other two had stood still for a moment, and were emptied.
+#[test]
+fn who_left_a_set_that_cannot_commit_leads_before_an_emptied_primary() {
+    let mut group = Group::primary_alone();
+    assert_eq!(group.eligible(), set(&[2, 3]));
+    assert_eq!(group.replace(group.replacement(2, &[2])), Err(Refusal::PrimaryMayServe(id(2))));
+    group.start(1, 2);
+    assert_eq!(group.replace(group.replacement(1, &[1])), Err(Refusal::Restarted(id(1))));
+    assert_eq!(group.replace(group.replacement(2, &[1, 2])), Err(Refusal::NotASubset));
+    group.replace(group.replacement(2, &[2])).unwrap();
+    assert_eq!((group.shard().primary.clone(), group.eligible()), (Some(id(2)), set(&[3])));
+    assert!(!group.shard().absent.gave_no_lease);
+}
+
+#[test]
+fn nobody_is_eligible_who_left_a_set_that_could_commit_or_has_restarted() {
+    let mut group = Group::three_in_sync();
+    group.change(InSyncChange::Remove(set(&[3]))).unwrap();
+    assert_eq!(group.eligible(), set(&[]), "no primary has promised anything");
+    group.change(InSyncChange::Minimum(2)).unwrap();
+    group.change(InSyncChange::Remove(set(&[2]))).unwrap();
+    assert_eq!(group.eligible(), set(&[2]), "3 left before");
+    group.start(2, 2);
+    assert_eq!(group.eligible(), set(&[]));
+
+    let mut group = Group::primary_alone();
+    group.add(2).unwrap();
+    assert_eq!(group.eligible(), set(&[]), "two commit again");
+    let mut group = Group::primary_alone();
+    group.change(InSyncChange::Minimum(1)).unwrap();
+    assert_eq!(group.eligible(), set(&[]), "so does one from now on");
+    let mut group = Group::primary_alone();
+    group.change(InSyncChange::Remove(set(&[2]))).unwrap();
+    assert_eq!(group.eligible(), set(&[3]), "a full sync empties 2");
+}
+
+#[test]
+fn a_failover_leaves_those_eligible_that_held_everything() {
+    let mut group = Group::three_in_sync();
+    group.change(InSyncChange::Minimum(2)).unwrap();
+    group.replace(group.replacement(2, &[2])).unwrap();
+    assert_eq!(group.eligible(), set(&[1, 3]));
+    group.replace(PrimaryChange { takeover: true, ..group.replacement(1, &[1]) }).unwrap();
+    assert_eq!(group.eligible(), set(&[]), "another history");
+}
+
+#[test]
+fn when_nobody_is_left_who_held_everything_the_furthest_of_all_leads() {
+    let mut group = Group::three_in_sync();
+    group.change(InSyncChange::Remove(set(&[2, 3]))).unwrap();
+    assert_eq!(group.shard().absent.stood_at[&id(2)], Position::new(1, 10));
+    group.start_with(1, 2, Position::new(1, 4));
+    assert!(no_holder_left(group.shard()));
+    let refused = Err(Refusal::NotTheFurthest(id(1)));
+    assert_eq!(group.replace(group.replacement(1, &[1])), refused, "2 and 3 held more when they left");
+
+    let lost = group.witness(2, Position::ZERO);
+    let further = group.witness(3, Position::new(1, 7));
+    let change = PrimaryChange { witnesses: [lost.clone(), further].into(), ..group.replacement(1, &[1]) };
+    assert_eq!(group.replace(change.clone()), refused, "3 says so itself");
+    let late = PrimaryChange { node: id(3), in_sync: set(&[3]), ..change.clone() };
+    let mut other = Group { topology: group.topology.clone(), index: group.index };
+    other.replace(late).unwrap();
+    assert!(other.shard().absent.gave_no_lease, "so it waits for those of others");
+    other.topology.check_invariants();
+
+    let behind = group.witness(3, Position::new(1, 3));
+    let change = PrimaryChange { witnesses: [lost, behind].into(), ..change };
+    group.replace(change).unwrap();
+    assert_eq!(group.eligible(), set(&[]));
+}
+
+#[test]
+fn a_node_that_may_hold_the_only_copy_is_not_forgotten() {
+    let mut group = Group::primary_alone();
+    group.start(1, 2);
+    let forget = |n| TopologyCommand::ForgetNode { node: id(n) };
+    assert_eq!(group.apply(forget(2)), Err(Refusal::LastCandidate(id(2))));
+    group.replace(group.replacement(2, &[2])).unwrap();
+    group.apply(forget(3)).unwrap();
+    assert_eq!(group.eligible(), set(&[]));
+}
+
+#[test]
+fn replaced_nodes_are_forgotten_and_do_not_count() {
+    let mut group = Group::three_in_sync();
+    group.change(InSyncChange::Minimum(2)).unwrap();
+    for (lost, new) in [(3, 4), (4, 5), (5, 6), (6, 7)] {
+        group.change(InSyncChange::Remove(set(&[lost]))).unwrap();
+        group.start(new, 1);
+        let shard = group.shard().id.clone();
+        group.apply(TopologyCommand::AssignNode { node: id(new), shard }).unwrap();
+        group.add(new).unwrap();
+    }
+    let shard = group.shard().id.clone();
+    assert_eq!(group.topology.members(&shard).count(), 7);
+    assert_eq!(group.topology.default_min_in_sync(&shard), 2);
+    let forgotten = placement::to_forget(&group.topology, &set(&[3, 4, 5]));
+    assert_eq!(forgotten, [3, 4, 5].map(|n| TopologyCommand::ForgetNode { node: id(n) }));
+    assert_eq!(placement::to_forget(&group.topology, &set(&[3, 7])), [], "7 is in sync, but lost itself");
+    group.change(InSyncChange::Remove(set(&[7]))).unwrap();
+    assert_eq!(placement::to_forget(&group.topology, &set(&[3])), [], "one is missing");
 }

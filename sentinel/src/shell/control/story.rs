@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::rules::coordinator::{Proposal, Replaced, Request, Settlement};
 use crate::rules::failover::{Answer, Answers, Handoff, Trigger};
-use crate::rules::topology::{PrimaryChange, Refusal, all_restarted};
+use crate::rules::topology::{PrimaryChange, Refusal, no_holder_left};
 
 pub(super) fn tell_proposal(proposal: &Proposal) {
     let Proposal { change, topology, answers, .. } = proposal;
@@ -17,7 +17,7 @@ pub(super) fn tell_proposal(proposal: &Proposal) {
 
 fn tell_answers(topology: &Topology, shard: &Shard, answers: &Answers) {
     let name = topology.shard_name(&shard.id);
-    for id in &shard.in_sync {
+    for id in shard.in_sync.iter().chain(answers.keys().filter(|id| !shard.in_sync.contains(*id))) {
         let role = if shard.primary.as_ref() == Some(id) { "the primary" } else { "the replica" };
         let address = topology.node_name(id);
         match answers.get(id) {
@@ -34,18 +34,23 @@ fn tell_answers(topology: &Topology, shard: &Shard, answers: &Answers) {
 }
 
 fn warn_of_losses(topology: &Topology, shard: &Shard, change: &PrimaryChange) {
-    let held = topology.nodes.get(&change.node).map(|n| n.registered_last).unwrap_or_default();
+    let registered = topology.nodes.get(&change.node).map(|n| n.registered_last).unwrap_or_default();
+    let held = change.witnesses.get(&change.node).map_or(registered, |witness| witness.held);
     let (name, address) = (topology.shard_name(&shard.id), topology.node_name(&change.node));
     if change.takeover {
         warn!("{name}: TAKEOVER of {address} by the operator: acknowledged writes may be lost");
-    } else if all_restarted(shard) && held == Position::ZERO {
+    } else if no_holder_left(shard) && held == Position::ZERO {
         warn!(
-            "{name}: EVERY member of the in-sync set has restarted and came back with nothing: the shard continues \
-             EMPTY, with {address}"
+            "{name}: EVERY member of the in-sync set has restarted and came back with nothing, and no other node holds \
+             anything: the shard continues EMPTY, with {address}"
         );
-    } else if all_restarted(shard) {
+    } else if no_holder_left(shard) {
         warn!(
             "{name}: every member of the in-sync set has restarted: {address} continues, which holds most (up to {held})"
+        );
+    } else if shard.absent.eligible.contains(&change.node) {
+        info!(
+            "{name}: {address} was not in sync any more, but nothing was committed since it left: it holds everything"
         );
     }
 }

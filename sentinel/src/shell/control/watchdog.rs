@@ -27,6 +27,7 @@ use crate::rules::failover::Trigger;
 use crate::rules::formation;
 use crate::rules::health::{Liveness, Round, preferred};
 use crate::rules::placement;
+use crate::rules::topology::TopologyCommand;
 use crate::rules::waiting::Waiting;
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
@@ -192,17 +193,22 @@ pub(crate) async fn place(sentinel: &Sentinel) {
     let _one_at_a_time = sentinel.placement.lock().await;
     settle_shape(sentinel, &sentinel.current()).await;
     let topology = sentinel.current();
-    let (lost, arrivals) = {
+    let (lost, long_lost, arrivals) = {
         let mut health = sentinel.health.lock();
         health.note_arrivals(now(), &topology);
-        (health.lost(now()), health.arrivals(now()))
+        (health.lost(now()), health.long_lost(now()), health.arrivals(now()))
     };
     tell_undecided(sentinel, &topology);
     let random = || ShardId::from_random(rand::random());
-    let commands = placement::all(&topology, &lost, arrivals, random, PLACEMENT_STEPS_MAX);
+    let mut commands = placement::all(&topology, &lost, arrivals, random, PLACEMENT_STEPS_MAX);
+    commands.extend(placement::to_forget(&topology, &long_lost));
     let placed = commands.into_iter().map(|command| async move {
+        let before = sentinel.current();
         let result = sentinel.propose(command.clone()).await.map_err(|status| status.message().to_owned());
-        info!("{}", placement::told(&sentinel.current(), &command, &result));
+        let after = sentinel.current();
+        // What is new has a name then, and what is gone had one before.
+        let is_gone = matches!(command, TopologyCommand::ForgetNode { .. });
+        info!("{}", placement::told(if is_gone { &before } else { &after }, &command, &result));
     });
     join_all(placed).await;
 }

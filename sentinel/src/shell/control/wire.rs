@@ -115,7 +115,9 @@ pub(super) fn handoff(request: &rpc::HandoffRequest) -> Result<Handoff, Status> 
 }
 
 pub(super) fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSyncRequest, Status> {
-    let change = if message.add.is_empty() {
+    let change = if let Some(minimum) = message.minimum {
+        InSyncChange::Minimum(minimum.nodes)
+    } else if message.add.is_empty() {
         let nodes: Result<BTreeSet<NodeId>, Status> = message.remove.iter().map(|id| node_id(id)).collect();
         InSyncChange::Remove(nodes?)
     } else if message.remove.is_empty() {
@@ -130,6 +132,7 @@ pub(super) fn in_sync_request(message: &rpc::ChangeInSyncRequest) -> Result<InSy
         term: Term::new(message.term),
         version: message.in_sync_version,
         change,
+        committed: message.committed.unwrap_or_default().into(),
         challenge: message.challenge,
     })
 }
