@@ -226,6 +226,8 @@ impl World {
             detection: Default::default(),
             last: Position::ZERO,
             holding: None,
+            databases: None,
+            absent: BTreeSet::new(),
         })
     }
 

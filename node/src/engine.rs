@@ -83,11 +83,11 @@ impl Applier {
         self.slot_indexes.as_ref().is_none_or(|read_at| read_at[slot.index()] < index)
     }
 
-    fn apply(&mut self, server: &Server, index: LogIndex, payload: &[u8]) {
+    fn apply(&mut self, server: &Server, index: LogIndex, payload: &[u8]) -> Result<(), String> {
         let due: Vec<Effect<'_>> =
             effects(payload).filter(|e| e.slot.is_none_or(|slot| self.is_due(slot, index))).collect();
         if due.is_empty() {
-            return;
+            return Ok(());
         }
         if let Some(whole) = due.iter().find(|e| e.slot.is_none())
             && self.slot_indexes.is_some()
@@ -96,34 +96,44 @@ impl Applier {
             return self.apply_whole_by_slot(server, index, whole);
         }
         let slots: Option<Vec<Slot>> = due.iter().map(|e| e.slot).collect();
-        self.apply_effects(slots, index, &due);
+        self.apply_effects(slots, index, &due)
     }
 
     /// Applies effects under their slots' locks; `None`: those of all slots.
-    fn apply_effects(&mut self, slots: Option<Vec<Slot>>, index: LogIndex, due: &[Effect<'_>]) {
+    fn apply_effects(
+        &mut self,
+        slots: Option<Vec<Slot>>,
+        index: LogIndex,
+        due: &[Effect<'_>],
+    ) -> Result<(), String> {
         let Applier { executor, session, reader, batch, .. } = self;
         executor.apply_locked(session, slots, index, |apply| {
             for effect in due {
                 *reader = RequestReader::default();
                 let limits = effect_limits();
                 let (parsed, result) = reader.parse(effect.command, &limits, 1, batch);
-                // The log is checked when it is received; a command that cannot be applied would make this replica
-                // differ from its primary for ever, so the process ends and a full sync follows.
-                assert!(
-                    result.is_ok() && parsed == effect.command.len() && batch.len() == 1,
-                    "an effect is a command"
-                );
-                apply(effect.db, batch.args(effect.command, 0));
+                if result.is_err() || parsed != effect.command.len() || batch.len() != 1 {
+                    return Err("it is no command".into());
+                }
+                apply(effect.db, batch.args(effect.command, 0))?;
             }
-        });
+            Ok(())
+        })
     }
 
     /// FLUSHALL, FLUSHDB and SWAPDB, in the slots that were read before them.
-    fn apply_whole_by_slot(&mut self, server: &Server, index: LogIndex, effect: &Effect<'_>) {
+    fn apply_whole_by_slot(
+        &mut self,
+        server: &Server,
+        index: LogIndex,
+        effect: &Effect<'_>,
+    ) -> Result<(), String> {
         let limits = Limits::default();
         self.reader = RequestReader::default();
         let (_, result) = self.reader.parse(effect.command, &limits, 1, &mut self.batch);
-        assert!(result.is_ok() && self.batch.len() == 1, "an effect is a command");
+        if result.is_err() || self.batch.len() != 1 {
+            return Err("it is no command".into());
+        }
         let args = self.batch.args(effect.command, 0);
         let name = args.at(0);
         let (cow, counts) = (&server.keyspace.cow, &server.keyspace.counts);
@@ -136,10 +146,11 @@ impl Applier {
             } else if let Some((a, b)) = swapdb_arguments(args).filter(|_| ascii_eq(name, "swapdb")) {
                 state.swap_dbs(slot, a, b, counts);
             } else {
-                panic!("an effect on the whole keyspace that is not known: {args:?}");
+                return Err(format!("`{}` is not known", String::from_utf8_lossy(name)));
             }
             state.last_write = index;
         }
+        Ok(())
     }
 }
 
@@ -250,11 +261,12 @@ impl LogHistory for HistoryReader {
 }
 
 impl Engine for KeyspaceEngine {
-    fn apply(&self, index: LogIndex, payload: &[u8]) {
+    fn apply(&self, index: LogIndex, payload: &[u8]) -> Result<(), String> {
         let mut applier = self.applier.lock();
         let _batch = applier.executor.enter();
-        applier.apply(&self.server, index, payload);
+        applier.apply(&self.server, index, payload)?;
         self.server.shared.set_applied(index);
+        Ok(())
     }
 
     fn unknown_effect(&self, entries: &[u8]) -> Option<String> {
@@ -509,16 +521,47 @@ mod tests {
         let mut indexes = vec![LogIndex::ZERO; 16384];
         indexes[slot.index()] = LogIndex::new(5);
         engine.set_slot_indexes(Some(indexes.into()));
-        engine.apply(LogIndex::new(5), buffer.as_payload());
+        engine.apply(LogIndex::new(5), buffer.as_payload()).unwrap();
         assert_eq!(keys(&mut copy), "");
-        engine.apply(LogIndex::new(6), buffer.as_payload());
+        engine.apply(LogIndex::new(6), buffer.as_payload()).unwrap();
         assert_ne!(keys(&mut copy), "");
         // A FLUSHALL from before the slot was read does not empty it; a later one does.
         let mut flush = EffectBuffer::default();
         flush.push(None, 0, b"*1\r\n$8\r\nFLUSHALL\r\n");
-        engine.apply(LogIndex::new(4), flush.as_payload());
+        engine.apply(LogIndex::new(4), flush.as_payload()).unwrap();
         assert_ne!(keys(&mut copy), "");
-        engine.apply(LogIndex::new(7), flush.as_payload());
+        engine.apply(LogIndex::new(7), flush.as_payload()).unwrap();
         assert_eq!(keys(&mut copy), "");
+    }
+
+    #[test]
+    fn an_effect_is_applied_whatever_the_settings_are_and_one_that_is_not_known_is_an_error() {
+        let mut copy = TestNode::new();
+        let engine = engine_of(copy.executor.server());
+        let entry = |command: &[&[u8]], slot: Option<Slot>, db| {
+            let mut out = bytes::BytesMut::new();
+            keyward_proto::resp::reply::write_command(&mut out, command);
+            let mut buffer = EffectBuffer::default();
+            buffer.push(slot, db, &out);
+            buffer
+        };
+        let slot = Some(Slot::of(b"k"));
+        let effects = [
+            entry(&[b"SET", b"k", b"x"], slot, 31),
+            entry(&[b"MOVE", b"k", b"30"], slot, 31),
+            entry(&[b"SWAPDB", b"30", b"3"], None, 0),
+        ];
+        for (index, effect) in (1..).zip(&effects) {
+            engine.apply(LogIndex::new(index), effect.as_payload()).unwrap();
+        }
+        copy.run("SELECT 3");
+        assert_eq!(copy.run("GET k"), "$1\r\nx\r\n");
+        for (effect, why) in [
+            (entry(&[b"FROB", b"k"], slot, 0), "`FROB k`: "),
+            (entry(&[b"LPUSH", b"k", b"y"], slot, 3), "WRONGTYPE"),
+        ] {
+            let error = engine.apply(LogIndex::new(9), effect.as_payload()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

@@ -116,6 +116,7 @@ fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
         replica_priority: settings.replica_priority,
         cluster_enabled: settings.cluster_enabled,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        databases: settings.databases(),
         detection: Detection {
             lease_millis: u64::try_from(config(settings).longest_lease().as_millis()).unwrap_or(u64::MAX),
             fast_failover: settings.fast_failover,

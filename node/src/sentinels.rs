@@ -59,6 +59,7 @@ pub struct Announce {
     pub replica_priority: u32,
     pub cluster_enabled: bool,
     pub version: String,
+    pub databases: u16,
     pub detection: Detection,
 }
 
@@ -296,6 +297,7 @@ impl Sentinels {
             version: announce.version.clone(),
             start_nonce,
             known_incarnation: 0,
+            databases: u32::from(announce.databases),
             lease_millis: announce.detection.lease_millis,
             fast_failover: word_of(announce.detection.fast_failover).into(),
             holding: Some(rpc::Holding {

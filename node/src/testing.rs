@@ -164,7 +164,9 @@ impl TestNode {
     pub(crate) fn apply_effects_to(&mut self, replica: &mut TestNode) {
         let TestNode { executor, session, .. } = replica;
         self.visit_effects(&mut |slot, db, args| {
-            executor.apply_locked(session, slot.map(|s| vec![s]), LogIndex::ZERO, |apply| apply(db, args));
+            executor
+                .apply_locked(session, slot.map(|s| vec![s]), LogIndex::ZERO, |apply| apply(db, args))
+                .expect("an effect of this version");
         });
     }
 }

@@ -105,6 +105,9 @@ pub struct Node {
     /// What that was; `None`: a program that is older does not say.
     #[serde(default)]
     pub holding: Option<Holding>,
+    /// Numbered databases; `None`: a program that is older does not say.
+    #[serde(default)]
+    pub databases: Option<u16>,
 }
 
 /// The nodes that hold the same slots.

@@ -94,6 +94,7 @@ fn node_at(n: u8, address: SocketAddr, incarnation: u64) -> Node {
         registered_last: Position::ZERO,
         detection: Default::default(),
         holding: None,
+        databases: None,
     }
 }
 

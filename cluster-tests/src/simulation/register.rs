@@ -53,6 +53,8 @@ pub(super) fn registration(
         last,
         detection,
         holding: Some(Holding { shard: log_shard, slots: None }),
+        databases: Some(1),
+        absent: BTreeSet::new(),
     })
 }
 

@@ -3,6 +3,7 @@
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::slot::Slot;
+use keyward_store::keys::Mode;
 use keyward_store::table::Table;
 use keyward_store::{DbIndex, DbKey};
 
@@ -82,7 +83,9 @@ pub(super) const SWAPDB: ServerCommand = write("swapdb", swapdb, 3, FAST, "4.0.0
     .categories(category::DANGEROUS | category::KEYSPACE)
     .scope(Scope::World);
 fn swapdb(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    if ctx.server.settings().cluster_enabled {
+    // An effect is applied whatever this node's settings are.
+    let is_effect = ctx.keys.mode() == Mode::Apply;
+    if ctx.server.settings().cluster_enabled && !is_effect {
         return Err(CommandError::err("SWAPDB is not allowed in cluster mode"));
     }
     let parse = |at: usize, text: &'static str| {
@@ -92,7 +95,7 @@ fn swapdb(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let (a, b) = (parse(1, "invalid first DB index")?, parse(2, "invalid second DB index")?);
     let databases = ctx.server.settings().databases();
     let in_range = |n: i32| {
-        let db = DbIndex::try_from(n).ok().filter(|db| *db < databases);
+        let db = DbIndex::try_from(n).ok().filter(|db| is_effect || *db < databases);
         db.ok_or_else(|| CommandError::err("DB index is out of range"))
     };
     let (a, b) = (in_range(a)?, in_range(b)?);

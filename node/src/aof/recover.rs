@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keyward_proto::ids::{LogIndex, Position, Term};
 use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_i64;
 use keyward_replication::disk_log::{Base, BatchSpan, Chain, Settled};
 use keyward_store::DbIndex;
 use keyward_store::effects::EffectBuffer;
@@ -39,6 +40,7 @@ use super::leftovers;
 use super::manifest::{AofFile, BaseFacts, Manifest};
 use super::reader::{Fault, FaultKind, FileReader, Record, Verdict};
 use crate::clock;
+use crate::command::ascii_eq;
 use crate::command::touched::{Touched, touched};
 use crate::execute::Executor;
 use crate::io::clients::Client;
@@ -122,6 +124,19 @@ impl Chunk {
 
 fn located(path: &Path, at: u64, error: impl fmt::Display) -> String {
     format!("'{}', offset {at}: {error}", path.display())
+}
+
+/// A command that names a database which there is not.
+fn beyond_databases(args: Args<'_>, databases: DbIndex) -> Option<String> {
+    let named: &[usize] = match args.at(0) {
+        name if ascii_eq(name, "swapdb") && args.len() == 3 => &[1, 2],
+        name if ascii_eq(name, "move") && args.len() == 3 => &[2],
+        _ => return None,
+    };
+    let is_beyond = |at: &&usize| parse_i64(args.at(**at)).is_some_and(|n| i64::from(databases) <= n);
+    named.iter().find(is_beyond)?;
+    let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+    Some(words.join(" "))
 }
 
 enum Work {
@@ -239,7 +254,8 @@ pub fn load(server: &Arc<Server>, directory: &Directory, manifest: Manifest) -> 
             failure: &failure,
             own: Applier::new(server),
             load_truncated: server.settings().aof_load_truncated,
-            databases: server.settings().databases(),
+            // What a shard has agreed on is loaded whatever this node's settings are.
+            databases: if alone { server.settings().databases() } else { DbIndex::MAX },
             path: Path::new("").into(),
             chain: if alone { Chain::alone(Base::None) } else { Chain::of_a_shard(Base::None) },
             pending: VecDeque::new(),
@@ -321,6 +337,7 @@ impl Loader<'_> {
         let size = file.metadata().map_err(|e| format!("can't read '{}': {e}", path.display()))?.len();
         // When a key goes is said by the log behind the base.
         let mut options = rdb_load::Options::new(&self.server.settings(), None);
+        options.databases = self.databases;
         if facts.is_some() {
             options.trust = Trust::Verify;
         }
@@ -481,6 +498,10 @@ impl Loader<'_> {
                 && args.iter().any(|arg| u32::try_from(arg.len()).is_err())
             {
                 return Err(chunk.located(request, "an argument of 4 GiB or more"));
+            }
+            if let Some(beyond) = beyond_databases(args, self.databases) {
+                let reason = format!("{beyond}: the log has more databases than 'databases' allows");
+                return Err(chunk.located(request, reason));
             }
             let ends = match classify(args).map_err(|e| chunk.located(request, e))? {
                 Piece::Select(db) if self.databases <= db => {
@@ -845,7 +866,8 @@ mod tests {
             (&["SELECT", "16"][..], "SELECT 16: the log has more databases than 'databases' allows"),
             (&["SELECT", "70000"], "SELECT of a database that cannot be"),
             (&["SELECT", "-1"], "SELECT of a database that cannot be"),
-            (&["SWAPDB", "0", "16"], "SWAPDB"),
+            (&["SWAPDB", "0", "16"], "SWAPDB 0 16: the log has more databases than 'databases' allows"),
+            (&["MOVE", "a", "16"], "MOVE a 16: the log has more databases than 'databases' allows"),
             (&["SET", "a"], "wrong number of arguments"),
             (&["XADD", "s", "*", "f", "v"], "unknown command"),
             (&["LPUSH", "a", "x"], "WRONGTYPE"),

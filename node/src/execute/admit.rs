@@ -749,6 +749,7 @@ mod tests {
             registered_last: Position::default(),
             detection: Default::default(),
             holding: None,
+            databases: None,
         }
     }
 

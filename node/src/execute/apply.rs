@@ -49,14 +49,16 @@ impl Executor {
     /// Applies effects of the log: no checks, no expiry, no effects of their own. `run` is called once with all
     /// locks held (those of all slots for `None`) and calls what it is given for each effect. The caller has entered.
     ///
-    /// Panics on an effect that this version does not know: going on would make this node differ from its primary.
+    /// # Errors
+    /// An effect that cannot be applied, as one that this version does not know: the keyspace is of no use any more, for
+    /// it would differ from the primary's.
     pub fn apply_locked(
         &mut self,
         session: &mut Session,
         slots: Option<Vec<Slot>>,
         index: LogIndex,
-        run: impl FnOnce(&mut dyn FnMut(u16, Args<'_>)),
-    ) {
+        run: impl FnOnce(&mut dyn FnMut(u16, Args<'_>) -> Result<(), String>) -> Result<(), String>,
+    ) -> Result<(), String> {
         let server = Arc::clone(&self.server);
         self.refresh();
         let mut keys = Keys::apply(&server.keyspace, &self.settings.keys, self.clock.monotonic());
@@ -66,16 +68,22 @@ impl Executor {
             None => keys.lock_all(),
         }
         let mut out = Output::default();
-        run(&mut |db, args| {
+        let result = run(&mut |db, args| {
             (keys.db, session.db) = (db, db);
             out.clear();
-            let row = lookup_effect(args).unwrap_or_else(|e| panic!("the log has {args:?}: {e}"));
-            if let Err(e) = self.call(session, row, args, &mut keys, &mut out) {
-                panic!("an effect failed: {args:?}: {e}");
-            }
+            let row = lookup_effect(args).map_err(|e| described(args, &e))?;
+            self.call(session, row, args, &mut keys, &mut out).map(drop).map_err(|e| described(args, &e))
         });
         keys.set_last_write(index);
         keys.unlock();
         self.free(&mut keys);
+        result
     }
+}
+
+/// The beginning of an effect, and what is wrong with it.
+fn described(args: Args<'_>, error: &impl std::fmt::Display) -> String {
+    let shown = |arg: &[u8]| String::from_utf8_lossy(arg.get(..32).unwrap_or(arg)).into_owned();
+    let words: Vec<String> = args.iter().take(4).map(shown).collect();
+    format!("`{}`: {error}", words.join(" "))
 }

@@ -95,8 +95,21 @@ impl Applier {
                     self.work.wait(&mut state);
                 }
             };
-            self.report(work.carry_out(applied, shared, engine));
+            match work.carry_out(applied, shared, engine) {
+                Ok(applied) => self.report(applied),
+                Err(reason) => return self.fail(shared, reason),
+            }
         }
+    }
+
+    /// Nothing more is applied, ever.
+    fn fail(&self, shared: &Shared, reason: String) {
+        tracing::error!(
+            "this node follows its primary no more and serves nothing, as it cannot apply what that did: {reason}. If its \
+             program is older than the primary's, start the newer one"
+        );
+        shared.apply_failure.get_or_init(|| reason);
+        self.progress.notify_one();
     }
 
     fn report(&self, applied: Applied) {

@@ -109,9 +109,17 @@ impl Applying {
 
 impl Work {
     /// Returns what the keyspace contains afterwards.
-    pub fn carry_out(self, applied: Applied, shared: &Shared, engine: &dyn Engine) -> Applied {
+    ///
+    /// # Errors
+    /// An entry that cannot be applied, and why: nothing more may be.
+    pub fn carry_out(
+        self,
+        applied: Applied,
+        shared: &Shared,
+        engine: &dyn Engine,
+    ) -> Result<Applied, String> {
         match self {
-            Work::Request(request) => carry_out(request, applied, engine),
+            Work::Request(request) => Ok(carry_out(request, applied, engine)),
             Work::Entries(target) => apply_entries(applied, target, shared, engine),
         }
     }
@@ -146,26 +154,31 @@ fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> 
 }
 
 /// Some entries after `applied`, none beyond `target`.
-fn apply_entries(applied: Applied, target: LogIndex, shared: &Shared, engine: &dyn Engine) -> Applied {
+fn apply_entries(
+    applied: Applied,
+    target: LogIndex,
+    shared: &Shared,
+    engine: &dyn Engine,
+) -> Result<Applied, String> {
     let next = applied.index.next();
     let slice = {
         let mut log = shared.log.lock();
         // A full sync may have reset the log meanwhile; its clearing comes next.
         if log.last().index < next {
-            return applied;
+            return Ok(applied);
         }
         log.read_from(next, READ_BYTES)
     };
-    let Ok(slice) = slice else { return applied };
+    let Ok(slice) = slice else { return Ok(applied) };
     let mut index = applied.index;
     for payload in frames(&slice.bytes) {
         if index == target {
             break;
         }
         index = index.next();
-        engine.apply(index, payload);
+        engine.apply(index, payload).map_err(|reason| format!("entry {index}: {reason}"))?;
     }
-    Applied { index, ..applied }
+    Ok(Applied { index, ..applied })
 }
 
 #[cfg(test)]

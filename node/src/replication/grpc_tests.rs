@@ -119,6 +119,7 @@ impl Control for OneSentinel {
                 registered_last: Position::ZERO,
                 detection: Default::default(),
                 holding: None,
+                databases: None,
             };
             topology.nodes.insert(node, entry);
         });
@@ -248,9 +249,10 @@ impl Lists {
 }
 
 impl Engine for Lists {
-    fn apply(&self, index: LogIndex, payload: &[u8]) {
+    fn apply(&self, index: LogIndex, payload: &[u8]) -> Result<(), String> {
         let indexes = self.indexes.lock().clone();
         self.push(payload, |slot| indexes.as_ref().is_none_or(|i| i[slot.index()] < index));
+        Ok(())
     }
 
     fn clear(&self) {
@@ -323,6 +325,7 @@ impl TestNode {
                 cluster_enabled: true,
                 detection: Default::default(),
                 version: String::new(),
+                databases: 1,
             };
             let options = Options {
                 held_slots: None,

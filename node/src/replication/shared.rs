@@ -1,7 +1,7 @@
 //! What the I/O threads, the engine and the replication task share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -30,7 +30,10 @@ pub trait LargeSlots: Send {
 pub trait Engine: Send + Sync + 'static {
     /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
     /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.
-    fn apply(&self, index: LogIndex, payload: &[u8]);
+    ///
+    /// # Errors
+    /// What cannot be applied: the keyspace is of no use any more.
+    fn apply(&self, index: LogIndex, payload: &[u8]) -> Result<(), String>;
     /// Looks for an effect in framed entries that this program could not apply; says which. Called by any thread.
     fn unknown_effect(&self, entries: &[u8]) -> Option<String>;
     /// Empties the keyspace, before a full sync.
@@ -84,6 +87,8 @@ pub struct Shared {
     /// Replicas that were sent a snapshot, and those that went on where they were: INFO.
     pub full_syncs: AtomicU64,
     pub partial_syncs: AtomicU64,
+    /// The entry that could not be applied, since when this node follows nobody.
+    pub(crate) apply_failure: OnceLock<String>,
     /// For the replication task: more of the log is durable on this node's disk, or less.
     pub(crate) durable_changed: Notify,
 }
@@ -96,6 +101,7 @@ impl Shared {
             applied: AtomicU64::new(0),
             full_syncs: AtomicU64::new(0),
             partial_syncs: AtomicU64::new(0),
+            apply_failure: OnceLock::new(),
             durable_changed: Notify::new(),
             disk_writer: RwLock::new(None),
             sending_term: AtomicU64::new(0),

@@ -160,6 +160,9 @@ impl Task {
                     }
                 }
                 () = progress.notified() => {
+                    if self.shared.apply_failure.get().is_some() {
+                        self.step(Event::ApplyFailed);
+                    }
                     let applied = self.applier.applied();
                     self.step(Event::Applied { epoch: applied.epoch, index: applied.index });
                 }

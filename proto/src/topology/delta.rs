@@ -116,6 +116,7 @@ mod tests {
             registered_last: Position::ZERO,
             detection: Default::default(),
             holding: None,
+            databases: None,
         }
     }
 

@@ -104,6 +104,7 @@ mod tests {
             registered_last: Position::ZERO,
             detection: Default::default(),
             holding: None,
+            databases: None,
         };
         let mut topology = Topology::default();
         assert_eq!(topology.node_name(&id), "node 07070707");

@@ -219,6 +219,11 @@ impl Health {
         self.nodes.iter().filter(|(_, node)| is_lost(node)).map(|(id, _)| id.clone()).collect()
     }
 
+    /// Nodes that do not answer.
+    pub fn absent(&self) -> BTreeSet<NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.is_down).map(|(id, _)| id.clone()).collect()
+    }
+
     pub fn is_down(&self, id: &NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| node.is_down)
     }

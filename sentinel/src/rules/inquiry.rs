@@ -219,6 +219,7 @@ mod tests {
             registered_last: Position::ZERO,
             detection: Default::default(),
             holding: None,
+            databases: None,
         }
     }
 

@@ -113,6 +113,8 @@ mod tests {
             detection: Default::default(),
             last: keyward_proto::ids::Position::ZERO,
             holding: None,
+            databases: None,
+            absent: Default::default(),
         };
         let shards = vec![NewShard {
             id: ShardId::from_random([1; 20]),

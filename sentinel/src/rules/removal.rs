@@ -128,6 +128,7 @@ mod tests {
                 registered_last: Position::ZERO,
                 detection: Default::default(),
                 holding: None,
+                databases: None,
             };
             topology.nodes.insert(node.id.clone(), node);
         }

@@ -298,6 +298,8 @@ impl TestNode {
         self.stop().await;
         let listener = eventually("the port", async || TcpListener::bind(self.address).await.ok()).await;
         self.nonce += 1;
+        // It has not registered.
+        self.state.lock().incarnation = 0;
         self.serve(listener);
     }
 

@@ -34,7 +34,9 @@ impl World {
         }
         let before = process.applying.applied();
         while let Some(work) = process.applying.next_work() {
-            let applied = work.carry_out(process.applying.applied(), &process.server.shared, &process.engine);
+            let applied = work
+                .carry_out(process.applying.applied(), &process.server.shared, &process.engine)
+                .expect("all effects are known");
             if !process.applying.done(applied) {
                 self.at(STUCK_PAUSE, SimEvent::Apply { node, run });
                 break;

@@ -274,7 +274,9 @@ impl World {
         let rng = || SmallRng::seed_from_u64(run);
         let engine = KeyspaceEngine::new(Arc::clone(&server), rng());
         base.load(&engine);
-        entries.iter().for_each(|(index, payload)| engine.apply(*index, payload));
+        for (index, payload) in &entries {
+            engine.apply(*index, payload).expect("all effects are known");
+        }
         server.shared.set_applied(applied);
         let mut executor = Executor::new(Arc::clone(&server), rng());
         tell!("node {node} is registered: incarnation {incarnation}");

@@ -11,7 +11,7 @@ use keyward_store::DbIndex;
 use keyward_store::effects::{Original, Place};
 use keyward_store::entry::Entry;
 use keyward_store::events::EventClass;
-use keyward_store::keys::Keys;
+use keyward_store::keys::{Keys, Mode};
 use keyward_store::rebuild::copied;
 
 /// `RENAME key newkey`
@@ -68,7 +68,9 @@ fn put(keys: &mut Keys<'_>, entry: Entry) {
 
 fn parse_db(ctx: &DataContext<'_, '_>, argument: &[u8]) -> Result<DbIndex, CommandError> {
     let number = parse_i32_arg(argument)?;
-    let db = DbIndex::try_from(number).ok().filter(|db| *db < ctx.limits.databases);
+    // An effect is applied whatever this node's settings are.
+    let is_effect = ctx.keys.mode() == Mode::Apply;
+    let db = DbIndex::try_from(number).ok().filter(|db| is_effect || *db < ctx.limits.databases);
     db.ok_or_else(|| CommandError::err("DB index is out of range"))
 }
 

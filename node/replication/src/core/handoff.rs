@@ -262,6 +262,7 @@ mod tests {
             registered_last: Position::ZERO,
             detection: Default::default(),
             holding: None,
+            databases: None,
         };
         let mut topology = Topology { version: 1, ..Topology::default() };
         topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();

@@ -26,6 +26,8 @@ pub(crate) struct Keyspace {
     pub(crate) epoch: u64,
     /// The content is not a prefix of any history: a full sync has begun and not ended.
     pub(crate) needs_full_sync: bool,
+    /// An entry could not be applied: this process neither leads nor follows any more.
+    pub(crate) is_broken: bool,
 }
 
 impl Keyspace {
@@ -100,6 +102,7 @@ impl Local {
                 target: LogIndex::ZERO,
                 epoch: 0,
                 needs_full_sync: false,
+                is_broken: false,
             },
             generation: 0,
             ended_commit: LogIndex::ZERO,

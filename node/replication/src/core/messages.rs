@@ -253,6 +253,8 @@ pub enum Event {
         epoch: u64,
         index: LogIndex,
     },
+    /// An entry cannot be applied: the keyspace differs from the shard's from now on.
+    ApplyFailed,
     /// This node's disk holds more of the log.
     DurableAdvanced,
     HandoffRequested(HandoffToken, Option<NodeId>),

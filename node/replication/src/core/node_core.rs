@@ -165,6 +165,11 @@ impl NodeCore {
                     keyspace.applied = keyspace.applied.max(index);
                 }
             }
+            Event::ApplyFailed => {
+                self.local.keyspace.is_broken = true;
+                self.local.keyspace.needs_full_sync = true;
+                self.leave_role(log, out);
+            }
             Event::DurableAdvanced => {
                 if let Role::Replica(replica) = &mut self.role {
                     replica.on_durable(now, &mut self.local, log, out);
@@ -369,7 +374,7 @@ impl NodeCore {
             return;
         };
         let is_left_behind = self.local.incarnation == Incarnation::ZERO;
-        if shard.term < self.local.term || is_left_behind {
+        if shard.term < self.local.term || is_left_behind || self.local.keyspace.is_broken {
             return;
         }
         match (&mut self.role, &shard.primary) {
@@ -451,6 +456,8 @@ impl NodeCore {
         let changing = |s: &Shard| s.term < self.local.term || s.primary.is_some();
         if self.local.topology.version == 0 {
             GateState::Loading
+        } else if self.local.keyspace.is_broken {
+            GateState::NoPrimary
         } else if self.local.quiesces > 0 || self.local.shard().is_some_and(changing) {
             GateState::Undecided
         } else if self.local.shard.is_some() && self.local.keyspace.needs_full_sync {

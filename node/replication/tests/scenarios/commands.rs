@@ -9,7 +9,7 @@
 //! - `cut a b`, `hold a b` (in that direction only), `heal [a b]`: messages wait; `deliver a b`: one of them arrives after
 //!   all; `break a b`: streams between them end; `messages on|off`: show those that arrive
 //! - `kill a` (its kernel goes on), `vanish a` (host and network are gone), `power a` (and what is not synced is lost),
-//!   `start a [empty]`: the next process registers; `pause a`, `resume a`
+//!   `start a [empty]`: the next process registers; `pause a`, `resume a`; `inapplicable a`: it cannot apply an entry
 //! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology; `sentinels down`, `sentinels up`: whether
 //!   they confirm at once, and without a line, below how many members nothing is committed
 //! - `sentinels forget`: they lose what they have agreed on; `sentinels adopt b`: they go on with what it holds
@@ -84,6 +84,10 @@ impl World {
                 self.restart(node);
             }
             ["pause", node] => self.host(node).is_paused = true,
+            ["inapplicable", node] => {
+                let node = self.node(node);
+                self.push(node, Event::ApplyFailed);
+            }
             ["resume", node] => {
                 self.host(node).is_paused = false;
                 let node = self.node(node);
@@ -225,6 +229,7 @@ impl World {
                 registered_last: Position::ZERO,
                 detection: self.detection,
                 holding: None,
+                databases: None,
             };
             self.topology.nodes.insert(id, node);
         }

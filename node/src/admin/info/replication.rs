@@ -34,6 +34,9 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
             ("master_sync_in_progress", &u8::from(state == GateState::Loading)),
         ]);
         full_sync(ctx, lines);
+        if let Some(reason) = server.shared.apply_failure.get() {
+            lines.field("replica_apply_error", reason.replace(['\r', '\n'], " "));
+        }
         lines.fields(&[
             ("slave_read_repl_offset", &last),
             ("slave_repl_offset", &last),

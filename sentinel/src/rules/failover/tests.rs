@@ -36,6 +36,8 @@ fn registration(n: u8, nonce: u64, last: Position, follows: Incarnation) -> Topo
         detection: Default::default(),
         last,
         holding: None,
+        databases: None,
+        absent: BTreeSet::new(),
     })
 }
 

@@ -86,6 +86,8 @@ impl Sentinels {
             last,
             detection: Default::default(),
             holding,
+            databases: None,
+            absent: BTreeSet::new(),
         };
         self.apply(TopologyCommand::RegisterNode(registration)).unwrap();
     }

@@ -11,6 +11,7 @@ use keyward_proto::topology::{Detection, Holding, SentinelAddress, Shape, SlotRa
 use serde::{Deserialize, Serialize};
 
 use crate::rules::formation::Obstacle;
+use crate::rules::registration::Disagreement;
 
 /// What one Raft entry carries: commands of requests that were ready at the same time, carried out in their order,
 /// each for itself.
@@ -98,7 +99,13 @@ pub struct Registration {
     pub last: Position,
     #[serde(default)]
     pub detection: Detection,
+    #[serde(default)]
     pub holding: Option<Holding>,
+    #[serde(default)]
+    pub databases: Option<u16>,
+    /// Nodes that do not answer the sentinel that passes this on: nobody has to agree with them.
+    #[serde(default)]
+    pub absent: BTreeSet<NodeId>,
 }
 
 impl Registration {
@@ -206,14 +213,20 @@ pub enum Refusal {
     AlreadyAssigned(NodeId),
     NotAMember(NodeId),
     NotThePrimary(NodeId),
-    StaleTerm { current: Term },
-    StaleInSync { current: u64 },
+    StaleTerm {
+        current: Term,
+    },
+    StaleInSync {
+        current: u64,
+    },
     EmptyChange,
     PrimaryCannotLeave,
     NotInSync(NodeId),
     AlreadyInSync(NodeId),
     Restarted(NodeId),
-    StaleIncarnation { current: Incarnation },
+    StaleIncarnation {
+        current: Incarnation,
+    },
     NotASubset,
     AlreadyPrimary(NodeId),
     NotTheFurthest(NodeId),
@@ -222,6 +235,9 @@ pub enum Refusal {
     LastCandidate(NodeId),
     Formation(Obstacle),
     HoldsOther(NodeId),
+    Disagrees(Disagreement),
+    /// Another process with this node's identity answers at its address.
+    StillRuns(NodeId),
     Invalid(String),
 }
 
@@ -288,6 +304,12 @@ impl fmt::Display for Refusal {
                 write!(f, "node {node} may hold the only copy of a shard that has no primary")
             }
             Refusal::Formation(obstacle) => write!(f, "{obstacle}"),
+            Refusal::Disagrees(disagreement) => write!(f, "{disagreement}"),
+            Refusal::StillRuns(node) => write!(
+                f,
+                "the node {node} still runs at its address: if this data folder is a copy of that node's, remove its file \
+                 node-id, and this will be another node"
+            ),
             Refusal::HoldsOther(node) => write!(f, "node {node} holds data that is not of this shard"),
             Refusal::Invalid(reason) => f.write_str(reason),
         }

@@ -23,7 +23,7 @@ use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::topology::{Absent, LoadingNode, Node, SentinelAddress, Shard, Topology};
 
-use super::formation;
+use super::{formation, registration};
 pub(crate) use absent::no_holder_left;
 pub use command::{
     Batch, Consent, InSyncChange, NewShard, Outcome, PrimaryChange, Refusal, Registration, TopologyCommand,
@@ -117,6 +117,9 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
     {
         return Err(Refusal::StaleIncarnation { current: known.incarnation });
     }
+    if let Some(disagreement) = registration::disagreement(topology, &new) {
+        return Err(Refusal::Disagrees(disagreement));
+    }
     let later = known.map_or(Incarnation::ZERO, |n| n.incarnation.next()).max(Incarnation::new(raft_index));
     let incarnation = same_start.map_or(later, |n| n.incarnation);
     let is_new_start = same_start.is_none();
@@ -145,6 +148,7 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
         registered_last,
         detection: new.detection,
         holding,
+        databases: new.databases,
     };
     topology.loading.remove(&new.id);
     topology.nodes.insert(new.id.clone(), node);

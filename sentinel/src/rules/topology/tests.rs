@@ -34,6 +34,8 @@ fn registration(n: u8, nonce: u64, last: Position) -> Registration {
         detection: Default::default(),
         last,
         holding: None,
+        databases: None,
+        absent: BTreeSet::new(),
     }
 }
 

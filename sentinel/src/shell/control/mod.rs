@@ -25,6 +25,7 @@ use keyward_proto::format::FORMAT;
 use keyward_proto::ids::Term;
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
+use keyward_proto::topology::Topology;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -36,12 +37,15 @@ use crate::rules::in_sync::Verdict;
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::leadership::Hop;
 use crate::rules::publication::{self, KEEPALIVE};
-use crate::rules::topology::TopologyCommand;
-use crate::shell::questions;
+use crate::rules::registration;
+use crate::rules::topology::{Refusal, Registration, TopologyCommand};
 use crate::shell::sentinel::{REQUEST_LIMIT, Sentinel};
+use crate::shell::{probe, questions};
 
 /// Marks a request that has been forwarded once: it is not forwarded again.
 const FORWARDED: &str = "keyward-forwarded";
+/// How long the process that a newcomer is to supersede has to say that it lives.
+const PREDECESSOR_LIMIT: Duration = Duration::from_millis(100);
 /// A planned failover waits for the primary to hold writes and the replica to catch up.
 pub(crate) const ADMIN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -98,9 +102,19 @@ impl ControlService {
     }
 
     async fn register_here(&self, request: &rpc::RegisterRequest) -> Result<rpc::RegisterReply, Status> {
-        let registration = wire::registration(request)?;
+        let mut registration = wire::registration(request)?;
+        registration.absent = self.sentinel.health.lock().absent();
         let line = registration.describe();
-        let outcome = self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?;
+        let topology = self.sentinel.current();
+        let outcome = match self.predecessor(&topology, &registration).await {
+            Some(refusal) => Err(refusal),
+            None => self.sentinel.propose(TopologyCommand::RegisterNode(registration)).await?,
+        };
+        if let Err(refusal @ (Refusal::Disagrees(_) | Refusal::StillRuns(_))) = &outcome {
+            let words = topology.with_names(&refusal.to_string());
+            info!(node = %request.node_id, "a node is refused: {words}");
+            return Err(Status::failed_precondition(words));
+        }
         let incarnation = match wire::registered(outcome)? {
             wire::Registered::As(incarnation) => incarnation,
             wire::Registered::Otherwise(current) => {
@@ -117,6 +131,13 @@ impl ControlService {
             known_incarnation: incarnation.get(),
             format: FORMAT,
         })
+    }
+
+    /// Why a process must not supersede the one that is registered.
+    async fn predecessor(&self, topology: &Topology, new: &Registration) -> Option<Refusal> {
+        let known = registration::predecessor(topology, new)?;
+        let report = probe::ask(&self.sentinel.connections, topology, known, PREDECESSOR_LIMIT).await;
+        registration::objection(known, &report.answer)
     }
 
     async fn announce_loading_here(&self, request: &rpc::LoadingRequest) -> Result<rpc::ChangeReply, Status> {

@@ -42,6 +42,8 @@ pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registratio
         follows: Incarnation::new(request.known_incarnation),
         detection: detection(request),
         holding: request.holding.as_ref().map(holding).transpose()?,
+        databases: u16::try_from(request.databases).ok().filter(|number| *number > 0),
+        absent: BTreeSet::new(),
     })
 }
 
