@@ -1,5 +1,6 @@
-//! What must hold after every step: the nine invariants of the design, a file each, that what is acknowledged is on enough
-//! members (`enough_members.rs`), and that no acknowledged write is lost and no read is stale (`visible.rs`). Each looks only at what is new since the last step.
+//! What must hold after every step: the nine invariants of the design, a file each, that what is acknowledged is on
+//! enough members (`enough_members.rs`), and that no acknowledged write is lost and no read is stale (`visible.rs`).
+//! Each looks only at what is new since the last step.
 
 mod commit_order;
 mod committed_survives;
