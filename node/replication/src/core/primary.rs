@@ -147,7 +147,7 @@ impl Primary {
         self.eligible = shard.absent.eligible.clone();
         self.known_minimum = shard.absent.min_in_sync;
         let bound = usize::try_from(self.known_minimum.unwrap_or(0)).unwrap_or(usize::MAX);
-        self.progress.set_short(self.in_sync_len() < bound.max(local.min_in_sync()));
+        self.progress.require(bound.max(local.min_in_sync()), self.in_sync_len());
         let counted: BTreeSet<&NodeId> = self.progress.counted().collect();
         self.broken.retain(|n| counted.contains(n));
     }

@@ -61,9 +61,9 @@ impl Progress {
         &self.in_sync
     }
 
-    /// Nothing is committed as long as there are too few members.
-    pub(crate) fn set_short(&mut self, is_short: bool) {
-        self.is_short = is_short && !mutation::is_on(Mutation::CommitBelowMinimum);
+    /// There are `members`, the primary among them: nothing is committed as long as they are fewer than `minimum`.
+    pub(crate) fn require(&mut self, minimum: usize, members: usize) {
+        self.is_short = members < minimum && !mutation::is_on(Mutation::CommitBelowMinimum);
     }
 
     /// Entries wait for members that there are not.
@@ -159,16 +159,16 @@ mod tests {
     #[test]
     fn nothing_is_committed_with_too_few_members() {
         let mut progress = Progress::new(ReplicationAck::InSync, index(3));
-        progress.set_short(true);
+        progress.require(2, 1);
         assert!(!progress.auto_commits());
         assert_eq!(progress.advance(index(10)), index(3));
         progress.set_in_sync([node(1)].into());
         progress.acknowledge(&node(1), FIRST, index(9));
         assert_eq!(progress.advance(index(10)), index(3), "a third is missing");
-        progress.set_short(false);
+        progress.require(2, 2);
         assert_eq!(progress.advance(index(10)), index(9));
         let mut progress = Progress::new(ReplicationAck::Async, index(3));
-        progress.set_short(true);
+        progress.require(2, 1);
         assert!(progress.auto_commits() && !progress.is_short());
     }
 
