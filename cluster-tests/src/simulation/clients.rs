@@ -88,6 +88,16 @@ impl World {
             return (node, slot, Operation::replace(&value, number));
         }
         let slot = self.rng.random_range(0..SLOTS);
+        if self.standing.is_some() {
+            // How long nothing is written is measured: nobody waits for a node that is down, or for ever.
+            let primary = self.clients[client].primary;
+            return loop {
+                let operation = Operation::random(&mut self.rng, number);
+                if !operation.waits() {
+                    break (primary, slot, operation);
+                }
+            };
+        }
         if self.rng.random_bool(0.15) {
             let node = self.rng.random_range(0..NODES);
             return (node, slot, Operation::read_anywhere(&mut self.rng));
@@ -106,7 +116,7 @@ impl World {
         let leads_again = self.register.shard().is_some_and(|shard| {
             term < shard.term && shard.primary.as_ref() == Some(&self.machines[node].id)
         });
-        self.now < until.min(FAULTS_END) && !leads_again
+        self.standing.is_none() && self.now < until.min(FAULTS_END) && !leads_again
     }
 
     /// The number that the next operation to be noted gets.

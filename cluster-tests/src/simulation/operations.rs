@@ -199,7 +199,12 @@ impl Operation {
         self.steps.iter().map(|step| step.execute(values)).collect()
     }
 
-    /// How long it may wait on purpose.
+    /// Whether it may wait on purpose.
+    pub(super) fn waits(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::AwaitAndPop(_)))
+    }
+
+    /// How long.
     pub(super) fn wait(&self) -> Nanos {
         self.steps.iter().map(|s| if let Step::AwaitAndPop(time) = s { ms(*time) } else { 0 }).sum()
     }

@@ -175,7 +175,9 @@ impl Control for OneSentinel {
         let r = request.into_inner();
         Ok(Response::new(self.change(|shard| {
             let fits = shard.in_sync_version == r.in_sync_version && shard.term.get() == r.term;
-            if fits {
+            let minimum = r.minimum.map(|minimum| minimum.nodes);
+            if fits && (minimum.is_none() || minimum != shard.absent.min_in_sync) {
+                shard.absent.min_in_sync = minimum.or(shard.absent.min_in_sync);
                 shard.in_sync.retain(|n| !r.remove.contains(&n.to_string()));
                 shard.in_sync.extend(NodeId::parse(&r.add));
                 shard.in_sync_version += 1;

@@ -4,17 +4,14 @@
 use keyward_proto::ids::LogIndex;
 use keyward_proto::topology::Topology;
 
-use super::super::NODES;
-
-/// Half of the nodes, rounded up: the default.
-const ENOUGH: usize = NODES.div_ceil(2);
-
 /// A primary that acts on this topology has committed these entries.
 pub(super) fn check(node: usize, topology: &Topology, committed: std::ops::RangeInclusive<u64>) {
     let Some(shard) = topology.shards.values().next().filter(|_| !committed.is_empty()) else { return };
     let whole = shard.whole_members().count();
+    // The default: half of its nodes. One that was formed anew has one node, until the others are assigned.
+    let enough = topology.members(&shard.id).count().div_ceil(2);
     assert!(
-        ENOUGH <= whole,
+        enough <= whole,
         "acknowledged with too few: node {node} has committed up to {} with {whole} members in sync",
         LogIndex::new(*committed.end())
     );

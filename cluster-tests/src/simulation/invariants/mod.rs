@@ -41,6 +41,8 @@ pub(super) struct Invariants {
     committed: Committed,
     owners: OneOwner,
     visible: Visible,
+    /// What the founder of a shard held that an operator had formed anew: nobody else has a say in that.
+    adopted: Position,
 }
 
 impl Invariants {
@@ -141,7 +143,14 @@ impl Invariants {
 
     /// A reply leaves to a reader that any node may answer.
     pub(super) fn read_leaves(&self, node: usize, slot: usize, seen: Position) {
-        Visible::read_leaves(&self.logs, &self.committed, node, slot, seen);
+        if self.adopted.index < self.logs.head(seen, slot).position.index {
+            Visible::read_leaves(&self.logs, &self.committed, node, slot, seen);
+        }
+    }
+
+    /// An operator has had a shard formed around a node with this log.
+    pub(super) fn adopted(&mut self, last: Position) {
+        self.adopted = last;
     }
 
     /// At the end, when all faults are over. Returns the histories on which all agree.

@@ -202,7 +202,8 @@ impl World {
             return;
         }
         let (view, random) = (Arc::clone(&s.view), ShardId::from_random(self.rng.random()));
-        if let Some(command) = placement::next(&view, &BTreeSet::new(), Arrivals::Over, || random.clone()) {
+        if let Some(command) = placement::next(&view, &BTreeSet::new(), Arrivals::Expected, || random.clone())
+        {
             self.propose(sentinel, command, Purpose::Again);
         }
         let s = &mut self.sentinels[sentinel];

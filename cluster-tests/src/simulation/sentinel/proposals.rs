@@ -148,6 +148,9 @@ impl World {
         let before = Arc::clone(&self.register.topology);
         let result = self.register.commit(command.clone());
         if before.version < self.register.topology.version {
+            if let TopologyCommand::FormShards { shards, .. } = &command {
+                self.invariants.adopted(self.register.topology.nodes[&shards[0].primary].registered_last);
+            }
             self.committed(&before, &command);
         }
         let delay = self.latency();
