@@ -5,7 +5,8 @@ use keyward_replication::log::WriteLog;
 
 #[derive(Debug, Default)]
 pub(super) struct Committed {
-    /// Of every committed entry: its term, and that of the primary which has committed it.
+    /// Of every committed entry: its term, and that of the primary which has committed it. Zero: that one did not know
+    /// the entry's term any more.
     terms: Vec<(Term, Term)>,
 }
 
@@ -17,7 +18,9 @@ impl Committed {
     /// Whether it is a committed entry, or none at all.
     pub(super) fn contains(&self, position: Position) -> bool {
         let before = usize::try_from(position.index.get()).expect("few").checked_sub(1);
-        before.is_none_or(|before| self.terms.get(before).is_some_and(|(term, _)| *term == position.term))
+        before.is_none_or(|before| {
+            self.terms.get(before).is_some_and(|(term, _)| [position.term, Term::ZERO].contains(term))
+        })
     }
 
     pub(super) fn commit(&mut self, index: LogIndex, term: Term, by: Term) {
@@ -35,7 +38,7 @@ impl Committed {
                 "invariant 5: node {node} leads term {term} and ends before committed entry {index}"
             );
             assert!(
-                log.term_at(index).is_none_or(|held| held == *committed),
+                *committed == Term::ZERO || log.term_at(index).is_none_or(|held| held == *committed),
                 "invariant 5: node {node} leads term {term} without committed entry {committed}.{index}"
             );
         }

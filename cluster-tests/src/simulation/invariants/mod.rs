@@ -88,7 +88,8 @@ impl Invariants {
         enough_members::check(node, core.topology(), new.clone());
         for index in new {
             let index = LogIndex::new(index);
-            let entry_term = log.term_at(index).expect("a primary knows what it commits");
+            // Unknown, if memory has let go of it while too few were in sync, or it is what a founder has brought.
+            let entry_term = log.term_at(index).unwrap_or_default();
             self.committed.commit(index, entry_term, term);
         }
     }
