@@ -308,7 +308,8 @@ impl World {
     }
 
     pub(super) fn pause_node(&mut self, node: usize, pause: Nanos) {
-        if self.machines[node].clock.is_halted() {
+        // A longer pause goes on.
+        if self.machines[node].clock.is_halted() || self.now + pause < self.machines[node].paused_until {
             return;
         }
         tell!("FAULT node {node} stands still for {} ms", pause / ms(1));
