@@ -69,7 +69,6 @@ mutations! {
     FirstComerLeads: "sentinels without shards form one around whoever registers first, whatever the others hold",
     AnyLogIsAdopted: "an adopted shard goes on with a node that does not have most of its log",
     CommitBelowMinimum: "a primary commits though fewer members than min-in-sync are in sync",
-    EligibleForgotten: "the sentinels forget who left an in-sync set that could not commit any more",
     RestartedStaysEligible: "a node that has restarted may lead, because it once left a set that could not commit",
     LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
     StaleAnswerCounts: "what a node answered to an earlier question counts as the answer to the next one",

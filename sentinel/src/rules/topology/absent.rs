@@ -27,7 +27,7 @@ pub(crate) fn no_holder_left(shard: &Shard) -> bool {
 
 /// After each change of a set: nobody is eligible beside one that can commit.
 pub(super) fn settle(shard: &mut Shard) {
-    let keeps = shard.is_short() && !mutation::is_on(Mutation::EligibleForgotten);
+    let keeps = shard.is_short();
     if !keeps {
         shard.absent.eligible.clear();
     }
