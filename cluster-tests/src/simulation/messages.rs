@@ -39,7 +39,11 @@ pub(super) enum Message {
         incarnation: Incarnation,
         topology: Arc<Topology>,
     },
-    Topology(Arc<Topology>),
+    /// On a stream that a process has opened: what comes too late for it is not for the next one.
+    Topology {
+        run: u64,
+        topology: Arc<Topology>,
+    },
     Ask {
         node: usize,
         run: u64,
@@ -187,9 +191,9 @@ impl World {
             Message::Registered { run, incarnation, topology } => {
                 self.registered(to, run, incarnation, topology)
             }
-            Message::Topology(topology) => {
-                self.machines[to].heard_of_sentinel = self.now;
-                if let Some(run) = self.machines[to].run() {
+            Message::Topology { run, topology } => {
+                if self.machines[to].run() == Some(run) {
+                    self.machines[to].heard_of_sentinel = self.now;
                     self.step(to, run, Event::TopologyChanged(topology));
                 }
             }

@@ -156,8 +156,12 @@ impl World {
     /// Tells the nodes that listen to this sentinel.
     pub(super) fn announce(&mut self, sentinel: usize) {
         let view = Arc::clone(&self.sentinels[sentinel].view);
-        for node in (0..NODES).filter(|n| self.machines[*n].watches(sentinel)).collect::<Vec<_>>() {
-            self.send_message(network::sentinel(sentinel), node, Message::Topology(Arc::clone(&view)));
+        for node in 0..NODES {
+            let machine = &self.machines[node];
+            if let Some(run) = machine.run().filter(|_| machine.watches(sentinel)) {
+                let message = Message::Topology { run, topology: Arc::clone(&view) };
+                self.send_message(network::sentinel(sentinel), node, message);
+            }
         }
     }
     pub(super) fn answer(&mut self, sentinel: usize, (node, run, id): Call, outcome: Answered) {
