@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keyward_proto::resp::{Args, Batch, Output};
+use keyward_proto::resp::{Args, Batch, Output, is_http};
 use keyward_proto::time::Monotonic;
 use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::reply::ReplyCondition;
@@ -276,7 +276,7 @@ impl Executor {
                     }
                 }
             }
-            Err(_) if is_http(args) => {
+            Err(_) if is_http(args.at(0)) => {
                 self.server.clients.warn_of_http(self.moment.now, &session.client.address);
                 session.client.kill();
                 // As in Valkey what was answered in the same batch is not sent.
@@ -384,12 +384,6 @@ impl Executor {
             self.called = Vec::new();
         }
     }
-}
-
-/// The first words of an HTTP request that are no commands: a web page may have a browser send any body to any port.
-#[cold]
-fn is_http(args: Args<'_>) -> bool {
-    args.at(0).eq_ignore_ascii_case(b"post") || args.at(0).eq_ignore_ascii_case(b"host:")
 }
 
 /// Whether effects are kept for the write log.

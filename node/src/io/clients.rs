@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bytes::Bytes;
-use keyward_proto::resp::Version;
+use keyward_proto::resp::{HTTP_WARNING, HttpWarnings, Version};
 use keyward_proto::time::Monotonic;
 use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbIndex;
@@ -259,8 +259,7 @@ pub struct Clients {
     summary: Mutex<Option<(Monotonic, Summary)>>,
     next_id: AtomicU64,
     count: AtomicUsize,
-    /// When a client that speaks HTTP was last told of in the log; nanoseconds, as of [`Monotonic`]. Zero: never.
-    http_warned_at: AtomicU64,
+    http_warnings: Mutex<HttpWarnings>,
 }
 
 impl Clients {
@@ -289,17 +288,9 @@ impl Clients {
 
     /// Says that a client's connection was closed because it speaks HTTP, but not more often than is of use.
     pub fn warn_of_http(&self, now: Monotonic, address: &str) {
-        const INTERVAL: Duration = Duration::from_secs(60);
-        let last = self.http_warned_at.load(Ordering::Relaxed);
-        if last != 0 && now.since(Monotonic::from_nanos(last)) < INTERVAL {
-            return;
+        if self.http_warnings.lock().is_due(now) {
+            tracing::warn!(client = address, "{HTTP_WARNING}");
         }
-        self.http_warned_at.store(now.as_nanos().max(1), Ordering::Relaxed);
-        tracing::warn!(
-            client = address,
-            "possible SECURITY ATTACK: closed a connection that sent POST or Host:, as a web page does that has a \
-             browser send commands to this port"
-        );
     }
 
     /// A client that has not been killed: who killed one finds it gone, although its own thread closes it later.

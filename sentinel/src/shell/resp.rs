@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use keyward_net::clock::monotonic as now;
 use keyward_net::linger::linger;
 use keyward_proto::ids::ShardId;
+use keyward_proto::resp::{HTTP_WARNING, HttpWarnings};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request;
 use keyward_proto::time::Monotonic;
@@ -23,9 +24,7 @@ use tracing::{debug, warn};
 
 use crate::rules::admin::done;
 use crate::rules::sentinel_api::command::{AfterReply, Session};
-use crate::rules::sentinel_api::conversation::{
-    Admission, Conversation, HttpWarnings, Step, TOO_MANY, admit,
-};
+use crate::rules::sentinel_api::conversation::{Admission, Conversation, Step, TOO_MANY, admit};
 use crate::rules::sentinel_api::instances::View;
 use crate::shell::control::{ADMIN_LIMIT, admin};
 use crate::shell::sentinel::Sentinel;
@@ -137,11 +136,7 @@ async fn converse(
 
 fn warn_of_http(counters: &Counters, peer: SocketAddr) {
     if counters.http_warnings.lock().is_due(now()) {
-        warn!(
-            %peer,
-            "possible SECURITY ATTACK: closed a connection that sent POST or Host:, as a web page does that has a \
-             browser send commands to this port"
-        );
+        warn!(%peer, "{HTTP_WARNING}");
     }
 }
 

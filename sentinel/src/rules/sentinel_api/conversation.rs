@@ -2,15 +2,12 @@
 //!
 //! Architecture invariant: no clock, no socket; the shell is [`crate::shell::resp`].
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use keyward_proto::ids::ShardId;
-use keyward_proto::resp::{ReplyWriter, Version};
-use keyward_proto::time::Monotonic;
+use keyward_proto::resp::{ReplyWriter, Version, is_http};
 
 use super::command::{AfterReply, Session};
-use super::request::{Requests, is_http};
+use super::request::Requests;
 use crate::rules::events::Event;
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -18,8 +15,6 @@ const CONNECTIONS_MAX: usize = 10_000;
 const REFUSALS_MAX: usize = 16;
 /// Replies to a pipeline are sent in pieces of about this size.
 const REPLY_BYTES: usize = 256 * 1024;
-/// Clients that speak HTTP are told of in the log no more often than this.
-const HTTP_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(crate) const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -38,22 +33,6 @@ pub(crate) fn admit(open: usize) -> Admission {
         0..CONNECTIONS_MAX => Admission::Served,
         _ if open < CONNECTIONS_MAX + REFUSALS_MAX => Admission::Refused,
         _ => Admission::CutOff,
-    }
-}
-
-/// When clients that speak HTTP were last told of.
-#[derive(Debug, Default)]
-pub(crate) struct HttpWarnings {
-    last: Option<Monotonic>,
-}
-
-impl HttpWarnings {
-    pub(crate) fn is_due(&mut self, now: Monotonic) -> bool {
-        let is_due = self.last.is_none_or(|last| HTTP_WARNING_INTERVAL <= now.since(last));
-        if is_due {
-            self.last = Some(now);
-        }
-        is_due
     }
 }
 
@@ -94,7 +73,7 @@ impl Conversation {
         while output.len() <= REPLY_BYTES {
             match self.requests.next(&mut self.input, self.session.trust()) {
                 Ok(None) => return Step::Wait,
-                Ok(Some(args)) if is_http(&args) => return Step::Http,
+                Ok(Some(args)) if args.first().is_some_and(|name| is_http(name)) => return Step::Http,
                 Ok(Some(args)) => match execute(&mut self.session, &args, output) {
                     AfterReply::Nothing => {}
                     AfterReply::Close => return Step::Close,
@@ -122,6 +101,8 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::time::Monotonic;
+
     use super::*;
 
     /// What the shell is told, one step after another, when each command is answered by itself.
@@ -191,13 +172,5 @@ mod tests {
         for (open, admission) in expected {
             assert_eq!(admit(open), admission, "{open}");
         }
-    }
-
-    #[test]
-    fn http_is_told_of_once_a_minute() {
-        let mut warnings = HttpWarnings::default();
-        let due: Vec<u64> =
-            (0..130).filter(|s| warnings.is_due(Monotonic::ZERO + Duration::from_secs(*s))).collect();
-        assert_eq!(due, [0, 60, 120]);
     }
 }

@@ -45,15 +45,10 @@ impl Requests {
     }
 }
 
-/// Whether these are the first words of an HTTP request: a web page may have a browser send any body to any port.
-pub(crate) fn is_http(command: &[Bytes]) -> bool {
-    command
-        .first()
-        .is_some_and(|name| name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))
-}
-
 #[cfg(test)]
 mod tests {
+    use keyward_proto::resp::is_http;
+
     use super::*;
 
     fn all(input: &[u8], step: usize) -> Result<Vec<Vec<Bytes>>, ProtocolError> {
@@ -110,7 +105,7 @@ mod tests {
         for (line, http) in
             [("POST / HTTP/1.1", true), ("host: a", true), ("GET / HTTP/1.1", false), ("PING", false)]
         {
-            assert_eq!(is_http(&all(format!("{line}\r\n").as_bytes(), 100).unwrap()[0]), http, "{line}");
+            assert_eq!(is_http(&all(format!("{line}\r\n").as_bytes(), 100).unwrap()[0][0]), http, "{line}");
         }
     }
 }
