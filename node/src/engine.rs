@@ -56,7 +56,6 @@ pub struct KeyspaceEngine {
 struct Applier {
     executor: Executor,
     session: Session,
-    reader: RequestReader,
     batch: Batch,
     slot_indexes: Option<Arc<[LogIndex]>>,
     /// Records of a full sync that go on in the next group.
@@ -68,7 +67,6 @@ impl KeyspaceEngine {
         let applier = Applier {
             executor: Executor::new(Arc::clone(&server), rng),
             session: Session::new(Client::detached()),
-            reader: RequestReader::default(),
             batch: Batch::default(),
             slot_indexes: None,
             fragments: Vec::new(),
@@ -106,16 +104,10 @@ impl Applier {
         index: LogIndex,
         due: &[Effect<'_>],
     ) -> Result<(), String> {
-        let Applier { executor, session, reader, batch, .. } = self;
+        let Applier { executor, session, batch, .. } = self;
         executor.apply_locked(session, slots, index, |apply| {
             for effect in due {
-                *reader = RequestReader::default();
-                let limits = effect_limits();
-                let (parsed, result) = reader.parse(effect.command, &limits, 1, batch);
-                if result.is_err() || parsed != effect.command.len() || batch.len() != 1 {
-                    return Err("it is no command".into());
-                }
-                apply(effect.db, batch.args(effect.command, 0))?;
+                apply(effect.db, command_of(effect, batch)?)?;
             }
             Ok(())
         })
@@ -128,13 +120,8 @@ impl Applier {
         index: LogIndex,
         effect: &Effect<'_>,
     ) -> Result<(), String> {
-        let limits = Limits::default();
-        self.reader = RequestReader::default();
-        let (_, result) = self.reader.parse(effect.command, &limits, 1, &mut self.batch);
-        if result.is_err() || self.batch.len() != 1 {
-            return Err("it is no command".into());
-        }
-        let args = self.batch.args(effect.command, 0);
+        let mut batch = Batch::default();
+        let args = command_of(effect, &mut batch)?;
         let name = args.at(0);
         let (cow, counts) = (&server.keyspace.cow, &server.keyspace.counts);
         for slot in Slot::all().filter(|slot| self.is_due(*slot, index)) {
@@ -172,9 +159,14 @@ impl KeyspaceEngine {
     }
 }
 
-/// What a client could send was checked when it did.
-fn effect_limits() -> Limits {
-    Limits { bulk_len_max: usize::MAX, args_max: usize::MAX, authenticated: true }
+/// The command that an effect is. What a client could send was checked when it did.
+fn command_of<'a>(effect: &Effect<'a>, batch: &'a mut Batch) -> Result<Args<'a>, String> {
+    let limits = Limits { bulk_len_max: usize::MAX, args_max: usize::MAX, authenticated: true };
+    let (parsed, result) = RequestReader::default().parse(effect.command, &limits, 1, batch);
+    if result.is_err() || parsed != effect.command.len() || batch.len() != 1 {
+        return Err("that is no command".into());
+    }
+    Ok(batch.args(effect.command, 0))
 }
 
 /// Records of one database.
@@ -270,13 +262,10 @@ impl Engine for KeyspaceEngine {
     }
 
     fn unknown_effect(&self, entries: &[u8]) -> Option<String> {
-        let (mut batch, limits) = (Batch::default(), effect_limits());
-        let mut unknown = |effect: Effect<'_>| {
-            let (parsed, result) = RequestReader::default().parse(effect.command, &limits, 1, &mut batch);
-            if result.is_err() || parsed != effect.command.len() || batch.len() != 1 {
-                return Some("that is no command".to_owned());
-            }
-            lookup_effect(batch.args(effect.command, 0)).err().map(|error| error.to_string())
+        let mut batch = Batch::default();
+        let mut unknown = |effect: Effect<'_>| match command_of(&effect, &mut batch) {
+            Ok(args) => lookup_effect(args).err().map(|error| error.to_string()),
+            Err(reason) => Some(reason),
         };
         let is_torn = |payload: &[u8]| (!is_well_formed(payload)).then(|| "that is torn".to_owned());
         frames(entries)
