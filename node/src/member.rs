@@ -93,7 +93,6 @@ pub fn join(
     Ok(())
 }
 
-/// How this node presents itself.
 fn config(settings: &Settings) -> Config {
     Config {
         lease: settings.lease,
@@ -104,6 +103,7 @@ fn config(settings: &Settings) -> Config {
     }
 }
 
+/// How this node presents itself.
 fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
     let or = |announced: u16, own: u16| if announced == 0 { own } else { announced };
     Announce {

@@ -6,8 +6,8 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use keyward_proto::format;
@@ -213,13 +213,10 @@ fn is_refused(error: &tonic::transport::Error) -> bool {
     false
 }
 
-/// What was said of primaries that this node does not follow.
-static COMPLAINTS: LazyLock<Mutex<Complaints>> = LazyLock::new(Mutex::default);
-
 /// Says why this node does not follow a primary, but not each time that it tries.
-fn complain(host: &str, port: u16, why: String) {
+fn complain(complaints: &Mutex<Complaints>, host: &str, port: u16, why: String) {
     let trouble = Trouble::Says(why);
-    if COMPLAINTS.lock().is_due(clock::monotonic(), &trouble) {
+    if complaints.lock().is_due(clock::monotonic(), &trouble) {
         tracing::warn!("this node does not follow the primary at {host}:{port}: {trouble}");
     }
 }
@@ -231,6 +228,8 @@ pub(crate) struct Uplink {
     pub(crate) port: u16,
     pub(crate) hello: Hello,
     pub(crate) connect_timeout: Duration,
+    /// What was said of primaries that this node does not follow.
+    pub(crate) complaints: Arc<Mutex<Complaints>>,
     /// The hello is put in front of them.
     pub(crate) requests: (mpsc::Sender<rpc::FollowRequest>, mpsc::Receiver<rpc::FollowRequest>),
 }
@@ -253,7 +252,7 @@ async fn follow(
     applier: &Applier,
     engine: &dyn Engine,
 ) -> Closed {
-    let Uplink { id, host, port, hello, connect_timeout, requests: (sender, receiver) } = uplink;
+    let Uplink { id, host, port, hello, connect_timeout, complaints, requests: (sender, receiver) } = uplink;
     let connected = match endpoint(&host, port, connect_timeout) {
         Ok(endpoint) => endpoint.connect().await,
         Err(error) => Err(error),
@@ -297,12 +296,12 @@ async fn follow(
                     Ok(start) => {
                         // Of a newer program more may come that this one objects to.
                         if !looks_at_effects {
-                            COMPLAINTS.lock().end();
+                            complaints.lock().end();
                         }
                         Event::StartReceived(id, start)
                     }
                     Err(foreign) => {
-                        complain(&host, port, foreign.to_string());
+                        complain(&complaints, &host, port, foreign.to_string());
                         Event::RejectReceived(id)
                     }
                 }
@@ -313,7 +312,7 @@ async fn follow(
                     None => Event::AppendReceived(id, wire::parse_append(append)),
                     Some(effect) => {
                         let why = format!("its log has the effect {effect}: upgrade this program first");
-                        complain(&host, port, why);
+                        complain(&complaints, &host, port, why);
                         Event::RejectReceived(id)
                     }
                 }
@@ -329,7 +328,7 @@ async fn follow(
                 }
             }
             Some(follow_response::Message::Rejected(rejected)) => {
-                complain(&host, port, rejected.reason);
+                complain(&complaints, &host, port, rejected.reason);
                 Event::RejectReceived(id)
             }
             None => return Closed::Broken,

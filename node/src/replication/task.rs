@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
+use keyward_proto::peer::Complaints;
 use keyward_proto::rpc;
 use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::topology::Topology;
@@ -95,6 +96,7 @@ pub(crate) struct Task {
     pub(crate) shown: Arc<Shown>,
     links: BTreeMap<LinkId, LinkHandle>,
     uplinks: BTreeMap<UplinkId, UplinkHandle>,
+    complaints: Arc<Mutex<Complaints>>,
     handoffs: BTreeMap<u64, HandoffAnswer>,
     next_token: u64,
     /// Last logged.
@@ -138,6 +140,7 @@ impl Task {
             shown,
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            complaints: Arc::default(),
             handoffs: BTreeMap::new(),
             next_token: 0,
             role: (RoleStatus::None, Term::ZERO),
@@ -407,7 +410,8 @@ impl Task {
         self.uplinks.retain(|_, u| !u.task.is_finished());
         let (acks, receiver) = mpsc::channel(ACKS_LEN);
         let connect_timeout = self.config.grace;
-        let uplink = Uplink { id, host, port, hello, connect_timeout, requests: (acks.clone(), receiver) };
+        let (complaints, requests) = (Arc::clone(&self.complaints), (acks.clone(), receiver));
+        let uplink = Uplink { id, host, port, hello, connect_timeout, complaints, requests };
         let (applier, engine) = (Arc::clone(&self.applier), Arc::clone(&self.engine));
         let run = link::run_uplink(uplink, self.inputs.clone(), applier, engine);
         let task = tokio::spawn(run).abort_handle();

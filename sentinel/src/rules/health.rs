@@ -19,10 +19,10 @@ use crate::rules::topology::RaftId;
 
 /// A spare node stands in for one that has not answered for so long.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// The first shards form of fewer nodes than are wanted if no other has come for so long.
-const ARRIVALS_OVER_AFTER: Duration = Duration::from_secs(2);
 /// And after so long it is forgotten, once it is replaced.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// The first shards form of fewer nodes than are wanted if no other has come for so long.
+const ARRIVALS_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// How clients are told where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
