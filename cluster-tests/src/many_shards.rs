@@ -212,22 +212,14 @@ impl World {
         self.starts += 1;
         let known = self.topology.nodes.get(id);
         TopologyCommand::RegisterNode(Registration {
-            id: id.clone(),
             start_nonce: self.starts,
             follows: known.map_or(Incarnation::ZERO, |node| node.incarnation),
             host: "node.example.net".into(),
             port: 6379,
             bus_port: 16379,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             cluster_enabled: true,
             program_version: env!("CARGO_PKG_VERSION").into(),
-            detection: Default::default(),
-            last: Position::ZERO,
-            holding: None,
-            databases: None,
-            absent: BTreeSet::new(),
+            ..Registration::new(id.clone())
         })
     }
 

@@ -63,6 +63,13 @@ pub struct Shape {
     pub primary_name: String,
 }
 
+impl Shape {
+    /// A primary and its replicas.
+    pub fn nodes_per_shard(&self) -> usize {
+        usize::try_from(self.replicas_per_shard).unwrap_or(usize::MAX).saturating_add(1)
+    }
+}
+
 impl Default for Shape {
     fn default() -> Self {
         Shape { shards: 1, replicas_per_shard: 2, primary_name: "mymaster".into() }
@@ -76,6 +83,9 @@ pub struct SentinelAddress {
     pub port: u16,
     pub bus_port: u16,
 }
+
+/// `replica-priority`, unless a node says another.
+pub const DEFAULT_PRIORITY: u32 = 100;
 
 /// A registered node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +118,30 @@ pub struct Node {
     /// Numbered databases; `None`: a program that is older does not say.
     #[serde(default)]
     pub databases: Option<u16>,
+}
+
+impl Node {
+    /// One of which nothing else is known.
+    pub fn new(id: NodeId) -> Node {
+        Node {
+            id,
+            incarnation: Incarnation::ZERO,
+            start_nonce: 0,
+            host: String::new(),
+            port: 0,
+            bus_port: 0,
+            hostname: String::new(),
+            zone: String::new(),
+            replica_priority: DEFAULT_PRIORITY,
+            shard: None,
+            cluster_enabled: false,
+            program_version: String::new(),
+            registered_last: Position::ZERO,
+            detection: Detection::default(),
+            holding: None,
+            databases: None,
+        }
+    }
 }
 
 /// The nodes that hold the same slots.
@@ -202,8 +236,7 @@ impl Topology {
     /// How many members of the in-sync set a commit takes unless an operator has said it: half of the shard's nodes,
     /// rounded up. Nodes beyond the wanted shape are replaced ones that may never come back, and do not count.
     pub fn default_min_in_sync(&self, shard: &ShardId) -> usize {
-        let wanted = usize::try_from(self.shape.replicas_per_shard).unwrap_or(usize::MAX).saturating_add(1);
-        self.members(shard).count().min(wanted).div_ceil(2)
+        self.members(shard).count().min(self.shape.nodes_per_shard()).div_ceil(2)
     }
 
     /// For clients of a shard without a primary: what would help.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use harness::{Group, TestNode, eventually, id, three_in_sync};
-use keyward_proto::ids::{Incarnation, Position};
+use keyward_proto::ids::Incarnation;
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
 use keyward_sentinel::config::{Config, parse};
@@ -79,22 +79,13 @@ async fn carry(mut client: TcpStream, node: SocketAddr, number: usize, mut stuck
 /// Node `n` as the topology has it.
 fn node_at(n: u8, address: SocketAddr, incarnation: u64) -> Node {
     Node {
-        id: id(n),
         incarnation: Incarnation::new(incarnation),
         start_nonce: 1,
         host: address.ip().to_string(),
         port: address.port(),
         bus_port: address.port(),
-        hostname: String::new(),
-        zone: String::new(),
-        replica_priority: 100,
-        shard: None,
         cluster_enabled: true,
-        program_version: String::new(),
-        registered_last: Position::ZERO,
-        detection: Default::default(),
-        holding: None,
-        databases: None,
+        ..Node::new(id(n))
     }
 }
 

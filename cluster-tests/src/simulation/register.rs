@@ -39,22 +39,17 @@ pub(super) fn registration(
     detection: Detection,
 ) -> TopologyCommand {
     TopologyCommand::RegisterNode(Registration {
-        id: id.clone(),
         start_nonce: run,
         follows,
         host: format!("node-{node}"),
         port: u16::try_from(node).expect("few nodes"),
         bus_port: u16::try_from(node).expect("few nodes"),
-        hostname: String::new(),
-        zone: String::new(),
-        replica_priority: 100,
         cluster_enabled: true,
-        program_version: String::new(),
         last,
         detection,
         holding: Some(Holding { shard: log_shard, slots: None }),
         databases: Some(1),
-        absent: BTreeSet::new(),
+        ..Registration::new(id.clone())
     })
 }
 

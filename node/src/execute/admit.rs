@@ -734,22 +734,13 @@ mod tests {
 
     fn node(number: u8, shard: &ShardId) -> Node {
         Node {
-            id: NodeId::from_random([number; 20]),
             incarnation: Incarnation::new(1),
-            start_nonce: 0,
             host: format!("host{number}"),
             port: 6379,
             bus_port: 16379,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             shard: Some(shard.clone()),
             cluster_enabled: true,
-            program_version: String::new(),
-            registered_last: Position::default(),
-            detection: Default::default(),
-            holding: None,
-            databases: None,
+            ..Node::new(NodeId::from_random([number; 20]))
         }
     }
 

@@ -104,22 +104,15 @@ impl Control for OneSentinel {
                 absent: Default::default(),
             });
             let entry = Node {
-                id: node.clone(),
                 incarnation,
                 start_nonce: request.start_nonce,
                 host: request.host,
                 port: request.port as u16,
                 bus_port: request.bus_port as u16,
-                hostname: String::new(),
-                zone: String::new(),
                 replica_priority: request.replica_priority,
                 shard: Some(shard),
                 cluster_enabled: true,
-                program_version: String::new(),
-                registered_last: Position::ZERO,
-                detection: Default::default(),
-                holding: None,
-                databases: None,
+                ..Node::new(node.clone())
             };
             topology.nodes.insert(node, entry);
         });

@@ -101,22 +101,14 @@ mod tests {
 
     fn node(n: u8, incarnation: u64) -> Node {
         Node {
-            id: id(n),
             incarnation: Incarnation::new(incarnation),
             start_nonce: 1,
             host: "h".into(),
             port: 1,
             bus_port: 2,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             shard: Some(ShardId::from_random([1; 20])),
             cluster_enabled: true,
-            program_version: String::new(),
-            registered_last: Position::ZERO,
-            detection: Default::default(),
-            holding: None,
-            databases: None,
+            ..Node::new(id(n))
         }
     }
 

@@ -89,22 +89,12 @@ mod tests {
     fn ids_become_names() {
         let id = NodeId::from_random([7; 20]);
         let node = Node {
-            id: id.clone(),
             incarnation: Incarnation::new(1),
             start_nonce: 1,
             host: "::1".into(),
             port: 6379,
             bus_port: 16379,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
-            shard: None,
-            cluster_enabled: false,
-            program_version: String::new(),
-            registered_last: Position::ZERO,
-            detection: Default::default(),
-            holding: None,
-            databases: None,
+            ..Node::new(id.clone())
         };
         let mut topology = Topology::default();
         assert_eq!(topology.node_name(&id), "node 07070707");

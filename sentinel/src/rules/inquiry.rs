@@ -204,22 +204,9 @@ mod tests {
 
     fn node(n: u8) -> Node {
         Node {
-            id: NodeId::from_random([n; 20]),
             incarnation: Incarnation::new(7),
-            start_nonce: 0,
-            host: String::new(),
-            port: 0,
-            bus_port: 0,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
-            shard: None,
             cluster_enabled: true,
-            program_version: String::new(),
-            registered_last: Position::ZERO,
-            detection: Default::default(),
-            holding: None,
-            databases: None,
+            ..Node::new(NodeId::from_random([n; 20]))
         }
     }
 

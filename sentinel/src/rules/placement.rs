@@ -72,7 +72,7 @@ pub fn next(
 /// Nodes that have not answered for very long, and are replaced: their shard has a primary, and as many others in sync as
 /// it should have nodes. Never one that may hold what nobody else has.
 pub fn to_forget(topology: &Topology, long_lost: &BTreeSet<NodeId>) -> Vec<TopologyCommand> {
-    let wanted = usize::try_from(topology.shape.replicas_per_shard).unwrap_or(usize::MAX).saturating_add(1);
+    let wanted = topology.shape.nodes_per_shard();
     let is_replaced = |node: &&Node| {
         let Some(shard) = topology.shard_of(&node.id).filter(|shard| shard.primary.is_some()) else {
             return false;
@@ -95,7 +95,7 @@ fn assign(topology: &Topology, lost: &BTreeSet<NodeId>) -> Option<TopologyComman
 
 /// A spare goes to the shard that is short of most members, rather to one without a node in its zone.
 fn assign_one(topology: &Topology, lost: &BTreeSet<NodeId>, spare: &Node) -> Option<TopologyCommand> {
-    let wanted = usize::try_from(topology.shape.replicas_per_shard).ok()?.saturating_add(1);
+    let wanted = topology.shape.nodes_per_shard();
     // Members, and those in the zone of the spare.
     let mut loads: BTreeMap<&ShardId, (usize, usize)> = BTreeMap::new();
     for node in topology.nodes.values().filter(|n| !lost.contains(&n.id)) {

@@ -99,22 +99,12 @@ mod tests {
     fn topology() -> Topology {
         let mut topology = Topology::default();
         let registration = crate::rules::topology::Registration {
-            id: keyward_proto::ids::NodeId::from_random([1; 20]),
             start_nonce: 1,
-            follows: keyward_proto::ids::Incarnation::ZERO,
             host: "h".into(),
             port: 1,
             bus_port: 2,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             cluster_enabled: true,
-            program_version: String::new(),
-            detection: Default::default(),
-            last: keyward_proto::ids::Position::ZERO,
-            holding: None,
-            databases: None,
-            absent: Default::default(),
+            ..crate::rules::topology::Registration::new(keyward_proto::ids::NodeId::from_random([1; 20]))
         };
         let shards = vec![NewShard {
             id: ShardId::from_random([1; 20]),

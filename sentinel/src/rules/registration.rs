@@ -91,22 +91,13 @@ mod tests {
 
     fn newcomer(n: u8, cluster_enabled: bool, databases: Option<u16>) -> Registration {
         Registration {
-            id: id(n),
             start_nonce: 77,
-            follows: Incarnation::ZERO,
             host: "h".into(),
             port: 1,
             bus_port: 2,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             cluster_enabled,
-            program_version: String::new(),
-            last: Position::ZERO,
-            detection: Default::default(),
-            holding: None,
             databases,
-            absent: BTreeSet::new(),
+            ..Registration::new(id(n))
         }
     }
 

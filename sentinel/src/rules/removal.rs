@@ -112,24 +112,7 @@ mod tests {
         };
         let mut topology = Topology::default();
         for n in 1..=count {
-            let node = Node {
-                id: id(n),
-                incarnation: Default::default(),
-                start_nonce: 0,
-                host: String::new(),
-                port: 0,
-                bus_port: 0,
-                hostname: String::new(),
-                zone: String::new(),
-                replica_priority: 100,
-                shard: Some(shard.id.clone()),
-                cluster_enabled: true,
-                program_version: String::new(),
-                registered_last: Position::ZERO,
-                detection: Default::default(),
-                holding: None,
-                databases: None,
-            };
+            let node = Node { shard: Some(shard.id.clone()), cluster_enabled: true, ..Node::new(id(n)) };
             topology.nodes.insert(node.id.clone(), node);
         }
         topology.shards.insert(shard.id.clone(), shard.clone());

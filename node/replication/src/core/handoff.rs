@@ -246,24 +246,8 @@ mod tests {
     /// Nodes 1, the primary of term 1, and 2 are in sync.
     fn topology() -> Topology {
         let shard = ShardId::from_random([9; 20]);
-        let node = |n| Node {
-            id: id(n),
-            incarnation: Incarnation::new(1),
-            start_nonce: 0,
-            host: String::new(),
-            port: 0,
-            bus_port: 0,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
-            shard: Some(shard.clone()),
-            cluster_enabled: false,
-            program_version: String::new(),
-            registered_last: Position::ZERO,
-            detection: Default::default(),
-            holding: None,
-            databases: None,
-        };
+        let node =
+            |n| Node { incarnation: Incarnation::new(1), shard: Some(shard.clone()), ..Node::new(id(n)) };
         let mut topology = Topology { version: 1, ..Topology::default() };
         topology.nodes = [1, 2].map(|n| (id(n), node(n))).into();
         let shard = Shard {

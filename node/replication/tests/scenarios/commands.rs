@@ -214,22 +214,10 @@ impl World {
                 is_paused: false,
             });
             let node = Node {
-                id: id.clone(),
-                incarnation: Incarnation::ZERO,
-                start_nonce: 0,
-                host: String::new(),
-                port: 0,
                 bus_port: u16::try_from(number).unwrap(),
-                hostname: String::new(),
-                zone: String::new(),
-                replica_priority: 100,
                 shard: Some(self.shard.clone()),
-                cluster_enabled: false,
-                program_version: String::new(),
-                registered_last: Position::ZERO,
                 detection: self.detection,
-                holding: None,
-                databases: None,
+                ..Node::new(id.clone())
             };
             self.topology.nodes.insert(id, node);
         }

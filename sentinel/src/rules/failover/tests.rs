@@ -22,22 +22,14 @@ fn restart(topology: &mut Topology, index: u64, n: u8, last: Position) {
 
 fn registration(n: u8, nonce: u64, last: Position, follows: Incarnation) -> TopologyCommand {
     TopologyCommand::RegisterNode(Registration {
-        id: id(n),
         start_nonce: nonce,
         follows,
         host: "127.0.0.1".into(),
         port: 7000,
         bus_port: 17000,
-        hostname: String::new(),
         zone: "a".into(),
-        replica_priority: 100,
-        cluster_enabled: false,
-        program_version: String::new(),
-        detection: Default::default(),
         last,
-        holding: None,
-        databases: None,
-        absent: BTreeSet::new(),
+        ..Registration::new(id(n))
     })
 }
 

@@ -7,7 +7,9 @@ use std::fmt;
 
 use keyward_proto::ids::{Incarnation, NodeId, Position, ShardId, Term};
 use keyward_proto::topology::names::host_port;
-use keyward_proto::topology::{Detection, Holding, SentinelAddress, Shape, SlotRange, Topology};
+use keyward_proto::topology::{
+    DEFAULT_PRIORITY, Detection, Holding, SentinelAddress, Shape, SlotRange, Topology,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::formation::Obstacle;
@@ -109,6 +111,28 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Of a node that says nothing else of itself.
+    pub fn new(id: NodeId) -> Registration {
+        Registration {
+            id,
+            start_nonce: 0,
+            follows: Incarnation::ZERO,
+            host: String::new(),
+            port: 0,
+            bus_port: 0,
+            hostname: String::new(),
+            zone: String::new(),
+            replica_priority: DEFAULT_PRIORITY,
+            cluster_enabled: false,
+            program_version: String::new(),
+            last: Position::ZERO,
+            detection: Detection::default(),
+            holding: None,
+            databases: None,
+            absent: BTreeSet::new(),
+        }
+    }
+
     /// For the log.
     pub(crate) fn describe(&self) -> String {
         format!("the node {} has joined, it holds {}", host_port(&self.host, self.port), self.last)

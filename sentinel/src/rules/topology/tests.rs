@@ -20,22 +20,13 @@ fn set(nodes: &[u8]) -> BTreeSet<NodeId> {
 
 fn registration(n: u8, nonce: u64, last: Position) -> Registration {
     Registration {
-        id: id(n),
         start_nonce: nonce,
-        follows: Incarnation::ZERO,
         host: "127.0.0.1".into(),
         port: 7000 + u16::from(n),
         bus_port: 17000 + u16::from(n),
-        hostname: String::new(),
         zone: format!("zone-{}", n % 2),
-        replica_priority: 100,
-        cluster_enabled: false,
-        program_version: String::new(),
-        detection: Default::default(),
         last,
-        holding: None,
-        databases: None,
-        absent: BTreeSet::new(),
+        ..Registration::new(id(n))
     }
 }
 
