@@ -192,6 +192,8 @@ pub(super) struct Counts {
     pub(super) writes: u64,
     pub(super) reads: u64,
     pub(super) reads_anywhere: u64,
+    /// Terms that began after the first one.
+    pub(super) later_terms: u64,
     pub(super) full_syncs: u64,
     pub(super) resumed: u64,
     pub(super) last_reply_at: Nanos,
@@ -380,7 +382,7 @@ impl World {
             writes: self.counts.writes,
             reads: self.counts.reads,
             reads_anywhere: self.counts.reads_anywhere,
-            terms: self.register.shard().map_or(0, |shard| shard.term.get()),
+            terms: 1 + self.counts.later_terms,
             full_syncs: self.counts.full_syncs,
             resumed: self.counts.resumed,
             steps: self.counts.steps,

@@ -28,6 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::topology::{Consent, NewShard, Refusal, TopologyCommand};
 
+/// An adopted shard goes on some terms later, fewer than these.
+const TERMS_SKIPPED: u64 = 1 << 20;
+
 /// Whether nodes may still be on their way that should have a say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrivals {
@@ -185,7 +188,7 @@ pub fn form(
     mut new_shard_id: impl FnMut() -> ShardId,
 ) -> Option<TopologyCommand> {
     let led = lead(topology).ok()?;
-    let wanted = led.len().saturating_mul(topology.shape.replicas_per_shard as usize + 1);
+    let wanted = led.len().saturating_mul(topology.shape.nodes_per_shard());
     if arrivals == Arrivals::Expected && spares(topology).len() < wanted {
         return None;
     }
@@ -237,12 +240,18 @@ pub fn adopt(
     let shards = led.into_iter().map(|(range, leader)| {
         let primary = leader.map(|h| h.node).or_else(|| empty.next())?.id.clone();
         let id = leader.and_then(|h| h.shard.cloned()).unwrap_or_else(&mut new_shard_id);
-        let term = leader.map_or(Term::ZERO, |h| h.last.term).next();
+        let term = leader.map_or(Term::ZERO.next(), |h| unseen_after(h.last.term, history));
         Some(NewShard { id, slots: vec![range], primary, term })
     });
     let shards = shards.collect::<Option<Vec<NewShard>>>();
     let shards = shards.ok_or(Refusal::Formation(Obstacle::TooFew { wanted }))?;
     Ok(TopologyCommand::FormShards { shards, consent: Consent::Operator, history })
+}
+
+/// The next term may have begun once already, and have ended with all that it wrote: in no log that is left, but perhaps
+/// in one that comes back. No two histories may have an entry of the same term and index, so it is not the next.
+fn unseen_after(last: Term, history: u64) -> Term {
+    Term::new(last.next().get() + history % TERMS_SKIPPED)
 }
 
 /// Who has more of the same shard's log; of equals the one whose ID comes first counts as further.

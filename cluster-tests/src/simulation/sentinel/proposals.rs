@@ -151,6 +151,9 @@ impl World {
             if let TopologyCommand::FormShards { shards, .. } = &command {
                 self.invariants.adopted(self.register.topology.nodes[&shards[0].primary].registered_last);
             }
+            let term = |topology: &Topology| topology.shards.values().next().map(|shard| shard.term);
+            let is_later = self.register.shard().is_some_and(|shard| Some(shard.term) != term(&before));
+            self.counts.later_terms += u64::from(is_later);
             self.committed(&before, &command);
         }
         let delay = self.latency();

@@ -72,22 +72,15 @@ impl Sentinels {
         };
         let follows = self.topology.nodes.get(&id(n)).map_or(Incarnation::ZERO, |n| n.incarnation);
         let registration = Registration {
-            id: id(n),
             start_nonce: self.index,
             follows,
             host: format!("n{n}"),
             port: 6379,
             bus_port: 16379,
-            hostname: String::new(),
-            zone: String::new(),
-            replica_priority: 100,
             cluster_enabled: true,
-            program_version: String::new(),
             last,
-            detection: Default::default(),
             holding,
-            databases: None,
-            absent: BTreeSet::new(),
+            ..Registration::new(id(n))
         };
         self.apply(TopologyCommand::RegisterNode(registration)).unwrap();
     }
@@ -188,8 +181,23 @@ fn an_operator_goes_on_with_what_is_furthest() {
     sentinels.place(Arrivals::Over);
     assert_eq!(sentinels.result(), (vec![2], vec![4]));
     let shard = &sentinels.topology.shards[&shard_id(7)];
-    assert_eq!((shard.term, shard.previous_primary_gone), (Term::new(6), false));
+    let later = sentinels.topology.history % TERMS_SKIPPED;
+    assert_eq!((shard.term, shard.previous_primary_gone), (Term::new(6 + later), false));
     assert_ne!(sentinels.topology.history, 0);
+}
+
+/// The first time the shard went on in a term of which no log has anything.
+#[test]
+fn no_term_comes_twice_although_sentinels_forget_twice() {
+    let terms: BTreeSet<Term> = (50..60)
+        .map(|random| {
+            let sentinels = Sentinels::new(1, &[With(1, (4, 9), Some(7), ALL)]);
+            let command = adopt(&sentinels.topology, || shard_id(random)).unwrap();
+            let TopologyCommand::FormShards { shards, .. } = command else { panic!() };
+            shards[0].term
+        })
+        .collect();
+    assert_eq!((terms.len(), terms.first().is_some_and(|term| Term::new(4) < *term)), (10, true));
 }
 
 #[test]
