@@ -324,6 +324,9 @@ impl Engine for KeyspaceEngine {
             // Beyond this, entries follow.
             Some(read_at) => {
                 self.server.shared.set_applied(read_at.iter().min().copied().unwrap_or(LogIndex::ZERO));
+                Slot::all()
+                    .zip(read_at.iter())
+                    .for_each(|(slot, index)| self.server.keyspace.note_written(slot, *index));
             }
             None => self.server.note_complete(),
         }
@@ -510,6 +513,8 @@ mod tests {
         let mut indexes = vec![LogIndex::ZERO; 16384];
         indexes[slot.index()] = LogIndex::new(5);
         engine.set_slot_indexes(Some(indexes.into()));
+        let waits_for = |slot| copy.executor.server().keyspace.lock(slot).last_write;
+        assert_eq!((waits_for(slot), waits_for(Slot::of(b"other"))), (LogIndex::new(5), LogIndex::ZERO));
         engine.apply(LogIndex::new(5), buffer.as_payload()).unwrap();
         assert_eq!(keys(&mut copy), "");
         engine.apply(LogIndex::new(6), buffer.as_payload()).unwrap();

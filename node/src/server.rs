@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use keyward_proto::ids::Position;
+use keyward_proto::ids::{LogIndex, Position};
+use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_proto::topology::Node;
 use keyward_replication::core::node_core::RoleStatus;
@@ -153,6 +154,13 @@ impl Server {
     /// The keyspace is of one moment again.
     pub fn note_complete(&self) {
         self.complete.store(true, Ordering::Release);
+    }
+
+    /// The keyspace was loaded and contains the log up to here. Which slots were written by what may not be committed is
+    /// not known any more, so a read of any of them waits for all of it.
+    pub fn note_loaded(&self, applied: LogIndex) {
+        self.shared.set_applied(applied);
+        Slot::all().for_each(|slot| self.keyspace.note_written(slot, applied));
     }
 
     /// Whether the keyspace is of one moment, so that a snapshot of it makes sense.

@@ -422,6 +422,13 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
             rng,
         ),
         "conf" => one(CONFIG_NAMES, rng),
+        // Those by which a server closes connections, when it gets to it, are set by templates of their own.
+        "setting" => loop {
+            let name = one(CONFIG_NAMES, rng);
+            if !name.eq_ignore_ascii_case(b"timeout") && name != b"maxmemory-clients" {
+                break name;
+            }
+        },
         "name" => one(&["alice", "bob", "", "with space", "\u{e9}", "tab\t", "x-y_z"], rng),
         _ => panic!("no words for ${name}"),
     }

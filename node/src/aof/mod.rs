@@ -223,7 +223,7 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
         .map_err(|e| format!("can't write to the directory '{}': {e}", settings.append_dirname))?;
     let last = writer.core.last();
     let shared = &server.shared;
-    shared.set_applied(applied);
+    server.note_loaded(applied);
     {
         let first_on_disk = server.aof.history.lock().first();
         let mut log = shared.log.lock();

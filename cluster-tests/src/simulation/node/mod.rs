@@ -277,7 +277,7 @@ impl World {
         for (index, payload) in &entries {
             engine.apply(*index, payload).expect("all effects are known");
         }
-        server.shared.set_applied(applied);
+        server.note_loaded(applied);
         let mut executor = Executor::new(Arc::clone(&server), rng());
         tell!("node {node} is registered: incarnation {incarnation}");
         let process = Process {
