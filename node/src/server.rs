@@ -313,6 +313,11 @@ impl Server {
         }
     }
 
+    /// Whether this node's disk has kept this entry for sure: WAITAOF.
+    pub fn has_synced(&self, written: Position) -> bool {
+        self.shared.log.lock().has_synced(written)
+    }
+
     /// Replicas that hold this entry: WAIT. None does if it is not in the history any more.
     pub fn replicas_holding(&self, written: Position) -> usize {
         let Some(replication) = self.replication.get() else { return 0 };

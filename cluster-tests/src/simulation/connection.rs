@@ -493,6 +493,7 @@ impl Process {
             gate: &server.shared.gate,
             pause: &server.pause,
             replicas_holding: &|written| server.replicas_holding(written) as u64,
+            has_synced: &|written| server.has_synced(written),
             now: &|| server.clock.monotonic(),
         };
         match wait.look(look, &around) {

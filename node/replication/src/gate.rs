@@ -39,6 +39,11 @@ pub enum GateState {
 }
 
 impl GateState {
+    /// Of a primary, or of none: what a client wrote here is nothing to wait for.
+    pub fn is_replica(self) -> bool {
+        matches!(self, GateState::Replica | GateState::InDoubt | GateState::NoPrimary)
+    }
+
     fn from_u8(value: u8) -> GateState {
         match value {
             0 => GateState::Primary,

@@ -47,6 +47,7 @@ use memory::{
 use persistence::{BGREWRITEAOF, BGSAVE, LASTSAVE, SAVE};
 use process::{LOLWUT, ROLE, SHUTDOWN, TIME};
 use replication::{REPLCONF, SYNC};
+pub(crate) use wait::write_synced;
 use wait::{WAIT, WAITAOF};
 
 /// What a server command works with.
@@ -69,6 +70,8 @@ pub enum ServerOutcome {
     Block(Block),
     /// WAIT: answer with the number of replicas that have the client's last write.
     WaitReplicas { replicas: u64, timeout_ms: u64 },
+    /// WAITAOF: answer whether the client's last write is synced here; and on so many replicas, of which nobody knows.
+    WaitDisk { replicas: u64, timeout_ms: u64 },
     /// DEBUG SLEEP and its like: this reply after this time.
     Sleep(std::time::Duration, &'static [u8]),
     /// CLUSTER FAILOVER, SHUTDOWN: the connection awaits the answer of another part of the server.

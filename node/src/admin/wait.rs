@@ -3,24 +3,15 @@
 //! With `replication-ack in-sync` a reply to a write leaves only when the whole in-sync set has it; WAIT then counts
 //! those and whoever else has caught up.
 
-use std::time::Duration;
-
-use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
-use keyward_replication::gate::GateState;
+use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::spec::{BLOCKING, category};
 use crate::command::{CommandError, parse_i64_arg};
 
-/// What "for ever" means to a timer.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-/// Neither this node nor a replica has fsynced anything.
-const NOTHING_CONFIRMED: &[u8] = b"*2\r\n:0\r\n:0\r\n";
-
 fn refuse_on_replica(ctx: &ServerContext<'_, '_>) -> Result<(), CommandError> {
-    if ctx.server.shared.gate.state() != GateState::Replica {
+    if !ctx.server.shared.gate.state().is_replica() {
         return Ok(());
     }
     Err(CommandError::err(format!(
@@ -58,8 +49,8 @@ fn wait(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms })
 }
 
-/// `WAITAOF numlocal numreplicas timeout`. Differs from Valkey: nobody tells when the log on disk was synced, so nothing
-/// is ever confirmed.
+/// `WAITAOF numlocal numreplicas timeout`. Differs from Valkey: replicas do not tell what they have synced, so none is
+/// counted.
 pub(super) const WAITAOF: ServerCommand = plain("waitaof", waitaof, 4, BLOCKING, "7.2.0")
     .categories(category::CONNECTION)
     .tips(&["request_policy:all_shards", "response_policy:agg_min"]);
@@ -72,15 +63,23 @@ fn waitaof(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let replicas = replicas.ok_or_else(|| CommandError::err("value is out of range, must be positive"))?;
     let timeout_ms = parse_timeout_millis(args.at(3), ctx.keys.now)?;
     refuse_on_replica(ctx)?;
-    if local == 1 {
+    if local == 1 && !ctx.server.aof.status().enabled {
         return Err(CommandError::err(
             "WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
     }
-    if replicas == 0 {
-        ctx.out.raw(NOTHING_CONFIRMED);
+    let synced = u64::from(ctx.server.has_synced(ctx.session.last_write));
+    let replicas = replicas.unsigned_abs();
+    if replicas == 0 && local.unsigned_abs() <= synced || ctx.session.in_exec {
+        write_synced(&mut ctx.out, synced);
         return Ok(ServerOutcome::Reply);
     }
-    let time = if timeout_ms == 0 { FOR_EVER } else { Duration::from_millis(timeout_ms).min(FOR_EVER) };
-    Ok(ServerOutcome::Sleep(time, NOTHING_CONFIRMED))
+    Ok(ServerOutcome::WaitDisk { replicas, timeout_ms })
+}
+
+/// How many of this node and of the replicas have synced what was asked for.
+pub(crate) fn write_synced(out: &mut ReplyWriter<'_>, local: u64) {
+    out.array(2);
+    out.integer(local as i64);
+    out.integer(0);
 }

@@ -295,6 +295,10 @@ impl Executor {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
                 Some(Stop::WaitReplicas { written: session.last_write, replicas, timeout })
             }
+            Ok(ServerOutcome::WaitDisk { replicas, timeout_ms }) => {
+                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+                Some(Stop::WaitDisk { written: session.last_write, replicas, timeout })
+            }
             // `execute` has registered the waiter.
             Ok(ServerOutcome::Block(block)) => {
                 let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));

@@ -66,6 +66,12 @@ pub enum Stop {
         replicas: u64,
         timeout: Option<Duration>,
     },
+    /// WAITAOF.
+    WaitDisk {
+        written: Position,
+        replicas: u64,
+        timeout: Option<Duration>,
+    },
     /// This reply after this time.
     Sleep(Duration, &'static [u8]),
     Await(Request),

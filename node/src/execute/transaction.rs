@@ -6,6 +6,7 @@ use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::batch::{Progress, Running, logging};
+use crate::admin::write_synced;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::slots_of;
@@ -96,6 +97,10 @@ impl Executor {
                 Ok(ServerOutcome::Reply) => {}
                 // A transaction does not wait.
                 Ok(ServerOutcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
+                Ok(ServerOutcome::WaitDisk { .. }) => {
+                    let synced = self.server.has_synced(session.last_write);
+                    write_synced(&mut out.writer(session.version), synced.into());
+                }
                 Ok(ServerOutcome::WaitReplicas { .. }) => {
                     let count = self.server.replicas_holding(session.last_write);
                     out.writer(session.version).len(count);

@@ -601,6 +601,11 @@ impl Connection {
                 let generation = self.session.generation;
                 (Stall::Wait(Wait::Replicas { written, generation, replicas, deadline }), Some(REPLICAS_POLL))
             }
+            Stop::WaitDisk { written, replicas, timeout } => {
+                let deadline = timeout.map(|t| clock::monotonic() + t);
+                let generation = self.session.generation;
+                (Stall::Wait(Wait::Disk { written, generation, replicas, deadline }), Some(REPLICAS_POLL))
+            }
             Stop::Sleep(time, reply) => (Stall::Wait(Wait::Time(reply)), Some(time)),
             Stop::Await(request) => {
                 (Stall::Await(self.thread.request(request, self.client.wake.clone())), None)
@@ -676,6 +681,7 @@ impl Connection {
             gate: &server.shared.gate,
             pause: &server.pause,
             replicas_holding: &|written| server.replicas_holding(written) as u64,
+            has_synced: &|written| server.has_synced(written),
             now: &clock::monotonic,
         };
         match wait.look(why, &around) {

@@ -11,6 +11,7 @@ use keyward_replication::reply::ReplyCondition;
 
 use super::pause::Pause;
 use super::session::Session;
+use crate::admin::write_synced;
 use crate::blocking::{Blocked, Ending, FORCED, Look, Served};
 use crate::execute::{BatchEnd, Patience, Stop};
 
@@ -34,6 +35,13 @@ pub enum Wait {
         replicas: u64,
         deadline: Option<Monotonic>,
     },
+    /// This node's disk; replicas do not tell of theirs, so whoever asks for them waits in vain.
+    Disk {
+        written: Position,
+        generation: u64,
+        replicas: u64,
+        deadline: Option<Monotonic>,
+    },
     /// With the reply that ends it.
     Time(&'static [u8]),
 }
@@ -48,6 +56,8 @@ pub struct Surroundings<'a> {
     pub pause: &'a Pause,
     /// How many replicas hold an entry.
     pub replicas_holding: &'a dyn Fn(Position) -> u64,
+    /// Whether this node's disk has kept an entry for sure.
+    pub has_synced: &'a dyn Fn(Position) -> bool,
     pub now: &'a dyn Fn() -> Monotonic,
 }
 
@@ -68,6 +78,8 @@ pub enum Answer {
     Words(&'static [u8]),
     /// So many replicas hold what was waited for.
     Replicas(u64),
+    /// Whether this node has synced it, as a number.
+    Synced(u64),
     Keys(Ending),
 }
 
@@ -93,8 +105,21 @@ impl Wait {
                 Some(ending) => Outcome::Answer(Answer::Keys(ending)),
                 None => Outcome::Waits,
             },
-            Wait::Replicas { generation, .. } if *generation != around.gate.generation() => {
+            Wait::Replicas { generation, .. } | Wait::Disk { generation, .. }
+                if *generation != around.gate.generation() || around.gate.state().is_replica() =>
+            {
                 Outcome::Answer(Answer::Keys(Ending::Demoted(FORCED)))
+            }
+            Wait::Disk { written, replicas, deadline, .. } => {
+                let synced = (around.has_synced)(*written);
+                let is_late = deadline.is_some_and(|deadline| deadline <= (around.now)());
+                if is_late || synced && *replicas == 0 {
+                    Outcome::Answer(Answer::Synced(synced.into()))
+                } else if look == Look::TimeIsUp {
+                    Outcome::WaitsFor(REPLICAS_POLL)
+                } else {
+                    Outcome::Waits
+                }
             }
             Wait::Replicas { written, replicas, deadline, .. } => {
                 let holding = (around.replicas_holding)(*written);
@@ -118,6 +143,7 @@ impl Answer {
         let mut condition = ReplyCondition::default();
         match self {
             Answer::Words(words) => reply.extend_from_slice(words),
+            Answer::Synced(local) => write_synced(&mut reply.writer(session.version), local),
             Answer::Replicas(holding) => reply.writer(session.version).integer(holding as i64),
             Answer::Keys(Ending::Served(served)) => {
                 if served.written.index > LogIndex::ZERO {
@@ -172,7 +198,10 @@ impl GatePatience {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use keyward_proto::ids::Term;
+    use keyward_replication::gate::{GateState, GateView};
 
     use super::super::clients::Client;
     use super::*;
@@ -182,18 +211,37 @@ mod tests {
         Monotonic::from_nanos(ms * 1_000_000)
     }
 
-    /// What becomes of a wait 100 ms after the start, at the fifth event of the gate, when two replicas hold the log.
+    fn view(state: GateState) -> GateView {
+        GateView {
+            state,
+            term: Term::new(1),
+            commit: LogIndex::ZERO,
+            lease_until: Monotonic::ZERO,
+            writable: true,
+            generation: 0,
+            ended_commit: LogIndex::ZERO,
+            ended_terms: 0,
+            auto_commit: false,
+            sending_term: Term::ZERO,
+        }
+    }
+
+    /// 100 ms after the start, at the fifth event of the gate, when two replicas hold the log.
+    fn surroundings(pause: &Pause) -> Surroundings<'_> {
+        static GATE: LazyLock<Gate> = LazyLock::new(Gate::replicated);
+        Surroundings {
+            gate_events: 5,
+            gate: &GATE,
+            pause,
+            replicas_holding: &|_| 2,
+            has_synced: &|written| written.index <= LogIndex::new(4),
+            now: &|| at_ms(100),
+        }
+    }
+
+    /// What becomes of a wait then.
     fn look(wait: &Wait, look: Look, pause: &Pause) -> Outcome {
-        wait.look(
-            look,
-            &Surroundings {
-                gate_events: 5,
-                gate: &Gate::replicated(),
-                pause,
-                replicas_holding: &|_| 2,
-                now: &|| at_ms(100),
-            },
-        )
+        wait.look(look, &surroundings(pause))
     }
 
     #[test]
@@ -201,6 +249,12 @@ mod tests {
         use Look::{TimeIsUp, Woken};
         let replicas = |replicas, deadline| Wait::Replicas {
             written: Position::ZERO,
+            generation: 0,
+            replicas,
+            deadline,
+        };
+        let disk = |index, replicas, deadline| Wait::Disk {
+            written: Position { term: Term::new(1), index: LogIndex::new(index) },
             generation: 0,
             replicas,
             deadline,
@@ -216,6 +270,11 @@ mod tests {
             (Wait::Time(b"+OK\r\n"), Woken, "Waits"),
             (Wait::Time(b"1"), TimeIsUp, "Answer(Words([49]))"),
             (of_ended_term, Woken, &ended),
+            (disk(4, 0, None), Woken, "Answer(Synced(1))"),
+            (disk(5, 0, None), TimeIsUp, "WaitsFor(1ms)"),
+            (disk(4, 1, Some(at_ms(101))), Woken, "Waits"),
+            (disk(4, 1, Some(at_ms(100))), TimeIsUp, "Answer(Synced(1))"),
+            (disk(5, 0, Some(at_ms(100))), TimeIsUp, "Answer(Synced(0))"),
             (replicas(2, None), Woken, "Answer(Replicas(2))"),
             (replicas(3, None), Woken, "Waits"),
             (replicas(3, None), TimeIsUp, "WaitsFor(1ms)"),
@@ -223,6 +282,33 @@ mod tests {
             (replicas(3, Some(at_ms(100))), Woken, "Answer(Replicas(2))"),
         ] {
             assert_eq!(format!("{:?}", look(&wait, why, &Pause::default())), outcome, "{wait:?} {why:?}");
+        }
+    }
+
+    /// Between two roles a wait may begin in the generation of the next one, and nothing would ever end it.
+    #[test]
+    fn nobody_waits_at_a_replica_for_what_holds_a_write() {
+        let pause = Pause::default();
+        for (state, ends) in [
+            (GateState::Primary, false),
+            (GateState::Holding, false),
+            (GateState::Undecided, false),
+            (GateState::Loading, false),
+            (GateState::Replica, true),
+            (GateState::NoPrimary, true),
+            (GateState::InDoubt, true),
+        ] {
+            let gate = Gate::replicated();
+            gate.publish(&view(state), Monotonic::ZERO);
+            let around = Surroundings { gate: &gate, ..surroundings(&pause) };
+            let (written, generation, replicas, deadline) = (Position::ZERO, 0, 3, None);
+            for wait in [
+                Wait::Replicas { written, generation, replicas, deadline },
+                Wait::Disk { written, generation, replicas, deadline },
+            ] {
+                let outcome = wait.look(Look::TimeIsUp, &around);
+                assert_eq!(matches!(outcome, Outcome::Answer(_)), ends, "{state:?} {wait:?}");
+            }
         }
     }
 

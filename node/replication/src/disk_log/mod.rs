@@ -691,6 +691,7 @@ impl DiskLog {
             Fsync::EverySecond | Fsync::No => self.last(),
         };
         log.set_durable(durable);
+        log.set_synced(if self.is_complete { self.file.synced.index } else { LogIndex::ZERO });
         let kept = match conditions.fsync {
             Fsync::No => self.last(),
             Fsync::Always | Fsync::EverySecond => self.file.synced.index,

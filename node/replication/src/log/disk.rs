@@ -1,17 +1,18 @@
 //! How far the log is on this node's disk.
 //!
-//! One writer (`crate::disk_log`) reads the log like a sender to a replica does, and reports here. Two positions, because
+//! One writer (`crate::disk_log`) reads the log like a sender to a replica does, and reports here. Three positions, because
 //! they mean different things:
 //! - *written*: handed to the kernel; what lies beyond is kept in memory whatever the ring's size is;
 //! - *durable*: as durable as `appendfsync` demands, so this node may say that it holds the entry. Not beyond
-//!   *written*, and zero while the files on disk do not yet add up to a keyspace (a base is being written).
+//!   *written*, and zero while the files on disk do not yet add up to a keyspace (a base is being written);
+//! - *synced*: kept for sure, whatever `appendfsync` demands: WAITAOF.
 //!
-//! A truncation or a reset takes both back in the same step. What the writer reports about entries that it has read
+//! A truncation or a reset takes all of them back in the same step. What the writer reports about entries that it has read
 //! before is void then: it has to look at the [`Rewind`] first.
 //!
-//! Invariants: durable <= written <= last; unwritten bytes are those of the entries beyond *written*.
+//! Invariants: durable and synced <= written <= last; unwritten bytes are those of the entries beyond *written*.
 
-use keyward_proto::ids::LogIndex;
+use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::mutation::{self, Mutation};
 
 use super::WriteLog;
@@ -37,6 +38,8 @@ fn merged(earlier: Option<Rewind>, later: Rewind) -> Rewind {
 pub(super) struct Disk {
     written: LogIndex,
     durable: LogIndex,
+    /// Whatever `appendfsync` demands: up to here the disk has kept it for sure.
+    synced: LogIndex,
     unwritten_bytes: u64,
     rewound: Option<Rewind>,
     /// The first entry that the files have; those behind it, too.
@@ -49,6 +52,7 @@ pub(super) struct Disk {
 impl Disk {
     /// What lies beyond `index` is not held any more.
     fn take_back_durable(&mut self, index: LogIndex) {
+        self.synced = self.synced.min(index);
         if !mutation::is_on(Mutation::RewindForgetsDurable) {
             self.durable = self.durable.min(index);
         }
@@ -62,6 +66,7 @@ impl WriteLog {
         self.disk = Some(Disk {
             written: last,
             durable: last,
+            synced: last,
             unwritten_bytes: 0,
             rewound: None,
             first: None,
@@ -75,6 +80,7 @@ impl WriteLog {
         self.attach_disk();
         if let Some(disk) = &mut self.disk {
             disk.gates = false;
+            disk.synced = LogIndex::ZERO;
         }
     }
 
@@ -138,6 +144,18 @@ impl WriteLog {
         true
     }
 
+    /// Whether this very entry is on the disk, and synced: WAITAOF.
+    pub fn has_synced(&self, position: Position) -> bool {
+        self.disk.as_ref().is_some_and(|disk| position.index <= disk.synced) && self.has(position)
+    }
+
+    /// Everything up to `index` is synced; not told after a rewind.
+    pub(crate) fn set_synced(&mut self, index: LogIndex) {
+        if let Some(disk) = self.disk.as_mut().filter(|d| d.rewound.is_none()) {
+            disk.synced = index.min(disk.written);
+        }
+    }
+
     /// What the writer has to take back; asked before it reads. From then on its reports count again.
     pub fn take_rewind(&mut self) -> Option<Rewind> {
         self.disk.as_mut()?.rewound.take()
@@ -151,6 +169,7 @@ impl WriteLog {
         assert!(index <= last, "written {index} beyond the log's end {last}");
         disk.written = index;
         disk.durable = disk.durable.min(index);
+        disk.synced = disk.synced.min(index);
         disk.unwritten_bytes = bytes;
     }
 
@@ -226,6 +245,7 @@ impl WriteLog {
     pub(super) fn check_disk(&self) {
         let Some(disk) = &self.disk else { return };
         assert!(disk.durable <= disk.written, "durable beyond written");
+        assert!(disk.synced <= disk.written, "synced beyond written");
         assert!(disk.written <= self.last.index, "written beyond the log");
     }
 }

@@ -35,6 +35,23 @@ fn a_long_entry_is_appended_as_it_is() {
 }
 
 #[test]
+fn an_entry_is_synced_when_the_disk_has_kept_that_very_entry() {
+    let mut log = WriteLog::new(1 << 20);
+    let position = |term, i| Position { term: Term::new(term), index: index(i) };
+    assert!(!log.has_synced(Position::ZERO), "nothing is written to disk");
+    log.attach_disk();
+    log.append(Term::new(1), b"a");
+    let bytes = log.unwritten_bytes();
+    assert!(log.set_written(index(1), bytes) && log.set_durable(index(1)));
+    assert!(log.has_synced(Position::ZERO) && !log.has_synced(position(1, 1)));
+    log.set_synced(index(1));
+    assert!(log.has_synced(position(1, 1)) && !log.has_synced(position(2, 1)));
+    log.truncate_after(index(0));
+    log.append(Term::new(2), b"b");
+    assert!(!log.has_synced(position(2, 1)));
+}
+
+#[test]
 fn an_entry_is_told_from_one_of_another_term_at_its_index() {
     let mut log = WriteLog::new(1 << 20);
     log.append(Term::new(1), b"a");
