@@ -10,7 +10,7 @@
 //! - [`member`]: joining a shard, handing over, leaving
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: the shells of replication: tasks, gRPC, the thread that applies
-//! - [`blocking`], [`pubsub`], [`stats`]: what connections share
+//! - [`blocking`], [`pubsub`], [`message`], [`stats`]: what connections share
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //! - [`directory_lock`]: one process for a data directory
@@ -38,6 +38,7 @@ pub mod loading;
 pub mod logging;
 pub mod member;
 pub mod memory;
+pub mod message;
 pub mod process;
 pub mod pubsub;
 pub mod rdb_load;

@@ -28,7 +28,8 @@ use crate::admin::Request;
 use crate::config::Settings;
 use crate::engine::KeyspaceEngine;
 use crate::io::threads::ControlRequest;
-use crate::pubsub::ChannelKind;
+use crate::message::ChannelKind;
+use crate::pubsub::To;
 use crate::relay;
 use crate::replication::{Demand, Options, Replication};
 use crate::routing::Routing;
@@ -69,8 +70,7 @@ pub fn join(
     let deliver = Arc::new(move |message: PublishRequest| {
         let PublishRequest { channel, payload, sharded } = message;
         let kind = if sharded { ChannelKind::Shard } else { ChannelKind::Global };
-        let limit = subscribers.settings().output_limits.pubsub.hard_bytes;
-        subscribers.pubsub.publish(&channel, &payload, kind, ReplyCondition::default(), limit);
+        subscribers.publish_here((&channel, &payload), kind, To::All, ReplyCondition::default());
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;

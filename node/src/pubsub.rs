@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::io::clients::{Client, Push};
 use crate::io::session::Session;
+use crate::message::ChannelKind;
 
 const PARTS: usize = 64;
 
@@ -46,11 +47,23 @@ pub enum Kind {
     Sharded,
 }
 
-/// How far a channel reaches: over the whole cluster, or over the shard that serves its slot.
+/// Which of a channel's subscribers get a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChannelKind {
-    Global,
-    Shard,
+pub enum To {
+    All,
+    /// The client of this number.
+    Only(u64),
+    AllBut(u64),
+}
+
+impl To {
+    fn includes(self, client: u64) -> bool {
+        match self {
+            To::All => true,
+            To::Only(id) => client == id,
+            To::AllBut(id) => client != id,
+        }
+    }
 }
 
 /// All subscriptions of this node.
@@ -137,13 +150,13 @@ impl PubSub {
         });
     }
 
-    /// Queues a message for the subscribers of a channel and, unless it is a shard channel, of matching patterns.
-    /// Returns how many received it. It leaves when `condition` is met.
+    /// Queues a message for some of the subscribers of a channel and, unless it is a shard channel, of matching
+    /// patterns. Returns how many all of them are. It leaves when `condition` is met.
     pub fn publish(
         &self,
-        channel: &[u8],
-        payload: &[u8],
+        (channel, payload): (&[u8], &[u8]),
         kind: ChannelKind,
+        to: To,
         condition: ReplyCondition,
         limit_bytes: usize,
     ) -> usize {
@@ -153,7 +166,7 @@ impl PubSub {
             ChannelKind::Shard => b"smessage",
         };
         if let Some(subscribers) = self.part(self.channels_of(kind), channel).lock().get(channel) {
-            receivers += self.send(subscribers, &[word, channel, payload], condition, limit_bytes);
+            receivers += self.send(subscribers, &[word, channel, payload], to, condition, limit_bytes);
         }
         if kind == ChannelKind::Shard {
             return receivers;
@@ -163,27 +176,31 @@ impl PubSub {
                 continue;
             }
             let parts: [&[u8]; 4] = [b"pmessage", pattern, channel, payload];
-            receivers += self.send(subscribers, &parts, condition, limit_bytes);
+            receivers += self.send(subscribers, &parts, to, condition, limit_bytes);
         }
         receivers
     }
 
-    /// Queues one message, which they share, for these subscribers; returns their number.
+    /// Queues one message, which they share, for some of these subscribers; returns the number of all.
     fn send(
         &self,
         subscribers: &Subscribers,
         parts: &[&[u8]],
+        to: To,
         condition: ReplyCondition,
         limit_bytes: usize,
     ) -> usize {
         let mut encoded = Encoded::default();
         let mut receivers = 0;
         for s in live(subscribers) {
+            receivers += 1;
+            if !to.includes(s.client.id) {
+                continue;
+            }
             let message = encoded.get(s.version, parts);
             if !s.client.push(Push { message, condition }, limit_bytes) {
                 self.disconnections.fetch_add(1, Ordering::Relaxed);
             }
-            receivers += 1;
         }
         receivers
     }

@@ -14,18 +14,22 @@ use std::time::Duration;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc::PublishRequest;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
+use keyward_replication::reply::{Fate, ReplyCondition};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
-use crate::pubsub::ChannelKind;
+use crate::clock;
+use crate::message::{ChannelKind, Message};
 use crate::server::Server;
-use queue::{Message, Queue, Queued, Relay};
+use queue::{Queue, Queued, Relay};
 
 /// Messages on their way into a peer's stream.
 const STREAM_MAX: usize = 64;
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// How often it is looked whether a transaction is committed that has published.
+const COMMIT_POLL: Duration = Duration::from_millis(1);
 
 /// Starts the task that distributes messages; call it on the control runtime.
 pub fn start(server: Arc<Server>) -> Relay {
@@ -39,6 +43,10 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
     let mut peers: BTreeMap<(NodeId, String), Queue> = BTreeMap::new();
     let mut version = 0;
     while let Some(queued) = messages.recv().await {
+        if !may_leave(&server, queued.condition).await {
+            tracing::info!("a message of a transaction whose outcome is not known is not passed on");
+            continue;
+        }
         let message = &queued.message;
         let routing = server.routing();
         if routing.topology.version != version {
@@ -58,9 +66,21 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
                 tokio::spawn(send_to(address, receiver));
                 queue
             });
-            if !peer.push(message.clone()) {
+            if !peer.push(message.clone(), ReplyCondition::default()) {
                 tracing::debug!(node = %node.id, "a message was dropped: the peer does not keep up");
             }
+        }
+    }
+}
+
+/// Waits until what a message tells of is committed; false: nobody knows any more whether it will be. Messages behind it
+/// wait, too, so that they keep their order.
+async fn may_leave(server: &Server, condition: ReplyCondition) -> bool {
+    loop {
+        match condition.fate(&server.shared.gate, clock::monotonic) {
+            Fate::Leaves => return true,
+            Fate::Unknown => return false,
+            Fate::Waits => tokio::time::sleep(COMMIT_POLL).await,
         }
     }
 }

@@ -23,7 +23,8 @@ use crate::io::clients::Clients;
 use crate::io::pause::Pause;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
-use crate::pubsub::{ChannelKind, PubSub};
+use crate::message::{ChannelKind, Message};
+use crate::pubsub::{PubSub, To};
 use crate::relay::queue::Relay;
 use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
@@ -240,10 +241,30 @@ impl Server {
     /// PUBLISH and SPUBLISH: to the subscribers of this node, whose number is returned, and of the other nodes.
     pub fn publish(&self, channel: &[u8], payload: &[u8], kind: ChannelKind) -> usize {
         if let Some(relay) = self.relay.get() {
-            relay.publish(channel, payload, kind);
+            relay.publish(Message::new(channel, payload, kind), ReplyCondition::default());
         }
+        self.publish_here((channel, payload), kind, To::All, ReplyCondition::default())
+    }
+
+    /// A message that another node has passed on, or that is on its way there.
+    pub fn publish_here(
+        &self,
+        message: (&[u8], &[u8]),
+        kind: ChannelKind,
+        to: To,
+        condition: ReplyCondition,
+    ) -> usize {
         let limit = self.settings().output_limits.pubsub.hard_bytes;
-        self.pubsub.publish(channel, payload, kind, ReplyCondition::default(), limit)
+        self.pubsub.publish(message, kind, to, condition, limit)
+    }
+
+    /// What a transaction has published, when its effects are in the log. Its own client has got it with its reply.
+    pub fn publish_committed(&self, message: Message, publisher: u64, condition: ReplyCondition) {
+        let to = To::AllBut(publisher);
+        self.publish_here((&message.channel, &message.payload), message.kind, to, condition);
+        if let Some(relay) = self.relay.get() {
+            relay.publish(message, condition);
+        }
     }
 
     /// Publishes a keyspace event to the channels that `notify-keyspace-events` asks for; it leaves with the
@@ -252,11 +273,13 @@ impl Server {
         let limit = settings.output_limits.pubsub.hard_bytes;
         if settings.keys.events.keyspace() {
             let channel = [format!("__keyspace@{}__:", event.db).as_bytes(), &event.key].concat();
-            self.pubsub.publish(&channel, event.event.as_bytes(), ChannelKind::Global, condition, limit);
+            let message = (channel.as_slice(), event.event.as_bytes());
+            self.pubsub.publish(message, ChannelKind::Global, To::All, condition, limit);
         }
         if settings.keys.events.keyevent() {
             let channel = format!("__keyevent@{}__:{}", event.db, event.event);
-            self.pubsub.publish(channel.as_bytes(), &event.key, ChannelKind::Global, condition, limit);
+            let message = (channel.as_bytes(), &*event.key);
+            self.pubsub.publish(message, ChannelKind::Global, To::All, condition, limit);
         }
     }
 

@@ -44,6 +44,11 @@ impl GateState {
         matches!(self, GateState::Replica | GateState::InDoubt | GateState::NoPrimary)
     }
 
+    /// The keyspace may hold what was never committed, and what becomes of that is not known.
+    pub fn is_in_doubt(self) -> bool {
+        matches!(self, GateState::InDoubt | GateState::Undecided)
+    }
+
     fn from_u8(value: u8) -> GateState {
         match value {
             0 => GateState::Primary,

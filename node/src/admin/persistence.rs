@@ -11,12 +11,19 @@ fn already_running() -> CommandError {
     CommandError::err("Background save already in progress")
 }
 
+/// What would be saved may never have been. A primary without its lease saves nevertheless: it may be all that can be
+/// saved of a shard that does not go on.
+fn refuse_in_doubt(ctx: &ServerContext<'_, '_>) -> Result<(), CommandError> {
+    if ctx.server.shared.gate.state().is_in_doubt() { Err(CommandError::MasterDown) } else { Ok(()) }
+}
+
 /// `SAVE`
 ///
 /// Differs from Valkey: only the client that asks waits; the others are served meanwhile.
 pub(super) const SAVE: ServerCommand =
     plain("save", save, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, "1.0.0");
 fn save(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
+    refuse_in_doubt(ctx)?;
     if ctx.server.saves.is_running() {
         return Err(already_running());
     }
@@ -33,6 +40,7 @@ fn bgsave(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         (Some(word), 2) if ascii_eq(word, "CANCEL") => return cancel(ctx),
         (Some(_), _) => return Err(CommandError::Syntax),
     };
+    refuse_in_doubt(ctx)?;
     let saves = &ctx.server.saves;
     if saves.is_running() {
         return Err(already_running());

@@ -3,7 +3,7 @@
 use keyward_proto::resp::Args;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
-use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, STALE};
+use crate::command::spec::{ADMIN, ALLOW_BUSY, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, STALE, Scope};
 use crate::command::{CommandError, ascii_eq, parse_i64_arg};
 
 /// `REPLCONF [option value ...]`
@@ -45,9 +45,9 @@ fn replconf(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     Ok(ServerOutcome::Reply)
 }
 
-/// `SYNC`
+/// `SYNC`: a read of all keys.
 pub(super) const SYNC: ServerCommand =
-    plain("sync", sync, 1, NO_ASYNC_LOADING | ADMIN | NO_MULTI | NOSCRIPT, "1.0.0");
+    plain("sync", sync, 1, NO_ASYNC_LOADING | ADMIN | NO_MULTI | NOSCRIPT, "1.0.0").scope(Scope::Walk);
 fn sync(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     if !ctx.session.download.is_file() {
         return Err(CommandError::err(

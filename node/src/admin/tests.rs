@@ -29,6 +29,23 @@ fn swapdb_exchanges_keys_and_expiries() {
     assert!(node.run("INFO keyspace").contains("db1:keys=1,expires=1,"));
 }
 
+/// It may hold what was never committed.
+#[test]
+fn a_node_in_doubt_counts_and_saves_nothing() {
+    use keyward_replication::gate::GateState;
+    let mut node = TestNode::replicated();
+    node.run("SET k v");
+    assert!(node.run("INFO keyspace").contains("db0:keys=1"));
+    for (state, generation) in [(GateState::Undecided, 1), (GateState::InDoubt, 2)] {
+        node.publish(state, generation);
+        assert_eq!(node.run("INFO keyspace"), "$12\r\n# Keyspace\r\n\r\n", "{state:?}");
+        for request in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE"] {
+            assert!(node.run(request).starts_with("-MASTERDOWN "), "{state:?} {request}");
+        }
+    }
+    assert!(node.run("SYNC").starts_with("-MASTERDOWN "));
+}
+
 #[test]
 fn debug_sleep_holds_up_everybody() {
     let mut node = TestNode::with_arguments(&["--enable-debug-command", "yes"]);

@@ -517,6 +517,10 @@ mod tests {
             let candidate = Candidate { session: &seen.session, row, args, patience: seen.patience };
             checks.admit(&candidate, || Monotonic::from_nanos(seen.lease_now))
         });
+        shown(verdict)
+    }
+
+    fn shown(verdict: Verdict) -> String {
         match verdict {
             Verdict::Run(Basis::Anywhere) => "run".to_owned(),
             Verdict::Run(Basis::Lease) => "run with the lease".to_owned(),
@@ -730,6 +734,179 @@ mod tests {
                 &[("SET k v", "pause"), ("GET k", "queue")],
             ),
         ]);
+    }
+
+    /// Commands that need neither role nor lease, by what they show instead of keys. Whoever adds a command either gives it
+    /// a scope, so that it waits where keys may not be seen, or says here that it shows none.
+    const SHOW_NO_KEYS: [(&str, &[&str]); 6] = [
+        (
+            "the session's own",
+            &[
+                "asking",
+                "auth",
+                "client|getname",
+                "client|id",
+                "client|info",
+                "client|no-evict",
+                "client|no-touch",
+                "client|reply",
+                "client|setinfo",
+                "client|setname",
+                "discard",
+                "echo",
+                "hello",
+                "multi",
+                "ping",
+                "quit",
+                "readonly",
+                "readwrite",
+                "replconf",
+                "reset",
+                "select",
+                "unwatch",
+                "wait",
+                "waitaof",
+            ],
+        ),
+        (
+            "clients and the process",
+            &[
+                "client|kill",
+                "client|list",
+                "client|pause",
+                "client|unblock",
+                "client|unpause",
+                "config|get",
+                "config|resetstat",
+                "config|rewrite",
+                "config|set",
+                "debug",
+                "lastsave",
+                "lolwut",
+                "memory|malloc-stats",
+                "memory|purge",
+                "role",
+                "shutdown",
+                "time",
+            ],
+        ),
+        (
+            "figures: INFO leaves out those of keys while the node is in doubt",
+            &["info", "memory|doctor", "memory|stats"],
+        ),
+        (
+            "messages: those of a transaction leave with it",
+            &[
+                "psubscribe",
+                "publish",
+                "pubsub|channels",
+                "pubsub|numpat",
+                "pubsub|numsub",
+                "pubsub|shardchannels",
+                "pubsub|shardnumsub",
+                "punsubscribe",
+                "spublish",
+                "ssubscribe",
+                "subscribe",
+                "sunsubscribe",
+                "unsubscribe",
+            ],
+        ),
+        (
+            "the topology, and what is known of commands",
+            &[
+                "client|help",
+                "cluster|count-failure-reports",
+                "cluster|failover",
+                "cluster|help",
+                "cluster|info",
+                "cluster|keyslot",
+                "cluster|links",
+                "cluster|myid",
+                "cluster|myshardid",
+                "cluster|nodes",
+                "cluster|replicas",
+                "cluster|reset",
+                "cluster|shards",
+                "cluster|slaves",
+                "cluster|slots",
+                "command|count",
+                "command|docs",
+                "command|getkeys",
+                "command|getkeysandflags",
+                "command|help",
+                "command|info",
+                "command|list",
+                "config|help",
+                "memory|help",
+                "object|help",
+                "pubsub|help",
+            ],
+        ),
+        (
+            "files of its own: in doubt none, and a base of the log waits for the commit",
+            &["bgrewriteaof", "bgsave", "save"],
+        ),
+    ];
+
+    /// No command shows a key, or that there is one, where it may not be seen; also none that will be added.
+    #[test]
+    fn whatever_reads_or_writes_keys_waits_where_they_may_not_be_seen() {
+        use GateState::{Holding, InDoubt, Loading, NoPrimary, Primary, Replica, Undecided};
+        let verdict_of = |row: &'static Row, seen: &Seen| {
+            let checks = Checks {
+                moment: &seen.moment,
+                gate: &seen.gate,
+                pause: &seen.pause,
+                settings: &seen.settings,
+                routing: &seen.routing,
+            };
+            with_args("PING", |_, args| {
+                let candidate = Candidate { session: &seen.session, row, args, patience: seen.patience };
+                shown(checks.admit(&candidate, || Monotonic::from_nanos(seen.lease_now)))
+            })
+        };
+        let mut unknown = Vec::new();
+        let mut listed: Vec<&str> = SHOW_NO_KEYS.iter().flat_map(|(_, names)| *names).copied().collect();
+        for row in table::ROWS.iter().filter(|row| !row.has_subcommands() || row.scope != Scope::None) {
+            if row.scope == Scope::None {
+                match listed.iter().position(|name| *name == row.name) {
+                    Some(at) => drop(listed.swap_remove(at)),
+                    None => unknown.push(row.name),
+                }
+                assert!(!row.has(spec::WRITE), "{} writes keys, and has no scope", row.name);
+                continue;
+            }
+            let queued = if row.scope == Scope::Transaction { vec!["GET k"] } else { Vec::new() };
+            let node = |state| if queued.is_empty() { seen(state) } else { in_multi(seen(state), &queued) };
+            let exhausted = |seen| with(seen, |s| s.patience = Patience::Exhausted);
+            let writes = row.has(spec::WRITE);
+            let of_replicas = |read| if writes { "READONLY You" } else { read };
+            for (state, expected) in [
+                (Primary, "run with the lease"),
+                (Holding, "wait"),
+                (Undecided, "wait"),
+                (InDoubt, of_replicas("wait")),
+                (Replica, of_replicas("run")),
+                (NoPrimary, of_replicas("run")),
+                (
+                    Loading,
+                    if writes || !row.has(spec::LOADING) || row.scope == Scope::Transaction {
+                        "LOADING Valkey"
+                    } else {
+                        "run"
+                    },
+                ),
+            ] {
+                assert_eq!(verdict_of(row, &node(state)), expected, "{} {state:?}", row.name);
+            }
+            let late = verdict_of(row, &exhausted(node(InDoubt)));
+            assert_eq!(late, of_replicas("MASTERDOWN Link"), "{}", row.name);
+            let cut_off = with(node(Primary), |s| s.lease_now = LEASE_END);
+            assert_eq!(verdict_of(row, &cut_off), "wait", "{} without a lease", row.name);
+        }
+        assert_eq!(unknown, Vec::<&str>::new(), "which keys do they show? See SHOW_NO_KEYS");
+        assert_eq!(listed, Vec::<&str>::new(), "not in the table, or with a scope");
     }
 
     fn node(number: u8, shard: &ShardId) -> Node {

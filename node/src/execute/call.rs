@@ -94,6 +94,18 @@ impl Executor {
     /// Appends the effects of what has run under the held locks, and unlocks.
     #[inline]
     pub(super) fn commit<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
+        self.append_effects(session, keys, progress);
+        keys.unlock();
+    }
+
+    /// As [`Executor::commit`], with the locks kept.
+    #[inline]
+    pub(super) fn append_effects<'k>(
+        &mut self,
+        session: &mut Session,
+        keys: &mut Keys<'k>,
+        progress: &mut Progress,
+    ) {
         keys.finish();
         let counted = keys.take_counted();
         if keys.is_logging() {
@@ -122,7 +134,6 @@ impl Executor {
         if keys.has_events() {
             self.publish_events(keys, progress.condition.depends_on());
         }
-        keys.unlock();
     }
 
     #[cold]

@@ -1,7 +1,9 @@
 //! MULTI: commands are queued, then all executed under all their locks, their effects as one entry of the log.
 
+use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::Keys;
 
 use super::Executor;
@@ -117,8 +119,18 @@ impl Executor {
             }
         }
         session.in_exec = false;
-        self.commit(session, keys, progress);
+        self.append_effects(session, keys, progress);
+        self.publish_messages(session, progress.condition.depends_on());
+        keys.unlock();
         Ok(end)
+    }
+
+    /// Messages tell of the transaction that publishes them: they leave with it, or not at all.
+    fn publish_messages(&self, session: &mut Session, depends_on: LogIndex) {
+        let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
+        for message in session.published.drain(..) {
+            self.server.publish_committed(message, session.client.id, condition);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use keyward_store::{DbIndex, DbKey};
 use crate::command::table::Row;
 use crate::config::Settings;
 use crate::io::clients::Client;
+use crate::message::Message;
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -124,6 +125,8 @@ pub struct Session {
     pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
     pub in_exec: bool,
+    /// By the transaction that runs; for all but its own client.
+    pub published: Vec<Message>,
     /// The client's last write: what WAIT waits for.
     pub last_write: Position,
     /// The gate's, as of the running batch.
@@ -161,6 +164,7 @@ impl Session {
             no_touch: false,
             pushed: ReplyCondition::default(),
             in_exec: false,
+            published: Vec::new(),
             last_write: Position::ZERO,
             generation: 0,
             ended_terms: 0,

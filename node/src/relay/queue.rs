@@ -3,33 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
+use keyward_replication::reply::ReplyCondition;
 use tokio::sync::mpsc;
 
-use crate::pubsub::ChannelKind;
+use crate::message::Message;
 
 /// Messages that may wait in a queue, and their bytes; further ones are dropped.
 const QUEUE_MAX: usize = 4096;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// A published message on its way to the peers.
-#[derive(Debug, Clone)]
-pub struct Message {
-    pub channel: Bytes,
-    pub payload: Bytes,
-    pub kind: ChannelKind,
-}
-
-impl Message {
-    fn len_bytes(&self) -> usize {
-        self.channel.len() + self.payload.len()
-    }
-}
-
 /// A message in a queue: it counts there as long as this lives.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) message: Message,
+    /// What has to be true before it is passed on.
+    pub(super) condition: ReplyCondition,
     queue_bytes: Arc<AtomicUsize>,
 }
 
@@ -53,10 +41,10 @@ impl Queue {
     }
 
     /// False: too much waits, and the message is dropped. One message may be longer than all may be together.
-    pub(super) fn push(&self, message: Message) -> bool {
+    pub(super) fn push(&self, message: Message, condition: ReplyCondition) -> bool {
         let len_bytes = message.len_bytes();
         let before = self.bytes.fetch_add(len_bytes, Ordering::Relaxed);
-        let queued = Queued { message, queue_bytes: Arc::clone(&self.bytes) };
+        let queued = Queued { message, condition, queue_bytes: Arc::clone(&self.bytes) };
         let fits = before == 0 || before + len_bytes <= QUEUE_BYTES_MAX;
         fits && self.sender.try_send(queued).is_ok()
     }
@@ -67,14 +55,9 @@ impl Queue {
 pub struct Relay(pub(super) Queue);
 
 impl Relay {
-    /// Queues a message for all peers.
-    pub fn publish(&self, channel: &[u8], payload: &[u8], kind: ChannelKind) {
-        let message = Message {
-            channel: Bytes::copy_from_slice(channel),
-            payload: Bytes::copy_from_slice(payload),
-            kind,
-        };
-        if !self.0.push(message) {
+    /// Queues a message for all peers; it leaves when `condition` is met.
+    pub fn publish(&self, message: Message, condition: ReplyCondition) {
+        if !self.0.push(message, condition) {
             tracing::debug!("a message for other nodes was dropped: too many wait");
         }
     }
@@ -83,23 +66,21 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::ChannelKind;
 
     #[test]
     fn a_queue_is_bounded_in_bytes_and_in_messages() {
-        let message = |len: usize| Message {
-            channel: Bytes::from_static(b"c"),
-            payload: Bytes::from(vec![b'x'; len]),
-            kind: ChannelKind::Global,
-        };
+        let message = |len: usize| Message::new(b"c", &vec![b'x'; len], ChannelKind::Global);
         let (queue, mut receiver) = Queue::new();
-        assert!(queue.push(message(QUEUE_BYTES_MAX + 1)), "the only one");
-        assert!(!queue.push(message(0)));
+        let push = |len| queue.push(message(len), ReplyCondition::default());
+        assert!(push(QUEUE_BYTES_MAX + 1), "the only one");
+        assert!(!push(0));
         drop(receiver.try_recv().unwrap());
-        assert!((0..4).all(|_| queue.push(message(QUEUE_BYTES_MAX / 4 - 1))));
-        assert!(!queue.push(message(0)));
+        assert!((0..4).all(|_| push(QUEUE_BYTES_MAX / 4 - 1)));
+        assert!(!push(0));
         (0..4).for_each(|_| drop(receiver.try_recv().unwrap()));
-        assert!((0..QUEUE_MAX).all(|_| queue.push(message(0))));
-        assert!(!queue.push(message(0)));
+        assert!((0..QUEUE_MAX).all(|_| push(0)));
+        assert!(!push(0));
         assert_eq!(queue.bytes.load(Ordering::Relaxed), QUEUE_MAX);
         drop(receiver);
         assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
 use super::save::{Failure, Purpose, write_file};
+use super::{SETTLED_PATIENCE, Settled, wait_for};
 use crate::io::session::SyncOptions;
 use crate::server::Server;
 use crate::{clock, process};
@@ -102,6 +103,12 @@ fn run(server: &Arc<Server>, wanted: SyncOptions, queue: &mut Queue) -> Result<u
             return Err(error.into());
         }
     };
+    // Nothing can be taken back of what has left.
+    if wait_for(server, &beginning, SETTLED_PATIENCE) != Settled::True {
+        queue.write_all(format!("-ERR {}\r\n", Failure::NotSettled).as_bytes())?;
+        queue.end()?;
+        return Err(Failure::NotSettled);
+    }
     let functions = server.functions.lock().clone();
     let keys = if wanted.functions_only { None } else { Some((&beginning, &mut stream)) };
     let (settings, cancelled) = (server.settings(), AtomicBool::new(false));

@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keyward_proto::ids::Position;
+use keyward_replication::gate::GateState;
+use keyward_replication::reply::{Fate, ReplyCondition};
 use keyward_store::access::AccessClock;
 use keyward_store::entry::{Entry, ValueRef};
 use keyward_store::rdb::Compression;
@@ -47,6 +50,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const STREAM_LEN: usize = 4;
 /// The longest pause of the walk after a chunk.
 const BREATH_MAX: Duration = Duration::from_millis(2);
+/// What a snapshot holds is committed within this, or whoever wants it does not get it.
+const SETTLED_PATIENCE: Duration = Duration::from_secs(5);
+const SETTLED_POLL: Duration = Duration::from_millis(2);
 /// What the walk does under one lock: some tens of microseconds.
 const PIECE: PieceLimit = PieceLimit { entries: 256, bytes: 32 << 10 };
 
@@ -110,6 +116,43 @@ fn run(server: &Arc<Server>) {
     }
 }
 
+/// As of any reply that has read the keyspace: the snapshot of a primary is true if it held the lease afterwards, and
+/// what is in it is committed. With the world stopped.
+fn condition(server: &Server, position: Position) -> ReplyCondition {
+    let gate = &server.shared.gate;
+    // Alone, no other node can know better, whatever becomes of the disk.
+    if gate.is_standalone() {
+        return ReplyCondition::default();
+    }
+    let mut condition = ReplyCondition::of_entry(position.index, gate.generation());
+    if gate.state() == GateState::Primary {
+        condition.require_lease();
+    }
+    condition
+}
+
+/// Waits until what a snapshot holds may be shown. Blocks.
+fn wait_for(server: &Server, beginning: &Beginning, patience: Duration) -> Settled {
+    let end = clock::monotonic() + patience;
+    loop {
+        match beginning.condition.fate(&server.shared.gate, clock::monotonic) {
+            Fate::Leaves => return Settled::True,
+            Fate::Unknown => return Settled::Unknown,
+            Fate::Waits if end <= clock::monotonic() => return Settled::NotYet,
+            Fate::Waits => std::thread::sleep(SETTLED_POLL),
+        }
+    }
+}
+
+/// Whether what a snapshot holds is what the shard has committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    True,
+    /// The node has changed its role meanwhile.
+    Unknown,
+    NotYet,
+}
+
 /// One snapshot, for all who wait.
 fn take(server: &Arc<Server>) {
     let snapshots = &server.snapshots;
@@ -125,6 +168,7 @@ fn take(server: &Arc<Server>) {
         return;
     }
     let position = server.executed_position();
+    let condition = condition(server, position);
     let changes = server.stats.sum(|t| &t.changes);
     let encoder = Arc::new(RecordEncoder::new(&server.settings()));
     let mut walk = Walk::begin(&server.keyspace, encoder);
@@ -140,7 +184,7 @@ fn take(server: &Arc<Server>) {
     snapshots.keys_total.store(keys, Ordering::Relaxed);
     snapshots.keys_done.store(0, Ordering::Relaxed);
     snapshots.peak_bytes.store(0, Ordering::Relaxed);
-    let beginning = Beginning { position, changes, keys: keys as u64, pause };
+    let beginning = Beginning { position, condition, changes, keys: keys as u64, pause };
     send(&mut consumers, || Message::Begin(beginning));
     let mut started = clock::monotonic();
     while let Some(chunk) = next_chunk(server, &mut walk) {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::rules::{self, Situation};
 use super::saves::{AlreadyRunning, Kind, Running, Saves};
-use super::{Beginning, Stream};
+use super::{Beginning, SETTLED_PATIENCE, Settled, Stream, wait_for};
 use crate::aof::format::{STAMP, Stamp, stamp_text};
 use crate::aof::manifest::BaseFacts;
 use crate::clock;
@@ -179,6 +179,8 @@ pub(crate) struct Written {
 pub(crate) enum Failure {
     #[error("cancelled")]
     Cancelled,
+    #[error("what the snapshot holds is not committed, or the node has changed its role")]
+    NotSettled,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -219,6 +221,15 @@ fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Re
     let renamed = written.and_then(|written| {
         if cancelled.load(Ordering::Relaxed) {
             return Err(Failure::Cancelled);
+        }
+        match wait_for(server, &written.beginning, SETTLED_PATIENCE) {
+            Settled::True => {}
+            Settled::Unknown => return Err(Failure::NotSettled),
+            // It may be all that can be saved of a shard that does not go on.
+            Settled::NotYet => tracing::warn!(
+                position = %written.beginning.position,
+                "what is saved is not committed, or this node is not sure to be the primary: it may never have been"
+            ),
         }
         fs::rename(&temporary, &settings.dbfilename)?;
         // The name, too, has to survive a crash of the machine.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::Position;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::snapshot::Records;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -14,6 +15,8 @@ use tokio::sync::mpsc;
 pub struct Beginning {
     /// Everything up to this entry of the write log is in the snapshot, and nothing after it.
     pub position: Position,
+    /// What has to be true before anybody is shown what it holds.
+    pub condition: ReplyCondition,
     /// Modifications of keys until then: see `rdb_changes_since_last_save`.
     pub changes: u64,
     /// Keys, about.

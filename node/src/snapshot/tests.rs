@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use keyward_proto::ids::Position;
 use keyward_store::rdb::record::Record;
 
 use super::*;
@@ -118,4 +117,27 @@ fn a_slow_consumer_holds_up_the_walk_and_a_dropped_one_ends_it() {
     let mut next = server.snapshots.request(&server, Box::new(|_| {}));
     next.begin().unwrap();
     assert_eq!(read(&mut next).len(), 5_000);
+}
+
+/// What has been sent, or saved under the name of the last whole file, cannot be taken back.
+#[test]
+fn a_snapshot_is_shown_when_what_it_holds_is_committed_and_the_lease_was_held() {
+    let begin = |node: &TestNode| {
+        let server = node.executor.server();
+        let mut stream = server.snapshots.request(server, Box::new(|_| {}));
+        stream.begin().unwrap()
+    };
+    let settled = |node: &TestNode, b: &Beginning| wait_for(node.executor.server(), b, Duration::ZERO);
+    let mut node = TestNode::replicated();
+    node.run("SET k v");
+    let beginning = begin(&node);
+    assert_eq!(settled(&node, &beginning), Settled::NotYet);
+    node.begin_generation(1);
+    assert_eq!(settled(&node, &beginning), Settled::Unknown, "another term");
+    let beginning = begin(&node);
+    node.executor.server().shared.gate.advance_commit(beginning.position.index);
+    assert_eq!(settled(&node, &beginning), Settled::True);
+    let mut alone = TestNode::new();
+    alone.run("SET k v");
+    assert_eq!(settled(&alone, &begin(&alone)), Settled::True);
 }

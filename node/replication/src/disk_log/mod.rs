@@ -226,6 +226,7 @@ impl DiskLog {
                 if let Some(mark) = mark.filter(|mark| self.file.synced.bytes <= mark.bytes) {
                     self.file.synced = mark;
                     log.pin(WRITER_PIN, mark.index);
+                    self.publish_synced(log);
                 }
             }
         }
@@ -691,7 +692,7 @@ impl DiskLog {
             Fsync::EverySecond | Fsync::No => self.last(),
         };
         log.set_durable(durable);
-        log.set_synced(if self.is_complete { self.file.synced.index } else { LogIndex::ZERO });
+        self.publish_synced(log);
         let kept = match conditions.fsync {
             Fsync::No => self.last(),
             Fsync::Always | Fsync::EverySecond => self.file.synced.index,
@@ -701,6 +702,10 @@ impl DiskLog {
             log.release(self.last());
         }
         notes.push(Note::Published { durable });
+    }
+
+    fn publish_synced(&self, log: &mut WriteLog) {
+        log.set_synced(if self.is_complete { self.file.synced.index } else { LogIndex::ZERO });
     }
 
     /// Panics if the core contradicts itself or the log.

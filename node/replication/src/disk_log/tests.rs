@@ -95,7 +95,12 @@ fn durable_is_what_appendfsync_demands() {
         assert_eq!(disk.positions(), (3, 3));
         assert_eq!(disk.core.file.is_synced(), fsync == Fsync::Always);
         disk.now = disk.now + SYNC_EVERY;
+        let has_synced = |disk: &Disk| disk.log.has_synced(Position { term: TERM, index: LogIndex::new(3) });
+        assert_eq!(has_synced(&disk), fsync == Fsync::Always, "{fsync:?}");
         assert_eq!(disk.settle(), if fsync == Fsync::EverySecond { vec!["StartSync"] } else { vec![] });
+        assert_eq!(has_synced(&disk), fsync == Fsync::Always, "{fsync:?}: it has begun");
+        disk.core.sync_ended(disk.now, Ok(()), &mut disk.log, &mut disk.notes);
+        assert_eq!(has_synced(&disk), fsync != Fsync::No, "{fsync:?}: whoever waits need not write again");
     }
 }
 

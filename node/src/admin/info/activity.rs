@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Lines;
 use crate::admin::ServerContext;
 use crate::io::pause::PauseMode;
-use crate::pubsub::ChannelKind;
+use crate::message::ChannelKind;
 use crate::stats::{Counter, ThreadStats};
 
 pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
@@ -158,7 +158,11 @@ pub(super) fn errorstats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     }
 }
 
+/// Of a primary: what it has executed. A former one that does not know what of it was committed says nothing.
 pub(super) fn keyspace(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
+    if ctx.server.shared.gate.state().is_in_doubt() {
+        return;
+    }
     for (db, count) in ctx.keys.counts_of_all() {
         let (keys, expires) = (count.keys, count.expires);
         let value =

@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use keyward_proto::resp::Args;
+use keyward_replication::reply::ReplyCondition;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain};
 use crate::command::spec::{
@@ -17,7 +18,8 @@ use crate::command::spec::{
 };
 use crate::command::{CommandError, spec};
 use crate::io::session::Subscriptions;
-use crate::pubsub::{ChannelKind, Kind};
+use crate::message::{ChannelKind, Message};
+use crate::pubsub::{Kind, To};
 
 /// The commands of the group.
 #[rustfmt::skip]
@@ -152,7 +154,15 @@ fn spublish(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
 
 fn publish_to(ctx: &mut ServerContext<'_, '_>, kind: ChannelKind, args: Args<'_>) -> ServerResult {
     let (channel, message) = (args.at(1), args.at(2));
-    ctx.out.len(ctx.server.publish(channel, message, kind));
+    let receivers = if ctx.session.in_exec {
+        // The others get it when what the transaction does is in the log, and see it when that is committed.
+        let own = To::Only(ctx.session.client.id);
+        ctx.session.published.push(Message::new(channel, message, kind));
+        ctx.server.publish_here((channel, message), kind, own, ReplyCondition::default())
+    } else {
+        ctx.server.publish(channel, message, kind)
+    };
+    ctx.out.len(receivers);
     Ok(ServerOutcome::Reply)
 }
 

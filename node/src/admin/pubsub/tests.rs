@@ -1,5 +1,11 @@
 //! Confirmations, messages and their order.
 
+use std::sync::Arc;
+
+use keyward_proto::time::Monotonic;
+use keyward_replication::reply::Fate;
+
+use crate::io::clients::Push;
 use crate::testing::{TestNode, check};
 
 #[test]
@@ -102,4 +108,38 @@ fn reset_ends_all_subscriptions() {
     assert_eq!(node.run("RESET"), "+RESET\r\n");
     assert_eq!(other.run("PUBSUB NUMSUB a"), "*2\r\n$1\r\na\r\n:0\r\n");
     assert_eq!(other.run("PUBSUB NUMPAT"), ":0\r\n");
+}
+
+/// Whoever got the message could act on it before anybody could read what it tells of, or although nobody ever will.
+#[test]
+fn what_a_transaction_publishes_waits_for_its_commit() {
+    let mut node = TestNode::replicated();
+    let mut reader = node.another_client();
+    let mut own = node.another_client().resp3();
+    reader.run("SUBSCRIBE a");
+    reader.run("PSUBSCRIBE a*");
+    own.run("SUBSCRIBE a");
+    let message = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n";
+    for request in ["MULTI", "SET k v", "PUBLISH a x", "SPUBLISH k y"] {
+        own.run(request);
+    }
+    assert_eq!(
+        own.run("EXEC"),
+        format!("*3\r\n+OK\r\n:3\r\n:0\r\n{message}"),
+        "its own, once, with the reply"
+    );
+    let pushes = Vec::from(reader.session.client.take_pushes());
+    let index = node.executor.server().shared.log.lock().last().index;
+    assert_eq!(index.get(), 1);
+    let waits_for =
+        |pushes: &[Push]| pushes.iter().map(|p| p.condition.depends_on().get()).collect::<Vec<_>>();
+    assert_eq!(waits_for(&pushes), [1, 1]);
+    let server = Arc::clone(node.executor.server());
+    let gate = &server.shared.gate;
+    let fate = |pushes: &[Push]| pushes[0].condition.fate(gate, || Monotonic::ZERO);
+    assert_eq!(fate(&pushes), Fate::Waits);
+    node.run("PUBLISH a y");
+    assert_eq!(waits_for(&Vec::from(reader.session.client.take_pushes())), [0, 0], "it tells of nothing");
+    node.begin_generation(1);
+    assert_eq!(fate(&pushes), Fate::Unknown, "nobody knows whether the transaction will be committed");
 }
