@@ -3,6 +3,7 @@
 //! - [`manifest`] and [`format`] (pure): what the files say; [`directory`], [`file`], [`reader`]: the files
 //! - [`recover`]: loading them at the start; [`history`]: reading them for replicas
 //! - `leftovers`: files that no manifest names
+//! - `replaced`: what a full sync has replaced is kept for a while
 //! - [`rewrite`]: a new base; [`check`]: `keyward-node check-aof`
 //! - [`writer`]: the thread that writes; [`sync`]: the one that syncs once a second
 //!
@@ -21,6 +22,7 @@ mod leftovers;
 pub mod manifest;
 pub mod reader;
 pub mod recover;
+pub(crate) mod replaced;
 pub mod rewrite;
 pub mod rewrites;
 pub mod segments;
@@ -88,6 +90,7 @@ impl Aof {
     pub fn tick(&self, server: &Arc<Server>) {
         let settings = server.settings();
         self.leave_primary_role(server);
+        self.replaced.tick(server, &directory(&settings));
         if !self.status().enabled || !server.is_complete() {
             return;
         }
@@ -198,6 +201,7 @@ fn directory(settings: &Settings) -> Directory {
 }
 
 fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> Result<LogIndex, String> {
+    look_for_replaced(server, &directory)?;
     let recovered = match directory.read_manifest()? {
         Some(manifest) => load(server, &directory, manifest)?,
         None => {
@@ -241,6 +245,15 @@ fn start_in(server: &Arc<Server>, settings: &Settings, directory: Directory) -> 
     count_bytes(server, &writer);
     spawn(server, writer).map_err(|e| format!("can't start a thread: {e}"))?;
     Ok(applied)
+}
+
+fn look_for_replaced(server: &Server, directory: &Directory) -> Result<(), String> {
+    let found = directory.look_for_replaced();
+    if found.map_err(|e| format!("can't remove what is left in '{}': {e}", directory.path().display()))? {
+        tracing::warn!(directory = %directory.replaced().display(), "what a full sync has replaced is kept there");
+        server.aof.replaced.begin();
+    }
+    Ok(())
 }
 
 fn count_bytes(server: &Server, writer: &Writer) {

@@ -9,6 +9,7 @@ use keyward_replication::disk_log::Stamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::manifest::{AofFile, BaseFacts};
+use super::replaced::Keeping;
 use super::rewrites::{RewriteFlags, Rewrites};
 use super::segments::History;
 
@@ -68,6 +69,7 @@ pub struct Aof {
     /// The next attempt to leave the role of the primary is not made before.
     pub(super) handoff_after: Mutex<Monotonic>,
     pub counters: Counters,
+    pub(super) replaced: Keeping,
     /// What of the log can be read from the files. Written by the writer.
     pub(super) history: Mutex<History>,
 }

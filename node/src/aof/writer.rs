@@ -27,6 +27,7 @@ use super::directory::Directory;
 use super::file::Incremental;
 use super::format::{Encoder, Head, head_line, shard_line};
 use super::manifest::{AofFile, BaseFacts, Manifest};
+use super::replaced::Outcome as Keeping;
 use super::rewrites::RewriteFlags;
 use super::segments::{History, Segment};
 use super::state::WriterRequest;
@@ -391,7 +392,7 @@ impl Writer {
         self.set_history(|history| history.trim(first, 0));
         let kept = std::mem::take(&mut self.manifest.kept);
         if kept.is_empty() {
-            return Remedy::None;
+            return self.give_up_replaced();
         }
         tracing::warn!(
             files = kept.len(),
@@ -491,7 +492,9 @@ impl Writer {
             history.before(first.0).cloned().collect(),
             &self.unlisted,
         );
+        self.keep_replaced();
         self.directory.write_manifest(&manifest)?;
+        self.server.shared.log.lock().forget_replaced();
         self.manifest = manifest;
         self.set_history(|kept| *kept = history);
         self.unlisted.clear();
@@ -501,6 +504,47 @@ impl Writer {
         counters.earlier_bytes.store(0, Ordering::Relaxed);
         counters.rewritten_bytes.store(facts.bytes + self.core.file().bytes(), Ordering::Relaxed);
         Ok(self.done(0))
+    }
+}
+
+impl Writer {
+    /// Before the manifest is replaced: the files of a history that is older than what takes their place.
+    fn keep_replaced(&self) {
+        let Some(replaced) = self.server.shared.log.lock().replaced_longer().cloned() else { return };
+        let shard = replaced.shard.map(|shard| shard.to_string()).unwrap_or_default();
+        let (directory, position) = (self.directory.replaced(), replaced.last);
+        match self.directory.keep_replaced(&self.manifest) {
+            Ok(Keeping::Kept) => {
+                tracing::warn!(
+                    directory = %directory.display(), %position, shard,
+                    "a full sync has replaced a log that is longer than its source's, or of another shard: the files \
+                     are kept for a day. To go back to them end the node and put them in the place of its directory"
+                );
+                self.aof().replaced.begin();
+            }
+            Ok(Keeping::LessThanKept) => {
+                tracing::info!(%position, shard, "what a full sync replaces is not kept: more is kept already");
+            }
+            Ok(Keeping::NothingThere) => {}
+            Err(error) => tracing::error!(%error, "the files that a full sync replaces can't be kept"),
+        }
+    }
+
+    /// On a full disk what was kept of a replaced history goes before a write is refused.
+    fn give_up_replaced(&self) -> Remedy {
+        if !self.directory.replaced().is_dir() {
+            return Remedy::None;
+        }
+        match self.directory.forget_replaced() {
+            Ok(()) => {
+                tracing::warn!("the disk is full: what a full sync had replaced is deleted");
+                Remedy::RoomMade
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what a full sync has replaced can't be deleted");
+                Remedy::None
+            }
+        }
     }
 }
 
@@ -551,6 +595,7 @@ fn rustix_text(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::testing::TestNode;
+    use keyward_proto::ids::Term;
     use keyward_replication::disk_log::{LogFile, Stamp};
 
     /// The writer may have waited for the disk while a small snapshot was written: both orders are there at once.
@@ -586,5 +631,62 @@ mod tests {
         let manifest = directory.read_manifest().unwrap().unwrap();
         assert_eq!((manifest.base, manifest.incremental), (Some(base), vec![AofFile::incremental("a", 2)]));
         assert!(!directory.path_of("a.1.incr.aof").exists());
+    }
+    /// After a full sync from a source whose history is shorter the old files may be the only ones that have theirs.
+    #[test]
+    fn a_longer_log_that_a_full_sync_has_replaced_is_kept_until_it_is_safe() {
+        for (by, is_kept) in
+            [(Position { term: Term::new(1), index: LogIndex::new(1) }, true), (ahead(), false)]
+        {
+            let node = TestNode::new();
+            let server = node.executor.server();
+            let folder = tempfile::tempdir().unwrap();
+            let directory = Directory::new(folder.path(), "a");
+            let first = AofFile::incremental("a", 1);
+            let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
+            let (current, bytes) = create_incremental(&directory, first.clone(), &head).unwrap();
+            let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
+            directory.write_manifest(&manifest).unwrap();
+            {
+                let mut log = server.shared.log.lock();
+                log.keep_entries();
+                log.attach_disk();
+                (0..3).for_each(|_| {
+                    log.append_unexecuted(Term::new(1), b"entry");
+                });
+            }
+            let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, bytes);
+            let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, LogIndex::ZERO, None);
+            let mut writer = Writer::new(server, directory.clone(), manifest, current, core).unwrap();
+            let steps = |writer: &mut Writer| {
+                for _ in 0..8 {
+                    let _next = writer.step();
+                }
+            };
+            steps(&mut writer);
+            server.shared.log.lock().replace(by, None);
+            steps(&mut writer);
+            let before = std::fs::read(directory.manifest_path()).unwrap();
+            assert!(!directory.replaced().exists(), "nothing is replaced yet");
+            let rewrite = Arc::new(RewriteFlags::default());
+            let base = AofFile { name: "a.1.base.rdb".into(), seq: 1 };
+            let facts = BaseFacts { bytes: 0, checksum: 0, keys: 0 };
+            server.aof.requests.lock().extend([
+                WriterRequest::Rotate { stamp: Stamp { at: by, shard: None }, rewrite: Arc::clone(&rewrite) },
+                WriterRequest::Adopt { base, facts, rewrite: Arc::clone(&rewrite) },
+            ]);
+            steps(&mut writer);
+            assert!(rewrite.done.load(Ordering::Acquire));
+            assert!(!directory.path_of("a.1.incr.aof").exists());
+            let kept = Directory::new(directory.replaced(), "a").read_manifest().unwrap();
+            let names = kept.map(|kept| kept.files().map(|file| file.name.clone()).collect::<Vec<_>>());
+            assert_eq!(names, is_kept.then(|| vec!["a.1.incr.aof".to_owned()]), "{before:?}");
+            assert_eq!(directory.replaced().join("a.1.incr.aof").exists(), is_kept);
+        }
+    }
+
+    /// Where the source is that a replica was away from for too long.
+    fn ahead() -> Position {
+        Position { term: Term::new(1), index: LogIndex::new(9) }
     }
 }

@@ -21,6 +21,7 @@ use super::saves::{AlreadyRunning, Kind, Running, Saves};
 use super::{Beginning, SETTLED_PATIENCE, Settled, Stream, wait_for};
 use crate::aof::format::{STAMP, Stamp, stamp_text};
 use crate::aof::manifest::BaseFacts;
+use crate::aof::replaced::keep_dump;
 use crate::clock;
 use crate::config::Settings;
 use crate::process;
@@ -230,6 +231,9 @@ fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Re
                 position = %written.beginning.position,
                 "what is saved is not committed, or this node is not sure to be the primary: it may never have been"
             ),
+        }
+        if server.saves.state.lock().saves == 0 {
+            keep_dump(server, &settings, written.facts.bytes);
         }
         fs::rename(&temporary, &settings.dbfilename)?;
         // The name, too, has to survive a crash of the machine.

@@ -350,8 +350,7 @@ impl Replica {
                 return self.sync_afresh(now, out);
             };
             out.push(Action::FinishSnapshot { from: from.index, indexes });
-            log.reset(from);
-            log.set_shard(local.shard.clone());
+            log.replace(from, local.shard.clone());
             local.keyspace.target = from.index;
             self.uplink = Uplink::CatchingUp { id, consistent };
         }

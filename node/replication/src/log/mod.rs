@@ -147,6 +147,13 @@ struct OpenChunk {
     offsets: Vec<u32>,
 }
 
+/// The end of a history that a full sync has replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    pub last: Position,
+    pub shard: Option<ShardId>,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct WriteLog {
@@ -172,6 +179,8 @@ pub struct WriteLog {
     /// Whose history this is; `None` while the node has written on its own only.
     shard: Option<ShardId>,
     noted_commit: Option<LogIndex>,
+    /// What the files may still have, until there is a base of the new history.
+    replaced: Option<Replaced>,
 }
 
 impl WriteLog {
@@ -192,6 +201,7 @@ impl WriteLog {
             disk: None,
             shard: None,
             noted_commit: None,
+            replaced: None,
         }
     }
 
@@ -539,6 +549,30 @@ impl WriteLog {
         }
         self.drop_entries();
         self.rewind_disk(Rewind::All);
+    }
+
+    /// A full sync puts the history of `shard`, up to `position`, in the place of this one.
+    pub fn replace(&mut self, position: Position, shard: Option<ShardId>) {
+        let replaced = Replaced { last: self.last, shard: self.shard.take() };
+        // One that was broken off has replaced nothing in the files yet.
+        self.replaced.get_or_insert(replaced);
+        self.reset(position);
+        self.shard = shard;
+    }
+
+    /// The history before, if what replaces it is not as old: of another shard, or short of its end. Its files may be the
+    /// only ones that have it: sentinels that had lost their state, or an operator, may have chosen the wrong source.
+    pub fn replaced_longer(&self) -> Option<&Replaced> {
+        let is_as_old = |r: &Replaced| {
+            let Replaced { last, shard } = r;
+            *shard == self.shard && last.term <= self.last.term && last.index <= self.last.index
+        };
+        self.replaced.as_ref().filter(|r| r.last.index > LogIndex::ZERO && !is_as_old(r))
+    }
+
+    /// The files are those of the new history.
+    pub fn forget_replaced(&mut self) {
+        self.replaced = None;
     }
 
     /// Takes over the list of terms that a disk or a snapshot remembers, for a log without entries.

@@ -296,3 +296,31 @@ fn what_belongs_to_no_shard_any_more_keeps_its_tail() {
     log.disown(LogIndex::new(5));
     assert_eq!((log.last(), log.first_index()), (Position::new(0, 5), LogIndex::new(6)));
 }
+
+#[test]
+fn a_history_that_is_replaced_by_a_younger_one_is_told_until_the_files_are_the_new_ones() {
+    let shard = |n: u8| Some(ShardId::from_random([n; 20]));
+    let at = |term, i| Position { term: Term::new(term), index: index(i) };
+    for (what, of, by, is_longer) in [
+        ("it has gone on", shard(1), at(2, 10), false),
+        ("the same", shard(1), at(2, 5), false),
+        ("of a later term, but shorter", shard(1), at(7, 4), true),
+        ("of an earlier term", shard(1), at(1, 10), true),
+        ("another shard's", shard(2), at(9, 100), true),
+    ] {
+        let mut log = WriteLog::new(1 << 20);
+        log.set_shard(shard(1));
+        (0..5).for_each(|_| {
+            log.append(Term::new(2), b"entry");
+        });
+        // The first one broke off.
+        log.replace(at(2, 6), shard(1));
+        log.replace(by, of);
+        assert_eq!(log.replaced_longer().map(|r| r.last), is_longer.then_some(at(2, 5)), "{what}");
+        log.forget_replaced();
+        assert_eq!(log.replaced_longer(), None, "{what}");
+    }
+    let mut empty = WriteLog::new(1 << 20);
+    empty.replace(at(1, 1), shard(1));
+    assert_eq!(empty.replaced_longer(), None, "it had nothing");
+}
