@@ -286,6 +286,13 @@ impl Cluster {
         in_sync_in(&self.status().unwrap_or_default())
     }
 
+    /// The term of the first shard and the version of its in-sync set: whether either has changed.
+    pub fn changes(&self) -> Option<(u64, u64)> {
+        let report = self.status()?;
+        let shard = report["shards"].as_array()?.first()?;
+        Some((shard["term"].as_u64()?, shard["in_sync_version"].as_u64()?))
+    }
+
     /// What the sentinels agree on; `None` without a majority of them.
     fn status(&self) -> Option<Value> {
         self.sentinels.iter().find_map(|sentinel| {

@@ -1,5 +1,8 @@
 //! What happens by itself: keys expire, memory is measured and kept within its limit, clients are closed that idle, do
 //! not read what they are sent, or take too much memory.
+//!
+//! What needs keys has a thread of its own (`keep_keyspace`): a command may hold their slots for as long as it takes, and
+//! nothing on the control runtime waits for that.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -28,30 +31,39 @@ const EXPIRE_MAX: Duration = Duration::from_millis(2);
 /// How long one burst of eviction may be.
 const EVICT_MAX: Duration = Duration::from_millis(1);
 
-/// Runs until the program ends.
-pub async fn run(server: Arc<Server>) {
-    let mut executor = Executor::new(Arc::clone(&server), SmallRng::from_os_rng());
+/// Starts what runs until the program ends; call it on the control runtime.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn start(server: &Arc<Server>) -> std::io::Result<()> {
+    let keeper = Arc::clone(server);
+    std::thread::Builder::new().name("keyspace".into()).spawn(move || keep_keyspace(&keeper))?;
+    tokio::spawn(run(Arc::clone(server)));
+    Ok(())
+}
+
+/// Whatever needs no key.
+async fn run(server: Arc<Server>) {
+    let stats = server.stats.add_thread();
     let mut over_soft_limit = OverSoftLimit::default();
     let mut oom_score = crate::process::OomScoreOfProcess::default();
     server.memory.set_startup(crate::process::allocated());
     let (mut regular, mut memory) = (clock::monotonic(), clock::monotonic());
-    let (mut more_expires, mut corrected) = (false, 0);
+    let mut corrected = 0;
     loop {
         let now = clock::monotonic();
         let is_regular = regular <= now;
+        let settings = server.settings();
         if is_regular {
             regular = now + REGULAR;
             server.saves.tick(&server);
             server.aof.tick(&server);
             close_idle_clients(&server, now);
             let closed = close_slow_readers(&server, &mut over_soft_limit, now);
-            executor.stats.output_buffer_disconnections.add(closed);
+            stats.output_buffer_disconnections.add(closed);
             server.stats.rates.sample(now, &server.stats);
-            let scores = server.settings().oom_scores();
-            oom_score.apply(scores.map(|scores| scores.of(server.shared.gate.state())));
+            oom_score.apply(settings.oom_scores().map(|scores| scores.of(server.shared.gate.state())));
         }
-        let settings = server.settings();
-        let mut more_evictions = false;
         if is_regular || memory <= now {
             memory = now + MEMORY;
             // The allocator's total is not free: an idle server is measured now and then.
@@ -60,23 +72,35 @@ pub async fn run(server: Arc<Server>) {
                 corrected = server.memory.figure();
             }
             server.memory.watch_limit(settings.maxmemory, now);
-            limit_clients(&server, settings.maxmemory_clients(), &executor.stats);
+            limit_clients(&server, settings.maxmemory_clients(), &stats);
         }
-        let paused = !server.pause.is_over(clock::monotonic());
-        if !paused {
+        let limits_memory = settings.maxmemory != 0 || settings.maxmemory_clients() != 0;
+        let next = if limits_memory { regular.min(memory) } else { regular };
+        tokio::time::sleep(clock::until(next).max(REST)).await;
+    }
+}
+
+/// Keys expire and are evicted: on a thread of its own, as it waits for slots that commands hold, and for commands that
+/// keep the world from being stopped.
+fn keep_keyspace(server: &Arc<Server>) {
+    let mut executor = Executor::new(Arc::clone(server), SmallRng::from_os_rng());
+    let (mut expire_at, mut more_expires) = (clock::monotonic(), false);
+    loop {
+        let now = clock::monotonic();
+        let settings = server.settings();
+        let mut more_evictions = false;
+        if server.pause.is_over(now) {
             more_evictions = executor.evict_cycle(EVICT_MAX) == Eviction::Running;
-            if (is_regular || more_expires) && server.active_expire.load(Ordering::Relaxed) {
+            if (expire_at <= now || more_expires) && server.active_expire.load(Ordering::Relaxed) {
                 let time_max = EXPIRE_MAX + EXPIRE_MAX / 2 * (settings.expire_effort - 1);
                 more_expires = executor.expire_cycle(time_max) == ExpiryCycle::MoreDue;
             }
         }
-        let next = if settings.maxmemory == 0 && settings.maxmemory_clients() == 0 {
-            regular
-        } else {
-            regular.min(memory)
-        };
-        let rest = if more_expires || more_evictions { REST } else { clock::until(next).max(REST) };
-        tokio::time::sleep(rest).await;
+        if expire_at <= now {
+            expire_at = now + REGULAR;
+        }
+        let next = if settings.maxmemory == 0 { expire_at } else { expire_at.min(now + MEMORY) };
+        std::thread::sleep(if more_expires || more_evictions { REST } else { clock::until(next).max(REST) });
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
+use crate::control;
 use crate::io::pause::PauseMode;
 use crate::server::Server;
 use crate::shutdown::{Options, Saving, Shutdown};
@@ -66,7 +67,7 @@ impl Shutdown {
         let now = clock::monotonic();
         server.pause.extend(now, now + HELD_BACK, PauseMode::Write);
         let world = Arc::clone(server);
-        tokio::task::spawn_blocking(move || world.world.quiesce()).await.map_err(|e| e.to_string())?;
+        control::blocking(move || world.world.quiesce()).await.map_err(|e| e.to_string())?;
         let result =
             server.saves.start(server, Kind::Foreground).map_err(|_| "SAVE is running".to_owned())?;
         result.await.map_err(|_| "the save was cancelled".to_owned())?

@@ -13,6 +13,7 @@
 //! - [`blocking`], [`pubsub`], [`message`], [`stats`]: what connections share
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
+//! - `control`: the control runtime, on which nothing waits for a command; [`cron`]: what happens by itself
 //! - [`directory_lock`]: one process for a data directory
 //! - [`logging`], [`supervision`]: the log, the process in the background and under systemd
 //!
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod control;
 pub mod cron;
 pub mod directory_lock;
 pub mod ending;

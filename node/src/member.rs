@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 
 use crate::admin::Request;
 use crate::config::Settings;
+use crate::control;
 use crate::engine::KeyspaceEngine;
 use crate::io::threads::ControlRequest;
 use crate::message::ChannelKind;
@@ -50,7 +51,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 ///
 /// # Errors
 /// One line for the operator.
-pub fn join(
+pub async fn join(
     server: &Arc<Server>,
     settings: &Settings,
     listener: TcpListener,
@@ -65,7 +66,9 @@ pub fn join(
     let held_slots = slots.next().map(|first| SlotRange { first, last: slots.last().unwrap_or(first) });
     let sentinels = settings.sentinels.clone();
     let options = Options { config, announce, sentinels, applied, held_slots };
-    let engine = Arc::new(KeyspaceEngine::new(Arc::clone(server), SmallRng::from_os_rng()));
+    let applying = Arc::clone(server);
+    let engine = control::blocking(move || KeyspaceEngine::new(applying, SmallRng::from_os_rng())).await;
+    let engine = Arc::new(engine.map_err(|e| format!("can't start: {e}"))?);
     let subscribers = Arc::clone(server);
     let deliver = Arc::new(move |message: PublishRequest| {
         let PublishRequest { channel, payload, sharded } = message;

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock;
 use crate::config::{Config, Settings};
+use crate::control;
 use crate::directory_lock::DirectoryLock;
 use crate::io::threads::{Accepted, ThreadHandle};
 use crate::server::Server;
@@ -49,12 +50,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
     }
     let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
     let server = Server::new(config, clock::Clock::System, clock::unix_millis(), clock::monotonic(), run_id)?;
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|e| format!("can't start: {e}"))?;
+    let control = control::runtime().map_err(|e| format!("can't start: {e}"))?;
     control.block_on(run_control(server, settings))
 }
 
@@ -112,7 +108,8 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
     }
-    tokio::spawn(crate::cron::run(Arc::clone(&server)));
+    crate::cron::start(&server).map_err(|e| format!("can't start: {e}"))?;
+    tokio::spawn(control::watch(Arc::clone(&server)));
     load_and_join(&server, &settings).await?;
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     supervision::notify(State::Ready("Ready to accept connections"));
@@ -131,7 +128,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
         if server.shutdown.prepare(&server, options).await.is_ok() {
             supervision::notify(State::Stopping);
             let ending = Arc::clone(&server);
-            let stopped = tokio::task::spawn_blocking(move || ending.aof.stop(&ending)).await;
+            let stopped = control::blocking(move || ending.aof.stop(&ending)).await;
             return stopped.map_err(|e| format!("can't end: {e}"));
         }
     }
@@ -148,20 +145,21 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
             .filter(|_| crate::aof::has_data(settings))
             .map(|identity| crate::member::announce_loading(settings, identity));
         let (server, settings) = (Arc::clone(server), settings.clone());
-        let loaded = tokio::task::spawn_blocking(move || crate::aof::start(&server, &settings)).await;
+        let loaded = control::blocking(move || crate::aof::start(&server, &settings)).await;
         announcement.inspect(AbortHandle::abort);
         applied = loaded.map_err(|e| format!("can't load: {e}"))??;
     } else if alone {
         warn_of_ignored_log(settings);
         let (server, settings) = (Arc::clone(server), settings.clone());
-        let loaded =
-            tokio::task::spawn_blocking(move || crate::rdb_load::load_dump(&server, &settings)).await;
+        let loaded = control::blocking(move || crate::rdb_load::load_dump(&server, &settings)).await;
         loaded.map_err(|e| format!("can't load: {e}"))??;
     } else {
         warn_of_ignored_dump(settings);
     }
     match identity {
-        Some(identity) => crate::member::join(server, settings, bus_listener(settings)?, identity, applied),
+        Some(identity) => {
+            crate::member::join(server, settings, bus_listener(settings)?, identity, applied).await
+        }
         None => {
             server.shared.gate.end_standalone_loading();
             Ok(())

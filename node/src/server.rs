@@ -30,7 +30,7 @@ use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
 use crate::snapshot::saves::Saves;
 use crate::snapshot::stream::Snapshots;
-use crate::stats::Stats;
+use crate::stats::{ControlDelay, Stats};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub struct Server {
     pub clients: Clients,
     pub pubsub: PubSub,
     pub stats: Stats,
+    pub control_delay: ControlDelay,
     pub memory: Arc<UsedMemory>,
     pub lazyfree: Lazyfree,
     /// By which slots are drawn for eviction.
@@ -116,6 +117,7 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             stats: Stats::default(),
+            control_delay: ControlDelay::default(),
             lazyfree: Lazyfree::new(Arc::clone(&memory)),
             memory,
             eviction_weights: SharedWeights::default(),
@@ -315,6 +317,7 @@ impl Server {
     /// CONFIG RESETSTAT.
     pub fn reset_stats(&self) {
         self.stats.reset();
+        self.control_delay.reset();
         self.memory.reset_stats();
         self.lazyfree.reset_stats();
         self.pubsub.disconnections.store(0, Ordering::Relaxed);

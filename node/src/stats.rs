@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
@@ -125,6 +126,52 @@ impl ThreadStats {
     }
 }
 
+/// How late the tasks of the control runtime come to run: beacons are as late.
+#[derive(Debug, Default)]
+pub struct ControlDelay {
+    /// Microseconds.
+    last: AtomicU64,
+    max: AtomicU64,
+    /// Delays of more than [`ControlDelay::BOUND`].
+    exceeded: AtomicU64,
+    /// When one was last told of; nanoseconds, as of [`Monotonic`]. Zero: never.
+    told_at: AtomicU64,
+}
+
+impl ControlDelay {
+    /// The default lease.
+    pub const BOUND: Duration = Duration::from_millis(100);
+    const TELL_EVERY: Duration = Duration::from_secs(10);
+
+    /// One caller. True if it is to be told of.
+    pub fn note(&self, delay: Duration, now: Monotonic) -> bool {
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        self.last.store(micros, Ordering::Relaxed);
+        self.max.fetch_max(micros, Ordering::Relaxed);
+        if delay <= Self::BOUND {
+            return false;
+        }
+        self.exceeded.fetch_add(1, Ordering::Relaxed);
+        let told_at = self.told_at.load(Ordering::Relaxed);
+        let tells = told_at == 0 || Self::TELL_EVERY <= now.since(Monotonic::from_nanos(told_at));
+        if tells {
+            self.told_at.store(now.as_nanos().max(1), Ordering::Relaxed);
+        }
+        tells
+    }
+
+    /// Microseconds now and at most, and how often it was more than the bound.
+    pub fn figures(&self) -> [u64; 3] {
+        [&self.last, &self.max, &self.exceeded].map(|figure| figure.load(Ordering::Relaxed))
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        self.max.store(0, Ordering::Relaxed);
+        self.exceeded.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The counters of all threads.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -234,6 +281,22 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delay_of_control_tasks_is_shown_and_told_now_and_then() {
+        let delay = ControlDelay::default();
+        let told = |millis, seconds: u64| {
+            delay.note(Duration::from_millis(millis), Monotonic::from_nanos(seconds * 1_000_000_000))
+        };
+        assert!(!told(3, 1));
+        assert!(told(101, 2));
+        assert!(!told(150, 3));
+        assert!(told(120, 12));
+        assert!(!told(2, 13));
+        assert_eq!(delay.figures(), [2000, 150_000, 3]);
+        delay.reset();
+        assert_eq!(delay.figures(), [2000, 0, 0]);
+    }
     use crate::command::table;
 
     #[test]

@@ -23,6 +23,7 @@ use tonic::Status;
 use super::shared::{Engine, LargeSlots, LogHistory, Shared};
 use super::wire;
 use crate::clock;
+use crate::control;
 
 /// A replica that takes nothing of a full sync for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -102,7 +103,7 @@ async fn send_history(
     let mut history: Option<Box<dyn LogHistory>> = None;
     while stream.sent().next() < shared.log.lock().first_index() {
         let (engine, next, opened) = (Arc::clone(engine), stream.sent().next(), history.take());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = control::blocking(move || {
             let mut history = opened.or_else(|| engine.read_history(next)).ok_or("the files were deleted")?;
             let slice = history.read()?;
             Ok::<_, String>((history, slice))
@@ -160,7 +161,7 @@ async fn send_snapshot(
     let mut reader = Slots { shared: Arc::clone(shared), engine: Arc::clone(engine), large: None };
     loop {
         // Reading takes its time; beacons to the others must not wait for it.
-        let read = tokio::task::spawn_blocking(move || {
+        let read = control::blocking(move || {
             let chunk = snapshot.next_chunk(clock::monotonic(), &mut reader);
             (chunk, snapshot, reader)
         });

@@ -30,6 +30,7 @@ use super::sender::{self, Outbox, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
+use crate::control;
 use crate::sentinels::Sentinels;
 
 /// Acknowledgements that may wait for their stream; later ones contain what earlier ones say.
@@ -321,7 +322,7 @@ impl Task {
             Action::Quiesce => {
                 let (engine, inputs) = (Arc::clone(&self.engine), self.inputs.clone());
                 tokio::spawn(async move {
-                    if tokio::task::spawn_blocking(move || engine.quiesce()).await.is_ok() {
+                    if control::blocking(move || engine.quiesce()).await.is_ok() {
                         send(&inputs, Event::Quiesced).await;
                     }
                 });

@@ -7,6 +7,7 @@
 //! - [`access`]: when and how often a key was used; [`eviction`]: which key to give up when memory is short
 //! - [`table`]: the hash table of a slot; [`counts`]: how many keys all slots have
 //! - [`types`]: the value types
+//! - [`patience`]: threads that wait for no command
 //! - [`prefetch`]: loads cache lines ahead of their use (with `entry` the only modules with `unsafe`)
 //! - [`rebuild`]: a value as the commands that build it anew; [`rdb`]: values and keyspaces as files and payloads
 //! - [`size_class`]: the sizes in which the allocator gives memory
@@ -24,6 +25,7 @@ pub mod events;
 pub mod eviction;
 pub mod keys;
 pub mod lazyfree;
+pub mod patience;
 pub mod prefetch;
 pub mod rdb;
 pub mod rebuild;

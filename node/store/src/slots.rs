@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::counts::{Count, Counts};
 use crate::entry::Entry;
+use crate::patience::may_wait_for_command;
 use crate::prefetch::prefetch;
 use crate::snapshot::CopyOnWrite;
 use crate::table::{self, Table};
@@ -328,6 +329,7 @@ impl Default for Keyspace {
 impl Keyspace {
     #[inline]
     pub fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotState> {
+        may_wait_for_command();
         self.slots[slot.index()].0.lock()
     }
 

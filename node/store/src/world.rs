@@ -10,6 +10,8 @@ use std::sync::Arc;
 use parking_lot::lock_api::ArcMutexGuard;
 use parking_lot::{Mutex, RawMutex};
 
+use crate::patience::may_wait_for_command;
+
 /// Locked while its thread executes a batch.
 pub type Safepoint = Arc<Mutex<()>>;
 
@@ -36,6 +38,7 @@ impl std::fmt::Debug for Stopped<'_> {
 impl World {
     /// For a thread that will execute commands.
     pub fn add_thread(&self) -> Safepoint {
+        may_wait_for_command();
         let safepoint = Safepoint::default();
         self.safepoints.lock().push(Arc::clone(&safepoint));
         safepoint
@@ -43,12 +46,18 @@ impl World {
 
     /// Waits until no thread executes a command and keeps it so. The caller is at a safepoint.
     pub fn stop(&self) -> Stopped<'_> {
+        may_wait_for_command();
         let safepoints = self.safepoints.lock();
         Stopped { _batches: safepoints.iter().map(Mutex::lock_arc).collect(), _exclusive: safepoints }
     }
 
-    /// Returns when every batch that was running at the time of the call is finished.
+    /// Returns when every batch that was running at the time of the call is finished. Nobody is stopped for it: while
+    /// it waits for a long command the others go on.
     pub fn quiesce(&self) {
-        drop(self.stop());
+        may_wait_for_command();
+        let safepoints = self.safepoints.lock().clone();
+        for safepoint in safepoints {
+            drop(safepoint.lock());
+        }
     }
 }

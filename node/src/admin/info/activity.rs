@@ -84,6 +84,12 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("pubsub_patterns", &server.pubsub.pattern_count()),
         ("pubsubshard_channels", &server.pubsub.channel_count(ChannelKind::Shard)),
     ]);
+    let [delay, delay_max, delays] = server.control_delay.figures();
+    lines.fields(&[
+        ("control_delay_usec", &delay),
+        ("control_delay_usec_max", &delay_max),
+        ("control_delays_over_100ms", &delays),
+    ]);
     lines.fields(&[("latest_fork_usec", &server.snapshots.pause_micros()), ("total_forks", &0)]);
     lines.zeros(&[
         "migrate_cached_sockets",

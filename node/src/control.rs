@@ -1,0 +1,59 @@
+//! The control runtime: the streams between nodes, the sentinels, new connections, and the tasks around them.
+//!
+//! Nothing on it waits for a command (`keyward_store::patience`): whatever has to runs through [`blocking`], or on a
+//! thread of its own. How late its tasks come to run is measured all the time, since beacons are as late.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_store::patience;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinError;
+
+use crate::clock;
+use crate::server::Server;
+
+/// How often the delay is measured.
+const MEASURE_EVERY: Duration = Duration::from_millis(50);
+
+/// Starts the runtime. This thread, which will run the first task, is part of it.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    patience::wait_for_no_command();
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .on_thread_start(patience::wait_for_no_command)
+        .enable_all()
+        .build()
+}
+
+/// Runs what may have to wait for a command on a thread of its own.
+///
+/// # Errors
+/// It panicked, or the runtime ends.
+pub(crate) async fn blocking<R: Send + 'static>(
+    f: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, JoinError> {
+    tokio::task::spawn_blocking(move || patience::while_waiting(f)).await
+}
+
+/// Measures for ever how late a task comes to run that is due.
+pub(crate) async fn watch(server: Arc<Server>) {
+    loop {
+        let due = clock::monotonic() + MEASURE_EVERY;
+        tokio::time::sleep(MEASURE_EVERY).await;
+        let now = clock::monotonic();
+        if server.control_delay.note(now.since(due), now) {
+            tracing::warn!(
+                ms = now.since(due).as_millis(),
+                "the control tasks ran late: the machine is overloaded, or the process was stopped"
+            );
+        }
+    }
+}
