@@ -73,6 +73,7 @@ mutations! {
     RestartedStaysEligible: "a node that has restarted may lead, because it once left a set that could not commit",
     LateRegistrationCounts: "a late registration of an earlier process supersedes the one that runs",
     StaleAnswerCounts: "what a node answered to an earlier question counts as the answer to the next one",
+    SilentStreamKept: "a replica keeps a stream on which nothing comes any more",
     SilenceIsRefusal: "a request to the sentinels that gets no answer counts as refused",
     OldRefusalCounts: "a sentinel refuses by an old topology, not knowing whether it leads, and that counts",
     ChangeWaits: "a change of the in-sync set waits for the first sentinel that is asked",

@@ -61,7 +61,7 @@ impl World {
         }
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..45) {
+        match self.rng.random_range(0..46) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 if self.rng.random_bool(0.5) => self.crash(node, End::BaseLost),
@@ -138,6 +138,10 @@ impl World {
             34 | 36 => self.hang_while_the_others_stutter(),
             35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
             37 | 38 => self.forsake(),
+            39 => {
+                tell!("FAULT the connections of node {node} are dead, and nobody is told");
+                self.deaden_streams(node);
+            }
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
@@ -563,10 +567,10 @@ impl World {
         if let (Power::On(process), true) = (power, has_power) {
             // Its kernel tells the others.
             for stream in process.links.values() {
-                self.transmit(*stream, network::Towards::Replica, network::Wire::End);
+                self.reset(*stream, network::Towards::Replica);
             }
             for stream in process.uplinks.values() {
-                self.transmit(*stream, network::Towards::Primary, network::Wire::End);
+                self.reset(*stream, network::Towards::Primary);
             }
         }
         let delay = self.rng.random_range(ms(10)..ms(600));

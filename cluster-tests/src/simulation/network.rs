@@ -3,7 +3,8 @@
 //! Two kinds of traffic, as in reality:
 //! - *Streams* between a replica and its primary (gRPC over TCP): what one connection carries arrives in order and once,
 //!   or not at all. A lost packet is a delay. While the direction is cut messages wait, and arrive late if the cut ends
-//!   before the connection does. Between an old and a new connection of the same two nodes there is no order.
+//!   before the connection does. Between an old and a new connection of the same two nodes there is no order. A connection may be *half-open*: it carries nothing any more,
+//!   and one side or both do not know, because the reset got lost.
 //! - *Messages* (a request or its answer, each on its own): lost, delayed, reordered. A request may be carried out
 //!   without its answer arriving; the sentinels may carry it out twice (`sentinel.rs`).
 //!
@@ -20,6 +21,7 @@ use keyward_replication::core::messages::{
 use rand::Rng;
 
 use super::node::Power;
+use super::story::tell;
 use super::world::{SimEvent, World};
 use super::{CLIENTS, NODES, Nanos, SENTINELS, ms};
 
@@ -98,6 +100,8 @@ pub(super) struct Stream {
     link: LinkId,
     to_primary: VecDeque<(Nanos, Wire)>,
     to_replica: VecDeque<(Nanos, Wire)>,
+    /// It carries nothing any more.
+    is_dead: bool,
 }
 
 impl Stream {
@@ -148,6 +152,7 @@ impl World {
                     link,
                     to_primary: VecDeque::new(),
                     to_replica: VecDeque::new(),
+                    is_dead: false,
                 });
                 self.machines[node].process().expect("checked").uplinks.insert(uplink, stream);
                 return self.transmit(stream, Towards::Primary, Wire::Hello(hello));
@@ -169,6 +174,9 @@ impl World {
         let distance = self.distance - self.rng.random_range(0..=self.distance / 4);
         let arrival = self.now + self.latency() + distance + retransmission;
         let s = &mut self.network.streams[stream];
+        if s.is_dead {
+            return;
+        }
         let queue = if towards == Towards::Primary { &mut s.to_primary } else { &mut s.to_replica };
         let arrival = queue.back().map_or(arrival, |(at, _)| arrival.max(*at));
         queue.push_back((arrival, wire));
@@ -226,8 +234,27 @@ impl World {
         let streams: Vec<usize> =
             (0..self.network.streams.len()).filter(|s| self.network.streams[*s].is_of(node)).collect();
         for stream in streams {
-            self.transmit(stream, Towards::Primary, Wire::End);
-            self.transmit(stream, Towards::Replica, Wire::End);
+            self.reset(stream, Towards::Primary);
+            self.reset(stream, Towards::Replica);
+        }
+    }
+
+    /// One side is told that the connection has ended, unless that gets lost.
+    pub(super) fn reset(&mut self, stream: usize, towards: Towards) {
+        if self.rng.random_bool(0.15) {
+            tell!("FAULT a reset is lost");
+            self.network.streams[stream].is_dead = true;
+        } else {
+            self.transmit(stream, towards, Wire::End);
+        }
+    }
+
+    /// The connections of a machine carry nothing any more, and nobody is told.
+    pub(super) fn deaden_streams(&mut self, node: usize) {
+        for stream in self.network.streams.iter_mut().filter(|s| s.is_of(node)) {
+            stream.is_dead = true;
+            stream.to_primary.clear();
+            stream.to_replica.clear();
         }
     }
 }

@@ -34,6 +34,8 @@ use super::task::Input;
 use super::wire;
 use crate::clock;
 
+/// How often a stream that is not read for now tells that.
+const HELD_UP_EVERY: Duration = Duration::from_millis(100);
 /// Messages towards one replica that may wait; each holds up to about 256 KiB.
 const OUTBOX_LEN: usize = 16;
 /// What may be on its way without the receiver having read it: enough for a fast network with a high latency.
@@ -42,6 +44,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// An entry may be as large as a value (512 MiB), a transaction larger.
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
 const FRAME_BYTES: u32 = 1 << 20;
+/// A peer that answers no ping of HTTP/2 for so long is gone, though its kernel has not said so: what waits for an answer
+/// must not wait for ever. Streams that are in use notice earlier, by the rules of the core.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_PATIENCE: Duration = Duration::from_secs(4);
+/// The same for the kernel, where nobody reads: between two probes of an idle connection, and in all.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Where messages that other nodes publish go.
 pub type Deliver = Arc<dyn Fn(rpc::PublishRequest) + Send + Sync>;
@@ -69,12 +77,22 @@ pub(crate) async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_PATIENCE))
         .add_service(replication)
         .add_service(NodeControlServer::new(bus))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+        .serve_with_incoming_shutdown(incoming(listener), async move {
             ended.closed().await;
         })
         .await
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(PROBE_EVERY))
+        .with_keepalive_interval(Some(PROBE_EVERY))
+        .with_keepalive_retries(Some(2))
 }
 
 fn stopping() -> Status {
@@ -197,6 +215,12 @@ pub(crate) fn endpoint(
     Ok(Endpoint::from_shared(uri)?
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
+        .tcp_keepalive(Some(PROBE_EVERY))
+        .tcp_keepalive_interval(Some(PROBE_EVERY))
+        .tcp_keepalive_retries(Some(2))
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }
@@ -318,7 +342,9 @@ async fn follow(
                 }
             }
             Some(follow_response::Message::Snapshot(chunk)) => {
-                applier.room().await;
+                while tokio::time::timeout(HELD_UP_EVERY, applier.room()).await.is_err() {
+                    report(inputs, Event::UplinkHeldUp(id)).await;
+                }
                 match wire::parse_chunk(chunk) {
                     Ok(chunk) => Event::ChunkReceived(id, chunk),
                     Err(error) => {

@@ -11,13 +11,15 @@ use keyward_proto::rpc::FollowResponse;
 use keyward_proto::rpc::follow_response::Message;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
+use keyward_replication::core::Config;
 use keyward_replication::core::full_sync::{SlotReader, SnapshotSender};
 use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
-use keyward_replication::core::messages::{LinkId, SnapshotPart, Start, SyncKind};
+use keyward_replication::core::messages::{Append, Chunk, LinkId, SnapshotPart, Start, SyncKind};
 use keyward_replication::core::received::Resume;
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::log::Slice;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinError;
 use tonic::Status;
 
 use super::shared::{Engine, LargeSlots, LogHistory, Shared};
@@ -58,7 +60,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     engine: Arc<dyn Engine>,
     (link, start, resume): (LinkId, Start, Option<Resume>),
-    beacon: Duration,
+    config: &Config,
     out: Outbox,
     signals: Signals,
 ) {
@@ -80,13 +82,13 @@ pub(crate) async fn run(
                 Some(resume) => SnapshotSender::resume(start.term, resume),
                 None => SnapshotSender::new(start.term, begin),
             };
-            match send_snapshot(&shared, &engine, snapshot, &out).await {
+            match send_snapshot(&shared, &engine, snapshot, config.grace, &out).await {
                 Some(snapshot) => snapshot.from().index,
                 None => return,
             }
         }
     };
-    let stream = LogStream::new(start.term, after, beacon);
+    let stream = LogStream::new(start.term, after, config.beacon_interval());
     let Some(stream) = send_history(&reader, &engine, stream, start.term, &out).await else { return };
     send_log(&reader, stream, start.term, &out).await;
 }
@@ -108,7 +110,9 @@ async fn send_history(
             let slice = history.read()?;
             Ok::<_, String>((history, slice))
         });
-        let (slice, now) = match read.await.ok()? {
+        // A slow disk is not silence.
+        let read = meanwhile(read, stream.beacon(), out, || beacon_only(reader, &mut stream, term));
+        let (slice, now) = match read.await? {
             Ok((opened, slice)) => {
                 history = Some(opened);
                 (slice, clock::monotonic())
@@ -144,10 +148,49 @@ async fn send_history(
             }
         };
         if let Some(append) = append {
-            out.send(Ok(wire::response(Message::Append(wire::encode_append(append))))).await.ok()?;
+            send_append(append, out).await?;
         }
     }
     Some(stream)
+}
+
+/// The result of what has to wait; every so often while it does something is said, if there is anything to say.
+async fn meanwhile<R>(
+    read: impl Future<Output = Result<R, JoinError>>,
+    every: Duration,
+    out: &Outbox,
+    mut say: impl FnMut() -> Option<Message>,
+) -> Option<R> {
+    tokio::pin!(read);
+    loop {
+        match tokio::time::timeout(every, &mut read).await {
+            Ok(read) => return read.ok(),
+            Err(_) => {
+                if let Some(message) = say() {
+                    out.send(Ok(wire::response(message))).await.ok()?;
+                }
+            }
+        }
+    }
+}
+
+/// A message without entries. `None` if the term is over.
+fn beacon_only(reader: &Reader<'_>, stream: &mut LogStream, term: Term) -> Option<Message> {
+    let shared = reader.shared;
+    let log = shared.log.lock();
+    if shared.sending_term() != term {
+        return None;
+    }
+    let index = stream.sent();
+    let previous = Position { term: log.term_at(index)?, index };
+    stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
+    let append = stream.append(clock::monotonic(), Slice::empty(previous), shared.gate.commit_index());
+    Some(Message::Append(wire::encode_append(append)))
+}
+
+/// `None` if the replica is gone.
+async fn send_append(append: Append, out: &Outbox) -> Option<()> {
+    out.send(Ok(wire::response(Message::Append(wire::encode_append(append))))).await.ok()
 }
 
 /// `None` if the replica is gone or the term is over.
@@ -155,9 +198,10 @@ async fn send_snapshot(
     shared: &Arc<Shared>,
     engine: &Arc<dyn Engine>,
     mut snapshot: SnapshotSender,
+    silence_max: Duration,
     out: &Outbox,
 ) -> Option<SnapshotSender> {
-    let term = snapshot.term();
+    let (term, from) = (snapshot.term(), snapshot.from());
     let mut reader = Slots { shared: Arc::clone(shared), engine: Arc::clone(engine), large: None };
     loop {
         // Reading takes its time; beacons to the others must not wait for it.
@@ -165,7 +209,9 @@ async fn send_snapshot(
             let chunk = snapshot.next_chunk(clock::monotonic(), &mut reader);
             (chunk, snapshot, reader)
         });
-        let (chunk, snapshot_back, reader_back) = read.await.ok()?;
+        let empty = || wire::encode_chunk(Chunk::empty(term, clock::monotonic(), from));
+        let read = meanwhile(read, silence_max, out, || Some(Message::Snapshot(empty())));
+        let (chunk, snapshot_back, reader_back) = read.await?;
         (snapshot, reader) = (snapshot_back, reader_back);
         if shared.sending_term() != term {
             return None;
@@ -225,7 +271,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
         };
         match next {
             Ok(Some(append)) => {
-                if out.send(Ok(wire::response(Message::Append(wire::encode_append(append))))).await.is_err() {
+                if send_append(append, out).await.is_none() {
                     return;
                 }
             }

@@ -444,13 +444,11 @@ impl Task {
         let wake = Arc::new(Notify::new());
         let outbox = handle.outbox.clone();
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
-        let beacon = self.config.beacon_interval();
-        let inputs = self.inputs.clone();
+        let (config, inputs) = (self.config.clone(), self.inputs.clone());
         let heard_at = Arc::new(AtomicU64::new(clock::monotonic().as_nanos()));
         let signals = Signals { wake: Arc::clone(&wake), heard_at: Arc::clone(&heard_at) };
-        let run = sender::run(shared, engine, (link, start, resume), beacon, outbox, signals);
         let task = tokio::spawn(async move {
-            run.await;
+            sender::run(shared, engine, (link, start, resume), &config, outbox, signals).await;
             send(&inputs, Event::LinkClosed(link)).await;
         });
         handle.sender = Some(LinkSender { task: task.abort_handle(), wake, heard_at });

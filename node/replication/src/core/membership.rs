@@ -206,14 +206,22 @@ impl Primary {
         let link = self.links.values().find(|l| l.node == *node && l.incarnation == incarnation);
         match link.map(|l| (l.phase, l.opened_at)) {
             Some((LinkPhase::Waiting | LinkPhase::FullSync, _)) => true,
-            Some((LinkPhase::Streaming, opened_at)) => {
-                let heard = self.holder.acknowledged(node).unwrap_or_default().max(opened_at);
-                local.config.suspect_after() <= local.stalls.silence(heard, now)
-            }
+            Some((LinkPhase::Streaming, opened_at)) => self.is_silent_since(node, opened_at, now, local),
             None if self.broken.contains(node) => true,
             // It has to learn of this term and to connect first.
             None => local.config.suspect_unconnected_after() <= local.stalls.silence(self.started_at, now),
         }
+    }
+
+    /// Its stream is there, and what is sent over it is not acknowledged.
+    pub(super) fn is_silent(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
+        let link = self.links.values().find(|l| l.node == *node);
+        link.is_some_and(|l| self.is_silent_since(node, l.opened_at, now, local))
+    }
+
+    fn is_silent_since(&self, node: &NodeId, opened_at: Monotonic, now: Monotonic, local: &Local) -> bool {
+        let heard = self.holder.acknowledged(node).unwrap_or_default().max(opened_at);
+        local.config.suspect_after() <= local.stalls.silence(heard, now)
     }
 
     fn settle_joining(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {

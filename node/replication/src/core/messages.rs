@@ -113,6 +113,13 @@ pub struct Chunk {
     pub end: Option<LogIndex>,
 }
 
+impl Chunk {
+    /// Nothing yet: reading a slot takes its time.
+    pub fn empty(term: Term, sent_at: Monotonic, from: Position) -> Chunk {
+        Chunk { term, sent_at, from, parts: Vec::new(), end: None }
+    }
+}
+
 /// Why a stream or a connection attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
@@ -264,6 +271,8 @@ pub enum Event {
     StartReceived(UplinkId, Start),
     AppendReceived(UplinkId, Append),
     ChunkReceived(UplinkId, Chunk),
+    /// What the stream brings next has to wait until this node has applied what it has brought before.
+    UplinkHeldUp(UplinkId),
     /// The other side is no primary of this term. A later one reaches this node through the topology.
     RejectReceived(UplinkId),
     UplinkClosed(UplinkId, Closed),

@@ -219,6 +219,11 @@ impl NodeCore {
                     replica.on_chunk(now, &mut self.local, log, id, chunk, out);
                 }
             }
+            Event::UplinkHeldUp(id) => {
+                if let Role::Replica(replica) = &mut self.role {
+                    replica.on_held_up(now, id);
+                }
+            }
             Event::RejectReceived(id) => {
                 if let Role::Replica(replica) = &mut self.role {
                     replica.on_reject(now, id, out);
@@ -379,7 +384,7 @@ impl NodeCore {
         }
         match (&mut self.role, &shard.primary) {
             (Role::Primary(primary), Some(id)) if *id == self.local.me => {
-                primary.on_topology(&self.local, &shard)
+                primary.on_topology(now, &self.local, &shard, out)
             }
             (Role::Replica(replica), Some(id)) if id == replica.primary() => {
                 replica.on_topology(now, &self.local)

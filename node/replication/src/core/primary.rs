@@ -129,12 +129,18 @@ impl Primary {
             marks: [tail; 2],
             marked_at: now,
         };
-        primary.on_topology(local, shard);
+        primary.on_topology(now, local, shard, out);
         primary
     }
 
     /// The shard has changed within this term.
-    pub(crate) fn on_topology(&mut self, local: &Local, shard: &Shard) {
+    pub(crate) fn on_topology(
+        &mut self,
+        now: Monotonic,
+        local: &Local,
+        shard: &Shard,
+        out: &mut Vec<Action>,
+    ) {
         assert_eq!(shard.term, self.term);
         assert_eq!(shard.primary.as_ref(), Some(&local.me));
         self.restarted = shard.restarted.clone();
@@ -143,6 +149,7 @@ impl Primary {
         }
         self.resolve_proposal(local, shard);
         self.in_sync_version = shard.in_sync_version;
+        self.close_silent_links(now, local, shard, out);
         self.progress.set_in_sync(shard.in_sync.iter().filter(|n| **n != local.me).cloned().collect());
         self.eligible = shard.absent.eligible.clone();
         self.known_minimum = shard.absent.min_in_sync;
@@ -150,6 +157,19 @@ impl Primary {
         self.progress.require(bound.max(local.min_in_sync()), self.in_sync_len());
         let counted: BTreeSet<&NodeId> = self.progress.counted().collect();
         self.broken.retain(|n| counted.contains(n));
+    }
+
+    /// Who was removed because it is not heard may not know that its stream is dead: it is told, if that is possible, and
+    /// opens another one.
+    fn close_silent_links(&mut self, now: Monotonic, local: &Local, shard: &Shard, out: &mut Vec<Action>) {
+        let removed = self.progress.in_sync().difference(&shard.in_sync);
+        let removed: BTreeSet<&NodeId> = removed.filter(|n| self.is_silent(n, now, local)).collect();
+        let links = self.links.iter().filter(|(_, link)| removed.contains(&link.node));
+        let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
+        for id in links {
+            self.links.remove(&id);
+            out.push(Action::CloseLink(id));
+        }
     }
 
     pub(crate) fn on_hello(

@@ -2,7 +2,8 @@
 //!
 //! It keeps a stream to the primary, appends what it gets, applies what is committed, and grants leases. When the
 //! primary is silent or deaf for `grace` (`contact.rs`), or its process is known to be dead, an electable replica asks
-//! the sentinels for another one and meanwhile acknowledges nothing of this term.
+//! the sentinels for another one and meanwhile acknowledges nothing of this term. A stream that is silent for so long is
+//! closed and opened again.
 //!
 //! Invariants:
 //! - only committed entries are applied, but those that a full sync's slots may contain already: with too few members
@@ -31,6 +32,8 @@ use super::messages::{
 use super::received::Received;
 use crate::log::WriteLog;
 
+/// How long a stream may be silent that is being opened or brings a full sync.
+const PATIENCE_IN_GRACES: u32 = 10;
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
@@ -103,6 +106,8 @@ pub(crate) struct Replica {
     linked: bool,
     /// When the last stream was opened.
     opened_at: Monotonic,
+    /// From then on its silence counts: it was begun, or read again.
+    listens_since: Monotonic,
     /// The kernel at its address has refused the last connection since then.
     dead: bool,
     asking: Option<RequestId>,
@@ -132,6 +137,7 @@ impl Replica {
             acked_at: Monotonic::ZERO,
             linked: false,
             opened_at: now,
+            listens_since: now,
             dead: false,
             asking: None,
             ask_at: Monotonic::ZERO,
@@ -344,7 +350,9 @@ impl Replica {
         }
         self.contact.heard(now);
         chunk.parts.iter().for_each(|part| received.note(part));
-        out.push(Action::ApplySnapshot(chunk.parts));
+        if !chunk.parts.is_empty() {
+            out.push(Action::ApplySnapshot(chunk.parts));
+        }
         if let Some(consistent) = chunk.end {
             let Some(indexes) = self.received.take().and_then(Received::into_indexes) else {
                 return self.sync_afresh(now, out);
@@ -355,6 +363,13 @@ impl Replica {
             self.uplink = Uplink::CatchingUp { id, consistent };
         }
         self.acknowledge(now, local, log, chunk.sent_at, out);
+    }
+
+    /// This node itself does not read the stream for now: that is not the primary's silence.
+    pub(crate) fn on_held_up(&mut self, now: Monotonic, id: UplinkId) {
+        if self.is_current(id) {
+            self.listens_since = now;
+        }
     }
 
     /// What has arrived of a full sync is of no use: it starts again.
@@ -477,6 +492,9 @@ impl Replica {
             self.acknowledge(now, local, log, Monotonic::ZERO, out);
         }
         self.watch_disk(now, log);
+        if self.is_stream_silent(now, local) {
+            self.reconnect(now, out);
+        }
         self.ask_for_failover(now, local, out);
         if let Uplink::Disconnected { retry_at } = self.uplink
             && retry_at <= now
@@ -505,7 +523,32 @@ impl Replica {
             resume: self.received.as_ref().map(Received::resume),
         };
         self.uplink = Uplink::Connecting(uplink);
+        self.listens_since = now;
         out.push(Action::Connect { uplink, host, port, hello: Box::new(hello) });
+    }
+
+    /// A stream on which nothing comes is as good as none, whatever the kernel knows of it: the primary may have closed
+    /// it long ago, and only this side waits.
+    fn is_stream_silent(&self, now: Monotonic, local: &Local) -> bool {
+        let heard_at = self.stream_heard_at();
+        let is_silent = |patience| patience <= local.stalls.silence(heard_at, now);
+        self.stream_patience().is_some_and(is_silent) && !mutation::is_on(Mutation::SilentStreamKept)
+    }
+
+    fn stream_heard_at(&self) -> Monotonic {
+        self.contact.heard_at().max(self.listens_since)
+    }
+
+    /// How long the stream may be silent, if there is one.
+    fn stream_patience(&self) -> Option<Duration> {
+        match self.uplink {
+            Uplink::Disconnected { .. } => None,
+            Uplink::Streaming(_) => Some(self.timing.grace),
+            // The primary may have to wait for a slot, or for the sentinels before it may begin.
+            Uplink::Connecting(_) | Uplink::FullSync(_) | Uplink::CatchingUp { .. } => {
+                Some(self.timing.grace * PATIENCE_IN_GRACES)
+            }
+        }
     }
 
     /// Whether the sentinels may make this node the primary.
@@ -539,7 +582,8 @@ impl Replica {
         };
         let silent_at = local.stalls.silent_at(self.contact.mutual_at(), self.timing.grace);
         let ask_at = self.asking.is_none().then_some(self.ask_at);
-        retry_at.into_iter().chain([silent_at]).chain(ask_at).filter(|at| *at > now).min()
+        let closes_at = self.stream_patience().map(|p| local.stalls.silent_at(self.stream_heard_at(), p));
+        retry_at.into_iter().chain([silent_at]).chain(ask_at).chain(closes_at).filter(|at| *at > now).min()
     }
 
     pub(crate) fn check_invariants(&self, local: &Local, log: &WriteLog) {

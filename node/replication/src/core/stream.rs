@@ -49,6 +49,11 @@ impl LogStream {
         self.heard_at = Some(at);
     }
 
+    /// Between two messages at most.
+    pub fn beacon(&self) -> Duration {
+        self.beacon
+    }
+
     /// From now on leases of this length are asked for.
     pub fn ask_for_lease(&mut self, lease: Duration) {
         self.lease = lease;

@@ -7,7 +7,8 @@
 //! - `write a x`, `read a`: a client; its reply leaves when the gate lets it
 //! - `wait N`; `status a`: what a node serves, and its leases
 //! - `cut a b`, `hold a b` (in that direction only), `heal [a b]`: messages wait; `deliver a b`: one of them arrives after
-//!   all; `break a b`: streams between them end; `messages on|off`: show those that arrive
+//!   all; `break a b`: streams between them end; `lose a b`: they carry nothing any more, and nobody is told;
+//!   `messages on|off`: show those that arrive
 //! - `kill a` (its kernel goes on), `vanish a` (host and network are gone), `power a` (and what is not synced is lost),
 //!   `start a [empty]`: the next process registers; `pause a`, `resume a`; `inapplicable a`: it cannot apply an entry
 //! - `sentinels lose a`, `sentinels find a`: whether it hears of the topology; `sentinels down`, `sentinels up`: whether
@@ -38,7 +39,7 @@ use keyward_replication::log::WriteLog;
 use keyward_replication::reply::Read;
 
 use crate::node::{Host, Process};
-use crate::world::World;
+use crate::world::{Stream, World};
 
 /// Of a batch on disk.
 const BATCH_BYTES: usize = 64;
@@ -64,6 +65,11 @@ impl World {
             ["break", a, b] => {
                 let (a, b) = (self.node(a), self.node(b));
                 self.end_streams(a, Some(b));
+            }
+            ["lose", a, b] => {
+                let pair = [self.node(a), self.node(b)];
+                let between = |s: &&mut Stream| pair.contains(&s.replica) && pair.contains(&s.primary);
+                self.streams.values_mut().filter(between).for_each(|stream| stream.is_dead = true);
             }
             ["messages", on] => self.shows_messages = *on == "on",
             ["kill", node] => self.kill(node),

@@ -44,6 +44,8 @@ pub(crate) struct Stream {
     link: Option<LinkId>,
     pub(crate) to_primary: VecDeque<Wire>,
     pub(crate) to_replica: VecDeque<Wire>,
+    /// It carries nothing, and nobody knows.
+    pub(crate) is_dead: bool,
 }
 
 pub(crate) struct World {
@@ -311,8 +313,15 @@ impl World {
         }
         self.next_stream += 1;
         let to_primary = VecDeque::from([Wire::Hello(hello)]);
-        let stream =
-            Stream { replica: node, uplink, primary, link: None, to_primary, to_replica: VecDeque::new() };
+        let stream = Stream {
+            replica: node,
+            uplink,
+            primary,
+            link: None,
+            to_primary,
+            to_replica: VecDeque::new(),
+            is_dead: false,
+        };
         self.streams.insert(self.next_stream, stream);
         self.hosts[node].process().uplinks.insert(uplink, self.next_stream);
     }
@@ -373,7 +382,7 @@ impl World {
         let is_open = |from: usize, to: usize| {
             !self.held.contains(&(from, to)) && !self.hosts[to].is_gone && !self.hosts[to].is_paused
         };
-        let found = self.streams.iter().find_map(|(id, stream)| {
+        let found = self.streams.iter().filter(|(_, stream)| !stream.is_dead).find_map(|(id, stream)| {
             let Stream { replica, primary, .. } = *stream;
             let to_primary = !stream.to_primary.is_empty() && is_open(replica, primary);
             let to_replica = !stream.to_replica.is_empty() && is_open(primary, replica);

@@ -25,14 +25,18 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     lines.field("role", if is_primary { "master" } else { "slave" });
     if !is_primary {
         let primary = routing.my_primary();
-        let up = state == GateState::Replica && primary.is_some();
+        let link = link_of(ctx);
+        let up = state == GateState::Replica && primary.is_some() && link.is_up;
         lines.fields(&[
             ("master_host", &primary.map_or_else(String::new, |n| routing::host(n, &settings))),
             ("master_port", &primary.map_or(0, |n| n.port)),
             ("master_link_status", &if up { "up" } else { "down" }),
-            ("master_last_io_seconds_ago", &if up { 0 } else { -1 }),
+            ("master_last_io_seconds_ago", &if link.is_up { link.silence_seconds } else { -1 }),
             ("master_sync_in_progress", &u8::from(state == GateState::Loading)),
         ]);
+        if !link.is_up {
+            lines.field("master_link_down_since_seconds", link.silence_seconds);
+        }
         full_sync(ctx, lines);
         if let Some(reason) = server.shared.apply_failure.get() {
             lines.field("replica_apply_error", reason.replace(['\r', '\n'], " "));
@@ -81,6 +85,25 @@ pub(super) fn replication(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("repl_backlog_histlen", &if gate.is_standalone() { 0 } else { (last + 1).saturating_sub(first) }),
         ("repl_backlog_bytes", &backlog_bytes),
     ]);
+}
+
+/// The stream to the primary.
+struct Link {
+    is_up: bool,
+    /// Since the primary was last heard; -1: never.
+    silence_seconds: i64,
+}
+
+fn link_of(ctx: &ServerContext<'_, '_>) -> Link {
+    let status = ctx.server.replication.get().map(|r| r.status());
+    match status.as_ref().map(|s| &s.role) {
+        Some(RoleStatus::Replica { linked, silence, .. }) => {
+            Link { is_up: *linked, silence_seconds: i64::try_from(silence.as_secs()).unwrap_or(i64::MAX) }
+        }
+        Some(RoleStatus::Primary { .. } | RoleStatus::None) | None => {
+            Link { is_up: false, silence_seconds: -1 }
+        }
+    }
 }
 
 /// A running full sync: its size is not known before its end, so the share is that of the slots.
