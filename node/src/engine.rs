@@ -283,7 +283,7 @@ impl Engine for KeyspaceEngine {
         Slot::all().for_each(|slot| self.clear_slot(slot));
     }
 
-    fn apply_snapshot(&self, slot: Slot, payload: &[u8]) {
+    fn apply_snapshot(&self, slot: Slot, payload: &[u8]) -> Result<(), String> {
         let mut applier = self.applier.lock();
         let Applier { executor, fragments, .. } = &mut *applier;
         let _batch = executor.enter();
@@ -300,7 +300,7 @@ impl Engine for KeyspaceEngine {
             for loaded in record::load_all(fragments, &settings.keys.limits) {
                 // A replica that cannot load what its primary has would differ from it for ever.
                 let (record, value) =
-                    loaded.unwrap_or_else(|e| panic!("a record of slot {slot} cannot be loaded: {e}"));
+                    loaded.map_err(|e| format!("a record of slot {slot} in a full sync: {e}"))?;
                 let access = keys.access_of(record.access);
                 keys.insert_entry(value.into_entry(&record.key, record.expire_at, access));
             }
@@ -308,6 +308,7 @@ impl Engine for KeyspaceEngine {
             fragments.shrink_to(GROUP_BYTES_MAX);
         }
         keys.unlock();
+        Ok(())
     }
 
     fn keep_slots(&self, kept: &SlotSet) {
@@ -367,6 +368,10 @@ impl Engine for KeyspaceEngine {
         self.server.keyspace.counts.keys() as u64
     }
 
+    fn password_mark(&self) -> u32 {
+        self.server.settings().password_mark()
+    }
+
     fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {
         let reader = self.server.aof.read_history(&self.server, next)?;
         Some(Box::new(reader))
@@ -416,7 +421,7 @@ mod tests {
         assert_eq!(snapshot.index, LogIndex::new(2));
         let mut copy = TestNode::new();
         let engine = engine_of(copy.executor.server());
-        engine.apply_snapshot(slot, &snapshot.payload);
+        engine.apply_snapshot(slot, &snapshot.payload).unwrap();
         assert_eq!(keys(&mut copy), keys(&mut source));
         engine.clear();
         assert_eq!(keys(&mut copy), "");
@@ -452,7 +457,7 @@ mod tests {
         assert!(parts.iter().filter(|p| p.is_last).count() == 1 && parts.last().unwrap().is_last);
         let mut copy = TestNode::new();
         let target = engine_of(copy.executor.server());
-        parts.iter().for_each(|p| target.apply_snapshot(slot, &p.payload));
+        parts.iter().for_each(|p| target.apply_snapshot(slot, &p.payload).unwrap());
         let mut replies = |request: &str| {
             // Members come in no order.
             let sorted = |reply: String| {
@@ -501,6 +506,28 @@ mod tests {
         let unknown = engine.unknown_effect(&[entries(&[del]), entries(&[del, new])].concat());
         assert!(unknown.as_ref().is_some_and(|words| words.contains("NEWDEL2")), "{unknown:?}");
         assert!(engine.unknown_effect(&entries(&["DEL k"])).is_some());
+    }
+
+    /// It ended the process, of one replica after the other.
+    #[test]
+    fn a_record_that_is_not_known_ends_a_full_sync_in_words() {
+        let mut source = TestNode::replicated();
+        source.run("SET {t}a 1");
+        let slot = Slot::of(b"{t}");
+        let server = Arc::clone(source.executor.server());
+        let snapshot = engine_of(&server).read_slot(slot, &server.shared).unwrap();
+        let at = snapshot.payload.iter().rposition(|b| *b == b'a').unwrap();
+        // Its type stands before the key with its length.
+        let mut payload = snapshot.payload.to_vec();
+        payload[at - 5] = 77;
+        let mut copy = TestNode::new();
+        let engine = engine_of(copy.executor.server());
+        let error = engine.apply_snapshot(slot, &payload).unwrap_err();
+        assert!(error.starts_with(&format!("a record of slot {slot} in a full sync: ")), "{error}");
+        engine.apply_snapshot(slot, &snapshot.payload).unwrap_err();
+        engine.clear();
+        engine.apply_snapshot(slot, &snapshot.payload).unwrap();
+        assert_eq!(keys(&mut copy), keys(&mut source), "a newer program takes it");
     }
 
     #[test]

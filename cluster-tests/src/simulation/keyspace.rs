@@ -183,7 +183,7 @@ impl Image {
 
     pub(super) fn load(&self, engine: &KeyspaceEngine) {
         for (number, payload) in self.0.iter().enumerate() {
-            engine.apply_snapshot(slot_of(number), payload);
+            engine.apply_snapshot(slot_of(number), payload).expect("a slot of this program");
         }
     }
 }

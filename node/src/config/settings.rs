@@ -4,6 +4,7 @@
 //! compiler. What depends on several directives is a method. `Duration`s and sizes have their unit in the type or the
 //! name.
 
+use crc_fast::{CrcAlgorithm, Digest};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -391,6 +392,18 @@ impl Settings {
             databases: self.databases(),
             compression: self.rdb_compression,
         }
+    }
+
+    /// By which it is noticed that the nodes of a shard have not the same password. It travels in the clear and is shown, so
+    /// it has less than eight bits: whoever sees it learns no more of the password than that, however fast he computes.
+    pub(crate) fn password_mark(&self) -> u32 {
+        const NONE: u32 = 1;
+        const MARKS: u64 = 251;
+        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+        digest.update(b"requirepass");
+        digest.update(self.requirepass.as_bytes());
+        let mark = (digest.finalize() % MARKS) as u32;
+        if self.requirepass.is_empty() { NONE } else { NONE + 1 + mark }
     }
 
     /// Whether a client at this address may use DEBUG.

@@ -119,14 +119,14 @@ impl Work {
         engine: &dyn Engine,
     ) -> Result<Applied, String> {
         match self {
-            Work::Request(request) => Ok(carry_out(request, applied, engine)),
+            Work::Request(request) => carry_out(request, applied, engine),
             Work::Entries(target) => apply_entries(applied, target, shared, engine),
         }
     }
 }
 
-fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> Applied {
-    match request {
+fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> Result<Applied, String> {
+    Ok(match request {
         ApplierRequest::Clear { epoch } => {
             engine.set_slot_indexes(None);
             engine.clear();
@@ -138,7 +138,7 @@ fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> 
         }
         ApplierRequest::Snapshot(parts) => {
             for part in parts.iter().filter(|p| !p.payload.is_empty()) {
-                engine.apply_snapshot(part.slot, &part.payload);
+                engine.apply_snapshot(part.slot, &part.payload)?;
             }
             applied
         }
@@ -150,7 +150,7 @@ fn carry_out(request: ApplierRequest, applied: Applied, engine: &dyn Engine) -> 
             engine.set_slot_indexes(None);
             applied
         }
-    }
+    })
 }
 
 /// Some entries after `applied`, none beyond `target`.

@@ -254,8 +254,9 @@ impl Engine for Lists {
         self.slots.lock().clear();
     }
 
-    fn apply_snapshot(&self, slot: Slot, payload: &[u8]) {
+    fn apply_snapshot(&self, slot: Slot, payload: &[u8]) -> Result<(), String> {
         self.push(payload, |s| s == slot);
+        Ok(())
     }
 
     fn set_slot_indexes(&self, indexes: Option<Arc<[LogIndex]>>) {

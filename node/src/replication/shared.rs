@@ -39,7 +39,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Empties the keyspace, before a full sync.
     fn clear(&self);
     /// Adds a part of a slot's snapshot.
-    fn apply_snapshot(&self, slot: Slot, payload: &[u8]);
+    ///
+    /// # Errors
+    /// As [`Engine::apply`]: a record that this program cannot load.
+    fn apply_snapshot(&self, slot: Slot, payload: &[u8]) -> Result<(), String>;
     /// Empties all other slots: a full sync that broke off goes on.
     fn keep_slots(&self, slots: &SlotSet);
     /// The index at which each of the 16384 slots was read in a full sync; `None` when entries are beyond all of them.
@@ -49,6 +52,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Begins to read slots that are too large, all of one moment, which is not before this call.
     fn read_large_slots(&self, slots: &[Slot]) -> Box<dyn LargeSlots>;
     fn key_count(&self) -> u64;
+    /// See [`rpc::NodeStatus`].
+    fn password_mark(&self) -> u32 {
+        0
+    }
     /// Entries of the log from `next` on that are not in memory any more; `None`: they are nowhere.
     fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {
         let _nowhere = next;

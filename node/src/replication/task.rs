@@ -477,7 +477,8 @@ impl Task {
     fn node_status(&self) -> rpc::NodeStatus {
         let status = self.status();
         let shard = self.core.topology().nodes.get(&self.me).and_then(|n| n.shard.as_ref());
-        wire::node_status(&status, &self.me, self.incarnation, shard, self.engine.key_count())
+        let of_keyspace = (self.engine.key_count(), self.engine.password_mark());
+        wire::node_status(&status, &self.me, self.incarnation, shard, of_keyspace)
     }
 
     fn show_status(&mut self) {

@@ -301,7 +301,7 @@ pub(crate) fn node_status(
     me: &NodeId,
     incarnation: Incarnation,
     shard: Option<&ShardId>,
-    keys: u64,
+    (keys, password_mark): (u64, u32),
 ) -> rpc::NodeStatus {
     let (role, silent_nanos, leases) = match &status.role {
         RoleStatus::None => ("none", 0, Vec::new()),
@@ -325,6 +325,7 @@ pub(crate) fn node_status(
         keys,
         loading: !status.consistent,
         cut_off,
+        password_mark,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Health {
     pub sentinels: BTreeMap<RaftId, SentinelHealth>,
     /// How many nodes there are, and since when.
     arrived: Option<(usize, Monotonic)>,
+    /// Replicas of which it was said that their password is not their primary's.
+    strangers: BTreeSet<NodeId>,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +167,26 @@ impl Health {
         self.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
         self.note_topology(topology);
         changes
+    }
+
+    /// Replicas that clients of their shard could not use after a failover, with their primaries: their password is
+    /// another one. Each is told once.
+    pub(crate) fn new_strangers(&mut self, topology: &Topology) -> Vec<(NodeId, NodeId)> {
+        let mark =
+            |id: &NodeId| self.nodes.get(id)?.status.as_ref().map(|s| s.password_mark).filter(|m| *m != 0);
+        let mut pairs = Vec::new();
+        for shard in topology.shards.values() {
+            let Some((primary, expected)) = shard.primary.as_ref().and_then(|id| Some((id, mark(id)?)))
+            else {
+                continue;
+            };
+            let members =
+                topology.members(&shard.id).filter(|node| mark(&node.id).is_some_and(|m| m != expected));
+            pairs.extend(members.map(|node| (node.id.clone(), primary.clone())));
+        }
+        let known = std::mem::replace(&mut self.strangers, pairs.iter().map(|(id, _)| id.clone()).collect());
+        pairs.retain(|(id, _)| !known.contains(id));
+        pairs
     }
 
     /// What a node says of itself without being asked.
@@ -294,5 +316,29 @@ mod tests {
         assert_eq!(note(700, Answer::Silent, None, false), (vec![], 0, start, 1));
         let now = start + Duration::from_millis(900);
         assert_eq!(note(900, Answer::Silent, None, true), (vec![], 0, now, 1));
+    }
+
+    #[test]
+    fn a_replica_with_another_password_is_told_once() {
+        let mut topology = crate::rules::failover::tests::topology();
+        let id = crate::rules::failover::tests::id;
+        topology.shards.values_mut().for_each(|shard| shard.primary = Some(id(1)));
+        let mut health = Health::default();
+        for (marks, told) in [
+            ([5, 5, 0], None),
+            ([5, 1, 5], Some(2)),
+            ([5, 1, 7], Some(3)),
+            ([5, 5, 7], None),
+            // The primary's program is older.
+            ([0, 1, 7], None),
+            ([5, 5, 7], Some(3)),
+        ] {
+            for (n, password_mark) in (1..).zip(marks) {
+                let status = rpc::NodeStatus { password_mark, ..Default::default() };
+                health.note_node(Monotonic::ZERO, Duration::ZERO, &id(n), Answer::Silent, Some(status));
+            }
+            let pair = told.map(|n| (id(n), id(1)));
+            assert_eq!(health.new_strangers(&topology), Vec::from_iter(pair), "{marks:?}");
+        }
     }
 }

@@ -88,6 +88,9 @@ pub(crate) struct NodeStatus {
     /// Entries that the primary has and this node has not; absent when either did not answer.
     pub lag: Option<u64>,
     pub keys: u64,
+    /// See [`rpc::NodeStatus`].
+    #[serde(default)]
+    pub password_mark: u32,
 }
 
 /// How a cluster is, and the exit code of `status`.
@@ -209,6 +212,14 @@ impl ShardStatus {
             }
             Some(_) => {}
         }
+        for node in self.nodes.iter().filter(|n| primary.is_some_and(|p| passwords_differ(p, n))) {
+            let text = format!(
+                "{} ({title}) has another password (requirepass) than the primary: after a failover it would refuse the \
+                 shard's clients",
+                node.name(names)
+            );
+            problems.push((Verdict::Degraded, text));
+        }
         for node in self.nodes.iter().filter(|n| Some(&n.id) != self.primary.as_ref()) {
             let name = node.name(names);
             if node.state != "up" {
@@ -218,6 +229,12 @@ impl ShardStatus {
             }
         }
     }
+}
+
+/// Of two that say something of it.
+fn passwords_differ(primary: &NodeStatus, node: &NodeStatus) -> bool {
+    let marks = [primary.password_mark, node.password_mark];
+    !marks.contains(&0) && marks[0] != marks[1]
 }
 
 /// The worst of them.
@@ -306,6 +323,7 @@ fn own_words(asked: &Asked, status: &rpc::NodeStatus, primary: Option<&rpc::Node
         commit_index: status.commit_index,
         lag: primary.map(|p| last_of(p).index.get().saturating_sub(last_of(status).index.get())),
         keys: status.keys,
+        password_mark: status.password_mark,
     }
 }
 
@@ -433,6 +451,7 @@ mod tests {
             commit_index: 7,
             lag: Some(0),
             keys: 3,
+            password_mark: 1,
         }
     }
 
@@ -487,6 +506,15 @@ mod tests {
         check(|_| {}, Well, &[]);
         check(|r| r.shards[0].nodes[1].state = "down".into(), Degraded, &["n2 (mymaster) is down"]);
         check(|r| r.shards[0].nodes[1].in_sync = false, Degraded, &["n2 (mymaster) is not in sync"]);
+        check(
+            |r| r.shards[0].nodes[1].password_mark = 7,
+            Degraded,
+            &[
+                "n2 (mymaster) has another password (requirepass) than the primary: after a failover it would refuse the \
+               shard's clients",
+            ],
+        );
+        check(|r| r.shards[0].nodes[1].password_mark = 0, Well, &[]);
         check(|r| r.sentinels[2].up = false, Degraded, &["the sentinel s3 is down"]);
         check(
             |r| r.shards[0].nodes[0].state = "silent".into(),

@@ -130,5 +130,6 @@ fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Re
         commit_index: own.map(|s| s.commit_index).unwrap_or_default(),
         lag,
         keys: own.map(|s| s.keys).unwrap_or_default(),
+        password_mark: own.map(|s| s.password_mark).unwrap_or_default(),
     }
 }

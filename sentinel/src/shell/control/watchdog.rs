@@ -63,6 +63,15 @@ pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
         let round = Round { nodes, addresses, sentinels };
         let changes = sentinel.health.lock().note_round(now(), down_after, &topology, round);
         tell_down(&sentinel, &topology, &changes);
+        let strangers = sentinel.health.lock().new_strangers(&topology);
+        for (id, primary) in strangers {
+            warn!(
+                "the node {} has another password (requirepass) than its primary {}: after a failover it would refuse the \
+                 shard's clients",
+                topology.node_name(&id),
+                topology.node_name(&primary)
+            );
+        }
         sentinel.probed.notify_one();
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_net::reach::Reach;
+use keyward_proto::format::{self, FORMAT};
 use keyward_proto::rpc::RaftMessage;
 use keyward_proto::rpc::raft_client::RaftClient;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
@@ -16,6 +18,7 @@ use openraft::raft::{
 use openraft::{AnyError, BasicNode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{RaftId, TypeConfig};
@@ -23,6 +26,8 @@ use crate::config::Founder;
 use crate::rules::founding::address;
 use crate::shell::channel;
 
+/// What the others are called in the log.
+const WHO: &str = "another sentinel";
 /// A snapshot chunk or a batch of entries fits with room to spare.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -30,6 +35,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Network {
     pub founders: Arc<Vec<Founder>>,
+    /// To say what another sentinel is refused for.
+    pub reach: Arc<Reach>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -37,7 +44,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: RaftId, node: &BasicNode) -> Peer {
         let address = address(&node.addr, &self.founders);
-        Peer { target, client: channel::lazy(&address).map(client), address }
+        let reach = Arc::clone(&self.reach);
+        Peer { target, client: channel::lazy(&address).map(client), address, reach }
     }
 }
 
@@ -53,6 +61,7 @@ pub(crate) struct Peer {
     target: RaftId,
     address: String,
     client: Option<RaftClient<Channel>>,
+    reach: Arc<Reach>,
 }
 
 type Failure<E> = RPCError<RaftId, BasicNode, RaftError<RaftId, E>>;
@@ -80,21 +89,35 @@ impl Peer {
             return Err(RPCError::Unreachable(Unreachable::new(&reason)));
         };
         let payload = serde_json::to_vec(&request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
-        let message = RaftMessage { payload: Bytes::from(payload), target: self.target };
+        let message = RaftMessage { payload: Bytes::from(payload), target: self.target, format: FORMAT };
         let reply = match method {
             Method::AppendEntries => client.append_entries(message).await,
             Method::Vote => client.vote(message).await,
             Method::InstallSnapshot => client.install_snapshot(message).await,
         };
-        let reply = reply.map_err(|status| match status.code() {
-            tonic::Code::Unavailable => RPCError::Unreachable(Unreachable::new(&status)),
-            _ => RPCError::Network(NetworkError::new(&status)),
+        let reply = reply.and_then(|reply| understood(reply.into_inner()));
+        let payload = reply.map_err(|status| {
+            if status.code() == tonic::Code::FailedPrecondition {
+                self.reach.failed(WHO, &self.address, Some(status.clone()));
+            }
+            match status.code() {
+                tonic::Code::Unavailable => RPCError::Unreachable(Unreachable::new(&status)),
+                _ => RPCError::Network(NetworkError::new(&status)),
+            }
         })?;
-        let result: Result<Response, RaftError<RaftId, E>> =
-            serde_json::from_slice(&reply.into_inner().payload)
-                .map_err(|e| RPCError::Network(NetworkError::from(AnyError::new(&e))))?;
+        let result: Result<Response, RaftError<RaftId, E>> = serde_json::from_slice(&payload)
+            .map_err(|e| RPCError::Network(NetworkError::from(AnyError::new(&e))))?;
         result.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
     }
+}
+
+/// What another sentinel says, if its format is one that this program knows.
+///
+/// # Errors
+/// It is not, in words for both logs.
+pub(super) fn understood(message: RaftMessage) -> Result<Bytes, Status> {
+    let agreed = format::agree(message.format);
+    agreed.map(|_| message.payload).map_err(|foreign| Status::failed_precondition(foreign.to_string()))
 }
 
 impl RaftNetwork<TypeConfig> for Peer {

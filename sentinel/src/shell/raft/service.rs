@@ -8,12 +8,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use keyward_proto::format::FORMAT;
 use keyward_proto::rpc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status};
 
 use super::Raft;
+use super::network::understood;
 
 /// Empty until the sentinel knows that it may take part: see [`crate::shell::bootstrap`].
 #[derive(Clone, Default)]
@@ -51,14 +53,14 @@ impl RaftService {
         if message.target != own {
             return Err(Status::unavailable(format!("this is sentinel {own}, not {}", message.target)));
         }
-        let decoded = serde_json::from_slice(&message.payload);
+        let decoded = serde_json::from_slice(&understood(message)?);
         decoded.map(|message| (raft, message)).map_err(|e| Status::invalid_argument(e.to_string()))
     }
 }
 
 fn encode<T: Serialize>(result: &T) -> Result<Response<rpc::RaftMessage>, Status> {
     let payload = serde_json::to_vec(result).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload), target: 0 }))
+    Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload), target: 0, format: FORMAT }))
 }
 
 #[tonic::async_trait]
@@ -82,5 +84,31 @@ impl rpc::raft_server::Raft for RaftService {
     ) -> Result<Response<rpc::RaftMessage>, Status> {
         let (raft, request) = self.open(request)?;
         encode(&raft.install_snapshot(request).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_proto::rpc::{Message, RaftMessage};
+
+    use super::*;
+
+    /// What a sentinel of format 1 has sent.
+    const VOTE: &[u8] = include_bytes!("../../../../proto/testdata/format_1/raft_vote.bin");
+
+    #[test]
+    fn the_format_before_is_understood_and_one_that_is_too_new_refused_in_words() {
+        let vote = RaftMessage::decode(VOTE).unwrap();
+        assert_eq!((vote.target, vote.format), (7, 0));
+        let payload = understood(vote.clone()).unwrap();
+        let request: openraft::raft::VoteRequest<u64> = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(request.vote.leader_id.term, 3);
+        // To a program of that format it is the same message: it passes over the field that it does not know.
+        let again = serde_json::to_vec(&request).unwrap();
+        assert_eq!(RaftMessage { payload: again.into(), ..vote.clone() }.encode_to_vec(), VOTE);
+        let refused = understood(RaftMessage { format: FORMAT + 2, ..vote }).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        let words = format!("it is of format {} and this program of format {FORMAT}", FORMAT + 2);
+        assert!(refused.message().starts_with(&words), "{refused}");
     }
 }
