@@ -32,8 +32,8 @@ use super::messages::{
 use super::received::Received;
 use crate::log::WriteLog;
 
-/// How long a stream may be silent that is being opened or brings a full sync.
-const PATIENCE_IN_GRACES: u32 = 10;
+/// How long a stream may be silent that is being opened or brings a full sync. Not longer: it may be dead, too.
+const PATIENCE_IN_GRACES: u32 = 4;
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
@@ -543,11 +543,9 @@ impl Replica {
     fn stream_patience(&self) -> Option<Duration> {
         match self.uplink {
             Uplink::Disconnected { .. } => None,
-            Uplink::Streaming(_) => Some(self.timing.grace),
+            Uplink::Streaming(_) | Uplink::CatchingUp { .. } => Some(self.timing.grace),
             // The primary may have to wait for a slot, or for the sentinels before it may begin.
-            Uplink::Connecting(_) | Uplink::FullSync(_) | Uplink::CatchingUp { .. } => {
-                Some(self.timing.grace * PATIENCE_IN_GRACES)
-            }
+            Uplink::Connecting(_) | Uplink::FullSync(_) => Some(self.timing.grace * PATIENCE_IN_GRACES),
         }
     }
 
