@@ -40,6 +40,8 @@ pub(super) struct Disk {
     pub(super) platter: Platter<Image>,
     /// Nothing is written or synced before.
     pub(super) stalled_until: Nanos,
+    /// Whatever it does takes it so long.
+    pub(super) pace: Nanos,
 }
 
 /// What a process remembers of its disk.
@@ -178,6 +180,7 @@ impl Writer {
         };
         if let Some(result) = disk.platter.perform(current, &action, base) {
             self.core.completed(clock, result, log, &conditions, &mut notes);
+            disk.stalled_until = now + disk.pace;
         }
         notes.into_iter().for_each(|note| self.note(note));
         self.core.check_invariants(log);

@@ -578,6 +578,7 @@ impl World {
     }
 
     fn end_faults(&mut self) {
+        self.check_slow_disk();
         tell!("the faults end");
         self.end_pauses();
         self.elect_if_needed();
@@ -591,6 +592,7 @@ impl World {
         for machine in &mut self.machines {
             machine.paused_until = machine.paused_until.min(self.now);
             machine.disk.stalled_until = machine.disk.stalled_until.min(self.now);
+            machine.disk.pace = 0;
             machine.disk.platter.failing = None;
         }
         for sentinel in &mut self.sentinels {

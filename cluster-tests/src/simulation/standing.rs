@@ -1,17 +1,25 @@
 //! Runs with a single fault that stays: with a majority of everybody connected, the shard has to serve again within a
 //! bound, and not only once the fault is over.
+//!
+//! A disk that hangs or crawls is such a fault: its node is alive and answers, so silence gives it away to nobody. Among
+//! other faults this is not to be seen, for there anything may take longer.
 
 use std::sync::Arc;
 
+use keyward_proto::ids::Term;
 use keyward_proto::topology::Topology;
 use keyward_replication::core::requests::{ANSWER_LIMIT, Rotation};
+use rand::Rng;
 
+use super::disk::Persistence;
 use super::story::tell;
 use super::world::{SimEvent, World};
 use super::{FAULTS_END, NODES, Nanos, SENTINELS, ms, network};
 
 /// Of so many seeds one has each of these faults.
 const EVERY: u64 = 16;
+/// Of so many seeds one has a disk that hangs or crawls.
+const EVERY_DISK: u64 = 24;
 /// Before that, with the first fault of other runs, the primary hands over: so there is a topology that is over.
 const FAULT_AT: Nanos = ms(1600);
 
@@ -21,7 +29,27 @@ enum Fault {
     OutdatedSentinel,
     /// A replica and the sentinel that the primary asks first are silent: their machine is gone.
     ReplicaWithSentinel,
+    Disk(DiskFault),
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DiskFault {
+    PrimaryHangs,
+    ReplicaHangs,
+    /// Whatever it does takes it most of a second.
+    PrimaryCrawls,
+    ReplicaCrawls,
+    /// All do.
+    AllCrawl,
+}
+
+const DISK_FAULTS: [DiskFault; 5] = [
+    DiskFault::PrimaryHangs,
+    DiskFault::ReplicaHangs,
+    DiskFault::PrimaryCrawls,
+    DiskFault::ReplicaCrawls,
+    DiskFault::AllCrawl,
+];
 
 impl Fault {
     /// Without an acknowledged write so long at most. To what the rules need clients add the time until they have found
@@ -32,6 +60,11 @@ impl Fault {
             Fault::OutdatedSentinel => ms(3000),
             // Half a lease, the wait for the first sentinel.
             Fault::ReplicaWithSentinel => ms(1500),
+            // So long it may hold clients up, then a hand-off, and the removal of who was the primary.
+            Fault::Disk(DiskFault::PrimaryHangs | DiskFault::ReplicaHangs) => ms(3500),
+            // Now and then something is written.
+            Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(3500),
+            Fault::Disk(DiskFault::AllCrawl) => FAULTS_END,
         }
     }
 }
@@ -42,18 +75,31 @@ pub(super) struct Standing {
     /// As it was before the hand-off.
     old: Option<Arc<Topology>>,
     stands: bool,
+    /// Whose disk is slow, if it is one; the term and the version of the in-sync set when it became slow.
+    slow: Option<usize>,
+    began: (Term, u64),
     /// When a write was last acknowledged, or the fault began.
     last_write: Nanos,
 }
 
 impl Standing {
     pub(super) fn of(seed: u64) -> Option<Standing> {
-        let fault = match seed % EVERY {
-            5 => Fault::OutdatedSentinel,
-            11 => Fault::ReplicaWithSentinel,
+        let fault = match (seed % EVERY, seed % EVERY_DISK) {
+            (5, _) => Fault::OutdatedSentinel,
+            (11, _) => Fault::ReplicaWithSentinel,
+            (_, 2) => Fault::Disk(DISK_FAULTS[(seed / EVERY_DISK % DISK_FAULTS.len() as u64) as usize]),
             _ => return None,
         };
-        Some(Standing { fault, old: None, stands: false, last_write: 0 })
+        let began = (Term::ZERO, 0);
+        Some(Standing { fault, old: None, stands: false, slow: None, began, last_write: 0 })
+    }
+
+    /// There has to be a disk, and what it has not taken has to matter.
+    pub(super) fn persistence(&self, drawn: Persistence) -> Persistence {
+        match (self.fault, drawn) {
+            (Fault::Disk(_), Persistence::Memory) => Persistence::Always,
+            _ => drawn,
+        }
     }
 }
 
@@ -67,7 +113,7 @@ impl World {
     pub(super) fn stand(&mut self) {
         let now = self.now;
         let Some(standing) = &mut self.standing else { return };
-        if now < FAULT_AT {
+        if now < FAULT_AT && !matches!(standing.fault, Fault::Disk(_)) {
             standing.old = Some(Arc::clone(&self.register.topology));
             self.at(FAULT_AT - now, SimEvent::Fault);
             return self.request_handoff(None);
@@ -95,6 +141,55 @@ impl World {
                 tell!("FAULT sentinel {first} stands still");
                 self.sentinels[first].paused_until = FAULTS_END;
                 self.pause_node((primary + 1) % NODES, until);
+            }
+            Fault::Disk(fault) => self.slow_disk(fault, primary),
+        }
+    }
+
+    fn slow_disk(&mut self, fault: DiskFault, primary: usize) {
+        let replica = (primary + self.rng.random_range(1..NODES)) % NODES;
+        let pace = self.rng.random_range(ms(700)..ms(1000));
+        let (nodes, hangs) = match fault {
+            DiskFault::PrimaryHangs => (vec![primary], true),
+            DiskFault::ReplicaHangs => (vec![replica], true),
+            DiskFault::PrimaryCrawls => (vec![primary], false),
+            DiskFault::ReplicaCrawls => (vec![replica], false),
+            DiskFault::AllCrawl => ((0..NODES).collect(), false),
+        };
+        tell!("FAULT {fault:?}: the disk of {nodes:?} takes {} ms for everything", pace / ms(1));
+        for node in &nodes {
+            let disk = &mut self.machines[*node].disk;
+            if hangs {
+                disk.stalled_until = FAULTS_END;
+            } else {
+                disk.pace = pace;
+            }
+        }
+        let (Some(standing), Some(shard)) = (&mut self.standing, self.register.shard()) else { return };
+        standing.began = (shard.term, shard.in_sync_version);
+        standing.slow = (nodes.len() == 1).then_some(nodes[0]);
+    }
+
+    /// The fault is about to end: who held everybody up has given way, once, and nobody where all are alike.
+    pub(super) fn check_slow_disk(&self) {
+        let (Some(standing), Some(shard)) = (&self.standing, self.register.shard()) else { return };
+        let Fault::Disk(fault) = standing.fault else { return };
+        let (term, version) = standing.began;
+        match standing.slow {
+            None => assert_eq!(
+                (shard.term, shard.in_sync_version),
+                (term, version),
+                "invariant 10: somebody gave way though all disks are slow"
+            ),
+            Some(node) => {
+                assert!(
+                    !shard.in_sync.contains(&self.machines[node].id),
+                    "invariant 10: node {node} is in sync though its disk holds everybody up ({fault:?})"
+                );
+                assert!(
+                    shard.term.get() <= term.get() + 1,
+                    "invariant 10: the primary changed again and again"
+                );
             }
         }
     }

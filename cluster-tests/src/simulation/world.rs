@@ -268,6 +268,8 @@ impl World {
             3 => Persistence::EverySecond,
             _ => Persistence::Never,
         };
+        let standing = Standing::of(seed);
+        let persistence = standing.as_ref().map_or(persistence, |s| s.persistence(persistence));
         let machines = nodes.into_iter().zip(configs).map(|((id, detection), config)| Machine {
             id,
             config,
@@ -318,7 +320,7 @@ impl World {
             next_run: 0,
             next_token: 0,
             counts: Counts::default(),
-            standing: Standing::of(seed),
+            standing,
         };
         world.begin();
         world

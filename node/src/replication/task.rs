@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::peer::Complaints;
@@ -382,6 +383,7 @@ impl Task {
                     tracing::debug!("nobody waits for the hand-off any more");
                 }
             }
+            Action::HoldsUp(node, held_up) => self.tell_laggard(&node, held_up),
             Action::Superseded => {
                 tracing::error!("another process runs with this node's identity: this one serves no more");
             }
@@ -394,6 +396,18 @@ impl Task {
                 "the sentinels have lost their directories and have adopted this node's shard without it: it serves no more. \
                  Restart it"
             ),
+        }
+    }
+
+    fn tell_laggard(&self, node: &NodeId, held_up: Duration) {
+        let seconds = held_up.as_secs_f32();
+        if *node == self.me {
+            tracing::warn!(
+                "this node's disk has held writes up for {seconds:.1} s: another node is to be the primary"
+            );
+        } else {
+            let name = self.core.topology().node_name(node);
+            tracing::warn!("{name} answers, but has held writes up for {seconds:.1} s: going on without it");
         }
     }
 
@@ -526,7 +540,7 @@ fn outline(role: &RoleStatus) -> RoleStatus {
             opened_at: None,
             full_sync,
             full_sync_progress: None,
-            silence: std::time::Duration::ZERO,
+            silence: Duration::ZERO,
             cut_off: false,
         },
     }

@@ -192,6 +192,9 @@ impl World {
                 tell!("node {node} asks the sentinels: {request:?}");
                 self.begin_request(node, run, id, request);
             }
+            Action::HoldsUp(laggard, held_up) => {
+                tell!("node {node}: {laggard} has held clients up for {} ms", held_up.as_millis());
+            }
             Action::HandoffEnded(_, result) => tell!("node {node}: the hand-off ended: {result:?}"),
             Action::Forgotten => tell!("node {node}: the sentinels have forgotten its shard"),
             Action::LeftBehind => panic!("node {node}: its shard was adopted before it had registered"),

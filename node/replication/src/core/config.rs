@@ -96,6 +96,16 @@ impl Config {
         self.grace * 2 / 5
     }
 
+    /// What takes a node so long, though little is to be written, holds clients up.
+    pub(crate) fn slow_after(&self) -> Duration {
+        self.grace / 2
+    }
+
+    /// Who has held clients up for so long gives way: see `lagging.rs`.
+    pub(crate) fn lag_patience(&self) -> Duration {
+        self.grace * 4
+    }
+
     /// A member has to learn of a term and to connect first.
     pub(crate) fn suspect_unconnected_after(&self) -> Duration {
         self.grace * 4 / 5

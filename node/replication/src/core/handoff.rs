@@ -82,7 +82,12 @@ impl Primary {
     }
 
     /// The wanted node, else the one that is furthest, then the one with the lowest priority number.
-    fn handoff_target(&self, now: Monotonic, local: &Local, wanted: Option<NodeId>) -> Option<NodeId> {
+    pub(super) fn handoff_target(
+        &self,
+        now: Monotonic,
+        local: &Local,
+        wanted: Option<NodeId>,
+    ) -> Option<NodeId> {
         let fit = self.links.values().filter(|l| {
             l.phase == LinkPhase::Streaming
                 && l.consistent

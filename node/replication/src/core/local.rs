@@ -10,6 +10,7 @@ use keyward_proto::topology::{Shard, Topology};
 
 use super::clock_watch::ClockWatch;
 use super::config::{Config, ReplicationAck};
+use super::lagging::Bar;
 use super::lease::LeaseGiver;
 use super::messages::{Action, RequestId, UplinkId};
 use super::stall_detector::StallDetector;
@@ -77,6 +78,8 @@ pub(crate) struct Local {
     pub(crate) ended_commit: LogIndex,
     /// Terms in which this node was the primary, and which are over.
     pub(crate) ended_terms: u64,
+    /// Since this node has handed over because of its disk.
+    pub(crate) bar: Bar,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
     pub(crate) quiesces: u32,
     next_request: u64,
@@ -107,6 +110,7 @@ impl Local {
             generation: 0,
             ended_commit: LogIndex::ZERO,
             ended_terms: 0,
+            bar: Bar::default(),
             quiesces: 0,
             next_request: 1,
             next_uplink: 1,
@@ -146,6 +150,14 @@ impl Local {
             ReplicationAck::InSync => u32::try_from(self.min_in_sync()).unwrap_or(u32::MAX),
             ReplicationAck::Async => 0,
         }
+    }
+
+    /// Whether this node, which has handed over because of its disk, leaves the set to the others. Not if they are too few.
+    pub(crate) fn keeps_away(&self, now: Monotonic) -> bool {
+        let Some(shard) = self.shard().filter(|_| self.bar.is_up(now)) else { return false };
+        let others = shard.in_sync.difference(&shard.restarted).filter(|node| **node != self.me).count();
+        let known = usize::try_from(shard.absent.min_in_sync.unwrap_or(0)).unwrap_or(usize::MAX);
+        known.max(self.min_in_sync()) <= others
     }
 
     /// What this node itself holds of the log.

@@ -165,7 +165,8 @@ impl Primary {
             return;
         }
         let suspects = self.progress.in_sync().iter().filter(|n| self.is_suspect(n, now, local));
-        let suspects: BTreeSet<NodeId> = suspects.chain(self.to_be_emptied()).cloned().collect();
+        let mut suspects: BTreeSet<NodeId> = suspects.chain(self.to_be_emptied()).cloned().collect();
+        suspects.extend(self.lagging_members(&suspects, local));
         match &self.proposal {
             Some(proposal) if proposal.is_minimum() && suspects.is_empty() => {}
             // Withdrawn: should an attempt take effect after all, the topology will tell.
@@ -259,19 +260,24 @@ impl Primary {
         let candidate =
             self.links.iter().find(|(_, l)| self.marks[0] <= l.held && self.may_join(l, now, local));
         let Some((&id, link)) = candidate else { return };
-        // Not without the sentinels: a node that dies while it joins would hold up everything.
-        let is_confirmed = self.confirmed_at.is_some_and(|at| now.since(at) < local.config.grace);
-        if !is_confirmed {
-            if self.proposal.is_none() {
-                let minimum = Change::Minimum(local.commit_minimum());
-                self.proposal = Some(Proposal::new(minimum, self.in_sync_version));
-            }
-            return;
-        }
         let joining =
             Joining { node: link.node.clone(), incarnation: link.incarnation, link: id, since: now };
+        // Not without the sentinels: a node that dies while it joins would hold up everything.
+        if !self.is_confirmed(now, local) {
+            return;
+        }
         self.progress.set_joining(Some(joining.node.clone()));
         self.joining = Some(joining);
+    }
+
+    /// Whether the sentinels have carried something out a moment ago; if not they are asked to.
+    pub(super) fn is_confirmed(&mut self, now: Monotonic, local: &Local) -> bool {
+        let is_confirmed = self.confirmed_at.is_some_and(|at| now.since(at) < local.config.grace);
+        if !is_confirmed && self.proposal.is_none() {
+            let minimum = Change::Minimum(local.commit_minimum());
+            self.proposal = Some(Proposal::new(minimum, self.in_sync_version));
+        }
+        is_confirmed
     }
 
     fn may_join(&self, link: &Link, now: Monotonic, local: &Local) -> bool {
@@ -280,6 +286,7 @@ impl Primary {
             && link.phase == LinkPhase::Streaming
             && !self.progress.in_sync().contains(&link.node)
             && local.incarnation_of(&link.node) == Some(link.incarnation)
+            && self.lagging.keeps_up(&link.node, now)
             && now.since(heard) < local.config.suspect_after()
     }
 

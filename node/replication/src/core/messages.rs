@@ -246,6 +246,11 @@ pub enum HandoffError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandoffToken(pub u64);
 
+impl HandoffToken {
+    /// Nobody: a primary hands over by itself.
+    pub const OWN: HandoffToken = HandoffToken(u64::MAX);
+}
+
 #[derive(Debug)]
 pub enum Event {
     /// The clock moved; the shell also sends one at each deadline.
@@ -321,6 +326,8 @@ pub enum Action {
     CloseLink(LinkId),
     Ask(RequestId, Request),
     HandoffEnded(HandoffToken, Result<(), HandoffError>),
+    /// This node, or a member of the in-sync set, is alive and has held clients up for so long, lately: it gives way.
+    HoldsUp(NodeId, Duration),
     /// The sentinels know a later process with this node's identity: this one has to end.
     Superseded,
     /// The sentinels do not know this node's shard: they have lost what they had agreed on. It goes on as if there were

@@ -12,6 +12,7 @@ pub mod config;
 mod contact;
 pub mod full_sync;
 mod handoff;
+mod lagging;
 mod lease;
 mod local;
 mod membership;

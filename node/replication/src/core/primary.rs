@@ -3,7 +3,7 @@
 //! It starts by recovering: it applies its whole log, appends a no-op of the new term, and waits until no earlier
 //! primary can hold a lease. Then it serves, until another term begins. Meanwhile it keeps the in-sync set honest:
 //! members that are silent are proposed for removal, replicas that have caught up for addition (`membership.rs`),
-//! and it can hand its role over (`handoff.rs`).
+//! who is alive and holds everybody up gives way (`lagging.rs`), and it can hand its role over (`handoff.rs`).
 //!
 //! Invariants:
 //! - the counted members (`progress.rs`) are a superset of the shard's in-sync set as the sentinels know it, because
@@ -22,6 +22,7 @@ use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Shard;
 
 use super::handoff::Handoff;
+use super::lagging::Lagging;
 use super::lease::{LeaseHolder, promise};
 use super::local::Local;
 use super::membership::{Joining, Proposal};
@@ -92,6 +93,7 @@ pub(crate) struct Primary {
     /// Ends of the log at the last two marks: whoever has reached the older one lags by no more than one or two round trips.
     pub(crate) marks: [LogIndex; 2],
     pub(crate) marked_at: Monotonic,
+    pub(crate) lagging: Lagging,
 }
 
 impl Primary {
@@ -128,6 +130,7 @@ impl Primary {
             propose_after: Monotonic::ZERO,
             marks: [tail; 2],
             marked_at: now,
+            lagging: Lagging::new(now),
         };
         primary.on_topology(now, local, shard, out);
         primary
@@ -153,8 +156,7 @@ impl Primary {
         self.progress.set_in_sync(shard.in_sync.iter().filter(|n| **n != local.me).cloned().collect());
         self.eligible = shard.absent.eligible.clone();
         self.known_minimum = shard.absent.min_in_sync;
-        let bound = usize::try_from(self.known_minimum.unwrap_or(0)).unwrap_or(usize::MAX);
-        self.progress.require(bound.max(local.min_in_sync()), self.in_sync_len());
+        self.progress.require(self.minimum(local), self.in_sync_len());
         let counted: BTreeSet<&NodeId> = self.progress.counted().collect();
         self.broken.retain(|n| counted.contains(n));
     }
@@ -303,6 +305,7 @@ impl Primary {
         }
         self.progress.advance(local.held(log));
         self.start_full_syncs(local, log, out);
+        self.settle_lagging(now, local, log, out);
         self.settle_membership(now, local, log, out);
         self.settle_handoff(now, local, log, out);
         local.commit = local.commit.max(self.progress.commit());
@@ -358,6 +361,12 @@ impl Primary {
 
     pub(crate) fn lease_until(&self) -> Monotonic {
         self.holder.until_all(self.progress.counted())
+    }
+
+    /// With fewer members nothing is committed.
+    pub(crate) fn minimum(&self, local: &Local) -> usize {
+        let known = usize::try_from(self.known_minimum.unwrap_or(0)).unwrap_or(usize::MAX);
+        known.max(local.min_in_sync())
     }
 
     /// Members that hold what they have acknowledged, with the primary.

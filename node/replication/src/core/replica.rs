@@ -388,7 +388,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let Some(id) = self.uplink_id() else { return };
-        if now < self.withheld_until || self.disk_is_stuck(now, local) {
+        if now < self.withheld_until || self.disk_is_stuck(now, local) || local.keeps_away(now) {
             return;
         }
         let lease = self.asked_lease.max(self.timing.lease);

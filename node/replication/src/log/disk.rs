@@ -163,7 +163,7 @@ impl WriteLog {
 
     /// Only what lies up to `index` is written after all: a sync has failed, or the writer has dealt with a rewind.
     pub fn retract_disk(&mut self, index: LogIndex) {
-        let bytes = self.bytes_after(index);
+        let bytes = self.unwritten_after(index);
         let last = self.last.index;
         let Some(disk) = self.disk.as_mut().filter(|d| d.rewound.is_none()) else { return };
         assert!(index <= last, "written {index} beyond the log's end {last}");
@@ -211,7 +211,7 @@ impl WriteLog {
                 disk.take_back_durable(index);
                 disk.first = disk.first.filter(|first| *first <= index);
                 let written = disk.written;
-                let bytes = self.bytes_after(written);
+                let bytes = self.unwritten_after(written);
                 if let Some(disk) = &mut self.disk {
                     disk.unwritten_bytes = bytes;
                 }
@@ -226,7 +226,16 @@ impl WriteLog {
     }
 
     /// Bytes of the frames after `index`, all of which are held.
-    fn bytes_after(&self, index: LogIndex) -> u64 {
+    fn unwritten_after(&self, index: LogIndex) -> u64 {
+        assert!(
+            self.open.count == 0 || index.get() < self.open.first,
+            "a rewind seals the open chunk, and nothing in it is written"
+        );
+        self.bytes_after(index)
+    }
+
+    /// Bytes of the frames after `index`, as far as they are held. The open chunk counts only as a whole.
+    pub(crate) fn bytes_after(&self, index: LogIndex) -> u64 {
         let next = index.get() + 1;
         let sealed: usize = self
             .segments
@@ -235,11 +244,8 @@ impl WriteLog {
             .take_while(|s| next <= s.last())
             .map(|s| s.bytes.len() - s.offset_of(next.max(s.first)))
             .sum();
-        assert!(
-            self.open.count == 0 || next <= self.open.first,
-            "a rewind seals the open chunk, and nothing in it is written"
-        );
-        (sealed + self.open.bytes.len()) as u64
+        let open = if next <= self.open.first { self.open.bytes.len() } else { 0 };
+        (sealed + open) as u64
     }
 
     pub(super) fn check_disk(&self) {

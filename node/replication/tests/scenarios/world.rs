@@ -294,6 +294,11 @@ impl World {
                 let what = show::request(&request, self);
                 self.tell(format!("{name} asks: {what}"));
             }
+            Action::HoldsUp(id, held_up) => {
+                let laggard = self.hosts.iter().position(|host| host.id == id).unwrap();
+                let (laggard, held_up) = (self.name(laggard), held_up.as_millis());
+                self.tell(format!("{name}: {laggard} has held clients up for {held_up} ms"));
+            }
             Action::HandoffEnded(_, Ok(())) => self.tell(format!("{name}: the hand-off has succeeded")),
             Action::HandoffEnded(_, Err(error)) => self.tell(format!("{name}: no hand-off: {error}")),
             Action::Forgotten => self.tell(format!("{name}: the sentinels do not know its shard any more")),
