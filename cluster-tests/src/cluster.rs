@@ -82,7 +82,7 @@ const SENTINELS: usize = 3;
 /// Of a shard with two replicas, a host for each process.
 pub const HOSTS: usize = 3 + SENTINELS;
 /// Room on a node's own disk.
-const DISK_MEBIBYTES: u32 = 192;
+const DISK_MEBIBYTES: u32 = 384;
 
 /// A string key with its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -179,6 +179,39 @@ impl Cluster {
         self.hosts = hosts;
         *self.node_addrs.write().expect("no client panics") = self.nodes.iter().map(Server::addr).collect();
         self.all_hosts().try_for_each(|host| self.process(host).restart())
+    }
+
+    /// All sentinels lose their folders. Later the nodes are restarted with what they have, and an operator lets the
+    /// sentinels go on with that.
+    ///
+    /// # Errors
+    /// Not all nodes register, or nothing is adopted.
+    pub fn lose_sentinels(&mut self, later: Duration) -> Result<(), String> {
+        for sentinel in &mut self.sentinels {
+            sentinel.wipe()?;
+        }
+        self.sentinels.iter_mut().try_for_each(Server::restart)?;
+        std::thread::sleep(later);
+        self.nodes.iter_mut().try_for_each(Server::restart)?;
+        let all = self.nodes.len();
+        let are_back = || {
+            let report = self.status().unwrap_or_default();
+            let spares = report["spares"].as_array();
+            spares.is_some_and(|nodes| nodes.iter().filter(|node| node["state"] == "up").count() == all)
+        };
+        if !wait_until(HEAL_DEADLINE, are_back) {
+            let report = self.status().unwrap_or_default();
+            return Err(format!("the sentinels that lost their folders do not know all nodes: {report}"));
+        }
+        let mut said = String::new();
+        let is_adopted = wait_until(HEAL_DEADLINE, || {
+            let bus = self.sentinels[0].bus_addr();
+            let output = Command::new(&self.sentinel_program).args(["adopt", "--sentinel", &bus]).output();
+            let Ok(output) = output else { return false };
+            said = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success()
+        });
+        if is_adopted { Ok(()) } else { Err(format!("nothing is adopted: {said}")) }
     }
 
     /// Sets the wall clocks of nodes, given by their numbers, so many seconds ahead of this machine's.

@@ -108,7 +108,7 @@ pub fn free(dir: &Path) -> Result<(), String> {
     fs::remove_file(filler(dir)).map_err(|e| e.to_string())
 }
 
-/// System calls of a process fail as long as this lives.
+/// System calls of a process fail, or take long, as long as this lives.
 #[derive(Debug)]
 pub struct FailingCalls {
     tracer: Child,
@@ -120,10 +120,24 @@ impl FailingCalls {
     /// # Errors
     /// `strace` is missing or must not attach.
     pub fn syncs(pid: u32) -> Result<Self, String> {
-        let words = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"];
-        let inject = ["-e", "inject=fsync,fdatasync:error=EIO", "-p"];
+        Self::start(pid, "fsync,fdatasync", "error=EIO", &[])
+    }
+
+    /// Each write to one of these files, and each sync of one, takes so long.
+    ///
+    /// # Errors
+    /// `strace` is missing or must not attach.
+    pub fn slow_files(pid: u32, files: &[PathBuf], each: Duration) -> Result<Self, String> {
+        let delay = format!("delay_enter={}", each.as_micros());
+        Self::start(pid, "write,writev,pwrite64,fsync,fdatasync", &delay, files)
+    }
+
+    fn start(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Result<Self, String> {
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
         let mut command = Command::new("strace");
-        command.args(words).args(inject).arg(pid.to_string()).stdin(Stdio::null()).stderr(Stdio::null());
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+        files.iter().for_each(|file| _ = command.arg("-P").arg(file));
+        command.args(["-p", &pid.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
         let failing = FailingCalls { tracer: command.spawn().map_err(|e| format!("strace: {e}"))? };
         if wait_until(Duration::from_secs(5), || is_traced(pid)) {
             return Ok(failing);

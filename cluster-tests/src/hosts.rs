@@ -25,6 +25,8 @@ pub enum Cut {
     Between(usize, usize),
     From(usize),
     To(usize),
+    /// From and to this host, but only what tells that a connection has ended: the other side does not learn of it.
+    Endings(usize),
     /// Of a hundred packets between any hosts, so many.
     Loss(u32),
 }
@@ -190,6 +192,12 @@ impl Hosts {
                 }
                 Cut::From(host) => rules += &format!("iifname \"{}\" ether type ip drop\n", veth(host)),
                 Cut::To(host) => rules += &format!("oifname \"{}\" ether type ip drop\n", veth(host)),
+                Cut::Endings(host) => {
+                    let name = veth(host);
+                    for direction in ["iifname", "oifname"] {
+                        rules += &format!("{direction} \"{name}\" tcp flags & (fin | rst) != 0 drop\n");
+                    }
+                }
                 Cut::Loss(percent) => {
                     rules += &format!("ether type ip numgen random mod 100 < {percent} drop\n");
                 }
@@ -200,6 +208,34 @@ impl Hosts {
             network.tag
         );
         run("nft", &[&table])
+    }
+
+    /// New connections to a port of this host are refused from now on, by what lies before it: the process lives and its
+    /// connections stay.
+    ///
+    /// # Errors
+    /// On the loopback address, or what `nft` says.
+    pub fn refuse(&self, host: usize, port: u16) -> Result<(), String> {
+        let Hosts::Namespaces(network) = self else {
+            return Err("nobody refuses in the name of the loopback address".into());
+        };
+        let table = format!(
+            "table inet {} {{ chain input {{ type filter hook input priority 0; policy accept;\n\
+             tcp dport {port} tcp flags & (syn | ack) == syn reject with tcp reset\n}}\n}}\n",
+            network.tag
+        );
+        network.on(host, "nft", &[&table])
+    }
+
+    /// Connections to this host are let through again.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn admit(&self, host: usize) -> Result<(), String> {
+        match self {
+            Hosts::Loopback => Ok(()),
+            Hosts::Namespaces(network) => network.on(host, "nft", &["delete", "table", "inet", &network.tag]),
+        }
     }
 
     /// No packets are dropped any more.
@@ -226,6 +262,12 @@ impl Network {
 
     fn veth(&self, host: usize) -> String {
         format!("{}v{host}", self.tag)
+    }
+
+    /// Runs a program on a host to its end.
+    fn on(&self, host: usize, program: &str, args: &[&str]) -> Result<(), String> {
+        let net = format!("--net=/run/netns/{}", self.namespace(host));
+        run("nsenter", &[&[net.as_str(), program], args].concat())
     }
 
     fn numbered(&self, number: usize) -> String {

@@ -2,11 +2,15 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: signals processes and waits for them")]
 
 use std::ops::RangeInclusive;
-use std::thread;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
+use super::large_values::LargeValues;
 use crate::cluster::Cluster;
 use crate::delay::Delay;
 use crate::disks::{self, FailingCalls};
@@ -25,6 +29,16 @@ pub(super) enum Injury {
     },
     FullDisk(usize),
     FailingSync(usize),
+    /// Whatever a node does to its log on disk takes so long.
+    SlowDisk(usize, Duration),
+    /// Stopped for 130 ms of each 400.
+    Stutter(Vec<usize>),
+    /// New connections to the bus of a node.
+    Refuse(usize),
+    /// Of 10 to 60 MB.
+    LargeValues {
+        seed: u64,
+    },
     /// Of these nodes, by so many seconds; back at the end.
     WallClocks(Vec<(usize, i64)>),
     // These are over when they have been brought about.
@@ -37,8 +51,14 @@ pub(super) enum Injury {
         ahead: u64,
     },
     ReplaceSentinel(usize),
+    LoseSentinels,
+    /// By SIGKILL, and started again at once.
+    Restart(Vec<usize>),
     MoveEverything,
 }
+
+/// How long nodes go on after all sentinels have lost what they knew.
+const SERVED_WITHOUT: Duration = Duration::from_millis(300);
 
 /// What has to be undone.
 #[derive(Debug)]
@@ -52,6 +72,9 @@ enum Wound {
     FullDisk(usize),
     FailingCalls(#[expect(dead_code, reason = "calls fail while it lives")] FailingCalls),
     WallClocks(Vec<usize>),
+    Stuttering(Arc<AtomicBool>, JoinHandle<()>),
+    Refused(usize),
+    LargeValues(LargeValues),
 }
 
 /// Brings injuries about, lets them last, and undoes them, also if one of them fails. The cluster may still have to
@@ -82,19 +105,46 @@ pub(super) fn inflict(injuries: Vec<Injury>, cluster: &mut Cluster, lasting: Dur
 }
 
 /// Clocks go wrong first, while every node can be asked for the time. The rules of all cuts are made, and removed, at
-/// once.
+/// once. What is looked at when all is well again ends last, and so begins first.
 fn in_order(injuries: Vec<Injury>) -> Vec<Injury> {
-    let (mut clocks, mut cuts, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut clocks, mut cuts, mut others, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for injury in injuries {
         match injury {
             Injury::WallClocks(more) => clocks.extend(more),
             Injury::Cut(more) => cuts.extend(more),
+            large @ Injury::LargeValues { .. } => values.push(large),
             other => others.push(other),
         }
     }
     let clocks = (!clocks.is_empty()).then_some(Injury::WallClocks(clocks));
     let cuts = (!cuts.is_empty()).then_some(Injury::Cut(cuts));
-    clocks.into_iter().chain(cuts).chain(others).collect()
+    values.into_iter().chain(clocks).chain(cuts).chain(others).collect()
+}
+
+/// A process that stutters stands still so long, so often.
+const STUTTER_STILL: Duration = Duration::from_millis(130);
+const STUTTER_PERIOD: Duration = Duration::from_millis(400);
+
+fn stutter(pids: &[Pid], stop: &AtomicBool) {
+    let signal = |signal| {
+        for pid in pids {
+            // One that has ended meanwhile is not waited for yet.
+            _ = kill_process(*pid, signal);
+        }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        signal(Signal::STOP);
+        thread::sleep(STUTTER_STILL);
+        signal(Signal::CONT);
+        thread::sleep(STUTTER_PERIOD - STUTTER_STILL);
+    }
+}
+
+/// The files of a node's log.
+fn log_files(cluster: &Cluster, node: usize) -> Result<Vec<PathBuf>, String> {
+    let dir = cluster.nodes[node].dir().join("appendonlydir");
+    let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
 /// How long a clock may take to be seen as wrong.
@@ -140,6 +190,24 @@ impl Injury {
             Injury::FailingSync(node) => {
                 FailingCalls::syncs(cluster.nodes[node].pid()).map(Wound::FailingCalls)
             }
+            Injury::SlowDisk(node, each) => {
+                let files = log_files(cluster, node)?;
+                FailingCalls::slow_files(cluster.nodes[node].pid(), &files, each).map(Wound::FailingCalls)
+            }
+            Injury::Stutter(hosts) => {
+                let pids = hosts.iter().map(|host| cluster.process(*host).pid());
+                let pids: Vec<Pid> = pids.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+                let stop = Arc::new(AtomicBool::new(false));
+                let is_over = stop.clone();
+                Ok(Wound::Stuttering(stop, thread::spawn(move || stutter(&pids, &is_over))))
+            }
+            Injury::Refuse(node) => {
+                let bus = cluster.nodes[node].port() + 10_000;
+                cluster.hosts.refuse(node, bus).map(|()| Wound::Refused(node))
+            }
+            Injury::LargeValues { seed } => {
+                Ok(Wound::LargeValues(LargeValues::start(cluster.node_addrs.clone(), seed)))
+            }
             Injury::WallClocks(clocks) => {
                 let wound = Wound::WallClocks(clocks.iter().map(|(node, _)| *node).collect());
                 if let Err(error) = jump(cluster, &clocks) {
@@ -172,6 +240,10 @@ impl Injury {
                 sentinel.wipe()?;
                 sentinel.restart().map(|()| Wound::None)
             }
+            Injury::LoseSentinels => cluster.lose_sentinels(SERVED_WITHOUT).map(|()| Wound::None),
+            Injury::Restart(hosts) => {
+                hosts.iter().try_for_each(|host| cluster.process(*host).restart()).map(|()| Wound::None)
+            }
             Injury::MoveEverything => cluster.move_everything().map(|()| Wound::None),
         }
     }
@@ -188,6 +260,12 @@ impl Wound {
             }
             Wound::Cut => cluster.hosts.heal(),
             Wound::FullDisk(node) => disks::free(cluster.nodes[node].dir()),
+            Wound::Stuttering(stop, thread) => {
+                stop.store(true, Ordering::Relaxed);
+                thread.join().map_err(|_| "the thread that stops processes panicked".to_owned())
+            }
+            Wound::Refused(node) => cluster.hosts.admit(node),
+            Wound::LargeValues(values) => values.end(),
             Wound::WallClocks(nodes) => {
                 cluster.set_wall_clocks(&nodes.iter().map(|node| (*node, 0)).collect::<Vec<_>>())
             }

@@ -2,7 +2,7 @@
 //! that every acknowledged write is there), and all nodes of a shard must hold the same.
 //!
 //! - [`client`] and [`workload`]: the clients and their histories; [`pressure`]: load beside them
-//! - [`nemesis`]: the faults; `injury`: how they are brought about
+//! - [`nemesis`]: the faults; `injury`, `large_values`: how they are brought about
 //! - [`report`]: what happened, as Markdown and as a picture
 //!
 //! What the promises demand at any speed is asserted; times are only reported.
@@ -15,6 +15,7 @@
 
 pub mod client;
 mod injury;
+mod large_values;
 pub mod nemesis;
 pub mod pressure;
 pub mod report;
@@ -159,7 +160,8 @@ impl Run<'_> {
     fn inject_one(&mut self, faults: Vec<Fault>) -> Result<(), String> {
         let shards = self.cluster.wait_until_healed()?;
         let shard = shards.choose(&mut self.rng).ok_or("there is no shard")?;
-        let lasting = Duration::from_millis(self.rng.random_range(LASTING_MS));
+        let longer = faults.iter().map(|fault| fault.lasts_longer_by()).max().unwrap_or_default();
+        let lasting = Duration::from_millis(self.rng.random_range(LASTING_MS)) + longer;
         let mut injuries = Vec::new();
         for fault in &faults {
             injuries.extend(fault.injuries(&self.cluster, shard, &mut self.rng)?);

@@ -4,6 +4,7 @@
 //! together; so two faults can happen at once.
 
 use std::fmt;
+use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -66,6 +67,20 @@ pub enum Fault {
     FullDisk,
     /// Every sync of a node's files fails.
     FailingSync,
+    /// The disk of a node hangs, or takes most of a second for everything.
+    SlowDisk,
+    /// The primary stands still for 130 ms of each 400.
+    StutterPrimary,
+    /// All replicas do, each at other moments.
+    StutterReplicas,
+    /// Values of 10 to 60 MB are written.
+    LargeValues,
+    /// New connections to the primary's bus are refused though it lives, and it may reach no sentinel.
+    RefusePrimary,
+    /// A node restarts, and nobody is told that its connections have ended.
+    HalfOpen,
+    /// All sentinels lose their disks; an operator lets them go on with what the nodes have.
+    LoseSentinels,
     /// A sentinel loses its disk and joins as a new one.
     ReplaceSentinel,
     /// Every process ends and comes back at another address.
@@ -124,9 +139,21 @@ impl Fault {
         Fault::WallClocksOfShard,
         Fault::FullDisk,
         Fault::FailingSync,
+        Fault::SlowDisk,
+        Fault::StutterPrimary,
+        Fault::StutterReplicas,
+        Fault::LargeValues,
+        Fault::RefusePrimary,
+        Fault::HalfOpen,
+        Fault::LoseSentinels,
         Fault::ReplaceSentinel,
         Fault::MoveEverything,
     ];
+
+    /// Than others: until a slow disk is given up takes some time.
+    pub(super) fn lasts_longer_by(self) -> Duration {
+        if self == Fault::SlowDisk { Duration::from_millis(2500) } else { Duration::ZERO }
+    }
 
     pub fn needs(self) -> &'static [Need] {
         match self {
@@ -138,8 +165,12 @@ impl Fault {
             | Fault::PauseSentinels
             | Fault::HandOff
             | Fault::RollingRestart
+            | Fault::StutterPrimary
+            | Fault::StutterReplicas
+            | Fault::LargeValues
             | Fault::ReplaceSentinel => &[],
-            Fault::PowerLoss => &[Need::Persistence],
+            Fault::PowerLoss | Fault::LoseSentinels => &[Need::Persistence],
+            Fault::SlowDisk => &[Need::Persistence, Need::Tracing],
             Fault::MoveEverything | Fault::FullDisk => &[Need::Namespaces, Need::Persistence],
             Fault::FailingSync => &[Need::Namespaces, Need::Persistence, Need::Tracing],
             Fault::Delay => &[Need::Namespaces, Need::DelayedPackets],
@@ -155,6 +186,8 @@ impl Fault {
             | Fault::DeafReplica
             | Fault::MuteReplica
             | Fault::Loss
+            | Fault::RefusePrimary
+            | Fault::HalfOpen
             | Fault::NewMonotonicClock => &[Need::Namespaces],
             Fault::WallClockOfPrimary | Fault::WallClockOfReplica | Fault::WallClocksOfShard => {
                 &[Need::WallClocks]
@@ -190,6 +223,7 @@ impl Fault {
                 | Fault::MuteReplica
                 | Fault::Loss
                 | Fault::Delay
+                | Fault::RefusePrimary
         )
     }
 
@@ -205,6 +239,10 @@ impl Fault {
                 | Fault::PauseSentinels
                 | Fault::HandOff
                 | Fault::FullDisk
+                | Fault::SlowDisk
+                | Fault::StutterPrimary
+                | Fault::StutterReplicas
+                | Fault::LargeValues
         )
     }
 
@@ -273,6 +311,25 @@ impl Fault {
             }
             Fault::FullDisk => vec![Injury::FullDisk(either)],
             Fault::FailingSync => vec![Injury::FailingSync(either)],
+            Fault::SlowDisk => {
+                let hangs = rng.random_bool(0.5);
+                let each = if hangs { 10_000 } else { rng.random_range(400..900) };
+                vec![Injury::SlowDisk(either, Duration::from_millis(each))]
+            }
+            Fault::StutterPrimary => vec![Injury::Stutter(vec![primary])],
+            Fault::StutterReplicas => {
+                shard.replicas.iter().map(|replica| Injury::Stutter(vec![*replica])).collect()
+            }
+            Fault::LargeValues => vec![Injury::LargeValues { seed: rng.random() }],
+            Fault::RefusePrimary => {
+                let cut = sentinels().map(|sentinel| Cut::Between(primary, sentinel)).collect();
+                let cut = rng.random_bool(0.6).then_some(Injury::Cut(cut));
+                std::iter::once(Injury::Refuse(primary)).chain(cut).collect()
+            }
+            Fault::HalfOpen => {
+                vec![Injury::Cut(vec![Cut::Endings(either)]), Injury::Restart(vec![either])]
+            }
+            Fault::LoseSentinels => vec![Injury::LoseSentinels],
             Fault::ReplaceSentinel => {
                 vec![Injury::ReplaceSentinel(sentinels().choose(rng).expect("there are sentinels"))]
             }
@@ -312,6 +369,13 @@ impl fmt::Display for Fault {
             Fault::WallClocksOfShard => "all wall clocks wrong",
             Fault::FullDisk => "full disk",
             Fault::FailingSync => "failing syncs",
+            Fault::SlowDisk => "slow disk",
+            Fault::StutterPrimary => "stuttering primary",
+            Fault::StutterReplicas => "stuttering replicas",
+            Fault::LargeValues => "large values",
+            Fault::RefusePrimary => "primary's bus refused",
+            Fault::HalfOpen => "half-open connections",
+            Fault::LoseSentinels => "all sentinels without their disks",
             Fault::ReplaceSentinel => "sentinel replaced",
             Fault::MoveEverything => "every address changed",
         })

@@ -62,8 +62,8 @@ impl Fault {
             Fault::ReplicaWithSentinel => ms(1500),
             // So long it may hold clients up, then a hand-off, and the removal of who was the primary.
             Fault::Disk(DiskFault::PrimaryHangs | DiskFault::ReplicaHangs) => ms(3500),
-            // Now and then something is written.
-            Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(3500),
+            // What is written now and then is paid back.
+            Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(4500),
             Fault::Disk(DiskFault::AllCrawl) => FAULTS_END,
         }
     }
