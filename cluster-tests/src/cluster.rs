@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use crate::disks::{folder, small_disk};
+use crate::disks::{FailingCalls, folder, small_disk};
 use crate::hosts::Hosts;
 use crate::processes::{Server, free_port, wait_until};
 use crate::programs;
@@ -179,6 +179,17 @@ impl Cluster {
         self.hosts = hosts;
         *self.node_addrs.write().expect("no client panics") = self.nodes.iter().map(Server::addr).collect();
         self.all_hosts().try_for_each(|host| self.process(host).restart())
+    }
+
+    /// Whatever a node does to its log on disk takes so long from now on.
+    ///
+    /// # Errors
+    /// It has none, or `strace` refuses.
+    pub fn slow_disk(&self, node: usize, each: Duration) -> Result<FailingCalls, String> {
+        let dir = self.nodes[node].dir().join("appendonlydir");
+        let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        FailingCalls::slow_files(self.nodes[node].pid(), &files, each)
     }
 
     /// All sentinels lose their folders. Later the nodes are restarted with what they have, and an operator lets the

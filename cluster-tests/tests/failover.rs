@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, HOSTS, Mode};
-use cluster_tests::hosts::{Cut, Hosts};
+use cluster_tests::hosts::{Cut, Hosts, run};
 use cluster_tests::processes::wait_until;
 use cluster_tests::resp_client::{Connection, NoReply};
 use cluster_tests::writers::{History, OnError, Probe, Writers};
@@ -310,6 +310,34 @@ fn a_replica_takes_over_that_the_leading_sentinel_hears_only_through_the_others(
         cluster.wait_until_converged()?;
         history.check(&cluster.strings(primary)?)
     });
+}
+
+/// It answers everybody, so silence does not give it away; what clients wait for does.
+#[test]
+fn a_primary_whose_disk_hangs_is_replaced_while_it_hangs() {
+    if let Err(reason) = run("strace", &["--version"]) {
+        return println!("left out: {reason}");
+    }
+    let args = ["--save", "", "--appendonly", "yes"];
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut cluster = Cluster::start(Mode::Cluster, &args).expect("the cluster starts");
+    let body = |cluster: &mut Cluster| {
+        let old = cluster.wait_until_whole()?;
+        let writers = Writers::start(&cluster.urls(), 2, OnError::Report)?;
+        if !wait_until(HEAL_DEADLINE, || 200 < writers.acknowledged()) {
+            return Err("the writers do not get on".into());
+        }
+        let hanging = cluster.slow_disk(old, HEAL_DEADLINE * 2)?;
+        let start = Instant::now();
+        let primary = cluster.wait_for_other_primary(old)?;
+        println!("primary with a disk that hangs: replaced after {:?}", start.elapsed());
+        drop(hanging);
+        let history = writers.stop()?;
+        history.check(&cluster.strings(primary)?)
+    };
+    if let Err(error) = body(&mut cluster) {
+        panic!("{error}\n{}", cluster.describe());
+    }
 }
 
 #[test]

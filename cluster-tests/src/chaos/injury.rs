@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: signals processes and waits for them")]
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -140,13 +139,6 @@ fn stutter(pids: &[Pid], stop: &AtomicBool) {
     }
 }
 
-/// The files of a node's log.
-fn log_files(cluster: &Cluster, node: usize) -> Result<Vec<PathBuf>, String> {
-    let dir = cluster.nodes[node].dir().join("appendonlydir");
-    let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    Ok(entries.flatten().map(|entry| entry.path()).collect())
-}
-
 /// How long a clock may take to be seen as wrong.
 const JUMP_DEADLINE: Duration = Duration::from_secs(5);
 /// By how many seconds that may be missed: it is asked for at one moment and compared at another.
@@ -190,10 +182,7 @@ impl Injury {
             Injury::FailingSync(node) => {
                 FailingCalls::syncs(cluster.nodes[node].pid()).map(Wound::FailingCalls)
             }
-            Injury::SlowDisk(node, each) => {
-                let files = log_files(cluster, node)?;
-                FailingCalls::slow_files(cluster.nodes[node].pid(), &files, each).map(Wound::FailingCalls)
-            }
+            Injury::SlowDisk(node, each) => cluster.slow_disk(node, each).map(Wound::FailingCalls),
             Injury::Stutter(hosts) => {
                 let pids = hosts.iter().map(|host| cluster.process(*host).pid());
                 let pids: Vec<Pid> = pids.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
