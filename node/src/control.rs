@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinError;
 
 use crate::clock;
+use crate::io::pulse::{Asker, News};
 use crate::server::Server;
 
 /// How often the delay is measured.
@@ -43,8 +44,9 @@ pub(crate) async fn blocking<R: Send + 'static>(
     tokio::task::spawn_blocking(move || patience::while_waiting(f)).await
 }
 
-/// Measures for ever how late a task comes to run that is due.
+/// Measures for ever how late a task comes to run that is due, and whether the I/O threads make steps.
 pub(crate) async fn watch(server: Arc<Server>) {
+    let mut askers: Vec<Asker> = Vec::new();
     loop {
         let due = clock::monotonic() + MEASURE_EVERY;
         tokio::time::sleep(MEASURE_EVERY).await;
@@ -54,6 +56,20 @@ pub(crate) async fn watch(server: Arc<Server>) {
                 ms = now.since(due).as_millis(),
                 "the control tasks ran late: the machine is overloaded, or the process was stopped"
             );
+        }
+        let pulses = server.io_pulses.get().map_or([].as_slice(), Vec::as_slice);
+        askers.resize_with(pulses.len(), Asker::default);
+        for (number, (asker, pulse)) in askers.iter_mut().zip(pulses).enumerate() {
+            match asker.look(pulse, now) {
+                Some(News::StandsStill(still)) => tracing::warn!(
+                    seconds = still.as_secs(),
+                    "I/O thread {number} makes no step: it executes a command that takes long, or it hangs"
+                ),
+                Some(News::GoesOn(still)) => {
+                    tracing::info!(seconds = still.as_secs(), "I/O thread {number} goes on");
+                }
+                None => {}
+            }
         }
     }
 }

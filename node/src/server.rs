@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
 use crate::io::clients::Clients;
 use crate::io::pause::Pause;
+use crate::io::pulse::Pulse;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
 use crate::message::{ChannelKind, Message};
@@ -45,6 +46,8 @@ pub struct Server {
     pub pubsub: PubSub,
     pub stats: Stats,
     pub control_delay: ControlDelay,
+    /// Of the I/O threads, when they have started.
+    pub io_pulses: OnceLock<Vec<Arc<Pulse>>>,
     pub memory: Arc<UsedMemory>,
     pub lazyfree: Lazyfree,
     /// By which slots are drawn for eviction.
@@ -118,6 +121,7 @@ impl Server {
             pubsub: PubSub::default(),
             stats: Stats::default(),
             control_delay: ControlDelay::default(),
+            io_pulses: OnceLock::new(),
             lazyfree: Lazyfree::new(Arc::clone(&memory)),
             memory,
             eviction_weights: SharedWeights::default(),

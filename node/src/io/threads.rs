@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::connection;
+use crate::io::pulse::Pulse;
 use crate::io::session::Session;
 use crate::server::Server;
 use crate::stats::ThreadStats;
@@ -189,20 +190,29 @@ pub fn start(
     threads: usize,
 ) -> std::io::Result<(Vec<ThreadHandle>, mpsc::Receiver<ControlRequest>)> {
     let (control, requests) = mpsc::channel(REQUESTS_MAX);
-    let handles = (0..threads)
-        .map(|number| {
+    let pulses: Vec<Arc<Pulse>> = (0..threads).map(|_| Arc::default()).collect();
+    assert!(server.io_pulses.set(pulses.clone()).is_ok(), "the threads are started once");
+    let handles = pulses
+        .into_iter()
+        .enumerate()
+        .map(|(number, pulse)| {
             let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
             let (server, control) = (Arc::clone(server), control.clone());
             std::thread::Builder::new()
                 .name(format!("io-{number}"))
-                .spawn(move || run(server, receiver, control))?;
+                .spawn(move || run(server, receiver, control, pulse))?;
             Ok(ThreadHandle { accepted })
         })
         .collect::<std::io::Result<_>>()?;
     Ok((handles, requests))
 }
 
-fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mpsc::Sender<ControlRequest>) {
+fn run(
+    server: Arc<Server>,
+    mut accepted: mpsc::Receiver<Accepted>,
+    control: mpsc::Sender<ControlRequest>,
+    pulse: Arc<Pulse>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -226,6 +236,7 @@ fn run(server: Arc<Server>, mut accepted: mpsc::Receiver<Accepted>, control: mps
     local.block_on(&runtime, async {
         let gate_changed = Arc::new(GateChanged(Notify::new()));
         thread.server.shared.gate.subscribe(Waker::from(Arc::clone(&gate_changed)));
+        tokio::task::spawn_local(async move { pulse.answer().await });
         let waker = Rc::clone(&thread);
         tokio::task::spawn_local(async move {
             loop {
