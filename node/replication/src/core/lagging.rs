@@ -76,6 +76,7 @@ struct Account {
     most: Duration,
     seen_at: Monotonic,
     held_up: Duration,
+    /// That it gives way was told a moment ago.
     is_told: bool,
     bar: Bar,
 }
@@ -185,9 +186,9 @@ impl Primary {
         accounts.retain(|node, account| {
             let patience = local.config.lag_patience();
             let is_member = *node == local.me || members().any(|member| member == node);
-            if !is_member && patience <= account.held_up {
+            if !is_member && account.is_told {
                 account.bar.put_up(now);
-                account.held_up = Duration::ZERO;
+                (account.held_up, account.is_told) = (Duration::ZERO, false);
             }
             account.most = if is_member { patience * 4 } else { patience / 2 };
             let is_known = local.incarnation_of(node) == Some(account.incarnation);
