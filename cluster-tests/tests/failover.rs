@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{Cluster, HEAL_DEADLINE, HOSTS, Mode};
+use cluster_tests::disks::FailingCalls;
 use cluster_tests::hosts::{Cut, Hosts, run};
 use cluster_tests::processes::wait_until;
 use cluster_tests::resp_client::{Connection, NoReply};
@@ -338,6 +339,28 @@ fn a_primary_whose_disk_hangs_is_replaced_while_it_hangs() {
     if let Err(error) = body(&mut cluster) {
         panic!("{error}\n{}", cluster.describe());
     }
+}
+
+/// It goes on answering, and can commit nothing.
+#[test]
+fn a_leading_sentinel_whose_disk_hangs_holds_no_failover_up() {
+    if let Err(reason) = run("strace", &["--version"]) {
+        return println!("left out: {reason}");
+    }
+    with_cluster(|cluster| {
+        let old = cluster.wait_until_whole()?;
+        let leader = cluster.leading_sentinel().ok_or("no sentinel says that it leads")?;
+        let sentinel = &cluster.sentinels[leader];
+        let files = [sentinel.dir().join("sentinel.redb")];
+        let hanging = FailingCalls::slow_files(sentinel.pid(), &files, HEAL_DEADLINE * 2)?;
+        let start = Instant::now();
+        cluster.nodes[old].kill();
+        cluster.wait_for_other_primary(old)?;
+        println!("the leading sentinel's disk hangs: {:?} without service", start.elapsed());
+        drop(hanging);
+        cluster.nodes[old].restart()?;
+        cluster.wait_until_whole().map(drop)
+    });
 }
 
 #[test]
