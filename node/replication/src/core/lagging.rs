@@ -141,12 +141,13 @@ fn worst(held_up: &[Duration], needed: usize, patience: Duration) -> usize {
 #[derive(Debug)]
 pub(crate) struct Lagging {
     accounts: BTreeMap<NodeId, Account>,
+    seen_at: Monotonic,
     handoff_after: Monotonic,
 }
 
 impl Lagging {
     pub(crate) fn new(now: Monotonic) -> Lagging {
-        Lagging { accounts: BTreeMap::new(), handoff_after: now }
+        Lagging { accounts: BTreeMap::new(), seen_at: now, handoff_after: now }
     }
 
     /// It holds nobody up, and was not removed for that a moment ago.
@@ -163,9 +164,12 @@ impl Primary {
         log: &WriteLog,
         out: &mut Vec<Action>,
     ) {
-        if local.config.replication_ack == ReplicationAck::Async {
+        // Not with each acknowledgement, of which there are many.
+        let is_due = local.config.beacon_interval() / 2 <= now.since(self.lagging.seen_at);
+        if !is_due || local.config.replication_ack == ReplicationAck::Async {
             return;
         }
+        self.lagging.seen_at = now;
         self.observe_all(now, local, log);
         let laggards = self.laggards(&BTreeSet::new(), local);
         for node in &laggards {
