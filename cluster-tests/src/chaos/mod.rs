@@ -201,6 +201,7 @@ fn possible_faults(settings: &Settings, hosts: &Hosts) -> (Vec<Fault>, Vec<Strin
     let check = |need, check: &dyn Fn() -> Result<(), String>| if is_needed(need) { check() } else { Ok(()) };
     let delays = check(Need::DelayedPackets, &|| Delay::start(hosts, 0..=0, 0).map(drop));
     let tracing = check(Need::Tracing, &|| run_program("strace", &["--version"]));
+    let refusals = check(Need::Refusals, &|| hosts.refuse(0, 1).and_then(|()| hosts.admit(0)));
     let wall_clocks = check(Need::WallClocks, &|| WallClocks::new(0).map(drop));
     for fault in &settings.faults {
         let obstacle = fault.needs().iter().find_map(|need| match need {
@@ -209,6 +210,7 @@ fn possible_faults(settings: &Settings, hosts: &Hosts) -> (Vec<Fault>, Vec<Strin
             Need::DelayedPackets => delays.clone().err(),
             Need::Tracing => tracing.clone().err(),
             Need::WallClocks => wall_clocks.clone().err(),
+            Need::Refusals => refusals.clone().err(),
         });
         match obstacle {
             None => possible.push(*fault),

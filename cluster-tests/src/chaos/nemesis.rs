@@ -107,6 +107,8 @@ pub enum Need {
     Tracing,
     /// `libfaketime`.
     WallClocks,
+    /// A kernel that can refuse connections in the name of a host.
+    Refusals,
 }
 
 impl Fault {
@@ -171,6 +173,7 @@ impl Fault {
             | Fault::ReplaceSentinel => &[],
             Fault::PowerLoss | Fault::LoseSentinels => &[Need::Persistence],
             Fault::SlowDisk => &[Need::Persistence, Need::Tracing],
+            Fault::RefusePrimary => &[Need::Namespaces, Need::Refusals],
             Fault::MoveEverything | Fault::FullDisk => &[Need::Namespaces, Need::Persistence],
             Fault::FailingSync => &[Need::Namespaces, Need::Persistence, Need::Tracing],
             Fault::Delay => &[Need::Namespaces, Need::DelayedPackets],
@@ -186,7 +189,6 @@ impl Fault {
             | Fault::DeafReplica
             | Fault::MuteReplica
             | Fault::Loss
-            | Fault::RefusePrimary
             | Fault::HalfOpen
             | Fault::NewMonotonicClock => &[Need::Namespaces],
             Fault::WallClockOfPrimary | Fault::WallClockOfReplica | Fault::WallClocksOfShard => {
