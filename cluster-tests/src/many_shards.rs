@@ -420,7 +420,8 @@ impl World {
                 | TopologyCommand::AnnounceSentinel { .. }
                 | TopologyCommand::SetSentinels { .. }
                 | TopologyCommand::AnnounceLoading { .. }
-                | TopologyCommand::SetShape { .. } => {}
+                | TopologyCommand::SetShape { .. }
+                | TopologyCommand::SetMinInSync { .. } => {}
             }
         }
         self.write();

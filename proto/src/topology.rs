@@ -36,6 +36,9 @@ pub struct Topology {
     /// Processes that have data on their disks and will register when it is loaded.
     #[serde(default)]
     pub loading: BTreeMap<NodeId, LoadingNode>,
+    /// `min-in-sync` of all shards, as an operator has set it; `None`: each primary goes by its own.
+    #[serde(default)]
+    pub min_in_sync: Option<u32>,
 }
 
 /// A process that has said that it will come, and with data.

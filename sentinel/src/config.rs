@@ -136,6 +136,17 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Set for all shards how many nodes must be in sync for writes, in the place of the nodes' min-in-sync
+    #[command(
+        after_help = "What is acknowledged is on so many nodes at that moment. With a larger number writes may be \
+                            refused at once; a smaller one lets a shard go on that has lost nodes."
+    )]
+    MinInSync {
+        /// 0: what each node is set to
+        nodes: u32,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Forget a node that will not come back
     RemoveNode {
         /// Its ID, the beginning of it, or host:port

@@ -44,13 +44,16 @@ pub struct Delta {
     pub sentinels: Option<BTreeMap<u64, SentinelAddress>>,
     #[serde(default)]
     pub loading: Option<BTreeMap<NodeId, LoadingNode>>,
+    /// As it is now.
+    #[serde(default)]
+    pub min_in_sync: Option<u32>,
 }
 
 impl Delta {
     /// `None` if `base` has no key.
     pub fn between(base: &Topology, next: &Topology) -> Option<Delta> {
         // A base and what follows it are of one history.
-        let Topology { version, shape, nodes, shards, sentinels, history: _, loading } = next;
+        let Topology { version, shape, nodes, shards, sentinels, history: _, loading, min_in_sync } = next;
         Some(Delta {
             base: base.key()?,
             version: *version,
@@ -61,6 +64,7 @@ impl Delta {
             gone_shards: gone(&base.shards, shards),
             sentinels: (base.sentinels != *sentinels).then(|| sentinels.clone()),
             loading: (base.loading != *loading).then(|| loading.clone()),
+            min_in_sync: *min_in_sync,
         })
     }
 
@@ -78,6 +82,7 @@ impl Delta {
         topology.shards.extend(self.shards.into_iter().map(|shard| (shard.id.clone(), shard)));
         topology.sentinels = self.sentinels.unwrap_or(topology.sentinels);
         topology.loading = self.loading.unwrap_or(topology.loading);
+        topology.min_in_sync = self.min_in_sync;
         Some(topology)
     }
 }

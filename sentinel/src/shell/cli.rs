@@ -41,6 +41,10 @@ pub async fn execute(command: Command) -> Result<Printed, String> {
         Command::Adopt { target } => {
             ask(&target, admin_request::Command::Adopt(rpc::AdoptCommand {})).await.map(done)
         }
+        Command::MinInSync { nodes, target } => {
+            let command = rpc::MinInSyncCommand { nodes };
+            ask(&target, admin_request::Command::MinInSync(command)).await.map(done)
+        }
         Command::RemoveNode { node, target } => {
             let command = rpc::RemoveNodeCommand { node };
             ask(&target, admin_request::Command::RemoveNode(command)).await.map(done)

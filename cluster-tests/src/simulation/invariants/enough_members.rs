@@ -9,7 +9,8 @@ pub(super) fn check(node: usize, topology: &Topology, committed: std::ops::Range
     let Some(shard) = topology.shards.values().next().filter(|_| !committed.is_empty()) else { return };
     let whole = shard.whole_members().count();
     // The default: half of its nodes. One that was formed anew has one node, until the others are assigned.
-    let enough = topology.members(&shard.id).count().div_ceil(2);
+    let default = || topology.members(&shard.id).count().div_ceil(2);
+    let enough = topology.min_in_sync.map_or_else(default, |nodes| nodes as usize);
     assert!(
         enough <= whole,
         "acknowledged with too few: node {node} has committed up to {} with {whole} members in sync",

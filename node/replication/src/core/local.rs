@@ -138,10 +138,11 @@ impl Local {
         leases.chain([self.config.lease]).max().unwrap_or_default()
     }
 
-    /// How many nodes have to be in sync for writes.
+    /// How many nodes have to be in sync for writes: what an operator has set for all, or this node's setting.
     pub(crate) fn min_in_sync(&self) -> usize {
         let default = || self.shard.as_ref().map_or(0, |shard| self.topology.default_min_in_sync(shard));
-        self.config.min_in_sync.unwrap_or_else(default)
+        let of_all = self.topology.min_in_sync.and_then(|nodes| usize::try_from(nodes).ok());
+        of_all.or(self.config.min_in_sync).unwrap_or_else(default)
     }
 
     /// With fewer members nothing is committed: what the sentinels are told.

@@ -113,6 +113,10 @@ impl World {
                 self.announce();
             }
             ["sentinels", "adopt", node] => self.adopt(node),
+            ["operator", "min-in-sync", nodes] => {
+                self.topology.min_in_sync = nodes.parse().ok().filter(|nodes| *nodes > 0);
+                self.announce();
+            }
             ["accept", node] => {
                 let id = self.carry_out(node);
                 self.answer(node, id, Outcome::Accepted);

@@ -74,6 +74,10 @@ pub enum TopologyCommand {
     SetShape {
         shape: Shape,
     },
+    /// An operator's `min-in-sync` for all shards; `None`: each primary goes by its own setting again.
+    SetMinInSync {
+        nodes: Option<u32>,
+    },
 }
 
 /// What a node says of itself when it starts.

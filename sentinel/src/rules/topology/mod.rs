@@ -83,12 +83,26 @@ fn carry_out(topology: &mut Topology, raft_index: u64, command: TopologyCommand)
             topology.shape = shape;
             Ok(if is_known { Outcome::Unchanged } else { Outcome::Changed })
         }
+        TopologyCommand::SetMinInSync { nodes } => set_min_in_sync(topology, nodes),
     }?;
     match &outcome {
         Outcome::Unchanged => {}
         Outcome::Changed | Outcome::Registered { .. } => topology.version = raft_index,
     }
     Ok(outcome)
+}
+
+/// Who is eligible does not change by it: that goes by the number that a shard's primary has told since (the larger of
+/// the two binds it), and by each change of that number.
+fn set_min_in_sync(topology: &mut Topology, nodes: Option<u32>) -> Result<Outcome, Refusal> {
+    let most = u32::try_from(topology.shape.nodes_per_shard()).unwrap_or(u32::MAX);
+    if nodes.is_some_and(|nodes| !(1..=most).contains(&nodes)) {
+        return Err(Refusal::Invalid(format!(
+            "min-in-sync is 1 to {most}, as many as a shard should have nodes, or 0 for what each node is set to"
+        )));
+    }
+    let is_known = std::mem::replace(&mut topology.min_in_sync, nodes) == nodes;
+    Ok(if is_known { Outcome::Unchanged } else { Outcome::Changed })
 }
 
 /// A sentinel takes the place of the one that had its name.

@@ -460,3 +460,16 @@ fn replaced_nodes_are_forgotten_and_do_not_count() {
     group.change(InSyncChange::Remove(set(&[7]))).unwrap();
     assert_eq!(placement::to_forget(&group.topology, &set(&[3])), [], "one is missing");
 }
+
+#[test]
+fn an_operators_minimum_is_for_all_shards_and_not_more_than_they_have_nodes() {
+    let mut group = Group::three_in_sync();
+    let set = |group: &mut Group, nodes| group.apply(TopologyCommand::SetMinInSync { nodes });
+    assert_eq!(set(&mut group, Some(1)), Ok(Outcome::Changed));
+    assert_eq!(set(&mut group, Some(1)), Ok(Outcome::Unchanged));
+    assert_eq!(group.topology.min_in_sync, Some(1));
+    for nodes in [0, 4, u32::MAX] {
+        assert!(matches!(set(&mut group, Some(nodes)), Err(Refusal::Invalid(_))), "{nodes}");
+    }
+    assert_eq!((set(&mut group, None), group.topology.min_in_sync), (Ok(Outcome::Changed), None));
+}

@@ -67,6 +67,7 @@ pub(crate) async fn execute(
         Some(Command::Failover(command)) => fail_over(sentinel, command).await,
         Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
         Some(Command::Adopt(_)) => adopt(sentinel).await,
+        Some(Command::MinInSync(command)) => set_min_in_sync(sentinel, command.nodes).await,
         Some(Command::Announce(command)) => {
             let (_, members) = sentinel.group().await?;
             match admin::announced(command, &members) {
@@ -141,6 +142,15 @@ async fn remove_node(sentinel: &Sentinel, node: &str) -> Result<rpc::AdminReply,
             info!("an operator wants to remove the node {address}: {reason}");
         }
         _ => info!(node = %id, "an operator has removed the node {address}"),
+    }
+    Ok(reply)
+}
+
+async fn set_min_in_sync(sentinel: &Sentinel, nodes: u32) -> Result<rpc::AdminReply, Status> {
+    let nodes = (nodes > 0).then_some(nodes);
+    let reply = change(sentinel, TopologyCommand::SetMinInSync { nodes }).await?;
+    if !matches!(reply.outcome, Some(Outcome::Refused(_))) {
+        warn!(?nodes, "an operator has set min-in-sync for all shards");
     }
     Ok(reply)
 }
