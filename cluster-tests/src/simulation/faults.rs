@@ -15,7 +15,6 @@ use keyward_proto::topology::FastFailover;
 use keyward_replication::core::messages::{Event, HandoffToken, Outcome};
 use keyward_replication::disk_log::Step;
 use keyward_sentinel::rules::formation;
-use keyward_sentinel::rules::topology::TopologyCommand;
 use rand::Rng;
 
 use super::disk::Persistence;
@@ -143,19 +142,11 @@ impl World {
                 tell!("FAULT the connections of node {node} are dead, and nobody is told");
                 self.deaden_streams(node);
             }
-            40 => self.change_minimum(sentinel),
             _ => {
                 tell!("the network is whole");
                 self.network.heal();
             }
         }
-    }
-
-    /// An operator lets a shard go on with one node, or asks for more again. Not for all: one that is away would stop it.
-    fn change_minimum(&mut self, sentinel: usize) {
-        let nodes = [None, Some(1), Some(2)][self.rng.random_range(0..3)];
-        tell!("an operator sets min-in-sync to {nodes:?}");
-        self.propose(sentinel, TopologyCommand::SetMinInSync { nodes }, Purpose::Again);
     }
 
     /// The sentinel that a hand-off goes through crashes meanwhile, or the primary does not hear of the outcome.

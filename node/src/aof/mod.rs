@@ -18,6 +18,7 @@ pub mod directory;
 pub mod file;
 pub mod format;
 pub mod history;
+mod keeping;
 mod leftovers;
 pub mod manifest;
 pub mod reader;
@@ -90,7 +91,7 @@ impl Aof {
     pub fn tick(&self, server: &Arc<Server>) {
         let settings = server.settings();
         self.leave_primary_role(server);
-        self.replaced.tick(server, &directory(&settings));
+        replaced::tick(server, &directory(&settings));
         if !self.status().enabled || !server.is_complete() {
             return;
         }

@@ -4,8 +4,8 @@
 //! usual full sync, of a replica that was away for too long, keeps nothing. Otherwise the files that the manifest names get
 //! second names in `appendonlydir/replaced/`, with a manifest of their own, before the new manifest is written; so at every
 //! moment one of the two directories is what it was. There is one such directory: of two the larger stays, as the second
-//! full sync may replace what the first has brought. It goes when this node has been in sync for [`KEPT_FOR`], or when the
-//! disk is full.
+//! full sync may replace what the first has brought. It goes when this node has been in sync for a day
+//! ([`super::keeping`]), or when the disk is full.
 //!
 //! The file of the last save is kept in the same way beside it, when the first save of a process would replace a larger one.
 
@@ -15,11 +15,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use keyward_proto::time::Monotonic;
-use parking_lot::Mutex;
 
 use super::directory::Directory;
 use super::manifest::Manifest;
@@ -27,7 +22,6 @@ use crate::clock;
 use crate::config::Settings;
 use crate::server::Server;
 
-const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 const KEPT: &str = "replaced";
 const UNFINISHED: &str = "temp-replaced";
 
@@ -124,52 +118,24 @@ fn replaced_dump(settings: &Settings) -> PathBuf {
     PathBuf::from(format!("{KEPT}-{}", settings.dbfilename))
 }
 
-/// Whether something is kept, and since when this node has been in sync.
-#[derive(Debug, Default)]
-pub(super) struct Keeping {
-    is_kept: AtomicBool,
-    in_sync_since: Mutex<Option<Monotonic>>,
-}
-
-impl Keeping {
-    pub(super) fn begin(&self) {
-        *self.in_sync_since.lock() = None;
-        self.is_kept.store(true, Ordering::Release);
+/// Regularly: forgets what was kept for long enough, on a thread, as large files take their time.
+pub(super) fn tick(server: &Arc<Server>, directory: &Directory) {
+    if !server.aof.replaced.is_over(clock::monotonic(), || is_in_sync(server)) {
+        return;
     }
-
-    /// Whether it was kept for long enough; asked regularly.
-    fn is_over(&self, now: Monotonic, in_sync: impl FnOnce() -> Option<()>) -> bool {
-        if !self.is_kept.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut since = self.in_sync_since.lock();
-        *since = in_sync().map(|()| since.unwrap_or(now));
-        let is_over = since.is_some_and(|since| KEPT_FOR <= now.since(since));
-        if is_over {
-            self.is_kept.store(false, Ordering::Release);
-        }
-        is_over
-    }
-
-    /// Regularly: forgets what was kept for long enough, on a thread, as large files take their time.
-    pub(super) fn tick(&self, server: &Arc<Server>, directory: &Directory) {
-        if !self.is_over(clock::monotonic(), || is_in_sync(server)) {
-            return;
-        }
-        let (directory, dump) = (directory.clone(), replaced_dump(&server.settings()));
-        let forget = move || {
-            let dump = match fs::remove_file(&dump) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                Ok(()) | Err(_) => Ok(()),
-            };
-            match directory.forget_replaced().and(dump) {
-                Ok(()) => tracing::info!("what a full sync had replaced a day ago is deleted"),
-                Err(error) => tracing::warn!(%error, "what a full sync has replaced can't be deleted"),
-            }
+    let (directory, dump) = (directory.clone(), replaced_dump(&server.settings()));
+    let forget = move || {
+        let dump = match fs::remove_file(&dump) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
         };
-        if let Err(error) = std::thread::Builder::new().name("forget".into()).spawn(forget) {
-            tracing::warn!(%error, "no thread to delete what a full sync has replaced");
+        match directory.forget_replaced().and(dump) {
+            Ok(()) => tracing::info!("what a full sync had replaced a day ago is deleted"),
+            Err(error) => tracing::warn!(%error, "what a full sync has replaced can't be deleted"),
         }
+    };
+    if let Err(error) = std::thread::Builder::new().name("forget".into()).spawn(forget) {
+        tracing::warn!(%error, "no thread to delete what a full sync has replaced");
     }
 }
 
@@ -221,24 +187,5 @@ mod tests {
         assert!(directory.look_for_replaced().unwrap() && !folder.path().join(UNFINISHED).exists());
         directory.forget_replaced().unwrap();
         assert_eq!(kept(&directory), None);
-    }
-
-    #[test]
-    fn it_is_kept_for_a_day_in_sync() {
-        let at = |hours: u64| Monotonic::ZERO + Duration::from_secs(3600 * hours);
-        let keeping = Keeping::default();
-        assert!(!keeping.is_over(at(100), || Some(())), "there is nothing");
-        keeping.begin();
-        for (hours, in_sync, is_over) in [
-            (100, None, false),
-            (130, Some(()), false),
-            (153, Some(()), false),
-            (154, None, false),
-            (155, Some(()), false),
-            (179, Some(()), true),
-            (200, Some(()), false),
-        ] {
-            assert_eq!(keeping.is_over(at(hours), || in_sync), is_over, "{hours}");
-        }
     }
 }

@@ -8,8 +8,8 @@ use keyward_proto::time::Monotonic;
 use keyward_replication::disk_log::Stamp;
 use parking_lot::{Condvar, Mutex};
 
+use super::keeping::Keeping;
 use super::manifest::{AofFile, BaseFacts};
-use super::replaced::Keeping;
 use super::rewrites::{RewriteFlags, Rewrites};
 use super::segments::History;
 

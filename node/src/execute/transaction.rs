@@ -4,6 +4,7 @@ use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 use keyward_replication::reply::ReplyCondition;
+use keyward_store::events::Event;
 use keyward_store::keys::Keys;
 
 use super::Executor;
@@ -119,18 +120,27 @@ impl Executor {
             }
         }
         session.in_exec = false;
+        keys.finish();
+        let events = if session.published.is_empty() { Vec::new() } else { keys.take_events() };
         self.append_effects(session, keys, progress);
-        self.publish_messages(session, progress.condition.depends_on());
+        self.publish_messages(session, events, progress.condition.depends_on());
         keys.unlock();
         Ok(end)
     }
 
-    /// Messages tell of the transaction that publishes them: they leave with it, or not at all.
-    fn publish_messages(&self, session: &mut Session, depends_on: LogIndex) {
+    /// Messages tell of the transaction that publishes them: they leave with it, or not at all. Its events stand between
+    /// them as they came.
+    fn publish_messages(&self, session: &mut Session, events: Vec<Event>, depends_on: LogIndex) {
         let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
-        for message in session.published.drain(..) {
+        let publish = |event: Event| self.server.publish_event(&event, condition, &self.settings);
+        let mut events = events.into_iter();
+        let mut told = 0;
+        for (behind, message) in session.published.drain(..) {
+            events.by_ref().take(behind - told).for_each(publish);
+            told = behind;
             self.server.publish_committed(message, session.client.id, condition);
         }
+        events.for_each(publish);
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Session {
     pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
     pub in_exec: bool,
-    /// By the transaction that runs; for all but its own client.
-    pub published: Vec<Message>,
+    /// By the transaction that runs, each behind so many of its keyspace events; for all but its own client.
+    pub published: Vec<(usize, Message)>,
     /// The client's last write: what WAIT waits for.
     pub last_write: Position,
     /// The gate's, as of the running batch.

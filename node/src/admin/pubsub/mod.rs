@@ -157,7 +157,8 @@ fn publish_to(ctx: &mut ServerContext<'_, '_>, kind: ChannelKind, args: Args<'_>
     let receivers = if ctx.session.in_exec {
         // The others get it when what the transaction does is in the log, and see it when that is committed.
         let own = To::Only(ctx.session.client.id);
-        ctx.session.published.push(Message::new(channel, message, kind));
+        let behind = ctx.keys.events_len();
+        ctx.session.published.push((behind, Message::new(channel, message, kind)));
         ctx.server.publish_here((channel, message), kind, own, ReplyCondition::default())
     } else {
         ctx.server.publish(channel, message, kind)

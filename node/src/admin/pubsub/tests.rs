@@ -143,3 +143,17 @@ fn what_a_transaction_publishes_waits_for_its_commit() {
     node.begin_generation(1);
     assert_eq!(fate(&pushes), Fate::Unknown, "nobody knows whether the transaction will be committed");
 }
+
+#[test]
+fn messages_and_events_of_a_transaction_come_in_its_order() {
+    let mut node = TestNode::with_arguments(&["--notify-keyspace-events", "EA"]);
+    let mut reader = node.another_client();
+    reader.run("PSUBSCRIBE *");
+    for request in ["MULTI", "SET k v", "PUBLISH a x", "LPUSH l v", "DEL k", "PUBLISH a y", "EXEC"] {
+        node.run(request);
+    }
+    let pushes = reader.session.client.take_pushes();
+    let last = |push: &Push| String::from_utf8_lossy(&push.message).split("\r\n").nth(6).map(str::to_owned);
+    let seen: Vec<String> = pushes.iter().filter_map(last).collect();
+    assert_eq!(seen, ["__keyevent@0__:set", "a", "__keyevent@0__:lpush", "__keyevent@0__:del", "a"]);
+}

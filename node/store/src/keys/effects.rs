@@ -206,6 +206,11 @@ impl Keys<'_> {
         !self.events.get_mut().is_empty()
     }
 
+    /// How many there are.
+    pub fn events_len(&mut self) -> usize {
+        self.events.get_mut().len()
+    }
+
     /// Keyspace events of the finished command.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(self.events.get_mut())
