@@ -170,8 +170,10 @@ impl Primary {
             return;
         }
         self.lagging.seen_at = now;
-        self.observe_all(now, local, log);
-        let laggards = self.laggards(&BTreeSet::new(), local);
+        let members = self.progress.in_sync().iter();
+        let silent = members.filter(|node| self.is_suspect(node, now, local)).cloned().collect();
+        self.observe_all(now, local, log, &silent);
+        let laggards = self.laggards(&silent, local);
         for node in &laggards {
             if let Some(account) = self.lagging.accounts.get_mut(node)
                 && !std::mem::replace(&mut account.is_told, true)
@@ -184,7 +186,7 @@ impl Primary {
         }
     }
 
-    fn observe_all(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {
+    fn observe_all(&mut self, now: Monotonic, local: &Local, log: &WriteLog, silent: &BTreeSet<NodeId>) {
         let Primary { lagging: Lagging { accounts, .. }, progress, restarted, .. } = self;
         let members = || progress.in_sync().difference(restarted);
         accounts.retain(|node, account| {
@@ -203,6 +205,11 @@ impl Primary {
             accounts.entry(node.clone()).or_insert_with(|| Account::new(now, incarnation));
         }
         for (node, account) in accounts {
+            if silent.contains(node) {
+                // It is removed for that, and may be well when it is heard again.
+                (account.seen_at, account.marked_at) = (now, now);
+                continue;
+            }
             let has = if *node == local.me { local.held(log) } else { progress.held(node) };
             account.observe(now, &local.config, &local.stalls, has, log);
         }

@@ -199,7 +199,7 @@ impl Primary {
     }
 
     /// Whether commits and leases must not wait for this member any longer.
-    fn is_suspect(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
+    pub(super) fn is_suspect(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
         let Some(incarnation) = local.incarnation_of(node) else { return true };
         if self.restarted.contains(node) || self.handoff_gave_up_on(node) {
             return true;
