@@ -3,6 +3,7 @@
 //! The rules are the crate `keyward-replication`. Here are their shells:
 //! - `task.rs`: the task that owns the core; `handle.rs`: what the rest of the node sees of it
 //! - `link.rs`: gRPC streams; `wire.rs`: their messages; `sender.rs`: a task per replica
+//! - `news.rs`: what is worth a line of the log
 //! - `applier.rs`: the thread that applies committed entries, as `applying.rs` says
 //!
 //! Architecture invariant: the cores know neither gRPC nor a clock nor a task. The shells know no rule about terms
@@ -14,6 +15,7 @@ pub mod applying;
 mod grpc_tests;
 mod handle;
 mod link;
+mod news;
 mod sender;
 mod shared;
 pub(crate) mod task;

@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use super::applier::Applier;
 use super::applying::ApplierRequest;
 use super::link::{self, Uplink};
+use super::news::News;
 use super::sender::{self, Outbox, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
@@ -101,6 +102,9 @@ pub(crate) struct Task {
     complaints: Arc<Mutex<Complaints>>,
     handoffs: BTreeMap<u64, HandoffAnswer>,
     next_token: u64,
+    /// What the sentinels were asked for, and what they said: for the log.
+    asked: News,
+    answered: Arc<Mutex<News>>,
     /// Last logged.
     role: (RoleStatus, Term),
     /// Last logged of a full sync.
@@ -145,6 +149,8 @@ impl Task {
             complaints: Arc::default(),
             handoffs: BTreeMap::new(),
             next_token: 0,
+            asked: News::default(),
+            answered: Arc::default(),
             role: (RoleStatus::None, Term::ZERO),
             full_sync_tenth: 0,
         })
@@ -359,13 +365,20 @@ impl Task {
             Action::Reject { link, term, reason } => self.reject(link, term, reason),
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
-                tracing::info!("{}", request.describe(self.core.topology()));
+                let line = request.describe(self.core.topology());
+                if self.asked.is_news(&line, clock::monotonic()) {
+                    tracing::info!("{line}");
+                }
                 let kind = Kind::of(&request);
                 let request = wire::control_request(&self.me, request);
                 let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
+                let answered = Arc::clone(&self.answered);
                 tokio::spawn(async move {
                     let (outcome, topology) = sentinels.ask(kind, request).await;
-                    tracing::info!("{outcome}");
+                    let answer = format!("{line}: {outcome}");
+                    if answered.lock().is_news(&answer, clock::monotonic()) {
+                        tracing::info!("{outcome}");
+                    }
                     if let Some(topology) = topology {
                         send(&inputs, Event::TopologyChanged(topology)).await;
                     }
