@@ -106,11 +106,12 @@ pub fn measure(
         group.wait_until_whole(HEAL_DEADLINE)?;
         thread::sleep(CALM / 2);
         let seen = probes.stop();
-        let phases = (system == System::Keyward)
+        let nobody = |what| format!("{system}, {fault}: there was no {what} before the fault");
+        let phases = matches!(system, System::Keyward { .. })
             .then(|| logs::phases(&group.logs(), wall, seen.first_write_after_gap(at)));
         let sample = Sample {
-            without_writes: seen.longest_gap_of_writes(at),
-            without_reads: seen.longest_gap_of_reads(at),
+            without_writes: seen.longest_gap_of_writes(at).ok_or_else(|| nobody("write"))?,
+            without_reads: seen.longest_gap_of_reads(at).ok_or_else(|| nobody("read"))?,
             lost: seen.lost(|key| group.members(key))?,
             stale: seen.stale,
             errors: seen.errors,

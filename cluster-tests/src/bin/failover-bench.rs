@@ -6,6 +6,7 @@ use clap::Parser;
 use cluster_tests::cluster::HOSTS;
 use cluster_tests::failover_bench::{self, Fault, System};
 use cluster_tests::hosts::Hosts;
+use keyward_proto::topology::FastFailover;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Against {
@@ -22,6 +23,9 @@ struct Options {
     /// Each fault so many times.
     #[arg(long, default_value_t = 20)]
     times: usize,
+    /// What Keyward's nodes take a refused connection for: one or more of trusted, yes and no.
+    #[arg(long, value_delimiter = ',', default_value = "yes", value_parser = fast_failover)]
+    fast_failover: Vec<FastFailover>,
     #[arg(long, value_enum, default_value = "nobody")]
     against: Against,
     /// Each fault on each of Valkey's systems so many times; they take longer.
@@ -32,12 +36,19 @@ struct Options {
     json: bool,
 }
 
+fn fast_failover(word: &str) -> Result<FastFailover, String> {
+    let all = [FastFailover::Trusted, FastFailover::Yes, FastFailover::No];
+    all.into_iter().find(|choice| choice.word() == word).ok_or_else(|| "trusted, yes or no".to_owned())
+}
+
 fn run(options: &Options) -> Result<(), String> {
     let namespaces = rustix::process::geteuid().is_root();
     if !namespaces {
         println!("failover-bench: on the loopback address, without partitions (namespaces need root)");
     }
-    let mut systems = vec![(System::Keyward, options.times)];
+    let keyward =
+        |fast_failover: &FastFailover| (System::Keyward { fast_failover: *fast_failover }, options.times);
+    let mut systems: Vec<(System, usize)> = options.fast_failover.iter().map(keyward).collect();
     if options.against == Against::Valkey {
         let theirs = [
             System::ValkeyCluster { node_timeout: 15_000 },

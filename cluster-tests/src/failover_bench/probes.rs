@@ -111,12 +111,12 @@ impl Probes {
 }
 
 impl Seen {
-    pub(super) fn longest_gap_of_writes(&self, since: Instant) -> Duration {
-        longest_gap(&self.writes_at, since).map_or(Duration::ZERO, |(from, to)| to - from)
+    pub(super) fn longest_gap_of_writes(&self, since: Instant) -> Option<Duration> {
+        longest_gap(&self.writes_at, since).map(|(from, to)| to - from)
     }
 
-    pub(super) fn longest_gap_of_reads(&self, since: Instant) -> Duration {
-        longest_gap(&self.reads_at, since).map_or(Duration::ZERO, |(from, to)| to - from)
+    pub(super) fn longest_gap_of_reads(&self, since: Instant) -> Option<Duration> {
+        longest_gap(&self.reads_at, since).map(|(from, to)| to - from)
     }
 
     /// How long after `since` the first write after the gap was acknowledged.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use keyward_proto::topology::FastFailover;
 use tempfile::TempDir;
 
 use super::probes::SAME_SLOT;
@@ -25,21 +26,20 @@ const CREATE_TRIES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum System {
-    Keyward,
+    /// What its nodes take a refused connection for.
+    Keyward { fast_failover: FastFailover },
     /// Three primaries with a replica each, `cluster-node-timeout` in milliseconds.
-    ValkeyCluster {
-        node_timeout: u32,
-    },
+    ValkeyCluster { node_timeout: u32 },
     /// One primary, two replicas, three sentinels; `down-after-milliseconds`.
-    ValkeySentinel {
-        down_after: u32,
-    },
+    ValkeySentinel { down_after: u32 },
 }
 
 impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            System::Keyward => f.write_str("Keyward"),
+            System::Keyward { fast_failover } => {
+                write!(f, "Keyward, fast-failover {}", fast_failover.word())
+            }
             System::ValkeyCluster { node_timeout } => {
                 write!(f, "Valkey Cluster, node-timeout {node_timeout}")
             }
@@ -61,9 +61,9 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn start(system: System, hosts: Hosts) -> Result<Self, String> {
         match system {
-            System::Keyward => {
-                let Cluster { nodes, sentinels, hosts, .. } =
-                    Cluster::start_on(hosts, Mode::Cluster, &["--save", "", "--appendonly", "no"])?;
+            System::Keyward { fast_failover } => {
+                let args = ["--save", "", "--appendonly", "no", "--fast-failover", fast_failover.word()];
+                let Cluster { nodes, sentinels, hosts, .. } = Cluster::start_on(hosts, Mode::Cluster, &args)?;
                 Ok(Group { system, nodes, sentinels, cli: None, hosts })
             }
             System::ValkeyCluster { node_timeout } => {
@@ -206,7 +206,7 @@ impl Group {
         };
         let sentinel_ready = match self.system {
             System::ValkeySentinel { .. } => self.sentinels.iter().all(known),
-            System::Keyward | System::ValkeyCluster { .. } => true,
+            System::Keyward { .. } | System::ValkeyCluster { .. } => true,
         };
         online == replicas && sentinel_ready
     }
