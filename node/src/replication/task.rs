@@ -366,7 +366,9 @@ impl Task {
             Action::CloseLink(link) => self.close_link(link),
             Action::Ask(id, request) => {
                 let line = request.describe(self.core.topology());
-                if self.asked.is_news(&line, clock::monotonic()) {
+                // After a change of the topology it is another story.
+                let story = format!("{} {line}", self.core.topology().version);
+                if self.asked.is_news(&story, clock::monotonic()) {
                     tracing::info!("{line}");
                 }
                 let kind = Kind::of(&request);
@@ -375,7 +377,7 @@ impl Task {
                 let answered = Arc::clone(&self.answered);
                 tokio::spawn(async move {
                     let (outcome, topology) = sentinels.ask(kind, request).await;
-                    let answer = format!("{line}: {outcome}");
+                    let answer = format!("{story}: {outcome}");
                     if answered.lock().is_news(&answer, clock::monotonic()) {
                         tracing::info!("{outcome}");
                     }
