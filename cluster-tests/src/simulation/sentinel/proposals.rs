@@ -115,8 +115,14 @@ impl World {
         let isolated = (0..SENTINELS)
             .filter(|&other| other != sentinel)
             .all(|other| self.network.is_cut(network::sentinel(sentinel), network::sentinel(other)));
-        let lost = if self.standing.is_some() { 1.0 } else { 0.8 };
-        if self.rng.random_bool(if isolated { lost } else { 0.03 }) && self.now < FAULTS_END {
+        // Beside a standing fault nothing else goes wrong.
+        let lost = match (isolated, self.standing.is_some()) {
+            (true, true) => 1.0,
+            (true, false) => 0.8,
+            (false, true) => 0.0,
+            (false, false) => 0.03,
+        };
+        if self.rng.random_bool(lost) && self.now < FAULTS_END {
             return;
         }
         let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(400)) } else { 0 };
