@@ -45,7 +45,6 @@ mutations! {
     ReadsNotGated: "a read does not wait for the write that it has seen",
     NilBeforeCommit: "the nil of a client that waited in vain leaves before what emptied the key is committed",
     ReplyOfEndedTerm: "a reply of an ended term leaves when a later history reaches its index",
-    LoadedReadsNotGated: "a read does not wait for what a file or a full sync has written to the slot",
     ReplicaReadsNotGated: "a read at a replica, also a former primary, does not wait for the commit of what it has seen",
     WatchSurvivesTerm: "a watch of an ended term still lets a transaction succeed",
     WaitEndsByState: "a waiting client looks at the node's state when it is woken, not at the term in which it waits",

@@ -63,7 +63,7 @@ impl Fault {
             // So long it may hold clients up, then a hand-off, and the removal of who was the primary.
             Fault::Disk(DiskFault::PrimaryHangs | DiskFault::ReplicaHangs) => ms(3500),
             // What is written now and then is paid back.
-            Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(4500),
+            Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(5000),
             Fault::Disk(DiskFault::AllCrawl) => FAULTS_END,
         }
     }
@@ -148,7 +148,8 @@ impl World {
 
     fn slow_disk(&mut self, fault: DiskFault, primary: usize) {
         let replica = (primary + self.rng.random_range(1..NODES)) % NODES;
-        let pace = self.rng.random_range(ms(700)..ms(1000));
+        // A disk that takes nothing for a second has a node fall silent by itself.
+        let pace = self.rng.random_range(ms(700)..ms(950));
         let (nodes, hangs) = match fault {
             DiskFault::PrimaryHangs => (vec![primary], true),
             DiskFault::ReplicaHangs => (vec![replica], true),

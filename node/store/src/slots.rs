@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keyward_proto::ids::LogIndex;
-use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -336,9 +335,6 @@ impl Keyspace {
     /// The slot holds what entries up to this one have written, though they were not applied here: a file or another
     /// node had it. Reads wait until it is committed.
     pub fn note_written(&self, slot: Slot, index: LogIndex) {
-        if mutation::is_on(Mutation::LoadedReadsNotGated) {
-            return;
-        }
         let mut state = self.lock(slot);
         state.last_write = state.last_write.max(index);
     }
