@@ -24,6 +24,18 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// The first shards form of fewer nodes than are wanted if no other has come for so long.
 const ARRIVALS_OVER_AFTER: Duration = Duration::from_secs(2);
 
+/// Whether the marks of two nodes' passwords tell that they differ; zero: a program that does not say.
+pub(crate) fn passwords_differ(one: u32, other: u32) -> bool {
+    ![one, other].contains(&0) && one != other
+}
+
+/// What a replica has that clients of its shard could not use after a failover.
+pub(crate) fn another_password(than: &str) -> String {
+    format!(
+        "another password (requirepass) than {than}: after a failover it would refuse the shard's clients"
+    )
+}
+
 /// How clients are told where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hosts {
@@ -172,17 +184,14 @@ impl Health {
     /// Replicas that clients of their shard could not use after a failover, with their primaries: their password is
     /// another one. Each is told once.
     pub(crate) fn new_strangers(&mut self, topology: &Topology) -> Vec<(NodeId, NodeId)> {
-        let mark =
-            |id: &NodeId| self.nodes.get(id)?.status.as_ref().map(|s| s.password_mark).filter(|m| *m != 0);
+        let status = |id: &NodeId| self.nodes.get(id).and_then(|node| node.status.as_ref());
+        let mark = |id: &NodeId| status(id).map_or(0, |status| status.password_mark);
         let mut pairs = Vec::new();
         for shard in topology.shards.values() {
-            let Some((primary, expected)) = shard.primary.as_ref().and_then(|id| Some((id, mark(id)?)))
-            else {
-                continue;
-            };
-            let members =
-                topology.members(&shard.id).filter(|node| mark(&node.id).is_some_and(|m| m != expected));
-            pairs.extend(members.map(|node| (node.id.clone(), primary.clone())));
+            let Some(primary) = &shard.primary else { continue };
+            let differs = |node: &&Node| passwords_differ(mark(primary), mark(&node.id));
+            let strangers = topology.members(&shard.id).filter(differs);
+            pairs.extend(strangers.map(|node| (node.id.clone(), primary.clone())));
         }
         let known = std::mem::replace(&mut self.strangers, pairs.iter().map(|(id, _)| id.clone()).collect());
         pairs.retain(|(id, _)| !known.contains(id));

@@ -19,6 +19,7 @@ pub use shown::Printed;
 pub(crate) use shown::{Form, Shown};
 pub(crate) use survey::{Survey, members};
 
+use crate::rules::health::{another_password, passwords_differ};
 use crate::rules::topology::RaftId;
 
 /// Also the JSON of `status --json`: fields may be added, not changed.
@@ -212,12 +213,12 @@ impl ShardStatus {
             }
             Some(_) => {}
         }
-        for node in self.nodes.iter().filter(|n| primary.is_some_and(|p| passwords_differ(p, n))) {
-            let text = format!(
-                "{} ({title}) has another password (requirepass) than the primary: after a failover it would refuse the \
-                 shard's clients",
-                node.name(names)
-            );
+        for node in self
+            .nodes
+            .iter()
+            .filter(|n| primary.is_some_and(|p| passwords_differ(p.password_mark, n.password_mark)))
+        {
+            let text = format!("{} ({title}) has {}", node.name(names), another_password("the primary"));
             problems.push((Verdict::Degraded, text));
         }
         for node in self.nodes.iter().filter(|n| Some(&n.id) != self.primary.as_ref()) {
@@ -229,12 +230,6 @@ impl ShardStatus {
             }
         }
     }
-}
-
-/// Of two that say something of it.
-fn passwords_differ(primary: &NodeStatus, node: &NodeStatus) -> bool {
-    let marks = [primary.password_mark, node.password_mark];
-    !marks.contains(&0) && marks[0] != marks[1]
 }
 
 /// The worst of them.

@@ -25,7 +25,7 @@ use crate::rules::coordinator::{Request, Settlement};
 use crate::rules::events::{self, EventFeed};
 use crate::rules::failover::Trigger;
 use crate::rules::formation;
-use crate::rules::health::{Liveness, Round, preferred};
+use crate::rules::health::{Liveness, Round, another_password, preferred};
 use crate::rules::placement;
 use crate::rules::topology::TopologyCommand;
 use crate::rules::waiting::Waiting;
@@ -65,12 +65,8 @@ pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
         tell_down(&sentinel, &topology, &changes);
         let strangers = sentinel.health.lock().new_strangers(&topology);
         for (id, primary) in strangers {
-            warn!(
-                "the node {} has another password (requirepass) than its primary {}: after a failover it would refuse the \
-                 shard's clients",
-                topology.node_name(&id),
-                topology.node_name(&primary)
-            );
+            let primary = format!("its primary {}", topology.node_name(&primary));
+            warn!("the node {} has {}", topology.node_name(&id), another_password(&primary));
         }
         sentinel.probed.notify_one();
     }
