@@ -157,8 +157,13 @@ impl Local {
     pub(crate) fn keeps_away(&self, now: Monotonic) -> bool {
         let Some(shard) = self.shard().filter(|_| self.bar.is_up(now)) else { return false };
         let others = shard.in_sync.difference(&shard.restarted).filter(|node| **node != self.me).count();
-        let known = usize::try_from(shard.absent.min_in_sync.unwrap_or(0)).unwrap_or(usize::MAX);
-        known.max(self.min_in_sync()) <= others
+        self.minimum(shard.absent.min_in_sync) <= others
+    }
+
+    /// With fewer members nothing is committed: this node's number, or the one that the sentinels know, if that is larger.
+    pub(crate) fn minimum(&self, known: Option<u32>) -> usize {
+        let known = usize::try_from(known.unwrap_or(0)).unwrap_or(usize::MAX);
+        known.max(self.min_in_sync())
     }
 
     /// What this node itself holds of the log.

@@ -365,8 +365,7 @@ impl Primary {
 
     /// With fewer members nothing is committed.
     pub(crate) fn minimum(&self, local: &Local) -> usize {
-        let known = usize::try_from(self.known_minimum.unwrap_or(0)).unwrap_or(usize::MAX);
-        known.max(local.min_in_sync())
+        local.minimum(self.known_minimum)
     }
 
     /// Members that hold what they have acknowledged, with the primary.
