@@ -505,14 +505,20 @@ mod tests {
         seen
     }
 
+    impl Seen {
+        fn checks(&self) -> Checks<'_> {
+            Checks {
+                moment: &self.moment,
+                gate: &self.gate,
+                pause: &self.pause,
+                settings: &self.settings,
+                routing: &self.routing,
+            }
+        }
+    }
+
     fn verdict(seen: &Seen, request: &str) -> String {
-        let checks = Checks {
-            moment: &seen.moment,
-            gate: &seen.gate,
-            pause: &seen.pause,
-            settings: &seen.settings,
-            routing: &seen.routing,
-        };
+        let checks = seen.checks();
         let verdict = with_args(request, |row, args| {
             let candidate = Candidate { session: &seen.session, row, args, patience: seen.patience };
             checks.admit(&candidate, || Monotonic::from_nanos(seen.lease_now))
@@ -854,13 +860,7 @@ mod tests {
     fn whatever_reads_or_writes_keys_waits_where_they_may_not_be_seen() {
         use GateState::{Holding, InDoubt, Loading, NoPrimary, Primary, Replica, Undecided};
         let verdict_of = |row: &'static Row, seen: &Seen| {
-            let checks = Checks {
-                moment: &seen.moment,
-                gate: &seen.gate,
-                pause: &seen.pause,
-                settings: &seen.settings,
-                routing: &seen.routing,
-            };
+            let checks = seen.checks();
             with_args("PING", |_, args| {
                 let candidate = Candidate { session: &seen.session, row, args, patience: seen.patience };
                 shown(checks.admit(&candidate, || Monotonic::from_nanos(seen.lease_now)))
