@@ -158,6 +158,7 @@ async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), 
     }
     match identity {
         Some(identity) => {
+            crate::aof::replaced::look_for_dump(server, settings);
             crate::member::join(server, settings, bus_listener(settings)?, identity, applied).await
         }
         None => {

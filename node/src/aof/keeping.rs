@@ -23,12 +23,12 @@ impl Keeping {
     }
 
     /// Whether it was kept for long enough; asked regularly.
-    pub(super) fn is_over(&self, now: Monotonic, in_sync: impl FnOnce() -> Option<()>) -> bool {
+    pub(super) fn is_over(&self, now: Monotonic, in_sync: impl FnOnce() -> bool) -> bool {
         if !self.is_kept.load(Ordering::Acquire) {
             return false;
         }
         let mut since = self.in_sync_since.lock();
-        *since = in_sync().map(|()| since.unwrap_or(now));
+        *since = in_sync().then(|| since.unwrap_or(now));
         let is_over = since.is_some_and(|since| KEPT_FOR <= now.since(since));
         if is_over {
             self.is_kept.store(false, Ordering::Release);
@@ -45,16 +45,16 @@ mod tests {
     fn it_is_kept_for_a_day_in_sync() {
         let at = |hours: u64| Monotonic::ZERO + Duration::from_secs(3600 * hours);
         let keeping = Keeping::default();
-        assert!(!keeping.is_over(at(100), || Some(())), "there is nothing");
+        assert!(!keeping.is_over(at(100), || true), "there is nothing");
         keeping.begin();
         for (hours, in_sync, is_over) in [
-            (100, None, false),
-            (130, Some(()), false),
-            (153, Some(()), false),
-            (154, None, false),
-            (155, Some(()), false),
-            (179, Some(()), true),
-            (200, Some(()), false),
+            (100, false, false),
+            (130, true, false),
+            (153, true, false),
+            (154, false, false),
+            (155, true, false),
+            (179, true, true),
+            (200, true, false),
         ] {
             assert_eq!(keeping.is_over(at(hours), || in_sync), is_over, "{hours}");
         }

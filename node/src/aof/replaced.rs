@@ -84,7 +84,11 @@ fn bytes_in(directory: &Path) -> u64 {
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
+    unless_missing(fs::remove_dir_all(directory))
+}
+
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
@@ -98,11 +102,7 @@ pub(crate) fn keep_dump(server: &Server, settings: &Settings, bytes: u64) {
     if server.shared.gate.is_standalone() || len_of(dump) <= bytes.max(len_of(&kept)) {
         return;
     }
-    let linked = match fs::remove_file(&kept) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => fs::hard_link(dump, &kept),
-    };
-    match linked {
+    match unless_missing(fs::remove_file(&kept)).and_then(|()| fs::hard_link(dump, &kept)) {
         Ok(()) => {
             server.aof.replaced.begin();
             tracing::warn!(
@@ -111,6 +111,15 @@ pub(crate) fn keep_dump(server: &Server, settings: &Settings, bytes: u64) {
             );
         }
         Err(error) => tracing::warn!(%error, "the file of the last save can't be kept"),
+    }
+}
+
+/// At the start: a file that an earlier process has kept begins its day anew.
+pub(crate) fn look_for_dump(server: &Server, settings: &Settings) {
+    let kept = replaced_dump(settings);
+    if kept.exists() {
+        tracing::warn!(file = %kept.display(), "the file of a larger save is kept there");
+        server.aof.replaced.begin();
     }
 }
 
@@ -125,10 +134,7 @@ pub(super) fn tick(server: &Arc<Server>, directory: &Directory) {
     }
     let (directory, dump) = (directory.clone(), replaced_dump(&server.settings()));
     let forget = move || {
-        let dump = match fs::remove_file(&dump) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
+        let dump = unless_missing(fs::remove_file(&dump));
         match directory.forget_replaced().and(dump) {
             Ok(()) => tracing::info!("what a full sync had replaced a day ago is deleted"),
             Err(error) => tracing::warn!(%error, "what a full sync has replaced can't be deleted"),
@@ -139,10 +145,10 @@ pub(super) fn tick(server: &Arc<Server>, directory: &Directory) {
     }
 }
 
-fn is_in_sync(server: &Server) -> Option<()> {
+fn is_in_sync(server: &Server) -> bool {
     let routing = server.routing();
-    let (shard, me) = (routing.my_shard()?, routing.me.as_ref()?);
-    (shard.in_sync.contains(me) && !shard.restarted.contains(me)).then_some(())
+    let shard_and_me = routing.my_shard().zip(routing.me.as_ref());
+    shard_and_me.is_some_and(|(shard, me)| shard.in_sync.contains(me) && !shard.restarted.contains(me))
 }
 
 #[cfg(test)]

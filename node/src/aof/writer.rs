@@ -27,7 +27,7 @@ use super::directory::Directory;
 use super::file::Incremental;
 use super::format::{Encoder, Head, head_line, shard_line};
 use super::manifest::{AofFile, BaseFacts, Manifest};
-use super::replaced::Outcome as Keeping;
+use super::replaced;
 use super::rewrites::RewriteFlags;
 use super::segments::{History, Segment};
 use super::state::WriterRequest;
@@ -514,7 +514,7 @@ impl Writer {
         let shard = replaced.shard.map(|shard| shard.to_string()).unwrap_or_default();
         let (directory, position) = (self.directory.replaced(), replaced.last);
         match self.directory.keep_replaced(&self.manifest) {
-            Ok(Keeping::Kept) => {
+            Ok(replaced::Outcome::Kept) => {
                 tracing::warn!(
                     directory = %directory.display(), %position, shard,
                     "a full sync has replaced a log that is longer than its source's, or of another shard: the files \
@@ -522,10 +522,10 @@ impl Writer {
                 );
                 self.aof().replaced.begin();
             }
-            Ok(Keeping::LessThanKept) => {
+            Ok(replaced::Outcome::LessThanKept) => {
                 tracing::info!(%position, shard, "what a full sync replaces is not kept: more is kept already");
             }
-            Ok(Keeping::NothingThere) => {}
+            Ok(replaced::Outcome::NothingThere) => {}
             Err(error) => tracing::error!(%error, "the files that a full sync replaces can't be kept"),
         }
     }
@@ -598,6 +598,18 @@ mod tests {
     use keyward_proto::ids::Term;
     use keyward_replication::disk_log::{LogFile, Stamp};
 
+    /// With its first file, which is empty.
+    fn begun(server: &Arc<Server>, directory: &Directory) -> Writer {
+        let first = AofFile::incremental("a", 1);
+        let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
+        let (current, bytes) = create_incremental(directory, first.clone(), &head).unwrap();
+        let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
+        directory.write_manifest(&manifest).unwrap();
+        let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, bytes);
+        let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, LogIndex::ZERO, None);
+        Writer::new(server, directory.clone(), manifest, current, core).unwrap()
+    }
+
     /// The writer may have waited for the disk while a small snapshot was written: both orders are there at once.
     #[test]
     fn a_base_that_is_written_before_the_files_are_changed_is_put_in_place() {
@@ -605,15 +617,8 @@ mod tests {
         let server = node.executor.server();
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path(), "a");
-        let first = AofFile::incremental("a", 1);
-        let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
-        let (current, bytes) = create_incremental(&directory, first.clone(), &head).unwrap();
-        let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
-        directory.write_manifest(&manifest).unwrap();
         server.shared.log.lock().attach_disk();
-        let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, bytes);
-        let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, LogIndex::ZERO, None);
-        let mut writer = Writer::new(server, directory.clone(), manifest, current, core).unwrap();
+        let mut writer = begun(server, &directory);
         let rewrite = Arc::new(RewriteFlags::default());
         let base = AofFile { name: "a.1.base.rdb".into(), seq: 1 };
         let facts = BaseFacts { bytes: 0, checksum: 0, keys: 0 };
@@ -632,6 +637,7 @@ mod tests {
         assert_eq!((manifest.base, manifest.incremental), (Some(base), vec![AofFile::incremental("a", 2)]));
         assert!(!directory.path_of("a.1.incr.aof").exists());
     }
+
     /// After a full sync from a source whose history is shorter the old files may be the only ones that have theirs.
     #[test]
     fn a_longer_log_that_a_full_sync_has_replaced_is_kept_until_it_is_safe() {
@@ -642,11 +648,6 @@ mod tests {
             let server = node.executor.server();
             let folder = tempfile::tempdir().unwrap();
             let directory = Directory::new(folder.path(), "a");
-            let first = AofFile::incremental("a", 1);
-            let head = Head { follows: Position::ZERO, shard: None, terms: Vec::new(), awaits_base: false };
-            let (current, bytes) = create_incremental(&directory, first.clone(), &head).unwrap();
-            let manifest = Manifest { incremental: vec![first], ..Manifest::default() };
-            directory.write_manifest(&manifest).unwrap();
             {
                 let mut log = server.shared.log.lock();
                 log.keep_entries();
@@ -655,9 +656,7 @@ mod tests {
                     log.append_unexecuted(Term::new(1), b"entry");
                 });
             }
-            let file = LogFile::begun(FileNumber(1), LogIndex::ZERO, bytes);
-            let core = DiskLog::new(clock::monotonic(), BATCH_BYTES, file, LogIndex::ZERO, None);
-            let mut writer = Writer::new(server, directory.clone(), manifest, current, core).unwrap();
+            let mut writer = begun(server, &directory);
             let steps = |writer: &mut Writer| {
                 for _ in 0..8 {
                     let _next = writer.step();
