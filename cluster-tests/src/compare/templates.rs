@@ -501,6 +501,7 @@ pub const CORE_GROUPS: &[&str] = &[
     "list",
     "set",
     "sorted_set",
+    "bitmap",
     "transactions",
     "pubsub",
     "connection",

@@ -93,6 +93,15 @@ fn keys_with_expiry(client: &mut Client, len: usize) {
     client.finish();
 }
 
+/// A string of so many bytes whose bits are all zero but the last one.
+fn bits(client: &mut Client, len: usize) {
+    client.call(&format!("SETBIT k {} 1", 8 * len - 1));
+}
+
+fn numbers(len: usize) -> Vec<String> {
+    (0..len).map(|i| i.to_string()).collect()
+}
+
 fn calls(client: &mut Client, command: &str) {
     (0..CALLS).for_each(|_| client.queue(command));
     client.finish();
@@ -452,6 +461,26 @@ pub const CASES: &[Case] = &[
     case("SUBSTR", keys, |c, n| each(c, "SUBSTR {} 0 2", &names("key:", n))),
     case("MEMORY USAGE", set, |c, _| calls(c, "MEMORY USAGE k")),
     case("SAVE", keys, |c, _| c.call("SAVE")),
+    // Bitmaps.
+    case("SETBIT and GETBIT", nothing, |c, n| {
+        each(c, "SETBIT k {} 1", &numbers(n));
+        each(c, "GETBIT k {}", &numbers(n));
+    }),
+    case("BITCOUNT and BITPOS", bits, |c, _| {
+        c.call("BITCOUNT k");
+        c.call("BITCOUNT k 1 -2 BIT");
+        c.call("BITPOS k 1");
+    }),
+    case("BITOP", bits, |c, _| {
+        for operation in ["AND", "OR", "XOR"] {
+            c.call(&format!("BITOP {operation} {{t}}d k k k"));
+        }
+        c.call("BITOP NOT {t}d k");
+    }),
+    case("BITFIELD and BITFIELD_RO", nothing, |c, n| {
+        each(c, "BITFIELD k INCRBY u13 {} 7", &numbers(n));
+        each(c, "BITFIELD_RO k GET i13 {}", &numbers(n));
+    }),
     // Transactions.
     case("WATCH and UNWATCH", keys, |c, n| {
         c.call_with("WATCH", &names("key:", n));

@@ -94,17 +94,22 @@ pub mod category {
     pub const LIST: Categories = 1 << 5;
     pub const HASH: Categories = 1 << 6;
     pub const STRING: Categories = 1 << 7;
-    pub const PUBSUB: Categories = 1 << 8;
-    pub const ADMIN: Categories = 1 << 9;
-    pub const FAST: Categories = 1 << 10;
-    pub const SLOW: Categories = 1 << 11;
-    pub const BLOCKING: Categories = 1 << 12;
-    pub const DANGEROUS: Categories = 1 << 13;
-    pub const CONNECTION: Categories = 1 << 14;
-    pub const TRANSACTION: Categories = 1 << 15;
+    pub const BITMAP: Categories = 1 << 8;
+    pub const HYPERLOGLOG: Categories = 1 << 9;
+    pub const GEO: Categories = 1 << 10;
+    pub const STREAM: Categories = 1 << 11;
+    pub const PUBSUB: Categories = 1 << 12;
+    pub const ADMIN: Categories = 1 << 13;
+    pub const FAST: Categories = 1 << 14;
+    pub const SLOW: Categories = 1 << 15;
+    pub const BLOCKING: Categories = 1 << 16;
+    pub const DANGEROUS: Categories = 1 << 17;
+    pub const CONNECTION: Categories = 1 << 18;
+    pub const TRANSACTION: Categories = 1 << 19;
+    pub const SCRIPTING: Categories = 1 << 20;
 
     /// Their names, from the lowest bit on.
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 21] = [
         "keyspace",
         "read",
         "write",
@@ -113,6 +118,10 @@ pub mod category {
         "list",
         "hash",
         "string",
+        "bitmap",
+        "hyperloglog",
+        "geo",
+        "stream",
         "pubsub",
         "admin",
         "fast",
@@ -121,16 +130,20 @@ pub mod category {
         "dangerous",
         "connection",
         "transaction",
+        "scripting",
     ];
 }
 
 /// The chapter of the documentation to which a command belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    Bitmap,
     Cluster,
     Connection,
     Generic,
+    Geo,
     Hash,
+    HyperLogLog,
     List,
     Pubsub,
     Server,
@@ -143,10 +156,13 @@ pub enum Group {
 impl Group {
     pub const fn name(self) -> &'static str {
         match self {
+            Group::Bitmap => "bitmap",
             Group::Cluster => "cluster",
             Group::Connection => "connection",
             Group::Generic => "generic",
+            Group::Geo => "geo",
             Group::Hash => "hash",
+            Group::HyperLogLog => "hyperloglog",
             Group::List => "list",
             Group::Pubsub => "pubsub",
             Group::Server => "server",
@@ -160,9 +176,12 @@ impl Group {
     /// The category of all commands of this group that name no other.
     const fn categories(self) -> Categories {
         match self {
+            Group::Bitmap => category::BITMAP,
             Group::Connection => category::CONNECTION,
             Group::Generic => category::KEYSPACE,
+            Group::Geo => category::GEO,
             Group::Hash => category::HASH,
+            Group::HyperLogLog => category::HYPERLOGLOG,
             Group::List => category::LIST,
             Group::Set => category::SET,
             Group::SortedSet => category::SORTED_SET,

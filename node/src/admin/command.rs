@@ -293,13 +293,27 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
     Ok(found)
 }
 
-/// Where a command's options decide what happens to the key (SET), what this request does.
+/// Where a command's options decide what happens to the key (SET, BITFIELD), what this request does.
 fn actual_flags(flags: KeyFlags, request: &[&[u8]]) -> KeyFlags {
     if flags & VARIABLE_FLAGS == 0 {
         return flags;
     }
+    if request.first().is_some_and(|name| ascii_eq(name, "bitfield")) {
+        let reads = only_gets(request.get(2..).unwrap_or_default());
+        return if reads { spec::RO | spec::ACCESS } else { flags & !VARIABLE_FLAGS };
+    }
     let reads = request[3.min(request.len())..].iter().any(|word| ascii_eq(word, "GET"));
     if reads { spec::RW | spec::ACCESS | spec::UPDATE } else { spec::OW | spec::UPDATE }
+}
+
+/// Whether these steps of a BITFIELD change nothing.
+fn only_gets(steps: &[&[u8]]) -> bool {
+    match steps {
+        [] => true,
+        [get, _, _, rest @ ..] if ascii_eq(get, "get") => only_gets(rest),
+        [overflow, _, rest @ ..] if ascii_eq(overflow, "overflow") => only_gets(rest),
+        _ => false,
+    }
 }
 
 /// `COMMAND HELP`
