@@ -1,8 +1,8 @@
 //! The shapes of the commands to compare, by group, in the language of [`super::template`].
 //!
-//! A command that stands in several lines comes more often. What is left out and why: SORT, MIGRATE, DUMP and
-//! RESTORE are compared by tests of their own; OBJECT FREQ and IDLETIME tell of times; commands that stop or pause
-//! the server would stop the comparison.
+//! A command that stands in several lines comes more often. What is left out and why: MIGRATE, DUMP and RESTORE are
+//! compared by tests of their own; OBJECT FREQ and IDLETIME tell of times; commands that stop or pause the server would
+//! stop the comparison.
 
 /// Commands that put something there, mixed into every sequence.
 pub const POPULATING: &[&str] = &[
@@ -164,6 +164,12 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "OBJECT FREQ $k",
             "OBJECT HELP",
             "OBJECT nosuch $k",
+            "SORT $l < BY $sorted | LIMIT $d $d | GET $sorted | GET # | ASC | DESC | ALPHA | STORE $l > ; DEL $same",
+            "SORT $z < BY $sorted | LIMIT $d $d | GET $sorted | DESC | ALPHA | STORE $l > ; DEL $same",
+            "SORT $t < LIMIT $d $d | GET $sorted | DESC | ALPHA > ; DEL $same",
+            "SORT $t BY nosort STORE l1 ; DEL $same ; LRANGE l1 0 -1 ; OBJECT ENCODING l1",
+            "SORT_RO $l < BY $sorted | LIMIT $d $d | GET $sorted | DESC | ALPHA | STORE $l > ; DEL $same",
+            "SORT $l ALPHA STORE l2 ; DEL $same ; LRANGE l2 0 -1 ; OBJECT ENCODING l2",
             "WAIT $small $toms",
             "WAIT 0 0",
             "WAITAOF 0 0 0",

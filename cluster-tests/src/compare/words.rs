@@ -148,6 +148,10 @@ const PATTERNS: &[&[u8]] = &[
     b"a", b"**b",
 ];
 
+/// Keys by which SORT compares, or which it shows.
+const SORT_PATTERNS: &[&str] =
+    &["s*", "n*", "h*->a", "h*->1", "h*->", "*", "l*", "nosort", "n1", "#", "*->*", "", "x*y"];
+
 const TTL_SECONDS: &[&str] = &[
     "100",
     "1000",
@@ -388,6 +392,7 @@ fn pick(name: &str, rng: &mut SmallRng) -> Vec<u8> {
         "min" | "max" => one(SCORE_BOUNDS, rng),
         "lmin" | "lmax" => one(LEX_BOUNDS, rng),
         "pat" => one(PATTERNS, rng),
+        "sorted" => one(SORT_PATTERNS, rng),
         "ttl" => one(TTL_SECONDS, rng),
         "pttl" => one(TTL_MILLISECONDS, rng),
         "at" => one(AT_SECONDS, rng),

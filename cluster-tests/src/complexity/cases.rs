@@ -459,6 +459,20 @@ pub const CASES: &[Case] = &[
     }),
     case("RENAMENX", keys, |c, n| each(c, "RENAMENX {} other:{}", &names("key:", n))),
     case("SUBSTR", keys, |c, n| each(c, "SUBSTR {} 0 2", &names("key:", n))),
+    case("SORT", list, |c, _| c.call("SORT k ALPHA DESC LIMIT 5 10")),
+    case("SORT with GET and STORE", integers, |c, _| c.call("SORT k GET # GET none* STORE d")),
+    case(
+        "SORT_RO by other keys",
+        |c, n| {
+            integers(c, n);
+            c.call_in_parts(
+                "MSET",
+                &numbers(n).iter().flat_map(|i| [format!("w{i}"), i.clone()]).collect::<Vec<_>>(),
+                2,
+            );
+        },
+        |c, _| c.call("SORT_RO k BY w*"),
+    ),
     case("MEMORY USAGE", set, |c, _| calls(c, "MEMORY USAGE k")),
     case("SAVE", keys, |c, _| c.call("SAVE")),
     // Bitmaps.

@@ -29,6 +29,8 @@ pub struct DataLimits {
     pub databases: DbIndex,
     /// Of what DUMP returns.
     pub compression: Compression,
+    /// Whether all keys of a request have to be in one slot.
+    pub cluster: bool,
 }
 
 /// What a command has come to.

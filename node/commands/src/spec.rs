@@ -243,8 +243,11 @@ pub struct KeySpec {
     pub find: Find,
 }
 
+/// Visits the position of each key of a request, with what happens to it.
+pub type KeySearch = fn(Args<'_>, &mut dyn FnMut(usize, KeyFlags));
+
 /// Most key specifications that a command has.
-const KEY_SPECS_MAX: usize = 2;
+const KEY_SPECS_MAX: usize = 3;
 
 /// What is known of a command or subcommand.
 #[derive(Clone, Copy)]
@@ -263,6 +266,10 @@ pub struct CommandSpec {
     keys_len: u8,
     /// The only key's position; zero: there is none, or it has to be searched.
     single_key: u8,
+    /// Finds the keys where the specifications cannot.
+    search: Option<KeySearch>,
+    /// Whether a request reads keys that only the values of others name.
+    locks_all: Option<fn(Args<'_>) -> bool>,
 }
 
 impl std::fmt::Debug for CommandSpec {
@@ -294,6 +301,11 @@ impl CommandSpec {
         (self.single_key != 0).then_some(usize::from(self.single_key))
     }
 
+    /// Whether all slots have to be locked, since only the values of its keys tell what a request reads.
+    pub fn locks_all(&self, args: Args<'_>) -> bool {
+        self.locks_all.is_some_and(|decide| decide(args))
+    }
+
     /// Calls `visit` with the position of each key and the flags of its specification.
     ///
     /// # Errors
@@ -303,6 +315,10 @@ impl CommandSpec {
         args: Args<'_>,
         visit: &mut dyn FnMut(usize, KeyFlags),
     ) -> Result<(), CommandError> {
+        if let Some(search) = self.search {
+            search(args, visit);
+            return Ok(());
+        }
         for spec in self.keys() {
             let Some(range) = spec.positions(args)? else { continue };
             for at in range {
@@ -348,6 +364,8 @@ impl<F: Copy> Command<F> {
             keys: [no_key; KEY_SPECS_MAX],
             keys_len: 0,
             single_key: 0,
+            search: None,
+            locks_all: None,
         };
         Command { spec, run, group: None, categories: None }
     }
@@ -382,6 +400,18 @@ impl<F: Copy> Command<F> {
             }
             _ => 0,
         };
+        self
+    }
+
+    /// Its keys are found by this function, whatever its specifications say.
+    pub const fn search(mut self, search: KeySearch) -> Self {
+        self.spec.search = Some(search);
+        self
+    }
+
+    /// All slots are locked for the requests of which this holds.
+    pub const fn locks_all_if(mut self, decide: fn(Args<'_>) -> bool) -> Self {
+        self.spec.locks_all = Some(decide);
         self
     }
 

@@ -24,7 +24,7 @@ use crate::{CommandError, DataCommand, DataContext, DataLimits, FAMILIES, Outcom
 /// 2024-01-01, in milliseconds since the Unix epoch.
 const NOW: i64 = 1_704_067_200_000;
 const LIMITS: DataLimits =
-    DataLimits { string_bytes_max: 512 << 20, databases: 16, compression: Compression::Lzf };
+    DataLimits { string_bytes_max: 512 << 20, databases: 16, compression: Compression::Lzf, cluster: false };
 
 /// See the module documentation.
 pub(crate) struct TestKeyspace {
@@ -34,6 +34,7 @@ pub(crate) struct TestKeyspace {
     db: DbIndex,
     version: Version,
     rng: SmallRng,
+    limits: DataLimits,
     effects: Vec<OwnedEffect>,
 }
 
@@ -52,6 +53,7 @@ impl TestKeyspace {
             db: 0,
             version: Version::Resp2,
             rng: SmallRng::seed_from_u64(1),
+            limits: LIMITS,
             effects: Vec::new(),
         }
     }
@@ -63,6 +65,12 @@ impl TestKeyspace {
 
     pub(crate) fn resp3(mut self) -> TestKeyspace {
         self.version = Version::Resp3;
+        self
+    }
+
+    /// As in cluster mode.
+    pub(crate) fn cluster(mut self) -> TestKeyspace {
+        self.limits.cluster = true;
         self
     }
 
@@ -113,6 +121,9 @@ impl TestKeyspace {
         keys.db = self.db;
         if command.spec.scope == Scope::Keys {
             keys.lock_visited(|visit| {
+                if command.spec.locks_all(args) {
+                    return Slot::all().for_each(visit);
+                }
                 // What contradicts its key specification is refused by the command itself.
                 let _refused = command.spec.visit_keys(args, &mut |at, _| visit(Slot::of(args.at(at))));
             });
@@ -121,7 +132,7 @@ impl TestKeyspace {
             keys: &mut keys,
             out: out.writer(self.version),
             rng: &mut self.rng,
-            limits: &LIMITS,
+            limits: &self.limits,
             spec: &command.spec,
         };
         let result = (command.run)(&mut context, args);

@@ -13,8 +13,12 @@ pub(crate) fn visit_slots(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)
     }
 }
 
-pub(crate) fn slots_of(row: &Row, args: Args<'_>) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    visit_slots(row, args, &mut |slot| slots.push(slot));
-    slots
+/// Visits the slots that have to be locked for a command: those of its keys, or all if it reads keys that only their
+/// values name.
+pub(crate) fn visit_locks(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)) {
+    if row.locks_all(args) {
+        Slot::all().for_each(visit);
+    } else {
+        visit_slots(row, args, visit);
+    }
 }

@@ -391,6 +391,7 @@ impl Settings {
             string_bytes_max: self.proto_max_bulk_len,
             databases: self.databases(),
             compression: self.rdb_compression,
+            cluster: self.cluster_enabled,
         }
     }
 

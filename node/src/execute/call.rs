@@ -17,7 +17,7 @@ use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
 use crate::admin::{ServerContext, ServerOutcome, ServerResult};
 use crate::command::CommandError;
-use crate::command::keys_of::visit_slots;
+use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Handler, Row};
 use crate::io::session::Session;
@@ -45,7 +45,7 @@ impl Executor {
                     keys.set_known_hash(args.at(key.at), key.hash);
                     keys.lock_one(key.slot);
                 } else {
-                    keys.lock_visited(|visit| visit_slots(row, args, visit));
+                    keys.lock_visited(|visit| visit_locks(row, args, visit));
                 }
                 self.call_locked(session, row, args, keys, out, progress)
             }

@@ -12,7 +12,7 @@ use super::batch::{Progress, Running, logging};
 use crate::admin::write_synced;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
-use crate::command::keys_of::slots_of;
+use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
 use crate::io::session::{Session, Transaction};
@@ -48,7 +48,7 @@ impl Executor {
         let mut slots: Vec<Slot> = session.watched.keys().map(|(_, key)| Slot::of(key)).collect();
         for (row, args) in &transaction.commands {
             let args = args.as_args();
-            slots.extend(slots_of(row, args));
+            visit_locks(row, args, &mut |slot| slots.push(slot));
         }
         keys.lock_many(slots);
         self.run_transaction(session, &transaction, keys, out, progress)

@@ -12,7 +12,7 @@ use super::batch::Progress;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
 use crate::command::Block;
-use crate::command::keys_of::slots_of;
+use crate::command::keys_of::visit_slots;
 use crate::command::table::Row;
 use crate::io::session::Session;
 
@@ -46,7 +46,7 @@ impl Executor {
         session.in_exec = true;
         let args = waiter.args.as_args();
         let db = std::mem::replace(&mut keys.db, session.db);
-        keys.lock_many(slots_of(waiter.row, args));
+        keys.lock_visited(|visit| visit_slots(waiter.row, args, visit));
         // A key that got another type than the command waits for does not wake it.
         let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group.name());
         let mut out = Output::default();

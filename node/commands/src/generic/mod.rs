@@ -5,12 +5,14 @@
 //! - [`expire`]: setting and reading expiries
 //! - [`relocate`]: the same value under another key or in another database
 //! - [`object`]: how a value is represented
+//! - [`sort`]: elements in the order of themselves or of other keys
 
 mod dump;
 mod expire;
 mod keyspace;
 mod object;
 mod relocate;
+mod sort;
 
 use crate::DataCommand;
 use crate::spec::{Group, family};
@@ -19,13 +21,14 @@ use expire::{EXPIRE, EXPIREAT, EXPIRETIME, PERSIST, PEXPIRE, PEXPIREAT, PEXPIRET
 use keyspace::{DEL, EXISTS, KEYS, RANDOMKEY, SCAN, TOUCH, TYPE, UNLINK};
 use object::{OBJECT, OBJECT_ENCODING, OBJECT_FREQ, OBJECT_HELP, OBJECT_IDLETIME, OBJECT_REFCOUNT};
 use relocate::{COPY, MOVE, RENAME, RENAMENX};
+use sort::{SORT, SORT_RO};
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [DataCommand; 30] = family(Group::Generic, [
+pub(super) const COMMANDS: [DataCommand; 32] = family(Group::Generic, [
     COPY, DEL, DUMP, EXISTS, EXPIRE, EXPIREAT, EXPIRETIME, KEYS, MOVE, OBJECT, OBJECT_ENCODING,
     OBJECT_FREQ, OBJECT_HELP, OBJECT_IDLETIME, OBJECT_REFCOUNT, PERSIST, PEXPIRE, PEXPIREAT, PEXPIRETIME,
-    PTTL, RANDOMKEY, RENAME, RENAMENX, RESTORE, RESTORE_ASKING, SCAN, TOUCH, TTL, TYPE, UNLINK,
+    PTTL, RANDOMKEY, RENAME, RENAMENX, RESTORE, RESTORE_ASKING, SCAN, SORT, SORT_RO, TOUCH, TTL, TYPE, UNLINK,
 ]);
 
 #[cfg(test)]

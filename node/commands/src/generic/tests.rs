@@ -205,3 +205,72 @@ fn encodings_are_valkeys_names() {
         ("OBJECT ENCODING none", "$-1\r\n"),
     ]);
 }
+
+const SLOTS_DIFFER: &str =
+    "option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.";
+
+#[test]
+fn elements_are_sorted() {
+    check(&[
+        ("RPUSH l 10 2 33 1", ":4\r\n"),
+        ("SORT l", "*4\r\n$1\r\n1\r\n$1\r\n2\r\n$2\r\n10\r\n$2\r\n33\r\n"),
+        ("SORT l ALPHA DESC LIMIT 1 2", "*2\r\n$1\r\n2\r\n$2\r\n10\r\n"),
+        ("SORT_RO l BY nosort LIMIT -5 1", "*1\r\n$2\r\n10\r\n"),
+        ("SORT l LIMIT 9223372036854775807 9223372036854775807", "*0\r\n"),
+        ("MSET w_1 4 w_2 3 w_10 2 w_33 1", OK),
+        ("SORT l BY w_*", "*4\r\n$2\r\n33\r\n$2\r\n10\r\n$1\r\n2\r\n$1\r\n1\r\n"),
+        ("HSET h1 f x", ":1\r\n"),
+        (
+            "SORT l LIMIT 0 2 GET # GET h*->f GET w_* GET none",
+            "*8\r\n$1\r\n1\r\n$1\r\nx\r\n$1\r\n4\r\n$-1\r\n$1\r\n2\r\n$-1\r\n$1\r\n3\r\n$-1\r\n",
+        ),
+        ("SORT l BY h*->f ALPHA LIMIT 3 1", "*1\r\n$1\r\n1\r\n"),
+        ("SORT l BY h*->f", "-ERR One or more scores can't be converted into double\r\n"),
+        ("ZADD z 1 b 2 a 0 c", ":3\r\n"),
+        ("SORT z BY nosort DESC", "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"),
+        ("SORT z ALPHA", "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"),
+        ("SORT none", "*0\r\n"),
+        ("SORT w_1", "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
+        ("SORT l LIMIT 1", "-ERR syntax error\r\n"),
+        ("SORT l LIMIT x 1", "-ERR value is not an integer or out of range\r\n"),
+        ("SORT_RO l STORE d", "-ERR syntax error\r\n"),
+    ]);
+}
+
+#[test]
+fn what_is_sorted_is_stored_as_an_effect_of_its_own() {
+    let mut keyspace = TestKeyspace::replicated();
+    check_on(
+        &mut keyspace,
+        &[
+            ("SADD s 3 1 2", ":3\r\n"),
+            ("SORT s BY nosort STORE d", ":3\r\n"),
+            ("LRANGE d 0 -1", "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"),
+            ("SORT s GET none* LIMIT 0 1 STORE d", ":1\r\n"),
+            ("LRANGE d 0 -1", "*1\r\n$0\r\n\r\n"),
+            ("SORT none STORE d", ":0\r\n"),
+            ("SORT none STORE d", ":0\r\n"),
+        ],
+    );
+    assert_eq!(keyspace.effects(), ["SADD s 3 1 2", "DEL d", "RPUSH d 1 2 3", "DEL d", "RPUSH d ", "DEL d"]);
+}
+
+#[test]
+fn patterns_stay_in_a_slot_in_cluster_mode() {
+    let mut keyspace = TestKeyspace::new().cluster();
+    let refused = |option: &str| format!("-ERR {option} {SLOTS_DIFFER}\r\n");
+    for (request, reply) in [
+        ("SORT {k}l BY w*", refused("BY")),
+        ("SORT {k}l BY {k*}w", refused("BY")),
+        ("SORT {k}l BY {x}w*", refused("BY")),
+        ("SORT kk BY *{kk}", refused("BY")),
+        ("SORT kk GET {}{kk}*", refused("GET")),
+        ("SORT kk GET # GET k*", refused("GET")),
+        ("SORT_RO {k}l GET abc", refused("GET")),
+        ("SORT {k}l BY nosort GET {k}*->f GET #", "*0\r\n".to_owned()),
+        ("SORT kk BY {kk}*{zz}", "*0\r\n".to_owned()),
+        ("SORT {kk BY {kk", "*0\r\n".to_owned()),
+    ] {
+        assert_eq!(keyspace.run(request), reply, "{request}");
+    }
+}

@@ -1,0 +1,373 @@
+//! SORT: the elements of a list, set or sorted set in the order of themselves, or of other keys that they name.
+//!
+//! Which keys a pattern reads follows from the elements, so nobody knows it before the elements are read. Unless the
+//! pattern's hash tag says that they are all in the slot of the sorted key, the caller locks every slot
+//! ([`CommandSpec::locks_all`](crate::spec::CommandSpec::locks_all)). In cluster mode such a pattern is refused.
+
+use std::cmp::Ordering;
+
+use keyward_proto::resp::Args;
+use keyward_proto::resp::number::parse_f64;
+use keyward_proto::slot::{Slot, hash_tag};
+
+use crate::spec::{ACCESS, Begin, DENYOOM, Find, KeyFlags, KeySpec, OW, RO, UPDATE, category};
+use crate::{
+    CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
+};
+use keyward_store::effects::Place;
+use keyward_store::entry::{Entry, NewValue, ValueRef};
+use keyward_store::events::EventClass;
+use keyward_store::keys::{Expiry, Keys};
+use keyward_store::lazyfree::Cause;
+use keyward_store::types::{Element, List};
+
+const CATEGORIES: u32 = category::SET | category::SORTED_SET | category::LIST | category::DANGEROUS;
+
+/// Keys whose names only the elements tell, or that stand behind a word which may come anywhere.
+const fn unknown(flags: KeyFlags) -> KeySpec {
+    KeySpec { flags, begin: Begin::Unknown, find: Find::Unknown }
+}
+
+/// `SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]`
+pub(super) const SORT: DataCommand = write("sort", sort, -2, DENYOOM, "1.0.0")
+    .key(1, RO | ACCESS)
+    .key_spec(unknown(RO | ACCESS))
+    .key_spec(unknown(OW | UPDATE))
+    .search(sort_keys)
+    .locks_all_if(reads_other_slots)
+    .categories(CATEGORIES);
+fn sort(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let options = Options::parse(ctx, args, Storing::Allowed)?;
+    run(ctx, args.at(1), &options)
+}
+
+/// `SORT_RO key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA]`
+pub(super) const SORT_RO: DataCommand = read("sort_ro", sort_ro, -2, 0, "7.0.0")
+    .key(1, RO | ACCESS)
+    .key_spec(unknown(RO | ACCESS))
+    .locks_all_if(reads_other_slots)
+    .categories(CATEGORIES);
+fn sort_ro(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let options = Options::parse(ctx, args, Storing::Refused)?;
+    run(ctx, args.at(1), &options)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storing {
+    Allowed,
+    Refused,
+}
+
+/// What the elements are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By<'a> {
+    Themselves,
+    /// A pattern without `*`: they stay in the order in which they are.
+    Nothing,
+    Pattern(&'a [u8]),
+}
+
+#[derive(Debug)]
+struct Options<'a> {
+    by: By<'a>,
+    offset: i64,
+    count: i64,
+    get: Vec<&'a [u8]>,
+    descending: bool,
+    alpha: bool,
+    destination: Option<&'a [u8]>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(
+        ctx: &DataContext<'_, '_>,
+        args: Args<'a>,
+        storing: Storing,
+    ) -> Result<Options<'a>, CommandError> {
+        let mut options = Options {
+            by: By::Themselves,
+            offset: 0,
+            count: -1,
+            get: Vec::new(),
+            descending: false,
+            alpha: false,
+            destination: None,
+        };
+        let mut rest = Cursor::new(args, 2);
+        while !rest.is_at_end() {
+            options.read(ctx, args.at(1), &mut rest, storing)?;
+        }
+        Ok(options)
+    }
+
+    /// One option.
+    fn read(
+        &mut self,
+        ctx: &DataContext<'_, '_>,
+        key: &[u8],
+        rest: &mut Cursor<'a>,
+        storing: Storing,
+    ) -> Result<(), CommandError> {
+        if rest.word("asc") {
+            self.descending = false;
+        } else if rest.word("desc") {
+            self.descending = true;
+        } else if rest.word("alpha") {
+            self.alpha = true;
+        } else if let Some(mut limits) = rest.values_of("limit", 2) {
+            let mut next = || parse_i64_arg(limits.next().unwrap_or_default());
+            (self.offset, self.count) = (next()?, next()?);
+        } else if storing == Storing::Allowed
+            && let Some(destination) = rest.value_of("store")
+        {
+            self.destination = Some(destination);
+        } else if let Some(pattern) = rest.value_of("by") {
+            self.by = if pattern.contains(&b'*') { By::Pattern(pattern) } else { By::Nothing };
+            refuse_other_slots(ctx, "BY", pattern, key)?;
+        } else if let Some(pattern) = rest.value_of("get") {
+            self.get.push(pattern);
+            refuse_other_slots(ctx, "GET", pattern, key)?;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+        Ok(())
+    }
+
+    /// Sets have no order of their own: what is stored must not depend on how they lie in memory.
+    fn settle_order(&mut self, value: Option<ValueRef<'_>>) {
+        if self.by == By::Nothing && self.destination.is_some() && matches!(value, Some(ValueRef::Set(_))) {
+            (self.by, self.alpha) = (By::Themselves, true);
+        }
+    }
+
+    /// Which elements of so many are wanted.
+    fn range(&self, len: usize) -> std::ops::Range<usize> {
+        let size = |n: i64| usize::try_from(n).ok();
+        let start = size(self.offset).unwrap_or(0).min(len);
+        let end = size(self.count).map_or(len, |count| start.saturating_add(count).min(len));
+        start..end
+    }
+}
+
+/// In cluster mode a pattern must name keys of the sorted key's slot only.
+fn refuse_other_slots(
+    ctx: &DataContext<'_, '_>,
+    option: &str,
+    pattern: &[u8],
+    key: &[u8],
+) -> Result<(), CommandError> {
+    let reads = match option {
+        "BY" => pattern.contains(&b'*'),
+        _ => pattern != b"#",
+    };
+    if !ctx.limits.cluster || !reads || is_of_slot(pattern, key) {
+        return Ok(());
+    }
+    Err(CommandError::err(format!(
+        "{option} option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots."
+    )))
+}
+
+/// Whether all keys that a pattern names are in the slot of `key`: nothing that decides the slot is left open.
+fn is_of_slot(pattern: &[u8], key: &[u8]) -> bool {
+    let tag = hash_tag(pattern);
+    let decided = if tag.len() == pattern.len() {
+        pattern
+    } else {
+        let begin = pattern.iter().position(|byte| *byte == b'{').unwrap_or(0);
+        &pattern[..begin + 1 + tag.len()]
+    };
+    !decided.contains(&b'*') && Slot::of(pattern) == Slot::of(key)
+}
+
+/// Whether a request reads keys of which nothing is known before.
+fn reads_other_slots(args: Args<'_>) -> bool {
+    let mut rest = Cursor::new(args, 2);
+    let mut found = false;
+    while !rest.is_at_end() {
+        let pattern = rest.value_of("by").or_else(|| rest.value_of("get"));
+        match pattern {
+            Some(pattern) => found |= pattern.contains(&b'*') && !is_of_slot(pattern, args.at(1)),
+            None => drop(rest.take()),
+        }
+    }
+    found
+}
+
+/// The sorted key, and the last one that is to be stored: it may follow any other option.
+fn sort_keys(args: Args<'_>, visit: &mut dyn FnMut(usize, KeyFlags)) {
+    let (mut rest, mut destination) = (Cursor::new(args, 2), None);
+    while !rest.is_at_end() {
+        let skipped = rest.values_of("limit", 2).is_some()
+            || rest.value_of("get").is_some()
+            || rest.value_of("by").is_some();
+        if skipped {
+            continue;
+        }
+        if rest.value_of("store").is_some() {
+            destination = Some(rest.position() - 1);
+        } else {
+            rest.take();
+        }
+    }
+    visit(1, RO | ACCESS);
+    if let Some(at) = destination {
+        visit(at, OW | UPDATE);
+    }
+}
+
+fn run(ctx: &mut DataContext<'_, '_>, key: &[u8], options: &Options<'_>) -> CommandResult {
+    let mut options = Options { get: options.get.clone(), ..*options };
+    let keys = &*ctx.keys;
+    let value = keys.read(key).map(Entry::value);
+    options.settle_order(value);
+    let elements = match value {
+        None => Vec::new(),
+        Some(value) => elements_of(value, &options)?,
+    };
+    let sorted = sorted(keys, elements, &options)?;
+    let rows = &sorted[options.range(sorted.len())];
+    if let Some(destination) = options.destination {
+        let mut list = List::new(keys.limits().list);
+        cells(keys, rows, &options.get, |cell| list.push_back(cell.as_deref().unwrap_or_default()));
+        return store(ctx, destination, list);
+    }
+    ctx.out.array(rows.len() * options.get.len().max(1));
+    cells(keys, rows, &options.get, |cell| ctx.out.optional_bulk(cell.as_deref()));
+    Ok(Outcome::Reply)
+}
+
+/// In the order in which they are; if nothing else sorts them, those of a list or sorted set backwards for DESC.
+///
+/// Differs from Valkey: a sorted set that is compact stays so.
+fn elements_of<'k>(value: ValueRef<'k>, options: &Options<'_>) -> Result<Vec<Element<'k>>, CommandError> {
+    let has_order = !matches!(value, ValueRef::Set(_));
+    let mut elements: Vec<Element<'k>> = match value {
+        ValueRef::List(list) => list.iter().collect(),
+        ValueRef::Set(set) => set.iter().collect(),
+        ValueRef::SortedSet(set) => set.iter().map(|(member, _)| member).collect(),
+        _ => return Err(CommandError::WrongType),
+    };
+    if options.by == By::Nothing && options.descending && has_order {
+        elements.reverse();
+    }
+    Ok(elements)
+}
+
+/// What an element is compared by.
+#[derive(Debug)]
+enum Weight<'k> {
+    Number(f64),
+    /// `None`, if its key is missing, comes first.
+    Text(Option<Element<'k>>),
+}
+
+fn sorted<'k>(
+    keys: &'k Keys<'_>,
+    elements: Vec<Element<'k>>,
+    options: &Options<'_>,
+) -> Result<Vec<Element<'k>>, CommandError> {
+    if options.by == By::Nothing {
+        return Ok(elements);
+    }
+    let mut weighed = Vec::with_capacity(elements.len());
+    for element in elements {
+        weighed.push((weight(keys, element, options)?, element));
+    }
+    weighed.sort_by(|a, b| {
+        let order = compare(a, b, options);
+        if options.descending { order.reverse() } else { order }
+    });
+    Ok(weighed.into_iter().map(|(_, element)| element).collect())
+}
+
+fn weight<'k>(
+    keys: &'k Keys<'_>,
+    element: Element<'k>,
+    options: &Options<'_>,
+) -> Result<Weight<'k>, CommandError> {
+    let text = match options.by {
+        By::Pattern(pattern) => named_value(keys, pattern, &element),
+        By::Themselves | By::Nothing => Some(element),
+    };
+    if options.alpha {
+        return Ok(Weight::Text(text));
+    }
+    let Some(text) = text else { return Ok(Weight::Number(0.0)) };
+    let number = parse_f64(&text)
+        .ok_or_else(|| CommandError::err("One or more scores can't be converted into double"))?;
+    Ok(Weight::Number(number))
+}
+
+/// Equal numbers are in the order of their elements; equal texts stay as they were.
+fn compare(a: &(Weight<'_>, Element<'_>), b: &(Weight<'_>, Element<'_>), options: &Options<'_>) -> Ordering {
+    match (&a.0, &b.0) {
+        (Weight::Number(x), Weight::Number(y)) => {
+            x.partial_cmp(y).unwrap_or(Ordering::Equal).then_with(|| (*a.1).cmp(&*b.1))
+        }
+        (Weight::Text(x), Weight::Text(y)) if options.destination.is_some() => {
+            x.as_deref().cmp(&y.as_deref())
+        }
+        (Weight::Text(x), Weight::Text(y)) => x.as_deref().map(collated).cmp(&y.as_deref().map(collated)),
+        (Weight::Number(_), Weight::Text(_)) | (Weight::Text(_), Weight::Number(_)) => Ordering::Equal,
+    }
+}
+
+/// What is compared of a text that is not stored: in the C locale, up to its first NUL.
+fn collated(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// What a pattern names for an element: itself (`#`), a string, or with `->` a field of a hash.
+fn named_value<'k>(keys: &'k Keys<'_>, pattern: &[u8], element: &Element<'k>) -> Option<Element<'k>> {
+    if pattern == b"#" {
+        return Some(*element);
+    }
+    let star = pattern.iter().position(|byte| *byte == b'*')?;
+    let (prefix, rest) = (&pattern[..star], &pattern[star + 1..]);
+    let arrow = rest.windows(2).position(|two| two == b"->").filter(|at| at + 2 < rest.len());
+    let (suffix, field) = match arrow {
+        Some(at) => (&rest[..at], Some(&rest[at + 2..])),
+        None => (rest, None),
+    };
+    let key = [prefix, element, suffix].concat();
+    match (keys.read(&key).map(Entry::value)?, field) {
+        (ValueRef::String(text), None) => Some(text.into()),
+        (ValueRef::Hash(hash), Some(field)) => hash.get(field),
+        _ => None,
+    }
+}
+
+/// The cells of the result: each element, or what each GET makes of it.
+fn cells<'k>(
+    keys: &'k Keys<'_>,
+    rows: &[Element<'k>],
+    get: &[&[u8]],
+    mut visit: impl FnMut(Option<Element<'k>>),
+) {
+    for element in rows {
+        if get.is_empty() {
+            visit(Some(*element));
+        }
+        get.iter().for_each(|pattern| visit(named_value(keys, pattern, element)));
+    }
+}
+
+fn store(ctx: &mut DataContext<'_, '_>, destination: &[u8], list: List) -> CommandResult {
+    let (len, keys) = (list.as_ref().len(), &mut *ctx.keys);
+    if len == 0 {
+        if let Some(entry) = keys.remove_live(destination) {
+            keys.discard(entry, Cause::Replaced);
+            keys.propagate_as(destination, &[b"DEL", destination]);
+            keys.notify(EventClass::Generic, "del", destination);
+        }
+    } else {
+        keys.propagate_value(destination, Place::Occupied, ValueRef::List(list.as_ref()), None)?;
+        keys.insert(destination, NewValue::Value(list.into()), Expiry::None);
+        keys.modified(destination);
+        keys.notify(EventClass::List, "sortstore", destination);
+        keys.signal_ready(destination);
+    }
+    ctx.out.len(len);
+    Ok(Outcome::Reply)
+}
