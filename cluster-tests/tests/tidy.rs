@@ -14,12 +14,23 @@ const PURE: &[(&str, &[&str])] = &[
     ("node/store", &["keyward-proto"]),
     ("node/replication", &["keyward-proto"]),
     ("node/commands", &["keyward-proto", "keyward-store"]),
+    ("node/lua", &["keyward-proto"]),
 ];
 
 /// What all the others of ours may depend on.
 const SHELLED: &[(&str, &[&str])] = &[
     ("proto/net", &["keyward-proto"]),
-    ("node", &["keyward-proto", "keyward-net", "keyward-store", "keyward-replication", "keyward-commands"]),
+    (
+        "node",
+        &[
+            "keyward-proto",
+            "keyward-net",
+            "keyward-store",
+            "keyward-replication",
+            "keyward-commands",
+            "keyward-lua",
+        ],
+    ),
     ("sentinel", &["keyward-proto", "keyward-net"]),
 ];
 

@@ -11,6 +11,7 @@
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: the shells of replication: tasks, gRPC, the thread that applies
 //! - [`blocking`], [`pubsub`], [`message`], [`stats`]: what connections share
+//! - [`scripts`]: which scripts and functions there are, and which of them run
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //! - `control`: the control runtime, on which nothing waits for a command; [`cron`]: what happens by itself
@@ -48,6 +49,7 @@ pub mod relay;
 pub mod replication;
 pub mod routing;
 pub mod run;
+pub mod scripts;
 pub mod sentinels;
 pub mod server;
 pub mod shutdown;

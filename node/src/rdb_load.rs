@@ -95,7 +95,8 @@ pub fn load_dump(server: &Server, settings: &Settings) -> Result<(), String> {
     let Loaded { keys, expired, empty, facts, bytes: _ } = loaded;
     server.last_load.keys.store(keys, Ordering::Relaxed);
     server.last_load.expired.store(expired, Ordering::Relaxed);
-    *server.functions.lock() = facts.functions;
+    let shared = server.shared_self().ok_or("the node is ending")?;
+    crate::scripts::replace_libraries(&shared, facts.functions)?;
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(keys, expired, empty, milliseconds, "loaded");
     Ok(())

@@ -82,8 +82,7 @@ pub struct Server {
     /// The loading of the data at the start.
     pub loading: crate::loading::Loading,
     pub last_load: crate::loading::LastLoad,
-    /// Sources of function libraries that a file held: kept, to be written to the next file.
-    pub functions: Mutex<Vec<Vec<u8>>>,
+    pub scripts: crate::scripts::Scripts,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -144,7 +143,7 @@ impl Server {
             aof: crate::aof::state::Aof::default(),
             loading: crate::loading::Loading::default(),
             last_load: crate::loading::LastLoad::default(),
-            functions: Mutex::default(),
+            scripts: crate::scripts::Scripts::default(),
         }))
     }
 

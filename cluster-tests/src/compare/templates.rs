@@ -362,6 +362,29 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "scripting",
+        &[
+            "EVAL $script 1 $s $v",
+            "EVAL $script 1 $l $v",
+            "EVAL $script 1 $k $v",
+            "EVAL $script 2 $k $k $v $v",
+            "EVAL $script $Nk",
+            "EVAL $script 0",
+            "EVAL $script $i $s",
+            "EVAL_RO $script 1 $s $v",
+            "SCRIPT LOAD $script",
+            "SCRIPT EXISTS $sha [ nosuch ]",
+            "SCRIPT SHOW ( $sha | nosuch )",
+            "SCRIPT FLUSH [ ( SYNC | ASYNC | foo ) ]",
+            "SCRIPT KILL",
+            "SCRIPT DEBUG ( NO | foo )",
+            "SCRIPT ( HELP | NOSUCH )",
+            "( EVALSHA | EVALSHA_RO ) ( $sha | nosuch ) 0",
+            "MULTI ; EVAL $script 1 $s $v ; EVAL_RO $script 1 $l $v ; EXEC",
+            "COMMAND GETKEYS EVAL $script 2 $k $k $v",
+        ],
+    ),
+    (
         "server",
         &[
             "DBSIZE",
@@ -501,6 +524,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
 
 /// The groups that need no data type of their own and the five types that every server has.
 pub const CORE_GROUPS: &[&str] = &[
+    "scripting",
     "string",
     "generic",
     "hash",

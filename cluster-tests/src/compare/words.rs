@@ -8,6 +8,55 @@ use rand::seq::IndexedRandom;
 /// One command's arguments.
 pub type Args = Vec<Vec<u8>>;
 
+/// Scripts for `$script`: of keys, values, conversions and errors.
+const SCRIPTS: &[&str] = &[
+    "return 1",
+    "return {1, 2.7, 'x', true, false, {3}}",
+    "return {KEYS, ARGV, #KEYS, #ARGV}",
+    "return redis.call('SET', KEYS[1], ARGV[1])",
+    "return redis.call('GET', KEYS[1])",
+    "return {redis.pcall('GET', KEYS[1])}",
+    "return redis.call('INCRBY', KEYS[1], ARGV[1])",
+    "return redis.pcall('LPUSH', KEYS[1], ARGV[1], 'b')",
+    "return redis.call('LRANGE', KEYS[1], 0, -1)",
+    "return redis.call('TYPE', KEYS[1])",
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end",
+    "for i = 1, 5 do redis.call('RPUSH', KEYS[1], i) end return redis.call('LLEN', KEYS[1])",
+    "redis.call('SET', KEYS[1], 'x') return redis.call('LPUSH', KEYS[1], 'y')",
+    "local ok, e = pcall(redis.call, 'LPUSH', KEYS[1]) return {ok, e}",
+    "redis.setresp(3) return {redis.pcall('ZSCORE', KEYS[1], 'a'), redis.pcall('HGET', KEYS[1], 'f')}",
+    "redis.setresp(3) return true",
+    "return {double = 1.5}",
+    "return {map = {a = {set = {b = true}}}}",
+    "return {err = 'MY error'}",
+    "return {ok = 'fine'}",
+    "return redis.error_reply(ARGV[1])",
+    "return redis.status_reply('a')",
+    "return redis.sha1hex(ARGV[1])",
+    "return nosuch",
+    "nosuch = 1",
+    "error(ARGV[1])",
+    "error({err = ARGV[1]})",
+    "return 1 +",
+    "return redis.call('NOSUCH')",
+    "return redis.call('EVAL', 'return 1', 0)",
+    "return redis.call('BLPOP', KEYS[1], 0)",
+    "return redis.call('PUBLISH', 'c', 'm')",
+    "redis.call('SELECT', 1) return redis.call('EXISTS', KEYS[1])",
+    "return redis.call('SET', 'undeclared', ARGV[1])",
+    "redis.call('SET', KEYS[1], 1) redis.call('DEL', 'undeclared') return redis.call('EXISTS', KEYS[1])",
+    "return cjson.decode(cjson.encode({a = {1, 2, ARGV[1]}})).a",
+    "return cjson.decode(ARGV[1])",
+    "return cmsgpack.pack({1, 2.5, ARGV[1]})",
+    "return {cmsgpack.unpack(ARGV[1])}",
+    "return struct.pack('>I2s', 7, ARGV[1])",
+    "return bit.band(255, #ARGV[1])",
+    "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])",
+    "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)",
+    "#!lua\nreturn redis.call('SET', KEYS[1], 1)",
+    "#!lua flags=nosuch\nreturn 1",
+];
+
 /// Key types by the first letter of their keys: string, number, hash, list, set, sorted set, bitmap,
 /// hyperloglog, geo set, stream.
 const TYPES: &str = "snhltzbpgx";
@@ -281,6 +330,8 @@ impl Words {
                 [format!("{}", (i * 37) % 100).into_bytes(), format!("member:{i}").into_bytes()]
             })),
             "large" => out.push(vec![b'L'; rng.random_range(3_000..20_000)]),
+            "script" => out.push(pick_from(SCRIPTS, rng)),
+            "sha" => out.push(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db".to_vec()),
             "FIELDS" => counted(MEMBERS, 1, rng, out),
             "MEMBERPAIRS" => counted(MEMBERS, 2, rng, out),
             _ => out.push(pick(name, rng)),
@@ -352,6 +403,10 @@ fn count_word(count: usize, rng: &mut SmallRng) -> Vec<u8> {
 }
 
 /// The word FIELDS, a number, and as many groups of words; sometimes the number is wrong.
+fn pick_from(texts: &[&str], rng: &mut SmallRng) -> Vec<u8> {
+    texts.choose(rng).map_or_else(Vec::new, |text| text.as_bytes().to_vec())
+}
+
 fn counted(pool: &[&[u8]], width: usize, rng: &mut SmallRng, out: &mut Args) {
     let groups = rng.random_range(1..4);
     out.push(b"FIELDS".to_vec());

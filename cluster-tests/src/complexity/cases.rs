@@ -579,6 +579,11 @@ pub const CASES: &[Case] = &[
             c.call_with("PUBSUB NUMSUB", &names("channel:", n));
         },
     ),
+    // Scripts.
+    case("EVAL that counts", nothing, |c, n| {
+        let script = "local n = 0 for i = 1, tonumber(ARGV[1]) do n = n + i end return n";
+        c.call_with("EVAL", &[script, "0", &n.to_string()]);
+    }),
     // Clients.
     case(
         "CLIENT LIST",
@@ -620,6 +625,9 @@ pub const WITHOUT_CASE: &[&str] = &[
     "debug",
     "delifeq",
     "echo",
+    "eval_ro",
+    "evalsha",
+    "evalsha_ro",
     "hello",
     "lastsave",
     "lolwut",
@@ -632,6 +640,7 @@ pub const WITHOUT_CASE: &[&str] = &[
     "reset",
     "restore-asking",
     "role",
+    "script",
     "select",
     "shutdown",
     "sync",

@@ -146,6 +146,7 @@ pub enum Group {
     HyperLogLog,
     List,
     Pubsub,
+    Scripting,
     Server,
     Set,
     SortedSet,
@@ -165,6 +166,7 @@ impl Group {
             Group::HyperLogLog => "hyperloglog",
             Group::List => "list",
             Group::Pubsub => "pubsub",
+            Group::Scripting => "scripting",
             Group::Server => "server",
             Group::Set => "set",
             Group::SortedSet => "sorted-set",
@@ -183,6 +185,7 @@ impl Group {
             Group::Hash => category::HASH,
             Group::HyperLogLog => category::HYPERLOGLOG,
             Group::List => category::LIST,
+            Group::Scripting => category::SCRIPTING,
             Group::Set => category::SET,
             Group::SortedSet => category::SORTED_SET,
             Group::String => category::STRING,
@@ -205,6 +208,8 @@ pub enum Scope {
     World,
     /// The commands of a transaction (EXEC).
     Transaction,
+    /// What a script calls, its declared keys among it (EVAL).
+    Script,
 }
 
 /// Where the search for keys begins.

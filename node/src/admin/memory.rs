@@ -66,8 +66,8 @@ fn memory_stats(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResul
         ("cluster.slot_import", Bytes(0)),
         ("cluster.slot_export", Bytes(0)),
         ("aof.buffer", Bytes(0)),
-        ("lua.caches", Bytes(0)),
-        ("functions.caches", Bytes(0)),
+        ("lua.caches", Bytes(ctx.server.scripts.figures().cached_bytes)),
+        ("functions.caches", Bytes(ctx.server.scripts.figures().library_bytes)),
     ];
     figures.extend(names.iter().zip(&o.tables).map(|(name, (_, bytes))| (name.as_str(), Tables(*bytes))));
     figures.extend([

@@ -4,6 +4,7 @@
 //! - [`cluster`]: the Cluster API; [`pubsub`]: messages
 //! - [`command`] with [`docs`]: COMMAND; [`config`]: CONFIG; [`info`] and [`memory`]: INFO and MEMORY, from [`overview`]
 //! - [`keyspace`]: DBSIZE, FLUSHALL, SWAPDB; [`persistence`]: saving; [`replication`]: SYNC; [`wait`]: WAIT
+//! - [`scripting`]: EVAL, SCRIPT
 //! - [`debug`]: DEBUG; [`process`]: small ones
 
 pub(crate) mod cluster;
@@ -20,6 +21,7 @@ mod persistence;
 mod process;
 mod pubsub;
 mod replication;
+mod scripting;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -123,11 +125,12 @@ const SERVER: [ServerCommand; 37] = family(Group::Server, [
 const GENERIC: [ServerCommand; 2] = family(Group::Generic, [WAIT, WAITAOF]);
 
 /// All server commands, a list for each group.
-pub(crate) const FAMILIES: [&[ServerCommand]; 6] = [
+pub(crate) const FAMILIES: [&[ServerCommand]; 7] = [
     &cluster::COMMANDS,
     &connection::COMMANDS,
     &GENERIC,
     &pubsub::COMMANDS,
+    &scripting::COMMANDS,
     &SERVER,
     &transactions::COMMANDS,
 ];

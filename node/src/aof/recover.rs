@@ -356,7 +356,7 @@ impl Loader<'_> {
         let stamp = loaded.facts.aux.iter().find(|(name, _)| name == STAMP.as_bytes());
         let stamp = stamp.and_then(|(_, text)| parse_stamp(text));
         self.chain.set_base(stamp.map_or_else(|| unstamped(manifest, keys), Base::Stamped));
-        *self.server.functions.lock() = loaded.facts.functions;
+        crate::scripts::replace_libraries(self.server, loaded.facts.functions)?;
         Ok(loaded.bytes)
     }
 

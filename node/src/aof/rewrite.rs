@@ -110,7 +110,7 @@ fn try_write_base(
     };
     let stream = server.snapshots.request(server, Box::new(at_beginning));
     let cancelled = &shared.given_up;
-    let functions = server.functions.lock().clone();
+    let functions = server.scripts.sources();
     let purpose = Purpose::AofBase(Some(&shared.stamp));
     let written = write_to(temporary, &server.settings(), stream, &functions, cancelled, purpose);
     let facts = written.map_err(|e| e.to_string())?.facts;
@@ -154,7 +154,7 @@ fn wait_for_writer(server: &Server, shared: &Arc<RewriteFlags>) -> Result<(), St
 fn write_base_only(server: &Arc<Server>, directory: &Directory, temporary: &Path) -> Result<u64, String> {
     directory.create().map_err(|e| format!("can't create the directory: {e}"))?;
     let stream = server.snapshots.request(server, Box::new(|_| {}));
-    let functions = server.functions.lock().clone();
+    let functions = server.scripts.sources();
     let never = AtomicBool::new(false);
     let written = write_to(temporary, &server.settings(), stream, &functions, &never, Purpose::AofBase(None));
     let facts = written.map_err(|e| e.to_string())?.facts;

@@ -225,6 +225,9 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("tcp-backlog", int(0, INT), "511", StartOnly, |s, v| s.tcp_backlog = v),
         row("tcp-keepalive", int(0, INT), "300", Runtime, |s, v| s.tcp_keepalive = seconds(v)),
         row("timeout", int(0, INT), "0", Runtime, |s, v| s.timeout = seconds(v)),
+        row("busy-reply-threshold", number(0, LONG), "5000", Runtime, |s, v| {
+            s.busy_reply_threshold = Duration::from_millis(u64::try_from(v).unwrap_or(0))
+        }),
         row("maxclients", int(1, 4294967295), "10000", Runtime, |s, v| s.maxclients = v)
             .with(Consequence::CheckClients),
         row("io-threads", int(0, 256), "0", StartOnly, |s, v| s.io_threads = io_threads(v)),
@@ -364,7 +367,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         }),
         inert("bgsave-cpulist", TEXT, "", StartOnly),
         inert("bio-cpulist", TEXT, "", StartOnly),
-        inert("busy-reply-threshold", number(0, LONG), "5000", Runtime),
         inert("cluster-allow-pubsubshard-when-down", YesNo, "yes", Runtime),
         inert("cluster-allow-replica-migration", YesNo, "yes", Runtime),
         inert("cluster-announce-client-ipv4", TEXT, "", Runtime),

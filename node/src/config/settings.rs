@@ -35,6 +35,8 @@ pub struct Settings {
     pub(crate) tcp_keepalive: Option<Duration>,
     /// Idle clients are closed after this; `None`: never.
     pub(crate) timeout: Option<Duration>,
+    /// A script that takes longer has other clients told that the server is busy.
+    pub(crate) busy_reply_threshold: Duration,
     pub(crate) maxclients: usize,
     /// At least one.
     pub(crate) io_threads: usize,

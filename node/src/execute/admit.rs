@@ -26,7 +26,7 @@ use crate::io::pause::{Pause, PauseMode};
 use crate::io::session::Session;
 use crate::routing::{Owner, Routing, endpoint};
 
-const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
+pub(super) const SAVE_FAILED: &str = "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to \
                            disk. Commands that may modify the data set are disabled, because this instance is \
                            configured to report errors during writes if RDB snapshotting fails \
                            (stop-writes-on-bgsave-error option). Please check the Valkey logs for details about the \
@@ -94,7 +94,7 @@ pub enum Patience {
 
 /// What a command does to the slots of its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     Read,
     Write,
 }
@@ -218,7 +218,7 @@ impl Checks<'_> {
         let Candidate { session, row, patience, .. } = *candidate;
         let executes =
             row.scope == Scope::Transaction && session.transaction.as_ref().is_some_and(|t| !t.aborted);
-        if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World)) {
+        if !(executes || matches!(row.scope, Scope::Keys | Scope::Walk | Scope::World | Scope::Script)) {
             // PING, too: a node that has not joined yet, or lacks data, is not ready.
             self.check_loaded(session, row)?;
             // Shard channels belong to slots; a replica serves their subscribers too.
@@ -259,7 +259,7 @@ impl Checks<'_> {
     }
 
     /// Cluster mode: one slot per command, and this node serves it.
-    fn check_slots(&self, candidate: &Candidate<'_>, access: Access) -> Result<(), Verdict> {
+    pub(super) fn check_slots(&self, candidate: &Candidate<'_>, access: Access) -> Result<(), Verdict> {
         let Candidate { session, row, args, patience } = *candidate;
         let mut slot: Option<Slot> = None;
         let mut crossed = false;
@@ -792,6 +792,8 @@ mod tests {
                 "memory|malloc-stats",
                 "memory|purge",
                 "role",
+                "script|debug",
+                "script|kill",
                 "shutdown",
                 "time",
             ],
@@ -847,6 +849,11 @@ mod tests {
                 "memory|help",
                 "object|help",
                 "pubsub|help",
+                "script|exists",
+                "script|flush",
+                "script|help",
+                "script|load",
+                "script|show",
             ],
         ),
         (

@@ -333,7 +333,7 @@ impl Executor {
     }
 
     #[inline]
-    fn checks(&self) -> Checks<'_> {
+    pub(super) fn checks(&self) -> Checks<'_> {
         Checks {
             moment: &self.moment,
             gate: &self.server.shared.gate,

@@ -15,6 +15,7 @@ mod call;
 mod eviction;
 mod expiry;
 mod lookahead;
+mod script;
 mod transaction;
 mod waiters;
 

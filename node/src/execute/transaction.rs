@@ -36,7 +36,10 @@ impl Executor {
             session.describe();
             return Err(CommandError::coded("EXECABORT Transaction discarded because of previous errors."));
         }
-        let whole = transaction.commands.iter().any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk));
+        let whole = transaction
+            .commands
+            .iter()
+            .any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk | Scope::Script));
         if whole {
             return self.with_world_stopped(guard, |this| {
                 this.require_same_state()?;
@@ -90,6 +93,7 @@ impl Executor {
             let args = args.as_args();
             let result = match row.scope {
                 Scope::None => self.call(session, row, args, keys, out),
+                Scope::Script => self.execute_locked_script(session, row, args, keys, out, progress),
                 Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
@@ -130,7 +134,7 @@ impl Executor {
 
     /// Messages tell of the transaction that publishes them: they leave with it, or not at all. Its events stand between
     /// them as they came.
-    fn publish_messages(&self, session: &mut Session, events: Vec<Event>, depends_on: LogIndex) {
+    pub(super) fn publish_messages(&self, session: &mut Session, events: Vec<Event>, depends_on: LogIndex) {
         let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
         let publish = |event: Event| self.server.publish_event(&event, condition, &self.settings);
         let mut events = events.into_iter();

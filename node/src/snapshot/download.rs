@@ -109,7 +109,7 @@ fn run(server: &Arc<Server>, wanted: SyncOptions, queue: &mut Queue) -> Result<u
         queue.end()?;
         return Err(Failure::NotSettled);
     }
-    let functions = server.functions.lock().clone();
+    let functions = server.scripts.sources();
     let keys = if wanted.functions_only { None } else { Some((&beginning, &mut stream)) };
     let (settings, cancelled) = (server.settings(), AtomicBool::new(false));
     if !wanted.eof {

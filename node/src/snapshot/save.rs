@@ -217,7 +217,7 @@ fn is_unfinished(name: &str) -> bool {
 fn write(server: &Server, stream: Stream, id: u64, cancelled: &AtomicBool) -> Result<Written, Failure> {
     let settings = server.settings();
     let temporary = PathBuf::from(unfinished(std::process::id(), id));
-    let functions = server.functions.lock().clone();
+    let functions = server.scripts.sources();
     let written = write_to(&temporary, &settings, stream, &functions, cancelled, Purpose::Dump);
     let renamed = written.and_then(|written| {
         if cancelled.load(Ordering::Relaxed) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::{SLOT_COUNT, Slot};
@@ -330,6 +331,12 @@ impl Keyspace {
     pub fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotState> {
         may_wait_for_command();
         self.slots[slot.index()].0.lock()
+    }
+
+    /// As [`Keyspace::lock`], unless somebody else has the slot for so long.
+    pub fn try_lock_for(&self, slot: Slot, patience: Duration) -> Option<MutexGuard<'_, SlotState>> {
+        may_wait_for_command();
+        self.slots[slot.index()].0.try_lock_for(patience)
     }
 
     /// The slot holds what entries up to this one have written, though they were not applied here: a file or another

@@ -76,7 +76,7 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("expire_cycle_cpu_milliseconds", &(sum(|t| &t.expire_nanos) / 1_000_000)),
         ("evicted_keys", &sum(|t| &t.evicted_keys)),
         ("evicted_clients", &sum(|t| &t.evicted_clients)),
-        ("evicted_scripts", &0),
+        ("evicted_scripts", &server.scripts.cache.lock().evicted()),
         ("total_eviction_exceeded_time", &exceeded_total),
         ("current_eviction_exceeded_time", &exceeded_current),
         ("keyspace_hits", &sum(|t| &t.keyspace_hits)),

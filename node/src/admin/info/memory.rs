@@ -32,18 +32,20 @@ pub(super) fn memory(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("allocator_muzzy", &0),
     ]);
     with_human(lines, "total_system_memory", memory.total_system);
-    lines.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
-    lines.field("used_memory_lua_human", human(0));
-    lines.zeros(&[
-        "used_memory_scripts_eval",
-        "number_of_cached_scripts",
-        "number_of_functions",
-        "number_of_libraries",
-        "used_memory_vm_functions",
+    let scripts = server.scripts.figures();
+    lines.field("used_memory_lua", scripts.eval_vm_bytes);
+    lines.field("used_memory_vm_eval", scripts.eval_vm_bytes);
+    lines.field("used_memory_lua_human", human(scripts.eval_vm_bytes));
+    lines.fields(&[
+        ("used_memory_scripts_eval", &scripts.cached_bytes),
+        ("number_of_cached_scripts", &scripts.cached),
+        ("number_of_functions", &scripts.functions),
+        ("number_of_libraries", &scripts.libraries),
+        ("used_memory_vm_functions", &scripts.function_vm_bytes),
     ]);
-    with_human(lines, "used_memory_vm_total", 0);
-    lines.field("used_memory_functions", 0);
-    with_human(lines, "used_memory_scripts", 0);
+    with_human(lines, "used_memory_vm_total", scripts.eval_vm_bytes + scripts.function_vm_bytes);
+    lines.field("used_memory_functions", scripts.library_bytes);
+    with_human(lines, "used_memory_scripts", scripts.cached_bytes + scripts.library_bytes);
     with_human(lines, "maxmemory", settings.maxmemory);
     lines.fields(&[
         ("maxmemory_policy", &settings.maxmemory_policy.word()),

@@ -1,5 +1,7 @@
 //! Which slots are locked for the running command, and the way from a key to its slot.
 
+use std::time::Duration;
+
 use keyward_proto::ids::LogIndex;
 use keyward_proto::slot::Slot;
 use parking_lot::MutexGuard;
@@ -49,12 +51,82 @@ impl<'a> Keys<'a> {
         self.spare_slots = slots;
     }
 
+    /// The world has been stopped, and another thread may have done so before this one.
+    pub fn note_stopped(&mut self) {
+        self.mark = self.space.cow.mark();
+    }
+
     /// Locks all slots; the world is stopped.
     pub fn lock_all(&mut self) {
         debug_assert!(matches!(self.held, Held::None));
-        // Another thread may have stopped the world before this one did.
-        self.mark = self.space.cow.mark();
+        self.note_stopped();
         self.held = Held::Many(Slot::all().map(|s| (s, self.space.lock(s))).collect());
+    }
+
+    /// Whether this slot is locked.
+    pub fn holds(&self, slot: Slot) -> bool {
+        match &self.held {
+            Held::None => false,
+            Held::One(held, _) => *held == slot,
+            Held::Many(states) => states.binary_search_by_key(&slot, |(s, _)| *s).is_ok(),
+        }
+    }
+
+    /// Locks one more slot, for a script that turns out to need it. The caller knows that nobody who holds it waits for
+    /// another one: because the world is stopped, or because it is above all that are held.
+    pub fn lock_more(&mut self, slot: Slot) {
+        if !self.holds(slot) {
+            let state = self.space.lock(slot);
+            self.add_held(slot, state);
+        }
+    }
+
+    /// As [`Keys::lock_more`], if nobody else has it for so long; then it needs no order.
+    pub fn try_lock_more(&mut self, slot: Slot, patience: Duration) -> bool {
+        if self.holds(slot) {
+            return true;
+        }
+        let Some(state) = self.space.try_lock_for(slot, patience) else { return false };
+        self.add_held(slot, state);
+        true
+    }
+
+    /// Locks what is not locked yet; the world is stopped.
+    pub fn lock_rest(&mut self) {
+        let mut states = self.take_held();
+        let held: Vec<Slot> = states.iter().map(|(slot, _)| *slot).collect();
+        let missing = Slot::all().filter(|slot| held.binary_search(slot).is_err());
+        states.extend(missing.map(|slot| (slot, self.space.lock(slot))));
+        states.sort_unstable_by_key(|(slot, _)| *slot);
+        self.held = Held::Many(states);
+    }
+
+    /// The highest slot that is locked.
+    pub fn highest_held(&self) -> Option<Slot> {
+        match &self.held {
+            Held::None => None,
+            Held::One(slot, _) => Some(*slot),
+            Held::Many(states) => states.last().map(|(slot, _)| *slot),
+        }
+    }
+
+    fn add_held(&mut self, slot: Slot, state: MutexGuard<'a, SlotState>) {
+        let mut states = self.take_held();
+        let at = states.partition_point(|(held, _)| *held < slot);
+        states.insert(at, (slot, state));
+        self.held = Held::Many(states);
+    }
+
+    fn take_held(&mut self) -> Vec<(Slot, MutexGuard<'a, SlotState>)> {
+        match std::mem::take(&mut self.held) {
+            Held::None => std::mem::take(&mut self.spare_states),
+            Held::One(slot, state) => {
+                let mut states = std::mem::take(&mut self.spare_states);
+                states.push((slot, state));
+                states
+            }
+            Held::Many(states) => states,
+        }
     }
 
     #[inline]

@@ -1,0 +1,267 @@
+//! `redis.*`, which is `server.*`, too.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use keyward_proto::resp::Version;
+use keyward_proto::resp::number::format_double;
+use mlua::{FromLua, Lua, MultiValue, Scope, Table, Value, Variadic};
+use sha1::{Digest, Sha1};
+
+use crate::host::{Host, LogLevel};
+use crate::interpreter::Kind;
+use crate::libraries::{Registered, register};
+use crate::raised::{Raised, error_table, reply};
+use crate::reply::{Words, read};
+
+const REPL_NONE: i64 = 0;
+const REPL_AOF: i64 = 1;
+const REPL_REPLICA: i64 = 2;
+const REPL_ALL: i64 = 3;
+
+const LEVELS: [(&str, LogLevel); 4] = [
+    ("LOG_DEBUG", LogLevel::Debug),
+    ("LOG_VERBOSE", LogLevel::Verbose),
+    ("LOG_NOTICE", LogLevel::Notice),
+    ("LOG_WARNING", LogLevel::Warning),
+];
+
+/// The versions that scripts are told: of the server that we are taken for.
+const VERSION: &str = "9.1.2";
+const VERSION_NUMBER: i64 = 0x0009_0102;
+const OLD_VERSION: &str = "7.2.4";
+const OLD_VERSION_NUMBER: i64 = 0x0007_0204;
+
+const NOT_STRINGS: &str = "ERR Command arguments must be strings or integers";
+const NO_ARGUMENTS: &str = "ERR Please specify at least one argument for this call";
+
+/// What needs no host.
+pub(crate) fn table(lua: &Lua, kind: Kind, version: &Rc<Cell<Version>>) -> mlua::Result<Table> {
+    let api = lua.create_table()?;
+    add_constants(&api)?;
+    api.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
+    api.raw_set("error_reply", lua.create_function(error_reply)?)?;
+    api.raw_set("status_reply", lua.create_function(status_reply)?)?;
+    api.raw_set("set_repl", lua.create_function(set_repl)?)?;
+    let version = Rc::clone(version);
+    api.raw_set("setresp", lua.create_function(move |_, args: MultiValue| setresp(&version, &args))?)?;
+    if kind == Kind::Eval {
+        api.raw_set("replicate_commands", lua.create_function(|_, ()| Ok(true))?)?;
+        api.raw_set("breakpoint", lua.create_function(|_, ()| Ok(false))?)?;
+        api.raw_set("debug", lua.create_function(|_, _: MultiValue| Ok(()))?)?;
+    }
+    Ok(api)
+}
+
+/// What a library sees while it is loaded.
+pub(crate) fn loading_table(lua: &Lua, registered: &Rc<RefCell<Vec<Registered>>>) -> mlua::Result<Table> {
+    let api = lua.create_table()?;
+    add_constants(&api)?;
+    let registered = Rc::clone(registered);
+    let function =
+        lua.create_function(move |lua, args: MultiValue| register(lua, &mut registered.borrow_mut(), args))?;
+    api.raw_set("register_function", function)?;
+    Ok(api)
+}
+
+fn add_constants(api: &Table) -> mlua::Result<()> {
+    for (number, (name, _)) in LEVELS.iter().enumerate() {
+        api.raw_set(*name, number)?;
+    }
+    for (name, number) in [
+        ("REPL_NONE", REPL_NONE),
+        ("REPL_AOF", REPL_AOF),
+        ("REPL_SLAVE", REPL_REPLICA),
+        ("REPL_REPLICA", REPL_REPLICA),
+        ("REPL_ALL", REPL_ALL),
+        ("REDIS_VERSION_NUM", OLD_VERSION_NUMBER),
+        ("VALKEY_VERSION_NUM", VERSION_NUMBER),
+    ] {
+        api.raw_set(name, number)?;
+    }
+    api.raw_set("REDIS_VERSION", OLD_VERSION)?;
+    api.raw_set("VALKEY_VERSION", VERSION)?;
+    api.raw_set("SERVER_NAME", "valkey")
+}
+
+fn sha1hex(lua: &Lua, args: MultiValue) -> mlua::Result<Value> {
+    if args.len() != 1 {
+        return Err(reply("ERR wrong number of arguments"));
+    }
+    let text = match Word::from_lua(args[0].clone(), lua)? {
+        Word::Text(text) => text,
+        Word::Other => Vec::new(),
+    };
+    let digest = Sha1::digest(text);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Value::String(lua.create_string(hex)?))
+}
+
+fn only_text(args: &MultiValue) -> Option<Vec<u8>> {
+    match args.front() {
+        Some(Value::String(text)) if args.len() == 1 => Some(text.as_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+fn error_reply(lua: &Lua, args: MultiValue) -> mlua::Result<Table> {
+    let Some(text) = only_text(&args) else {
+        return error_table(lua, b"ERR wrong number or type of arguments");
+    };
+    error_table(lua, &with_code(&text))
+}
+
+/// An error that names no code has the general one.
+fn with_code(text: &[u8]) -> Vec<u8> {
+    let is_break = |b: &u8| matches!(b, b'\r' | b'\n');
+    let begin = text.iter().position(|b| !is_break(b)).unwrap_or(text.len());
+    let end = text.iter().rposition(|b| !is_break(b)).map_or(begin, |at| at + 1);
+    let text = &text[begin..end];
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    if text.contains(&b' ') { text.to_vec() } else { [b"ERR ", text].concat() }
+}
+
+fn status_reply(lua: &Lua, args: MultiValue) -> mlua::Result<Table> {
+    let Some(text) = only_text(&args) else {
+        return error_table(lua, b"ERR wrong number or type of arguments");
+    };
+    let table = lua.create_table_with_capacity(0, 1)?;
+    table.raw_set("ok", lua.create_string(text)?)?;
+    Ok(table)
+}
+
+fn setresp(version: &Cell<Version>, args: &MultiValue) -> mlua::Result<()> {
+    if args.len() != 1 {
+        return Err(reply("ERR server.setresp() requires one argument."));
+    }
+    version.set(match number(&args[0]) {
+        Some(2) => Version::Resp2,
+        Some(3) => Version::Resp3,
+        Some(_) | None => return Err(reply("ERR RESP version must be 2 or 3.")),
+    });
+    Ok(())
+}
+
+/// Differs from Valkey: whatever a script asks for, all of its effects are replicated and kept.
+fn set_repl(_lua: &Lua, args: MultiValue) -> mlua::Result<()> {
+    if args.len() != 1 {
+        return Err(reply("ERR server.set_repl() requires one argument."));
+    }
+    if (REPL_NONE..=REPL_ALL).contains(&number(&args[0]).unwrap_or(REPL_NONE)) {
+        return Ok(());
+    }
+    Err(reply("ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE."))
+}
+
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(number) => Some(*number),
+        Value::Number(number) => Some(*number as i64),
+        Value::String(text) => text.to_str().ok()?.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// An argument of a command.
+enum Word {
+    Text(Vec<u8>),
+    Other,
+}
+
+impl FromLua for Word {
+    fn from_lua(value: Value, _lua: &Lua) -> mlua::Result<Self> {
+        Ok(match value {
+            Value::String(text) => Word::Text(text.as_bytes().to_vec()),
+            Value::Integer(number) => Word::Text(number.to_string().into_bytes()),
+            Value::Number(number) => Word::Text(written(number).into_bytes()),
+            _ => Word::Other,
+        })
+    }
+}
+
+/// A number as an argument; minus zero is zero.
+fn written(number: f64) -> String {
+    if number == 0.0 { "0".into() } else { format_double(number) }
+}
+
+/// What is wrong with the arguments, or the words.
+fn words(args: &[Word]) -> Result<Vec<&[u8]>, &'static str> {
+    if args.is_empty() {
+        return Err(NO_ARGUMENTS);
+    }
+    args.iter()
+        .map(|arg| if let Word::Text(text) = arg { Ok(text.as_slice()) } else { Err(NOT_STRINGS) })
+        .collect()
+}
+
+/// Whom a running script calls.
+pub(crate) struct Calls<'a> {
+    pub(crate) host: RefCell<&'a mut dyn Host>,
+    pub(crate) version: &'a Cell<Version>,
+    pub(crate) words: &'a Words,
+}
+
+impl Calls<'_> {
+    /// Adds the functions that need the host, for as long as the scope lasts.
+    pub(crate) fn register<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        api: &Table,
+    ) -> mlua::Result<()>
+    where
+        'env: 'scope,
+    {
+        let call = scope.create_function(|lua, args: Variadic<Word>| match self.execute(lua, &args)? {
+            Value::Table(table) => match table.raw_get::<Value>("err")? {
+                Value::String(text) => Err(reply(text.as_bytes().to_vec())),
+                _ => Ok(Value::Table(table)),
+            },
+            value => Ok(value),
+        })?;
+        let pcall = scope.create_function(|lua, args: Variadic<Word>| self.execute(lua, &args))?;
+        let log = scope.create_function(|_, args: MultiValue| self.log(&args))?;
+        let check = scope.create_function(|_, args: Variadic<Word>| {
+            let words = words(&args).map_err(reply)?;
+            let allowed = self.host.borrow_mut().may_call(&words);
+            allowed.ok_or_else(|| reply("ERR Invalid command passed to server.acl_check_cmd()"))
+        })?;
+        api.raw_set("call", call)?;
+        api.raw_set("pcall", pcall)?;
+        api.raw_set("log", log)?;
+        api.raw_set("acl_check_cmd", check)
+    }
+
+    fn execute(&self, lua: &Lua, args: &[Word]) -> mlua::Result<Value> {
+        let words = match words(args) {
+            Ok(words) => words,
+            Err(text) => return error_table(lua, text.as_bytes()).map(Value::Table),
+        };
+        let mut value = Ok(Value::Nil);
+        let mut take = |bytes: &[u8]| value = read(lua, self.words, bytes);
+        self.host
+            .borrow_mut()
+            .call(&words, self.version.get(), &mut take)
+            .map_err(|abort| mlua::Error::from(Raised::Abort(abort)))?;
+        value
+    }
+
+    fn log(&self, args: &MultiValue) -> mlua::Result<()> {
+        if args.len() < 2 {
+            return Err(reply("ERR server.log() requires two arguments or more."));
+        }
+        let (Value::Integer(_) | Value::Number(_)) = args[0] else {
+            return Err(reply("ERR First argument must be a number (log level)."));
+        };
+        let level = number(&args[0]).and_then(|n| LEVELS.get(usize::try_from(n).ok()?));
+        let Some((_, level)) = level else { return Err(reply("ERR Invalid log level.")) };
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.as_bytes().to_vec()),
+            Value::Integer(number) => Some(number.to_string().into_bytes()),
+            Value::Number(number) => Some(format_double(*number).into_bytes()),
+            _ => None,
+        };
+        let texts: Vec<Vec<u8>> = args.iter().skip(1).filter_map(text).collect();
+        self.host.borrow_mut().log(*level, &texts.join(&b' '));
+        Ok(())
+    }
+}

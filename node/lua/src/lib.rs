@@ -1,0 +1,30 @@
+//! Scripts: stock Lua 5.1, and around it what Valkey's scripts see. Nothing here knows keys, clients or the server; a
+//! script reaches them through its [`Host`], which executes one command and returns the reply's bytes.
+//!
+//! - [`Interpreter`]: compiles and runs scripts and libraries of functions; `prelude.lua` is the sandbox
+//! - [`reply`]: replies become values of Lua, and what a script returns becomes a reply
+//! - [`api`]: `redis.*`; [`raised`]: errors, and how a script is ended that may not catch it
+//! - [`libraries`]: `cjson`, `cmsgpack`, `bit`, `struct`, and random numbers
+//!
+//! *What is bounded*: an interpreter's memory ([`MEMORY_BYTES_MAX`]), the depth of what is converted, and time by whoever
+//! is asked every [`INSTRUCTIONS`] instructions. Lua keeps what Rust holds of it on a stack of [`REFERENCES_MAX`] places,
+//! so nothing is held here for each of many values.
+
+mod api;
+mod host;
+mod interpreter;
+mod libraries;
+mod raised;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+pub use host::{Abort, Host, LogLevel};
+pub use interpreter::{Compiled, Interpreter, Kind, LoadError, MEMORY_BYTES_MAX, ScriptError};
+pub use libraries::Registered;
+
+/// How often it is asked whether a script may go on.
+pub const INSTRUCTIONS: u32 = 100_000;
+
+/// Values of Lua that Rust may hold at a time; stock Lua has place for 8000 in all.
+const REFERENCES_MAX: usize = 6000;

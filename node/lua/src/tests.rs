@@ -1,0 +1,102 @@
+//! Scripts without a server: a host that answers a few commands.
+
+use bytes::BytesMut;
+use keyward_proto::resp::{ReplyWriter, Version};
+
+use super::*;
+
+/// Answers ECHO, a few replies of each kind, and ends the script at `end`.
+struct Echo;
+
+impl Host for Echo {
+    fn call(&mut self, args: &[&[u8]], _version: Version, read: &mut dyn FnMut(&[u8])) -> Result<(), Abort> {
+        let reply: Vec<u8> = match args {
+            [b"echo", text] => [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
+            [b"raw", text] => text.to_vec(),
+            [b"end"] => return Err(Abort("ended".into())),
+            _ => b"-ERR Unknown command called from script\r\n".to_vec(),
+        };
+        read(&reply);
+        Ok(())
+    }
+
+    fn log(&mut self, _level: LogLevel, _text: &[u8]) {}
+
+    fn may_call(&mut self, _args: &[&[u8]]) -> Option<bool> {
+        Some(true)
+    }
+}
+
+fn interpreter() -> Interpreter {
+    Interpreter::new(Kind::Eval, 0, || Ok(())).unwrap()
+}
+
+fn run_on(interpreter: &Interpreter, script: &str) -> String {
+    let compiled = match interpreter.compile(script.as_bytes()) {
+        Ok(compiled) => compiled,
+        Err(error) => return String::from_utf8_lossy(&error).into_owned(),
+    };
+    let mut out = BytesMut::new();
+    let mut writer = ReplyWriter::new(&mut out, Version::Resp2);
+    let result = interpreter.eval(&compiled, &[b"k"], &[b"a"], &mut Echo, &mut writer);
+    interpreter.forget(compiled);
+    match result {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(ScriptError::Failed(text)) => format!("-{}", String::from_utf8_lossy(&text)),
+        Err(ScriptError::Aborted(text)) => format!("!{}", String::from_utf8_lossy(&text)),
+    }
+}
+
+fn check(cases: &[(&str, &str)]) {
+    let interpreter = interpreter();
+    for (script, expect) in cases {
+        assert_eq!(run_on(&interpreter, script), *expect, "{script}");
+    }
+}
+
+#[test]
+fn values_become_replies() {
+    check(&[
+        ("return {KEYS[1], ARGV[1], 3.99, true, false}", "*5\r\n$1\r\nk\r\n$1\r\na\r\n:3\r\n:1\r\n$-1\r\n"),
+        ("return {1, 2, nil, 4}", "*2\r\n:1\r\n:2\r\n"),
+        ("return 1e100", ":-9223372036854775808\r\n"),
+        ("return {ok='x\\r\\ny'}", "+x  y\r\n"),
+        ("return {map={a=1}}", "*2\r\n$1\r\na\r\n:1\r\n"),
+        ("return redis.call('echo', 1.5)", "$3\r\n1.5\r\n"),
+    ]);
+}
+
+#[test]
+fn errors_say_where_they_were_raised() {
+    check(&[
+        ("return redis.call('x')", "-ERR Unknown command called from script script: on @user_script:1."),
+        ("\nerror('boom')", "-ERR user_script:2: boom script: on @user_script:2."),
+        (
+            "return cjson.decode('x')",
+            "-ERR user_script:1: Expected value but found invalid token at character 1 script: on @user_script:1.",
+        ),
+        (
+            "local ok, e = pcall(redis.call, 'x') return e",
+            "$38\r\nERR Unknown command called from script\r\n",
+        ),
+        (
+            "local function f() return 1 + f() end f()",
+            "-ERR user_script:1: stack overflow script: on @user_script:1.",
+        ),
+    ]);
+}
+
+#[test]
+fn nobody_catches_what_ends_a_script() {
+    for script in [
+        "redis.call('end')",
+        "pcall(redis.call, 'end') return 1",
+        "xpcall(function() redis.call('end') end, function() return 1 end) return 1",
+        "coroutine.resume(coroutine.create(function() redis.call('end') end)) return 1",
+        "pcall(function() pcall(redis.pcall, 'end') end) return 1",
+        "return loadstring('return pcall(redis.call, \"end\")')()",
+    ] {
+        let ended = run_on(&interpreter(), script);
+        assert!(ended.starts_with("!ERR ended"), "{script}: {ended}");
+    }
+}
