@@ -495,6 +495,17 @@ pub const CASES: &[Case] = &[
         each(c, "BITFIELD k INCRBY u13 {} 7", &numbers(n));
         each(c, "BITFIELD_RO k GET i13 {}", &numbers(n));
     }),
+    // HyperLogLogs.
+    case("PFADD and PFCOUNT", nothing, |c, n| {
+        c.call_with("PFADD k", &names("member:", n));
+        each(c, "PFADD k {}", &names("other:", n));
+        calls(c, "PFCOUNT k");
+    }),
+    case("PFMERGE", nothing, |c, n| {
+        c.call_with("PFADD k", &names("member:", n));
+        c.call_with("PFMERGE {t}d", &vec!["{t}k"; n / 100]);
+        c.call_with("PFCOUNT", &vec!["k"; n / 100]);
+    }),
     // Transactions.
     case("WATCH and UNWATCH", keys, |c, n| {
         c.call_with("WATCH", &names("key:", n));
@@ -632,6 +643,8 @@ pub const WITHOUT_CASE: &[&str] = &[
     "lastsave",
     "lolwut",
     "msetex",
+    "pfdebug",
+    "pfselftest",
     "ping",
     "quit",
     "readonly",

@@ -29,6 +29,8 @@ pub struct DataLimits {
     pub databases: DbIndex,
     /// Of what DUMP returns.
     pub compression: Compression,
+    /// `hll-sparse-max-bytes`
+    pub hll_sparse_bytes_max: usize,
     /// Whether all keys of a request have to be in one slot.
     pub cluster: bool,
 }

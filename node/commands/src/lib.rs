@@ -4,7 +4,7 @@
 //! - [`context`]: what a command works with and what it returns
 //! - [`args`]: reading arguments; [`error`]: the words in which a client hears of a failure
 //! - [`expiry`], [`scan`]: what commands of several groups share
-//! - [`bitmap`], [`generic`], [`hash`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
+//! - [`bitmap`], [`generic`], [`hash`], [`hyperloglog`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
 //!
 //! A command reads its arguments, works on [`DataContext::keys`], and writes its reply to [`DataContext::out`]. It is
 //! synchronous and does no I/O. It returns `Err` before it has written any part of a reply and before it has changed
@@ -21,6 +21,7 @@ mod error;
 mod expiry;
 mod generic;
 mod hash;
+mod hyperloglog;
 mod list;
 mod scan;
 mod set;
@@ -40,10 +41,11 @@ use args::{index_range, parse_count, parse_positive, parse_signed_count, parse_t
 use context::{container, plain, read, write};
 
 /// All commands that work on keys, a list for each group.
-pub const FAMILIES: [&[DataCommand]; 7] = [
+pub const FAMILIES: [&[DataCommand]; 8] = [
     &bitmap::COMMANDS,
     &generic::COMMANDS,
     &hash::COMMANDS,
+    &hyperloglog::COMMANDS,
     &list::COMMANDS,
     &set::COMMANDS,
     &sorted_set::COMMANDS,

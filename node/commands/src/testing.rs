@@ -23,8 +23,13 @@ use crate::{CommandError, DataCommand, DataContext, DataLimits, FAMILIES, Outcom
 
 /// 2024-01-01, in milliseconds since the Unix epoch.
 const NOW: i64 = 1_704_067_200_000;
-const LIMITS: DataLimits =
-    DataLimits { string_bytes_max: 512 << 20, databases: 16, compression: Compression::Lzf, cluster: false };
+const LIMITS: DataLimits = DataLimits {
+    string_bytes_max: 512 << 20,
+    databases: 16,
+    compression: Compression::Lzf,
+    hll_sparse_bytes_max: 3000,
+    cluster: false,
+};
 
 /// See the module documentation.
 pub(crate) struct TestKeyspace {

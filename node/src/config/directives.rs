@@ -297,6 +297,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
             s.keys.limits.sorted_set.entries = v
         }),
         row("zset-max-listpack-value", memory(), "64", Runtime, |s, v| s.keys.limits.sorted_set.value = v),
+        row("hll-sparse-max-bytes", memory(), "3000", Runtime, |s, v| s.hll_sparse_max_bytes = v),
         // Persistence
         row("save", SavePoints, "3600 1 300 100 60 10000", Runtime, |s, v| s.save_points = v),
         row("appendonly", YesNo, "no", Runtime, |s, v| s.appendonly = v).with(Consequence::SwitchWriteLog),
@@ -401,7 +402,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("extended-redis-compatibility", YesNo, "no", Runtime),
         inert("hash-seed", TEXT, "", StartOnly),
         inert("hide-user-data-from-log", YesNo, "yes", Runtime),
-        inert("hll-sparse-max-bytes", memory::<i64>(), "3000", Runtime),
         inert("ignore-warnings", TEXT, "", Runtime),
         inert("jemalloc-bg-thread", YesNo, "yes", Runtime),
         inert("latency-tracking", YesNo, "yes", Runtime),

@@ -52,6 +52,7 @@ pub struct Settings {
     /// Only shown.
     pub(crate) hz: i64,
     pub(crate) proto_max_bulk_len: usize,
+    pub(super) hll_sparse_max_bytes: usize,
     pub(crate) query_buffer_limit: usize,
     pub(crate) output_limits: OutputLimits,
     pub(crate) cluster_enabled: bool,
@@ -393,6 +394,7 @@ impl Settings {
             string_bytes_max: self.proto_max_bulk_len,
             databases: self.databases(),
             compression: self.rdb_compression,
+            hll_sparse_bytes_max: self.hll_sparse_max_bytes,
             cluster: self.cluster_enabled,
         }
     }

@@ -791,6 +791,7 @@ mod tests {
                 "lolwut",
                 "memory|malloc-stats",
                 "memory|purge",
+                "pfselftest",
                 "role",
                 "script|debug",
                 "script|kill",
