@@ -93,6 +93,17 @@ fn keys_with_expiry(client: &mut Client, len: usize) {
     client.finish();
 }
 
+/// Places with their names, over some square degrees.
+fn placed(len: usize) -> Vec<String> {
+    let degrees = |i: usize| format!("{}", (i % 10_007) as f64 / 1000.0);
+    let place = |i| [degrees(i * 7919), degrees(i * 104_729), format!("place:{i:07}")];
+    (0..len).flat_map(place).collect()
+}
+
+fn places(client: &mut Client, len: usize) {
+    client.call_in_parts("GEOADD k", &placed(len), 3);
+}
+
 /// A string of so many bytes whose bits are all zero but the last one.
 fn bits(client: &mut Client, len: usize) {
     client.call(&format!("SETBIT k {} 1", 8 * len - 1));
@@ -505,6 +516,24 @@ pub const CASES: &[Case] = &[
         c.call_with("PFADD k", &names("member:", n));
         c.call_with("PFMERGE {t}d", &vec!["{t}k"; n / 100]);
         c.call_with("PFCOUNT", &vec!["k"; n / 100]);
+    }),
+    // Places.
+    case("GEOADD, GEOPOS, GEOHASH and GEODIST", nothing, |c, n| {
+        c.call_in_parts("GEOADD k", &placed(n), 3);
+        each(c, "GEOPOS k {}", &names("place:", n));
+        each(c, "GEOHASH k {}", &names("place:", n));
+        each(c, "GEODIST k {} place:0000000", &names("place:", n));
+    }),
+    case("GEOSEARCH and GEOSEARCHSTORE", places, |c, _| {
+        c.call("GEOSEARCH k FROMLONLAT 5 5 BYRADIUS 3000 km ASC WITHDIST");
+        c.call("GEOSEARCH k FROMLONLAT 5 5 BYBOX 3000 3000 km COUNT 10");
+        c.call("GEOSEARCHSTORE d k FROMLONLAT 5 5 BYRADIUS 3000 km");
+    }),
+    case("GEORADIUS, GEORADIUS_RO, GEORADIUSBYMEMBER and GEORADIUSBYMEMBER_RO", places, |c, _| {
+        c.call("GEORADIUS k 5 5 3000 km");
+        c.call("GEORADIUS_RO k 5 5 3000 km DESC");
+        c.call("GEORADIUSBYMEMBER k place:0000000 3000 km STORE d");
+        c.call("GEORADIUSBYMEMBER_RO k place:0000000 3000 km COUNT 5 ANY");
     }),
     // Transactions.
     case("WATCH and UNWATCH", keys, |c, n| {

@@ -40,6 +40,12 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    /// How many arguments are left.
+    #[inline]
+    pub fn left(&self) -> usize {
+        self.args.len().saturating_sub(self.at)
+    }
+
     /// What comes next, without reading it.
     #[inline]
     pub fn peek(&self) -> Option<&'a [u8]> {

@@ -4,7 +4,7 @@
 //! - [`context`]: what a command works with and what it returns
 //! - [`args`]: reading arguments; [`error`]: the words in which a client hears of a failure
 //! - [`expiry`], [`scan`]: what commands of several groups share
-//! - [`bitmap`], [`generic`], [`hash`], [`hyperloglog`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
+//! - [`bitmap`], [`generic`], [`geo`], [`hash`], [`hyperloglog`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
 //!
 //! A command reads its arguments, works on [`DataContext::keys`], and writes its reply to [`DataContext::out`]. It is
 //! synchronous and does no I/O. It returns `Err` before it has written any part of a reply and before it has changed
@@ -20,6 +20,7 @@ mod context;
 mod error;
 mod expiry;
 mod generic;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod list;
@@ -41,9 +42,10 @@ use args::{index_range, parse_count, parse_positive, parse_signed_count, parse_t
 use context::{container, plain, read, write};
 
 /// All commands that work on keys, a list for each group.
-pub const FAMILIES: [&[DataCommand]; 8] = [
+pub const FAMILIES: [&[DataCommand]; 9] = [
     &bitmap::COMMANDS,
     &generic::COMMANDS,
+    &geo::COMMANDS,
     &hash::COMMANDS,
     &hyperloglog::COMMANDS,
     &list::COMMANDS,

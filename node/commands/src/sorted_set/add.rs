@@ -9,7 +9,7 @@ use keyward_store::types::SortedSetMut;
 
 /// See the module documentation.
 pub(super) const ZADD: DataCommand = write("zadd", zadd, -4, DENYOOM | FAST, "1.2.0").key(1, RW | UPDATE);
-fn zadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+pub(crate) fn zadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     add(ctx, args, Options::default())
 }
 

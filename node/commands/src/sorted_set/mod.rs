@@ -15,6 +15,7 @@ use keyward_proto::resp::{Args, ReplyWriter};
 use crate::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::spec::{ACCESS, DELETE, FAST, Group, RO, RW, family};
 use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read, write};
+pub(crate) use add::zadd;
 use add::{ZADD, ZINCRBY};
 use combine::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
 use keyward_store::effects::Place;
