@@ -71,26 +71,42 @@ fn pfadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     if stored.and_then(registers::form_of) == Some(Form::Dense) {
         return add_to_dense(ctx, args);
     }
-    let mut bytes = copied(ctx.keys, key)?.unwrap_or_else(registers::empty);
+    let (mut bytes, room) = (copied(ctx.keys, key)?.unwrap_or_else(registers::empty), sparse_room(ctx));
     let mut changed = is_new;
     for element in args.iter().skip(2) {
-        changed |= add(&mut bytes, element, ctx.limits.hll_sparse_bytes_max)?;
+        changed |= add(&mut bytes, element, room)?;
     }
-    if changed {
-        registers::forget_estimate(&mut bytes);
-        put(ctx.keys, key, bytes);
+    if !changed {
+        return added(ctx, args, 0);
     }
-    added(ctx, args, changed.into())
+    registers::forget_estimate(&mut bytes);
+    let form = registers::form_of(&bytes);
+    put(ctx.keys, key, bytes);
+    let done = added(ctx, args, 1);
+    propagate_form(ctx.keys, key, form);
+    done
+}
+
+/// Up to where the sparse form is kept. Where effects are applied the primary has decided, by its configuration: it says
+/// so when one has become dense ([`propagate_form`]).
+fn sparse_room(ctx: &DataContext<'_, '_>) -> usize {
+    if ctx.keys.mode() == Mode::Apply { usize::MAX } else { ctx.limits.hll_sparse_bytes_max }
+}
+
+/// One that was sparse before is dense now for whoever applies the effects, too.
+fn propagate_form(keys: &mut Keys<'_>, key: &[u8], form: Option<Form>) {
+    if form == Some(Form::Dense) {
+        keys.propagate_as(key, &[b"PFDEBUG", b"TODENSE", key]);
+    }
 }
 
 /// In place: nothing of it can be damaged.
 fn add_to_dense(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
-    let sparse_bytes_max = ctx.limits.hll_sparse_bytes_max;
     let entry = ctx.keys.get_mut(key).expect("it is there, under the same lock");
     let (bytes, mut changed) = (entry.raw_mut(), false);
     for element in args.iter().skip(2) {
-        changed |= add(bytes, element, sparse_bytes_max)?;
+        changed |= add(bytes, element, 0)?;
     }
     if changed {
         registers::forget_estimate(bytes);
@@ -160,6 +176,7 @@ fn merged(keys: &Keys<'_>, args: Args<'_>) -> Result<(Box<Registers>, bool), Com
 pub(super) const PFMERGE: DataCommand =
     write("pfmerge", pfmerge, -2, DENYOOM, "2.8.9").key(1, RW | ACCESS | INSERT).keys(2, -1, 1, RO | ACCESS);
 fn pfmerge(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let room = sparse_room(ctx);
     let (key, keys) = (args.at(1), &mut *ctx.keys);
     let (merged, any_dense) = merged(keys, args)?;
     let mut bytes = copied(keys, key)?.unwrap_or_else(registers::empty);
@@ -168,12 +185,13 @@ fn pfmerge(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         registers::set_all_dense(&mut bytes, &merged);
     } else {
         for (index, value) in merged.iter().enumerate().filter(|(_, value)| **value != 0) {
-            registers::raise(&mut bytes, index, *value, ctx.limits.hll_sparse_bytes_max)?;
+            registers::raise(&mut bytes, index, *value, room)?;
         }
     }
     registers::forget_estimate(&mut bytes);
     if args.iter().skip(2).all(|source| keys.same_slot(key, source)) {
         keys.propagate(key, args);
+        propagate_form(keys, key, registers::form_of(&bytes).filter(|_| !any_dense));
     } else {
         keys.propagate_as(key, &[b"SET", key, &bytes, b"KEEPTTL"]);
     }

@@ -187,8 +187,15 @@ fn a_replica_follows() {
     {
         keyspace.run(request);
     }
+    // More than the sparse form has room for: it is the primary that decides.
+    for number in 0..4000 {
+        keyspace.run(&format!("PFADD many {number}"));
+    }
+    keyspace.run("PFADD {m}x 1");
+    keyspace.run("PFMERGE {m}y {m}x");
+    assert_eq!(keyspace.run("PFDEBUG ENCODING many"), "+dense\r\n");
     let mut replica = keyspace.replica();
-    for key in ["a", "b", "c"] {
+    for key in ["a", "b", "c", "many", "{m}y"] {
         let get: [&[u8]; 2] = [b"GET", key.as_bytes()];
         assert_eq!(replica.run_raw(&get), keyspace.run_raw(&get), "{key}");
     }
