@@ -40,6 +40,8 @@ pub struct Waiter {
     pub args: OwnedArgs,
     pub version: Version,
     pub keys: Vec<DbKey>,
+    /// It is executed again also when a key is gone or has another type.
+    pub ends_without_key: bool,
     state: Mutex<State>,
     /// Wakes the waiting connection.
     wake: Arc<Notify>,
@@ -176,7 +178,8 @@ impl Waiter {
         keys: Vec<DbKey>,
         wake: Arc<Notify>,
     ) -> Self {
-        Waiter { client_id, row, args, version, keys, state: Mutex::new(State::Waiting), wake }
+        let state = Mutex::new(State::Waiting);
+        Waiter { client_id, row, args, version, keys, ends_without_key: false, state, wake }
     }
 
     /// Executes the waiting command, unless the waiter has given up; `serve` returns what it got, if anything.

@@ -79,6 +79,21 @@ fn list(client: &mut Client, len: usize) {
     client.call_in_parts("RPUSH k", &names("element:", len), 1);
 }
 
+fn stream(client: &mut Client, len: usize) {
+    each(client, "XADD k {} field value", &ids(len));
+}
+
+/// A stream of which a consumer has read all.
+fn read_stream(client: &mut Client, len: usize) {
+    stream(client, len);
+    client.call("XGROUP CREATE k g 0");
+    client.call("XREADGROUP GROUP g alice STREAMS k >");
+}
+
+fn ids(len: usize) -> Vec<String> {
+    (1..=len).map(|ms| format!("{ms}-1")).collect()
+}
+
 fn keys(client: &mut Client, len: usize) {
     client.call_in_parts("MSET", &pairs("key:", len), 2);
 }
@@ -535,6 +550,47 @@ pub const CASES: &[Case] = &[
         c.call("GEORADIUSBYMEMBER k place:0000000 3000 km STORE d");
         c.call("GEORADIUSBYMEMBER_RO k place:0000000 3000 km COUNT 5 ANY");
     }),
+    // Streams.
+    case("XADD", nothing, |c, n| each(c, "XADD k {} field value", &ids(n))),
+    case("XADD that trims", nothing, |c, n| each(c, "XADD k MAXLEN ~ 1000 {} field value", &ids(n))),
+    case("XRANGE, XREVRANGE and XREAD", stream, |c, _| {
+        c.call("XRANGE k - +");
+        c.call("XREVRANGE k + -");
+        c.call("XREAD STREAMS k 0");
+    }),
+    case("XRANGE and XREVRANGE in the middle", stream, |c, n| {
+        calls(c, &format!("XRANGE k {} + COUNT 5", n / 2));
+        calls(c, &format!("XREVRANGE k {} - COUNT 5", n / 2));
+    }),
+    case("XDEL", stream, |c, n| each(c, "XDEL k {}", &ids(n))),
+    case("XTRIM and XLEN", stream, |c, n| {
+        c.call(&format!("XTRIM k MAXLEN {}", n / 2));
+        calls(c, "XLEN k");
+    }),
+    case("XSETID and XINFO", stream, |c, n| {
+        calls(c, &format!("XSETID k {n}-1"));
+        calls(c, "XINFO STREAM k");
+    }),
+    case("XREADGROUP and XACK", stream, |c, n| {
+        c.call("XGROUP CREATE k g 0");
+        c.call("XREADGROUP GROUP g alice STREAMS k >");
+        c.call("XREADGROUP GROUP g alice STREAMS k 0");
+        each(c, "XACK k g {}", &ids(n));
+    }),
+    case("XGROUP with many groups and consumers", nothing, |c, n| {
+        each(c, "XGROUP CREATE k {} 0 MKSTREAM", &names("group:", n / 10));
+        each(c, "XGROUP CREATECONSUMER k group:0000000 {}", &names("consumer:", n / 10));
+        each(c, "XGROUP DELCONSUMER k group:0000000 {}", &names("consumer:", n / 10));
+        each(c, "XGROUP DESTROY k {}", &names("group:", n / 10));
+    }),
+    case("XPENDING", read_stream, |c, n| {
+        calls(c, "XPENDING k g");
+        calls(c, &format!("XPENDING k g {} + 5", n / 2));
+    }),
+    case("XCLAIM", read_stream, |c, n| each(c, "XCLAIM k g bob 0 {}", &ids(n))),
+    case("XAUTOCLAIM", read_stream, |c, n| c.call(&format!("XAUTOCLAIM k g bob 0 0 COUNT {n} JUSTID"))),
+    case("COPY of a stream", read_stream, |c, _| c.call("COPY k copy")),
+    case("DUMP and RESTORE of a stream", read_stream, |c, _| restore(c)),
     // Transactions.
     case("WATCH and UNWATCH", keys, |c, n| {
         c.call_with("WATCH", &names("key:", n));

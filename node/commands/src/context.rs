@@ -54,6 +54,22 @@ pub struct Block {
     pub on_timeout: OnTimeout,
     /// The reply in a transaction, which does not wait.
     pub in_transaction: OnTimeout,
+    /// What is executed when something came, if that is not the request itself.
+    pub instead: Option<Vec<Box<[u8]>>>,
+    /// It is executed again also when the key is gone or has another type: it has an error then.
+    pub ends_without_key: bool,
+}
+
+impl Block {
+    /// The request itself is executed again when a key has something of its type.
+    pub fn new(
+        keys: Vec<Box<[u8]>>,
+        timeout_ms: u64,
+        on_timeout: OnTimeout,
+        in_transaction: OnTimeout,
+    ) -> Block {
+        Block { keys, timeout_ms, on_timeout, in_transaction, instead: None, ends_without_key: false }
+    }
 }
 
 /// How a reply says that nothing came.

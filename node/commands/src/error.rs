@@ -19,6 +19,8 @@ pub enum CommandError {
     Err(Cow<'static, str>),
     /// A text with its own code: `NOAUTH Authentication required.`
     Coded(Cow<'static, str>),
+    /// The same with bytes of the request, which need not be UTF-8.
+    CodedBytes(Box<[u8]>),
     /// `ERR` and a text that quotes bytes of the request, which need not be UTF-8.
     Quoting {
         before: Cow<'static, str>,
@@ -63,6 +65,7 @@ impl CommandError {
             CommandError::Quoting { before, quoted, after } => {
                 [b"ERR ", before.as_bytes(), quoted, after.as_bytes()].concat()
             }
+            CommandError::CodedBytes(text) => text.to_vec(),
             other => other.to_string().into_bytes(),
         }
     }
@@ -70,6 +73,12 @@ impl CommandError {
     /// The whole text, its code included.
     pub fn coded(text: impl Into<Cow<'static, str>>) -> Self {
         CommandError::Coded(text.into())
+    }
+
+    /// The whole text in parts, each up to its first NUL: some are bytes of the request.
+    pub fn coded_bytes(parts: &[&[u8]]) -> Self {
+        let parts = parts.iter().map(|part| part.split(|byte| *byte == 0).next().unwrap_or_default());
+        CommandError::CodedBytes(parts.collect::<Vec<_>>().concat().into())
     }
 
     /// `ERR invalid expire time in 'set' command`
@@ -91,6 +100,7 @@ impl fmt::Display for CommandError {
             CommandError::IndexOutOfRange => f.write_str("ERR index out of range"),
             CommandError::Err(text) => write!(f, "ERR {text}"),
             CommandError::Coded(text) => f.write_str(text),
+            CommandError::CodedBytes(text) => f.write_str(&String::from_utf8_lossy(text)),
             CommandError::Quoting { before, quoted, after } => {
                 write!(f, "ERR {before}{}{after}", String::from_utf8_lossy(quoted))
             }

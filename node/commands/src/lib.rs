@@ -4,7 +4,8 @@
 //! - [`context`]: what a command works with and what it returns
 //! - [`args`]: reading arguments; [`error`]: the words in which a client hears of a failure
 //! - [`expiry`], [`scan`]: what commands of several groups share
-//! - [`bitmap`], [`generic`], [`geo`], [`hash`], [`hyperloglog`], [`list`], [`set`], [`sorted_set`], [`string`]: the commands, a file per family
+//! - [`bitmap`], [`generic`], [`geo`], [`hash`], [`hyperloglog`], [`list`], [`set`], [`sorted_set`],
+//!   [`stream`], [`string`]: the commands, a file per family
 //!
 //! A command reads its arguments, works on [`DataContext::keys`], and writes its reply to [`DataContext::out`]. It is
 //! synchronous and does no I/O. It returns `Err` before it has written any part of a reply and before it has changed
@@ -28,6 +29,7 @@ mod scan;
 mod set;
 mod sorted_set;
 pub mod spec;
+mod stream;
 mod string;
 #[cfg(test)]
 mod testing;
@@ -42,7 +44,7 @@ use args::{index_range, parse_count, parse_positive, parse_signed_count, parse_t
 use context::{container, plain, read, write};
 
 /// All commands that work on keys, a list for each group.
-pub const FAMILIES: [&[DataCommand]; 9] = [
+pub const FAMILIES: [&[DataCommand]; 10] = [
     &bitmap::COMMANDS,
     &generic::COMMANDS,
     &geo::COMMANDS,
@@ -51,5 +53,6 @@ pub const FAMILIES: [&[DataCommand]; 9] = [
     &list::COMMANDS,
     &set::COMMANDS,
     &sorted_set::COMMANDS,
+    &stream::COMMANDS,
     &string::COMMANDS,
 ];

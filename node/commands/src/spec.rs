@@ -150,6 +150,7 @@ pub enum Group {
     Server,
     Set,
     SortedSet,
+    Stream,
     String,
     Transactions,
 }
@@ -170,6 +171,7 @@ impl Group {
             Group::Server => "server",
             Group::Set => "set",
             Group::SortedSet => "sorted-set",
+            Group::Stream => "stream",
             Group::String => "string",
             Group::Transactions => "transactions",
         }
@@ -188,6 +190,7 @@ impl Group {
             Group::Scripting => category::SCRIPTING,
             Group::Set => category::SET,
             Group::SortedSet => category::SORTED_SET,
+            Group::Stream => category::STREAM,
             Group::String => category::STRING,
             Group::Transactions => category::TRANSACTION,
             Group::Cluster | Group::Pubsub | Group::Server => 0,

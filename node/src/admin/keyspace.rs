@@ -61,21 +61,33 @@ fn check_flush_options(args: Args<'_>) -> Result<(), CommandError> {
 fn flush(ctx: &mut ServerContext<'_, '_>, db: Option<DbIndex>) {
     let (mut tables, mut kept) = (Vec::new(), 0);
     let keyspace = &ctx.server.keyspace;
+    let mut waited_for: Vec<DbKey> = Vec::new();
     for slot in Slot::all() {
         let taken = ctx.keys.with_slot(slot, |state| {
             state.mark_watchers_of_existing(|watched| db.is_none_or(|db| db == watched));
+            waited_for.extend(state.waiting_keys().filter(|(of, _)| db.is_none_or(|db| db == *of)).cloned());
             let taken = keyspace.cow.keep_taken(slot, state.take_tables(slot, db, &keyspace.counts));
             kept += state.dbs().map(|(_, table)| table.len()).sum::<usize>();
             taken
         });
         tables.extend(taken);
     }
+    signal_all(ctx, waited_for);
     let flushed: usize = tables.iter().map(Table::len).sum();
     let memory = &ctx.server.memory;
     let data = memory.used().saturating_sub(memory.startup() + memory.not_counted());
     // Nearly all of the data is keys; those that are flushed take their part of it.
     let bytes = data / (flushed + kept).max(1) * flushed;
     ctx.server.lazyfree.free_tables(tables, bytes);
+}
+
+/// Something has happened with these keys: they may be gone, too.
+fn signal_all(ctx: &mut ServerContext<'_, '_>, keys: Vec<DbKey>) {
+    for (db, key) in keys {
+        ctx.keys.db = db;
+        ctx.keys.signal_ready(&key);
+    }
+    ctx.keys.db = ctx.session.db;
 }
 
 /// `SWAPDB index1 index2`
@@ -110,13 +122,7 @@ fn swapdb(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
             });
         }
         ctx.server.keyspace.cow.swap_dbs(a, b);
-        for (db, key) in waited_for {
-            ctx.keys.db = db;
-            if ctx.keys.exists(&key) {
-                ctx.keys.signal_ready(&key);
-            }
-        }
-        ctx.keys.db = ctx.session.db;
+        signal_all(ctx, waited_for);
         ctx.keys.propagate_whole(&[b"SWAPDB", args.at(1), args.at(2)]);
     }
     ctx.out.ok();

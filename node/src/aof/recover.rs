@@ -869,7 +869,7 @@ mod tests {
             (&["SWAPDB", "0", "16"], "SWAPDB 0 16: the log has more databases than 'databases' allows"),
             (&["MOVE", "a", "16"], "MOVE a 16: the log has more databases than 'databases' allows"),
             (&["SET", "a"], "wrong number of arguments"),
-            (&["XADD", "s", "*", "f", "v"], "unknown command"),
+            (&["NOSUCH", "s", "v"], "unknown command"),
             (&["LPUSH", "a", "x"], "WRONGTYPE"),
         ] {
             let bytes = [before.clone(), command(words)].concat();

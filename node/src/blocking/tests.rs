@@ -29,6 +29,71 @@ fn who_waits_is_served_in_order_by_what_arrives() {
     check_on(&mut pusher, &[("LRANGE q 0 -1", "*1\r\n$1\r\n3\r\n"), ("LLEN r", ":0\r\n")]);
 }
 
+/// What a node that waits has got.
+#[track_caller]
+fn served(node: &TestNode) -> Option<String> {
+    let Some(Stop::Blocked(blocked, _)) = &node.stop else { panic!("it waits") };
+    match blocked.waiter.take_end()? {
+        End::Served(served) => Some(String::from_utf8_lossy(&served.reply.to_vec()).into_owned()),
+        other => panic!("it is served, not {other:?}"),
+    }
+}
+
+const ENTRY: &str = "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n";
+
+#[test]
+fn readers_of_streams_get_what_comes_after_they_asked() {
+    let mut writer = TestNode::replicated();
+    writer.run("XADD s 1-0 f v");
+    writer.run("XGROUP CREATE s g $");
+    let requests = [
+        "XREAD BLOCK 0 STREAMS t s $ $",
+        "XREADGROUP GROUP g a BLOCK 0 STREAMS s >",
+        "XREAD BLOCK 0 STREAMS t $",
+    ];
+    let mut waiting = requests.map(|_| writer.another_client());
+    for (node, request) in waiting.iter_mut().zip(requests) {
+        assert_eq!(node.run(request), "");
+    }
+    check_on(
+        &mut writer,
+        &[("MULTI", "+OK\r\n"), ("XADD s 1-1 f v", "+QUEUED\r\n"), ("EXEC", "*1\r\n$3\r\n1-1\r\n")],
+    );
+    assert_eq!(waiting.each_ref().map(served), [Some(ENTRY.into()), Some(ENTRY.into()), None]);
+}
+
+#[test]
+fn who_waits_for_a_group_hears_that_it_is_gone() {
+    let no_group = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option\r\n";
+    let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    for (request, error) in [
+        ("DEL s", no_group),
+        ("XGROUP DESTROY s g", no_group),
+        ("RENAME s t", no_group),
+        ("FLUSHALL", no_group),
+        ("SET s v", wrong_type),
+    ] {
+        let mut writer = TestNode::new();
+        writer.run("XGROUP CREATE s g $ MKSTREAM");
+        let (mut waiting, mut reader) = (writer.another_client(), writer.another_client());
+        assert_eq!(waiting.run("XREADGROUP GROUP g a BLOCK 0 STREAMS s >"), "");
+        assert_eq!(reader.run("XREAD BLOCK 0 STREAMS s $"), "");
+        writer.run(request);
+        assert_eq!((served(&waiting).as_deref(), served(&reader)), (Some(error), None), "{request}");
+    }
+}
+
+#[test]
+fn at_a_replica_readers_are_served_by_what_is_applied() {
+    let mut primary = TestNode::replicated();
+    let mut waiting = TestNode::replicated();
+    waiting.publish(GateState::Replica, 0);
+    assert_eq!(waiting.run("XREAD BLOCK 0 STREAMS s $"), "");
+    primary.run("XADD s 1-1 f v");
+    primary.apply_effects_to(&mut waiting);
+    assert_eq!(served(&waiting), Some(ENTRY.into()));
+}
+
 #[test]
 fn who_was_unblocked_or_killed_is_not_served_any_more() {
     for end in ["CLIENT UNBLOCK", "CLIENT KILL ID"] {

@@ -293,6 +293,10 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("set-max-listpack-value", int(0, LONG), "64", Runtime, |s, v| {
             s.keys.limits.set.listpack_value = v
         }),
+        row("stream-node-max-bytes", memory(), "4096", Runtime, |s, v| s.keys.limits.stream.node_bytes = v),
+        row("stream-node-max-entries", int(0, LONG), "100", Runtime, |s, v| {
+            s.keys.limits.stream.node_entries = v
+        }),
         row("zset-max-listpack-entries", int(0, LONG), "128", Runtime, |s, v| {
             s.keys.limits.sorted_set.entries = v
         }),
@@ -462,8 +466,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("slot-migration-max-failover-repl-bytes", memory_from::<i64>(-1), "0", Runtime),
         inert("socket-mark-id", number(0, u32::MAX as i64), "0", StartOnly),
         row("stop-writes-on-bgsave-error", YesNo, "yes", Runtime, |s, v| s.stop_writes_on_bgsave_error = v),
-        inert("stream-node-max-bytes", memory::<i64>(), "4096", Runtime),
-        inert("stream-node-max-entries", number(0, LONG), "100", Runtime),
         row("supervised", choice(), "no", StartOnly, |s, v| s.supervised = v),
         row("syslog-enabled", YesNo, "no", StartOnly, |s, v| s.syslog_enabled = v),
         row("syslog-facility", choice(), "local0", StartOnly, |s, v| s.syslog_facility = v),

@@ -855,6 +855,8 @@ mod tests {
                 "script|help",
                 "script|load",
                 "script|show",
+                "xgroup|help",
+                "xinfo|help",
             ],
         ),
         (

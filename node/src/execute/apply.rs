@@ -77,6 +77,10 @@ impl Executor {
         keys.set_last_write(index);
         keys.unlock();
         self.free(&mut keys);
+        let ready = keys.take_ready();
+        if !ready.is_empty() {
+            self.serve_readers(&ready);
+        }
         result
     }
 }

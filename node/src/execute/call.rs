@@ -213,6 +213,12 @@ impl Executor {
         if keys.has_lazyfree() {
             self.free(keys);
         }
+        self.serve_ready(keys, progress);
+    }
+
+    /// Serves the clients that wait for keys with which something has happened.
+    #[inline]
+    pub(super) fn serve_ready<'k>(&mut self, keys: &mut Keys<'k>, progress: &mut Progress) {
         while keys.has_ready() {
             for key in keys.take_ready() {
                 self.serve_waiters(&key, keys, progress);

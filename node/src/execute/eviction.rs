@@ -175,6 +175,7 @@ impl Executor {
         let mut keys = Keys::primary(&server.keyspace, &self.settings.keys, self.now(), logging(gate));
         let mut progress = Progress::new(self.moment.generation);
         let ended = self.evict(&mut keys, &mut progress, Some(time_max));
+        self.serve_ready(&mut keys, &mut progress);
         if progress.appended {
             server.shared.notify_appended();
         }

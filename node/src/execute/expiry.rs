@@ -13,7 +13,7 @@ use keyward_proto::time::Monotonic;
 use keyward_store::keys::{ExpiryWalk, Keys};
 
 use super::Executor;
-use super::batch::logging;
+use super::batch::{Progress, logging};
 
 /// Entries that are looked at under one lock.
 const STEP_LEN: usize = 64;
@@ -104,6 +104,7 @@ impl Executor {
             let next = keys.expire_step(walk, STEP_LEN);
             let index = self.commit_own(&mut keys);
             self.free(&mut keys);
+            self.serve_ready(&mut keys, &mut Progress::new(self.moment.generation));
             drop(batch);
             self.stats.expired_keys.add(keys.take_counts().2);
             if index.is_some() {

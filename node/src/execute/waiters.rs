@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
+use keyward_replication::gate::GateState;
 use keyward_store::DbKey;
-use keyward_store::keys::Keys;
+use keyward_store::keys::{Keys, Mode};
 
 use super::Executor;
 use super::batch::Progress;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
-use crate::command::Block;
 use crate::command::keys_of::visit_slots;
 use crate::command::table::Row;
+use crate::command::{Block, spec};
 use crate::io::session::Session;
 
 impl Executor {
@@ -39,6 +40,11 @@ impl Executor {
         keys: &mut Keys<'k>,
         progress: &mut Progress,
     ) -> Option<Served> {
+        let is_replica = keys.mode() == Mode::Replica;
+        if is_replica && !waiter.row.has(spec::READONLY) {
+            // It has waited at a primary, and hears of the end of that.
+            return None;
+        }
         let client = self.server.clients.get(waiter.client_id)?;
         let mut session = Session::new(client);
         session.version = waiter.version;
@@ -47,8 +53,9 @@ impl Executor {
         let args = waiter.args.as_args();
         let db = std::mem::replace(&mut keys.db, session.db);
         keys.lock_visited(|visit| visit_slots(waiter.row, args, visit));
-        // A key that got another type than the command waits for does not wake it.
-        let ready = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group.name());
+        // A key that got another type than the command waits for does not wake it, unless it needs the one that it had.
+        let has_type = keys.get(&key.1).is_some_and(|e| e.value().group() == waiter.row.group.name());
+        let ready = has_type || waiter.ends_without_key;
         let mut out = Output::default();
         let result = if ready {
             self.call(&mut session, waiter.row, args, keys, &mut out)
@@ -68,9 +75,26 @@ impl Executor {
                 out.writer(waiter.version).error(e.to_bytes());
             }
         }
-        own.condition.require_lease();
+        if !is_replica {
+            own.condition.require_lease();
+        }
         let condition = own.condition.observed(&self.server.shared.gate, || self.clock.monotonic());
         Some(Served { reply: out, condition, written: session.last_write })
+    }
+
+    /// Clients of a replica that wait to read: something was applied to these keys.
+    #[cold]
+    pub(super) fn serve_readers(&mut self, ready: &[DbKey]) {
+        self.look_at_gate();
+        if self.moment.state != GateState::Replica {
+            return;
+        }
+        let server = Arc::clone(&self.server);
+        let mut keys = Keys::replica(&server.keyspace, &self.settings.keys, self.now());
+        let mut progress = Progress::new(self.moment.generation);
+        for key in ready {
+            self.serve_waiters(key, &mut keys, &mut progress);
+        }
     }
 
     /// A client that waited gave up: it leaves all queues.
@@ -92,7 +116,13 @@ pub(super) fn register_waiter(
     let db_keys: Vec<DbKey> = block.keys.iter().map(|k| (session.db, k.clone())).collect();
     let client = &session.client;
     let wake = Arc::clone(&client.wake);
-    let waiter = Arc::new(Waiter::new(client.id, row, args.to_owned(), session.version, db_keys, wake));
+    let args = match &block.instead {
+        Some(words) => Args::from_slices(&words.iter().map(|word| &**word).collect::<Vec<_>>()).to_owned(),
+        None => args.to_owned(),
+    };
+    let mut waiter = Waiter::new(client.id, row, args, session.version, db_keys, wake);
+    waiter.ends_without_key = block.ends_without_key;
+    let waiter = Arc::new(waiter);
     for key in &waiter.keys {
         keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), waiter.clone()));
     }

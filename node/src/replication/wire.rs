@@ -335,9 +335,9 @@ mod tests {
 
     use super::*;
 
-    /// What a program of format 1 has sent.
-    const HELLO: &[u8] = include_bytes!("../../../proto/testdata/format_1/follow_hello.bin");
-    const START: &[u8] = include_bytes!("../../../proto/testdata/format_1/stream_start.bin");
+    /// What a program of format 2 has sent.
+    const HELLO: &[u8] = include_bytes!("../../../proto/testdata/format_2/follow_hello.bin");
+    const START: &[u8] = include_bytes!("../../../proto/testdata/format_2/stream_start.bin");
 
     #[test]
     fn the_format_before_is_understood() {
@@ -348,17 +348,17 @@ mod tests {
         );
         let start = parse_start(rpc::StreamStart::decode(START).unwrap()).unwrap();
         assert_eq!(start.sync, SyncKind::Partial(Position::new(3, 9)));
-        // To a program of that format it is the same message: it passes over the field that it does not know.
-        let again = rpc::FollowHello { format: 0, ..encode_hello(hello) };
+        // To a program of that format it is the same message, but for the number.
+        let again = rpc::FollowHello { format: 2, ..encode_hello(hello) };
         assert_eq!(again.encode_to_vec(), HELLO);
-        assert_eq!(rpc::StreamStart { format: 0, ..encode_start(start) }.encode_to_vec(), START);
+        assert_eq!(rpc::StreamStart { format: 2, ..encode_start(start) }.encode_to_vec(), START);
     }
 
     #[test]
     fn a_format_that_is_too_new_is_refused_in_words() {
         let hello = rpc::FollowHello { format: FORMAT + 2, ..rpc::FollowHello::decode(HELLO).unwrap() };
         let words = parse_hello(hello).unwrap_err().to_string();
-        assert!(words.starts_with("it is of format 4 and this program of format 2"), "{words}");
+        assert!(words.starts_with("it is of format 5 and this program of format 3"), "{words}");
         let start = rpc::StreamStart { format: FORMAT + 2, ..rpc::StreamStart::decode(START).unwrap() };
         assert!(parse_start(start).is_err());
     }

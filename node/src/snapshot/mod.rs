@@ -34,7 +34,9 @@ use keyward_store::rdb::record::{self, Access};
 use keyward_store::rdb::value::pieces;
 use keyward_store::snapshot::large::Element;
 use keyward_store::snapshot::{Encode, Form, PieceLimit, Records, Walk};
+use keyward_store::types;
 use keyward_store::types::quicklist::Node;
+use keyward_store::types::stream::StreamNode;
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -184,7 +186,8 @@ fn take(server: &Arc<Server>) {
     snapshots.keys_total.store(keys, Ordering::Relaxed);
     snapshots.keys_done.store(0, Ordering::Relaxed);
     snapshots.peak_bytes.store(0, Ordering::Relaxed);
-    let beginning = Beginning { position, condition, changes, keys: keys as u64, pause };
+    let rdb_version = server.keyspace.rdb_version();
+    let beginning = Beginning { position, condition, changes, keys: keys as u64, rdb_version, pause };
     send(&mut consumers, || Message::Begin(beginning));
     let mut started = clock::monotonic();
     while let Some(chunk) = next_chunk(server, &mut walk) {
@@ -287,6 +290,14 @@ impl Encode for RecordEncoder {
 
     fn encode_node(&self, node: &Node, out: &mut Vec<u8>) {
         pieces::save_node(node, self.compression, out);
+    }
+
+    fn encode_stream_node(&self, node: &StreamNode, out: &mut Vec<u8>) {
+        pieces::save_stream_node(node, self.compression, out);
+    }
+
+    fn encode_end(&self, stream: &types::Stream, out: &mut Vec<u8>) {
+        pieces::save_end(stream, self.compression, out);
     }
 }
 

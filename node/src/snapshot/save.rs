@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use keyward_proto::VALKEY_VERSION;
 use keyward_store::rdb::file::{Ending, Writer};
+use keyward_store::rdb::{Checksum, VERSION};
 use tokio::sync::oneshot;
 
 use super::rules::{self, Situation};
@@ -279,7 +280,8 @@ pub(crate) fn write_file(
 ) -> Result<BaseFacts, Failure> {
     // A base that is damaged is a keyspace with holes below a log that is not.
     let has_checksum = settings.rdb_checksum || purpose.is_base();
-    let mut writer = if has_checksum { Writer::new(out) } else { Writer::without_checksum(out) }?;
+    let version = keys.as_ref().map_or(VERSION, |(beginning, _)| beginning.rdb_version);
+    let mut writer = Writer::of_version(version, out, has_checksum.then(Checksum::default))?;
     for (name, value) in facts(purpose) {
         writer.aux(name, value.as_bytes())?;
     }

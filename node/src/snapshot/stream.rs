@@ -21,6 +21,8 @@ pub struct Beginning {
     pub changes: u64,
     /// Keys, about.
     pub keys: u64,
+    /// The version of RDB in which all of it can be written.
+    pub rdb_version: u32,
     /// How long commands were held up for it.
     pub pause: Duration,
 }

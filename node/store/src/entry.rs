@@ -41,7 +41,7 @@ use super::types::listpack::{self, ListpackRef};
 use super::types::quicklist::Quicklist;
 use super::types::set::MemberTable;
 use super::types::sorted_set::Skiplist;
-use super::types::{Collection, HashRef, ListRef, SetRef, SortedSetRef};
+use super::types::{Collection, HashRef, ListRef, SetRef, SortedSetRef, Stream};
 
 /// Strings up to this length live in the entry; longer ones in a buffer of their own.
 pub const INLINE_LEN_MAX: usize = 1024;
@@ -88,7 +88,8 @@ const QUICKLIST: u8 = 7;
 const SET_TABLE: u8 = 8;
 const HASH_TABLE: u8 = 9;
 const SKIPLIST: u8 = 10;
-const MOVED_OUT: u8 = 11;
+const STREAM: u8 = 11;
+const MOVED_OUT: u8 = 12;
 
 /// Whether values of a kind lie in the entry.
 #[inline]
@@ -104,6 +105,7 @@ pub enum ValueType {
     Set,
     Hash,
     SortedSet,
+    Stream,
 }
 
 /// A compact form of a collection, kept in the entry.
@@ -156,6 +158,9 @@ impl Boxable for FieldTable {
 impl Boxable for Skiplist {
     const KIND: u8 = SKIPLIST;
 }
+impl Boxable for Stream {
+    const KIND: u8 = STREAM;
+}
 
 /// A value that has no key yet: an entry whose key is empty.
 #[derive(Debug)]
@@ -205,6 +210,7 @@ pub enum ValueRef<'a> {
     Set(SetRef<'a>),
     Hash(HashRef<'a>),
     SortedSet(SortedSetRef<'a>),
+    Stream(&'a Stream),
 }
 
 impl ValueRef<'_> {
@@ -439,6 +445,7 @@ impl Entry {
             SET_TABLE => ValueRef::Set(SetRef::Table(boxed(self))),
             HASH_TABLE => ValueRef::Hash(HashRef::Table(boxed(self))),
             SKIPLIST => ValueRef::SortedSet(SortedSetRef::Skiplist(boxed(self))),
+            STREAM => ValueRef::Stream(boxed(self)),
             _ => ValueRef::String(self.tail()),
         }
     }
@@ -449,6 +456,7 @@ impl Entry {
             SET_LISTPACK | SET_INTSET | SET_TABLE => ValueType::Set,
             HASH_LISTPACK | HASH_TABLE => ValueType::Hash,
             SORTED_SET_LISTPACK | SKIPLIST => ValueType::SortedSet,
+            STREAM => ValueType::Stream,
             _ => ValueType::String,
         }
     }
@@ -617,6 +625,7 @@ impl Entry {
             SET_TABLE => copy::<MemberTable>(self),
             HASH_TABLE => copy::<FieldTable>(self),
             SKIPLIST => copy::<Skiplist>(self),
+            STREAM => copy::<Stream>(self),
             kind => {
                 let mut entry = Entry::build(b"", Content::Tail(kind, self.tail()), None, 0);
                 entry.header_mut().flags |= self.header().flags & NOT_INTEGER;
@@ -683,6 +692,7 @@ impl Drop for Entry {
                     SET_TABLE => drop(Box::from_raw(address.cast::<MemberTable>())),
                     HASH_TABLE => drop(Box::from_raw(address.cast::<FieldTable>())),
                     SKIPLIST => drop(Box::from_raw(address.cast::<Skiplist>())),
+                    STREAM => drop(Box::from_raw(address.cast::<Stream>())),
                     _ => debug_assert_eq!(kind, MOVED_OUT),
                 }
             }

@@ -11,9 +11,10 @@ use keyward_proto::slot::{SLOT_COUNT, Slot};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::counts::{Count, Counts};
-use crate::entry::Entry;
+use crate::entry::{Entry, ValueType};
 use crate::patience::may_wait_for_command;
 use crate::prefetch::prefetch;
+use crate::rdb;
 use crate::snapshot::CopyOnWrite;
 use crate::table::{self, Table};
 
@@ -288,6 +289,8 @@ pub struct Keyspace {
     /// What a running snapshot needs of whoever changes the keyspace.
     pub cow: CopyOnWrite,
     pub counts: Counts,
+    /// It has held a stream.
+    streams: AtomicBool,
 }
 
 /// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
@@ -322,6 +325,7 @@ impl Default for Keyspace {
             hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
             cow: CopyOnWrite::default(),
             counts: Counts::default(),
+            streams: AtomicBool::new(false),
         }
     }
 }
@@ -346,6 +350,17 @@ impl Keyspace {
         state.last_write = state.last_write.max(index);
     }
 
+    /// A stream comes into the keyspace.
+    pub(crate) fn note_stream(&self) {
+        self.streams.store(true, Ordering::Relaxed);
+    }
+
+    /// The version of RDB in which all that the keyspace may hold can be written. To be asked with the world stopped, or
+    /// behind what is to be saved.
+    pub fn rdb_version(&self) -> u32 {
+        if self.streams.load(Ordering::Relaxed) { rdb::VERSION_STREAMS } else { rdb::VERSION }
+    }
+
     /// Makes room for so many keys in the first database of a slot.
     pub fn reserve(&self, slot: Slot, keys: usize) {
         let mut state = self.lock(slot);
@@ -357,6 +372,9 @@ impl Keyspace {
 
     /// Adds a key that was loaded, of the current mark; false if it is there already.
     pub fn insert_loaded(&self, slot: Slot, db: DbIndex, hash: u64, entry: Entry) -> bool {
+        if entry.value_type() == ValueType::Stream {
+            self.note_stream();
+        }
         let mut state = self.lock(slot);
         if state.table(db).is_some_and(|table| table.get(hash, entry.key()).is_some()) {
             return false;

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::entry::{Entry, SnapshotMark};
 use super::table::{ScanPosition, Table, hash_of};
 use super::types::quicklist::Node;
+use super::types::stream::{Stream, StreamNode};
 use super::{DbIndex, Keyspace, SlotState};
 use large::{Element, LargeValues};
 
@@ -64,6 +65,11 @@ pub trait Encode: Send + Sync {
     fn encode_element(&self, element: Element<'_>, out: &mut Vec<u8>);
 
     fn encode_node(&self, node: &Node, out: &mut Vec<u8>);
+
+    fn encode_stream_node(&self, node: &StreamNode, out: &mut Vec<u8>);
+
+    /// Writes what follows the nodes of a stream.
+    fn encode_end(&self, stream: &Stream, out: &mut Vec<u8>);
 }
 
 /// Shared by the walk and those who save what they are about to change.

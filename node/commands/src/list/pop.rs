@@ -155,7 +155,7 @@ fn blocking_pop(ctx: &mut DataContext<'_, '_>, args: Args<'_>, end: End) -> Comm
 fn wait_for<'a>(keys: impl Iterator<Item = &'a [u8]>, timeout_ms: u64) -> Outcome {
     let keys = keys.map(Into::into).collect();
     let null = OnTimeout::NullArray;
-    Outcome::Block(Block { keys, timeout_ms, on_timeout: null, in_transaction: null })
+    Outcome::Block(Block::new(keys, timeout_ms, null, null))
 }
 
 pub(super) fn pop_command(end: End) -> &'static [u8] {

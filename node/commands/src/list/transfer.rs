@@ -58,7 +58,7 @@ fn move_or_wait(ctx: &mut DataContext<'_, '_>, transfer: Transfer<'_>, timeout_m
     let keys = vec![transfer.source.into()];
     // Where it may not wait the answer is that of LMOVE; only the end of a wait is a null array.
     let (on_timeout, in_transaction) = (OnTimeout::NullArray, OnTimeout::Null);
-    Ok(Outcome::Block(Block { keys, timeout_ms, on_timeout, in_transaction }))
+    Ok(Outcome::Block(Block::new(keys, timeout_ms, on_timeout, in_transaction)))
 }
 
 /// What is to be moved.

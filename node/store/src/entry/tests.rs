@@ -78,7 +78,7 @@ fn entries_keep_key_value_and_expiry_through_random_changes() {
             ValueRef::Hash(hash) => Model::Hash(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect()),
             ValueRef::Set(set) => Model::Set(set.iter().map(|m| m.to_vec()).collect()),
             ValueRef::List(list) => Model::List(list.iter().map(|e| e.to_vec()).collect()),
-            ValueRef::SortedSet(_) => panic!("none is made"),
+            ValueRef::SortedSet(_) | ValueRef::Stream(_) => panic!("none is made"),
         }
     }
     let limits = HashLimits { entries: 30, value: 64 };

@@ -64,7 +64,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
+    pub(crate) fn insert_new(&mut self, key: &[u8], value: NewValue<'_>, expire_at: Option<i64>) {
         let (db, access) = (self.db, self.access);
         let mut entry = Entry::new(key, value, expire_at, access);
         entry.set_mark(self.mark);
@@ -100,6 +100,7 @@ impl Keys<'_> {
             space.cow.save_old(Slot::of(key), db, entry);
         }
         let access = lfu.map_or(access, |(clock, random)| clock.touched(entry.access(), random));
+        let was_stream = entry.value_type() == ValueType::Stream;
         let mut replaced = None;
         if is_large(entry) || saving_id(entry).is_some() {
             let mut new = Entry::new(key, value, before, access);
@@ -118,6 +119,10 @@ impl Keys<'_> {
         if let Some(replaced) = replaced {
             self.discard(replaced, Cause::Replaced);
         }
+        if was_stream {
+            // Who waits for a group hears that it is gone.
+            self.signal_ready(key);
+        }
     }
 
     /// Puts an entry under a key that does not exist: RENAME, MOVE, COPY, RESTORE.
@@ -125,6 +130,9 @@ impl Keys<'_> {
         entry.set_mark(self.mark);
         if let Some(replaced) = self.remove(entry.key()) {
             self.discard(replaced, Cause::Replaced);
+        }
+        if entry.value_type() == ValueType::Stream {
+            self.space.note_stream();
         }
         let (db, hash) = (self.db, hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
@@ -147,6 +155,8 @@ impl Keys<'_> {
             self.space.cow.save_old(Slot::of(key), db, &mut entry);
         }
         self.modified(key);
+        // Some clients wait for a key that exists.
+        self.signal_ready(key);
         Some(entry)
     }
 
@@ -204,10 +214,16 @@ impl Keys<'_> {
         }
     }
 
-    /// A list or sorted set received elements: clients that wait for it are served after the command.
+    /// Something changed beside what transactions watch: as in Valkey, the groups of a stream.
+    pub fn modified_aside(&mut self) {
+        self.dirty += 1;
+    }
+
+    /// A value received elements, or went: clients that wait for the key are served after the command, or after the
+    /// effect, by who applies it.
     #[inline]
     pub fn signal_ready(&mut self, key: &[u8]) {
-        if self.mode != Mode::Apply && self.state(key).has_waiters() {
+        if self.state(key).has_waiters() {
             let ready = (self.db, key.into());
             if !self.ready.contains(&ready) {
                 self.ready.push(ready);

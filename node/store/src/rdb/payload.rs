@@ -1,7 +1,7 @@
 //! What DUMP replies and RESTORE takes: a value, the version of the format in two bytes, the CRC64 of all before it.
 
 use super::value::{self, Loaded};
-use super::{Checksum, Compression, RdbError, VERSION, is_known_version};
+use super::{Checksum, Compression, RdbError, VERSION, VERSION_STREAMS, is_known_version};
 use crate::entry::ValueRef;
 use crate::types::Limits;
 
@@ -10,7 +10,8 @@ const VERSION_LEN: usize = 2;
 pub fn save(value: ValueRef<'_>, compression: Compression) -> Vec<u8> {
     let mut out = Vec::new();
     value::save(value, compression, &mut out);
-    out.extend_from_slice(&(VERSION as u16).to_le_bytes());
+    let version = if matches!(value, ValueRef::Stream(_)) { VERSION_STREAMS } else { VERSION };
+    out.extend_from_slice(&(version as u16).to_le_bytes());
     let checksum = Checksum::of(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out

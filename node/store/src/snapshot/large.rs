@@ -1,9 +1,9 @@
 //! Large collections of a snapshot: they are saved piece by piece, as they were, while they go on changing.
 //!
 //! The saving of one begins when the walk meets it or when somebody is about to change it, whichever is first. From
-//! then on a list's nodes are shared with the saver (who changes one copies it), and a table notes what changes
-//! ([`crate::table::saving`]); either takes no time that grows with the elements' bytes. The record's head
-//! (key, expiry, number of elements) is written at that moment.
+//! then on the nodes of a list or stream are shared with the saver (who changes one copies it), and a table notes what
+//! changes ([`crate::table::saving`]); either takes no time that grows with the elements' bytes. The record's head
+//! (key, expiry, number of elements) is written at that moment, and what follows the nodes of a stream: its groups.
 //!
 //! A table is saved where it is, so it has to be found: whoever gives its entry another key, or takes it out of the
 //! keyspace, says so ([`CopyOnWrite::note_moved`], [`CopyOnWrite::keep_entry`]). One that nobody needs any more
@@ -23,6 +23,7 @@ use crate::types::hash::{Field, FieldTable};
 use crate::types::quicklist::Node;
 use crate::types::set::MemberTable;
 use crate::types::sorted_set::Skiplist;
+use crate::types::stream::StreamNode;
 use crate::{DbIndex, Keyspace};
 
 /// An element of a large set, hash or sorted set.
@@ -53,6 +54,23 @@ enum Rest {
     Owned(Entry),
     /// A list's, not yet given.
     Nodes(VecDeque<Node>),
+    /// A stream's, not yet given, and what follows them.
+    Stream(VecDeque<StreamNode>, Vec<u8>),
+}
+
+impl Rest {
+    /// What is kept by sharing it.
+    fn shared(entry: &Entry, encoder: &Encoder) -> Option<Rest> {
+        match entry.value() {
+            ValueRef::List(ListRef::Quicklist(chain)) => Some(Rest::Nodes(chain.frozen())),
+            ValueRef::Stream(stream) => {
+                let mut end = Vec::new();
+                encoder.encode_end(stream, &mut end);
+                Some(Rest::Stream(stream.frozen(), end))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The collections whose saving has begun and not ended, oldest first.
@@ -166,12 +184,9 @@ impl CopyOnWrite {
     ) {
         let mut head = Vec::new();
         encoder.encode_head(entry, &mut head);
-        let nodes = match entry.value() {
-            ValueRef::List(ListRef::Quicklist(chain)) => Some(chain.frozen()),
-            _ => None,
-        };
-        self.large.lock().begin(slot, original, head, |id| match nodes {
-            Some(nodes) => Rest::Nodes(nodes),
+        let shared = Rest::shared(entry, encoder);
+        self.large.lock().begin(slot, original, head, |id| match shared {
+            Some(shared) => shared,
             None => {
                 begin_saving(entry, id);
                 Rest::InPlace { slot, db, key: entry.key().into() }
@@ -183,12 +198,9 @@ impl CopyOnWrite {
     pub(super) fn own_large(&self, slot: Slot, original: DbIndex, mut entry: Entry, encoder: &Encoder) {
         let mut head = Vec::new();
         encoder.encode_head(&entry, &mut head);
-        let nodes = match entry.value() {
-            ValueRef::List(ListRef::Quicklist(chain)) => Some(chain.frozen()),
-            _ => None,
-        };
-        self.large.lock().begin(slot, original, head, |id| match nodes {
-            Some(nodes) => Rest::Nodes(nodes),
+        let shared = Rest::shared(&entry, encoder);
+        self.large.lock().begin(slot, original, head, |id| match shared {
+            Some(shared) => shared,
             None => {
                 begin_saving(&mut entry, id);
                 Rest::Owned(entry)
@@ -244,7 +256,7 @@ impl CopyOnWrite {
             let Some(large) = values.values.get_mut(&id) else { return false };
             let place = match &large.rest {
                 Rest::InPlace { slot, .. } => Some(*slot),
-                Rest::Owned(_) | Rest::Nodes(_) => None,
+                Rest::Owned(_) | Rest::Nodes(_) | Rest::Stream(..) => None,
             };
             if place != in_slot {
                 // It has moved meanwhile.
@@ -260,6 +272,17 @@ impl CopyOnWrite {
                         && let Some(node) = nodes.pop_front()
                     {
                         encoder.encode_node(&node, out);
+                    }
+                    !nodes.is_empty()
+                }
+                Rest::Stream(nodes, rest) => {
+                    while out.len() < end
+                        && let Some(node) = nodes.pop_front()
+                    {
+                        encoder.encode_stream_node(&node, out);
+                    }
+                    if nodes.is_empty() {
+                        out.append(rest);
                     }
                     !nodes.is_empty()
                 }
@@ -293,7 +316,7 @@ impl CopyOnWrite {
             let mut values = self.large.lock();
             let is_there = |large: &Large| match &large.rest {
                 Rest::InPlace { slot: now, .. } => Some(*now) == slot,
-                Rest::Owned(_) | Rest::Nodes(_) => true,
+                Rest::Owned(_) | Rest::Nodes(_) | Rest::Stream(..) => true,
             };
             if values.values.get(&id).is_some_and(is_there) {
                 let ended = values.values.remove(&id);
@@ -315,7 +338,7 @@ enum Left {
 /// The table forgets what it has noted.
 fn forget(ended: Large, state: Option<&mut crate::SlotState>) -> Option<Left> {
     match ended.rest {
-        rest @ (Rest::Owned(_) | Rest::Nodes(_)) => Some(Left::Owned(rest)),
+        rest @ (Rest::Owned(_) | Rest::Nodes(_) | Rest::Stream(..)) => Some(Left::Owned(rest)),
         Rest::InPlace { db, key, .. } => {
             let entry = state?.table_mut(db).get_mut(hash_of(&key), &key)?;
             Some(Left::Noted(end_saving(entry)))

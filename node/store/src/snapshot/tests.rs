@@ -12,7 +12,7 @@ use crate::lazyfree::Cause;
 use crate::rdb::value::pieces;
 use crate::rdb::{Compression, record};
 use crate::types::quicklist::Fill;
-use crate::types::{End, Limits};
+use crate::types::{End, Limits, StreamLimits, stream};
 
 const DBS: DbIndex = 3;
 /// Few keys, so that they meet; the tags make some slots large.
@@ -63,6 +63,14 @@ impl Encode for Records6 {
     fn encode_node(&self, node: &Node, out: &mut Vec<u8>) {
         pieces::save_node(node, Compression::None, out);
     }
+
+    fn encode_stream_node(&self, node: &StreamNode, out: &mut Vec<u8>) {
+        pieces::save_stream_node(node, Compression::None, out);
+    }
+
+    fn encode_end(&self, stream: &Stream, out: &mut Vec<u8>) {
+        pieces::save_end(stream, Compression::None, out);
+    }
 }
 
 /// The entry as a text that does not depend on its form.
@@ -79,6 +87,11 @@ fn text(entry: &Entry) -> Vec<u8> {
         }
         ValueRef::SortedSet(set) => {
             set.iter().map(|(m, score)| format!("{}={score}", show(&m))).collect::<Vec<_>>().join(",")
+        }
+        ValueRef::Stream(stream) => {
+            let entry = |e: stream::Entry<'_>| format!("{}={:?}", e.id, e.fields().collect::<Vec<_>>());
+            let entries = stream.iter().map(entry).collect::<String>();
+            format!("{entries} {:?}", stream.groups().collect::<Vec<_>>())
         }
     };
     format!("{} {:?} {} {value}", show(entry.key()), entry.expire_at(), entry.value().type_name())
@@ -164,7 +177,7 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
             keys.discard(entry, Cause::Deleted);
         }
     };
-    match rng.random_range(0..24) {
+    match rng.random_range(0..27) {
         0 => keys.insert(&key, NewValue::Bytes(value), Expiry::Keep),
         1 => keys.insert(&key, NewValue::Bytes(&value.repeat(300)), Expiry::At(now + 200)),
         2 => keys.set_expire_at(&key, Some(now + i64::from(value[0]))),
@@ -224,6 +237,7 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
                 set.remove_range(0..count.min(set.len()));
             }
         }
+        23..=25 => change_stream(&mut keys, &key, &members),
         22 if key != other => {
             if let Some(entry) = keys.remove_live(&key) {
                 keys.insert_entry(entry.renamed(&other));
@@ -234,6 +248,26 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
     keys.remove_if_empty(&key);
     keys.finish();
     keys.unlock();
+}
+
+fn change_stream(keys: &mut Keys<'_>, key: &[u8], members: &[Vec<u8>]) {
+    let limits = StreamLimits { node_entries: 3, ..StreamLimits::default() };
+    let Ok(stream) = keys.stream_or_new(key) else { return };
+    for member in members {
+        let id = stream.last_id().next().unwrap();
+        stream.append(id, &[b"f", member], limits);
+        if member.ends_with(b"7") {
+            stream.delete(stream.first_id());
+        }
+    }
+    let id = stream.first_id();
+    stream.create_group(b"g", id, stream::UNKNOWN);
+    let group = stream.group_mut(b"g").unwrap();
+    group.create_consumer(&members[0], 1, 2);
+    group.deliver(id, &members[0], 3, 4);
+    if members.len() == 3 {
+        stream.trim(stream::Keep::Last(10), stream::Precision::Exact);
+    }
 }
 
 fn run(seed: u64) {

@@ -18,6 +18,9 @@ impl Buffer for Vec<u8> {
     }
 
     fn replace_range(&mut self, at: usize, removed: usize, added: usize) -> &mut [u8] {
+        if removed == added {
+            return self;
+        }
         let len = self.len();
         let new_len = len - removed + added;
         if len < new_len {

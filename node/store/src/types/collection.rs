@@ -45,6 +45,7 @@ impl<'a> ValueRef<'a> {
             ValueRef::Set(set) => Some(set),
             ValueRef::Hash(hash) => Some(hash),
             ValueRef::SortedSet(set) => Some(set),
+            ValueRef::Stream(stream) => Some(stream),
         }
     }
 }

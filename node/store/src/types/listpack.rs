@@ -147,6 +147,13 @@ impl<'a> Encoded<'a> {
         }
     }
 
+    fn of(element: Stored<'a>) -> Self {
+        match element {
+            Stored::Bytes(bytes) => Encoded::new(bytes),
+            Stored::Integer(value) => Encoded::integer(value),
+        }
+    }
+
     fn with_head(parts: &[&[u8]], bytes: &'a [u8]) -> Self {
         let (mut head, mut head_len) = ([0; 9], 0);
         for part in parts {
@@ -285,6 +292,18 @@ impl<'a> ListpackRef<'a> {
     #[inline]
     pub fn iter(self) -> Iter<'a> {
         Iter { bytes: self.0, front: HEADER_LEN, back: self.end(), left: self.len() }
+    }
+
+    /// Offset of the element before the one at `at`, or before the terminator; there is one.
+    #[inline]
+    pub fn previous(self, at: usize) -> usize {
+        previous(self.0, at)
+    }
+
+    /// Offset of the first element; of the terminator if there is none.
+    #[inline]
+    pub fn start(self) -> usize {
+        HEADER_LEN
     }
 
     /// The elements of these indexes, which are at most the length.
@@ -426,10 +445,31 @@ pub fn push_front(buffer: &mut impl Buffer, element: &[u8]) {
     insert(buffer, HEADER_LEN, [element]);
 }
 
+/// Appends elements, in one move.
+pub fn extend<'a>(buffer: &mut impl Buffer, elements: impl Iterator<Item = Stored<'a>> + Clone) {
+    let at = view(buffer).end();
+    let (count, added) =
+        elements.clone().fold((0, 0), |(count, sum), element| (count + 1, sum + Encoded::of(element).len()));
+    let bytes = buffer.replace_range(at, 0, added);
+    let mut position = at;
+    for element in elements {
+        position += Encoded::of(element).write(&mut bytes[position..]);
+    }
+    set_header(bytes, count, 0);
+}
+
+/// Replaces the element at an offset by an integer.
+pub fn replace_integer(buffer: &mut impl Buffer, at: usize, value: i64) {
+    replace_encoded(buffer, at, &Encoded::integer(value));
+}
+
 /// Replaces the element at an offset.
 pub fn replace(buffer: &mut impl Buffer, at: usize, element: &[u8]) {
+    replace_encoded(buffer, at, &Encoded::new(element));
+}
+
+fn replace_encoded(buffer: &mut impl Buffer, at: usize, encoded: &Encoded<'_>) {
     let old_len = view(buffer).next(at) - at;
-    let encoded = Encoded::new(element);
     let bytes = buffer.replace_range(at, old_len, encoded.len());
     encoded.write(&mut bytes[at..]);
     set_header(bytes, 0, 0);

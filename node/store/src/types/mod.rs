@@ -14,6 +14,7 @@ pub mod listpack;
 mod random;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 
 use collection::Codec;
 pub use collection::Collection;
@@ -24,10 +25,11 @@ pub use set::{Set, SetLimits, SetMut, SetRef, intset};
 pub use sorted_set::{
     Direction, LexBound, LexRange, ScoreRange, SortedSet, SortedSetLimits, SortedSetMut, SortedSetRef,
 };
+pub use stream::{Stream, StreamId, StreamLimits};
 
 /// How the collections are read from RDB. A new type has its line here.
 pub(crate) static CODECS: &[&Codec] =
-    &[&list::rdb::CODEC, &set::rdb::CODEC, &hash::rdb::CODEC, &sorted_set::rdb::CODEC];
+    &[&list::rdb::CODEC, &set::rdb::CODEC, &hash::rdb::CODEC, &sorted_set::rdb::CODEC, &stream::rdb::CODEC];
 
 /// Up to where collections are compact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +38,7 @@ pub struct Limits {
     pub list: quicklist::Fill,
     pub set: SetLimits,
     pub sorted_set: SortedSetLimits,
+    pub stream: StreamLimits,
 }
 
 /// No compact collection is larger, whatever the limits say. Differs from Valkey, where this is 1 GiB.

@@ -149,11 +149,11 @@ mod tests {
 
     #[test]
     fn a_node_of_the_format_before_registers_and_one_that_is_too_new_is_told_why_not() {
-        let bytes = include_bytes!("../../../../proto/testdata/format_1/register_request.bin");
+        let bytes = include_bytes!("../../../../proto/testdata/format_2/register_request.bin");
         let request = rpc::RegisterRequest::decode(&bytes[..]).unwrap();
         let Registration { host, port, last, .. } = registration(&request).unwrap();
         assert_eq!((host.as_str(), port, last), ("10.0.0.1", 6379, Position::new(3, 9)));
         let status = registration(&rpc::RegisterRequest { format: FORMAT + 2, ..request }).unwrap_err();
-        assert!(status.message().contains("it is of format 4"), "{status}");
+        assert!(status.message().contains("it is of format 5"), "{status}");
     }
 }

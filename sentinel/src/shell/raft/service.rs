@@ -93,17 +93,17 @@ mod tests {
 
     use super::*;
 
-    /// What a sentinel of format 1 has sent.
-    const VOTE: &[u8] = include_bytes!("../../../../proto/testdata/format_1/raft_vote.bin");
+    /// What a sentinel of format 2 has sent.
+    const VOTE: &[u8] = include_bytes!("../../../../proto/testdata/format_2/raft_vote.bin");
 
     #[test]
     fn the_format_before_is_understood_and_one_that_is_too_new_refused_in_words() {
         let vote = RaftMessage::decode(VOTE).unwrap();
-        assert_eq!((vote.target, vote.format), (7, 0));
+        assert_eq!((vote.target, vote.format), (7, 2));
         let payload = understood(vote.clone()).unwrap();
         let request: openraft::raft::VoteRequest<u64> = serde_json::from_slice(&payload).unwrap();
         assert_eq!(request.vote.leader_id.term, 3);
-        // To a program of that format it is the same message: it passes over the field that it does not know.
+        // To a program of that format it is the same message, but for the number.
         let again = serde_json::to_vec(&request).unwrap();
         assert_eq!(RaftMessage { payload: again.into(), ..vote.clone() }.encode_to_vec(), VOTE);
         let refused = understood(RaftMessage { format: FORMAT + 2, ..vote }).unwrap_err();

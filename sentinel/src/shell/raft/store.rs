@@ -425,12 +425,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || Store::open(dir.path());
         assert_eq!(open().unwrap().read(FORMAT_KEY).unwrap(), Some(FORMAT));
-        // As from before it was kept.
-        open().unwrap().write(FORMAT_KEY, &0).unwrap();
+        // Of the format before.
+        open().unwrap().write(FORMAT_KEY, &(FORMAT - 1)).unwrap();
         assert_eq!(open().unwrap().read(FORMAT_KEY).unwrap(), Some(FORMAT));
         open().unwrap().write(FORMAT_KEY, &(FORMAT + 1)).unwrap();
         let error = open().unwrap_err().to_string();
-        assert!(error.contains("it is of format 3"), "{error}");
+        assert!(error.contains("it is of format 4"), "{error}");
     }
 
     #[test]

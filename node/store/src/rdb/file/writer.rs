@@ -33,7 +33,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of `inner`, here and in all other functions.
     pub fn new(inner: W) -> io::Result<Self> {
-        Writer::begin(inner, Some(Checksum::default()))
+        Writer::of_version(VERSION, inner, Some(Checksum::default()))
     }
 
     /// As [`Writer::new`], but the file ends without a checksum.
@@ -41,13 +41,17 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of `inner`.
     pub fn without_checksum(inner: W) -> io::Result<Self> {
-        Writer::begin(inner, None)
+        Writer::of_version(VERSION, inner, None)
     }
 
-    fn begin(inner: W, checksum: Option<Checksum>) -> io::Result<Self> {
+    /// Begins a file of this version, with a checksum that has just begun or without one: see [`Keyspace::rdb_version`](crate::Keyspace::rdb_version).
+    ///
+    /// # Errors
+    /// Those of `inner`.
+    pub fn of_version(version: u32, inner: W, checksum: Option<Checksum>) -> io::Result<Self> {
         let mut writer = Writer { inner, checksum, db: None, len: 0, piece: Vec::new() };
         writer.piece.extend_from_slice(MAGIC_REDIS);
-        writer.piece.extend_from_slice(format!("{VERSION:04}").as_bytes());
+        writer.piece.extend_from_slice(format!("{version:04}").as_bytes());
         writer.write_piece()?;
         Ok(writer)
     }

@@ -10,8 +10,6 @@ pub enum Dialect {
     Redis,
 }
 
-/// Bytes of a stream entry's ID.
-const STREAM_ID_LEN: usize = 16;
 /// Bytes of a point in time.
 const TIME_LEN: usize = 8;
 
@@ -19,7 +17,6 @@ const TIME_LEN: usize = 8;
 pub fn name(type_byte: u8, dialect: Dialect) -> Option<&'static str> {
     Some(match (type_byte, dialect) {
         (t::MODULE | t::MODULE_2, _) => "a module's value",
-        (t::STREAM | t::STREAM_2 | t::STREAM_3, _) => "stream",
         (t::REDIS_HASH_TTL_EARLY | t::REDIS_HASH_LISTPACK_TTL_EARLY, Dialect::Redis) => {
             "hash with fields that expire, of a release candidate of Redis 7.4"
         }
@@ -44,7 +41,6 @@ pub fn unsupported(type_byte: u8, dialect: Dialect) -> RdbError {
 /// It is damaged, or nobody but its own program knows where it ends.
 pub fn skip_body(type_byte: u8, dialect: Dialect, input: &mut Input<'_>) -> Result<(), RdbError> {
     match (type_byte, dialect) {
-        (t::STREAM | t::STREAM_2 | t::STREAM_3, _) => skip_stream(type_byte, input),
         (t::MODULE_2, _) => {
             input.number()?;
             skip_module(input)
@@ -85,38 +81,4 @@ pub fn skip_module(input: &mut Input<'_>) -> Result<(), RdbError> {
             _ => return Err(RdbError::Corrupt("a module's data is damaged")),
         }
     }
-}
-
-fn skip_stream(type_byte: u8, input: &mut Input<'_>) -> Result<(), RdbError> {
-    // Master IDs with their listpacks.
-    for _ in 0..input.count()? {
-        input.skip_text()?;
-        input.skip_text()?;
-    }
-    // Length and last ID; later the first one, the last that was deleted, and the entries ever added.
-    let numbers = if type_byte == t::STREAM { 3 } else { 8 };
-    for _ in 0..numbers {
-        input.number()?;
-    }
-    for _ in 0..input.count()? {
-        input.skip_text()?;
-        // The last ID that was delivered; later the entries read.
-        for _ in 0..if type_byte == t::STREAM { 2 } else { 3 } {
-            input.number()?;
-        }
-        // What is pending: ID, time of delivery, number of deliveries.
-        for _ in 0..input.count()? {
-            input.take(STREAM_ID_LEN + TIME_LEN)?;
-            input.number()?;
-        }
-        // Consumers: name, when last seen, later when last active, what is pending.
-        for _ in 0..input.count()? {
-            input.skip_text()?;
-            input.take(if type_byte == t::STREAM_3 { 2 * TIME_LEN } else { TIME_LEN })?;
-            for _ in 0..input.count()? {
-                input.take(STREAM_ID_LEN)?;
-            }
-        }
-    }
-    Ok(())
 }

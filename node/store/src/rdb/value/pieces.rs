@@ -1,4 +1,5 @@
-//! Saves a large value piece by piece, so that nobody has to wait for it all: strings, quicklists, tables, skiplists.
+//! Saves a large value piece by piece, so that nobody has to wait for it all: strings, quicklists, tables, skiplists,
+//! streams.
 //!
 //! Together the pieces are what [`super::save_body`] writes, but for the order of members, and a string is not
 //! compressed. Of a collection that goes on changing they are what it was when its saving began
@@ -10,6 +11,7 @@ use crate::snapshot::large::Element;
 use crate::types::Collection;
 use crate::types::list::quicklist::Node;
 use crate::types::list::rdb::push_node_of;
+use crate::types::stream::{Stream, StreamNode, rdb};
 
 /// Elements of a value that can be saved in pieces, bytes of a string; zero of a compact value.
 pub fn elements(value: ValueRef<'_>) -> usize {
@@ -27,6 +29,16 @@ pub fn save_count(value: ValueRef<'_>, out: &mut Vec<u8>) {
 /// Appends a node of a list.
 pub fn save_node(node: &Node, compression: Compression, out: &mut Vec<u8>) {
     push_node_of(node, compression, out);
+}
+
+/// Appends a node of a stream.
+pub fn save_stream_node(node: &StreamNode, compression: Compression, out: &mut Vec<u8>) {
+    rdb::push_shared(node, compression, out);
+}
+
+/// Appends what follows the nodes of a stream.
+pub fn save_end(stream: &Stream, compression: Compression, out: &mut Vec<u8>) {
+    rdb::push_rest(stream, compression, out);
 }
 
 /// Appends an element of a set, hash or sorted set.

@@ -1,0 +1,184 @@
+//! Replies and effects of stream commands.
+
+use crate::testing::{TestKeyspace, check, check_on};
+
+const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+/// The clock of these tests, as the first ID of its millisecond.
+const NOW: &str = "$15\r\n1704067200000-0\r\n";
+
+#[test]
+fn entries_have_ids_that_grow() {
+    check(&[
+        ("XADD s 1-1 f v", "$3\r\n1-1\r\n"),
+        ("XADD s 1-* f v g w", "$3\r\n1-2\r\n"),
+        (
+            "XADD s 1-2 f v",
+            "-ERR The ID specified in XADD is equal or smaller than the target stream top item\r\n",
+        ),
+        ("XADD s 0-0 f v", "-ERR The ID specified in XADD must be greater than 0-0\r\n"),
+        ("XADD s 2 f", "-ERR wrong number of arguments for 'xadd' command\r\n"),
+        ("XADD none NOMKSTREAM * f v", "$-1\r\n"),
+        ("XADD s * f v", NOW),
+        ("XADD s * f v", "$15\r\n1704067200000-1\r\n"),
+        ("XLEN s", ":4\r\n"),
+        ("XLEN none", ":0\r\n"),
+        ("XRANGE s - + COUNT 1", "*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n"),
+        ("XRANGE s (1-1 1", "*1\r\n*2\r\n$3\r\n1-2\r\n*4\r\n$1\r\nf\r\n$1\r\nv\r\n$1\r\ng\r\n$1\r\nw\r\n"),
+        (
+            "XREVRANGE s 1 - COUNT 1",
+            "*1\r\n*2\r\n$3\r\n1-2\r\n*4\r\n$1\r\nf\r\n$1\r\nv\r\n$1\r\ng\r\n$1\r\nw\r\n",
+        ),
+        ("XRANGE s - + COUNT 0", "*-1\r\n"),
+        ("XDEL s 1-1 9-9 1-2", ":2\r\n"),
+        ("XTRIM s MAXLEN 1", ":1\r\n"),
+        ("XSETID s 1-1", "-ERR The ID specified in XSETID is smaller than current max_deleted_entry_id\r\n"),
+        ("XSETID s 1704067200009-1 ENTRIESADDED 9", "+OK\r\n"),
+        ("XADD s * f v", "$15\r\n1704067200009-2\r\n"),
+        ("TYPE s", "+stream\r\n"),
+        ("OBJECT ENCODING s", "$6\r\nstream\r\n"),
+        ("SET k v", "+OK\r\n"),
+        ("XADD k * f v", WRONG_TYPE),
+        ("XREAD STREAMS k 0", WRONG_TYPE),
+        ("LPUSH s v", WRONG_TYPE),
+    ]);
+}
+
+#[test]
+fn a_group_shares_out_what_comes() {
+    let fv = "*2\r\n$1\r\nf\r\n$1\r\nv\r\n";
+    let delivered = |id: &str| format!("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n{id}\r\n{fv}");
+    check(&[
+        (
+            "XGROUP CREATE s g $",
+            "-ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to create an empty stream automatically.\r\n",
+        ),
+        ("XGROUP CREATE s g $ MKSTREAM", "+OK\r\n"),
+        ("XGROUP CREATE s g $", "-BUSYGROUP Consumer Group name already exists\r\n"),
+        ("XADD s 1-1 f v", "$3\r\n1-1\r\n"),
+        ("XADD s 1-2 f v", "$3\r\n1-2\r\n"),
+        ("XREADGROUP GROUP g a COUNT 1 STREAMS s >", &delivered("1-1")),
+        ("XREADGROUP GROUP g b STREAMS s >", &delivered("1-2")),
+        ("XREADGROUP GROUP g b STREAMS s >", "*-1\r\n"),
+        ("XREADGROUP GROUP g b STREAMS s 0", &delivered("1-2")),
+        (
+            "XREADGROUP GROUP x b STREAMS s >",
+            "-NOGROUP No such key 's' or consumer group 'x' in XREADGROUP with GROUP option\r\n",
+        ),
+        (
+            "XPENDING s g",
+            "*4\r\n:2\r\n$3\r\n1-1\r\n$3\r\n1-2\r\n*2\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n*2\r\n$1\r\nb\r\n$1\r\n1\r\n",
+        ),
+        ("XPENDING s g - + 5 b", "*1\r\n*4\r\n$3\r\n1-2\r\n$1\r\nb\r\n:0\r\n:2\r\n"),
+        ("XCLAIM s g a 0 1-2 JUSTID", "*1\r\n$3\r\n1-2\r\n"),
+        ("XAUTOCLAIM s g b 0 0 COUNT 1 JUSTID", "*3\r\n$3\r\n1-2\r\n*1\r\n$3\r\n1-1\r\n*0\r\n"),
+        ("XACK s g 1-1 1-1 5-5", ":1\r\n"),
+        ("XDEL s 1-2", ":1\r\n"),
+        ("XAUTOCLAIM s g b 0 0", "*3\r\n$3\r\n0-0\r\n*0\r\n*1\r\n$3\r\n1-2\r\n"),
+        ("XGROUP DELCONSUMER s g a", ":0\r\n"),
+        ("XGROUP DESTROY s g", ":1\r\n"),
+        ("XACK s g 1-1", ":0\r\n"),
+    ]);
+}
+
+#[test]
+fn effects_need_neither_clock_nor_chance() {
+    let mut keyspace = TestKeyspace::replicated();
+    for (request, effects) in [
+        ("XADD s * f v", &["XADD s 1704067200000-0 f v"][..]),
+        ("XADD s MAXLEN ~ 0 * f v", &["XADD s MAXLEN = 0 1704067200000-1 f v"]),
+        ("XADD s NOMKSTREAM MAXLEN ~ 9 LIMIT 5 * f v", &["XADD s 1704067200000-2 f v"]),
+        ("XADD s MINID 9999999999999 9999999999998-1 f v", &["XADD s MAXLEN = 0 9999999999998-1 f v"]),
+        ("XTRIM s MINID 5", &[]),
+        ("XADD s 9999999999999-* f v", &["XADD s 9999999999999-0 f v"]),
+        ("XGROUP CREATE s g $", &["XGROUP CREATE s g 9999999999999-0 ENTRIESREAD -1"]),
+        ("XGROUP SETID s g 0", &["XGROUP SETID s g 0-0 ENTRIESREAD -1"]),
+        (
+            "XREADGROUP GROUP g a STREAMS s >",
+            &[
+                "XCLAIM s g a 0 9999999999999-0 TIME 1704067200000 RETRYCOUNT 1 FORCE JUSTID SEEN 1704067200000 ACTIVE 1704067200000 LASTID 9999999999999-0 ENTRIESREAD 5",
+            ],
+        ),
+        ("XREADGROUP GROUP g a STREAMS s >", &[]),
+        (
+            "XREADGROUP GROUP g b STREAMS s 0",
+            &["XCLAIM s g b 0 0-0 TIME 0 RETRYCOUNT 0 FORCE JUSTID SEEN 1704067200000 ACTIVE -1"],
+        ),
+        (
+            "XCLAIM s g b 0 9999999999999-0 IDLE 1000",
+            &[
+                "XCLAIM s g b 0 9999999999999-0 TIME 1704067199000 RETRYCOUNT 2 FORCE JUSTID SEEN 1704067200000 ACTIVE 1704067200000",
+            ],
+        ),
+        ("XACK s g 9999999999999-0 1-1", &["XACK s g 9999999999999-0 1-1"]),
+        ("XTRIM s MAXLEN ~ 0", &["XTRIM s MAXLEN = 0"]),
+    ] {
+        keyspace.run(request);
+        assert_eq!(keyspace.effects(), effects, "{request}");
+    }
+}
+
+/// Whatever has happened to a stream, a replica has the same one, but for where its nodes begin.
+#[test]
+fn a_replica_has_the_same_stream() {
+    let mut keyspace = TestKeyspace::replicated();
+    for request in [
+        "XADD s 1-1 f v",
+        "XADD s 1-2 g v h w",
+        "XADD s 2-1 f v",
+        "XADD s 3-1 f v",
+        "XADD s 4-1 f v",
+        "XGROUP CREATE s g 0",
+        "XGROUP CREATE s h 2-1 ENTRIESREAD 3",
+        "XREADGROUP GROUP g a COUNT 2 STREAMS s >",
+        "XREADGROUP GROUP g b COUNT 1 NOACK STREAMS s >",
+        "XREADGROUP GROUP h a COUNT 1 STREAMS s >",
+        "XREADGROUP GROUP g a STREAMS s 0",
+        "XGROUP CREATECONSUMER s h c",
+        "XCLAIM s g c 0 1-2 RETRYCOUNT 9",
+        "XCLAIM s g c 0 4-1 FORCE LASTID 4-1",
+        "XDEL s 1-1",
+        "XAUTOCLAIM s g c 0 0 JUSTID",
+        "XTRIM s MAXLEN 3",
+        "COPY s t",
+        "XADD s MAXLEN 2 5-* f v",
+        "RENAME s u",
+        "XGROUP CREATE empty g 0 MKSTREAM",
+        "COPY empty {x}empty",
+    ] {
+        let reply = keyspace.run(request);
+        assert!(!reply.starts_with('-'), "{request}: {reply}");
+    }
+    let mut replica = keyspace.replica();
+    for key in ["t", "u", "empty", "{x}empty"] {
+        let request = format!("XINFO STREAM {key} FULL COUNT 0");
+        let expected = keyspace.run(&request);
+        assert!(expected.contains("entries-added"), "{key}: {expected}");
+        assert_eq!(replica.run(&request), expected, "{key}");
+    }
+}
+
+#[test]
+fn what_is_known_of_a_group() {
+    check_on(
+        &mut TestKeyspace::new().resp3(),
+        &[
+            ("XADD s 1-1 f v", "$3\r\n1-1\r\n"),
+            ("XADD s 2-1 f v", "$3\r\n2-1\r\n"),
+            ("XGROUP CREATE s g 1-1", "+OK\r\n"),
+            (
+                "XINFO GROUPS s",
+                "*1\r\n%6\r\n$4\r\nname\r\n$1\r\ng\r\n$9\r\nconsumers\r\n:0\r\n$7\r\npending\r\n:0\r\n\
+                 $17\r\nlast-delivered-id\r\n$3\r\n1-1\r\n$12\r\nentries-read\r\n_\r\n$3\r\nlag\r\n:1\r\n",
+            ),
+            ("XREAD STREAMS s 1-1", "%1\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n2-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n"),
+            ("XREAD STREAMS s $", "_\r\n"),
+            ("XGROUP CREATECONSUMER s g c", ":1\r\n"),
+            (
+                "XINFO CONSUMERS s g",
+                "*1\r\n%4\r\n$4\r\nname\r\n$1\r\nc\r\n$7\r\npending\r\n:0\r\n$4\r\nidle\r\n:0\r\n$8\r\ninactive\r\n:-1\r\n",
+            ),
+            ("XINFO CONSUMERS s x", "-NOGROUP No such consumer group 'x' for key name 's'\r\n"),
+            ("XINFO GROUPS none", "-ERR no such key\r\n"),
+        ],
+    );
+}
