@@ -20,7 +20,7 @@ use openraft::{
     SnapshotMeta, StorageError, StoredMembership, Vote,
 };
 use parking_lot::Mutex;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -109,11 +109,21 @@ impl Store {
         Ok(store)
     }
 
-    /// What is in the store has a format; from now on it is that of this program.
+    /// What is in the store has a format, if there is anything; from now on it is that of this program.
     fn check_format(&self) -> Result<(), String> {
-        let found: u32 = self.read(FORMAT_KEY).map_err(|e| e.to_string())?.unwrap_or_default();
-        format::check_file(found).map_err(|foreign| foreign.to_string())?;
-        if found == FORMAT { Ok(()) } else { self.write(FORMAT_KEY, &FORMAT).map_err(|e| e.to_string()) }
+        let found: Option<u32> = self.read(FORMAT_KEY).map_err(|e| e.to_string())?;
+        if found.is_some() || !self.is_empty().map_err(|e| e.to_string())? {
+            format::check_file(found.unwrap_or_default()).map_err(|foreign| foreign.to_string())?;
+        }
+        if found == Some(FORMAT) {
+            return Ok(());
+        }
+        self.write(FORMAT_KEY, &FORMAT).map_err(|e| e.to_string())
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let tx = self.database.begin_read()?;
+        Ok(tx.open_table(META)?.is_empty()? && tx.open_table(LOG)?.is_empty()?)
     }
 
     /// A value beside Raft's own, such as the sentinel's identity.
@@ -430,7 +440,19 @@ mod tests {
         assert_eq!(open().unwrap().read(FORMAT_KEY).unwrap(), Some(FORMAT));
         open().unwrap().write(FORMAT_KEY, &(FORMAT + 1)).unwrap();
         let error = open().unwrap_err().to_string();
-        assert!(error.contains("it is of format 4"), "{error}");
+        assert!(error.contains(&format!("it is of format {}", FORMAT + 1)), "{error}");
+        // What was written before there was a format is older than the format before.
+        let dir = tempfile::tempdir().unwrap();
+        let old = Store::open(dir.path()).unwrap();
+        old.write("vote", &1).unwrap();
+        old.write_now(Durability::Immediate, |tx| {
+            tx.open_table(META)?.remove(FORMAT_KEY)?;
+            Ok(())
+        })
+        .unwrap();
+        drop(old);
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("it is of format 1"), "{error}");
     }
 
     #[test]
