@@ -44,7 +44,7 @@ const SCRIPTS: &[&str] = &[
     "return redis.call('PUBLISH', 'c', 'm')",
     "redis.call('SELECT', 1) return redis.call('EXISTS', KEYS[1])",
     "return redis.call('SET', 'undeclared', ARGV[1])",
-    "redis.call('SET', KEYS[1], 1) redis.call('DEL', 'undeclared') return redis.call('EXISTS', KEYS[1])",
+    "redis.call('SET', KEYS[1], 'v') redis.call('DEL', 'undeclared') return redis.call('EXISTS', KEYS[1])",
     "return cjson.decode(cjson.encode({a = {1, 2, ARGV[1]}})).a",
     "return cjson.decode(ARGV[1])",
     "return cmsgpack.pack({1, 2.5, ARGV[1]})",
@@ -52,8 +52,8 @@ const SCRIPTS: &[&str] = &[
     "return struct.pack('>I2s', 7, ARGV[1])",
     "return bit.band(255, #ARGV[1])",
     "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])",
-    "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)",
-    "#!lua\nreturn redis.call('SET', KEYS[1], 1)",
+    "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 'v')",
+    "#!lua\nreturn redis.call('SET', KEYS[1], 'v')",
     "#!lua flags=nosuch\nreturn 1",
 ];
 

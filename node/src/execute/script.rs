@@ -484,15 +484,15 @@ impl ScriptHost<'_, '_> {
         if row.has(spec::NOSCRIPT) || matches!(row.scope, Scope::Transaction | Scope::Script) {
             return Err(CommandError::err(NOT_ALLOWED).into());
         }
+        if self.refuses_memory && row.has(spec::DENYOOM) && !self.run.has_written() {
+            return Err(CommandError::OutOfMemory.into());
+        }
         if self.is_read_only && row.has(spec::WRITE | spec::MAY_REPLICATE) {
             let text = "Write commands are not allowed from read-only scripts.";
             return Err(CommandError::err(text).into());
         }
         if row.has(spec::WRITE) {
             self.executor.check_writes()?;
-        }
-        if self.refuses_memory && row.has(spec::DENYOOM) && !self.run.has_written() {
-            return Err(CommandError::OutOfMemory.into());
         }
         if self.executor.settings.cluster_enabled {
             self.check_slots(row, args)?;
