@@ -550,7 +550,6 @@ pub const GROUPS: &[(&str, &[&str])] = &[
 
 /// The groups that need no data type of their own and the five types that every server has.
 pub const CORE_GROUPS: &[&str] = &[
-    "scripting",
     "string",
     "generic",
     "hash",
