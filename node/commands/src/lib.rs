@@ -29,6 +29,7 @@ mod scan;
 mod set;
 mod sorted_set;
 pub mod spec;
+mod store;
 mod stream;
 mod string;
 #[cfg(test)]

@@ -11,14 +11,13 @@ use keyward_proto::resp::number::parse_f64;
 use keyward_proto::slot::{Slot, hash_tag};
 
 use crate::spec::{ACCESS, Begin, DENYOOM, Find, KeyFlags, KeySpec, OW, RO, UPDATE, category};
+use crate::store::{Effect, store_result, visit_keys};
 use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
 };
-use keyward_store::effects::Place;
-use keyward_store::entry::{Entry, NewValue, ValueRef};
+use keyward_store::entry::{Entry, ValueRef};
 use keyward_store::events::EventClass;
-use keyward_store::keys::{Expiry, Keys};
-use keyward_store::lazyfree::Cause;
+use keyward_store::keys::Keys;
 use keyward_store::types::{Element, List};
 
 const CATEGORIES: u32 = category::SET | category::SORTED_SET | category::LIST | category::DANGEROUS;
@@ -210,10 +209,7 @@ fn sort_keys(args: Args<'_>, visit: &mut dyn FnMut(usize, KeyFlags)) {
             rest.take();
         }
     }
-    visit(1, RO | ACCESS);
-    if let Some(at) = destination {
-        visit(at, OW | UPDATE);
-    }
+    visit_keys(destination, visit);
 }
 
 fn run(ctx: &mut DataContext<'_, '_>, key: &[u8], options: &Options<'_>) -> CommandResult {
@@ -230,7 +226,9 @@ fn run(ctx: &mut DataContext<'_, '_>, key: &[u8], options: &Options<'_>) -> Comm
     if let Some(destination) = options.destination {
         let mut list = List::new(keys.limits().list);
         cells(keys, rows, &options.get, |cell| list.push_back(cell.as_deref().unwrap_or_default()));
-        return store(ctx, destination, list);
+        let len = list.as_ref().len();
+        let event = (EventClass::List, "sortstore");
+        return store_result(ctx, destination, (len, list.into()), Effect::Result, event);
     }
     ctx.out.array(rows.len() * options.get.len().max(1));
     cells(keys, rows, &options.get, |cell| ctx.out.optional_bulk(cell.as_deref()));
@@ -351,23 +349,4 @@ fn cells<'k>(
         }
         get.iter().for_each(|pattern| visit(named_value(keys, pattern, element)));
     }
-}
-
-fn store(ctx: &mut DataContext<'_, '_>, destination: &[u8], list: List) -> CommandResult {
-    let (len, keys) = (list.as_ref().len(), &mut *ctx.keys);
-    if len == 0 {
-        if let Some(entry) = keys.remove_live(destination) {
-            keys.discard(entry, Cause::Replaced);
-            keys.propagate_as(destination, &[b"DEL", destination]);
-            keys.notify(EventClass::Generic, "del", destination);
-        }
-    } else {
-        keys.propagate_value(destination, Place::Occupied, ValueRef::List(list.as_ref()), None)?;
-        keys.insert(destination, NewValue::Value(list.into()), Expiry::None);
-        keys.modified(destination);
-        keys.notify(EventClass::List, "sortstore", destination);
-        keys.signal_ready(destination);
-    }
-    ctx.out.len(len);
-    Ok(Outcome::Reply)
 }

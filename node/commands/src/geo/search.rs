@@ -11,14 +11,11 @@ use super::cell::{Cell, Place, WORLD};
 use super::shape::{Outline, Shape, middle_of};
 use super::{parse_place, parse_unit, place_of, write_distance, write_place};
 use crate::spec::{ACCESS, Begin, DENYOOM, Find, KeyFlags, KeySpec, OW, RO, UPDATE, VARIABLE_FLAGS, WRITE};
+use crate::store::{Effect, store_result, visit_keys};
 use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
 };
-use keyward_store::effects::Place as Vacancy;
-use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
-use keyward_store::keys::Expiry;
-use keyward_store::lazyfree::Cause;
 use keyward_store::types::{Element, ScoreRange, SortedSet, SortedSetRef};
 
 /// Which of the commands it is: they share most options.
@@ -97,10 +94,7 @@ fn stored_keys(args: Args<'_>, visit: &mut dyn FnMut(usize, KeyFlags)) {
             rest.take();
         }
     }
-    visit(1, RO | ACCESS);
-    if let Some(at) = destination {
-        visit(at, OW | UPDATE);
-    }
+    visit_keys(destination, visit);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,7 +381,10 @@ fn run(ctx: &mut DataContext<'_, '_>, args: Args<'_>, command: Command) -> Comma
             result.insert(&one.member, if options.stores_distance { distance } else { one.score });
         }
         let len = found.len();
-        return store(ctx, destination, result, len, command);
+        let event = if command == Command::SearchStore { "geosearchstore" } else { "georadiusstore" };
+        // Distances are computed by functions of the machine.
+        let effect = Effect::Result;
+        return store_result(ctx, destination, (len, result.into()), effect, (EventClass::SortedSet, event));
     }
     reply(&mut ctx.out, &found, &options);
     Ok(Outcome::Reply)
@@ -440,32 +437,4 @@ fn reply(out: &mut ReplyWriter<'_>, found: &[Found<'_>], options: &Options<'_>) 
             write_place(out, one.place);
         }
     }
-}
-
-/// The effect is the result: distances are computed by functions of the machine.
-fn store(
-    ctx: &mut DataContext<'_, '_>,
-    destination: &[u8],
-    result: SortedSet,
-    len: usize,
-    command: Command,
-) -> CommandResult {
-    let keys = &mut *ctx.keys;
-    if len == 0 {
-        if let Some(entry) = keys.remove_live(destination) {
-            keys.discard(entry, Cause::Replaced);
-            keys.propagate_as(destination, &[b"DEL", destination]);
-            keys.notify(EventClass::Generic, "del", destination);
-        }
-    } else {
-        let value = ValueRef::SortedSet(result.as_ref());
-        keys.propagate_value(destination, Vacancy::Occupied, value, None)?;
-        keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
-        keys.modified(destination);
-        keys.signal_ready(destination);
-        let event = if command == Command::SearchStore { "geosearchstore" } else { "georadiusstore" };
-        keys.notify(EventClass::SortedSet, event, destination);
-    }
-    ctx.out.len(len);
-    Ok(Outcome::Reply)
 }

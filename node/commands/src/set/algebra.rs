@@ -6,14 +6,12 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use crate::spec::{ACCESS, DENYOOM, OW, RO, UPDATE};
+use crate::store::{Effect, store_result};
 use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_positive, read, write,
 };
-use keyward_store::effects::Place;
-use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
-use keyward_store::keys::{Expiry, Keys};
-use keyward_store::lazyfree::Cause;
+use keyward_store::keys::Keys;
 use keyward_store::types::{Element, Set, SetLimits, SetRef};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,26 +164,8 @@ fn store(
     let keys = &mut *ctx.keys;
     let sets = sets_at(keys, args.iter().skip(2))?;
     let result = result_of(operation, &sets, keys.limits().set);
-    let len = result.len();
-    if len == 0 {
-        if let Some(entry) = keys.remove_live(destination) {
-            keys.discard(entry, Cause::Replaced);
-            keys.propagate_as(destination, &[b"DEL", destination]);
-            keys.notify(EventClass::Generic, "del", destination);
-        }
-        ctx.out.len(len);
-        return Ok(Outcome::Reply);
-    }
-    if args.iter().skip(2).all(|key| keys.same_slot(destination, key)) {
-        keys.propagate(destination, args);
-    } else {
-        keys.propagate_value(destination, Place::Occupied, ValueRef::Set(result.as_ref()), None)?;
-    }
-    ctx.out.len(len);
-    keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
-    keys.modified(destination);
-    keys.notify(EventClass::Set, event, destination);
-    Ok(Outcome::Reply)
+    let effect = Effect::of(keys, args, destination, args.iter().skip(2));
+    store_result(ctx, destination, (result.len(), result.into()), effect, (EventClass::Set, event))
 }
 
 /// All types are checked, also where another set is missing and the result is known.

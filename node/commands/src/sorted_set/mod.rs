@@ -14,15 +14,12 @@ use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::scan::{ScanOptions, Scanned, parse_cursor};
 use crate::spec::{ACCESS, DELETE, FAST, Group, RO, RW, family};
+use crate::store::{Effect, store_result};
 use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, ascii_eq, read, write};
 pub(crate) use add::zadd;
 use add::{ZADD, ZINCRBY};
 use combine::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
-use keyward_store::effects::Place;
-use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
-use keyward_store::keys::Expiry;
-use keyward_store::lazyfree::Cause;
 use keyward_store::types::{Element, SortedSet, SortedSetRef};
 use pop::{BZMPOP, BZPOPMAX, BZPOPMIN, ZMPOP, ZPOPMAX, ZPOPMIN};
 use random::ZRANDMEMBER;
@@ -199,39 +196,15 @@ impl Scores {
     }
 }
 
-/// Stores the result of ZRANGESTORE, ZUNIONSTORE and their like, and writes the reply. `sources` are the keys that
-/// it was computed from: if all are in the slot of `destination`, `args` are the effect.
+/// Stores the result of ZRANGESTORE, ZUNIONSTORE and their like, which was computed from the keys `sources`.
 fn store<'a>(
     ctx: &mut DataContext<'_, '_>,
     args: Args<'_>,
     destination: &[u8],
-    mut sources: impl Iterator<Item = &'a [u8]>,
+    sources: impl Iterator<Item = &'a [u8]>,
     result: SortedSet,
     event: &'static str,
 ) -> CommandResult {
-    let len = result.len();
-    if len == 0 {
-        if let Some(entry) = ctx.keys.remove_live(destination) {
-            ctx.keys.discard(entry, Cause::Replaced);
-            ctx.keys.propagate_as(destination, &[b"DEL", destination]);
-            ctx.keys.notify(EventClass::Generic, "del", destination);
-        }
-    } else {
-        if sources.all(|source| ctx.keys.same_slot(source, destination)) {
-            ctx.keys.propagate(destination, args);
-        } else {
-            ctx.keys.propagate_value(
-                destination,
-                Place::Occupied,
-                ValueRef::SortedSet(result.as_ref()),
-                None,
-            )?;
-        }
-        ctx.keys.insert(destination, NewValue::Value(result.into()), Expiry::None);
-        ctx.keys.modified(destination);
-        ctx.keys.signal_ready(destination);
-        ctx.keys.notify(EventClass::SortedSet, event, destination);
-    }
-    ctx.out.len(len);
-    Ok(Outcome::Reply)
+    let effect = Effect::of(ctx.keys, args, destination, sources);
+    store_result(ctx, destination, (result.len(), result.into()), effect, (EventClass::SortedSet, event))
 }
