@@ -4,8 +4,8 @@
 //! names, whatever was before and whether the entry exists or not. Beside Valkey's words it knows `SEEN` and `ACTIVE`, the
 //! consumer's times, and `ENTRIESREAD`, what the group has read up to `LASTID`. An ID of zero is none.
 
-use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
+use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_store::keys::{Keys, Mode};
 use keyward_store::types::StreamId;
 use keyward_store::types::stream::{Group, Stream, UNKNOWN};
@@ -105,13 +105,7 @@ fn xclaim(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let stream = ctx.keys.stream_mut(key)?.ok_or(CommandError::NoSuchKey)?;
     let done = request.run(stream, name, args.at(3));
     let Some(stream) = ctx.keys.stream(key)? else { return Ok(Outcome::Reply) };
-    ctx.out.array(done.claimed.len());
-    for (id, ..) in &done.claimed {
-        match stream.get(*id) {
-            Some(entry) if !request.just_id => write_entry(&mut ctx.out, &entry),
-            _ => write_id(&mut ctx.out, *id),
-        }
-    }
+    done.write_claimed(&mut ctx.out, stream, request.just_id);
     done.finish(ctx.keys, [key, name, args.at(3)]);
     Ok(Outcome::Reply)
 }
@@ -179,7 +173,8 @@ impl Request {
         }
         done.see(group, consumer);
         for (id, exists) in self.ids.iter().zip(exists) {
-            let pending = group.pending_at(*id).map(|p| (p.delivered_at, p.deliveries));
+            let more = u64::from(!self.just_id);
+            let pending = group.pending_at(*id).map(|p| (p.delivered_at, p.deliveries_with(more)));
             if !exists {
                 done.gone.extend(group.acknowledge(*id).then_some(*id));
                 continue;
@@ -187,14 +182,10 @@ impl Request {
             let count = match pending {
                 Some((at, _)) if self.min_idle != 0 && self.now.wrapping_sub(at) < self.min_idle => continue,
                 Some((_, count)) => count,
-                None if self.force => 1,
+                None if self.force => 1 + more,
                 None => continue,
             };
-            let count = match self.deliveries {
-                Some(given) => given,
-                None if self.just_id => count,
-                None => count.wrapping_add(1),
-            };
+            let count = self.deliveries.unwrap_or(count);
             done.claim(group, consumer, (*id, self.delivered_at, count));
         }
         done
@@ -232,6 +223,16 @@ impl Done {
             consumer.active_at = self.told.seen_at;
         }
         self.claimed.push(claim);
+    }
+
+    fn write_claimed(&self, out: &mut ReplyWriter<'_>, stream: &Stream, just_id: bool) {
+        out.array(self.claimed.len());
+        for (id, ..) in &self.claimed {
+            match stream.get(*id) {
+                Some(entry) if !just_id => write_entry(out, &entry),
+                _ => write_id(out, *id),
+            }
+        }
     }
 
     fn finish(self, keys: &mut Keys<'_>, names: [&[u8]; 3]) {
@@ -306,13 +307,7 @@ fn xautoclaim(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let Some(stream) = ctx.keys.stream(key)? else { return Ok(Outcome::Reply) };
     ctx.out.array(3);
     write_id(&mut ctx.out, next);
-    ctx.out.array(done.claimed.len());
-    for (id, ..) in &done.claimed {
-        match stream.get(*id) {
-            Some(entry) if !request.just_id => write_entry(&mut ctx.out, &entry),
-            _ => write_id(&mut ctx.out, *id),
-        }
-    }
+    done.write_claimed(&mut ctx.out, stream, request.just_id);
     ctx.out.array(done.gone.len());
     done.gone.iter().for_each(|id| write_id(&mut ctx.out, *id));
     done.finish(ctx.keys, [key, name, consumer]);
@@ -371,7 +366,7 @@ impl AutoRequest {
                     done.gone.push(id);
                     found += 1;
                 } else if self.min_idle == 0 || self.min_idle <= self.now.wrapping_sub(pending.delivered_at) {
-                    let count = pending.deliveries.wrapping_add(u64::from(!self.just_id));
+                    let count = pending.deliveries_with(u64::from(!self.just_id));
                     claims.push((id, self.now, count));
                     found += 1;
                 }

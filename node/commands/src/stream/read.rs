@@ -297,7 +297,7 @@ fn read_pending(
         match (stream.get(id), group.pending_at(id)) {
             (Some(entry), Some(pending)) => {
                 write_entry(out, &entry);
-                claims.push((id, now, pending.deliveries.wrapping_add(1)));
+                claims.push((id, now, pending.deliveries_with(1)));
             }
             _ => {
                 out.array(2);

@@ -157,6 +157,37 @@ fn a_replica_has_the_same_stream() {
     }
 }
 
+/// They used to grow beyond what an effect can say, which ended the role of every replica.
+#[test]
+fn counts_end_where_effects_can_still_name_them() {
+    const MOST: &str = "9223372036854775807";
+    let mut keyspace = TestKeyspace::replicated();
+    for request in [
+        "XADD s 1-1 f v",
+        &format!("XGROUP CREATE s g 1-1 ENTRIESREAD {MOST}"),
+        "XADD s 2-1 f v",
+        "XREADGROUP GROUP g a STREAMS s >",
+        &format!("XCLAIM s g a 0 2-1 RETRYCOUNT {MOST}"),
+        "XCLAIM s g b 0 2-1",
+        "XREADGROUP GROUP g b STREAMS s 0",
+        "XAUTOCLAIM s g a 0 0",
+        &format!("XSETID s 3-1 ENTRIESADDED {MOST}"),
+        "XADD s 4-1 f v",
+        "COPY s {x}copy",
+        "DUMP s",
+    ] {
+        let reply = keyspace.run(request);
+        assert!(!reply.starts_with('-'), "{request}: {reply}");
+    }
+    let mut replica = keyspace.replica();
+    for key in ["s", "{x}copy"] {
+        let request = format!("XINFO STREAM {key} FULL COUNT 0");
+        let expected = keyspace.run(&request);
+        assert_eq!(expected.matches(MOST).count(), 4, "added, read, delivered in two places: {expected}");
+        assert_eq!(replica.run(&request), expected, "{key}");
+    }
+}
+
 #[test]
 fn what_is_known_of_a_group() {
     check_on(

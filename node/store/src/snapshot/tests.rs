@@ -260,7 +260,7 @@ fn change_stream(keys: &mut Keys<'_>, key: &[u8], members: &[Vec<u8>]) {
             stream.delete(stream.first_id());
         }
     }
-    let id = stream.first_id();
+    let id = stream.first_id().max(stream::StreamId::new(0, 1));
     stream.create_group(b"g", id, stream::UNKNOWN);
     let group = stream.group_mut(b"g").unwrap();
     group.create_consumer(&members[0], 1, 2);

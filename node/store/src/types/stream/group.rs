@@ -9,6 +9,10 @@ use super::StreamId;
 
 /// Of entries read: they cannot be told.
 pub const UNKNOWN: i64 = -1;
+/// No count grows beyond this: requests and effects name counts as signed numbers.
+///
+/// Differs from Valkey, where they become negative.
+pub(super) const COUNT_MAX: u64 = i64::MAX as u64;
 
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +32,13 @@ pub struct Pending {
     /// Milliseconds since the Unix epoch.
     pub delivered_at: i64,
     pub deliveries: u64,
+}
+
+impl Pending {
+    /// Deliveries, with so many more.
+    pub fn deliveries_with(&self, more: u64) -> u64 {
+        self.deliveries.saturating_add(more).min(COUNT_MAX)
+    }
 }
 
 /// Who reads in a group.
@@ -108,6 +119,7 @@ impl Group {
     /// The entry is pending for this consumer, which is there, and for no other.
     pub fn deliver(&mut self, id: StreamId, consumer: &[u8], delivered_at: i64, deliveries: u64) {
         let Some((name, _)) = self.consumers.get_key_value(consumer) else { return };
+        let deliveries = deliveries.min(COUNT_MAX);
         let new = Pending { consumer: Arc::clone(name), delivered_at, deliveries };
         let old = self.pending.insert(id, new);
         if let Some(old) = old

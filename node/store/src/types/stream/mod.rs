@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::listpack::Listpack;
+use group::COUNT_MAX;
 pub use group::{Consumer, Group, Pending, UNKNOWN};
 pub use id::StreamId;
 use node::NodeRef;
@@ -114,7 +115,7 @@ impl Stream {
             self.first_id = id;
         }
         self.len += 1;
-        self.entries_added = self.entries_added.wrapping_add(1);
+        self.entries_added = (self.entries_added + 1).min(COUNT_MAX);
         self.last_id = id;
     }
 
@@ -343,7 +344,7 @@ impl Stream {
     /// What `entries_read` of a group becomes when it has read the entry `id` after all before it.
     pub fn entries_read_after(&self, group_last: StreamId, entries_read: i64, id: StreamId) -> i64 {
         if entries_read != UNKNOWN && self.first_id <= group_last && !self.has_gaps_from(group_last) {
-            return entries_read.wrapping_add(1);
+            return entries_read.saturating_add(1);
         }
         if self.entries_added == 0 {
             return entries_read;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::group::COUNT_MAX;
 use super::node;
 use super::{Group, Stream, StreamId, StreamNode, UNKNOWN};
 use crate::entry::Value;
@@ -104,7 +105,14 @@ fn load(type_byte: u8, input: &mut Input<'_>) -> Result<Loaded<'static>, RdbErro
         // The first one is known from the nodes.
         load_parts(input)?;
         stream.max_deleted_id = load_parts(input)?;
-        stream.entries_added = input.number()?;
+        stream.entries_added = input.number()?.min(COUNT_MAX);
+    }
+    // What is rebuilt by commands and its effects rest on these.
+    if stream.last_id < stream.max_deleted_id {
+        return Err(RdbError::Corrupt("a stream has deleted an entry behind its last"));
+    }
+    if stream.entries_added < len {
+        return Err(RdbError::Corrupt("a stream has more entries than were added"));
     }
     stream.find_first();
     for _ in 0..input.count()? {
@@ -152,7 +160,7 @@ fn load_group(type_byte: u8, stream: &Stream, input: &mut Input<'_>) -> Result<G
     let mut pending: Vec<(StreamId, i64, u64)> = Vec::new();
     for _ in 0..input.count()? {
         let (id, at) = (load_raw_id(input)?, i64::from_le_bytes(input.array()?));
-        if pending.last().is_some_and(|(last, ..)| id <= *last) {
+        if id == StreamId::ZERO || pending.last().is_some_and(|(last, ..)| id <= *last) {
             return Err(RdbError::Corrupt("what is pending in a group is not in order"));
         }
         pending.push((id, at, input.number()?));

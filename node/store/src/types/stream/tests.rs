@@ -199,6 +199,26 @@ fn contradictions_are_refused() {
     }
 }
 
+/// What is rebuilt by commands would be refused where they are applied.
+#[test]
+fn what_cannot_have_come_about_is_refused() {
+    for (damage, message) in [
+        (
+            (|s: &mut Stream| s.max_deleted_id = id(13, 0)) as fn(&mut Stream),
+            "a stream has deleted an entry behind its last",
+        ),
+        (|s| s.entries_added = 10, "a stream has more entries than were added"),
+        (
+            |s| s.group_mut(b"g").unwrap().deliver(StreamId::ZERO, b"b", 1, 1),
+            "what is pending in a group is not in order",
+        ),
+    ] {
+        let mut stream = with_group();
+        damage(&mut stream);
+        assert_eq!(loaded(&saved(&stream)), Err(RdbError::Corrupt(message)));
+    }
+}
+
 #[test]
 fn no_damage_is_a_panic() {
     let bytes = saved(&with_group());
