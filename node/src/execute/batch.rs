@@ -14,6 +14,7 @@ use parking_lot::lock_api::ArcMutexGuard;
 use rand::Rng;
 
 use super::admit::{Basis, Candidate, Checks, Moment, Patience, Verdict, misconf, needs_memory};
+use super::eviction::Room;
 use super::lookahead::Planned;
 use super::transaction::{queue, rejected};
 use super::{Executor, Stop};
@@ -246,7 +247,7 @@ impl Executor {
                 let mut verdict = admit(self, &Candidate { session, row, args, patience });
                 if self.maxmemory != 0
                     && needs_memory(session, row, &verdict)
-                    && !self.evict_if_needed(keys, progress)
+                    && self.make_room(keys, progress) == Room::Exhausted
                 {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);
                 }

@@ -49,9 +49,7 @@ impl Executor {
                 }
                 self.call_locked(session, row, args, keys, out, progress)
             }
-            Scope::World => self.with_world_stopped(guard, |this| {
-                this.require_same_state()?;
-                keys.set_logging(logging(&this.server.shared.gate));
+            Scope::World => self.execute_alone(keys, guard, |this, keys| {
                 keys.lock_all();
                 this.call_locked(session, row, args, keys, out, progress)
             }),
@@ -226,7 +224,21 @@ impl Executor {
         }
     }
 
-    pub(super) fn with_world_stopped<R>(&mut self, guard: &mut Running, f: impl FnOnce(&mut Self) -> R) -> R {
+    /// Executes something while no other thread does, if the node's role is still the one in which it was admitted.
+    pub(super) fn execute_alone<'k, R>(
+        &mut self,
+        keys: &mut Keys<'k>,
+        guard: &mut Running,
+        execute: impl FnOnce(&mut Self, &mut Keys<'k>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        self.with_world_stopped(guard, |this| {
+            this.require_same_state()?;
+            keys.set_logging(logging(&this.server.shared.gate));
+            execute(this, keys)
+        })
+    }
+
+    fn with_world_stopped<R>(&mut self, guard: &mut Running, f: impl FnOnce(&mut Self) -> R) -> R {
         let server = Arc::clone(&self.server);
         *guard = None;
         let stopped = server.world.stop();
@@ -239,7 +251,7 @@ impl Executor {
 
     /// While the world was being stopped this thread was at a safepoint, so the node's role may have changed, and more
     /// than once.
-    pub(super) fn require_same_state(&self) -> Result<(), CommandError> {
+    fn require_same_state(&self) -> Result<(), CommandError> {
         let gate = &self.server.shared.gate;
         let is_same = gate.generation() == self.moment.generation && gate.state() == self.moment.state;
         if is_same { Ok(()) } else { Err(CommandError::ClusterDown) }

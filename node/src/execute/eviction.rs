@@ -72,9 +72,16 @@ pub enum Eviction {
     Nothing,
 }
 
+/// Whether commands that need memory may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Left,
+    Exhausted,
+}
+
 impl Executor {
     /// Whether a command that needs memory may run. No slot is locked.
-    pub(super) fn evict_if_needed(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> bool {
+    fn evict_if_needed(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> bool {
         process::note_memory(&self.server.memory);
         if self.server.memory.counted() <= self.maxmemory || self.moment.state != GateState::Primary {
             return true;
@@ -83,6 +90,11 @@ impl Executor {
         let ended = self.evict(keys, progress, self.settings.eviction_time_max);
         keys.db = db;
         ended != Eviction::Nothing
+    }
+
+    /// The room for commands that need memory, after what is evicted for them. No slot is locked.
+    pub(super) fn make_room(&mut self, keys: &mut Keys<'_>, progress: &mut Progress) -> Room {
+        if self.maxmemory == 0 || self.evict_if_needed(keys, progress) { Room::Left } else { Room::Exhausted }
     }
 
     fn evict(
@@ -220,6 +232,22 @@ mod tests {
                 ("SET k v", "+QUEUED\r\n"),
             ],
         );
+    }
+
+    /// In a transaction, too, where they could use more memory than is allowed.
+    #[test]
+    fn what_scripts_call_is_refused() {
+        let mut node = short_of_memory(TestNode::new(), "noeviction");
+        let script = "EVAL \"return redis.call('SET', KEYS[1], 'v')\" 1 k";
+        let refused = |reply: &str| {
+            let start = "-OOM command not allowed when used memory > 'maxmemory'. script: on @user_script:";
+            assert!(reply.contains(start), "{reply}");
+        };
+        refused(&node.run(script));
+        check_on(&mut node, &[("MULTI", "+OK\r\n"), (script, "+QUEUED\r\n")]);
+        refused(&node.run("EXEC"));
+        check_on(&mut node, &[("EXISTS k", ":0\r\n"), ("CONFIG SET maxmemory 0", "+OK\r\n")]);
+        assert_eq!(node.run(script), "+OK\r\n");
     }
 
     #[test]

@@ -21,8 +21,9 @@ use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::admit::{Access, Candidate, Patience, SAVE_FAILED, Verdict, misconf};
-use super::batch::{Progress, Running, logging};
-use crate::admin::{ServerOutcome, ServerResult, write_synced};
+use super::batch::{Progress, Running};
+use super::eviction::Room;
+use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Scope};
@@ -60,7 +61,7 @@ struct Request<'a> {
     args: Vec<&'a [u8]>,
     /// By the command's name: EVAL_RO and its like.
     is_ro: bool,
-    out_of_memory: bool,
+    room: Room,
 }
 
 impl Request<'_> {
@@ -127,7 +128,7 @@ impl Executor {
         progress: &mut Progress,
     ) -> ServerResult {
         let mut request = self.script_request(row, args)?;
-        request.out_of_memory = self.maxmemory != 0 && !self.evict_if_needed(keys, progress);
+        request.room = self.make_room(keys, progress);
         self.check_start(&request)?;
         let mut others = match request.conduct().get() {
             Manner::Tame => Others::Run,
@@ -140,14 +141,10 @@ impl Executor {
                     keys.lock_visited(|visit| visit_slots(row, args, visit));
                     self.run_script(session, args, &request, keys, out, progress, others)
                 }
-                Others::Stopped => self.with_world_stopped(guard, |this| {
-                    this.require_same_state()?;
-                    keys.set_logging(logging(&this.server.shared.gate));
+                Others::Stopped => self.execute_alone(keys, guard, |this, keys| {
                     keys.note_stopped();
                     keys.lock_visited(|visit| visit_slots(row, args, visit));
-                    Ok::<_, CommandError>(
-                        this.run_script(session, args, &request, keys, out, progress, others),
-                    )
+                    Ok(this.run_script(session, args, &request, keys, out, progress, others))
                 })?,
             };
             match ended {
@@ -158,6 +155,7 @@ impl Executor {
     }
 
     /// As [`Executor::execute_script`], in a transaction: the world is stopped, and all slots are locked.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
     pub(super) fn execute_locked_script<'k>(
         &mut self,
         session: &mut Session,
@@ -166,8 +164,10 @@ impl Executor {
         keys: &mut Keys<'k>,
         out: &mut Output,
         progress: &mut Progress,
+        room: Room,
     ) -> ServerResult {
-        let request = self.script_request(row, args)?;
+        let mut request = self.script_request(row, args)?;
+        request.room = room;
         self.check_start(&request)?;
         match self.run_script(session, args, &request, keys, out, progress, Others::Stopped) {
             Ended::With(result) => result,
@@ -208,7 +208,7 @@ impl Executor {
         let mut rest = args.iter().skip(3);
         let keys = rest.by_ref().take(count).collect();
         let is_ro = row.name.ends_with("_ro");
-        Ok(Request { callable, keys, args: rest.collect(), is_ro, out_of_memory: false })
+        Ok(Request { callable, keys, args: rest.collect(), is_ro, room: Room::Left })
     }
 
     /// What a script has said of itself may forbid that it runs here and now. One that has said nothing is judged by what
@@ -228,7 +228,7 @@ impl Executor {
             return Err(CommandError::err("Can not execute a script with write flag using *_ro command."));
         }
         self.check_writes()?;
-        if request.out_of_memory && !flags.has(ScriptFlags::ALLOW_OOM) {
+        if request.room == Room::Exhausted && !flags.has(ScriptFlags::ALLOW_OOM) {
             return Err(CommandError::OutOfMemory);
         }
         Ok(())
@@ -274,7 +274,7 @@ impl Executor {
             is_read_only: !request.may_write(),
             may_cross: request.flags().has(ScriptFlags::SILENT)
                 || request.flags().has(ScriptFlags::ALLOW_CROSS_SLOT),
-            refuses_memory: request.out_of_memory && !request.flags().has(ScriptFlags::ALLOW_OOM),
+            refuses_memory: request.room == Room::Exhausted && !request.flags().has(ScriptFlags::ALLOW_OOM),
             dirty: keys.dirty(),
             published: session.published.len(),
             executor: self,
@@ -311,7 +311,7 @@ impl Executor {
             request.conduct().note_tame();
         }
         if !session.in_exec {
-            self.commit_script(session, keys, progress);
+            self.commit_with_messages(session, keys, progress);
         }
         if again {
             out.truncate(start);
@@ -331,14 +331,6 @@ impl Executor {
             }
             Err(error) => Err(error),
         })
-    }
-
-    fn commit_script<'k>(&mut self, session: &mut Session, keys: &mut Keys<'k>, progress: &mut Progress) {
-        keys.finish();
-        let events = if session.published.is_empty() { Vec::new() } else { keys.take_events() };
-        self.append_effects(session, keys, progress);
-        self.publish_messages(session, events, progress.condition.depends_on());
-        keys.unlock();
     }
 }
 
@@ -444,24 +436,10 @@ impl ScriptHost<'_, '_> {
         if row.has(spec::WRITE) {
             self.run.note_write();
         }
-        let version = self.session.version;
-        match result? {
-            ServerOutcome::Reply | ServerOutcome::Block(_) => {}
-            // A script does not wait.
-            ServerOutcome::Sleep(_, reply) => out.writer(version).raw(reply),
-            ServerOutcome::WaitDisk { .. } => {
-                let synced = executor.server.has_synced(self.session.last_write);
-                write_synced(&mut out.writer(version), synced.into());
-            }
-            ServerOutcome::WaitReplicas { .. } => {
-                let count = executor.server.replicas_holding(self.session.last_write);
-                out.writer(version).len(count);
-            }
-            ServerOutcome::Await(_) | ServerOutcome::Download | ServerOutcome::Close => {
-                return Err(CommandError::err(NOT_ALLOWED).into());
-            }
+        match executor.without_waiting(self.session, result?, out) {
+            ServerOutcome::Reply | ServerOutcome::Block(_) => Ok(()),
+            _ => Err(CommandError::err(NOT_ALLOWED).into()),
         }
-        Ok(())
     }
 
     fn find(&self, args: Args<'_>) -> Result<&'static Row, CommandError> {

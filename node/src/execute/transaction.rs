@@ -8,7 +8,8 @@ use keyward_store::events::Event;
 use keyward_store::keys::Keys;
 
 use super::Executor;
-use super::batch::{Progress, Running, logging};
+use super::batch::{Progress, Running};
+use super::eviction::Room;
 use crate::admin::write_synced;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
@@ -41,11 +42,11 @@ impl Executor {
             .iter()
             .any(|(r, _)| matches!(r.scope, Scope::World | Scope::Walk | Scope::Script));
         if whole {
-            return self.with_world_stopped(guard, |this| {
-                this.require_same_state()?;
-                keys.set_logging(logging(&this.server.shared.gate));
+            let has_script = transaction.commands.iter().any(|(row, _)| row.scope == Scope::Script);
+            let room = if has_script { self.make_room(keys, progress) } else { Room::Left };
+            return self.execute_alone(keys, guard, |this, keys| {
                 keys.lock_all();
-                this.run_transaction(session, &transaction, keys, out, progress)
+                this.run_transaction(session, &transaction, keys, out, progress, room)
             });
         }
         let mut slots: Vec<Slot> = session.watched.keys().map(|(_, key)| Slot::of(key)).collect();
@@ -54,9 +55,10 @@ impl Executor {
             visit_locks(row, args, &mut |slot| slots.push(slot));
         }
         keys.lock_many(slots);
-        self.run_transaction(session, &transaction, keys, out, progress)
+        self.run_transaction(session, &transaction, keys, out, progress, Room::Left)
     }
 
+    /// `room`: for its scripts, which are no commands that need memory, but may call some.
     fn run_transaction<'k>(
         &mut self,
         session: &mut Session,
@@ -64,6 +66,7 @@ impl Executor {
         keys: &mut Keys<'k>,
         out: &mut Output,
         progress: &mut Progress,
+        room: Room,
     ) -> ServerResult {
         let expired = session.watched.iter().any(|((db, key), existed)| {
             keys.db = *db;
@@ -93,25 +96,15 @@ impl Executor {
             let args = args.as_args();
             let result = match row.scope {
                 Scope::None => self.call(session, row, args, keys, out),
-                Scope::Script => self.execute_locked_script(session, row, args, keys, out, progress),
+                Scope::Script => self.execute_locked_script(session, row, args, keys, out, progress, room),
                 Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
             };
             self.count_call(row, &result);
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
-            match result {
+            match result.map(|outcome| self.without_waiting(session, outcome, out)) {
                 Ok(ServerOutcome::Reply) => {}
-                // A transaction does not wait.
-                Ok(ServerOutcome::Sleep(_, reply)) => out.writer(session.version).raw(reply),
-                Ok(ServerOutcome::WaitDisk { .. }) => {
-                    let synced = self.server.has_synced(session.last_write);
-                    write_synced(&mut out.writer(session.version), synced.into());
-                }
-                Ok(ServerOutcome::WaitReplicas { .. }) => {
-                    let count = self.server.replicas_holding(session.last_write);
-                    out.writer(session.version).len(count);
-                }
                 Ok(other) => end = other,
                 Err(e) => {
                     self.stats.count_error(&e.to_string());
@@ -124,17 +117,48 @@ impl Executor {
             }
         }
         session.in_exec = false;
+        self.commit_with_messages(session, keys, progress);
+        Ok(end)
+    }
+
+    /// As [`Executor::commit`], of commands that may have published messages.
+    pub(super) fn commit_with_messages<'k>(
+        &mut self,
+        session: &mut Session,
+        keys: &mut Keys<'k>,
+        progress: &mut Progress,
+    ) {
         keys.finish();
         let events = if session.published.is_empty() { Vec::new() } else { keys.take_events() };
         self.append_effects(session, keys, progress);
         self.publish_messages(session, events, progress.condition.depends_on());
         keys.unlock();
-        Ok(end)
+    }
+
+    /// A transaction or a script does not wait: the reply is how it is now. Other outcomes are given back.
+    pub(super) fn without_waiting(
+        &self,
+        session: &Session,
+        outcome: ServerOutcome,
+        out: &mut Output,
+    ) -> ServerOutcome {
+        let mut writer = out.writer(session.version);
+        match outcome {
+            ServerOutcome::Sleep(_, reply) => writer.raw(reply),
+            ServerOutcome::WaitDisk { .. } => {
+                write_synced(&mut writer, self.server.has_synced(session.last_write).into());
+            }
+            ServerOutcome::WaitReplicas { .. } => {
+                writer.len(self.server.replicas_holding(session.last_write));
+            }
+            other => return other,
+        }
+        ServerOutcome::Reply
     }
 
     /// Messages tell of the transaction that publishes them: they leave with it, or not at all. Its events stand between
     /// them as they came.
-    pub(super) fn publish_messages(&self, session: &mut Session, events: Vec<Event>, depends_on: LogIndex) {
+    fn publish_messages(&self, session: &mut Session, events: Vec<Event>, depends_on: LogIndex) {
         let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
         let publish = |event: Event| self.server.publish_event(&event, condition, &self.settings);
         let mut events = events.into_iter();

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_proto::format::FORMAT;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
 use keyward_proto::rpc::control_client::ControlClient;
@@ -315,6 +316,7 @@ impl TestNode {
             bus_port: u32::from(self.address.port()),
             replica_priority: 100,
             start_nonce: self.nonce,
+            format: FORMAT,
             ..rpc::RegisterRequest::default()
         };
         let last = group.running.len() - 1;

@@ -1,4 +1,4 @@
-//! EVAL and its like, and what there is of scripts: SCRIPT. Functions are in `functions`.
+//! EVAL and its like, and what there is of scripts: SCRIPT.
 
 use keyward_proto::resp::Args;
 
