@@ -23,6 +23,8 @@ use crate::io::threads::{Accepted, ThreadHandle};
 use crate::server::Server;
 use crate::supervision::{self, PidFile, State};
 
+/// At the end what runs still on a thread of its own is given this time.
+const LEFT_OVER_MAX: Duration = Duration::from_secs(5);
 /// Refused clients that are given the time to read why; others are cut off.
 const REFUSALS_MAX: usize = 16;
 
@@ -51,7 +53,10 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let run_id: String = (0..20).map(|_| format!("{:02x}", rand::rng().random::<u8>())).collect();
     let server = Server::new(config, clock::Clock::System, clock::unix_millis(), clock::monotonic(), run_id)?;
     let control = control::runtime().map_err(|e| format!("can't start: {e}"))?;
-    control.block_on(run_control(server, settings))
+    let ended = control.block_on(run_control(server, settings));
+    // What waits for a script that does not end is not waited for.
+    control.shutdown_timeout(LEFT_OVER_MAX);
+    ended
 }
 
 /// The first line of the log: what was started, where, as what.

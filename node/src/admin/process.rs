@@ -7,7 +7,7 @@ use keyward_replication::gate::GateState;
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, plain, read};
 use crate::command::spec::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, SENTINEL, STALE, category};
 use crate::command::{CommandError, ascii_eq, parse_f64_arg, parse_i64_arg};
-use crate::shutdown::Options;
+use crate::shutdown::{Options, Saving};
 
 /// `TIME`
 pub(super) const TIME: ServerCommand =
@@ -91,6 +91,10 @@ fn shutdown(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         return Ok(ServerOutcome::Reply);
     }
     let options = Options::parse(words().filter(|w| !ascii_eq(w, "default"))).ok_or(CommandError::Syntax)?;
+    let runs = &ctx.server.scripts.runs;
+    if options.saving != Saving::Never && runs.is_busy() {
+        return Err(CommandError::coded(runs.busy_error()));
+    }
     tracing::info!(client = ctx.session.client.id, "SHUTDOWN");
     Ok(ServerOutcome::Await(Request::Shutdown(options)))
 }

@@ -11,12 +11,17 @@
 //!
 //! Arity and authentication come before (`find.rs`), memory after (`eviction.rs`): making room for a command has effects.
 
+use std::time::Duration;
+
 use keyward_proto::resp::Args;
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Shard;
 use keyward_replication::gate::{DiskState, Gate, GateState};
 
+use super::Stop;
+use crate::admin::ServerOutcome;
+use crate::blocking::Blocked;
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Flags, Scope};
@@ -48,6 +53,43 @@ pub struct Moment {
 }
 
 impl Moment {
+    #[inline]
+    pub(super) fn look_at(&mut self, gate: &Gate) {
+        self.generation = gate.generation();
+        self.state = gate.state();
+        self.ended_terms = gate.ended_terms();
+        self.disk = gate.disk();
+    }
+
+    /// What a command's outcome stops.
+    #[inline]
+    pub(super) fn stop(&self, session: &Session, outcome: ServerOutcome) -> Option<Stop> {
+        let timeout = |ms| (ms > 0).then(|| Duration::from_millis(ms));
+        match outcome {
+            ServerOutcome::Reply => None,
+            ServerOutcome::Close => Some(Stop::Close),
+            ServerOutcome::Sleep(time, reply) => Some(Stop::Sleep(time, reply)),
+            ServerOutcome::Await(request) => Some(Stop::Await(request)),
+            ServerOutcome::Download => Some(Stop::Download),
+            ServerOutcome::WaitReplicas { replicas, timeout_ms } => Some(Stop::WaitReplicas {
+                written: session.last_write,
+                replicas,
+                timeout: timeout(timeout_ms),
+            }),
+            ServerOutcome::WaitDisk { replicas, timeout_ms } => {
+                Some(Stop::WaitDisk { written: session.last_write, replicas, timeout: timeout(timeout_ms) })
+            }
+            // `execute` has registered the waiter.
+            ServerOutcome::Block(block) => {
+                let waiter = session.client.waiter.lock().clone();
+                waiter.map(|waiter| {
+                    let blocked = Blocked::new(waiter, block.on_timeout, self.generation);
+                    Stop::Blocked(blocked, timeout(block.timeout_ms))
+                })
+            }
+        }
+    }
+
     /// Whether the gate is still in the generation that was seen.
     pub fn is_of(&self, gate: &Gate) -> bool {
         self.generation == gate.generation()

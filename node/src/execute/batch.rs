@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use keyward_proto::resp::{Args, Batch, Output, is_http};
 use keyward_proto::time::Monotonic;
 use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::{Keys, Logging, Now};
-use parking_lot::RawMutex;
-use parking_lot::lock_api::ArcMutexGuard;
+use keyward_store::world;
 use rand::Rng;
 
 use super::admit::{Basis, Candidate, Checks, Moment, Patience, Verdict, misconf, needs_memory};
 use super::eviction::Room;
 use super::lookahead::Planned;
+use super::meanwhile::Meanwhile;
 use super::transaction::{queue, rejected};
 use super::{Executor, Stop};
-use crate::admin::ServerOutcome;
-use crate::blocking::Blocked;
 use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
@@ -45,7 +42,7 @@ pub struct BatchEnd {
 }
 
 /// The thread is executing a batch; not while it stops the world.
-pub(super) type Running = Option<ArcMutexGuard<RawMutex, ()>>;
+pub(super) type Running = Option<world::Batch>;
 
 /// What a batch accumulates.
 #[derive(Debug, Default)]
@@ -75,7 +72,12 @@ impl Executor {
         out: &mut Output,
     ) -> BatchEnd {
         self.refresh();
-        let guard = Some(self.safepoint.lock_arc());
+        let runs = &self.server.scripts.runs;
+        let guard = world::begin_batch(&self.safepoint, || runs.is_busy());
+        if guard.is_none() {
+            return Meanwhile::new(&self.server, &self.stats)
+                .run_batch(session, batch, buffer, first, patience, out);
+        }
         self.look_at_gate();
         let admit = |this: &Executor, candidate: &Candidate<'_>| {
             this.checks().admit(candidate, || this.clock.monotonic())
@@ -175,11 +177,7 @@ impl Executor {
     /// Within a batch: who closes the gate waits for its end before relying on that.
     #[inline]
     pub(super) fn look_at_gate(&mut self) {
-        let gate = &self.server.shared.gate;
-        self.moment.generation = gate.generation();
-        self.moment.state = gate.state();
-        self.moment.ended_terms = gate.ended_terms();
-        self.moment.disk = gate.disk();
+        self.moment.look_at(&self.server.shared.gate);
     }
 
     /// The time, by both clocks.
@@ -287,27 +285,7 @@ impl Executor {
             Err(e) => Err(rejected(session, args, keys, e)),
         };
         let stop = match result {
-            Ok(ServerOutcome::Reply) => None,
-            Ok(ServerOutcome::Close) => Some(Stop::Close),
-            Ok(ServerOutcome::Sleep(time, reply)) => Some(Stop::Sleep(time, reply)),
-            Ok(ServerOutcome::Await(request)) => Some(Stop::Await(request)),
-            Ok(ServerOutcome::Download) => Some(Stop::Download),
-            Ok(ServerOutcome::WaitReplicas { replicas, timeout_ms }) => {
-                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-                Some(Stop::WaitReplicas { written: session.last_write, replicas, timeout })
-            }
-            Ok(ServerOutcome::WaitDisk { replicas, timeout_ms }) => {
-                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-                Some(Stop::WaitDisk { written: session.last_write, replicas, timeout })
-            }
-            // `execute` has registered the waiter.
-            Ok(ServerOutcome::Block(block)) => {
-                let timeout = (block.timeout_ms > 0).then(|| Duration::from_millis(block.timeout_ms));
-                let waiter = session.client.waiter.lock().clone();
-                waiter.map(|waiter| {
-                    Stop::Blocked(Blocked::new(waiter, block.on_timeout, self.moment.generation), timeout)
-                })
-            }
+            Ok(outcome) => self.moment.stop(session, outcome),
             Err(e) => {
                 self.stats.count_error(&e.to_string());
                 out.truncate(start);

@@ -39,13 +39,19 @@ impl Executor {
     ) -> ServerResult {
         let result = match row.scope {
             Scope::None => return self.call(session, row, args, keys, out),
+            // A slot may be a busy script's, and it takes one after the other.
+            Scope::Walk if self.server.scripts.runs.is_busy() => return Err(self.busy()),
             Scope::Walk => self.call_locked(session, row, args, keys, out, progress),
             Scope::Keys => {
-                if let Some(key) = planned.key {
+                let runs = &self.server.scripts.runs;
+                let is_locked = if let Some(key) = planned.key {
                     keys.set_known_hash(args.at(key.at), key.hash);
-                    keys.lock_one(key.slot);
+                    keys.lock_one_unless(key.slot, || runs.is_busy())
                 } else {
-                    keys.lock_visited(|visit| visit_locks(row, args, visit));
+                    keys.lock_visited_unless(|visit| visit_locks(row, args, visit), || runs.is_busy())
+                };
+                if !is_locked {
+                    return Err(self.busy());
                 }
                 self.call_locked(session, row, args, keys, out, progress)
             }
@@ -238,15 +244,27 @@ impl Executor {
         })
     }
 
-    fn with_world_stopped<R>(&mut self, guard: &mut Running, f: impl FnOnce(&mut Self) -> R) -> R {
+    /// The batch ends with the command, whether the world could be stopped or not: if a script takes too long to be waited
+    /// for, the thread stays at its safepoint.
+    fn with_world_stopped<R>(
+        &mut self,
+        guard: &mut Running,
+        f: impl FnOnce(&mut Self) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
         let server = Arc::clone(&self.server);
         *guard = None;
-        let stopped = server.world.stop();
-        let result = f(self);
-        drop(stopped);
-        *guard = Some(self.safepoint.lock_arc());
         self.reopened = true;
+        let stopped = server.world.stop_unless(|| server.scripts.runs.is_busy());
+        let Some(stopped) = stopped else { return Err(self.busy()) };
+        let result = f(self);
+        *guard = stopped.end_with_batch(&self.safepoint);
         result
+    }
+
+    /// What is told to who would have to wait for a script.
+    #[cold]
+    pub(super) fn busy(&self) -> CommandError {
+        CommandError::coded(self.server.scripts.runs.busy_error())
     }
 
     /// While the world was being stopped this thread was at a safepoint, so the node's role may have changed, and more

@@ -152,7 +152,10 @@ impl Executor {
         let samples = if rules.1 == Order::Random { 1 } else { self.settings.maxmemory_samples };
         fill_pool(keys.space(), weights, rules, samples, clock, &mut self.rng, &mut self.evictor.pool);
         while let Some(candidate) = self.evictor.pool.take() {
-            keys.lock_one(candidate.slot);
+            let runs = &self.server.scripts.runs;
+            if !keys.lock_one_unless(candidate.slot, || runs.is_busy()) {
+                continue;
+            }
             keys.db = candidate.db;
             let still_good = keys.stored(&candidate.key).is_some_and(|entry| {
                 let eligible = rules.0 == Eligible::All || entry.expire_at().is_some();

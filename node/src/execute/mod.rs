@@ -15,6 +15,7 @@ mod call;
 mod eviction;
 mod expiry;
 mod lookahead;
+mod meanwhile;
 mod script;
 mod transaction;
 mod waiters;
@@ -47,6 +48,7 @@ pub use batch::BatchEnd;
 pub use eviction::Eviction;
 pub use expiry::ExpiryCycle;
 use lookahead::Lookahead;
+pub use meanwhile::Meanwhile;
 
 /// Writes are held back while more of the write log than this waits for the disk.
 pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
@@ -192,8 +194,12 @@ impl Executor {
 
     /// Ends a session: its watches and subscriptions are removed.
     pub fn end_session(&self, session: &mut Session) {
-        for key in std::mem::take(&mut session.watched).into_keys() {
-            self.server.keyspace.lock(Slot::of(&key.1)).unwatch(&key, session.client.id);
+        for key in session.take_watched() {
+            let runs = &self.server.scripts.runs;
+            // What stays there in a busy script's slot is harmless: the client is gone.
+            if let Some(mut state) = self.server.keyspace.lock_unless(Slot::of(&key.1), || runs.is_busy()) {
+                state.unwatch(&key, session.client.id);
+            }
         }
         self.server.pubsub.end(session);
     }

@@ -138,7 +138,10 @@ impl Executor {
         loop {
             let ended = match others {
                 Others::Run => {
-                    keys.lock_visited(|visit| visit_slots(row, args, visit));
+                    let runs = &self.server.scripts.runs;
+                    if !keys.lock_visited_unless(|visit| visit_slots(row, args, visit), || runs.is_busy()) {
+                        return Err(self.busy());
+                    }
                     self.run_script(session, args, &request, keys, out, progress, others)
                 }
                 Others::Stopped => self.execute_alone(keys, guard, |this, keys| {
@@ -542,10 +545,11 @@ impl ScriptHost<'_, '_> {
         missing.sort_unstable();
         for slot in missing {
             let in_order = self.keys.highest_held().is_none_or(|highest| highest < slot);
-            if in_order {
-                self.keys.lock_more(slot);
-            } else if !self.keys.try_lock_more(slot, OUT_OF_ORDER_MAX) {
-                return Err(Refused::Script(too_late()));
+            while !self.keys.try_lock_more(slot, OUT_OF_ORDER_MAX) {
+                if !in_order {
+                    return Err(Refused::Script(too_late()));
+                }
+                self.watch.may_go_on().map_err(Refused::Script)?;
             }
         }
         Ok(())

@@ -44,18 +44,30 @@ impl Executor {
         if whole {
             let has_script = transaction.commands.iter().any(|(row, _)| row.scope == Scope::Script);
             let room = if has_script { self.make_room(keys, progress) } else { Room::Left };
-            return self.execute_alone(keys, guard, |this, keys| {
+            let executed = self.execute_alone(keys, guard, |this, keys| {
                 keys.lock_all();
                 this.run_transaction(session, &transaction, keys, out, progress, room)
             });
+            return if guard.is_some() { executed } else { Err(self.busy_for(session)) };
         }
         let mut slots: Vec<Slot> = session.watched.keys().map(|(_, key)| Slot::of(key)).collect();
         for (row, args) in &transaction.commands {
             let args = args.as_args();
             visit_locks(row, args, &mut |slot| slots.push(slot));
         }
-        keys.lock_many(slots);
+        let runs = &self.server.scripts.runs;
+        if !keys.lock_visited_unless(|visit| slots.into_iter().for_each(visit), || runs.is_busy()) {
+            return Err(self.busy_for(session));
+        }
         self.run_transaction(session, &transaction, keys, out, progress, Room::Left)
+    }
+
+    /// The transaction would have to wait for a script.
+    #[cold]
+    fn busy_for(&self, session: &mut Session) -> CommandError {
+        session.unwatch_later();
+        session.describe();
+        exec_aborted(&self.busy().to_string())
     }
 
     /// `room`: for its scripts, which are no commands that need memory, but may call some.

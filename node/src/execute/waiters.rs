@@ -97,10 +97,14 @@ impl Executor {
         }
     }
 
-    /// A client that waited gave up: it leaves all queues.
+    /// A client that waited gave up: it leaves all queues, but for those of a busy script's slots. There whoever wants to
+    /// serve it sees that it has left.
     pub fn forget_waiter(&self, waiter: &Arc<Waiter>) {
+        let runs = &self.server.scripts.runs;
         for key in &waiter.keys {
-            self.server.keyspace.lock(Slot::of(&key.1)).remove_waiter(key, waiter);
+            if let Some(mut state) = self.server.keyspace.lock_unless(Slot::of(&key.1), || runs.is_busy()) {
+                state.remove_waiter(key, waiter);
+            }
         }
     }
 }

@@ -17,8 +17,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,6 +34,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use keyward_net::linger::linger;
 use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_replication::reply::ReplyCondition;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -43,7 +47,7 @@ use super::threads::IoThread;
 use super::wait::{Afterwards, Answer, GatePatience, Outcome, REPLICAS_POLL, Surroundings, Wait};
 use crate::blocking::{Blocked, Ending, Look, Served};
 use crate::clock;
-use crate::execute::Stop;
+use crate::execute::{BatchEnd, Meanwhile, Patience, Stop};
 use crate::snapshot::download::{Download, Next};
 
 /// Requests executed before replies are written and other connections get their turn.
@@ -65,7 +69,9 @@ enum Stall {
     Download(Download),
 }
 
-struct Connection {
+/// One client's connection. Its task borrows it only while it is polled, so that between two polls the thread can serve it
+/// otherwise.
+pub(super) struct Connection {
     stream: TcpStream,
     thread: Rc<IoThread>,
     client: Arc<Client>,
@@ -96,13 +102,14 @@ struct Awake {
     why: Look,
 }
 
-/// Serves a client until it leaves, is killed, or breaks the protocol.
-pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, session: Session) {
+/// The connection of a new client, known to its thread.
+pub(super) fn begin(stream: TcpStream, thread: &Rc<IoThread>, session: Session) -> Rc<RefCell<Connection>> {
     let client = Arc::clone(&session.client);
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
-    let mut connection = Connection {
+    let id = client.id;
+    let connection = Rc::new(RefCell::new(Connection {
         stream,
-        thread,
+        thread: Rc::clone(thread),
         client,
         session,
         reader: RequestReader::default(),
@@ -115,8 +122,17 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, session: Session) {
         closing: false,
         lingers: false,
         gone: false,
-    };
-    let ended = connection.run().await;
+    }));
+    thread.connections.borrow_mut().insert(id, Rc::downgrade(&connection));
+    connection
+}
+
+/// Serves a client until it leaves, is killed, or breaks the protocol.
+pub(super) async fn serve(connection: Rc<RefCell<Connection>>) {
+    let ended = run(&connection).await;
+    let Ok(connection) = Rc::try_unwrap(connection) else { return };
+    let mut connection = connection.into_inner();
+    connection.thread.connections.borrow_mut().remove(&connection.client.id);
     if let Err(error) = &ended {
         tracing::trace!(client = connection.client.id, %error, "connection ended");
         connection.closing |= error.kind() == io::ErrorKind::ConnectionAborted;
@@ -130,37 +146,80 @@ pub async fn serve(stream: TcpStream, thread: Rc<IoThread>, session: Session) {
     connection.thread.server().clients.remove(connection.client.id);
 }
 
+async fn run(connection: &RefCell<Connection>) -> io::Result<()> {
+    let wake = Arc::clone(&connection.borrow().client.wake);
+    let mut notified = Box::pin(wake.notified());
+    loop {
+        let awake =
+            std::future::poll_fn(|cx| connection.borrow_mut().poll(cx, notified.as_mut(), &wake)).await?;
+        if connection.borrow_mut().go_on(awake)?.is_break() {
+            return Ok(());
+        }
+    }
+}
+
+/// How requests of a connection are executed, as [`Executor::run_batch`](crate::execute::Executor::run_batch).
+trait Run: Fn(&IoThread, &mut Session, &Batch, &[u8], usize, Patience, &mut Output) -> BatchEnd + Copy {}
+
+impl<F> Run for F where
+    F: Fn(&IoThread, &mut Session, &Batch, &[u8], usize, Patience, &mut Output) -> BatchEnd + Copy
+{
+}
+
+#[inline]
+fn by_executor(
+    thread: &IoThread,
+    session: &mut Session,
+    batch: &Batch,
+    buffer: &[u8],
+    first: usize,
+    patience: Patience,
+    out: &mut Output,
+) -> BatchEnd {
+    thread.executor.borrow_mut().run_batch(session, batch, buffer, first, patience, out)
+}
+
+/// While the executor is busy with a script.
+fn meanwhile(
+    thread: &IoThread,
+    session: &mut Session,
+    batch: &Batch,
+    buffer: &[u8],
+    first: usize,
+    patience: Patience,
+    out: &mut Output,
+) -> BatchEnd {
+    Meanwhile::new(thread.server_arc(), &thread.stats).run_batch(session, batch, buffer, first, patience, out)
+}
+
 /// How much may wait for a client.
 fn bounds(thread: &IoThread, session: &Session) -> Bounds {
     thread.read_settings(|settings| Bounds::new(session, settings))
 }
 
 impl Connection {
-    async fn run(&mut self) -> io::Result<()> {
-        let wake = Arc::clone(&self.client.wake);
-        let mut notified = Box::pin(wake.notified());
-        loop {
-            let awake = std::future::poll_fn(|cx| self.poll(cx, notified.as_mut(), &wake)).await?;
-            if self.client.is_killed() || self.gone {
-                return Ok(());
-            }
-            if awake.end_of_stream && awake.received == 0 {
-                return Ok(());
-            }
-            self.check_stall(awake.why)?;
-            self.take_pushes();
-            self.drop_lost_shard_channels();
-            self.execute();
-            if self.gone {
-                return Ok(());
-            }
-            self.leave_ended_term();
-            self.release()?;
-            self.flush()?;
-            if self.closing && self.outbox.is_empty() {
-                return Ok(());
-            }
+    /// Does what it was woken for.
+    fn go_on(&mut self, awake: Awake) -> io::Result<ControlFlow<()>> {
+        if self.client.is_killed() || self.gone {
+            return Ok(ControlFlow::Break(()));
         }
+        if awake.end_of_stream && awake.received == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.check_stall(awake.why)?;
+        self.take_pushes();
+        self.drop_lost_shard_channels();
+        self.execute();
+        if self.gone {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.leave_ended_term();
+        self.release()?;
+        self.flush()?;
+        if self.closing && self.outbox.is_empty() {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Waits for input, room for output, a wake-up, or the end of a stall. Input is executed here at once, straight
@@ -318,7 +377,19 @@ impl Connection {
     /// many bytes are done with.
     fn execute_buffer(&mut self, buffer: &[u8]) -> usize {
         let thread = Rc::clone(&self.thread);
-        let mut batch = thread.batch.borrow_mut();
+        let (mut batch, mut out) = (thread.batch.borrow_mut(), thread.output.borrow_mut());
+        self.execute_buffer_by(by_executor, buffer, &mut batch, &mut out)
+    }
+
+    #[inline]
+    fn execute_buffer_by(
+        &mut self,
+        run: impl Run,
+        buffer: &[u8],
+        batch: &mut Batch,
+        out: &mut Output,
+    ) -> usize {
+        let thread = Rc::clone(&self.thread);
         let mut consumed = 0;
         loop {
             let rest = &buffer[consumed..];
@@ -330,8 +401,8 @@ impl Connection {
                 ..Limits::default()
             };
             let batch_max = if stranger { 1 } else { BATCH_MAX };
-            let (parsed, result) = self.reader.parse(rest, &limits, batch_max, &mut batch);
-            let (done, stopped) = self.execute_batch(&batch, rest, parsed);
+            let (parsed, result) = self.reader.parse(rest, &limits, batch_max, batch);
+            let (done, stopped) = self.execute_batch(run, batch, rest, parsed, out);
             consumed += done;
             if stopped {
                 batch.shrink();
@@ -356,22 +427,22 @@ impl Connection {
     }
 
     /// Executes a parsed batch; returns the bytes that are done with, and whether execution has to stop.
-    fn execute_batch(&mut self, batch: &Batch, buffer: &[u8], parsed: usize) -> (usize, bool) {
+    #[inline]
+    fn execute_batch(
+        &mut self,
+        run: impl Run,
+        batch: &Batch,
+        buffer: &[u8],
+        parsed: usize,
+        out: &mut Output,
+    ) -> (usize, bool) {
         let thread = Rc::clone(&self.thread);
-        let mut out = thread.output.borrow_mut();
         let mut first = 0;
         while first < batch.len() {
             out.clear();
             out.set_limit(bounds(&self.thread, &self.session).room(self.backlog()));
             let patience = self.patience.take();
-            let end = thread.executor.borrow_mut().run_batch(
-                &mut self.session,
-                batch,
-                buffer,
-                first,
-                patience,
-                &mut out,
-            );
+            let end = run(&thread, &mut self.session, batch, buffer, first, patience, out);
             if end.appended {
                 thread.server().shared.notify_appended();
             }
@@ -381,7 +452,7 @@ impl Connection {
                 return (parsed, true);
             }
             let condition = end.condition.observed(&thread.server().shared.gate, clock::monotonic);
-            self.emit(&mut out, condition);
+            self.emit(out, condition);
             out.clear();
             self.patience.note(first, &end);
             // What follows in the buffer is parsed again when it is its turn.
@@ -571,6 +642,43 @@ impl Connection {
         }
         self.closing = true;
         self.lingers = true;
+    }
+
+    // ------------------------------------------------------------------ while the thread runs a script for too long
+
+    /// Reads, answers and writes as far as that goes at once; its task does the rest once the script has ended. The
+    /// runtime does not run meanwhile and knows nothing of what the socket is ready for, so the socket is asked itself.
+    pub(super) fn serve_meanwhile(&mut self, input: &mut [u8], batch: &mut Batch, out: &mut Output) {
+        if self.gone || self.client.is_killed() || self.release().is_err() {
+            return;
+        }
+        if self.executes() {
+            let received = (&*SockRef::from(&self.stream)).read(input).unwrap_or(0);
+            if 0 < received {
+                self.thread.count_read(&self.client, received);
+                self.input.extend_from_slice(&input[..received]);
+                self.check_query_buffer_limit();
+                let requests = std::mem::take(&mut self.input);
+                let consumed = self.execute_buffer_by(meanwhile, &requests, batch, out);
+                self.input = requests;
+                self.input.advance(consumed);
+                self.client.wake.notify_one();
+            }
+        }
+        while !self.outbox.ready.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
+            let count = self.outbox.ready.slices(&mut slices);
+            let written = (&*SockRef::from(&self.stream)).write_vectored(&slices[..count]).unwrap_or(0);
+            if written == 0 {
+                return;
+            }
+            self.thread.count_written(&self.client, written);
+            self.outbox.ready.advance(written);
+        }
+        if self.closing && self.outbox.is_empty() {
+            let ended = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+            ended.unwrap_or_else(|error| tracing::trace!(client = self.client.id, %error, "it has left"));
+        }
     }
 
     // ------------------------------------------------------------------ stalls

@@ -1,11 +1,13 @@
 //! Clients and their bytes: the threads that serve them ([`threads`]), one client's connection ([`connection`]), its
 //! session ([`session`]), and the connected clients as others see them ([`clients`]). What a connection decides is pure:
 //! how much it reads and executes (`flow`), what its client receives and when ([`outbox`]), and when a request that
-//! has to wait goes on ([`wait`]). [`pause`]: CLIENT PAUSE. [`pulse`]: whether the threads come to run.
+//! has to wait goes on ([`wait`]). [`pause`]: CLIENT PAUSE. [`pulse`]: whether the threads come to run. `meanwhile`:
+//! connections of a thread that runs a long script.
 
 pub mod clients;
 pub mod connection;
 mod flow;
+pub(crate) mod meanwhile;
 pub mod outbox;
 pub mod pause;
 pub mod pulse;

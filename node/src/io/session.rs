@@ -109,6 +109,10 @@ pub struct Session {
     /// The gate's generation in which the first of them was watched: what is read in another may be of another history,
     /// and nobody marks what a full sync changes.
     pub watched_in: u64,
+    /// Keys that it does not watch any more, although their slots do not know that yet.
+    pub unwatched: Vec<DbKey>,
+    /// A script has them for too long: what is to be done there is put off.
+    pub locks_no_slots: bool,
     /// Set by whoever modifies a watched key.
     pub watch_flag: Arc<AtomicBool>,
     pub subscriptions: Subscriptions,
@@ -138,10 +142,26 @@ pub struct Session {
 impl Session {
     /// Forgets all watched keys. Locks that are held are used, others taken.
     pub fn unwatch(&mut self, keys: &mut Keys<'_>) {
-        for key in std::mem::take(&mut self.watched).into_keys() {
+        if self.locks_no_slots {
+            return self.unwatch_later();
+        }
+        for key in self.take_watched() {
             keys.with_slot(Slot::of(&key.1), |state| state.unwatch(&key, self.client.id));
         }
         self.watch_flag.store(false, Ordering::Release);
+    }
+
+    /// Forgets all watched keys; their slots hear of it with the next [`Session::unwatch`].
+    pub fn unwatch_later(&mut self) {
+        self.unwatched = self.take_watched();
+        self.watch_flag = Arc::default();
+    }
+
+    /// All keys whose slots know this client.
+    pub fn take_watched(&mut self) -> Vec<DbKey> {
+        let mut keys = std::mem::take(&mut self.unwatched);
+        keys.extend(std::mem::take(&mut self.watched).into_keys());
+        keys
     }
 
     /// Of a client that need not authenticate.
@@ -154,6 +174,8 @@ impl Session {
             transaction: None,
             watched: BTreeMap::new(),
             watched_in: 0,
+            unwatched: Vec::new(),
+            locks_no_slots: false,
             watch_flag: Arc::default(),
             subscriptions: Subscriptions::default(),
             reply_mode: ReplyMode::On,

@@ -6,7 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::rc::{self, Rc};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
@@ -22,7 +23,8 @@ use crate::admin::Request;
 use crate::config::Settings;
 use crate::execute::Executor;
 use crate::io::clients::Client;
-use crate::io::connection;
+use crate::io::connection::{self, Connection};
+use crate::io::meanwhile;
 use crate::io::pulse::Pulse;
 use crate::io::session::Session;
 use crate::server::Server;
@@ -58,7 +60,6 @@ pub struct ControlRequest {
 }
 
 /// What the connections of a thread share.
-#[derive(Debug)]
 pub struct IoThread {
     server: Arc<Server>,
     pub executor: RefCell<Executor>,
@@ -74,11 +75,49 @@ pub struct IoThread {
     generation: Cell<u64>,
     gate_events: Cell<u64>,
     control: mpsc::Sender<ControlRequest>,
+    /// By the clients' numbers.
+    pub(super) connections: RefCell<BTreeMap<u64, rc::Weak<RefCell<Connection>>>>,
+    accepted: RefCell<mpsc::Receiver<Accepted>>,
+}
+
+impl std::fmt::Debug for IoThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IoThread")
+    }
 }
 
 impl IoThread {
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    pub(super) fn server_arc(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Takes the new connections that are there.
+    pub(super) fn accept_ready(self: &Rc<Self>) {
+        loop {
+            let accepted = self.accepted.borrow_mut().try_recv();
+            match accepted {
+                Ok(accepted) => self.accept(accepted),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, Accepted { stream, client, authenticated }: Accepted) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let ended_terms = self.server.shared.gate.ended_terms();
+                let session = Session { authenticated, ended_terms, ..Session::new(client) };
+                tokio::task::spawn_local(connection::serve(connection::begin(stream, self, session)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a new connection was lost");
+                self.server.clients.remove(client.id);
+            }
+        }
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -209,7 +248,7 @@ pub fn start(
 
 fn run(
     server: Arc<Server>,
-    mut accepted: mpsc::Receiver<Accepted>,
+    accepted: mpsc::Receiver<Accepted>,
     control: mpsc::Sender<ControlRequest>,
     pulse: Arc<Pulse>,
 ) {
@@ -230,8 +269,11 @@ fn run(
         generation: Cell::new(0),
         gate_events: Cell::new(0),
         control,
+        connections: RefCell::default(),
+        accepted: RefCell::new(accepted),
         server,
     });
+    meanwhile::register(&thread);
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let gate_changed = Arc::new(GateChanged(Notify::new()));
@@ -244,19 +286,10 @@ fn run(
                 waker.wake_holders();
             }
         });
-        while let Some(Accepted { stream, client, authenticated }) = accepted.recv().await {
-            match TcpStream::from_std(stream) {
-                Ok(stream) => {
-                    let thread = Rc::clone(&thread);
-                    let ended_terms = thread.server.shared.gate.ended_terms();
-                    let session = Session { authenticated, ended_terms, ..Session::new(client) };
-                    tokio::task::spawn_local(connection::serve(stream, thread, session));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a new connection was lost");
-                    thread.server.clients.remove(client.id);
-                }
-            }
+        // Borrowed only while it is polled: a script that takes long lets others look.
+        while let Some(accepted) = std::future::poll_fn(|cx| thread.accepted.borrow_mut().poll_recv(cx)).await
+        {
+            thread.accept(accepted);
         }
     });
 }

@@ -100,6 +100,9 @@ impl Watch {
                 "a script takes long: who needs its keys waits for it; SCRIPT KILL ends it, where it is heard"
             );
         }
+        if self.run.is_busy() {
+            crate::io::meanwhile::look(now);
+        }
         if self.run.is_killed() {
             let by = if self.run.is_function() { "FUNCTION" } else { "SCRIPT" };
             return Err(Abort(format!("Script killed by user with {by} KILL.").into()));

@@ -156,13 +156,18 @@ impl Run {
         self.running.lock().as_ref().is_some_and(|running| running.what == What::Function)
     }
 
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
 
-    /// Looks at the time. For how long it has run, if it has taken too long only now.
+    /// Looks at the time. For how long it has run, if it has taken too long only now; with a threshold of zero nothing
+    /// takes too long.
     pub fn check_time(&self, runs: &Runs, now: Monotonic, threshold: Duration) -> Option<Duration> {
-        if self.busy.load(Ordering::Relaxed) {
+        if threshold.is_zero() || self.busy.load(Ordering::Relaxed) {
             return None;
         }
         let running = self.running.lock();
@@ -177,5 +182,28 @@ impl Run {
         self.busy.store(true, Ordering::Relaxed);
         runs.busy.fetch_add(1, Ordering::Release);
         Some(elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_run_for_the_threshold_takes_too_long() {
+        let (runs, at) = (Runs::default(), |ms: u64| Monotonic::from_nanos(ms * 1_000_000));
+        let run = runs.add_thread();
+        run.begin(Running { what: What::Function, name: String::new(), command: Vec::new(), since: at(100) });
+        let check = |now, threshold| run.check_time(&runs, at(now), Duration::from_millis(threshold));
+        assert_eq!(check(10_000, 0), None, "zero: never");
+        assert_eq!((check(109, 10), runs.is_busy(), runs.kill(What::Function)), (None, false, Kill::NotBusy));
+        assert_eq!((check(110, 10), runs.is_busy()), (Some(Duration::from_millis(10)), true));
+        assert_eq!(check(111, 10), None, "it is told once");
+        assert!(runs.busy_error().contains("FUNCTION KILL"));
+        assert_eq!((runs.kill(What::Script), run.is_killed()), (Kill::Other, false));
+        assert_eq!((runs.kill(What::Function), run.is_killed()), (Kill::Done, true));
+        run.end(&runs);
+        assert_eq!((runs.is_busy(), runs.kill(What::Function)), (false, Kill::NotBusy));
+        assert!(runs.busy_error().contains("SCRIPT KILL"));
     }
 }

@@ -17,6 +17,7 @@ use crate::prefetch::prefetch;
 use crate::rdb;
 use crate::snapshot::CopyOnWrite;
 use crate::table::{self, Table};
+use crate::world::wait_for;
 
 /// A numbered database.
 pub type DbIndex = u16;
@@ -341,6 +342,14 @@ impl Keyspace {
     pub fn try_lock_for(&self, slot: Slot, patience: Duration) -> Option<MutexGuard<'_, SlotState>> {
         may_wait_for_command();
         self.slots[slot.index()].0.try_lock_for(patience)
+    }
+
+    /// As [`Keyspace::lock`], unless `gives_up` says meanwhile that who has the slot is not to be waited for.
+    #[inline]
+    pub fn lock_unless(&self, slot: Slot, gives_up: impl Fn() -> bool) -> Option<MutexGuard<'_, SlotState>> {
+        may_wait_for_command();
+        let lock = &self.slots[slot.index()].0;
+        lock.try_lock().or_else(|| wait_for(|patience| lock.try_lock_for(patience), gives_up))
     }
 
     /// The slot holds what entries up to this one have written, though they were not applied here: a file or another

@@ -1,6 +1,6 @@
 //! Tests of scripts, as a client sees them.
 
-use crate::testing::{TestNode, check};
+use crate::testing::{TestNode, check, check_on};
 
 #[test]
 fn scripts_use_keys_and_arguments() {
@@ -99,4 +99,129 @@ fn a_selected_database_is_left_again() {
         ("GET a", "$-1\r\n"),
         ("EVAL \"redis.call('select', 1) return redis.call('get', 'a')\" 0", "$1\r\n1\r\n"),
     ]);
+}
+
+const BUSY: &str =
+    "-BUSY Valkey is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+const ENDLESS: &str = "EVAL \"while true do end\" 0";
+
+fn aborted() -> String {
+    format!("-EXECABORT Transaction discarded because of: {}", &BUSY[1..])
+}
+
+/// Runs these requests on a thread of their own, and calls `act` with another client once a script takes too long. The
+/// last reply.
+#[allow(clippy::disallowed_methods, reason = "needs a thread that does not come back")]
+fn while_busy(requests: &[&str], act: impl FnOnce(&mut TestNode)) -> String {
+    let mut node = TestNode::with_arguments(&["--busy-reply-threshold", "1"]);
+    let mut other = node.another_client();
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(move || requests.iter().map(|request| node.run(request)).last());
+        let is_busy = |other: &TestNode| other.executor.server().scripts.runs.is_busy();
+        while !is_busy(&other) {
+            std::thread::yield_now();
+        }
+        let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&mut other)));
+        assert_eq!(other.run("SCRIPT KILL"), "+OK\r\n", "only the other client ends it");
+        acted.unwrap();
+        runs.join().unwrap().unwrap()
+    })
+}
+
+#[test]
+fn who_waits_for_a_long_script_is_told_so() {
+    let reply = while_busy(&[ENDLESS], |other| {
+        check_on(
+            other,
+            &[
+                ("GET a", BUSY),
+                ("PING", BUSY),
+                ("FLUSHALL", BUSY),
+                ("EVAL \"return 1\" 0", BUSY),
+                ("SHUTDOWN", BUSY),
+                ("SHUTDOWN ABORT", "-ERR No shutdown in progress.\r\n"),
+                ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
+                ("SELECT 1", "+OK\r\n"),
+                ("CLIENT GETNAME", "$-1\r\n"),
+                ("WATCH a", BUSY),
+                ("MULTI", "+OK\r\n"),
+                ("CLIENT ID", "+QUEUED\r\n"),
+                ("SET a 1", BUSY),
+                ("EXEC", &aborted()),
+            ],
+        );
+    });
+    assert_eq!(reply, "-ERR Script killed by user with SCRIPT KILL. script: on @user_script:1.\r\n");
+}
+
+#[test]
+fn an_endless_script_in_a_transaction_can_be_ended() {
+    let requests = ["MULTI", "SET a 1", ENDLESS, "EXEC"];
+    let reply = while_busy(&requests, |other| assert_eq!(other.run("GET a"), BUSY));
+    assert!(reply.starts_with("*2\r\n+OK\r\n-ERR Script killed by user with SCRIPT KILL."), "{reply}");
+}
+
+/// One that reads only runs beside others, who wait for nothing but its keys.
+#[test]
+fn who_needs_other_keys_than_a_long_script_does_not_wait() {
+    let endless = "EVAL_RO \"redis.call('get', KEYS[1]) while true do end\" 1 a";
+    let reply = while_busy(&[endless], |other| {
+        check_on(
+            other,
+            &[
+                ("SET b 1", "+OK\r\n"),
+                ("GET a", BUSY),
+                ("MGET b a", BUSY),
+                ("MGET b c", "*2\r\n$1\r\n1\r\n$-1\r\n"),
+                ("KEYS *", BUSY),
+                ("FLUSHALL", BUSY),
+                ("MULTI", "+OK\r\n"),
+                ("SET a 1", "+QUEUED\r\n"),
+                ("EXEC", &aborted()),
+                ("EVAL_RO \"return 1\" 1 a", BUSY),
+                ("GET b", "$1\r\n1\r\n"),
+            ],
+        );
+    });
+    assert!(reply.starts_with("-ERR Script killed by user with SCRIPT KILL."), "{reply}");
+}
+
+/// What it watches is in slots that the script may have: they hear later that it does not watch them any more.
+#[test]
+fn a_transaction_with_watched_keys_fails_beside_a_long_script() {
+    let mut node = TestNode::with_arguments(&["--busy-reply-threshold", "1"]);
+    let (mut other, mut third) = (node.another_client(), node.another_client());
+    check_on(&mut other, &[("WATCH a", "+OK\r\n"), ("MULTI", "+OK\r\n")]);
+    #[allow(clippy::disallowed_methods, reason = "needs a thread that does not come back")]
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(move || node.run(ENDLESS));
+        while !other.executor.server().scripts.runs.is_busy() {
+            std::thread::yield_now();
+        }
+        let replies = [other.run("EXEC"), other.run("GET a"), other.run("UNWATCH")];
+        assert_eq!(third.run("SCRIPT KILL"), "+OK\r\n");
+        assert_eq!(replies, [aborted(), BUSY.into(), "+OK\r\n".into()]);
+        runs.join().unwrap();
+    });
+    check_on(&mut other, &[("WATCH b", "+OK\r\n"), ("SET a 1", "+OK\r\n")]);
+    check_on(&mut other, &[("MULTI", "+OK\r\n"), ("EXEC", "*0\r\n")]);
+}
+
+#[test]
+fn a_script_that_has_written_is_not_ended() {
+    let mut node = TestNode::with_arguments(&["--busy-reply-threshold", "1"]);
+    let mut other = node.another_client();
+    let script = "EVAL \"redis.call('set', 'a', 1) local began = redis.call('time')[1] \
+                  while redis.call('time')[1] - began < 2 do end\" 0";
+    #[allow(clippy::disallowed_methods, reason = "needs a thread that does not come back")]
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(move || node.run(script));
+        while !other.executor.server().scripts.runs.is_busy() {
+            std::thread::yield_now();
+        }
+        let reply = other.run("SCRIPT KILL");
+        assert!(reply.starts_with("-UNKILLABLE Sorry the script already executed write commands"), "{reply}");
+        assert_eq!(runs.join().unwrap(), "$-1\r\n");
+    });
+    assert_eq!(other.run("GET a"), "$1\r\n1\r\n");
 }

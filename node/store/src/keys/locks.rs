@@ -27,6 +27,17 @@ impl<'a> Keys<'a> {
         self.held = Held::One(slot, self.space.lock(slot));
     }
 
+    /// As [`Keys::lock_one`], unless `gives_up` says meanwhile that who has the slot is not to be waited for. Whether it is
+    /// locked.
+    #[inline]
+    #[must_use]
+    pub fn lock_one_unless(&mut self, slot: Slot, gives_up: impl Fn() -> bool) -> bool {
+        debug_assert!(matches!(self.held, Held::None));
+        let Some(state) = self.space.lock_unless(slot, gives_up) else { return false };
+        self.held = Held::One(slot, state);
+        true
+    }
+
     /// Locks several slots, in ascending order whatever the order of `slots` is.
     pub fn lock_many(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.lock_visited(|visit| slots.into_iter().for_each(visit));
@@ -34,21 +45,42 @@ impl<'a> Keys<'a> {
 
     /// Locks the slots that `visit_all` names. What this needs is kept for the next command of the batch.
     pub fn lock_visited(&mut self, visit_all: impl FnOnce(&mut dyn FnMut(Slot))) {
+        let locked = self.lock_visited_unless(visit_all, || false);
+        debug_assert!(locked, "it does not give up");
+    }
+
+    /// As [`Keys::lock_visited`], unless `gives_up` says meanwhile that who has one of the slots is not to be waited for.
+    /// Whether they are locked; else none is.
+    #[must_use]
+    pub fn lock_visited_unless(
+        &mut self,
+        visit_all: impl FnOnce(&mut dyn FnMut(Slot)),
+        gives_up: impl Fn() -> bool,
+    ) -> bool {
         debug_assert!(matches!(self.held, Held::None));
         let mut slots = std::mem::take(&mut self.spare_slots);
         visit_all(&mut |slot| slots.push(slot));
         slots.sort_unstable();
         slots.dedup();
-        self.held = match slots[..] {
-            [slot] => Held::One(slot, self.space.lock(slot)),
+        let is_locked = match slots[..] {
+            [slot] => self.lock_one_unless(slot, gives_up),
             _ => {
                 let mut states = std::mem::take(&mut self.spare_states);
-                states.extend(slots.iter().map(|s| (*s, self.space.lock(*s))));
-                Held::Many(states)
+                let locked = slots.iter().map_while(|s| Some((*s, self.space.lock_unless(*s, &gives_up)?)));
+                states.extend(locked);
+                let is_complete = states.len() == slots.len();
+                if is_complete {
+                    self.held = Held::Many(states);
+                } else {
+                    states.clear();
+                    self.spare_states = states;
+                }
+                is_complete
             }
         };
         slots.clear();
         self.spare_slots = slots;
+        is_locked
     }
 
     /// The world has been stopped, and another thread may have done so before this one.

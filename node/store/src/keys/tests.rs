@@ -71,3 +71,18 @@ fn an_expired_value_leaves_no_expiry_to_keep() {
     });
     assert_eq!(effects, ["*2 $3 DEL $1 k ", "*1 $1 X "]);
 }
+
+#[test]
+fn who_gives_up_waiting_for_a_slot_holds_none() {
+    let space = Keyspace::default();
+    let (settings, [a, b]) = (KeySettings::default(), [Slot::of(b"a"), Slot::of(b"b")]);
+    let taken = space.lock(a);
+    let mut keys = Keys::primary(&space, &settings, Now::at(0), Logging::Off);
+    assert!(!keys.lock_one_unless(a, || true));
+    assert!(!keys.lock_visited_unless(|visit| [b, a].into_iter().for_each(visit), || true));
+    assert!(!keys.holds(a) && !keys.holds(b));
+    assert!(space.lock_unless(b, || true).is_some(), "it was given back");
+    drop(taken);
+    assert!(keys.lock_visited_unless(|visit| [b, a].into_iter().for_each(visit), || true));
+    assert!(keys.holds(a) && keys.holds(b));
+}
