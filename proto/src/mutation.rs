@@ -78,6 +78,7 @@ mutations! {
     SilentStreamKept: "a replica keeps a stream on which nothing comes any more",
     SilenceIsRefusal: "a request to the sentinels that gets no answer counts as refused",
     OldRefusalCounts: "a sentinel refuses by an old topology, not knowing whether it leads, and that counts",
+    LargeEntriesInOne: "a large entry is one message, and beacons wait behind it",
     ChangeWaits: "a change of the in-sync set waits for the first sentinel that is asked",
 }
 

@@ -88,6 +88,9 @@ impl World {
             return (node, slot, Operation::replace(&value, number));
         }
         let slot = self.rng.random_range(0..SLOTS);
+        if self.rng.random_bool(0.02) {
+            return (self.clients[client].primary, slot, Operation::set_large(number));
+        }
         if self.standing.is_some() {
             // How long nothing is written is measured: nobody waits for a node that is down, or for ever.
             let primary = self.clients[client].primary;

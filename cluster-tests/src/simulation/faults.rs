@@ -206,7 +206,8 @@ impl World {
         self.at(delay, SimEvent::Kill { node: primary });
     }
 
-    /// An operator wants another primary, whatever the present one does; who becomes it may die at once.
+    /// An operator wants another primary, whatever the present one does; who becomes it may die at once, and be there
+    /// again before the lease of the one before has ended.
     fn force_failover(&mut self) {
         let Some(primary) = self.leader() else { return };
         let reporter = (primary + self.rng.random_range(1..NODES)) % NODES;
@@ -218,6 +219,9 @@ impl World {
         if self.rng.random_bool(0.6) {
             let delay = self.rng.random_range(ms(2)..ms(200));
             self.at(delay, SimEvent::Kill { node: reporter });
+            if self.rng.random_bool(0.5) {
+                self.at(delay + ms(5), SimEvent::Start { node: reporter });
+            }
         }
         if self.machines[reporter].running().is_none() {
             return;
@@ -578,7 +582,7 @@ impl World {
     }
 
     fn end_faults(&mut self) {
-        self.check_slow_disk();
+        self.check_who_gave_way();
         tell!("the faults end");
         self.end_pauses();
         self.elect_if_needed();

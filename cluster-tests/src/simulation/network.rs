@@ -45,6 +45,8 @@ pub(super) struct Network {
     refused: [[bool; ENDPOINTS]; ENDPOINTS],
     /// Of a hundred messages so many are lost; those of a stream are late.
     pub(super) loss_percent: u32,
+    /// What each direction of a stream carries; `None`: whatever there is.
+    pub(super) bytes_per_second: Option<u64>,
     pub(super) streams: Vec<Stream>,
     next_link: u64,
 }
@@ -71,10 +73,21 @@ impl Network {
         self.refused[from][to] = from != to;
     }
 
+    fn time_for(&self, wire: &Wire) -> Nanos {
+        self.bytes_per_second.map_or(0, |bytes| wire.bytes() * ms(1000) / bytes)
+    }
+
+    /// Whether a primary may send more over a stream: what waits there has a bound.
+    pub(super) fn has_room(&self, stream: usize) -> bool {
+        let waiting = || self.streams[stream].to_replica.iter().map(|(_, wire)| wire.bytes()).sum::<u64>();
+        self.bytes_per_second.is_none() || waiting() < WINDOW_BYTES
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut = Default::default();
         self.refused = Default::default();
         self.loss_percent = 0;
+        self.bytes_per_second = None;
     }
 }
 
@@ -90,6 +103,22 @@ pub(super) enum Wire {
     End,
 }
 
+/// Of a message, beside its entries.
+const HEADER_BYTES: u64 = 16;
+/// What waits for a line that is too narrow.
+const WINDOW_BYTES: u64 = 2 << 10;
+
+impl Wire {
+    fn bytes(&self) -> u64 {
+        let payload: usize = match self {
+            Wire::Append(append) => append.entries.len(),
+            Wire::Chunk(chunk) => chunk.parts.iter().map(|part| part.payload.len()).sum(),
+            Wire::Hello(_) | Wire::Ack(_) | Wire::Start(_) | Wire::Reject | Wire::End => 0,
+        };
+        HEADER_BYTES + payload as u64
+    }
+}
+
 /// One connection between a replica and a primary.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -100,6 +129,8 @@ pub(super) struct Stream {
     link: LinkId,
     to_primary: VecDeque<(Nanos, Wire)>,
     to_replica: VecDeque<(Nanos, Wire)>,
+    /// When the line has carried what was sent, towards the primary and towards the replica.
+    free_at: [Nanos; 2],
     /// It carries nothing any more.
     is_dead: bool,
 }
@@ -152,6 +183,7 @@ impl World {
                     link,
                     to_primary: VecDeque::new(),
                     to_replica: VecDeque::new(),
+                    free_at: [0; 2],
                     is_dead: false,
                 });
                 self.machines[node].process().expect("checked").uplinks.insert(uplink, stream);
@@ -172,11 +204,15 @@ impl World {
     pub(super) fn transmit(&mut self, stream: usize, towards: Towards, wire: Wire) {
         let retransmission = if self.is_lost() { ms(200) } else { 0 };
         let distance = self.distance - self.rng.random_range(0..=self.distance / 4);
-        let arrival = self.now + self.latency() + distance + retransmission;
+        let delay = self.latency() + distance + retransmission;
+        let carrying = self.network.time_for(&wire);
         let s = &mut self.network.streams[stream];
         if s.is_dead {
             return;
         }
+        let free_at = &mut s.free_at[towards as usize];
+        *free_at = self.now.max(*free_at) + carrying;
+        let arrival = *free_at + delay;
         let queue = if towards == Towards::Primary { &mut s.to_primary } else { &mut s.to_replica };
         let arrival = queue.back().map_or(arrival, |(at, _)| arrival.max(*at));
         queue.push_back((arrival, wire));
@@ -227,6 +263,9 @@ impl World {
             }
         };
         self.step(to, run, event);
+        if towards == Towards::Replica && self.network.bytes_per_second.is_some() {
+            self.send_log(from);
+        }
     }
 
     /// All connections of a machine break, on both sides.

@@ -10,10 +10,15 @@ use super::keyspace::{Change, Key, TAIL_LEN, Values};
 use super::{Nanos, ms};
 use crate::resp_client::{Frame, split_frame};
 
+/// Of a large value.
+const LARGE_BYTES: usize = 8 << 10;
+
 /// One command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Set(u64),
+    /// With many zeros before it.
+    SetLarge(u64),
     Get,
     Increment,
     GetCounter,
@@ -98,6 +103,11 @@ impl Operation {
                 Step::GetTail,
             ]),
         }
+    }
+
+    /// A value that takes its time on narrow lines.
+    pub(super) fn set_large(number: u64) -> Operation {
+        Operation { prelude: Prelude::None, steps: vec![Step::SetLarge(number)], in_transaction: false }
     }
 
     /// RPUSH of its number.
@@ -222,6 +232,9 @@ impl Step {
         let text = |number: u64| number.to_string().into_bytes();
         let (name, key, arguments): (&str, Key, Vec<Vec<u8>>) = match self {
             Step::Set(value) | Step::Replace(_, value) => ("SET", Key::Register, vec![text(value)]),
+            Step::SetLarge(value) => {
+                ("SET", Key::Register, vec![format!("{value:0LARGE_BYTES$}").into_bytes()])
+            }
             Step::Get => ("GET", Key::Register, vec![]),
             Step::Increment => ("INCR", Key::Counter, vec![]),
             Step::GetCounter => ("GET", Key::Counter, vec![]),
@@ -244,7 +257,7 @@ impl Step {
     fn answer(self, frame: &Frame) -> Answer {
         let number = |frame: &Frame| frame.integer().and_then(|n| u64::try_from(n).ok()).expect("a number");
         match self {
-            Step::Set(_) | Step::SetVolatile(..) | Step::Replace(..) => {
+            Step::Set(_) | Step::SetLarge(_) | Step::SetVolatile(..) | Step::Replace(..) => {
                 assert_eq!(frame.text(), b"OK");
                 Answer::Ok
             }
@@ -264,7 +277,7 @@ impl Step {
             values.apply(change);
         }
         match self {
-            Step::Set(_) | Step::SetVolatile(..) => Answer::Ok,
+            Step::Set(_) | Step::SetLarge(_) | Step::SetVolatile(..) => Answer::Ok,
             Step::Replace(before, _) => {
                 if register == before {
                     Answer::Ok
@@ -286,7 +299,7 @@ impl Step {
     /// What it does to these values.
     fn change(self, values: &Values) -> Option<Change> {
         match self {
-            Step::Set(value) => Some(Change::Set(value)),
+            Step::Set(value) | Step::SetLarge(value) => Some(Change::Set(value)),
             Step::Replace(before, value) => (values.register == before).then_some(Change::Set(value)),
             Step::SetVolatile(value, _) => Some(Change::SetVolatile(value)),
             Step::Increment => Some(Change::Increment),

@@ -20,6 +20,9 @@ use super::{FAULTS_END, NODES, Nanos, SENTINELS, ms, network};
 const EVERY: u64 = 16;
 /// Of so many seeds one has a disk that hangs or crawls.
 const EVERY_DISK: u64 = 24;
+/// A large value takes 0.4 s.
+const NARROW_BYTES_PER_SECOND: u64 = 20_000;
+const NARROW_APPEND_BYTES: usize = 512;
 /// Before that, with the first fault of other runs, the primary hands over: so there is a topology that is over.
 const FAULT_AT: Nanos = ms(1600);
 
@@ -30,6 +33,8 @@ enum Fault {
     /// A replica and the sentinel that the primary asks first are silent: their machine is gone.
     ReplicaWithSentinel,
     Disk(DiskFault),
+    /// Streams between nodes carry so little that a large value takes longer than anybody may be silent.
+    NarrowLines,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,8 @@ impl Fault {
             // What is written now and then is paid back.
             Fault::Disk(DiskFault::PrimaryCrawls | DiskFault::ReplicaCrawls) => ms(5000),
             Fault::Disk(DiskFault::AllCrawl) => FAULTS_END,
+            // Some large values one after another.
+            Fault::NarrowLines => ms(2500),
         }
     }
 }
@@ -87,6 +94,7 @@ impl Standing {
         let fault = match (seed % EVERY, seed % EVERY_DISK) {
             (5, _) => Fault::OutdatedSentinel,
             (11, _) => Fault::ReplicaWithSentinel,
+            (13, _) => Fault::NarrowLines,
             (_, 2) => Fault::Disk(DISK_FAULTS[(seed / EVERY_DISK % DISK_FAULTS.len() as u64) as usize]),
             _ => return None,
         };
@@ -107,13 +115,20 @@ impl World {
     /// As by default.
     pub(super) fn prepare(&mut self) {
         self.request_limit = ANSWER_LIMIT;
+        if self.standing.as_ref().is_some_and(|standing| standing.fault == Fault::NarrowLines) {
+            self.append_bytes = NARROW_APPEND_BYTES;
+        }
     }
 
     /// In the place of one fault after another.
     pub(super) fn stand(&mut self) {
         let now = self.now;
+        let is_whole = self.is_whole();
         let Some(standing) = &mut self.standing else { return };
-        if now < FAULT_AT && !matches!(standing.fault, Fault::Disk(_)) {
+        if standing.fault == Fault::NarrowLines && !is_whole {
+            return self.at(ms(20), SimEvent::Fault);
+        }
+        if now < FAULT_AT && !matches!(standing.fault, Fault::Disk(_) | Fault::NarrowLines) {
             standing.old = Some(Arc::clone(&self.register.topology));
             self.at(FAULT_AT - now, SimEvent::Fault);
             return self.request_handoff(None);
@@ -128,6 +143,7 @@ impl World {
             machine.rotation = Rotation::starting_at(first, SENTINELS);
         }
         let until = FAULTS_END - now;
+        self.note_begin();
         match fault {
             Fault::OutdatedSentinel => {
                 tell!("FAULT sentinel {first} is cut off from the others, with an old view");
@@ -143,12 +159,28 @@ impl World {
                 self.pause_node((primary + 1) % NODES, until);
             }
             Fault::Disk(fault) => self.slow_disk(fault, primary),
+            Fault::NarrowLines => {
+                tell!("FAULT the lines between nodes carry {NARROW_BYTES_PER_SECOND} bytes per second");
+                self.network.bytes_per_second = Some(NARROW_BYTES_PER_SECOND);
+            }
+        }
+    }
+
+    /// Before that, nobody can be expected to stay in sync.
+    fn is_whole(&self) -> bool {
+        self.register.shard().is_some_and(|shard| {
+            shard.primary.is_some() && shard.in_sync.len() == NODES && shard.restarted.is_empty()
+        })
+    }
+
+    fn note_begin(&mut self) {
+        if let (Some(standing), Some(shard)) = (&mut self.standing, self.register.shard()) {
+            standing.began = (shard.term, shard.in_sync_version);
         }
     }
 
     fn slow_disk(&mut self, fault: DiskFault, primary: usize) {
         let replica = (primary + self.rng.random_range(1..NODES)) % NODES;
-        // A disk that takes nothing for a second has a node fall silent by itself.
         let pace = self.rng.random_range(ms(700)..ms(950));
         let (nodes, hangs) = match fault {
             DiskFault::PrimaryHangs => (vec![primary], true),
@@ -166,21 +198,24 @@ impl World {
                 disk.pace = pace;
             }
         }
-        let (Some(standing), Some(shard)) = (&mut self.standing, self.register.shard()) else { return };
-        standing.began = (shard.term, shard.in_sync_version);
-        standing.slow = (nodes.len() == 1).then_some(nodes[0]);
+        if let Some(standing) = &mut self.standing {
+            standing.slow = (nodes.len() == 1).then_some(nodes[0]);
+        }
     }
 
     /// The fault is about to end: who held everybody up has given way, once, and nobody where all are alike.
-    pub(super) fn check_slow_disk(&self) {
+    pub(super) fn check_who_gave_way(&self) {
         let (Some(standing), Some(shard)) = (&self.standing, self.register.shard()) else { return };
-        let Fault::Disk(fault) = standing.fault else { return };
+        let fault = standing.fault;
+        if !matches!(fault, Fault::Disk(_) | Fault::NarrowLines) || !standing.stands {
+            return;
+        }
         let (term, version) = standing.began;
         match standing.slow {
             None => assert_eq!(
                 (shard.term, shard.in_sync_version),
                 (term, version),
-                "invariant 10: somebody gave way though all disks are slow"
+                "invariant 10: somebody gave way though all are alike ({fault:?})"
             ),
             Some(node) => {
                 assert!(

@@ -10,6 +10,7 @@ use keyward_proto::topology::{Detection, FastFailover, Topology};
 use keyward_replication::core::Config;
 use keyward_replication::core::messages::{Event, Hello, RequestId, UplinkId};
 use keyward_replication::core::requests::{self, Rotation};
+use keyward_replication::core::stream::APPEND_BYTES;
 use keyward_sentinel::rules::topology::{Outcome as Committed, Refusal};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -212,6 +213,8 @@ pub(super) struct World {
     pub(super) no_fault_before: Nanos,
     /// What streams between nodes take longer than other messages, at most: the nodes are far apart.
     pub(super) distance: Nanos,
+    /// Of entries in one message between nodes, at most.
+    pub(super) append_bytes: usize,
     /// How long a node waits for a sentinel.
     pub(super) request_limit: Duration,
     pub(super) machines: Vec<Machine>,
@@ -296,6 +299,7 @@ impl World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
             no_fault_before: 0,
             distance: if rng.random_bool(0.15) { rng.random_range(ms(15)..ms(50)) } else { 0 },
+            append_bytes: [80, 500, APPEND_BYTES][rng.random_range(0..3)],
             request_limit: if rng.random_bool(0.5) {
                 Duration::from_millis(300)
             } else {

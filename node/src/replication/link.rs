@@ -36,11 +36,12 @@ use crate::clock;
 
 /// How often a stream that is not read for now tells that.
 const HELD_UP_EVERY: Duration = Duration::from_millis(100);
-/// Messages towards one replica that may wait; each holds up to about 256 KiB.
-const OUTBOX_LEN: usize = 16;
-/// What may be on its way without the receiver having read it: enough for a fast network with a high latency.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Messages towards one replica that may wait; each holds up to 256 KiB.
+const OUTBOX_LEN: usize = 4;
+/// What may be on its way without the receiver having read it. Beacons wait behind that, so it is no more than a network
+/// takes that is fast or far away, 400 Mbit/s at 40 ms for one.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// An entry may be as large as a value (512 MiB), a transaction larger.
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
 const FRAME_BYTES: u32 = 1 << 20;

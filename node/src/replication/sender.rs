@@ -33,6 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a stream's messages go; bounded, so that a slow replica stops its sender.
 pub(crate) type Outbox = mpsc::Sender<Result<FollowResponse, Status>>;
 
+/// Where one replica's messages go, and how large they may be.
+#[derive(Clone)]
+pub(crate) struct Outlet {
+    pub(crate) outbox: Outbox,
+    /// Of entries in one message, at most.
+    pub(crate) append_bytes: usize,
+}
+
 /// What the replication task tells a sender.
 pub(crate) struct Signals {
     /// There may be something to send.
@@ -48,6 +56,18 @@ struct Reader<'a> {
     id: u64,
 }
 
+impl Reader<'_> {
+    /// Tells the stream what its next message says; the log is locked, so that the term is not over. `None` if it is.
+    fn prepare(&self, stream: &mut LogStream, term: Term) -> Option<LogIndex> {
+        if self.shared.sending_term() != term {
+            return None;
+        }
+        stream.heard(Monotonic::from_nanos(self.signals.heard_at.load(Ordering::Relaxed)));
+        stream.ask_for_lease(self.shared.lease());
+        Some(self.shared.gate.commit_index())
+    }
+}
+
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         self.shared.remove_reader(&self.signals.wake);
@@ -61,7 +81,7 @@ pub(crate) async fn run(
     engine: Arc<dyn Engine>,
     (link, start, resume): (LinkId, Start, Option<Resume>),
     config: &Config,
-    out: Outbox,
+    Outlet { outbox: out, append_bytes }: Outlet,
     signals: Signals,
 ) {
     shared.add_reader(Arc::clone(&signals.wake));
@@ -88,7 +108,7 @@ pub(crate) async fn run(
             }
         }
     };
-    let stream = LogStream::new(start.term, after, config.beacon_interval());
+    let stream = LogStream::new(start.term, after, config.beacon_interval(), append_bytes);
     let Some(stream) = send_history(&reader, &engine, stream, start.term, &out).await else { return };
     send_log(&reader, stream, start.term, &out).await;
 }
@@ -125,12 +145,7 @@ async fn send_history(
         };
         let append = {
             let mut log = shared.log.lock();
-            if shared.sending_term() != term {
-                return None;
-            }
-            let commit = shared.gate.commit_index();
-            stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
-            stream.ask_for_lease(shared.lease());
+            let commit = reader.prepare(&mut stream, term)?;
             let is_beacon_due = stream.wake_at(commit) <= now;
             match slice {
                 Some(slice) if log.agrees_with(&slice) => Some(stream.append(now, slice, commit)),
@@ -150,8 +165,18 @@ async fn send_history(
         if let Some(append) = append {
             send_append(append, out).await?;
         }
+        while let Some(part) = next_part(reader, &mut stream, term)? {
+            send_append(part, out).await?;
+        }
     }
     Some(stream)
+}
+
+/// A message with more of the entries that were begun, if some were. `None` if the term is over.
+fn next_part(reader: &Reader<'_>, stream: &mut LogStream, term: Term) -> Option<Option<Append>> {
+    let _log = reader.shared.log.lock();
+    let commit = reader.prepare(stream, term)?;
+    Some(stream.next_part(clock::monotonic(), commit))
 }
 
 /// The result of what has to wait; every so often while it does something is said, if there is anything to say.
@@ -178,13 +203,10 @@ async fn meanwhile<R>(
 fn beacon_only(reader: &Reader<'_>, stream: &mut LogStream, term: Term) -> Option<Message> {
     let shared = reader.shared;
     let log = shared.log.lock();
-    if shared.sending_term() != term {
-        return None;
-    }
+    let commit = reader.prepare(stream, term)?;
     let index = stream.sent();
     let previous = Position { term: log.term_at(index)?, index };
-    stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
-    let append = stream.append(clock::monotonic(), Slice::empty(previous), shared.gate.commit_index());
+    let append = stream.append(clock::monotonic(), Slice::empty(previous), commit);
     Some(Message::Append(wire::encode_append(append)))
 }
 
@@ -259,12 +281,7 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
         let (next, wake_at) = {
             let mut log = shared.log.lock();
             // Under this lock a term that is over cannot be mistaken for the one that goes on.
-            if shared.sending_term() != term {
-                return;
-            }
-            let commit = shared.gate.commit_index();
-            stream.heard(Monotonic::from_nanos(reader.signals.heard_at.load(Ordering::Relaxed)));
-            stream.ask_for_lease(shared.lease());
+            let Some(commit) = reader.prepare(&mut stream, term) else { return };
             let next = stream.next_append(now, &mut log, commit);
             log.pin(reader.id, stream.sent());
             (next, stream.wake_at(commit))

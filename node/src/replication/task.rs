@@ -19,6 +19,7 @@ use keyward_replication::core::messages::{
 use keyward_replication::core::node_core::{NodeCore, RoleStatus, Status};
 use keyward_replication::core::received::Resume;
 use keyward_replication::core::requests::Kind;
+use keyward_replication::core::stream::APPEND_BYTES;
 use keyward_replication::gate::GateState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -28,7 +29,7 @@ use super::applier::Applier;
 use super::applying::ApplierRequest;
 use super::link::{self, Uplink};
 use super::news::News;
-use super::sender::{self, Outbox, Signals};
+use super::sender::{self, Outbox, Outlet, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
@@ -69,7 +70,7 @@ pub(crate) struct Shown {
 struct LinkHandle {
     /// Of the replica, for the log.
     name: String,
-    outbox: Outbox,
+    outlet: Outlet,
     sender: Option<LinkSender>,
 }
 
@@ -215,7 +216,9 @@ impl Task {
             Input::LinkOpened(link, hello, outbox) => {
                 let name = self.core.topology().node_name(&hello.node);
                 tracing::info!("the replica {name} connects; it holds the log up to {}", hello.last);
-                self.links.insert(link, LinkHandle { name, outbox, sender: None });
+                let append_bytes = if hello.takes_parts { APPEND_BYTES } else { usize::MAX };
+                let outlet = Outlet { outbox, append_bytes };
+                self.links.insert(link, LinkHandle { name, outlet, sender: None });
                 self.step(Event::HelloReceived(link, *hello));
             }
             Input::NodeStatus(answer) => {
@@ -471,13 +474,13 @@ impl Task {
         };
         tracing::info!("the replica {} gets {what}", handle.name);
         let wake = Arc::new(Notify::new());
-        let outbox = handle.outbox.clone();
+        let outlet = handle.outlet.clone();
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
         let (config, inputs) = (self.config.clone(), self.inputs.clone());
         let heard_at = Arc::new(AtomicU64::new(clock::monotonic().as_nanos()));
         let signals = Signals { wake: Arc::clone(&wake), heard_at: Arc::clone(&heard_at) };
         let task = tokio::spawn(async move {
-            sender::run(shared, engine, (link, start, resume), &config, outbox, signals).await;
+            sender::run(shared, engine, (link, start, resume), &config, outlet, signals).await;
             send(&inputs, Event::LinkClosed(link)).await;
         });
         handle.sender = Some(LinkSender { task: task.abort_handle(), wake, heard_at });
@@ -485,7 +488,7 @@ impl Task {
 
     fn reject(&mut self, link: LinkId, term: Term, reason: &'static str) {
         if let Some(handle) = self.links.remove(&link)
-            && handle.outbox.try_send(Ok(wire::rejection(term, reason))).is_err()
+            && handle.outlet.outbox.try_send(Ok(wire::rejection(term, reason))).is_err()
         {
             tracing::debug!("a rejected replica is gone already");
         }

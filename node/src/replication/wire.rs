@@ -55,6 +55,8 @@ pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Objection> {
         applied: LogIndex::new(m.applied_index),
         terms,
         needs_full_sync: m.needs_full_sync,
+        // What a newer program sends is looked through by an older one: it has to see whole entries.
+        takes_parts: FORMAT <= m.format,
         resume: match m.resume_from {
             None => None,
             from @ Some(_) => Some(Resume {
@@ -149,6 +151,7 @@ pub(crate) fn parse_append(m: rpc::Append) -> Append {
         entries_term: Term::new(m.entries_term),
         count: m.count,
         entries: m.entries,
+        rest_bytes: m.rest_bytes,
         commit: LogIndex::new(m.commit_index),
         sent_at: Monotonic::from_nanos(m.sent_at),
         unheard: Duration::from_nanos(m.unheard_nanos),
@@ -163,6 +166,7 @@ pub(crate) fn encode_append(a: Append) -> rpc::Append {
         entries_term: a.entries_term.get(),
         count: a.count,
         entries: a.entries,
+        rest_bytes: a.rest_bytes,
         commit_index: a.commit.get(),
         sent_at: a.sent_at.as_nanos(),
         unheard_nanos: nanos(a.unheard),

@@ -1,5 +1,5 @@
 //! What must hold after every step: the nine invariants of the design, a file each, that what is acknowledged is on
-//! enough members (`enough_members.rs`), and that no acknowledged write is lost and no read is stale (`visible.rs`).
+//! enough members (`enough_members.rs`), that a replica can take back what is not (`only_committed.rs`), and that no acknowledged write is lost and no read is stale (`visible.rs`).
 //! Each looks only at what is new since the last step.
 
 mod commit_order;
@@ -11,12 +11,14 @@ mod leases_apart;
 mod logs_match;
 mod one_owner;
 mod one_primary;
+mod only_committed;
 mod restarted_stays_out;
 mod visible;
 mod waits_end;
 
 use keyward_proto::entry::frames;
 use keyward_proto::ids::{LogIndex, NodeId, Position, Term};
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use keyward_replication::core::node_core::NodeCore;
 use keyward_sentinel::rules::topology::TopologyCommand;
@@ -50,6 +52,11 @@ impl Invariants {
     pub(super) fn check(&self, now: Nanos, machines: &[Machine], register: &Register) {
         leases_apart::check(now, machines);
         commit_order::check(now, machines, register, self.committed.last());
+    }
+
+    /// Before a node applies more of its log.
+    pub(super) fn check_applies(now: Monotonic, node: usize, process: &Process, index: LogIndex) {
+        only_committed::check(now, node, process, index);
     }
 
     /// After each step of this node, when its clients have been told.

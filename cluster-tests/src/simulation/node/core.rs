@@ -113,7 +113,7 @@ impl World {
 
     fn act(&mut self, node: usize, run: u64, action: Action) {
         let clock = self.machines[node].clock.read(self.now);
-        let beacon = self.machines[node].beacon_interval();
+        let (beacon, append_bytes) = (self.machines[node].beacon_interval(), self.append_bytes);
         let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
         match action {
             Action::Quiesce => {
@@ -124,6 +124,7 @@ impl World {
                 self.at(delay, SimEvent::NodeEvent { node, run, event: Event::Quiesced });
             }
             Action::ApplyUpTo { after, index } => {
+                Invariants::check_applies(clock, node, process, index);
                 process.applying.apply_up_to(after, index);
                 let delay = self.latency();
                 self.at(delay, SimEvent::Apply { node, run });
@@ -162,7 +163,9 @@ impl World {
             }
             Action::StartLink(link, start, resume) => {
                 let sender = match start.sync {
-                    SyncKind::Partial(from) => Sender::Log(LogStream::new(start.term, from.index, beacon)),
+                    SyncKind::Partial(from) => {
+                        Sender::Log(LogStream::new(start.term, from.index, beacon, append_bytes))
+                    }
                     SyncKind::Full | SyncKind::Resume(_) => {
                         let sender = match resume {
                             Some(resume) => SnapshotSender::resume(start.term, resume),

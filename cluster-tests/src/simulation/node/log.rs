@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Sends whatever the streams of a primary have to say.
-    pub(super) fn send_log(&mut self, node: usize) {
+    pub(in crate::simulation) fn send_log(&mut self, node: usize) {
         let clock = self.machines[node].clock.read(self.now);
         let beacon = self.machines[node].beacon_interval();
         let Some(process) = self.machines[node].process() else { return };
@@ -107,9 +107,10 @@ impl World {
         let mut messages = Vec::new();
         let mut trimmed = Vec::new();
         let Process { senders, heard, server, engine, links, core, .. } = process;
+        let (network, append_bytes) = (&self.network, self.append_bytes);
         let shared = &server.shared;
         let sending_term = core.view(&shared.log.lock()).sending_term;
-        for (link, sender) in senders.iter_mut() {
+        for (link, sender) in senders.iter_mut().filter(|(link, _)| network.has_room(links[link])) {
             match sender {
                 Sender::Snapshot(snapshot, large) => {
                     let mut slots = SlotsReader { engine, shared, large };
@@ -119,16 +120,23 @@ impl World {
                     let (end, from) = (chunk.end, chunk.from);
                     messages.push((links[link], Wire::Chunk(chunk)));
                     if end.is_some() {
-                        *sender = Sender::Log(LogStream::new(sending_term, from.index, beacon));
+                        *sender = Sender::Log(LogStream::new(sending_term, from.index, beacon, append_bytes));
                     }
                 }
                 Sender::Log(stream) => {
                     stream.ask_for_lease(core.lease());
                     stream.heard(heard.get(link).copied().unwrap_or(clock));
-                    match stream.next_append(clock, &mut shared.log.lock(), shared.gate.commit_index()) {
+                    let commit = shared.gate.commit_index();
+                    match stream.next_append(clock, &mut shared.log.lock(), commit) {
                         Ok(Some(append)) => messages.push((links[link], Wire::Append(append))),
                         Ok(None) => {}
                         Err(_) => trimmed.push(*link),
+                    }
+                    // On narrow lines one after the other.
+                    while network.bytes_per_second.is_none()
+                        && let Some(part) = stream.next_part(clock, commit)
+                    {
+                        messages.push((links[link], Wire::Append(part)));
                     }
                 }
             }

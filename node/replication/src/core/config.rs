@@ -40,8 +40,6 @@ pub struct Config {
     pub min_in_sync: Option<usize>,
     /// How long a hand-off waits for its target.
     pub handoff_timeout: Duration,
-    /// A replica whose disk has taken nothing for so long, though there is something to write, acknowledges nothing.
-    pub disk_patience: Duration,
 }
 
 impl Default for Config {
@@ -52,7 +50,6 @@ impl Default for Config {
             replication_ack: ReplicationAck::InSync,
             min_in_sync: None,
             handoff_timeout: Duration::from_secs(5),
-            disk_patience: Duration::from_secs(1),
         }
     }
 }

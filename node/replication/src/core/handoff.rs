@@ -287,6 +287,7 @@ mod tests {
         local.keyspace.applied = log.last().index;
         primary.settle(at(0), &mut local, &mut log, &mut out);
         let hello = Hello {
+            takes_parts: true,
             node: id(2),
             incarnation: Incarnation::new(1),
             shard: shard.id.clone(),

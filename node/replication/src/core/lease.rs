@@ -32,6 +32,8 @@ struct Grant {
     incarnation: Incarnation,
     /// Of the latest beacon.
     sent_at: Monotonic,
+    /// When an acknowledgement was received last, of whatever beacon.
+    heard_at: Monotonic,
     until: Monotonic,
     /// From beacons to their acknowledgements, smoothed.
     round_trip: Duration,
@@ -70,11 +72,12 @@ impl LeaseHolder {
                     grant.round_trip = (before + round_trip.min(self.longest)) / SMOOTHING;
                     grant.sent_at = sent_at;
                 }
+                grant.heard_at = now;
                 grant.until = grant.until.max(until);
             }
             Some(grant) if grant.incarnation > incarnation => {}
             Some(_) | None => {
-                let grant = Grant { incarnation, sent_at, until, round_trip: Duration::ZERO };
+                let grant = Grant { incarnation, sent_at, heard_at: now, until, round_trip: Duration::ZERO };
                 self.grants.insert(node.clone(), grant);
             }
         }
@@ -93,6 +96,11 @@ impl LeaseHolder {
     /// When the newest beacon that `node` has acknowledged was sent.
     pub(crate) fn acknowledged(&self, node: &NodeId) -> Option<Monotonic> {
         self.grants.get(node).map(|g| g.sent_at)
+    }
+
+    /// When an acknowledgement of `node` was received last.
+    pub(crate) fn heard_at(&self, node: &NodeId) -> Option<Monotonic> {
+        self.grants.get(node).map(|g| g.heard_at)
     }
 
     /// Until when a lease of `node` is held.

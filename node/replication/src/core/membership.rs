@@ -220,9 +220,14 @@ impl Primary {
         link.is_some_and(|l| self.is_silent_since(node, l.opened_at, now, local))
     }
 
+    /// What a slow line has not carried yet cannot be acknowledged: whoever acknowledges anything is alive. But what was
+    /// sent must not be on its way for so long that it gives no lease.
     fn is_silent_since(&self, node: &NodeId, opened_at: Monotonic, now: Monotonic, local: &Local) -> bool {
-        let heard = self.holder.acknowledged(node).unwrap_or_default().max(opened_at);
-        local.config.suspect_after() <= local.stalls.silence(heard, now)
+        let is_silent_since = |at: Option<Monotonic>, patience| {
+            patience <= local.stalls.silence(at.unwrap_or_default().max(opened_at), now)
+        };
+        is_silent_since(self.holder.heard_at(node), local.config.suspect_after())
+            || is_silent_since(self.holder.acknowledged(node), local.config.grace)
     }
 
     fn settle_joining(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {

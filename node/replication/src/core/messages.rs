@@ -41,6 +41,8 @@ pub struct Hello {
     pub applied: LogIndex,
     pub terms: Vec<TermStart>,
     pub needs_full_sync: bool,
+    /// It puts entries together that come in parts.
+    pub takes_parts: bool,
     /// What it has of a full sync of this term that broke off.
     pub resume: Option<Resume>,
 }
@@ -82,7 +84,10 @@ pub struct Append {
     pub previous: Position,
     pub entries_term: Term,
     pub count: u64,
+    /// Or a part of them: see `assembly.rs`.
     pub entries: Bytes,
+    /// Of the same entries so much follows, in the next messages.
+    pub rest_bytes: u64,
     pub commit: LogIndex,
     pub sent_at: Monotonic,
     /// How long the primary has received no acknowledgement of this replica.

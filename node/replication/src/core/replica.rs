@@ -23,6 +23,7 @@ use keyward_proto::slot::SLOT_COUNT;
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::FastFailover;
 
+use super::assembly::Assembly;
 use super::config::beacon_interval;
 use super::contact::Contact;
 use super::local::Local;
@@ -40,7 +41,8 @@ const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// Pause between two requests for a failover.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A replica whose disk is so far behind takes no more entries until it has caught up.
-const UNWRITTEN_BYTES_MAX: u64 = 128 << 20;
+/// More than what the largest value needs.
+const UNWRITTEN_BYTES_MAX: u64 = 640 << 20;
 
 /// The stream to the primary.
 #[derive(Debug)]
@@ -98,6 +100,8 @@ pub(crate) struct Replica {
     uplink: Uplink,
     /// Of a full sync that is running or broke off.
     received: Option<Received>,
+    /// Of entries that come in parts on this stream.
+    assembly: Assembly,
     failed_attempts: u32,
     timing: Timing,
     contact: Contact,
@@ -118,9 +122,6 @@ pub(crate) struct Replica {
     sent_at: Monotonic,
     /// The lease that it asked for with that; zero: none in particular.
     asked_lease: Duration,
-    /// How far this node's disk was at `disk_moved_at`, when it last got on or had nothing to do.
-    disk_at: (LogIndex, LogIndex),
-    disk_moved_at: Monotonic,
 }
 
 impl Replica {
@@ -131,6 +132,7 @@ impl Replica {
             term: local.term,
             uplink: Uplink::Disconnected { retry_at: now },
             received: None,
+            assembly: Assembly::default(),
             failed_attempts: 0,
             timing: Timing { lease: local.config.lease, grace: local.config.grace },
             contact: Contact::new(now),
@@ -144,8 +146,6 @@ impl Replica {
             withheld_until: Monotonic::ZERO,
             sent_at: Monotonic::ZERO,
             asked_lease: Duration::ZERO,
-            disk_at: (LogIndex::ZERO, LogIndex::ZERO),
-            disk_moved_at: now,
         }
     }
 
@@ -285,14 +285,6 @@ impl Replica {
         if !self.is_current(id) {
             return;
         }
-        if mutation::is_on(Mutation::AcknowledgeBeforeAppend) && append.count > 0 {
-            let held = LogIndex::new(append.previous.index.get() + append.count);
-            let (applied, sent_at) = (local.keyspace.applied, append.sent_at);
-            let lease = self.timing.lease;
-            let ack = Ack { term: self.term, held, sent_at, applied, consistent: true, lease };
-            out.push(Action::SendAck(id, ack));
-            (append.count, append.entries) = (0, bytes::Bytes::new());
-        }
         if UNWRITTEN_BYTES_MAX < log.unwritten_bytes() {
             // Rather than fill the memory with what the disk does not take.
             self.reconnect(now, out);
@@ -302,10 +294,20 @@ impl Replica {
             && append.term == self.term
             && append.entries_term <= append.term
             && append.previous == log.last();
+        if !in_order || self.assembly.take_in(&mut append).is_err() {
+            self.reconnect(now, out);
+            return;
+        }
+        if mutation::is_on(Mutation::AcknowledgeBeforeAppend) && append.count > 0 {
+            let held = LogIndex::new(append.previous.index.get() + append.count);
+            let (applied, sent_at) = (local.keyspace.applied, append.sent_at);
+            let lease = self.timing.lease;
+            let ack = Ack { term: self.term, held, sent_at, applied, consistent: true, lease };
+            out.push(Action::SendAck(id, ack));
+            (append.count, append.entries) = (0, bytes::Bytes::new());
+        }
         let count = append.count;
-        if !in_order
-            || log.append_received(append.entries_term, append.previous, count, append.entries).is_err()
-        {
+        if log.append_received(append.entries_term, append.previous, count, append.entries).is_err() {
             self.reconnect(now, out);
             return;
         }
@@ -318,7 +320,6 @@ impl Replica {
         };
         local.keyspace.apply_up_to(applicable, out);
         (self.sent_at, self.asked_lease) = (append.sent_at, append.lease);
-        self.watch_disk(now, log);
         let beacon_due = self.timing.beacon_interval() / 2 <= now.since(self.acked_at);
         // Entries that are still on their way to this node's disk are acknowledged when they are there.
         let holds_all = local.held(log) == log.last().index;
@@ -388,7 +389,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let Some(id) = self.uplink_id() else { return };
-        if now < self.withheld_until || self.disk_is_stuck(now, local) || local.keeps_away(now) {
+        if now < self.withheld_until || local.keeps_away(now) {
             return;
         }
         let lease = self.asked_lease.max(self.timing.lease);
@@ -413,24 +414,9 @@ impl Replica {
         log: &WriteLog,
         out: &mut Vec<Action>,
     ) {
-        self.watch_disk(now, log);
         if matches!(self.uplink, Uplink::Streaming(_)) {
             self.acknowledge(now, local, log, self.sent_at, out);
         }
-    }
-
-    fn watch_disk(&mut self, now: Monotonic, log: &WriteLog) {
-        let at = (log.written(), log.durable());
-        if at != self.disk_at || log.last().index <= log.written() {
-            self.disk_at = at;
-            self.disk_moved_at = now;
-        }
-    }
-
-    /// A node whose disk takes nothing any more falls silent, so that it leaves the in-sync set and the others go on
-    /// without it.
-    fn disk_is_stuck(&self, now: Monotonic, local: &Local) -> bool {
-        local.config.disk_patience <= now.since(self.disk_moved_at)
     }
 
     /// The other side does not serve this term.
@@ -491,7 +477,6 @@ impl Replica {
             self.uplink = Uplink::Streaming(id);
             self.acknowledge(now, local, log, Monotonic::ZERO, out);
         }
-        self.watch_disk(now, log);
         if self.is_stream_silent(now, local) {
             self.reconnect(now, out);
         }
@@ -520,9 +505,11 @@ impl Replica {
             applied: local.untruncatable(),
             terms: log.terms().to_vec(),
             needs_full_sync: local.keyspace.needs_full_sync,
+            takes_parts: true,
             resume: self.received.as_ref().map(Received::resume),
         };
         self.uplink = Uplink::Connecting(uplink);
+        self.assembly = Assembly::default();
         self.listens_since = now;
         out.push(Action::Connect { uplink, host, port, hello: Box::new(hello) });
     }

@@ -14,7 +14,7 @@ use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{
     Ack, Action, Append, Chunk, Closed, Event, Hello, LinkId, Outcome, Request, Start, SyncKind, UplinkId,
 };
-use keyward_replication::core::stream::LogStream;
+use keyward_replication::core::stream::{APPEND_BYTES, LogStream};
 use keyward_replication::disk_log::{self, Conditions, Fsync, Note};
 use keyward_replication::log::Rewind;
 
@@ -249,7 +249,7 @@ impl World {
                 let beacon = self.config.beacon_interval();
                 let sender = match (start.sync, resume) {
                     (SyncKind::Partial(from), _) => {
-                        Sender::Log(LogStream::new(start.term, from.index, beacon))
+                        Sender::Log(LogStream::new(start.term, from.index, beacon, APPEND_BYTES))
                     }
                     (_, Some(resume)) => {
                         Sender::Snapshot(Box::new(SnapshotSender::resume(start.term, resume)))
@@ -350,7 +350,7 @@ impl World {
                     let (from, is_last) = (chunk.from.index, chunk.end.is_some());
                     sent.push((links[link], Wire::Chunk(chunk)));
                     if is_last {
-                        *sender = Sender::Log(LogStream::new(sending_term, from, beacon));
+                        *sender = Sender::Log(LogStream::new(sending_term, from, beacon, APPEND_BYTES));
                     }
                 }
                 Sender::Log(stream) => {
