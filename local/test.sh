@@ -7,7 +7,8 @@ usage: local/test.sh [PART ...]        all parts, if none is named
 
   checks    format and lints, warnings as errors
   rust      unit tests, the comparison with a real Valkey, failovers of real processes
-  clients   real clients: redis-cli, redis-py, ioredis and node-redis, with the README's examples
+  clients   real clients: redis-cli, redis-py, ioredis and node-redis, with the README's examples; and programs that
+            do a job: RQ, Celery, BullMQ, Sidekiq, limiters, locks, a cache
   suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
 USAGE
 }
@@ -141,7 +142,14 @@ python_with_redis() {
   fi
 }
 
-# ioredis and node-redis, where there is Node.js: Debian's npm would bring some hundred packages along.
+# Programs that do a job on a node; what is missing is left out, and counted as skipped.
+programs() {
+  need sidekiq ruby-sidekiq
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    rq==3.0.0 celery==5.7.0 limits==5.8.0 python-redis-lock==4.0.1 django-redis==7.0.0
+}
+
+# ioredis, node-redis and BullMQ, where there is Node.js: Debian's npm would bring some hundred packages along.
 javascript_clients() {
   command -v npm >/dev/null || return 0
   npm install --prefix cluster-tests/clients/javascript --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null
@@ -155,6 +163,7 @@ clients() {
     fail "redis-py cannot be installed"
     return
   fi
+  programs </dev/null || fail "the Python programs cannot be installed"
   javascript_clients </dev/null || fail "the JavaScript clients cannot be installed"
   limited "$clients_limit" .venv/bin/python -u cluster-tests/clients/run.py
   count_python $? "the tests with real clients"
