@@ -7,7 +7,7 @@
 //!
 //! The payload of a slot in a full sync is groups of a database (two bytes), whether the group goes on in the next one
 //! (one byte), a length (four bytes, little endian) and so many bytes of RDB records. A large value thus takes several
-//! groups, in messages of bounded size.
+//! groups, in messages of bounded size. A group of a database that cannot be has the libraries of functions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use keyward_replication::log::Slice;
 use keyward_store::DbIndex;
 use keyward_store::entry::Entry;
 use keyward_store::keys::Keys;
-use keyward_store::rdb::{Compression, record};
+use keyward_store::rdb::{Compression, payload, record};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
@@ -34,6 +34,8 @@ use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::session::Session;
 use crate::replication::{Engine, LargeSlots, LogHistory, Shared};
+use crate::scripts::copy_libraries;
+use crate::scripts::libraries::{self, Libraries};
 use crate::server::Server;
 use crate::snapshot::Stream;
 
@@ -41,6 +43,8 @@ use crate::snapshot::Stream;
 const SLOT_BYTES_MAX: usize = 256 << 10;
 /// Bytes of records in one group; a message holds only a few.
 const GROUP_BYTES_MAX: usize = 1 << 20;
+/// The libraries of functions, in the payload of the slot to which they belong: no database has this number.
+const LIBRARIES: DbIndex = DbIndex::MAX;
 /// A slot with more keys is not even tried.
 const SLOT_KEYS_MAX: usize = 4096;
 
@@ -154,9 +158,39 @@ impl KeyspaceEngine {
         let tables = keyspace.cow.keep_taken(slot, state.take_tables(slot, None, &keyspace.counts));
         state.next_expiry = 0;
         state.last_write = LogIndex::ZERO;
+        if slot == libraries::SLOT {
+            self.server.scripts.change_libraries(Libraries::clear);
+        }
         drop(state);
         drop(tables);
     }
+}
+
+/// All libraries of functions, as records; empty if there are none.
+fn library_records(server: &Server) -> Vec<u8> {
+    let mut records = Vec::new();
+    for source in server.scripts.sources() {
+        payload::push_function(&source, Compression::None, &mut records);
+    }
+    records
+}
+
+/// Parts of a slot's payload, with bytes that may be too many for one.
+fn pieces<'a>(db: DbIndex, bytes: &'a [u8], goes_on: GoesOn) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+    let count = bytes.len().div_ceil(GROUP_BYTES_MAX);
+    bytes.chunks(GROUP_BYTES_MAX).enumerate().map(move |(number, records)| {
+        let goes_on = number + 1 < count || goes_on == GoesOn::Later;
+        let mut payload = Vec::with_capacity(records.len() + 8);
+        Group { db, goes_on, records }.push(&mut payload);
+        payload
+    })
+}
+
+/// Whether what is behind the last of some bytes belongs to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoesOn {
+    Later,
+    No,
 }
 
 /// The command that an effect is. What a client could send was checked when it did.
@@ -204,6 +238,7 @@ fn save_record(entry: &Entry, out: &mut Vec<u8>) {
 
 /// Large slots out of a snapshot of the whole keyspace.
 struct LargeSlotsStream {
+    server: Arc<Server>,
     stream: Stream,
     slots: BTreeSet<Slot>,
     /// Of the snapshot, once it has begun.
@@ -213,13 +248,29 @@ struct LargeSlotsStream {
 
 impl LargeSlots for LargeSlotsStream {
     fn next_parts(&mut self) -> Result<Vec<SnapshotPart>, SnapshotEnded> {
+        let part = |slot, index, payload: Vec<u8>, is_last| SnapshotPart {
+            slot,
+            index,
+            payload: payload.into(),
+            is_last,
+        };
         let index = match self.index {
             Some(index) => index,
-            None => self.stream.begin().map_err(|_| SnapshotEnded)?.position.index,
+            None => {
+                let index = self.stream.begin().map_err(|_| SnapshotEnded)?.position.index;
+                self.index = Some(index);
+                // What has changed since then is applied once more.
+                let records = library_records(&self.server);
+                if self.slots.contains(&libraries::SLOT) && !records.is_empty() {
+                    let payloads = pieces(LIBRARIES, &records, GoesOn::No);
+                    return Ok(payloads
+                        .map(|payload| part(libraries::SLOT, index, payload, false))
+                        .collect());
+                }
+                index
+            }
         };
-        self.index = Some(index);
-        let part =
-            |slot, payload: Vec<u8>, is_last| SnapshotPart { slot, index, payload: payload.into(), is_last };
+        let part = |slot, payload, is_last| part(slot, index, payload, is_last);
         while !self.ended {
             let Some(chunk) = self.stream.next_chunk().map_err(|_| SnapshotEnded)? else {
                 self.ended = true;
@@ -228,14 +279,9 @@ impl LargeSlots for LargeSlotsStream {
             let mut parts: Vec<SnapshotPart> = Vec::new();
             for records in &chunk.records {
                 for part_of in records.by_slot().filter(|part_of| self.slots.contains(&part_of.slot)) {
-                    let (slot, bytes) = (part_of.slot, part_of.bytes);
-                    let count = bytes.len().div_ceil(GROUP_BYTES_MAX);
-                    for (number, piece) in bytes.chunks(GROUP_BYTES_MAX).enumerate() {
-                        let mut payload = Vec::with_capacity(piece.len() + 8);
-                        let goes_on = number + 1 < count || part_of.goes_on;
-                        Group { db: records.db, goes_on, records: piece }.push(&mut payload);
-                        parts.push(part(slot, payload, false));
-                    }
+                    let goes_on = if part_of.goes_on { GoesOn::Later } else { GoesOn::No };
+                    let payloads = pieces(records.db, part_of.bytes, goes_on);
+                    parts.extend(payloads.map(|payload| part(part_of.slot, payload, false)));
                 }
             }
             if !parts.is_empty() {
@@ -297,6 +343,14 @@ impl Engine for KeyspaceEngine {
             if group.goes_on {
                 continue;
             }
+            if group.db == LIBRARIES {
+                let copied = payload::load_functions(fragments).map_err(|error| error.to_string()).and_then(
+                    |sources| copy_libraries(&self.server, &sources).map_err(|error| error.to_string()),
+                );
+                copied.map_err(|error| format!("the libraries of functions in a full sync: {error}"))?;
+                fragments.clear();
+                continue;
+            }
             for loaded in record::load_all(fragments, &settings.keys.limits) {
                 // A replica that cannot load what its primary has would differ from it for ever.
                 let (record, value) =
@@ -341,6 +395,15 @@ impl Engine for KeyspaceEngine {
             return None;
         }
         let (mut payload, mut records) = (Vec::new(), Vec::new());
+        if slot == libraries::SLOT {
+            let records = library_records(&self.server);
+            if SLOT_BYTES_MAX < records.len() {
+                return None;
+            }
+            if !records.is_empty() {
+                Group { db: LIBRARIES, goes_on: false, records: &records }.push(&mut payload);
+            }
+        }
         for (db, table) in state.dbs() {
             records.clear();
             for entry in table.iter() {
@@ -357,6 +420,7 @@ impl Engine for KeyspaceEngine {
     fn read_large_slots(&self, slots: &[Slot]) -> Box<dyn LargeSlots> {
         let stream = self.server.snapshots.request(&self.server, Box::new(|_| {}));
         Box::new(LargeSlotsStream {
+            server: Arc::clone(&self.server),
             stream,
             slots: slots.iter().copied().collect(),
             index: None,
@@ -488,6 +552,51 @@ mod tests {
         kept.insert(slot);
         engine.keep_slots(&kept);
         assert_ne!(keys(&mut source), "");
+    }
+
+    fn load_library(node: &mut TestNode, name: &str, comment: usize) {
+        let source = format!(
+            "#!lua name={name}\nredis.register_function('{name}', function() return 1 end)--{}",
+            "x".repeat(comment)
+        );
+        node.run_words(&[b"FUNCTION", b"LOAD", source.as_bytes()]);
+    }
+
+    #[test]
+    fn a_full_sync_has_the_libraries_of_functions() {
+        let mut source = TestNode::replicated();
+        load_library(&mut source, "one", 0);
+        let slot = libraries::SLOT;
+        let server = Arc::clone(source.executor.server());
+        let engine = engine_of(&server);
+        let small = engine.read_slot(slot, &server.shared).unwrap();
+        assert_eq!(small.index, LogIndex::new(1));
+        let mut copy = TestNode::new();
+        load_library(&mut copy, "other", 0);
+        let target = engine_of(copy.executor.server());
+        target.clear();
+        assert_eq!(copy.run("FCALL other 0"), "-ERR Function not found\r\n");
+        target.apply_snapshot(slot, &small.payload).unwrap();
+        assert_eq!(copy.run("FCALL one 0"), ":1\r\n");
+
+        // They take several parts.
+        load_library(&mut source, "two", 3 * GROUP_BYTES_MAX);
+        assert!(engine.read_slot(slot, &server.shared).is_none());
+        let mut reader = engine.read_large_slots(&[slot]);
+        let mut parts = 0;
+        loop {
+            let more = reader.next_parts().unwrap();
+            if more.is_empty() {
+                break;
+            }
+            parts += more.len();
+            more.iter().for_each(|part| target.apply_snapshot(slot, &part.payload).unwrap());
+        }
+        assert!(3 < parts, "{parts}");
+        assert_eq!((copy.run("FCALL one 0"), copy.run("FCALL two 0")), (":1\r\n".into(), ":1\r\n".into()));
+        assert!(target.apply_snapshot(slot, &[0xff, 0xff, 0, 2, 0, 0, 0, 245, 9]).is_err());
+        target.keep_slots(&SlotSet::default());
+        assert_eq!(copy.run("FUNCTION LIST"), "*0\r\n");
     }
 
     #[test]

@@ -57,6 +57,39 @@ const SCRIPTS: &[&str] = &[
     "#!lua flags=nosuch\nreturn 1",
 ];
 
+/// Libraries for `$library`: few names of libraries and functions, so that they clash, and what is refused.
+const LIBRARIES: &[&str] = &[
+    "#!lua name=one\nredis.register_function('f', function(keys, args) return {keys, args} end)",
+    "#!lua name=one\nredis.register_function('g', function(keys, args) return redis.call('SET', keys[1], args[1]) end)",
+    "#!lua name=two\nredis.register_function('f', function() return 'two' end)",
+    "#!lua name=two\nredis.register_function{function_name='r', callback=function(keys) return redis.call('GET', \
+     keys[1]) end, flags={'no-writes'}, description='reads'}",
+    "#!lua name=ONE\nserver.register_function('F', function() return redis.error_reply('MY error') end)",
+    "#!lua name=two\nlocal function w(keys) return redis.call('LPUSH', keys[1], 'a') end redis.register_function('g', w)",
+    "#!lua name=three\nredis.register_function{function_name='o', callback=function() return nosuch end, \
+     flags={'allow-oom', 'no-cluster', 'allow-stale', 'allow-cross-slot-keys'}}",
+    "#!lua name=three\nredis.register_function('e', function() error({err = 'MY error'}) end)",
+    "#!lua name=three\nredis.register_function('f-1', function() end)",
+    "#!lua name=three\nredis.register_function('f', 1)",
+    "#!lua name=three\nredis.register_function('f')",
+    "#!lua name=three\nredis.register_function{function_name='f', callback=function() end, flags={'nosuch'}}",
+    "#!lua name=three\nredis.register_function{function_name='f'}",
+    "#!lua name=three\nredis.register_function('s', function() end) redis.register_function('s', function() end)",
+    "#!lua name=three\nredis.call('PING')",
+    "#!lua name=three\nreturn 1",
+    "#!lua name=three\nnosuch()",
+    "#!lua name=three\nx = 1",
+    "#!lua name=three\nreturn 1 +",
+    "#!lua name=a-b\nreturn 1",
+    "#!lua name=\nreturn 1",
+    "#!lua name=a name=b\nreturn 1",
+    "#!lua nosuch=a\nreturn 1",
+    "#!lua\nreturn 1",
+    "#!nosuch name=a\nreturn 1",
+    "#!lua name=a",
+    "return 1",
+];
+
 /// Key types by the first letter of their keys: string, number, hash, list, set, sorted set, bitmap,
 /// hyperloglog, geo set, stream.
 const TYPES: &str = "snhltzbpgx";
@@ -331,6 +364,7 @@ impl Words {
             })),
             "large" => out.push(vec![b'L'; rng.random_range(3_000..20_000)]),
             "script" => out.push(pick_from(SCRIPTS, rng)),
+            "library" => out.push(pick_from(LIBRARIES, rng)),
             "sha" => out.push(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db".to_vec()),
             "FIELDS" => counted(MEMBERS, 1, rng, out),
             "MEMBERPAIRS" => counted(MEMBERS, 2, rng, out),

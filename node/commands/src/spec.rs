@@ -457,9 +457,9 @@ impl<F: Copy> Command<F> {
         };
         self.spec.group = group;
         self.spec.categories = categories | implied_categories(self.spec.flags);
-        // What a script does is a matter of its commands.
+        // What a script reads is a matter of its commands.
         if categories & category::SCRIPTING != 0 {
-            self.spec.categories &= !(category::READ | category::WRITE);
+            self.spec.categories &= !category::READ;
         }
         self
     }

@@ -207,7 +207,7 @@ L.server = L.redis
 
 raw_setmetatable(G, { __index = nonexistent })
 local globals, switch = protect(G, (protect({ __index = nonexistent })))
-G._G, L._G = globals, globals
+G._G = globals
 
 return {
   globals = globals, switch = switch, real = G, loading = L, strings = metatable_of_strings, xpcall = raw_xpcall,

@@ -6,7 +6,8 @@ use keyward_proto::slot::Slot;
 use super::CommandError;
 use super::find::lookup_effect;
 use super::keys_of::visit_slots;
-use super::spec::Scope;
+use super::spec::{Group, Scope};
+use crate::scripts::libraries;
 
 /// What a command in a file of the write log touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub(crate) fn touched(args: Args<'_>) -> Result<Touched, String> {
     let row = lookup_effect(args).map_err(|e| e.to_string())?;
     if !row.accepts(args.len()) {
         return Err(CommandError::WrongArity(row.name.into()).to_string());
+    }
+    if row.scope == Scope::World && row.group == Group::Scripting {
+        return Ok(Touched::One(libraries::SLOT));
     }
     if row.scope == Scope::World {
         return Ok(Touched::WholeKeyspace);

@@ -33,7 +33,7 @@ use crate::scripts;
 use crate::scripts::cache::{self, Conduct, Manner, Origin, Script};
 use crate::scripts::engine::{Engine, Watch};
 use crate::scripts::flags::ScriptFlags;
-use crate::scripts::libraries::Found;
+use crate::scripts::libraries::{self, Found};
 use crate::scripts::runs::{self, Run, What};
 
 /// For so long a script that has written waits for a slot that another one holds, which may wait for one of its own.
@@ -127,8 +127,13 @@ impl Executor {
         guard: &mut Running,
         progress: &mut Progress,
     ) -> ServerResult {
-        let mut request = self.script_request(row, args)?;
-        request.room = self.make_room(keys, progress);
+        // A slot may be a busy script's.
+        if matches!(row.name, "fcall" | "fcall_ro") && self.server.scripts.runs.is_busy() {
+            return Err(self.busy());
+        }
+        let room = self.make_room(keys, progress);
+        let mut request = self.script_request(row, args, keys)?;
+        request.room = room;
         self.check_start(&request)?;
         let mut others = match request.conduct().get() {
             Manner::Tame => Others::Run,
@@ -169,7 +174,7 @@ impl Executor {
         progress: &mut Progress,
         room: Room,
     ) -> ServerResult {
-        let mut request = self.script_request(row, args)?;
+        let mut request = self.script_request(row, args, keys)?;
         request.room = room;
         self.check_start(&request)?;
         match self.run_script(session, args, &request, keys, out, progress, Others::Stopped) {
@@ -178,12 +183,19 @@ impl Executor {
         }
     }
 
-    fn script_request<'a>(&self, row: &'static Row, args: Args<'a>) -> Result<Request<'a>, CommandError> {
+    fn script_request<'a>(
+        &self,
+        row: &'static Row,
+        args: Args<'a>,
+        keys: &mut Keys<'_>,
+    ) -> Result<Request<'a>, CommandError> {
         let is_function = matches!(row.name, "fcall" | "fcall_ro");
         let is_sha = matches!(row.name, "evalsha" | "evalsha_ro");
         let no_script = || CommandError::coded(NO_SCRIPT);
         let found = if is_function {
-            let found = self.server.scripts.libraries.lock().find(args.at(1));
+            // What it replies depends on the last change of the libraries.
+            let known = &self.server.scripts.libraries;
+            let found = keys.with_slot(libraries::SLOT, |_| known.lock().find(args.at(1)));
             Some(found.ok_or_else(|| CommandError::err("Function not found"))?)
         } else {
             None

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use keyward_commands::CommandError;
@@ -251,7 +251,6 @@ impl Engine {
     /// # Errors
     /// What is wrong with it.
     pub fn examine(&self, source: &[u8], loading: Loading) -> Result<Library, CommandError> {
-        static IDS: AtomicU64 = AtomicU64::new(1);
         let (name, text) = flags::of_library(source)?;
         let interpreter = self.interpreter(Kind::Function)?;
         self.watch.state.set(match loading {
@@ -272,7 +271,7 @@ impl Engine {
                 ));
             }
             let name = String::from_utf8_lossy(&function.name).into_owned();
-            if functions.iter().any(|known| known.name.eq_ignore_ascii_case(&name)) {
+            if functions.iter().any(|known| known.name == name) {
                 return Err(CommandError::err("Function already exists in the library"));
             }
             let mut flags = ScriptFlags::default();
@@ -283,8 +282,7 @@ impl Engine {
         if functions.is_empty() {
             return Err(CommandError::err("No functions registered"));
         }
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        Ok(Library { id, name, source: source.to_vec(), functions })
+        Ok(Library::new(name, source, functions))
     }
 }
 

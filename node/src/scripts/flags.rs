@@ -1,6 +1,7 @@
 //! What a script or function says of itself: in its first line, `#!lua flags=no-writes`, or where it is registered.
 
 use keyward_commands::CommandError;
+use keyward_proto::resp::request::split_words;
 
 /// A set of flags.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,21 @@ impl ScriptFlags {
     }
 }
 
+const NAME: &[u8] = b"name=";
+
+/// What a first line says.
+struct FirstLine {
+    engine: Vec<u8>,
+    options: Vec<Vec<u8>>,
+}
+
+/// The words of a first line; `None` if quotes are not closed.
+fn words(line: &[u8]) -> Option<FirstLine> {
+    let mut words = split_words(line).ok()?;
+    let first = (!words.is_empty()).then(|| words.remove(0))?;
+    Some(FirstLine { engine: first.strip_prefix(b"#!")?.to_vec(), options: words })
+}
+
 /// The flags of a script, and what of it is compiled: without its first line, if that is for us.
 ///
 /// # Errors
@@ -51,13 +67,9 @@ pub fn of_script(source: &[u8]) -> Result<(ScriptFlags, &[u8]), CommandError> {
     }
     let end = source.iter().position(|b| *b == b'\n');
     let end = end.ok_or_else(|| CommandError::err("Invalid script shebang"))?;
-    let line = &source[2..end];
-    let engine = line.split(|b| *b == b' ').next().unwrap_or_default();
-    if !engine.eq_ignore_ascii_case(b"lua") {
-        return Err(CommandError::quoting("Could not find scripting engine '", engine, "'"));
-    }
+    let words = words(&source[..end]).ok_or_else(|| CommandError::err("Invalid engine in script shebang"))?;
     let mut flags = ScriptFlags::default();
-    for part in line[engine.len()..].split(u8::is_ascii_whitespace).filter(|part| !part.is_empty()) {
+    for part in &words.options {
         let Some(names) = part.strip_prefix(b"flags=") else {
             return Err(CommandError::quoting("Unknown lua shebang option: ", part, ""));
         };
@@ -66,6 +78,9 @@ pub fn of_script(source: &[u8]) -> Result<(ScriptFlags, &[u8]), CommandError> {
                 .ok_or_else(|| CommandError::quoting("Unexpected flag in script shebang: ", name, ""))?;
             flags.add(flag);
         }
+    }
+    if !words.engine.eq_ignore_ascii_case(b"lua") {
+        return Err(CommandError::quoting("Could not find scripting engine '", &words.engine, "'"));
     }
     Ok((flags, &source[end..]))
 }
@@ -80,11 +95,11 @@ pub fn of_library(source: &[u8]) -> Result<(String, &[u8]), CommandError> {
     }
     let end = source.iter().position(|b| *b == b'\n');
     let end = end.ok_or_else(|| CommandError::err("Invalid library metadata"))?;
-    let line = &source[2..end];
-    let engine = line.split(|b| *b == b' ').next().unwrap_or_default();
+    let words = words(&source[..end]).ok_or_else(|| CommandError::err("Invalid library metadata"))?;
     let mut name: Option<&[u8]> = None;
-    for part in line[engine.len()..].split(u8::is_ascii_whitespace).filter(|part| !part.is_empty()) {
-        let Some(given) = part.strip_prefix(b"name=") else {
+    for part in &words.options {
+        let given = part.split_at_checked(NAME.len()).filter(|(word, _)| word.eq_ignore_ascii_case(NAME));
+        let Some((_, given)) = given else {
             return Err(CommandError::quoting("Invalid metadata value given: ", part, ""));
         };
         if name.replace(given).is_some() {
@@ -99,8 +114,8 @@ pub fn of_library(source: &[u8]) -> Result<(String, &[u8]), CommandError> {
              long",
         ));
     }
-    if !engine.eq_ignore_ascii_case(b"lua") {
-        return Err(CommandError::quoting("Engine '", engine, "' not found"));
+    if !words.engine.eq_ignore_ascii_case(b"lua") {
+        return Err(CommandError::quoting("Engine '", &words.engine, "' not found"));
     }
     Ok((String::from_utf8_lossy(name).into_owned(), &source[end..]))
 }

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyward_commands::CommandError;
+use keyward_proto::slot::Slot;
 
 use super::cache::Conduct;
 use super::flags::ScriptFlags;
+
+/// To which the libraries belong where something has to belong to a slot: effects, a full sync, what a reply depends on.
+pub const SLOT: Slot = Slot::new(0).expect("there is a first slot");
 
 /// A function.
 #[derive(Debug)]
@@ -26,6 +31,14 @@ pub struct Library {
     /// With its first line.
     pub source: Vec<u8>,
     pub functions: Vec<FunctionInfo>,
+}
+
+impl Library {
+    /// With a number of its own.
+    pub fn new(name: String, source: &[u8], functions: Vec<FunctionInfo>) -> Library {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Library { id: IDS.fetch_add(1, Ordering::Relaxed), name, source: source.to_vec(), functions }
+    }
 }
 
 /// A function and its library.
@@ -96,14 +109,11 @@ impl Libraries {
         self.iter().map(|library| library.source.clone()).collect()
     }
 
-    /// Why a library cannot be added, if it cannot.
+    /// Why the functions of a library cannot be added, if they cannot.
     ///
     /// # Errors
-    /// There is one of its name, or a function of its names elsewhere.
-    pub fn check(&self, library: &Library, existing: Existing) -> Result<(), CommandError> {
-        if existing == Existing::Refused && self.has(&library.name) {
-            return Err(CommandError::err(format!("Library '{}' already exists", library.name)));
-        }
+    /// Another library has one of their names.
+    pub fn check_functions(&self, library: &Library) -> Result<(), CommandError> {
         let is_elsewhere = |function: &&FunctionInfo| {
             self.find(function.name.as_bytes()).is_some_and(|found| found.library.name != library.name)
         };
@@ -113,7 +123,7 @@ impl Libraries {
         }
     }
 
-    /// Adds a library that was checked.
+    /// Adds a library, in place of one with its name.
     pub fn add(&mut self, library: Arc<Library>) {
         self.remove(&library.name.clone());
         for (at, function) in library.functions.iter().enumerate() {

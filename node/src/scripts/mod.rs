@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cache::{Cache, Origin, Script};
 use engine::{Engine, Loading};
 use keyward_commands::CommandError;
-use libraries::{Existing, Libraries};
+use libraries::{Existing, Libraries, Library};
 use parking_lot::Mutex;
 use runs::Runs;
 
@@ -118,23 +118,101 @@ pub fn load(server: &Arc<Server>, source: &[u8], origin: Origin) -> Result<Arc<S
     Ok(server.scripts.cache.lock().add(sha, source, flags, origin))
 }
 
-/// Takes over the libraries that a file or another node had, in place of all others.
+/// A library that a client brings.
+///
+/// # Errors
+/// What is wrong with it, or what of its names there is already.
+pub fn examine_library(
+    server: &Arc<Server>,
+    source: &[u8],
+    existing: Existing,
+) -> Result<Library, CommandError> {
+    let (name, _) = flags::of_library(source)?;
+    if existing == Existing::Refused && server.scripts.libraries.lock().has(&name) {
+        return Err(CommandError::err(format!("Library '{name}' already exists")));
+    }
+    let library = examine(server, source, Loading::Limited)?;
+    server.scripts.libraries.lock().check_functions(&library)?;
+    Ok(library)
+}
+
+/// Libraries that come together, beside those that are known.
+///
+/// # Errors
+/// What is wrong with one of them, or what of its names there is already.
+pub fn examine_restored(
+    server: &Arc<Server>,
+    sources: &[Vec<u8>],
+    known: Libraries,
+    existing: Existing,
+    loading: Loading,
+) -> Result<Vec<Arc<Library>>, CommandError> {
+    let mut together = Libraries::default();
+    for source in sources {
+        let library = examine(server, source, loading)?;
+        if together.has(&library.name) || existing == Existing::Refused && known.has(&library.name) {
+            return Err(CommandError::err(format!("Library {} already exists", library.name)));
+        }
+        together.check_functions(&library)?;
+        together.add(Arc::new(library));
+    }
+    let mut others = known;
+    for library in together.iter() {
+        others.remove(&library.name);
+    }
+    for library in together.iter() {
+        others.check_functions(library)?;
+    }
+    Ok(together.iter().cloned().collect())
+}
+
+fn examine(server: &Arc<Server>, source: &[u8], loading: Loading) -> Result<Library, CommandError> {
+    let engine = Engine::take(server);
+    let library = engine.examine(source, loading);
+    engine.keep();
+    library
+}
+
+/// A library that another node has accepted. One that cannot be loaded here, for whatever reason, is kept without
+/// functions: what is stored must not differ.
+///
+/// # Errors
+/// It has no name.
+pub fn accept_library(server: &Arc<Server>, source: &[u8]) -> Result<Library, CommandError> {
+    let (name, _) = flags::of_library(source)?;
+    Ok(examine(server, source, Loading::Unlimited).unwrap_or_else(|error| {
+        tracing::error!(library = name, %error, "a library of functions cannot be loaded: it has none here");
+        Library::new(name, source, Vec::new())
+    }))
+}
+
+/// Takes over the libraries that a file had, in place of all others.
 ///
 /// # Errors
 /// One of them cannot be loaded.
 pub fn replace_libraries(server: &Arc<Server>, sources: Vec<Vec<u8>>) -> Result<(), String> {
-    let mut libraries = Libraries::default();
-    let engine = Engine::take(server);
-    let result = sources.iter().try_for_each(|source| {
-        let library = engine.examine(source, Loading::Unlimited)?;
-        libraries.check(&library, Existing::Refused)?;
-        libraries.add(Arc::new(library));
-        Ok::<_, CommandError>(())
-    });
-    engine.keep();
-    result.map_err(|error| format!("a library of functions: {error}"))?;
-    if !(libraries.is_empty() && server.scripts.libraries.lock().is_empty()) {
-        server.scripts.change_libraries(|known| *known = libraries);
-    }
+    let examined =
+        examine_restored(server, &sources, Libraries::default(), Existing::Refused, Loading::Unlimited);
+    put_in_place(server, examined.map_err(|error| format!("a library of functions: {error}"))?);
     Ok(())
+}
+
+/// Takes over the libraries that another node has, in place of all others.
+///
+/// # Errors
+/// One of them has no name.
+pub fn copy_libraries(server: &Arc<Server>, sources: &[Vec<u8>]) -> Result<(), CommandError> {
+    let accepted = sources.iter().map(|source| accept_library(server, source));
+    put_in_place(server, accepted.map(|library| library.map(Arc::new)).collect::<Result<_, _>>()?);
+    Ok(())
+}
+
+fn put_in_place(server: &Server, libraries: Vec<Arc<Library>>) {
+    if libraries.is_empty() && server.scripts.libraries.lock().is_empty() {
+        return;
+    }
+    server.scripts.change_libraries(|known| {
+        known.clear();
+        libraries.into_iter().for_each(|library| known.add(library));
+    });
 }

@@ -112,8 +112,8 @@ impl Runs {
     }
 
     /// What has run for the longest time, of what others may see.
-    pub fn longest(&self) -> Option<Running> {
-        let running = |run: Arc<Run>| run.running.lock().clone();
+    pub fn longest(&self, what: What) -> Option<Running> {
+        let running = |run: Arc<Run>| run.running.lock().clone().filter(|running| running.what == what);
         self.all().into_iter().filter_map(running).min_by_key(|running| running.since)
     }
 

@@ -2,7 +2,12 @@
 
 use keyward_proto::resp::Args;
 
-use super::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain};
+use functions::{
+    FUNCTION, FUNCTION_DELETE, FUNCTION_DUMP, FUNCTION_FLUSH, FUNCTION_HELP, FUNCTION_KILL, FUNCTION_LIST,
+    FUNCTION_LOAD, FUNCTION_RESTORE, FUNCTION_STATS,
+};
+
+use super::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain, write};
 use crate::command::spec::{
     ACCESS, ALLOW_BUSY, Flags, Group, KeyFlags, LOADING, MAY_REPLICATE, NO_MANDATORY_KEYS, NOSCRIPT,
     READONLY, RO, RW, SKIP_MONITOR, STALE, Scope, UPDATE, family,
@@ -13,12 +18,16 @@ use crate::scripts::cache::{self, Origin};
 use crate::scripts::runs::{Kill, What};
 
 #[cfg(test)]
+mod function_tests;
+mod functions;
+#[cfg(test)]
 mod tests;
 
 /// The commands of the group scripting.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [ServerCommand; 12] = family(Group::Scripting, [
-    EVAL, EVAL_RO, EVALSHA, EVALSHA_RO, SCRIPT, SCRIPT_DEBUG, SCRIPT_EXISTS, SCRIPT_FLUSH, SCRIPT_HELP, SCRIPT_KILL,
+pub(super) const COMMANDS: [ServerCommand; 24] = family(Group::Scripting, [
+    EVAL, EVAL_RO, EVALSHA, EVALSHA_RO, FCALL, FCALL_RO, FUNCTION, FUNCTION_DELETE, FUNCTION_DUMP, FUNCTION_FLUSH,
+    FUNCTION_HELP, FUNCTION_KILL, FUNCTION_LIST, FUNCTION_LOAD, FUNCTION_RESTORE, FUNCTION_STATS, SCRIPT, SCRIPT_DEBUG, SCRIPT_EXISTS, SCRIPT_FLUSH, SCRIPT_HELP, SCRIPT_KILL,
     SCRIPT_LOAD, SCRIPT_SHOW,
 ]);
 
@@ -45,6 +54,11 @@ const EVALSHA: ServerCommand = runs("evalsha", WRITES, ANY, "2.6.0");
 const EVAL_RO: ServerCommand = runs("eval_ro", READS, READ, "7.0.0");
 /// `EVALSHA_RO sha1 numkeys [key [key ...]] [arg [arg ...]]`
 const EVALSHA_RO: ServerCommand = runs("evalsha_ro", READS, READ, "7.0.0");
+
+/// `FCALL function numkeys [key [key ...]] [arg [arg ...]]`
+const FCALL: ServerCommand = runs("fcall", WRITES, ANY, "7.0.0");
+/// `FCALL_RO function numkeys [key [key ...]] [arg [arg ...]]`
+const FCALL_RO: ServerCommand = runs("fcall_ro", READS, READ, "7.0.0");
 
 const SCRIPT: ServerCommand = container("script", 0, "2.6.0");
 

@@ -165,6 +165,16 @@ impl Keys<'_> {
         pushed
     }
 
+    /// An effect on what belongs to a slot and is no key; the slot is locked.
+    pub fn propagate_on(&mut self, slot: Slot, command: &[&[u8]]) {
+        if self.is_logging() {
+            self.encoded.clear();
+            write_command(&mut self.encoded, command);
+            self.effects.push(Some(slot), self.db, &self.encoded);
+        }
+        self.dirty += 1;
+    }
+
     /// An effect on the whole keyspace; the world is stopped.
     pub fn propagate_whole(&mut self, command: &[&[u8]]) {
         if self.is_logging() {

@@ -1,7 +1,8 @@
 //! What DUMP replies and RESTORE takes: a value, the version of the format in two bytes, the CRC64 of all before it.
 
+use super::output::push_text;
 use super::value::{self, Loaded};
-use super::{Checksum, Compression, RdbError, VERSION, VERSION_STREAMS, is_known_version};
+use super::{Checksum, Compression, Input, RdbError, VERSION, VERSION_STREAMS, is_known_version, opcode};
 use crate::entry::ValueRef;
 use crate::types::Limits;
 
@@ -10,7 +11,38 @@ const VERSION_LEN: usize = 2;
 pub fn save(value: ValueRef<'_>, compression: Compression) -> Vec<u8> {
     let mut out = Vec::new();
     value::save(value, compression, &mut out);
-    let version = if matches!(value, ValueRef::Stream(_)) { VERSION_STREAMS } else { VERSION };
+    sealed(out, if matches!(value, ValueRef::Stream(_)) { VERSION_STREAMS } else { VERSION })
+}
+
+/// What FUNCTION DUMP replies: the sources of libraries.
+pub fn save_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, compression: Compression) -> Vec<u8> {
+    let mut out = Vec::new();
+    sources.for_each(|source| push_function(source, compression, &mut out));
+    sealed(out, VERSION)
+}
+
+/// One library, as files have it, too.
+pub fn push_function(source: &[u8], compression: Compression, out: &mut Vec<u8>) {
+    out.push(opcode::FUNCTION);
+    push_text(source, compression, out);
+}
+
+/// The sources of libraries in a [`verified`] payload.
+///
+/// # Errors
+/// Something else is in it, or it ends too early.
+pub fn load_functions(content: &[u8]) -> Result<Vec<Vec<u8>>, RdbError> {
+    let (mut input, mut sources) = (Input::new(content), Vec::new());
+    while !input.is_empty() {
+        if input.byte()? != opcode::FUNCTION {
+            return Err(RdbError::Refused("given type is not a function"));
+        }
+        sources.push(input.text()?.into_vec());
+    }
+    Ok(sources)
+}
+
+fn sealed(mut out: Vec<u8>, version: u32) -> Vec<u8> {
     out.extend_from_slice(&(version as u16).to_le_bytes());
     let checksum = Checksum::of(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
