@@ -12,6 +12,8 @@
 
 mod api;
 mod host;
+#[cfg(test)]
+mod hostile_tests;
 mod interpreter;
 mod libraries;
 mod raised;

@@ -176,6 +176,9 @@ function tables.insert(t, ...)
   if behind[t] then error(READONLY, 0) end
   local count = select("#", ...)
   if count == 0 or 2 < count then error("wrong number of arguments to 'insert'", 2) end
+  -- All that is above is moved, one by one and where nobody can end it.
+  local position = count == 2 and tonumber((...))
+  if position and not (0 <= position) then error("bad argument #2 to 'insert' (position out of bounds)", 2) end
   return raw_insert(t, ...)
 end
 

@@ -27,11 +27,11 @@ impl Host for Echo {
     }
 }
 
-fn interpreter() -> Interpreter {
+pub(crate) fn interpreter() -> Interpreter {
     Interpreter::new(Kind::Eval, 0, || Ok(())).unwrap()
 }
 
-fn run_on(interpreter: &Interpreter, script: &str) -> String {
+pub(crate) fn run_on(interpreter: &Interpreter, script: &str) -> String {
     let compiled = match interpreter.compile(script.as_bytes()) {
         Ok(compiled) => compiled,
         Err(error) => return String::from_utf8_lossy(&error).into_owned(),
