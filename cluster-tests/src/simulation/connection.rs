@@ -10,7 +10,7 @@ use keyward_node::execute::{Moment, Stop};
 use keyward_node::io::outbox::Outbox;
 use keyward_node::io::session::Session;
 use keyward_node::io::wait::{self, Answer, GatePatience, Outcome, Surroundings, Wait};
-use keyward_proto::ids::Position;
+use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
 use keyward_replication::gate::GateState;
 use keyward_replication::reply::{OutcomeUnknown, ReplyCondition};
@@ -190,6 +190,8 @@ impl World {
         let after = process.log().last();
         let gate = &process.server.shared.gate;
         let mut served = Vec::new();
+        // Who was served has changed something that whoever served it has not seen.
+        let mut seen = after;
         for (waiting, connection) in &mut process.connections {
             let Some(Wait::Keys(blocked)) = &connection.wait else { continue };
             // Those of an ended generation are woken by its end.
@@ -203,16 +205,20 @@ impl World {
             let log = process.log();
             let index = reply.condition.depends_on();
             let position = Position { term: log.term_at(index).expect("just appended"), index };
+            let before = LogIndex::new(index.get() - 1);
+            if before < seen.index {
+                seen = Position { term: log.term_at(before).expect("just appended"), index: before };
+            }
             drop(log);
             self.invariants.belongs_to(position, waiting);
             let connection = process.connections.get_mut(&waiting).expect("it waits");
-            (connection.wait, connection.seen) = (None, after);
+            (connection.wait, connection.seen) = (None, position);
             connection.expected = self.invariants.expectation(connection.slot);
             connection.answer(Answer::Keys(Ending::Served(reply)));
         }
         let executed = process.server.executed_position();
         let connection = process.connections.get_mut(&number).expect("it is there");
-        connection.seen = if connection.reads_anywhere { executed } else { after };
+        connection.seen = if connection.reads_anywhere { executed } else { seen };
         detail!("node {node} has executed {number}, seen {after}, waiting {:?}", connection.executed);
         self.invariants.rest_belongs_to(number);
     }

@@ -243,11 +243,13 @@ fn detection(rng: &mut StdRng) -> (Vec<Config>, FastFailover) {
         _ => FastFailover::No,
     };
     let is_mixed = rng.random_bool(0.2);
+    let is_slow_to_apply = rng.random_bool(0.3);
     let leases = [50, 100, 200, 400].map(Duration::from_millis);
     let same = if rng.random_bool(0.5) { leases[3] } else { leases[1] };
     let configs = (0..NODES).map(|_| Config {
         lease: if is_mixed { leases[rng.random_range(0..leases.len())] } else { same },
         handoff_timeout: Duration::from_millis(300),
+        unapplied_bytes_max: if is_slow_to_apply { 200 } else { 1 << 20 },
         ..Config::default()
     });
     (configs.collect(), fast_failover)

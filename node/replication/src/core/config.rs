@@ -40,6 +40,9 @@ pub struct Config {
     pub min_in_sync: Option<usize>,
     /// How long a hand-off waits for its target.
     pub handoff_timeout: Duration,
+    /// A replica acknowledges nothing more while so much that is committed waits to be applied: it takes memory, and time
+    /// when the replica becomes the primary.
+    pub unapplied_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -50,6 +53,7 @@ impl Default for Config {
             replication_ack: ReplicationAck::InSync,
             min_in_sync: None,
             handoff_timeout: Duration::from_secs(5),
+            unapplied_bytes_max: 64 << 20,
         }
     }
 }

@@ -118,6 +118,11 @@ pub(crate) struct Replica {
     ask_at: Monotonic,
     /// Acknowledgements are withheld until then: a failover was asked for.
     withheld_until: Monotonic,
+    /// Up to where it has acknowledged that it holds the log.
+    acked_held: LogIndex,
+    /// Too much waits to be applied, as was seen then.
+    is_behind: bool,
+    looked_behind_at: Monotonic,
     /// The primary's clock, from its last message.
     sent_at: Monotonic,
     /// The lease that it asked for with that; zero: none in particular.
@@ -144,6 +149,9 @@ impl Replica {
             asking: None,
             ask_at: Monotonic::ZERO,
             withheld_until: Monotonic::ZERO,
+            acked_held: LogIndex::ZERO,
+            is_behind: false,
+            looked_behind_at: now,
             sent_at: Monotonic::ZERO,
             asked_lease: Duration::ZERO,
         }
@@ -322,7 +330,7 @@ impl Replica {
         (self.sent_at, self.asked_lease) = (append.sent_at, append.lease);
         let beacon_due = self.timing.beacon_interval() / 2 <= now.since(self.acked_at);
         // Entries that are still on their way to this node's disk are acknowledged when they are there.
-        let holds_all = local.held(log) == log.last().index;
+        let holds_all = self.held(local, log) == log.last().index;
         if (count > 0 && holds_all) || beacon_due {
             self.acknowledge(now, local, log, append.sent_at, out);
         }
@@ -399,11 +407,31 @@ impl Replica {
         self.acked_at = now;
         self.contact.acknowledged(now);
         let consistent = !local.keyspace.needs_full_sync || mutation::is_on(Mutation::MemberBeforeCaughtUp);
-        let held = if consistent { local.held(log) } else { LogIndex::ZERO };
+        let held = if consistent { self.held(local, log) } else { LogIndex::ZERO };
+        self.acked_held = self.acked_held.max(held);
         out.push(Action::SendAck(
             id,
             Ack { term: self.term, held, sent_at, applied: local.keyspace.applied, consistent, lease },
         ));
+    }
+
+    /// What it may say that it holds. It is as slow as it applies: the primary waits for it, or goes on without it.
+    fn held(&self, local: &Local, log: &WriteLog) -> LogIndex {
+        let held = local.held(log);
+        if self.is_behind { held.min(self.acked_held) } else { held }
+    }
+
+    /// Not with every message: to count takes its time.
+    fn look_behind(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {
+        if now.since(self.looked_behind_at) < self.timing.beacon_interval() {
+            return;
+        }
+        self.looked_behind_at = now;
+        let max = local.config.unapplied_bytes_max;
+        // What is not committed waits for others, and for this very acknowledgement.
+        let unapplied = || log.bytes_after(local.keyspace.applied) - log.bytes_after(local.commit);
+        self.is_behind =
+            max < log.bytes() as u64 && local.keyspace.applied < local.commit && max < unapplied();
     }
 
     /// More of the log is on this node's disk.
@@ -477,6 +505,7 @@ impl Replica {
             self.uplink = Uplink::Streaming(id);
             self.acknowledge(now, local, log, Monotonic::ZERO, out);
         }
+        self.look_behind(now, local, log);
         if self.is_stream_silent(now, local) {
             self.reconnect(now, out);
         }
@@ -594,6 +623,53 @@ mod tests {
     use keyward_proto::ids::ShardId;
 
     use super::*;
+
+    /// What is committed and not applied has a bound; what is not committed waits for nothing but acknowledgements.
+    #[test]
+    fn a_replica_acknowledges_no_faster_than_it_applies() {
+        let term = Term::new(1);
+        let config = super::super::Config { unapplied_bytes_max: 1000, ..Default::default() };
+        let me = NodeId::from_random([1; 20]);
+        let mut local = Local::new(config, me, Incarnation::new(1), Monotonic::ZERO);
+        (local.shard, local.term) = (Some(ShardId::from_random([9; 20])), term);
+        let mut log = WriteLog::new(1 << 20);
+        let mut replica = Replica::start(Monotonic::ZERO, &local, NodeId::from_random([2; 20]));
+        replica.uplink = Uplink::Streaming(UplinkId(1));
+        let mut now = Monotonic::ZERO;
+        let mut held_after = |local: &mut Local, log: &mut WriteLog, applied: u64, commit: u64| {
+            now = now + Duration::from_millis(50);
+            let frame: Vec<u8> = [600u32.to_le_bytes().as_slice(), &[0; 600]].concat();
+            local.keyspace.applied = LogIndex::new(applied);
+            let append = Append {
+                term,
+                previous: log.last(),
+                entries_term: term,
+                count: 1,
+                entries: frame.into(),
+                rest_bytes: 0,
+                commit: LogIndex::new(commit),
+                sent_at: now,
+                unheard: Duration::ZERO,
+                lease: Duration::ZERO,
+            };
+            let mut out = Vec::new();
+            replica.on_append(now, local, log, UplinkId(1), append, &mut out);
+            replica.settle(now, local, log, &mut out);
+            let acks = out.iter().filter_map(|action| match action {
+                Action::SendAck(_, ack) => Some(ack.held.get()),
+                _ => None,
+            });
+            acks.last().unwrap()
+        };
+        assert_eq!(held_after(&mut local, &mut log, 0, 0), 1);
+        assert_eq!(held_after(&mut local, &mut log, 0, 0), 2);
+        assert_eq!(held_after(&mut local, &mut log, 0, 0), 3, "nothing is committed");
+        assert_eq!(held_after(&mut local, &mut log, 0, 3), 4, "that is seen now");
+        assert_eq!(held_after(&mut local, &mut log, 0, 3), 4);
+        assert_eq!(held_after(&mut local, &mut log, 1, 4), 4);
+        assert_eq!(held_after(&mut local, &mut log, 3, 4), 4, "seen at the next look");
+        assert_eq!(held_after(&mut local, &mut log, 3, 4), 8, "it has caught up");
+    }
 
     /// What clients were told of what is emptied now, wait for in it, or watch, is over.
     #[test]
