@@ -260,6 +260,8 @@ fn lengths_and_depths_in_the_libraries_are_bounded() {
         "local t = {} t.err = t return t",
         "error(setmetatable({}, {__tostring = function() error('x') end}))",
         "local function f() return f() + 1 end return f()",
+        "local f f = function() return pcall(f) end return f()",
+        "local t = {} for i = 1, 100 do t[i] = i end return {pcall(unpack, t)}",
         "local c c = function() return coroutine.wrap(c)() end return c()",
         "return ('(' ):rep(300):find(('%('):rep(300))",
         "return table.concat(setmetatable({}, {__index = function() return 'x' end}), '', 1, 1e6)",

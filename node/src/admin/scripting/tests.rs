@@ -225,3 +225,20 @@ fn a_script_that_has_written_is_not_ended() {
     });
     assert_eq!(other.run("GET a"), "$1\r\n1\r\n");
 }
+
+/// What it has read may belong to another history, and whoever changes the role waits for it.
+#[test]
+fn a_long_script_ends_with_the_role_of_its_node() {
+    let mut node = TestNode::replicated();
+    let other = node.another_client();
+    #[allow(clippy::disallowed_methods, reason = "needs a thread that does not come back")]
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(move || node.run(ENDLESS));
+        while other.executor.server().scripts.runs.longest(crate::scripts::runs::What::Script).is_none() {
+            std::thread::yield_now();
+        }
+        other.publish(keyward_replication::gate::GateState::Replica, 1);
+        let reply = runs.join().unwrap();
+        assert!(reply.starts_with("-ERR Script ended: this node has another role now."), "{reply}");
+    });
+}
