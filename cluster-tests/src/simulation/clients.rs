@@ -16,6 +16,8 @@ use super::world::{SimEvent, World};
 use super::{CLIENTS, CLIENTS_END, FAULTS_END, NODES, Nanos, ms};
 
 const TIMEOUT: Nanos = ms(600);
+/// So many clients keep what they have watched until the same node is the primary again.
+const PATIENT: usize = 2;
 
 /// An operation in a client's notes.
 #[derive(Debug, Clone)]
@@ -168,7 +170,8 @@ impl World {
                 if record.operation.watches() && afterwards == Afterwards::Open {
                     let value = answers[0].clone();
                     let term = self.register.shard().map(|shard| shard.term);
-                    let waits = self.now < FAULTS_END && self.rng.random_bool(0.2);
+                    // The others write meanwhile.
+                    let waits = client < PATIENT && self.now < FAULTS_END && self.rng.random_bool(0.3);
                     let patience = term.filter(|_| waits).map(|term| (term, self.now + ms(3000)));
                     self.clients[client].watched = Some(Watched { node, slot: record.slot, value, patience });
                 }

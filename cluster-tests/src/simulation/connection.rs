@@ -331,7 +331,7 @@ impl World {
         }
         let Process { connections, server, .. } = process;
         let gate = &server.shared.gate;
-        let term = gate.term();
+        let (term, gates_nothing) = (gate.term(), gate.auto_commits());
         let mut ended = Vec::new();
         for (number, connection) in connections.iter_mut() {
             for (condition, mut reply) in connection.executed.drain(..) {
@@ -375,9 +375,11 @@ impl World {
             }
             let reply = match outcome {
                 Ok(()) => {
-                    let told = self.history[usize::try_from(number).expect("few")]
-                        .operation
-                        .told(&outbox.ready.to_vec());
+                    let operation = &self.history[usize::try_from(number).expect("few")].operation;
+                    let told = operation.told(&outbox.ready.to_vec());
+                    if operation.waits() && matches!(told, Told::Answers(_)) && !gates_nothing {
+                        self.invariants.read_leaves(node, slot, seen);
+                    }
                     if matches!(told, Told::Answers(_)) && reads_anywhere {
                         self.invariants.read_leaves(node, slot, seen);
                     } else if matches!(told, Told::Answers(_)) {

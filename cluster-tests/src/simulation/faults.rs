@@ -61,7 +61,7 @@ impl World {
         }
         let node = self.rng.random_range(0..NODES);
         let sentinel = self.rng.random_range(0..SENTINELS);
-        match self.rng.random_range(0..46) {
+        match self.rng.random_range(0..48) {
             0..=2 => self.crash(node, End::Kill),
             3 => self.crash(node, End::PowerFailure),
             4 if self.rng.random_bool(0.5) => self.crash(node, End::BaseLost),
@@ -138,6 +138,7 @@ impl World {
             34 | 36 => self.hang_while_the_others_stutter(),
             35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
             37 | 38 => self.forsake(),
+            46 | 47 => self.replace_and_return(),
             39 => {
                 tell!("FAULT the connections of node {node} are dead, and nobody is told");
                 self.deaden_streams(node);
@@ -405,6 +406,31 @@ impl World {
                 self.network.cut(node, other);
             }
             _ => {}
+        }
+    }
+
+    /// The primary hands over, perhaps needs a full sync, and is the primary again: what has outlived both terms meets that.
+    fn replace_and_return(&mut self) {
+        let Some(node) = self.leader() else { return };
+        self.network.heal();
+        self.request_handoff(None);
+        let delay = self.rng.random_range(ms(100)..ms(1000));
+        if self.rng.random_bool(0.7) {
+            self.at(ms(50), SimEvent::Deafen { node });
+        }
+        self.at(delay, SimEvent::HandBack { node });
+    }
+
+    pub(super) fn hand_back(&mut self, node: usize) {
+        if FAULTS_END <= self.now || self.leader() == Some(node) {
+            return;
+        }
+        self.network.heal();
+        let id = self.machines[node].id.clone();
+        if self.register.shard().is_some_and(|shard| shard.in_sync.contains(&id)) {
+            self.request_handoff(Some(id));
+        } else {
+            self.at(ms(50), SimEvent::HandBack { node });
         }
     }
 

@@ -113,6 +113,10 @@ pub(super) enum SimEvent {
     Deafen {
         node: usize,
     },
+    /// This node is to be the primary again.
+    HandBack {
+        node: usize,
+    },
     /// A machine that was halted goes on.
     GoOn {
         node: usize,
@@ -429,6 +433,7 @@ impl World {
             SimEvent::SentinelTick { sentinel, run } => self.sentinel_tick(sentinel, run),
             SimEvent::Kill { node } => self.kill(node),
             SimEvent::Deafen { node } => self.deafen(node),
+            SimEvent::HandBack { node } => self.hand_back(node),
             SimEvent::GoOn { node } => self.go_on(node),
             SimEvent::Stutter { node, until } => self.stutter(node, until),
             SimEvent::HungForLong { term } => self.hung_for_long(term),

@@ -105,7 +105,7 @@ fn xclaim(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let stream = ctx.keys.stream_mut(key)?.ok_or(CommandError::NoSuchKey)?;
     let done = request.run(stream, name, args.at(3));
     let Some(stream) = ctx.keys.stream(key)? else { return Ok(Outcome::Reply) };
-    done.write_claimed(&mut ctx.out, stream, request.just_id);
+    done.write_claimed(&mut ctx.out, stream, request.shown);
     done.finish(ctx.keys, [key, name, args.at(3)]);
     Ok(Outcome::Reply)
 }
@@ -119,6 +119,14 @@ fn group_of<'s>(keys: &'s mut Keys<'_>, key: &[u8], name: &[u8]) -> Result<&'s m
     group.ok_or_else(|| no_key_or_group(key, name, ""))
 }
 
+/// What is told of each claimed entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Entries,
+    /// JUSTID: that is no delivery, either.
+    Ids,
+}
+
 #[derive(Debug)]
 struct Request {
     now: i64,
@@ -127,7 +135,7 @@ struct Request {
     delivered_at: i64,
     deliveries: Option<u64>,
     force: bool,
-    just_id: bool,
+    shown: Shown,
     last_id: StreamId,
 }
 
@@ -140,12 +148,12 @@ impl Request {
         let ids: Vec<StreamId> = args.iter().skip(5).map_while(|id| parse_id(id).ok()).collect();
         let mut options = Cursor::new(args, 5 + ids.len());
         let (mut time, mut deliveries) = (None, None);
-        let (mut force, mut just_id, mut last_id) = (false, false, StreamId::ZERO);
+        let (mut force, mut shown, mut last_id) = (false, Shown::Entries, StreamId::ZERO);
         while let Some(next) = options.peek() {
             if options.word("force") {
                 force = true;
             } else if options.word("justid") {
-                just_id = true;
+                shown = Shown::Ids;
             } else if let Some(idle) = options.value_of("idle") {
                 time = Some(now.wrapping_sub(number(idle, "IDLE option")?));
             } else if let Some(at) = options.value_of("time") {
@@ -160,7 +168,7 @@ impl Request {
         }
         // What cannot be is taken for now: clients compute times by their own clocks.
         let delivered_at = time.filter(|at| (0..=now).contains(at)).unwrap_or(now);
-        Ok(Request { now, min_idle: min_idle.max(0), ids, delivered_at, deliveries, force, just_id, last_id })
+        Ok(Request { now, min_idle: min_idle.max(0), ids, delivered_at, deliveries, force, shown, last_id })
     }
 
     fn run(&self, stream: &mut Stream, name: &[u8], consumer: &[u8]) -> Done {
@@ -173,7 +181,7 @@ impl Request {
         }
         done.see(group, consumer);
         for (id, exists) in self.ids.iter().zip(exists) {
-            let more = u64::from(!self.just_id);
+            let more = u64::from(self.shown == Shown::Entries);
             let pending = group.pending_at(*id).map(|p| (p.delivered_at, p.deliveries_with(more)));
             if !exists {
                 done.gone.extend(group.acknowledge(*id).then_some(*id));
@@ -225,11 +233,11 @@ impl Done {
         self.claimed.push(claim);
     }
 
-    fn write_claimed(&self, out: &mut ReplyWriter<'_>, stream: &Stream, just_id: bool) {
+    fn write_claimed(&self, out: &mut ReplyWriter<'_>, stream: &Stream, shown: Shown) {
         out.array(self.claimed.len());
         for (id, ..) in &self.claimed {
             match stream.get(*id) {
-                Some(entry) if !just_id => write_entry(out, &entry),
+                Some(entry) if shown == Shown::Entries => write_entry(out, &entry),
                 _ => write_id(out, *id),
             }
         }
@@ -307,7 +315,7 @@ fn xautoclaim(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let Some(stream) = ctx.keys.stream(key)? else { return Ok(Outcome::Reply) };
     ctx.out.array(3);
     write_id(&mut ctx.out, next);
-    done.write_claimed(&mut ctx.out, stream, request.just_id);
+    done.write_claimed(&mut ctx.out, stream, request.shown);
     ctx.out.array(done.gone.len());
     done.gone.iter().for_each(|id| write_id(&mut ctx.out, *id));
     done.finish(ctx.keys, [key, name, consumer]);
@@ -320,7 +328,7 @@ struct AutoRequest {
     min_idle: i64,
     start: StreamId,
     count: usize,
-    just_id: bool,
+    shown: Shown,
 }
 
 impl AutoRequest {
@@ -329,7 +337,7 @@ impl AutoRequest {
         let invalid = || CommandError::err("Invalid min-idle-time argument for XAUTOCLAIM");
         let min_idle = parse_i64(args.at(4)).ok_or_else(invalid)?.max(0);
         let start = parse_start(args.at(5))?;
-        let mut request = AutoRequest { now, min_idle, start, count: 100, just_id: false };
+        let mut request = AutoRequest { now, min_idle, start, count: 100, shown: Shown::Entries };
         let mut options = Cursor::new(args, 6);
         while !options.is_at_end() {
             if let Some(count) = options.value_of("count") {
@@ -337,7 +345,7 @@ impl AutoRequest {
                 let count = count.and_then(|count| usize::try_from(count).ok());
                 request.count = count.ok_or_else(|| CommandError::err("COUNT must be > 0"))?;
             } else if options.word("justid") {
-                request.just_id = true;
+                request.shown = Shown::Ids;
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -366,7 +374,7 @@ impl AutoRequest {
                     done.gone.push(id);
                     found += 1;
                 } else if self.min_idle == 0 || self.min_idle <= self.now.wrapping_sub(pending.delivered_at) {
-                    let count = pending.deliveries_with(u64::from(!self.just_id));
+                    let count = pending.deliveries_with(u64::from(self.shown == Shown::Entries));
                     claims.push((id, self.now, count));
                     found += 1;
                 }

@@ -655,11 +655,11 @@ mod tests {
             let mut out = Vec::new();
             replica.on_append(now, local, log, UplinkId(1), append, &mut out);
             replica.settle(now, local, log, &mut out);
-            let acks = out.iter().filter_map(|action| match action {
+            let mut acks = out.iter().filter_map(|action| match action {
                 Action::SendAck(_, ack) => Some(ack.held.get()),
                 _ => None,
             });
-            acks.last().unwrap()
+            acks.next_back().unwrap()
         };
         assert_eq!(held_after(&mut local, &mut log, 0, 0), 1);
         assert_eq!(held_after(&mut local, &mut log, 0, 0), 2);
