@@ -119,7 +119,7 @@ fn same_shape(ours: &Frame, theirs: &Frame) -> bool {
 }
 
 fn hello_fields(frame: &Frame) -> Vec<(&[u8], Option<&[u8]>)> {
-    // Keyward has no scripting engine yet, which Valkey counts among the modules.
+    // Valkey counts its scripting engine among the modules; Keyward has no modules.
     let own: [&[u8]; 5] = [b"server", b"version", b"id", b"availability_zone", b"modules"];
     frame
         .items
