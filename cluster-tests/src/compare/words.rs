@@ -362,6 +362,12 @@ impl Words {
             "manypairs" => out.extend((0..rng.random_range(60..140)).flat_map(|i| {
                 [format!("{}", (i * 37) % 100).into_bytes(), format!("member:{i}").into_bytes()]
             })),
+            // All scores are equal: else the result of Valkey is an accident.
+            "lexkey" => out.push(pick_from(&["lex1", "lex2"], rng)),
+            "manylex" => out.extend(
+                (0..rng.random_range(60..140))
+                    .flat_map(|i| [b"0".to_vec(), format!("member:{}", (i * 37) % 140).into_bytes()]),
+            ),
             "large" => out.push(vec![b'L'; rng.random_range(3_000..20_000)]),
             "script" => out.push(pick_from(SCRIPTS, rng)),
             "library" => out.push(pick_from(LIBRARIES, rng)),
@@ -436,11 +442,11 @@ fn count_word(count: usize, rng: &mut SmallRng) -> Vec<u8> {
     if rng.random_bool(0.07) { one(&odd, rng) } else { count.to_string().into_bytes() }
 }
 
-/// The word FIELDS, a number, and as many groups of words; sometimes the number is wrong.
 fn pick_from(texts: &[&str], rng: &mut SmallRng) -> Vec<u8> {
     texts.choose(rng).map_or_else(Vec::new, |text| text.as_bytes().to_vec())
 }
 
+/// The word FIELDS, a number, and as many groups of words; sometimes the number is wrong.
 fn counted(pool: &[&[u8]], width: usize, rng: &mut SmallRng, out: &mut Args) {
     let groups = rng.random_range(1..4);
     out.push(b"FIELDS".to_vec());
