@@ -97,7 +97,7 @@ impl Watch {
         if let Some(elapsed) = self.run.check_time(runs, now, self.server.settings().busy_reply_threshold) {
             tracing::warn!(
                 milliseconds = elapsed.as_millis(),
-                "a script takes long: who needs its keys waits for it; SCRIPT KILL ends it, where it is heard"
+                "a script takes long: other clients are told that the node is busy; SCRIPT KILL and FUNCTION KILL end it"
             );
         }
         if self.run.is_busy() {
