@@ -15,7 +15,7 @@ use super::admit::{Basis, Candidate, Checks, Moment, Patience, Verdict, misconf,
 use super::eviction::Room;
 use super::lookahead::Planned;
 use super::meanwhile::Meanwhile;
-use super::transaction::{queue, rejected};
+use super::transaction::{queue, refuse, rejected};
 use super::{Executor, Stop};
 use crate::command::CommandError;
 use crate::command::find::find;
@@ -268,10 +268,10 @@ impl Executor {
                     Verdict::Wait => return Some(Stop::NotNow),
                     Verdict::Pause(until) => return Some(Stop::Paused(until)),
                     Verdict::Leave => return Some(Stop::Close),
-                    Verdict::Refuse(error) => Err(self.refuse(session, row, args, keys, error)),
+                    Verdict::Refuse(error) => Err(refuse(&self.stats, session, row, args, keys, error)),
                     Verdict::RefuseForDisk => {
                         let error = misconf(&self.server.disk_error());
-                        Err(self.refuse(session, row, args, keys, error))
+                        Err(refuse(&self.stats, session, row, args, keys, error))
                     }
                 }
             }
@@ -320,21 +320,6 @@ impl Executor {
             settings: &self.settings,
             routing: &self.routing,
         }
-    }
-
-    #[cold]
-    fn refuse(
-        &self,
-        session: &mut Session,
-        row: &'static Row,
-        args: Args<'_>,
-        keys: &mut Keys<'_>,
-        error: CommandError,
-    ) -> CommandError {
-        if let Some(counters) = self.stats.command(row) {
-            counters.rejected.add(1);
-        }
-        rejected(session, args, keys, error)
     }
 
     /// A call for `commandstats`; its time is added at the end of the batch.

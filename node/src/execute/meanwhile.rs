@@ -13,7 +13,7 @@ use keyward_store::keys::{Keys, Now};
 use super::Stop;
 use super::admit::{Candidate, Checks, Moment, Patience, Verdict, misconf};
 use super::batch::BatchEnd;
-use super::transaction::{queue, rejected};
+use super::transaction::{queue, refuse, rejected};
 use crate::admin::{ServerContext, ServerResult};
 use crate::command::CommandError;
 use crate::command::find::find;
@@ -97,10 +97,10 @@ impl<'a> Meanwhile<'a> {
                 Verdict::Wait => return Some(Stop::NotNow),
                 Verdict::Pause(until) => return Some(Stop::Paused(until)),
                 Verdict::Leave => return Some(Stop::Close),
-                Verdict::Refuse(error) => Err(self.refuse(session, row, args, &mut keys, error)),
+                Verdict::Refuse(error) => Err(refuse(self.stats, session, row, args, &mut keys, error)),
                 Verdict::RefuseForDisk => {
                     let error = misconf(&self.server.disk_error());
-                    Err(self.refuse(session, row, args, &mut keys, error))
+                    Err(refuse(self.stats, session, row, args, &mut keys, error))
                 }
             },
             Err(error) => Err(rejected(session, args, &mut keys, error)),
@@ -169,19 +169,5 @@ impl<'a> Meanwhile<'a> {
             }
         }
         result
-    }
-
-    fn refuse(
-        &self,
-        session: &mut Session,
-        row: &'static Row,
-        args: Args<'_>,
-        keys: &mut Keys<'_>,
-        error: CommandError,
-    ) -> CommandError {
-        if let Some(counters) = self.stats.command(row) {
-            counters.rejected.add(1);
-        }
-        rejected(session, args, keys, error)
     }
 }

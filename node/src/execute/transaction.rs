@@ -17,6 +17,7 @@ use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
 use crate::io::session::{Session, Transaction};
+use crate::stats::ThreadStats;
 
 impl Executor {
     /// EXEC: all commands under all their locks, their effects as one entry.
@@ -199,6 +200,22 @@ pub(super) fn queue(
     session.describe();
     out.writer(session.version).simple("QUEUED");
     Ok(ServerOutcome::Reply)
+}
+
+/// As [`rejected`], of a command that is known: it is counted.
+#[cold]
+pub(super) fn refuse(
+    stats: &ThreadStats,
+    session: &mut Session,
+    row: &'static Row,
+    args: Args<'_>,
+    keys: &mut Keys<'_>,
+    error: CommandError,
+) -> CommandError {
+    if let Some(counters) = stats.command(row) {
+        counters.rejected.add(1);
+    }
+    rejected(session, args, keys, error)
 }
 
 /// A command was refused before it ran: its transaction will fail. A refused EXEC fails it at once, and says so.
