@@ -92,3 +92,43 @@ fn a_command_that_holds_a_slot_fails_nobody_over() {
         call(connection, &["DEL", "{long}list"]).map(drop)
     });
 }
+
+/// Some connections share their thread with whoever runs long.
+fn connection_of_another_thread(addr: &str) -> Result<Connection, String> {
+    for _ in 0..20 {
+        let mut connection = Connection::connect_within(addr, PATIENCE).map_err(|e| e.to_string())?;
+        connection.send(&["PING"]);
+        if connection.has_reply(Duration::from_millis(500)) {
+            connection.reply().map_err(|e| e.to_string())?;
+            return Ok(connection);
+        }
+    }
+    Err("all threads run long".into())
+}
+
+/// It is for the script to end, and others are served until then.
+#[test]
+fn a_hand_off_behind_an_endless_script_holds_nobody_up() {
+    let args = ["--save", "", "--io-threads", "2", "--busy-reply-threshold", "100"];
+    let mut cluster = Cluster::start(Mode::Cluster, &args).expect("the cluster starts");
+    let primary = cluster.wait_until_whole().unwrap();
+    let addr = cluster.nodes[primary].addr();
+    let mut caller = Connection::connect_within(&addr, PATIENCE).unwrap();
+    // Alone the first time, beside others that do not need its key from then on.
+    let script =
+        |how| ["EVAL", "redis.call('get', KEYS[1]) while ARGV[1] == 'endless' do end", "1", "a", how];
+    assert!(!caller.call(&script("short")).unwrap().is_error());
+    caller.send(&script("endless"));
+    assert!(!caller.has_reply(Duration::from_secs(1)), "it runs");
+    let mut other = connection_of_another_thread(&addr).unwrap();
+    let target = (0..3).find(|node| *node != primary).unwrap();
+    let mut operator = Connection::connect_within(&cluster.nodes[target].addr(), PATIENCE).unwrap();
+    operator.send(&["CLUSTER", "FAILOVER"]);
+    for _ in 0..100 {
+        assert_eq!(call(&mut other, &["SET", "b", "1"]), Ok("OK".into()), "{}", cluster.describe());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(call(&mut other, &["SCRIPT", "KILL"]), Ok("OK".into()));
+    assert!(caller.reply().unwrap().is_error());
+    assert_eq!(cluster.wait_for_other_primary(primary), Ok(target), "{}", cluster.describe());
+}

@@ -57,6 +57,7 @@ mutations! {
     TruncateToKnownCommit: "a replica that reconnects drops all that it does not know to be committed",
     FullSyncOfMember: "a full sync empties a member of the in-sync set",
     MemberBeforeCaughtUp: "a replica counts as caught up before its full sync has ended",
+    HandoffBesideCommands: "a hand-off asks the sentinels while a command may run that saw the gate open",
     LaggardsStay: "a node that is alive and holds everybody up stays in sync, or the primary",
     SlowestIsToBlame: "the slowest node gives way though the others are hardly better",
     LaggardComesBack: "a node that was removed because it held everybody up comes back at once",

@@ -23,7 +23,8 @@
 //! - `resp`: the clients of the Sentinel API
 //! - [`probe`](shell::probe): a question to a node; [`questions`](shell::questions): also through other sentinels
 //! - [`connections`](shell::connections), [`channel`](shell::channel): connections to nodes and sentinels
-//! - [`sentinel`](shell::sentinel), [`runtime`](shell::runtime), [`cli`](shell::cli): putting it together
+//! - [`sentinel`](shell::sentinel), [`runtime`](shell::runtime), [`cli`](shell::cli), [`program`](shell::program): putting
+//!   it together
 //!
 //! [`config`]: options.
 //!

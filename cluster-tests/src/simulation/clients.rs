@@ -93,8 +93,9 @@ impl World {
         if self.rng.random_bool(0.02) {
             return (self.clients[client].primary, slot, Operation::set_large(number));
         }
-        if self.standing.is_some() {
-            // How long nothing is written is measured: nobody waits for a node that is down, or for ever.
+        if self.standing.is_some() || CLIENTS_END - ms(1000) < self.now {
+            // How long nothing is written is measured: nobody waits for a node that is down, or for ever. And at the end
+            // all might wait for each other.
             let primary = self.clients[client].primary;
             return loop {
                 let operation = Operation::random(&mut self.rng, number);

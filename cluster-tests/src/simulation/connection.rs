@@ -236,13 +236,13 @@ impl World {
     }
 
     /// A command that was admitted before the gate closed.
-    pub(super) fn late_write(&mut self, node: usize) {
-        let Some(process) = self.machines[node].process() else { return };
-        assert_ne!(
-            process.gate().state(),
-            GateState::Primary,
-            "the gate is closed before the threads are waited for"
-        );
+    pub(super) fn late_write(&mut self, node: usize, run: u64) {
+        let (now, paused_until) = (self.now, self.machines[node].paused_until);
+        let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
+        if now < paused_until {
+            process.commands_until = paused_until;
+            return self.at(paused_until - now, SimEvent::LateWrite { node, run });
+        }
         if process.log().last().term != process.gate().term() {
             return;
         }
@@ -259,6 +259,7 @@ impl World {
         let stop = process.execute(number, Some(process.open));
         assert!(stop.is_none(), "it was admitted");
         self.executed(node, number);
+        self.after_step(node);
     }
 
     /// A read that was admitted when the node was a replica; it may have become the primary meanwhile.

@@ -313,8 +313,8 @@ impl World {
 
     pub(super) fn hung_for_long(&self, term: Term) {
         let Some(shard) = self.register.shard() else { return };
-        // Those that it had asked to remove before, and that were, cannot prove that it is gone.
-        let is_alone = shard.in_sync.len() == 1;
+        // Those that it had asked to remove before, and that were, cannot prove that it is gone, nor who has died since.
+        let is_alone = shard.in_sync.difference(&shard.restarted).count() <= 1;
         assert!(is_alone || term < shard.term, "invariant 10: a hung primary is not replaced");
     }
 

@@ -139,6 +139,11 @@ pub(super) enum SimEvent {
         run: u64,
         number: u64,
     },
+    /// A write that was admitted before the gate closed.
+    LateWrite {
+        node: usize,
+        run: u64,
+    },
     /// A read that was admitted before the node's role changed.
     LateRead {
         node: usize,
@@ -412,6 +417,7 @@ impl World {
             SimEvent::WaitTimeout { node, run, number } => self.wait_timeout(node, run, number),
             SimEvent::CuriousRead { node, run } => self.curious_read(node, run),
             SimEvent::LateRead { node, run } => self.late_read(node, run),
+            SimEvent::LateWrite { node, run } => self.late_write(node, run),
             SimEvent::Write { node, run } => self.write(node, run),
             SimEvent::Start { node } => self.start(node),
             SimEvent::Register { node, run } => self.register(node, run),

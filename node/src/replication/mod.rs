@@ -16,6 +16,7 @@ mod grpc_tests;
 mod handle;
 mod link;
 mod news;
+mod quiescing;
 mod sender;
 mod shared;
 pub(crate) mod task;

@@ -29,11 +29,11 @@ use super::applier::Applier;
 use super::applying::ApplierRequest;
 use super::link::{self, Uplink};
 use super::news::News;
+use super::quiescing::Quiescing;
 use super::sender::{self, Outbox, Outlet, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
-use crate::control;
 use crate::sentinels::Sentinels;
 
 /// Acknowledgements that may wait for their stream; later ones contain what earlier ones say.
@@ -101,6 +101,7 @@ pub(crate) struct Task {
     links: BTreeMap<LinkId, LinkHandle>,
     uplinks: BTreeMap<UplinkId, UplinkHandle>,
     complaints: Arc<Mutex<Complaints>>,
+    quiescing: Arc<Quiescing>,
     handoffs: BTreeMap<u64, HandoffAnswer>,
     next_token: u64,
     /// What the sentinels were asked for, and what they said: for the log.
@@ -148,6 +149,7 @@ impl Task {
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             complaints: Arc::default(),
+            quiescing: Arc::default(),
             handoffs: BTreeMap::new(),
             next_token: 0,
             asked: News::default(),
@@ -329,14 +331,7 @@ impl Task {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Quiesce => {
-                let (engine, inputs) = (Arc::clone(&self.engine), self.inputs.clone());
-                tokio::spawn(async move {
-                    if control::blocking(move || engine.quiesce()).await.is_ok() {
-                        send(&inputs, Event::Quiesced).await;
-                    }
-                });
-            }
+            Action::Quiesce(id) => self.quiescing.ask(id, &self.engine, &self.inputs),
             Action::ApplyUpTo { after, index } => self.applier.apply_up_to(after, index),
             Action::ClearKeyspace { epoch } => {
                 tracing::info!("a full sync begins: the keyspace is emptied");

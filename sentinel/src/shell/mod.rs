@@ -6,6 +6,7 @@ pub mod cli;
 pub mod connections;
 pub(crate) mod control;
 pub mod probe;
+pub mod program;
 pub mod proposals;
 pub mod questions;
 pub(crate) mod raft;

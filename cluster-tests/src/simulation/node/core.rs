@@ -84,6 +84,9 @@ impl World {
                 self.at(delay, SimEvent::CuriousRead { node, run });
             }
         }
+        if before.0 == GateState::Primary && after.0 != GateState::Primary {
+            self.closed_gate(node, run);
+        }
         let process = self.machines[node].process().expect("it runs");
         if before.2 != after.2 {
             let topology = Arc::clone(process.core.topology());
@@ -103,6 +106,16 @@ impl World {
         self.after_step(node);
     }
 
+    /// I/O threads may be inside a command yet, and now and then one takes long.
+    fn closed_gate(&mut self, node: usize, run: u64) {
+        if self.rng.random_bool(0.5) {
+            let longest = if self.rng.random_bool(0.2) { ms(100) } else { ms(3) };
+            let delay = self.rng.random_range(0..longest);
+            self.machines[node].process().expect("it runs").commands_until = self.now + delay;
+            self.at(delay, SimEvent::LateWrite { node, run });
+        }
+    }
+
     /// What follows whatever has happened at a node: streams send, replies leave, and the invariants hold.
     pub(in crate::simulation) fn after_step(&mut self, node: usize) {
         self.send_log(node);
@@ -116,12 +129,10 @@ impl World {
         let (beacon, append_bytes) = (self.machines[node].beacon_interval(), self.append_bytes);
         let Some(process) = self.machines[node].process().filter(|p| p.run == run) else { return };
         match action {
-            Action::Quiesce => {
-                if self.rng.random_bool(0.5) {
-                    self.late_write(node);
-                }
-                let delay = self.rng.random_range(0..ms(3));
-                self.at(delay, SimEvent::NodeEvent { node, run, event: Event::Quiesced });
+            Action::Quiesce(id) => {
+                let last_command = process.commands_until.saturating_sub(self.now);
+                let delay = last_command + self.rng.random_range(1..ms(3));
+                self.at(delay, SimEvent::NodeEvent { node, run, event: Event::Quiesced(id) });
             }
             Action::ApplyUpTo { after, index } => {
                 Invariants::check_applies(clock, node, process, index);

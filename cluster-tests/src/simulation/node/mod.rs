@@ -83,6 +83,8 @@ pub(super) struct Process {
     pub(super) writer: Option<Writer>,
     /// How the gate was when it was last open: what a late command has seen.
     pub(super) open: Moment,
+    /// When the command ends that has begun last before the gate was closed.
+    pub(super) commands_until: Nanos,
     /// How it was when the node last was a replica: what a late read has seen.
     pub(super) followed: Moment,
     /// The earliest tick that is scheduled.
@@ -284,6 +286,7 @@ impl World {
             run,
             core,
             open: executor.moment(),
+            commands_until: 0,
             followed: executor.moment(),
             server,
             executor,

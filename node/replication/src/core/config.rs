@@ -38,7 +38,7 @@ pub struct Config {
     pub replication_ack: ReplicationAck,
     /// `None`: half of the shard's nodes, rounded up.
     pub min_in_sync: Option<usize>,
-    /// How long a hand-off waits for its target.
+    /// How long a hand-off waits for commands that run, and then for its target.
     pub handoff_timeout: Duration,
     /// A replica acknowledges nothing more while so much that is committed waits to be applied: it takes memory, and time
     /// when the replica becomes the primary.
@@ -67,6 +67,12 @@ impl Config {
             return Err(ConfigError::LeaseOutOfRange(self.lease));
         }
         Ok(())
+    }
+
+    /// How long clients are held up for a command that began just before a hand-off closed the gate. Then they go on, and
+    /// the hand-off waits for it first.
+    pub(crate) fn handoff_pause(&self) -> Duration {
+        self.grace / 10
     }
 
     /// How long clients wait for an in-sync set that has become too small since their command was executed.

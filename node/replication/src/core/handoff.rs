@@ -1,4 +1,8 @@
-//! A planned change of primary: hold commands, let the target get everything, give the role away.
+//! A planned change of primary: let the commands end that run, hold new ones, let the target get everything, give the
+//! role away.
+//!
+//! A command may take seconds, and whoever comes after it must not wait for that long: the gate is closed only when all
+//! have ended that ran at the request, and opened again if one that began in between takes long, too.
 //!
 //! Invariants:
 //! - from the first attempt of the `Handoff` request until its outcome is *known*, this node executes nothing, reads
@@ -9,11 +13,12 @@
 //!   version every attempt is compared with, has changed and the target is no electable member any more.
 
 use keyward_proto::ids::{NodeId, Term};
+use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::time::Monotonic;
 
 use super::local::Local;
 use super::membership::retry_after;
-use super::messages::{Action, HandoffError, HandoffToken, Outcome, Request, RequestId};
+use super::messages::{Action, HandoffError, HandoffToken, Outcome, QuiesceId, Request, RequestId};
 use super::primary::{LinkPhase, Phase, Primary};
 use crate::log::WriteLog;
 
@@ -23,14 +28,20 @@ const REFUSALS_MAX: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Handoff {
     token: HandoffToken,
+    /// The one that somebody named.
+    wanted: Option<NodeId>,
     target: NodeId,
+    /// No longer for commands that run.
+    commands_until: Monotonic,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// I/O threads may still be inside a command.
-    Quiescing { deadline: Monotonic },
+    /// This node serves, until the commands have ended that ran at the request.
+    AwaitingCommands { quiesce: QuiesceId },
+    /// Nothing new is executed; I/O threads may still be inside a command.
+    Quiescing { quiesce: QuiesceId, until: Monotonic },
     /// The target does not hold everything, or something is not committed.
     Draining { deadline: Monotonic },
     /// The sentinels were asked.
@@ -46,9 +57,20 @@ impl Handoff {
         &self.target
     }
 
+    pub(crate) fn is_awaiting_commands(&self) -> bool {
+        matches!(self.stage, Stage::AwaitingCommands { .. })
+    }
+
+    /// No I/O thread is inside a command.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.stage, Stage::Draining { .. } | Stage::Proposed { .. })
+    }
+
     pub(crate) fn next_deadline(&self) -> Monotonic {
         match self.stage {
-            Stage::Quiescing { deadline } | Stage::Draining { deadline } => deadline,
+            Stage::AwaitingCommands { .. } => self.commands_until,
+            Stage::Quiescing { until, .. } => until,
+            Stage::Draining { deadline } => deadline,
             Stage::Proposed { retry_at, .. } => retry_at,
         }
     }
@@ -72,13 +94,14 @@ impl Primary {
             out.push(Action::HandoffEnded(token, Err(error)));
             return;
         }
-        let Some(target) = self.handoff_target(now, local, target) else {
+        let wanted = target;
+        let Some(target) = self.handoff_target(now, local, wanted.as_ref()) else {
             out.push(Action::HandoffEnded(token, Err(HandoffError::NoTarget)));
             return;
         };
-        let deadline = now + local.config.handoff_timeout;
-        self.phase = Phase::HandingOff(Handoff { token, target, stage: Stage::Quiescing { deadline } });
-        local.quiesce(out);
+        let commands_until = now + local.config.handoff_timeout;
+        let stage = Stage::AwaitingCommands { quiesce: local.quiesce(out) };
+        self.phase = Phase::HandingOff(Handoff { token, wanted, target, commands_until, stage });
     }
 
     /// The wanted node, else the one that is furthest, then the one with the lowest priority number.
@@ -86,7 +109,7 @@ impl Primary {
         &self,
         now: Monotonic,
         local: &Local,
-        wanted: Option<NodeId>,
+        wanted: Option<&NodeId>,
     ) -> Option<NodeId> {
         let fit = self.links.values().filter(|l| {
             l.phase == LinkPhase::Streaming
@@ -94,7 +117,7 @@ impl Primary {
                 && self.progress.in_sync().contains(&l.node)
                 && !self.restarted.contains(&l.node)
                 && now < self.holder.until(&l.node)
-                && wanted.as_ref().is_none_or(|w| *w == l.node)
+                && wanted.is_none_or(|w| *w == l.node)
         });
         let priority = |id: &NodeId| local.topology.nodes.get(id).map_or(0, |n| n.replica_priority);
         // Priority 0 is Valkey's "never", unless an operator names the node.
@@ -106,11 +129,41 @@ impl Primary {
             .map(|l| l.node.clone())
     }
 
-    pub(super) fn on_quiesced(&mut self) {
-        if let Phase::HandingOff(Handoff { stage, .. }) = &mut self.phase
-            && let Stage::Quiescing { deadline } = *stage
-        {
-            *stage = Stage::Draining { deadline };
+    pub(super) fn on_quiesced(
+        &mut self,
+        now: Monotonic,
+        local: &mut Local,
+        id: QuiesceId,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::HandingOff(handoff) = &mut self.phase else { return };
+        match handoff.stage {
+            Stage::AwaitingCommands { quiesce } if quiesce == id => self.close_gate(now, local, out),
+            Stage::Quiescing { quiesce, .. } if quiesce == id => {
+                handoff.stage = Stage::Draining { deadline: now + local.config.handoff_timeout };
+            }
+            // Of a hand-off that has ended.
+            Stage::AwaitingCommands { .. }
+            | Stage::Quiescing { .. }
+            | Stage::Draining { .. }
+            | Stage::Proposed { .. } => {}
+        }
+    }
+
+    /// The set may have changed while commands ran.
+    fn close_gate(&mut self, now: Monotonic, local: &mut Local, out: &mut Vec<Action>) {
+        let Phase::HandingOff(Handoff { wanted, .. }) = &self.phase else { return };
+        let chosen = self.handoff_target(now, local, wanted.as_ref());
+        match (&mut self.phase, chosen) {
+            (Phase::HandingOff(handoff), Some(chosen)) => {
+                handoff.target = chosen;
+                let until = now + local.config.handoff_pause();
+                handoff.stage = Stage::Quiescing { quiesce: local.quiesce(out), until };
+                if mutation::is_on(Mutation::HandoffBesideCommands) {
+                    handoff.stage = Stage::Draining { deadline: now + local.config.handoff_timeout };
+                }
+            }
+            _ => self.resume(Err(HandoffError::NoTarget), out),
         }
     }
 
@@ -152,11 +205,18 @@ impl Primary {
         log: &WriteLog,
         out: &mut Vec<Action>,
     ) {
-        let Phase::HandingOff(handoff) = &self.phase else { return };
+        let Phase::HandingOff(handoff) = &mut self.phase else { return };
         let target = handoff.target.clone();
         let may_lead = self.progress.in_sync().contains(&target) && !self.restarted.contains(&target);
         match &handoff.stage {
-            // Not before the I/O threads have answered: they may not find the gate open again in between.
+            Stage::AwaitingCommands { .. } if handoff.commands_until <= now => {
+                self.resume(Err(HandoffError::LongCommand), out);
+            }
+            Stage::AwaitingCommands { .. } => {}
+            // Nobody was asked yet: clients go on beside the command.
+            Stage::Quiescing { quiesce, until } if *until <= now => {
+                handoff.stage = Stage::AwaitingCommands { quiesce: *quiesce };
+            }
             Stage::Quiescing { .. } => {}
             Stage::Draining { .. } if !may_lead => self.resume(Err(HandoffError::NoTarget), out),
             Stage::Draining { deadline } if *deadline <= now => self.resume(Err(HandoffError::Timeout), out),
@@ -314,7 +374,10 @@ mod tests {
         acknowledge(&mut primary, &local, 10);
         acknowledge(&mut primary, &local, 190);
         primary.on_handoff_requested(at(190), &mut local, HandoffToken(1), None, &mut out);
-        primary.on_quiesced();
+        for _ in ["those that run", "those that began in between"] {
+            let Some(Action::Quiesce(id)) = out.pop() else { panic!("it waits for commands: {out:?}") };
+            primary.on_quiesced(at(190), &mut local, id, &mut out);
+        }
         let asks = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Ask(_, Request::Handoff { .. })));
         primary.settle(at(200), &mut local, &mut log, &mut out);
         assert!(!asks(&out), "its disk is given some time");

@@ -1,5 +1,6 @@
 //! What a node knows whatever its role is: itself, the topology, its keyspace and its promises.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::clock_watch::ClockWatch;
 use super::config::{Config, ReplicationAck};
 use super::lagging::Bar;
 use super::lease::LeaseGiver;
-use super::messages::{Action, RequestId, UplinkId};
+use super::messages::{Action, QuiesceId, RequestId, UplinkId};
 use super::stall_detector::StallDetector;
 use crate::log::WriteLog;
 
@@ -81,7 +82,8 @@ pub(crate) struct Local {
     /// Since this node has handed over because of its disk.
     pub(crate) bar: Bar,
     /// [`Action::Quiesce`] that are not answered: an I/O thread may still be appending to an ended term.
-    pub(crate) quiesces: u32,
+    pub(crate) quiescing: BTreeSet<QuiesceId>,
+    next_quiesce: u64,
     next_request: u64,
     next_uplink: u64,
 }
@@ -111,7 +113,8 @@ impl Local {
             ended_commit: LogIndex::ZERO,
             ended_terms: 0,
             bar: Bar::default(),
-            quiesces: 0,
+            quiescing: BTreeSet::new(),
+            next_quiesce: 1,
             next_request: 1,
             next_uplink: 1,
         }
@@ -197,9 +200,17 @@ impl Local {
         log.term_at(index).map(|term| Position { term, index })
     }
 
-    pub(crate) fn quiesce(&mut self, out: &mut Vec<Action>) {
-        self.quiesces += 1;
-        out.push(Action::Quiesce);
+    pub(crate) fn quiesce(&mut self, out: &mut Vec<Action>) -> QuiesceId {
+        self.next_quiesce += 1;
+        let id = QuiesceId(self.next_quiesce);
+        out.push(Action::Quiesce(id));
+        id
+    }
+
+    /// No role is entered before the I/O threads have left the one that has ended.
+    pub(crate) fn quiesce_ended_term(&mut self, out: &mut Vec<Action>) {
+        let id = self.quiesce(out);
+        self.quiescing.insert(id);
     }
 
     pub(crate) fn request_id(&mut self) -> RequestId {

@@ -26,7 +26,7 @@ use keyward_proto::topology::Shard;
 use super::config::ReplicationAck;
 use super::local::Local;
 use super::messages::{Action, LinkId, Outcome, Request, RequestId};
-use super::primary::{Link, LinkPhase, Phase, Primary};
+use super::primary::{Link, LinkPhase, Primary};
 use crate::log::WriteLog;
 
 /// First pause before a request is repeated; doubles up to [`RETRY_MAX`].
@@ -192,7 +192,7 @@ impl Primary {
     /// Keeps the sentinels' number right.
     fn propose_minimum(&mut self, now: Monotonic, local: &Local) {
         let minimum = local.commit_minimum();
-        let serves = matches!(self.phase, Phase::Serving) && self.propose_after <= now;
+        let serves = self.serves() && self.propose_after <= now;
         if serves && self.known_minimum != Some(minimum) && self.proposal.is_none() {
             self.proposal = Some(Proposal::new(Change::Minimum(minimum), self.in_sync_version));
         }
@@ -239,7 +239,7 @@ impl Primary {
             return;
         };
         let link = self.links.get(&joining.link);
-        let goes_on = matches!(self.phase, Phase::Serving)
+        let goes_on = self.serves()
             && link.is_some_and(|l| self.may_join(l, now, local))
             && now.since(joining.since) < local.config.suspect_after();
         if !goes_on {
@@ -259,7 +259,7 @@ impl Primary {
     }
 
     fn begin_joining(&mut self, now: Monotonic, local: &Local) {
-        if !matches!(self.phase, Phase::Serving) || now < self.propose_after {
+        if !self.serves() || now < self.propose_after {
             return;
         }
         let candidate =

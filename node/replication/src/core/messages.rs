@@ -239,6 +239,8 @@ pub enum HandoffError {
     NoTarget,
     #[error("the target did not catch up in time")]
     Timeout,
+    #[error("a command runs for too long; a script is ended by SCRIPT KILL")]
+    LongCommand,
     #[error("refused by the sentinels: {0}")]
     Refused(String),
     #[error("another node became primary")]
@@ -246,6 +248,10 @@ pub enum HandoffError {
     #[error("the replication task has ended")]
     Stopped,
 }
+
+/// Identifies a wait for the commands that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuiesceId(pub u64);
 
 /// Identifies who waits for a hand-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,8 +269,8 @@ pub enum Event {
     TopologyChanged(Arc<Topology>),
     /// Always after the topology that came with the answer.
     RequestAnswered(RequestId, Outcome),
-    /// No I/O thread is inside a command that saw the gate open.
-    Quiesced,
+    /// Every command has ended that an I/O thread was inside of when this was asked for.
+    Quiesced(QuiesceId),
     /// The keyspace contains the log up to here; `epoch` counts the keyspace's clearings.
     Applied {
         epoch: u64,
@@ -290,8 +296,8 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make sure that no I/O thread is inside a command that saw the gate open; answered by [`Event::Quiesced`].
-    Quiesce,
+    /// Wait for the commands that I/O threads are inside of; answered by [`Event::Quiesced`].
+    Quiesce(QuiesceId),
     /// Apply entries of the log in order; answered by [`Event::Applied`]. Up to `after` the keyspace contains them, or
     /// was told to.
     ApplyUpTo {

@@ -20,7 +20,7 @@ use keyward_proto::topology::{Shard, Topology};
 use super::clock_watch::Clocks;
 use super::config::Config;
 use super::local::Local;
-use super::messages::{Action, Event, HandoffError, LinkId};
+use super::messages::{Action, Event, HandoffError, LinkId, QuiesceId};
 use super::primary::{LinkPhase, Phase, Primary};
 use super::replica::Replica;
 use crate::gate::{GateState, GateView};
@@ -157,7 +157,7 @@ impl NodeCore {
                 }
                 Role::Replica(replica) => replica.on_answer(now, &self.local, id, &outcome),
             },
-            Event::Quiesced => self.on_quiesced(now, log, out),
+            Event::Quiesced(id) => self.on_quiesced(now, id, log, out),
             Event::Applied { epoch, index } => {
                 let keyspace = &mut self.local.keyspace;
                 if keyspace.epoch == epoch {
@@ -341,10 +341,13 @@ impl NodeCore {
             Phase::Recovering { .. } => {}
             Phase::Serving => {
                 self.local.keyspace.executed(log.last().index);
-                self.local.quiesce(out);
+                self.local.quiesce_ended_term(out);
             }
             Phase::HandingOff(handoff) => {
                 self.local.keyspace.executed(log.last().index);
+                if !handoff.is_quiet() {
+                    self.local.quiesce_ended_term(out);
+                }
                 let new_primary = self.local.shard().and_then(|s| s.primary.as_ref());
                 let accepted = new_primary == Some(handoff.target());
                 out.push(Action::HandoffEnded(
@@ -356,19 +359,13 @@ impl NodeCore {
         out.extend(primary.links.keys().map(|id| Action::CloseLink(*id)));
     }
 
-    fn on_quiesced(&mut self, now: Monotonic, log: &mut WriteLog, out: &mut Vec<Action>) {
-        self.local.quiesces = self.local.quiesces.checked_sub(1).expect("every Quiesced answers a Quiesce");
-        if self.local.quiesces > 0 {
-            return;
-        }
-        match &mut self.role {
-            Role::Primary(primary) => primary.on_quiesced(),
-            Role::Idle => {
-                // What was appended until now was executed, too.
-                self.local.keyspace.executed(log.last().index);
-                self.assign_role(now, log, out);
-            }
-            Role::Replica(_) => unreachable!("a node becomes a replica only when it has quiesced"),
+    fn on_quiesced(&mut self, now: Monotonic, id: QuiesceId, log: &mut WriteLog, out: &mut Vec<Action>) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.on_quiesced(now, &mut self.local, id, out);
+        } else if self.local.quiescing.remove(&id) && self.local.quiescing.is_empty() {
+            // What was appended until now was executed, too.
+            self.local.keyspace.executed(log.last().index);
+            self.assign_role(now, log, out);
         }
     }
 
@@ -399,7 +396,7 @@ impl NodeCore {
     }
 
     fn enter_role(&mut self, now: Monotonic, shard: &Shard, log: &mut WriteLog, out: &mut Vec<Action>) {
-        let Some(primary) = shard.primary.clone().filter(|_| self.local.quiesces == 0) else { return };
+        let Some(primary) = shard.primary.clone().filter(|_| self.local.quiescing.is_empty()) else { return };
         if primary != self.local.me {
             self.role = Role::Replica(Box::new(Replica::start(now, &self.local, primary)));
         } else if log.last().term < shard.term && !self.local.keyspace.needs_full_sync {
@@ -418,10 +415,8 @@ impl NodeCore {
     /// What the gate has to show after a step.
     pub fn view(&self, log: &WriteLog) -> GateView {
         let state = match &self.role {
-            Role::Primary(primary) => match primary.phase {
-                Phase::Serving if self.local.quiesces == 0 => GateState::Primary,
-                Phase::Serving | Phase::Recovering { .. } | Phase::HandingOff(_) => GateState::Holding,
-            },
+            Role::Primary(primary) if primary.serves() => GateState::Primary,
+            Role::Primary(_) => GateState::Holding,
             Role::Replica(_) if self.local.keyspace.needs_full_sync => GateState::Loading,
             Role::Replica(_) if self.local.is_in_doubt() => GateState::InDoubt,
             Role::Replica(_) => GateState::Replica,
@@ -463,7 +458,7 @@ impl NodeCore {
             GateState::Loading
         } else if self.local.keyspace.is_broken {
             GateState::NoPrimary
-        } else if self.local.quiesces > 0 || self.local.shard().is_some_and(changing) {
+        } else if !self.local.quiescing.is_empty() || self.local.shard().is_some_and(changing) {
             GateState::Undecided
         } else if self.local.shard.is_some() && self.local.keyspace.needs_full_sync {
             GateState::Loading
@@ -559,13 +554,10 @@ impl NodeCore {
                 replica.check_invariants(local, log);
             }
         }
-        if local.quiesces > 0 {
-            let holding = matches!(&self.role, Role::Primary(p) if matches!(p.phase, Phase::HandingOff(_)));
-            assert!(
-                holding || matches!(self.role, Role::Idle),
-                "a role is entered before the I/O threads have left"
-            );
-        }
+        assert!(
+            local.quiescing.is_empty() || matches!(self.role, Role::Idle),
+            "a role is entered before the I/O threads have left"
+        );
         assert!(local.keyspace.applied <= local.keyspace.target.max(log.last().index));
     }
 }

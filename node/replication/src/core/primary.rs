@@ -39,7 +39,7 @@ pub(crate) enum Phase {
         serve_at: Monotonic,
     },
     Serving,
-    /// Nothing is executed any more, reads included.
+    /// Once the commands that ran have ended, nothing is executed any more, reads included.
     HandingOff(Handoff),
 }
 
@@ -311,6 +311,15 @@ impl Primary {
         local.commit = local.commit.max(self.progress.commit());
     }
 
+    /// Commands are executed.
+    pub(crate) fn serves(&self) -> bool {
+        match &self.phase {
+            Phase::Recovering { .. } => false,
+            Phase::Serving => true,
+            Phase::HandingOff(handoff) => handoff.is_awaiting_commands(),
+        }
+    }
+
     /// Writes are accepted.
     pub(crate) fn is_writable(&self, local: &Local) -> bool {
         !self.progress.is_short() && local.min_in_sync() <= self.in_sync_len()
@@ -318,9 +327,7 @@ impl Primary {
 
     /// Whether clients have waited long enough for entries that too few members hold.
     pub(crate) fn gives_replies_up(&mut self, now: Monotonic, local: &Local, log: &WriteLog) -> bool {
-        let waits = self.progress.is_short()
-            && self.progress.commit() < log.last().index
-            && matches!(self.phase, Phase::Serving);
+        let waits = self.progress.is_short() && self.progress.commit() < log.last().index && self.serves();
         if !waits {
             self.short_since = None;
             return false;

@@ -20,7 +20,7 @@
 //!   `last-gone`: that the last one cannot;
 //!   `register a`: a later process of this node has registered
 //! - `found a`: the sentinels have lost all that they knew, and a new shard forms around this node
-//! - `handoff a [b]`
+//! - `handoff a [b]`; `command a MS`: a command runs for so long
 //! - `disk a stop|go|step`, `disk a fail write|sync`: the next one; `rewrite a`, `base a`: a snapshot begins, is written;
 //!   `disk a loses base empty|older`
 
@@ -140,6 +140,10 @@ impl World {
             }
             ["promote", node, rest @ ..] => self.promote(node, rest),
             ["found", node] => self.found_shard(node),
+            ["command", node, time] => {
+                let end = self.now + Duration::from_millis(time.parse().unwrap());
+                self.host(node).command_until = end;
+            }
             ["handoff", node] => self.hand_over(node, None),
             ["handoff", node, target] => {
                 let target = self.hosts[self.node(target)].id.clone();
@@ -222,6 +226,8 @@ impl World {
                 is_disk_stopped: false,
                 hears_sentinels: true,
                 is_paused: false,
+                command_until: self.now,
+                quiet: Vec::new(),
             });
             let node = Node {
                 bus_port: u16::try_from(number).unwrap(),

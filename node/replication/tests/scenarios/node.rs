@@ -10,7 +10,7 @@ use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 use keyward_replication::core::full_sync::{SlotReader, SnapshotSender};
 use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
-use keyward_replication::core::messages::{LinkId, Request, RequestId, SnapshotPart, UplinkId};
+use keyward_replication::core::messages::{LinkId, QuiesceId, Request, RequestId, SnapshotPart, UplinkId};
 use keyward_replication::core::node_core::NodeCore;
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::disk_log::platter::Platter;
@@ -38,6 +38,10 @@ pub(crate) struct Host {
     pub(crate) hears_sentinels: bool,
     /// The process stands still.
     pub(crate) is_paused: bool,
+    /// When the last command ends that runs.
+    pub(crate) command_until: Monotonic,
+    /// Answers for those who wait for commands, and when.
+    pub(crate) quiet: Vec<(Monotonic, QuiesceId)>,
 }
 
 pub(crate) struct Process {

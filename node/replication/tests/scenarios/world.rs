@@ -143,10 +143,17 @@ impl World {
         while self.now < end {
             self.now = end.min(self.now + TICK);
             for node in 0..self.hosts.len() {
+                self.answer_quiesces(node);
                 self.push(node, Event::Tick);
             }
             self.settle();
         }
+    }
+
+    fn answer_quiesces(&mut self, node: usize) {
+        let now = self.now;
+        let due: Vec<_> = self.hosts[node].quiet.extract_if(.., |(until, _)| *until <= now).collect();
+        due.into_iter().for_each(|(_, id)| self.push(node, Event::Quiesced(id)));
     }
 
     /// Until nothing can happen any more at this moment.
@@ -203,7 +210,11 @@ impl World {
         let now = self.now;
         let Some(process) = &mut self.hosts[node].process else { return };
         match action {
-            Action::Quiesce => self.push(node, Event::Quiesced),
+            Action::Quiesce(id) => {
+                let until = self.hosts[node].command_until;
+                self.hosts[node].quiet.push((until, id));
+                self.answer_quiesces(node);
+            }
             Action::ApplyUpTo { index, .. } => {
                 process.apply(index);
                 let event = Event::Applied { epoch: process.epoch, index };

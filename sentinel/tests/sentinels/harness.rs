@@ -1,5 +1,4 @@
 //! Sentinels on free loopback ports, and nodes that only answer questions.
-#![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,

@@ -1,12 +1,8 @@
 //! Three sentinels and fake nodes in one process, over real sockets: election, registration, failover, hand-off.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::disallowed_methods, reason = "the test spawns servers and waits with deadlines")]
-
-mod harness;
 
 use std::collections::BTreeMap;
 
-use harness::{Group, eventually, id, three_in_sync};
+use crate::harness::{Group, eventually, id, three_in_sync};
 use keyward_proto::rpc;
 use keyward_proto::topology::Topology;
 

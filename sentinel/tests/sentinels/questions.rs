@@ -1,16 +1,12 @@
 //! Questions to a node over real sockets: which connections they use, whom they go through, and what becomes of the
 //! answers.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::disallowed_methods, reason = "the test spawns servers and measures times")]
-
-mod harness;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{Group, TestNode, eventually, id, three_in_sync};
+use crate::harness::{Group, TestNode, eventually, id, three_in_sync};
 use keyward_proto::ids::Incarnation;
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};

@@ -1,10 +1,6 @@
 //! The Sentinel API as clients see it: replies in Valkey's shapes, events, passwords.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::disallowed_methods, reason = "the test talks over sockets with deadlines")]
 
-mod harness;
-
-use harness::{Group, LIMIT, eventually, id, three_in_sync};
+use crate::harness::{Group, LIMIT, eventually, id, three_in_sync};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request;
