@@ -428,6 +428,10 @@ impl Engine for KeyspaceEngine {
         })
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.server.memory.counted()
+    }
+
     fn key_count(&self) -> u64 {
         self.server.keyspace.counts.keys() as u64
     }

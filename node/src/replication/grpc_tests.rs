@@ -285,6 +285,10 @@ impl Engine for Lists {
         Some(SlotSnapshot { index, payload: Bytes::copy_from_slice(buffer.as_payload()) })
     }
 
+    fn memory_bytes(&self) -> usize {
+        0
+    }
+
     fn key_count(&self) -> u64 {
         self.total() as u64
     }

@@ -86,10 +86,15 @@ pub(crate) async fn run(
 ) {
     shared.add_reader(Arc::clone(&signals.wake));
     let reader = Reader { shared: &shared, signals, id: link.0 };
+    let keyspace_bytes = engine.memory_bytes();
     let begin = {
         let mut log = shared.log.lock();
         let begin = log.last();
-        log.pin(link.0, resume.as_ref().map_or(begin.index, |r| r.from.index));
+        let from = resume.as_ref().map_or(begin.index, |r| r.from.index);
+        match start.sync {
+            SyncKind::Partial(_) => log.pin(link.0, from),
+            SyncKind::Full | SyncKind::Resume(_) => log.pin_for_keyspace(link.0, from, keyspace_bytes),
+        }
         begin
     };
     if out.send(Ok(wire::response(Message::Start(wire::encode_start(start))))).await.is_err() {

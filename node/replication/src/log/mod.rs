@@ -36,6 +36,15 @@ const SEGMENT_OVERHEAD: usize = 128;
 /// Beyond its capacity the ring keeps so much for readers that lag; then they have to start afresh.
 const PINNED_BYTES_MAX: usize = 256 << 20;
 
+/// What is kept for a reader.
+#[derive(Debug, Clone, Copy)]
+struct Pin {
+    /// Up to here it has read.
+    index: LogIndex,
+    /// Not if the ring had more than this beyond its capacity.
+    bytes_max: usize,
+}
+
 /// The first index that a log knows of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TermStart {
@@ -173,7 +182,7 @@ pub struct WriteLog {
     /// Entries up to here may be dropped.
     released: LogIndex,
     /// Readers that still need what follows an index; see [`WriteLog::pin`].
-    pins: BTreeMap<u64, LogIndex>,
+    pins: BTreeMap<u64, Pin>,
     /// `None`: the log is not written to disk.
     disk: Option<Disk>,
     /// Whose history this is; `None` while the node has written on its own only.
@@ -322,7 +331,17 @@ impl WriteLog {
     /// `reader` has read up to `index`: what follows is kept for it, within a limit, even if the ring is full. Used by
     /// a full sync, which needs the log from its begin, and by whoever writes the log to disk.
     pub fn pin(&mut self, reader: u64, index: LogIndex) {
-        self.pins.insert(reader, index);
+        // What more was allowed is taken back when it is needed no more.
+        let is_small = self.bytes() <= self.capacity_bytes.saturating_add(PINNED_BYTES_MAX);
+        let kept = self.pins.get(&reader).filter(|_| !is_small);
+        let bytes_max = kept.map_or(PINNED_BYTES_MAX, |pin| pin.bytes_max);
+        self.pins.insert(reader, Pin { index, bytes_max });
+    }
+
+    /// As [`WriteLog::pin`], with a limit of `bytes` if that is more, for who reads a keyspace of so many bytes first: its
+    /// time grows with them, and so does what is written meanwhile. With a fixed limit it would begin for ever anew.
+    pub fn pin_for_keyspace(&mut self, reader: u64, index: LogIndex, bytes: usize) {
+        self.pins.insert(reader, Pin { index, bytes_max: bytes.max(PINNED_BYTES_MAX) });
     }
 
     pub fn unpin(&mut self, reader: u64) {
@@ -593,10 +612,10 @@ impl WriteLog {
 
     /// Drops the oldest whole segments while the ring is too large and they are released.
     fn trim(&mut self) {
-        let unread = self.pins.values().min().copied().unwrap_or(self.released);
         while self.bytes() > self.capacity_bytes {
-            let pinned = self.bytes() <= self.capacity_bytes.saturating_add(PINNED_BYTES_MAX);
-            let limit = if pinned { self.released.min(unread) } else { self.released };
+            let beyond = self.bytes() - self.capacity_bytes;
+            let unread = self.pins.values().filter(|pin| beyond <= pin.bytes_max).map(|pin| pin.index).min();
+            let limit = unread.map_or(self.released, |unread| self.released.min(unread));
             match self.segments.front() {
                 Some(segment) if segment.last() <= limit.get() => {
                     self.base = LogIndex::new(segment.last());

@@ -128,6 +128,38 @@ fn what_a_reader_has_pinned_stays() {
     log.check_invariants();
 }
 
+/// A full sync of much takes long, and must not begin for ever anew.
+#[test]
+fn who_reads_a_large_keyspace_first_has_more_kept() {
+    let payload = vec![0; 4 << 20];
+    let fill = |log: &mut WriteLog| {
+        for _ in 0..100 {
+            let written = log.append(Term::new(1), &payload);
+            log.release(written);
+        }
+    };
+    let mut log = WriteLog::new(1000);
+    log.pin_for_keyspace(7, index(0), 0);
+    fill(&mut log);
+    assert!(log.read_from(index(1), 1).is_err(), "400 MB are too much for a small keyspace");
+
+    let mut log = WriteLog::new(1000);
+    log.pin_for_keyspace(7, index(0), 1 << 30);
+    fill(&mut log);
+    log.read_from(index(1), 1).expect("held");
+    // While it reads what was kept it does not lose it.
+    log.pin(7, index(10));
+    fill(&mut log);
+    log.read_from(index(11), 1).expect("held");
+    // Then it is a reader like any other.
+    log.pin(7, index(190));
+    log.append(Term::new(1), &payload);
+    log.pin(7, index(191));
+    fill(&mut log);
+    assert!(log.read_from(index(192), 1).is_err());
+    log.check_invariants();
+}
+
 #[test]
 fn without_readers_only_the_index_advances() {
     let mut log = WriteLog::new(1 << 20);
