@@ -8,12 +8,13 @@ use rand::seq::IndexedRandom;
 /// One command's arguments.
 pub type Args = Vec<Vec<u8>>;
 
-/// Scripts for `$script`: of keys, values, conversions and errors.
+/// Scripts for `$script`: of keys, values, conversions and errors. A number that a script sets is no `int` in Valkey but
+/// the longer `embstr`; with a letter behind it there is no difference.
 const SCRIPTS: &[&str] = &[
     "return 1",
     "return {1, 2.7, 'x', true, false, {3}}",
     "return {KEYS, ARGV, #KEYS, #ARGV}",
-    "return redis.call('SET', KEYS[1], ARGV[1])",
+    "return redis.call('SET', KEYS[1], ARGV[1] .. 'x')",
     "return redis.call('GET', KEYS[1])",
     "return {redis.pcall('GET', KEYS[1])}",
     "return redis.call('INCRBY', KEYS[1], ARGV[1])",
@@ -43,7 +44,7 @@ const SCRIPTS: &[&str] = &[
     "return redis.call('BLPOP', KEYS[1], 0)",
     "return redis.call('PUBLISH', 'c', 'm')",
     "redis.call('SELECT', 1) return redis.call('EXISTS', KEYS[1])",
-    "return redis.call('SET', 'undeclared', ARGV[1])",
+    "return redis.call('SET', 'undeclared', ARGV[1] .. 'x')",
     "redis.call('SET', KEYS[1], 'v') redis.call('DEL', 'undeclared') return redis.call('EXISTS', KEYS[1])",
     "return cjson.decode(cjson.encode({a = {1, 2, ARGV[1]}})).a",
     "return cjson.decode(ARGV[1])",
@@ -60,7 +61,7 @@ const SCRIPTS: &[&str] = &[
 /// Libraries for `$library`: few names of libraries and functions, so that they clash, and what is refused.
 const LIBRARIES: &[&str] = &[
     "#!lua name=one\nredis.register_function('f', function(keys, args) return {keys, args} end)",
-    "#!lua name=one\nredis.register_function('g', function(keys, args) return redis.call('SET', keys[1], args[1]) end)",
+    "#!lua name=one\nredis.register_function('g', function(keys, args) return redis.call('SET', keys[1], args[1] .. 'x') end)",
     "#!lua name=two\nredis.register_function('f', function() return 'two' end)",
     "#!lua name=two\nredis.register_function{function_name='r', callback=function(keys) return redis.call('GET', \
      keys[1]) end, flags={'no-writes'}, description='reads'}",

@@ -12,7 +12,7 @@ use crate::host::{Host, LogLevel};
 use crate::interpreter::Kind;
 use crate::libraries::{Registered, register};
 use crate::raised::{Raised, error_table, reply};
-use crate::reply::{Words, read};
+use crate::reply::{Words, read, up_to_nul};
 
 const REPL_NONE: i64 = 0;
 const REPL_AOF: i64 = 1;
@@ -113,6 +113,7 @@ fn error_reply(lua: &Lua, args: MultiValue) -> mlua::Result<Table> {
 
 /// An error that names no code has the general one.
 fn with_code(text: &[u8]) -> Vec<u8> {
+    let text = up_to_nul(text);
     let is_break = |b: &u8| matches!(b, b'\r' | b'\n');
     let begin = text.iter().position(|b| !is_break(b)).unwrap_or(text.len());
     let end = text.iter().rposition(|b| !is_break(b)).map_or(begin, |at| at + 1);

@@ -61,8 +61,9 @@ pub struct Interpreter {
     loading: Table,
     xpcall: Function,
     bind: Function,
+    loadstring: Function,
     handler: Function,
-    failure: Rc<RefCell<Failure>>,
+    failure: Rc<RefCell<Option<Failure>>>,
     words: Words,
     configs: libraries::Configs,
     registered: Rc<RefCell<Vec<Registered>>>,
@@ -110,10 +111,10 @@ impl Interpreter {
         let made: Table = prelude.call(host)?;
         lua.set_globals(made.raw_get::<Table>("globals")?)?;
         lua.set_type_metatable::<mlua::LuaString>(Some(made.raw_get("strings")?));
-        let failure: Rc<RefCell<Failure>> = Rc::default();
+        let failure: Rc<RefCell<Option<Failure>>> = Rc::default();
         let noted = Rc::clone(&failure);
         let handler = lua.create_function(move |lua, error: Value| {
-            *noted.borrow_mut() = note(lua, &error);
+            *noted.borrow_mut() = Some(note(lua, &error));
             Ok(())
         })?;
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS), move |_, _| {
@@ -127,6 +128,7 @@ impl Interpreter {
             loading: made.raw_get("loading")?,
             xpcall: made.raw_get("xpcall")?,
             bind: made.raw_get("bind")?,
+            loadstring: made.raw_get("loadstring")?,
             handler,
             failure,
             words: Words::new(&lua)?,
@@ -155,9 +157,22 @@ impl Interpreter {
             Kind::Function => "@user_function",
         };
         self.compile_named(source, name).map_err(|error| match error {
+            Error::SyntaxError { message, .. } if message.contains(char::REPLACEMENT_CHARACTER) => {
+                self.syntax_error(source, name).unwrap_or(message.into_bytes())
+            }
             Error::SyntaxError { message, .. } => message.into_bytes(),
             other => raised::of_lua(&other).into_bytes(),
         })
+    }
+
+    /// The message with its bytes as they are, which `mlua` makes characters of. `None`: Lua has no room for it.
+    fn syntax_error(&self, source: &[u8], name: &str) -> Option<Vec<u8>> {
+        if source.first() == Some(&27) {
+            return None;
+        }
+        let source = self.lua.create_string(source).ok()?;
+        let (_, message): (Value, mlua::LuaString) = self.loadstring.call((source, name)).ok()?;
+        Some(message.as_bytes().to_vec())
     }
 
     fn compile_named(&self, source: &[u8], name: &str) -> mlua::Result<Compiled> {
@@ -239,7 +254,7 @@ impl Interpreter {
         };
         match run() {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(std::mem::take(&mut *self.failure.borrow_mut()).text),
+            Ok(None) => Err(self.failure.take().unwrap_or_default().text),
             Err(error) => Err(raised::of_lua(&error).into_bytes()),
         }
     }
@@ -254,12 +269,13 @@ impl Interpreter {
 
     /// What a function returns; `None`: its failure is noted.
     fn protected(&self, function: Function) -> mlua::Result<Option<Value>> {
-        *self.failure.borrow_mut() = Failure::default();
+        self.failure.replace(None);
         let (ok, value): (bool, Value) = self.xpcall.call((function, &self.handler))?;
-        if !ok && self.failure.borrow().text.is_empty() {
+        if !ok && self.failure.borrow().is_none() {
             // The handler itself had no room.
             let text = if let Value::String(text) = &value { text.as_bytes().to_vec() } else { Vec::new() };
-            self.failure.borrow_mut().text = [b"ERR ".as_slice(), &text].concat();
+            let text = [b"ERR ".as_slice(), &text].concat();
+            self.failure.replace(Some(Failure { text, ..Failure::default() }));
         }
         Ok(ok.then_some(value))
     }
@@ -287,7 +303,7 @@ impl Interpreter {
         }
         match result {
             Ok(true) => Ok(()),
-            Ok(false) => Err(std::mem::take(&mut *self.failure.borrow_mut()).into_error()),
+            Ok(false) => Err(self.failure.take().unwrap_or_default().into_error()),
             Err(error) => {
                 out.rewind(start);
                 Err(ScriptError::Failed(format!("ERR {}", raised::of_lua(&error)).into_bytes()))
@@ -305,7 +321,7 @@ pub enum LoadError {
 
 impl Failure {
     fn into_error(self) -> ScriptError {
-        let mut text = self.text;
+        let mut text = reply::up_to_nul(&self.text).to_vec();
         if let Some(place) = self.place {
             text.extend_from_slice(format!(" script: on {place}.").as_bytes());
         }

@@ -214,5 +214,6 @@ G._G = globals
 
 return {
   globals = globals, switch = switch, real = G, loading = L, strings = metatable_of_strings, xpcall = raw_xpcall,
+  loadstring = raw_loadstring,
   bind = function(f, keys, args) return function() return f(keys, args) end end,
 }

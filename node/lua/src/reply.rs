@@ -316,11 +316,11 @@ fn write_long_set(words: &Words, table: &Table, out: &mut ReplyWriter<'_>) -> ml
 /// Looks for the fields that make a table something else than an array, in Valkey's order.
 fn shape(words: &Words, table: Table, out: &mut ReplyWriter<'_>) -> mlua::Result<Shape> {
     if let Value::String(text) = table.raw_get(&words.err)? {
-        out.error(&*text.as_bytes());
+        out.error(up_to_nul(&text.as_bytes()));
         return Ok(Shape::Scalar);
     }
     if let Value::String(text) = table.raw_get(&words.ok)? {
-        out.raw(&[b"+", on_one_line(&text.as_bytes()).as_slice(), b"\r\n"].concat());
+        out.raw(&[b"+", on_one_line(up_to_nul(&text.as_bytes())).as_slice(), b"\r\n"].concat());
         return Ok(Shape::Scalar);
     }
     match table.raw_get(&words.double)? {
@@ -360,6 +360,11 @@ fn shape(words: &Words, table: Table, out: &mut ReplyWriter<'_>) -> mlua::Result
         return Ok(Shape::Scalar);
     }
     Ok(Shape::Array(table))
+}
+
+/// Errors and states are strings as C has them.
+pub(crate) fn up_to_nul(text: &[u8]) -> &[u8] {
+    text.iter().position(|byte| *byte == 0).map_or(text, |end| &text[..end])
 }
 
 /// Line breaks become spaces.

@@ -70,24 +70,27 @@ fn read_all(ctx: &mut DataContext<'_, '_>, key: &[u8], steps: &[Step]) -> Comman
     Ok(Outcome::Reply)
 }
 
-/// Differs from Valkey: a string that has only grown, because every step failed, has an effect and an event; there its
-/// replicas have it shorter.
+/// Differs from Valkey: a string that has only grown, because every step failed, has an effect; there its replicas have it
+/// shorter. As there it has no event.
 fn write_all(ctx: &mut DataContext<'_, '_>, args: Args<'_>, steps: &[Step], last: usize) -> CommandResult {
     let key = args.at(1);
-    let (bytes, mut changed) = bytes_up_to(ctx, key, last)?;
+    let (bytes, has_grown) = bytes_up_to(ctx, key, last)?;
+    let mut changed = false;
     let mut replies = Vec::with_capacity(steps.len());
     for step in steps {
         let old = step.read(bytes);
         let (new, reply) = step.run(old);
         if let Some(new) = new {
             write_bits(bytes, step.offset, step.encoding.width, new.cast_unsigned());
-            changed |= step.read(bytes) != old;
+            changed |= has_grown || step.read(bytes) != old;
         }
         replies.push(reply);
     }
-    if changed {
+    if has_grown || changed {
         ctx.keys.modified(key);
         ctx.keys.propagate(key, args);
+    }
+    if changed {
         ctx.keys.notify(EventClass::String, "setbit", key);
     }
     ctx.out.array(replies.len());
