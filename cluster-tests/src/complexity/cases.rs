@@ -719,7 +719,9 @@ pub const WITHOUT_CASE: &[&str] = &[
     "command",
     "config",
     "debug",
+    "delex",
     "delifeq",
+    "digest",
     "echo",
     "eval_ro",
     "evalsha",
@@ -748,4 +750,6 @@ pub const WITHOUT_CASE: &[&str] = &[
     "time",
     "wait",
     "waitaof",
+    "xackdel",
+    "xdelex",
 ];

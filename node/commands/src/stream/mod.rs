@@ -1,5 +1,6 @@
-//! Commands of the group stream: adding, trimming and deleting entries.
+//! Commands of the group stream: adding and trimming entries.
 //!
+//! - [`delete`]: deleting entries by their IDs
 //! - [`ids`]: the IDs of entries
 //! - [`range`]: reading entries by their IDs
 //! - [`read`]: reading what comes after an ID, also waiting for it, and for groups
@@ -11,6 +12,7 @@
 //! and when the consumer was seen. Where effects are applied it takes what it is told ([`claim`]).
 
 mod claim;
+mod delete;
 mod group;
 mod ids;
 mod info;
@@ -31,6 +33,7 @@ use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
 };
 use claim::{XAUTOCLAIM, XCLAIM};
+use delete::{XACKDEL, XDEL, XDELEX};
 use group::{
     XACK, XGROUP, XGROUP_CREATE, XGROUP_CREATECONSUMER, XGROUP_DELCONSUMER, XGROUP_DESTROY, XGROUP_HELP,
     XGROUP_SETID,
@@ -43,8 +46,8 @@ use read::{XREAD, XREADGROUP};
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [DataCommand; 25] = family(Group::Stream, [
-    XACK, XADD, XAUTOCLAIM, XCLAIM, XDEL, XGROUP, XINFO, XLEN, XPENDING, XRANGE, XREAD, XREADGROUP, XREVRANGE, XSETID,
+pub(super) const COMMANDS: [DataCommand; 27] = family(Group::Stream, [
+    XACK, XACKDEL, XADD, XAUTOCLAIM, XCLAIM, XDEL, XDELEX, XGROUP, XINFO, XLEN, XPENDING, XRANGE, XREAD, XREADGROUP, XREVRANGE, XSETID,
     XTRIM, XGROUP_CREATE, XGROUP_CREATECONSUMER, XGROUP_DELCONSUMER, XGROUP_DESTROY, XGROUP_HELP, XGROUP_SETID,
     XINFO_CONSUMERS, XINFO_GROUPS, XINFO_HELP, XINFO_STREAM,
 ]);
@@ -254,25 +257,6 @@ const XLEN: DataCommand = read("xlen", xlen, 2, FAST, "5.0.0").key(1, RO);
 fn xlen(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let len = ctx.keys.stream(args.at(1))?.map_or(0, Stream::len);
     ctx.out.integer(len.cast_signed());
-    Ok(Outcome::Reply)
-}
-
-/// `XDEL key id [id ...]`
-const XDEL: DataCommand = write("xdel", xdel, -3, FAST, "5.0.0").key(1, RW | DELETE);
-fn xdel(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
-    let key = args.at(1);
-    let Some(stream) = ctx.keys.stream_mut(key)? else {
-        ctx.out.integer(0);
-        return Ok(Outcome::Reply);
-    };
-    let ids = args.iter().skip(2).map(parse_id).collect::<Result<Vec<_>, _>>()?;
-    let deleted = ids.into_iter().filter(|id| stream.delete(*id)).count();
-    if deleted > 0 {
-        ctx.keys.modified(key);
-        ctx.keys.propagate(key, args);
-        ctx.keys.notify(EventClass::Stream, "xdel", key);
-    }
-    ctx.out.len(deleted);
     Ok(Outcome::Reply)
 }
 

@@ -213,3 +213,63 @@ fn what_is_known_of_a_group() {
         ],
     );
 }
+
+/// Of Valkey 9.2 and Redis 8.2.
+#[test]
+fn entries_are_deleted_with_a_look_at_the_groups() {
+    const MISMATCH: &str = "-ERR The `numids` parameter must match the number of arguments\r\n";
+    const NUMBER: &str = "-ERR Number of IDs must be a positive integer\r\n";
+    const SYNTAX: &str = "-ERR syntax error\r\n";
+    let mut keyspace = TestKeyspace::replicated();
+    for id in ["1-1", "1-2", "1-3", "1-4", "1-5"] {
+        keyspace.run(&format!("XADD s {id} f v"));
+    }
+    for request in [
+        "XGROUP CREATE s g 0",
+        "XGROUP CREATE s h 0",
+        "XREADGROUP GROUP g c COUNT 4 STREAMS s >",
+        "XREADGROUP GROUP h c COUNT 3 STREAMS s >",
+        "SET k v",
+    ] {
+        assert!(!keyspace.run(request).starts_with('-'), "{request}");
+    }
+    let mut replica = keyspace.replica();
+    for (request, reply, effects) in [
+        ("XDELEX none IDS 2 1-1 1-2", "*2\r\n:-1\r\n:-1\r\n", vec![]),
+        ("XACKDEL none g IDS 1 1-1", "*1\r\n:-1\r\n", vec![]),
+        ("XACKDEL s none IDS 1 1-1", "*1\r\n:-1\r\n", vec![]),
+        ("XDELEX k IDS 1 1-1", WRONG_TYPE, vec![]),
+        ("XACKDEL k g IDS 1 1-1", WRONG_TYPE, vec![]),
+        ("XDELEX s IDS 0 1-1", NUMBER, vec![]),
+        ("XDELEX s IDS x 1-1", NUMBER, vec![]),
+        ("XDELEX s IDS 2 1-1", MISMATCH, vec![]),
+        ("XDELEX s IDS 1 1-1 1-2", MISMATCH, vec![]),
+        ("XDELEX s IDS 9223372036854775807 1-1", MISMATCH, vec![]),
+        ("XDELEX s FOO IDS 1 1-1", SYNTAX, vec![]),
+        ("XDELEX s ACKED KEEPREF IDS 1 1-1", SYNTAX, vec![]),
+        ("XDELEX s ACKED ACKED ACKED", SYNTAX, vec![]),
+        ("XDELEX s IDS 1 x", "-ERR Invalid stream ID specified as stream command argument\r\n", vec![]),
+        // Both groups have 1-1 as pending, and 1-4 is yet to be read by one of them.
+        ("XDELEX s ACKED IDS 2 1-1 1-4", "*2\r\n:2\r\n:2\r\n", vec![]),
+        ("XACKDEL s g ACKED IDS 1 1-1", "*1\r\n:2\r\n", vec!["XACK s g 1-1"]),
+        ("XACKDEL s g ACKED IDS 1 1-1", "*1\r\n:-1\r\n", vec![]),
+        ("XACKDEL s h ACKED IDS 2 1-1 9-9", "*2\r\n:1\r\n:-1\r\n", vec!["XACK s h 1-1", "XDEL s 1-1"]),
+        ("XDELEX s IDS 1 1-2", "*1\r\n:1\r\n", vec!["XDEL s 1-2"]),
+        ("XPENDING s g", "*4\r\n:3\r\n$3\r\n1-2\r\n$3\r\n1-4\r\n*1\r\n*2\r\n$1\r\nc\r\n$1\r\n3\r\n", vec![]),
+        // What is deleted already is pending yet.
+        ("XDELEX s DELREF IDS 1 1-2", "*1\r\n:-1\r\n", vec!["XACK s g 1-2", "XACK s h 1-2"]),
+        ("XDELEX s IDS 1 1-3 DELREF", "*1\r\n:1\r\n", vec!["XACK s g 1-3", "XACK s h 1-3", "XDEL s 1-3"]),
+        ("XACKDEL s g KEEPREF IDS 1 1-4", "*1\r\n:1\r\n", vec!["XACK s g 1-4", "XDEL s 1-4"]),
+        ("XLEN s", ":1\r\n", vec![]),
+        ("XINFO STREAM s FULL", "", vec![]),
+    ] {
+        let answer = keyspace.run(request);
+        assert!(reply.is_empty() || answer == reply, "{request}: {answer}");
+        assert_eq!(keyspace.effects(), effects, "{request}");
+        for effect in effects {
+            replica.run(effect);
+        }
+    }
+    let whole = "XINFO STREAM s FULL";
+    assert_eq!(replica.run(whole), keyspace.run(whole));
+}

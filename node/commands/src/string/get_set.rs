@@ -4,10 +4,10 @@
 
 use keyward_proto::resp::Args;
 
-use super::options::{Condition, ExpiryOption, Optioned, Options};
+use super::options::{Condition, Digest, ExpiryOption, Optioned, Options};
 use crate::expiry::{Base, TimeArgument, Unit};
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RM, RO, RW, UPDATE, VARIABLE_FLAGS};
-use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, read, write};
+use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, read, write};
 use keyward_store::entry::{NewValue, ValueRef};
 use keyward_store::events::EventClass;
 use keyward_store::keys::{Expiry, Keys};
@@ -35,16 +35,41 @@ fn getdel(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 /// `DELIFEQ key value`
 pub(super) const DELIFEQ: DataCommand = write("delifeq", delifeq, 3, FAST, "9.0.0").key(1, RM | DELETE);
 fn delifeq(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
-    let key = args.at(1);
-    let equal = match ctx.keys.get_mut(key).map(|e| e.value()) {
-        None => false,
-        Some(ValueRef::String(value)) => value == args.at(2),
-        Some(_) => return Err(CommandError::WrongType),
-    };
-    if equal {
+    delete_if(ctx, args.at(1), Condition::Equal(args.at(2)))
+}
+
+/// `DELEX key [IFEQ value | IFNE value | IFDEQ digest | IFDNE digest]`, of Valkey 9.2 and Redis 8.4. Without a condition
+/// it deletes a key of any type.
+pub(super) const DELEX: DataCommand =
+    write("delex", delex, -2, FAST, "9.2.0").key(1, RW | DELETE | VARIABLE_FLAGS);
+fn delex(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    let mut rest = Cursor::new(args, 2);
+    let condition = Condition::read(&mut rest)?.unwrap_or(Condition::Always);
+    if !rest.is_at_end() {
+        return Err(CommandError::Syntax);
+    }
+    delete_if(ctx, args.at(1), condition)
+}
+
+fn delete_if(ctx: &mut DataContext<'_, '_>, key: &[u8], condition: Condition<'_>) -> CommandResult {
+    let is_deleted = ctx.keys.get_mut(key).is_some() && holds(ctx.keys, key, condition)?;
+    if is_deleted {
         delete(ctx.keys, key);
     }
-    ctx.out.integer(i64::from(equal));
+    ctx.out.integer(i64::from(is_deleted));
+    Ok(Outcome::Reply)
+}
+
+/// `DIGEST key`: of Redis 8.4. The digest of a string, for IFDEQ and IFDNE.
+pub(super) const DIGEST: DataCommand = read("digest", digest, 2, FAST, "9.2.0").key(1, RO | ACCESS);
+fn digest(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
+    match ctx.keys.string(args.at(1))? {
+        Some(value) => {
+            let digest = Digest::of(value).to_string();
+            ctx.out.bulk(digest.as_bytes());
+        }
+        None => ctx.out.null(),
+    }
     Ok(Outcome::Reply)
 }
 
@@ -104,8 +129,8 @@ fn getset(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
-/// `SET key value [NX | XX | IFEQ comparison] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds
-/// | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET] [EX seconds | PX milliseconds |
+/// EXAT seconds | PXAT milliseconds | KEEPTTL]`. IFNE and the digests are of Redis 8.4.
 pub(super) const SET: DataCommand =
     write("set", set, -3, DENYOOM, "1.0.0").key(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS);
 fn set(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -151,15 +176,12 @@ fn set_with(
 }
 
 fn holds(keys: &mut Keys<'_>, key: &[u8], condition: Condition<'_>) -> Result<bool, CommandError> {
-    match condition {
-        Condition::Always => Ok(true),
-        Condition::Missing => Ok(keys.get_mut(key).is_none()),
-        Condition::Present => Ok(keys.get_mut(key).is_some()),
-        Condition::Equal(comparison) => match keys.get_mut(key).map(|e| e.value()) {
-            None => Ok(false),
-            Some(ValueRef::String(value)) => Ok(value == comparison),
-            Some(_) => Err(CommandError::WrongType),
-        },
+    match (condition, keys.get_mut(key).map(|e| e.value())) {
+        (_, None) => Ok(condition.holds_for(None)),
+        (_, Some(ValueRef::String(value))) => Ok(condition.holds_for(Some(value))),
+        (Condition::Always | Condition::Present, Some(_)) => Ok(true),
+        (Condition::Missing, Some(_)) => Ok(false),
+        (_, Some(_)) => Err(CommandError::WrongType),
     }
 }
 

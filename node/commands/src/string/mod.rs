@@ -15,7 +15,7 @@ mod range;
 
 use crate::DataCommand;
 use crate::spec::{Group, family};
-use get_set::{DELIFEQ, GET, GETDEL, GETEX, GETSET, PSETEX, SET, SETEX, SETNX};
+use get_set::{DELEX, DELIFEQ, DIGEST, GET, GETDEL, GETEX, GETSET, PSETEX, SET, SETEX, SETNX};
 use increment::{DECR, DECRBY, INCR, INCRBY, INCRBYFLOAT};
 use lcs::LCS;
 use multiple::{MGET, MSET, MSETEX, MSETNX};
@@ -23,8 +23,8 @@ use range::{APPEND, GETRANGE, SETRANGE, STRLEN, SUBSTR};
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [DataCommand; 24] = family(Group::String, [
-    APPEND, DECR, DECRBY, DELIFEQ, GET, GETDEL, GETEX, GETRANGE, GETSET, INCR, INCRBY, INCRBYFLOAT, LCS,
+pub(super) const COMMANDS: [DataCommand; 26] = family(Group::String, [
+    APPEND, DECR, DECRBY, DELEX, DELIFEQ, DIGEST, GET, GETDEL, GETEX, GETRANGE, GETSET, INCR, INCRBY, INCRBYFLOAT, LCS,
     MGET, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE, STRLEN, SUBSTR,
 ]);
 

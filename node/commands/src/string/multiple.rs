@@ -122,7 +122,12 @@ fn msetex(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let stored = match options.condition {
         Condition::Missing => pairs.none_exists(ctx.keys),
         Condition::Present => pairs.all_exist(ctx.keys),
-        Condition::Always | Condition::Equal(_) => true,
+        // It has no conditions on values.
+        Condition::Always
+        | Condition::Equal(_)
+        | Condition::NotEqual(_)
+        | Condition::DigestEqual(_)
+        | Condition::DigestNotEqual(_) => true,
     };
     if stored {
         for (key, value) in pairs.iter() {

@@ -35,6 +35,52 @@ fn set_options() {
     ]);
 }
 
+/// Of Redis 8.4. The digests are of other programs: of its manual, and of Dragonfly's.
+#[test]
+fn values_are_compared_first() {
+    const DIGEST: &str = "-ERR must be exactly 16 hexadecimal characters\r\n";
+    check(&[
+        ("SET a 1 IFNE 1", OK),
+        ("SET a 1 IFNE 1", NULL),
+        ("SET a 2 IFNE 1", NULL),
+        ("SET a 2 IFNE 3 GET", "$1\r\n1\r\n"),
+        ("SET a 2 IFNE 3 XX", SYNTAX),
+        ("SET a 2 IFNE 3 IFNE 3", SYNTAX),
+        ("SET a 2 IFNE", SYNTAX),
+        ("SET a test", OK),
+        ("DIGEST a", "$16\r\n9ec9f7918d7dfc40\r\n"),
+        ("SET a hello", OK),
+        ("DIGEST a", "$16\r\n9555e8555c62dcfd\r\n"),
+        ("DIGEST none", NULL),
+        ("SET a 1 IFDEQ 9ec9f7918d7dfc40", NULL),
+        ("SET a test IFDEQ 9555E8555C62DCFD", OK),
+        ("SET a 1 IFDNE 9ec9f7918d7dfc40", NULL),
+        ("SET a 1 IFDNE 9555e8555c62dcfd", OK),
+        ("SET none 1 IFDEQ 9ec9f7918d7dfc40", NULL),
+        ("SET a 1 IFDEQ 9ec9f7918d7dfc4", DIGEST),
+        ("SET a 1 IFDEQ +ec9f7918d7dfc40", DIGEST),
+        ("SET none 1 IFDNE 9ec9f7918d7dfc40", OK),
+        ("DELEX a IFEQ 2", ":0\r\n"),
+        ("DELEX a IFNE 1", ":0\r\n"),
+        ("DELEX a IFEQ 1 IFEQ 1", SYNTAX),
+        ("DELEX a IFEQ", SYNTAX),
+        ("DELEX a NX", SYNTAX),
+        ("DELEX a IFDEQ 1", DIGEST),
+        ("DELEX a IFEQ 1", ":1\r\n"),
+        ("DELEX a IFNE 1", ":0\r\n"),
+        ("SET a test", OK),
+        ("DELEX a IFDNE 9ec9f7918d7dfc40", ":0\r\n"),
+        ("DELEX a IFDEQ 9ec9f7918d7dfc40", ":1\r\n"),
+        ("RPUSH l x", ":1\r\n"),
+        ("DIGEST l", WRONG_TYPE),
+        ("SET l 1 IFNE 1", WRONG_TYPE),
+        ("SET l 1 IFDNE 9ec9f7918d7dfc40", WRONG_TYPE),
+        ("DELEX l IFNE 1", WRONG_TYPE),
+        ("DELEX l", ":1\r\n"),
+        ("DELEX l", ":0\r\n"),
+    ]);
+}
+
 #[test]
 fn set_effects_are_unconditional() {
     let mut keyspace = TestKeyspace::replicated();
@@ -53,6 +99,11 @@ fn set_effects_are_unconditional() {
         ("SET a 5 PXAT 1", vec!["DEL a"]),
         ("SET a 5 PXAT 1", vec![]),
         ("SET a 5", vec!["SET a 5"]),
+        ("SET a 5 IFNE 5", vec![]),
+        ("SET a 6 IFNE 7", vec!["SET a 6"]),
+        ("DELEX a IFNE 6", vec![]),
+        ("DELEX a IFNE 5", vec!["DEL a"]),
+        ("SET a 5 IFDNE 9ec9f7918d7dfc40 PXAT 99999999999999", vec!["SET a 5 PXAT 99999999999999"]),
         ("DELIFEQ a 4", vec![]),
         ("DELIFEQ a 5", vec!["DEL a"]),
         ("GETDEL a", vec![]),
