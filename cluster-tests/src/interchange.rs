@@ -96,6 +96,49 @@ pub fn commands(seed: u64) -> Vec<Command> {
     commands
 }
 
+/// The commands that make hashes of which fields expire, far from now: small and large ones, some with a time for every
+/// field. Redis knows none of them.
+pub fn volatile_hashes() -> Vec<Command> {
+    let mut commands = Vec::new();
+    for size in SIZES {
+        let fields: Vec<String> = (0..size).map(|i| format!("field:{i}")).collect();
+        let key = format!("volatile:{size}").into_bytes();
+        for (i, piece) in fields.chunks(50).enumerate() {
+            let mut command = words("HSET", &key, &[]);
+            command.extend(
+                piece.iter().flat_map(|field| [field.clone().into_bytes(), format!("v{i}").into_bytes()]),
+            );
+            commands.push(command);
+            // Of some pieces no field has a time, of others each has.
+            let time = (9_000_000_000_000 + i as u64 * 7919 % 40 * 1_000_003).to_string();
+            let timed = if i % 3 == 2 { &piece[..1] } else { piece };
+            let mut command = words("HPEXPIREAT", &key, &[&time, "FIELDS", &timed.len().to_string()]);
+            command.extend(timed.iter().map(|field| field.clone().into_bytes()));
+            commands.push(command);
+        }
+        commands.push(words("HPERSIST", &key, &["FIELDS", "1", &fields[size / 2]]));
+    }
+    commands.push(words("HSETEX", b"forever", &["PXAT", "9223372036854775807", "FIELDS", "1", "f", "v"]));
+    commands
+}
+
+/// What hashes of the first database hold: key, field, value and its time, -1 for none.
+pub fn fields(connection: &mut Connection) -> Result<Vec<(String, String, String, i64)>, String> {
+    let mut fields = Vec::new();
+    for key in names(connection, 0)? {
+        let all = run(connection, &[words("HGETALL", &key, &[])])?.remove(0);
+        let texts: Vec<String> = all.items.iter().map(Frame::string).collect();
+        for pair in texts.chunks_exact(2) {
+            let command = words("HPEXPIRETIME", &key, &["FIELDS", "1", &pair[0]]);
+            let time = run(connection, &[command])?.remove(0).items.remove(0).integer();
+            let key = String::from_utf8_lossy(&key).into_owned();
+            fields.push((key, pair[0].clone(), pair[1].clone(), time.unwrap_or(i64::MIN)));
+        }
+    }
+    fields.sort();
+    Ok(fields)
+}
+
 fn collection(rng: &mut SmallRng, type_name: &str, key: &[u8], kind: u32, size: usize) -> Vec<Command> {
     let name = match type_name {
         "list" => "RPUSH",

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cluster_tests::interchange::{Encodings, Keyspace, commands, differences, keyspace, run};
+use cluster_tests::interchange::{
+    Encodings, Keyspace, commands, differences, fields, keyspace, run, volatile_hashes,
+};
 use cluster_tests::processes::{Server, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
@@ -122,6 +124,42 @@ fn directories_go_there_and_back() {
                 .unwrap();
             expected = keyspace(&mut connection).unwrap();
         }
+    }
+}
+
+/// In a base, in effects behind it, and in Valkey's own commands.
+#[test]
+fn hashes_with_fields_that_expire_go_there_and_back() {
+    let Some(dir) = programs::valkey_or_skip("interchange with Valkey") else { return };
+    let mut server = Server::alone(&keyward(), &AOF).unwrap();
+    let mut connection = connect(&server);
+    run(&mut connection, &volatile_hashes()).unwrap();
+    rewrite(&mut connection);
+    let change = |connection: &mut Connection, round: usize| {
+        for words in [
+            "HSETEX late EX 100000 FIELDS 2 a 1 b 2",
+            "HSETEX late KEEPTTL FIELDS 1 b {round}",
+            "HEXPIRE volatile:513 200000 NX FIELDS 3 field:100 field:101 field:{round}",
+            "HPERSIST volatile:129 FIELDS 2 field:0 field:{round}",
+            "HEXPIRE volatile:512 0 FIELDS 1 field:{round}",
+            "HGETEX volatile:1500 EX 300000 FIELDS 2 field:7 field:{round}",
+            "HSETEX volatile:2 PX 0 FIELDS 1 field:0 x",
+            "HINCRBYFLOAT late a 1.5",
+        ] {
+            let line = words.replace("{round}", &round.to_string());
+            let reply = connection.call(&line.split(' ').collect::<Vec<_>>()).unwrap();
+            assert!(!reply.is_error(), "{line}: {reply}");
+        }
+    };
+    for (round, program) in
+        [dir.join("valkey-server"), keyward(), dir.join("valkey-server"), keyward()].iter().enumerate()
+    {
+        change(&mut connection, round);
+        let expected = fields(&mut connection).unwrap();
+        drop(connection);
+        server = continued(server, program);
+        connection = connect(&server);
+        assert_eq!(fields(&mut connection).unwrap(), expected, "round {round}");
     }
 }
 

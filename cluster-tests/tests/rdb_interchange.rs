@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Mode, Shape};
 use cluster_tests::hosts::Hosts;
-use cluster_tests::interchange::{Encodings, Keyspace, commands, copy_by_dump, differences, keyspace, run};
+use cluster_tests::interchange::{
+    Encodings, Keyspace, commands, copy_by_dump, differences, fields, keyspace, run, volatile_hashes,
+};
 use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
@@ -64,9 +66,14 @@ fn load_theirs(theirs: &Server, encodings: Encodings) {
     let file = save(&mut connection, theirs);
     let ours = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
     assert_same(&expected, &keyspace(&mut connect(&ours)).unwrap(), encodings);
+    assert_right(&file);
+}
+
+#[track_caller]
+fn assert_right(file: &Path) {
     let check = std::process::Command::new(programs::keyward("keyward-node").unwrap())
         .arg("check-rdb")
-        .arg(&file)
+        .arg(file)
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&check.stdout);
@@ -122,6 +129,39 @@ fn files_of_keyward_are_loaded_by_valkey_and_redis() {
     }
     let again = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
     assert_same(&expected, &keyspace(&mut connect(&again)).unwrap(), Encodings::Compared);
+}
+
+/// Only files and payloads that hold such hashes are of the version that has them.
+#[test]
+fn hashes_with_fields_that_expire_go_both_ways() {
+    let ours = Server::keyward(&[]).unwrap();
+    let mut connection = connect(&ours);
+    let begin = |file: &Path| String::from_utf8_lossy(&std::fs::read(file).unwrap()[..9]).into_owned();
+    connection.call(&["HSET", "plain", "f", "v"]).unwrap();
+    assert_eq!(begin(&save(&mut connection, &ours)), "REDIS0010");
+    run(&mut connection, &volatile_hashes()).unwrap();
+    let expected = fields(&mut connection).unwrap();
+    let count = |found: &[(String, String, String, i64)]| found.iter().filter(|field| 0 < field.3).count();
+    assert!(2000 < expected.len() && 1000 < count(&expected) && count(&expected) < expected.len());
+    let file = save(&mut connection, &ours);
+    assert_eq!(begin(&file), "VALKEY080");
+    let again = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
+    assert_eq!(fields(&mut connect(&again)).unwrap(), expected);
+    let Some(dir) = programs::valkey_or_skip("interchange with Valkey") else { return };
+    let theirs = with_file(&dir.join("valkey-server"), &file).unwrap();
+    let mut there = connect(&theirs);
+    assert_eq!(fields(&mut there).unwrap(), expected);
+    // Back from it, as a file and by payloads.
+    let file = save(&mut there, &theirs);
+    let back = with_file(&programs::keyward("keyward-node").unwrap(), &file).unwrap();
+    assert_eq!(fields(&mut connect(&back)).unwrap(), expected);
+    assert_right(&file);
+    for (from, to) in [(&mut connection, &mut there), (&mut connect(&theirs), &mut connect(&ours))] {
+        to.call(&["FLUSHALL"]).unwrap();
+        copy_by_dump(from, to).unwrap();
+        to.call(&["SELECT", "0"]).unwrap();
+        assert_eq!(fields(to).unwrap(), expected);
+    }
 }
 
 /// `valkey-cli --rdb` and `redis-cli --rdb`.

@@ -43,6 +43,8 @@ pub struct ThreadStats {
     pub keyspace_hits: Counter,
     pub keyspace_misses: Counter,
     pub expired_keys: Counter,
+    /// Of hashes.
+    pub expired_fields: Counter,
     pub evicted_keys: Counter,
     pub evicted_clients: Counter,
     /// Calls of the expiry cycle that ended because their time was up.
@@ -106,6 +108,7 @@ impl ThreadStats {
             &self.keyspace_hits,
             &self.keyspace_misses,
             &self.expired_keys,
+            &self.expired_fields,
             &self.evicted_keys,
             &self.evicted_clients,
             &self.expire_time_cap_reached,

@@ -45,8 +45,8 @@ impl Equality {
             // All of a set; fewer are followed by a DEL of what is left.
             ("SPOP", _) if args.get(2).is_some_and(|count| count == b"1000") => Self::Unordered,
             ("SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "RANDOMKEY" | "TIME", _) => Self::Shape,
-            ("TTL" | "EXPIRETIME", _) | ("OBJECT", "IDLETIME") => Self::Near(3),
-            ("PTTL" | "PEXPIRETIME", _) => Self::Near(3000),
+            ("TTL" | "EXPIRETIME" | "HTTL" | "HEXPIRETIME", _) | ("OBJECT", "IDLETIME") => Self::Near(3),
+            ("PTTL" | "PEXPIRETIME" | "HPTTL" | "HPEXPIRETIME", _) => Self::Near(3000),
             ("XPENDING", _) => Self::Shape,
             ("SCAN" | "HSCAN" | "SSCAN" | "ZSCAN", _) => Self::Kind,
             ("CLIENT", "ID" | "INFO" | "LIST") | ("INFO" | "LOLWUT" | "LASTSAVE" | "ROLE", _) => Self::Kind,
@@ -103,6 +103,10 @@ fn canonical(frame: &Frame) -> Vec<u8> {
 
 /// Negative answers and zero have a meaning of their own.
 fn near(ours: &Frame, theirs: &Frame, tolerance: i64) -> bool {
+    if !ours.items.is_empty() && ours.items.len() == theirs.items.len() {
+        let mut items = ours.items.iter().zip(&theirs.items);
+        return items.all(|(ours, theirs)| ours.raw == theirs.raw || near(ours, theirs, tolerance));
+    }
     match (ours.integer(), theirs.integer()) {
         (Some(ours), Some(theirs)) => {
             0 < ours && 0 < theirs && ours.abs_diff(theirs) <= tolerance.unsigned_abs()

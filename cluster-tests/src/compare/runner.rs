@@ -172,15 +172,16 @@ impl Side {
             let kind = self.control.reply()?.string();
             let encoding = self.control.reply()?.string();
             let ttl = self.control.reply()?.integer().unwrap_or(-2);
-            let value = self.value(&kind, &encoding, &key)?;
+            let (value, field_ttls) = self.value(&kind, &encoding, &key)?;
             let kind = format!("{kind} ({encoding})");
-            entries.push(Entry { database, key, kind, ttl, value });
+            entries.push(Entry { database, key, kind, ttl, value, field_ttls });
         }
         Ok(entries)
     }
 
-    /// Parts in the order of a hash table are sorted; in every other encoding their order is compared too.
-    fn value(&mut self, kind: &str, encoding: &str, key: &[u8]) -> Result<String, NoReply> {
+    /// Parts in the order of a hash table are sorted; in every other encoding their order is compared too. With the
+    /// PTTL of each field of a hash that is one.
+    fn value(&mut self, kind: &str, encoding: &str, key: &[u8]) -> Result<(String, Vec<i64>), NoReply> {
         let (command, width): (&[&[u8]], _) = match kind {
             "string" => (&[b"GET", key], 0),
             "list" => (&[b"LRANGE", key, b"0", b"-1"], 0),
@@ -188,17 +189,31 @@ impl Side {
             "hash" => (&[b"HGETALL", key], 2),
             "zset" => (&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"], 0),
             "stream" => (&[b"XRANGE", key, b"-", b"+"], 0),
-            _ => return Ok(format!("(type {kind})")),
+            _ => return Ok((format!("(type {kind})"), Vec::new())),
         };
         let frame = self.control.call(command)?;
         let by_table = encoding == "hashtable" || kind == "set" && self.derives_sets;
         if width == 0 || !by_table {
-            return Ok(frame.to_string());
+            return Ok((frame.to_string(), Vec::new()));
         }
         let part = |part: &[Frame]| part.iter().map(|item| item.to_string()).collect::<String>();
-        let mut parts: Vec<String> = frame.items.chunks(width).map(part).collect();
+        let ttls = if kind == "hash" { self.field_ttls(key, &frame)? } else { vec![-1; frame.items.len()] };
+        let mut parts: Vec<(String, i64)> = frame.items.chunks(width).map(part).zip(ttls).collect();
         parts.sort();
-        Ok(parts.concat())
+        let (parts, ttls): (Vec<String>, Vec<i64>) = parts.into_iter().unzip();
+        Ok((parts.concat(), ttls))
+    }
+
+    /// Of the fields in a reply to HGETALL.
+    fn field_ttls(&mut self, key: &[u8], all: &Frame) -> Result<Vec<i64>, NoReply> {
+        let names: Vec<&[u8]> = all.items.iter().step_by(2).map(Frame::text).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = names.len().to_string();
+        let head: [&[u8]; 4] = [b"HPTTL", key, b"FIELDS", count.as_bytes()];
+        let frame = self.control.call(&[&head, &names[..]].concat())?;
+        Ok(frame.items.iter().map(|item| item.integer().unwrap_or(-2)).collect())
     }
 }
 
@@ -211,20 +226,25 @@ struct Entry {
     kind: String,
     ttl: i64,
     value: String,
+    field_ttls: Vec<i64>,
 }
 
 impl Entry {
     fn equals(&self, other: &Self) -> bool {
-        let near =
-            self.ttl == other.ttl || 0 < self.ttl && 0 < other.ttl && self.ttl.abs_diff(other.ttl) <= 5_000;
-        near && (self.database, &self.key, &self.kind, &self.value)
-            == (other.database, &other.key, &other.kind, &other.value)
+        let near = |(a, b): (&i64, &i64)| a == b || 0 < *a && 0 < *b && a.abs_diff(*b) <= 5_000;
+        let all_near = self.field_ttls.len() == other.field_ttls.len()
+            && self.field_ttls.iter().zip(&other.field_ttls).all(near);
+        near((&self.ttl, &other.ttl))
+            && all_near
+            && (self.database, &self.key, &self.kind, &self.value)
+                == (other.database, &other.key, &other.kind, &other.value)
     }
 
     fn describe(entry: Option<&Self>) -> String {
         let Some(entry) = entry else { return "(no such key)".into() };
-        let Self { database, key, kind, ttl, value } = entry;
-        format!("database {database}, {kind} {:?}, PTTL {ttl}: {value}", key.escape_ascii().to_string())
+        let Self { database, key, kind, ttl, value, field_ttls } = entry;
+        let key = key.escape_ascii();
+        format!("database {database}, {kind} \"{key}\", PTTL {ttl}: {value}, HPTTL {field_ttls:?}")
     }
 }
 

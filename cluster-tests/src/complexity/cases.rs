@@ -59,6 +59,15 @@ fn hash(client: &mut Client, len: usize) {
     client.call_in_parts("HSET k", &pairs("field:", len), 2);
 }
 
+/// Its fields expire at times in no order.
+fn volatile_hash(client: &mut Client, len: usize) {
+    hash(client, len);
+    for (i, fields) in names("field:", len).chunks(100).enumerate() {
+        let time = 100_000_000 + i * 7919 % len;
+        client.call_with(&format!("HPEXPIRE k {time} FIELDS {}", fields.len()), fields);
+    }
+}
+
 fn sorted_set(client: &mut Client, len: usize) {
     client.call_in_parts("ZADD k", &scored(len), 2);
 }
@@ -257,6 +266,54 @@ pub const CASES: &[Case] = &[
         let fields = names("field:", n);
         c.call_with(&format!("HGETDEL k FIELDS {n}"), &fields);
     }),
+    case("HSETEX", nothing, |c, n| {
+        let pairs = pairs("field:", n);
+        c.call_with(&format!("HSETEX k EX 1000 FIELDS {n}"), &pairs);
+        c.call_with(&format!("HSETEX k KEEPTTL FIELDS {n}"), &pairs);
+    }),
+    case("HSETEX of one field after the other", nothing, |c, n| {
+        for (i, field) in names("field:", n).iter().enumerate() {
+            c.queue(&format!("HSETEX k EX {} FIELDS 1 {field} v", 1000 + i * 7919 % n));
+        }
+        c.finish();
+    }),
+    case("HEXPIRE of one field", hash, |c, _| {
+        for _ in 0..CALLS {
+            c.queue("HEXPIRE k 1000 FIELDS 1 field:0000000");
+            c.queue("HPERSIST k FIELDS 1 field:0000000");
+        }
+        c.finish();
+    }),
+    case("HEXPIRE and its like", hash, |c, n| {
+        let fields = names("field:", n);
+        let commands =
+            ["HEXPIRE k 1000", "HPEXPIRE k 2000000", "HEXPIREAT k 9999999999", "HPEXPIREAT k 9999999999999"];
+        for command in commands {
+            c.call_with(&format!("{command} FIELDS {n}"), &fields);
+        }
+    }),
+    case("HTTL and its like", volatile_hash, |c, n| {
+        let fields = names("field:", n);
+        for command in ["HTTL", "HPTTL", "HEXPIRETIME", "HPEXPIRETIME", "HPERSIST"] {
+            c.call_with(&format!("{command} k FIELDS {n}"), &fields);
+        }
+    }),
+    case("HGETEX", volatile_hash, |c, n| {
+        let fields = names("field:", n);
+        c.call_with(&format!("HGETEX k EX 1000 FIELDS {n}"), &fields);
+        c.call_with(&format!("HGETEX k PERSIST FIELDS {n}"), &fields);
+        c.call_with(&format!("HGETEX k EX 0 FIELDS {n}"), &fields);
+    }),
+    case("HSET, HDEL and HGETALL of fields with times", volatile_hash, |c, n| {
+        c.call("HGETALL k");
+        c.call_with("HSET k", &pairs("field:", n / 2));
+        c.call_with("HDEL k", &names("field:", n));
+    }),
+    case("COPY, DUMP and RESTORE of a hash with times", volatile_hash, |c, _| {
+        c.call("COPY k copy");
+        restore(c);
+    }),
+    case("UNLINK of a hash with times", volatile_hash, |c, _| c.call("UNLINK k")),
     // Sorted sets.
     case("ZADD of what ZSCAN shows", sorted_set, |c, _| {
         let members = turned(c.scan("ZSCAN k"));

@@ -20,18 +20,24 @@ pub fn ascii_eq(argument: &[u8], word: &str) -> bool {
 pub struct Cursor<'a> {
     args: Args<'a>,
     at: usize,
+    end: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// Begins at argument `first`.
     #[inline]
     pub fn new(args: Args<'a>, first: usize) -> Self {
-        Cursor { args, at: first }
+        Cursor { args, at: first, end: args.len() }
+    }
+
+    /// Over these arguments, as if no others followed.
+    pub fn within(args: Args<'a>, range: Range<usize>) -> Self {
+        Cursor { args, at: range.start, end: range.end }
     }
 
     #[inline]
     pub fn is_at_end(&self) -> bool {
-        self.args.len() <= self.at
+        self.end <= self.at
     }
 
     /// Which argument comes next.
@@ -43,13 +49,13 @@ impl<'a> Cursor<'a> {
     /// How many arguments are left.
     #[inline]
     pub fn left(&self) -> usize {
-        self.args.len().saturating_sub(self.at)
+        self.end.saturating_sub(self.at)
     }
 
     /// What comes next, without reading it.
     #[inline]
     pub fn peek(&self) -> Option<&'a [u8]> {
-        self.args.get(self.at)
+        if self.is_at_end() { None } else { self.args.get(self.at) }
     }
 
     #[inline]
@@ -76,7 +82,7 @@ impl<'a> Cursor<'a> {
     /// The value behind this word, if both come next.
     #[inline]
     pub fn value_of(&mut self, word: &str) -> Option<&'a [u8]> {
-        let value = self.args.get(self.at.saturating_add(1))?;
+        let value = self.args.get(self.at.saturating_add(1)).filter(|_| 2 <= self.left())?;
         if !self.word(word) {
             return None;
         }
@@ -90,7 +96,7 @@ impl<'a> Cursor<'a> {
         word: &str,
         count: usize,
     ) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
-        if self.args.len().saturating_sub(self.at) <= count || !self.word(word) {
+        if self.left() <= count || !self.word(word) {
             return None;
         }
         let values = self.args.iter().skip(self.at).take(count);
@@ -209,6 +215,10 @@ mod tests {
         assert_eq!((options.peek(), options.finish()), (Some(&b"COUNT"[..]), Err(CommandError::Syntax)));
         assert_eq!((options.take(), options.take()), (Some(&b"COUNT"[..]), None));
         assert!(options.is_at_end() && options.finish().is_ok());
+        let mut options = Cursor::within(Args::from_slices(&words), 4..6);
+        assert!(options.word("rev"));
+        assert_eq!((options.value_of("count"), options.take()), (None, Some(&b"COUNT"[..])));
+        assert_eq!((options.take(), options.left()), (None, 0));
     }
 
     #[test]

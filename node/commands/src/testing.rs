@@ -38,6 +38,8 @@ pub(crate) struct TestKeyspace {
     logging: Logging,
     db: DbIndex,
     version: Version,
+    /// Milliseconds since the Unix epoch.
+    now: i64,
     rng: SmallRng,
     limits: DataLimits,
     effects: Vec<OwnedEffect>,
@@ -57,6 +59,7 @@ impl TestKeyspace {
             logging: Logging::Off,
             db: 0,
             version: Version::Resp2,
+            now: NOW,
             rng: SmallRng::seed_from_u64(1),
             limits: LIMITS,
             effects: Vec::new(),
@@ -77,6 +80,16 @@ impl TestKeyspace {
     pub(crate) fn cluster(mut self) -> TestKeyspace {
         self.limits.cluster = true;
         self
+    }
+
+    /// Time goes on.
+    pub(crate) fn pass(&mut self, millis: i64) {
+        self.now += millis;
+    }
+
+    /// What active expiry does with a key.
+    pub(crate) fn expire_fields(&mut self, key: &[u8]) {
+        self.with_keys(key, |keys| keys.expire_fields(key, usize::MAX));
     }
 
     /// The reply to a request; bytes that are no UTF-8 are replaced.
@@ -117,7 +130,7 @@ impl TestKeyspace {
         out: &mut Output,
     ) -> Result<Outcome, CommandError> {
         let settings = KeySettings::default();
-        let now = Now { wall: UnixMillis(NOW), monotonic: Monotonic::ZERO };
+        let now = Now { wall: UnixMillis(self.now), monotonic: Monotonic::ZERO };
         let mut keys = match self.mode {
             Mode::Primary => Keys::primary(&self.keyspace, &settings, now, self.logging),
             Mode::Replica => Keys::replica(&self.keyspace, &settings, now),
@@ -141,14 +154,16 @@ impl TestKeyspace {
             spec: &command.spec,
         };
         let result = (command.run)(&mut context, args);
-        keys.finish();
-        let effects = &mut self.effects;
-        keys.commit_effects(|buffer| {
-            effects.extend(entry::effects(buffer.as_payload()).map(OwnedEffect::read));
-            keyward_proto::ids::LogIndex::ZERO
-        });
-        keys.unlock();
+        commit(keys, &mut self.effects);
         result
+    }
+
+    fn with_keys(&mut self, key: &[u8], run: impl FnOnce(&mut Keys<'_>)) {
+        let now = Now { wall: UnixMillis(self.now), monotonic: Monotonic::ZERO };
+        let mut keys = Keys::primary(&self.keyspace, &KeySettings::default(), now, self.logging);
+        keys.lock_one(Slot::of(key));
+        run(&mut keys);
+        commit(keys, &mut self.effects);
     }
 
     /// The effects since the last call, words joined by spaces.
@@ -169,8 +184,17 @@ impl TestKeyspace {
             let args = effect.args.as_args();
             replica.execute(find(args), args, &mut Output::default()).unwrap();
         }
-        TestKeyspace { mode: Mode::Replica, db: 0, ..replica }
+        TestKeyspace { mode: Mode::Replica, db: 0, now: self.now, ..replica }
     }
+}
+
+fn commit(mut keys: Keys<'_>, effects: &mut Vec<OwnedEffect>) {
+    keys.finish();
+    keys.commit_effects(|buffer| {
+        effects.extend(entry::effects(buffer.as_payload()).map(OwnedEffect::read));
+        keyward_proto::ids::LogIndex::ZERO
+    });
+    keys.unlock();
 }
 
 impl OwnedEffect {

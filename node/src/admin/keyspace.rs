@@ -113,6 +113,7 @@ fn swapdb(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let (a, b) = (in_range(a)?, in_range(b)?);
     if a != b {
         let mut waited_for: Vec<DbKey> = Vec::new();
+        ctx.keys.recount_volatile();
         for slot in Slot::all() {
             ctx.keys.with_slot(slot, |state| {
                 state.mark_watchers_of_existing(|db| db == a || db == b);

@@ -7,7 +7,7 @@ use keyward_proto::resp::{Args, Batch, Output, is_http};
 use keyward_proto::time::Monotonic;
 use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::reply::ReplyCondition;
-use keyward_store::keys::{Keys, Logging, Now};
+use keyward_store::keys::{KeyCounts, Keys, Logging, Now};
 use keyward_store::world;
 use rand::Rng;
 
@@ -162,13 +162,14 @@ impl Executor {
         }
         self.count_time(start);
         process::note_memory(&server.memory);
-        let (hits, misses, expired) = keys.take_counts();
+        let counts = keys.take_counts();
         self.stats.commands.add((next - first) as u64);
         session.client.commands.fetch_add((next - first) as u64, Ordering::Relaxed);
-        if hits + misses + expired > 0 {
-            self.stats.keyspace_hits.add(hits);
-            self.stats.keyspace_misses.add(misses);
-            self.stats.expired_keys.add(expired);
+        if counts != KeyCounts::default() {
+            self.stats.keyspace_hits.add(counts.hits);
+            self.stats.keyspace_misses.add(counts.misses);
+            self.stats.expired_keys.add(counts.expired_keys);
+            self.stats.expired_fields.add(counts.expired_fields);
         }
         let Progress { condition, appended } = progress;
         BatchEnd { next, stop, condition, appended }

@@ -24,6 +24,8 @@ pub struct Count {
     pub keys: i64,
     /// Keys with an expiry.
     pub expires: i64,
+    /// Keys whose fields have times.
+    pub volatile: i64,
     /// Bytes of the tables' buckets.
     pub bucket_bytes: i64,
 }
@@ -32,6 +34,7 @@ impl AddAssign for Count {
     fn add_assign(&mut self, other: Count) {
         self.keys += other.keys;
         self.expires += other.expires;
+        self.volatile += other.volatile;
         self.bucket_bytes += other.bucket_bytes;
     }
 }
@@ -40,7 +43,8 @@ impl Neg for Count {
     type Output = Count;
 
     fn neg(self) -> Count {
-        Count { keys: -self.keys, expires: -self.expires, bucket_bytes: -self.bucket_bytes }
+        let Count { keys, expires, volatile, bucket_bytes } = self;
+        Count { keys: -keys, expires: -expires, volatile: -volatile, bucket_bytes: -bucket_bytes }
     }
 }
 
@@ -48,8 +52,8 @@ impl Neg for Count {
 #[repr(align(128))]
 #[derive(Debug, Default)]
 struct Part {
-    /// Of the first database: keys, keys with an expiry, bytes of buckets.
-    first: [AtomicI64; 3],
+    /// Of the first database, as in [`Count`].
+    first: [AtomicI64; 4],
     others: Mutex<BTreeMap<DbIndex, Count>>,
 }
 
@@ -95,10 +99,8 @@ impl Counts {
             *part.others.lock().entry(db).or_default() += change;
             return;
         }
-        let [keys, expires, bucket_bytes] = &part.first;
-        for (counter, change) in
-            [(keys, change.keys), (expires, change.expires), (bucket_bytes, change.bucket_bytes)]
-        {
+        let Count { keys, expires, volatile, bucket_bytes } = change;
+        for (counter, change) in part.first.iter().zip([keys, expires, volatile, bucket_bytes]) {
             if change != 0 {
                 counter.fetch_add(change, Ordering::Release);
             }
@@ -158,15 +160,21 @@ impl Counts {
 
 impl Part {
     fn first(&self) -> Count {
-        let [keys, expires, bucket_bytes] = self.first.each_ref().map(|n| n.load(Ordering::Acquire));
-        Count { keys, expires, bucket_bytes }
+        let [keys, expires, volatile, bucket_bytes] =
+            self.first.each_ref().map(|n| n.load(Ordering::Acquire));
+        Count { keys, expires, volatile, bucket_bytes }
     }
 }
 
 impl Count {
     fn not_negative(self) -> Count {
-        let Count { keys, expires, bucket_bytes } = self;
-        Count { keys: keys.max(0), expires: expires.max(0), bucket_bytes: bucket_bytes.max(0) }
+        let Count { keys, expires, volatile, bucket_bytes } = self;
+        Count {
+            keys: keys.max(0),
+            expires: expires.max(0),
+            volatile: volatile.max(0),
+            bucket_bytes: bucket_bytes.max(0),
+        }
     }
 
     pub fn keys(&self) -> usize {
@@ -226,7 +234,7 @@ mod tests {
     #[test]
     fn the_parts_of_all_threads_add_up() {
         let counts = Counts::default();
-        let change = |keys| Count { keys, expires: 1, bucket_bytes: 64 };
+        let change = |keys| Count { keys, expires: 1, volatile: 3, bucket_bytes: 64 };
         #[allow(clippy::disallowed_methods, reason = "threads that count at once are what is tested")]
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -239,7 +247,8 @@ mod tests {
                 });
             }
         });
-        let of_0 = Count { keys: 4 * 668, expires: 4 * 334, bucket_bytes: 4 * 334 * 64 };
+        let of_0 =
+            Count { keys: 4 * 668, expires: 4 * 334, volatile: 4 * 334 * 3, bucket_bytes: 4 * 334 * 64 };
         assert_eq!(counts.of(0), of_0);
         assert_eq!(counts.all().keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(counts.keys(), 8000);

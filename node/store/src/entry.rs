@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::size_class::size_class;
 use super::types::buffer::Buffer;
-use super::types::hash::FieldTable;
+use super::types::hash::{ALWAYS, FieldTable, Since, VolatileTable};
 use super::types::intset::{self, IntsetRef};
 use super::types::listpack::{self, ListpackRef};
 use super::types::quicklist::Quicklist;
@@ -89,7 +89,8 @@ const SET_TABLE: u8 = 8;
 const HASH_TABLE: u8 = 9;
 const SKIPLIST: u8 = 10;
 const STREAM: u8 = 11;
-const MOVED_OUT: u8 = 12;
+const HASH_VOLATILE: u8 = 12;
+const MOVED_OUT: u8 = 13;
 
 /// Whether values of a kind lie in the entry.
 #[inline]
@@ -154,6 +155,9 @@ impl Boxable for MemberTable {
 }
 impl Boxable for FieldTable {
     const KIND: u8 = HASH_TABLE;
+}
+impl Boxable for VolatileTable {
+    const KIND: u8 = HASH_VOLATILE;
 }
 impl Boxable for Skiplist {
     const KIND: u8 = SKIPLIST;
@@ -444,6 +448,7 @@ impl Entry {
             QUICKLIST => ValueRef::List(ListRef::Quicklist(boxed(self))),
             SET_TABLE => ValueRef::Set(SetRef::Table(boxed(self))),
             HASH_TABLE => ValueRef::Hash(HashRef::Table(boxed(self))),
+            HASH_VOLATILE => ValueRef::Hash(HashRef::Volatile(boxed(self), Since(ALWAYS))),
             SKIPLIST => ValueRef::SortedSet(SortedSetRef::Skiplist(boxed(self))),
             STREAM => ValueRef::Stream(boxed(self)),
             _ => ValueRef::String(self.tail()),
@@ -454,11 +459,52 @@ impl Entry {
         match self.kind() {
             LIST_LISTPACK | QUICKLIST => ValueType::List,
             SET_LISTPACK | SET_INTSET | SET_TABLE => ValueType::Set,
-            HASH_LISTPACK | HASH_TABLE => ValueType::Hash,
+            HASH_LISTPACK | HASH_TABLE | HASH_VOLATILE => ValueType::Hash,
             SORTED_SET_LISTPACK | SKIPLIST => ValueType::SortedSet,
             STREAM => ValueType::Stream,
             _ => ValueType::String,
         }
+    }
+
+    /// The fields of a large hash.
+    #[inline]
+    pub(super) fn fields(&self) -> Option<&FieldTable> {
+        match self.boxed::<VolatileTable>() {
+            Some(volatile) => Some(volatile.fields()),
+            None => self.boxed(),
+        }
+    }
+
+    /// As [`Entry::fields`], for changing it.
+    pub(super) fn fields_mut(&mut self) -> Option<&mut FieldTable> {
+        if self.kind() == HASH_VOLATILE {
+            return self.boxed_mut::<VolatileTable>().map(VolatileTable::fields_mut);
+        }
+        self.boxed_mut()
+    }
+
+    /// The hash whose fields have times, if it is one.
+    #[inline]
+    pub(super) fn volatile(&self) -> Option<&VolatileTable> {
+        self.boxed()
+    }
+
+    /// Its slot forgets it; whether it was counted among the keys whose fields have times.
+    #[inline]
+    pub(super) fn forget_volatile(&mut self) -> bool {
+        self.boxed_mut::<VolatileTable>().is_some_and(VolatileTable::forget)
+    }
+
+    /// Its slot counts it if its fields have times: whether it did before, and the earliest time. A hash without times
+    /// is a plain one then.
+    pub(super) fn recount_volatile(&mut self) -> (bool, Option<i64>) {
+        let Some(volatile) = self.boxed_mut::<VolatileTable>() else { return (false, None) };
+        let recounted = (volatile.recount(), volatile.next_due());
+        if recounted.1.is_none() {
+            let fields = volatile.take_fields();
+            self.set_boxed(Box::new(fields));
+        }
+        recounted
     }
 
     /// The compact collection in this form, for changing it.
@@ -624,6 +670,7 @@ impl Entry {
             QUICKLIST => copy::<Quicklist>(self),
             SET_TABLE => copy::<MemberTable>(self),
             HASH_TABLE => copy::<FieldTable>(self),
+            HASH_VOLATILE => copy::<VolatileTable>(self),
             SKIPLIST => copy::<Skiplist>(self),
             STREAM => copy::<Stream>(self),
             kind => {
@@ -691,6 +738,7 @@ impl Drop for Entry {
                     QUICKLIST => drop(Box::from_raw(address.cast::<Quicklist>())),
                     SET_TABLE => drop(Box::from_raw(address.cast::<MemberTable>())),
                     HASH_TABLE => drop(Box::from_raw(address.cast::<FieldTable>())),
+                    HASH_VOLATILE => drop(Box::from_raw(address.cast::<VolatileTable>())),
                     SKIPLIST => drop(Box::from_raw(address.cast::<Skiplist>())),
                     STREAM => drop(Box::from_raw(address.cast::<Stream>())),
                     _ => debug_assert_eq!(kind, MOVED_OUT),

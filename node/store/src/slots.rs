@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_proto::ids::LogIndex;
@@ -35,7 +35,7 @@ pub struct SlotState {
     db0: Table<Entry>,
     /// Index of the last entry of the write log that wrote to this slot: what a read of it waits for.
     pub last_write: LogIndex,
-    /// No key of this slot expires before this; zero: none has an expiry.
+    /// No key of this slot, nor a field, expires before this; zero: none has an expiry.
     pub next_expiry: i64,
     rare: Option<Box<Rare>>,
 }
@@ -49,6 +49,8 @@ struct Rare {
     other_dbs: BTreeMap<DbIndex, Table<Entry>>,
     /// Keys with an expiry.
     expires: BTreeMap<DbIndex, usize>,
+    /// Keys whose fields have times.
+    volatile: BTreeMap<DbIndex, usize>,
     /// Who watches a key.
     watched: BTreeMap<DbIndex, BTreeMap<Box<[u8]>, Watchers>>,
     /// Clients that wait for a key, first come first served.
@@ -89,16 +91,25 @@ impl SlotState {
         self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
     }
 
+    /// Keys whose fields have times.
+    pub fn volatile_count(&self, db: DbIndex) -> usize {
+        self.rare.as_ref().and_then(|r| r.volatile.get(&db)).copied().unwrap_or(0)
+    }
+
     /// Adds a key that is not there, with the current mark; returns what has changed.
     #[inline]
-    pub(crate) fn insert_new(&mut self, db: DbIndex, hash: u64, entry: Entry) -> Count {
+    pub(crate) fn insert_new(&mut self, db: DbIndex, hash: u64, mut entry: Entry) -> Count {
         let expire_at = entry.expire_at();
+        let volatile = match entry.volatile() {
+            Some(_) => self.count_recounted(db, entry.recount_volatile()),
+            None => 0,
+        };
         let table = self.table_mut(db);
         let bytes_before = table.buckets_len_bytes();
         table.insert_new(hash, entry);
         let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
         let expires = if expire_at.is_some() { self.count_expiry(db, None, expire_at) } else { 0 };
-        Count { keys: 1, expires, bucket_bytes }
+        Count { keys: 1, expires, volatile, bucket_bytes }
     }
 
     /// Removes a key; returns what has changed, too.
@@ -106,11 +117,46 @@ impl SlotState {
     pub(crate) fn remove(&mut self, db: DbIndex, hash: u64, key: &[u8]) -> Option<(Entry, Count)> {
         let table = self.table_mut(db);
         let bytes_before = table.buckets_len_bytes();
-        let entry = table.remove(hash, key)?;
+        let mut entry = table.remove(hash, key)?;
         let bucket_bytes = difference(table.buckets_len_bytes(), bytes_before);
         let expire_at = entry.expire_at();
         let expires = if expire_at.is_some() { self.count_expiry(db, expire_at, None) } else { 0 };
-        Some((entry, Count { keys: -1, expires, bucket_bytes }))
+        // It is counted where it is put.
+        let volatile = if entry.forget_volatile() { self.count_volatile(db, -1) } else { 0 };
+        Some((entry, Count { keys: -1, expires, volatile, bucket_bytes }))
+    }
+
+    /// The times of a key's fields may have changed; returns how many more keys have such.
+    pub(crate) fn recount_volatile(&mut self, db: DbIndex, hash: u64, key: &[u8]) -> i64 {
+        match self.table_mut(db).get_mut(hash, key).map(Entry::recount_volatile) {
+            Some(recounted) => self.count_recounted(db, recounted),
+            None => 0,
+        }
+    }
+
+    fn count_recounted(&mut self, db: DbIndex, (was_counted, next): (bool, Option<i64>)) -> i64 {
+        if let Some(at) = next {
+            self.expires_by(at);
+        }
+        match (was_counted, next.is_some()) {
+            (false, true) => self.count_volatile(db, 1),
+            (true, false) => self.count_volatile(db, -1),
+            (true, true) | (false, false) => 0,
+        }
+    }
+
+    /// Counts a key whose fields have times, or one less; returns the change.
+    pub(crate) fn count_volatile(&mut self, db: DbIndex, change: i64) -> i64 {
+        let count = self.rare().volatile.entry(db).or_default();
+        *count = count.saturating_add_signed(isize::try_from(change).unwrap_or(0));
+        change
+    }
+
+    /// Something of the slot expires at this time.
+    pub(crate) fn expires_by(&mut self, at: i64) {
+        if self.next_expiry == 0 || at < self.next_expiry {
+            self.next_expiry = at.max(1);
+        }
     }
 
     /// What it has of a database.
@@ -119,6 +165,7 @@ impl SlotState {
         Count {
             keys: difference(table.map_or(0, Table::len), 0),
             expires: difference(self.expires_count(db), 0),
+            volatile: difference(self.volatile_count(db), 0),
             bucket_bytes: difference(table.map_or(0, Table::buckets_len_bytes), 0),
         }
     }
@@ -142,10 +189,12 @@ impl SlotState {
             match db {
                 Some(db) => {
                     rare.expires.remove(&db);
+                    rare.volatile.remove(&db);
                     taken.extend(rare.other_dbs.remove(&db).map(|table| (db, table)));
                 }
                 None => {
                     rare.expires.clear();
+                    rare.volatile.clear();
                     taken.extend(std::mem::take(&mut rare.other_dbs));
                 }
             }
@@ -167,9 +216,11 @@ impl SlotState {
         *self.table_mut(b) = table_a;
         counts.set_slot(slot, self.db0.len());
         let rare = self.rare();
-        let (expires_a, expires_b) = (rare.expires.remove(&a), rare.expires.remove(&b));
-        rare.expires.extend(expires_b.map(|n| (a, n)));
-        rare.expires.extend(expires_a.map(|n| (b, n)));
+        for counts in [&mut rare.expires, &mut rare.volatile] {
+            let (count_a, count_b) = (counts.remove(&a), counts.remove(&b));
+            counts.extend(count_b.map(|n| (a, n)));
+            counts.extend(count_a.map(|n| (b, n)));
+        }
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -178,10 +229,8 @@ impl SlotState {
 
     /// Bookkeeping for a key that got or lost an expiry; returns how many more keys have one.
     pub(crate) fn count_expiry(&mut self, db: DbIndex, before: Option<i64>, after: Option<i64>) -> i64 {
-        if let Some(at) = after
-            && (self.next_expiry == 0 || at < self.next_expiry)
-        {
-            self.next_expiry = at.max(1);
+        if let Some(at) = after {
+            self.expires_by(at);
         }
         match (before.is_some(), after.is_some()) {
             (false, true) => {
@@ -290,8 +339,8 @@ pub struct Keyspace {
     /// What a running snapshot needs of whoever changes the keyspace.
     pub cow: CopyOnWrite,
     pub counts: Counts,
-    /// It has held a stream.
-    streams: AtomicBool,
+    /// The version of RDB that what it has held needs.
+    rdb_version: AtomicU32,
 }
 
 /// Address and number of buckets of a table in one word: they are aligned to 64 bytes, so 42 bits of the address are
@@ -326,7 +375,7 @@ impl Default for Keyspace {
             hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
             cow: CopyOnWrite::default(),
             counts: Counts::default(),
-            streams: AtomicBool::new(false),
+            rdb_version: AtomicU32::new(rdb::VERSION),
         }
     }
 }
@@ -359,15 +408,24 @@ impl Keyspace {
         state.last_write = state.last_write.max(index);
     }
 
-    /// A stream comes into the keyspace.
-    pub(crate) fn note_stream(&self) {
-        self.streams.store(true, Ordering::Relaxed);
+    /// A value comes into the keyspace that files can have only from a version on.
+    #[inline]
+    pub(crate) fn note_value(&self, entry: &Entry) {
+        if entry.value_type() == ValueType::Stream {
+            self.note_version(rdb::VERSION_STREAMS);
+        } else if entry.volatile().is_some() {
+            self.note_version(rdb::VERSION_FIELD_TIMES);
+        }
+    }
+
+    pub(crate) fn note_version(&self, version: u32) {
+        self.rdb_version.fetch_max(version, Ordering::Relaxed);
     }
 
     /// The version of RDB in which all that the keyspace may hold can be written. To be asked with the world stopped, or
     /// behind what is to be saved.
     pub fn rdb_version(&self) -> u32 {
-        if self.streams.load(Ordering::Relaxed) { rdb::VERSION_STREAMS } else { rdb::VERSION }
+        self.rdb_version.load(Ordering::Relaxed)
     }
 
     /// Makes room for so many keys in the first database of a slot.
@@ -381,9 +439,7 @@ impl Keyspace {
 
     /// Adds a key that was loaded, of the current mark; false if it is there already.
     pub fn insert_loaded(&self, slot: Slot, db: DbIndex, hash: u64, entry: Entry) -> bool {
-        if entry.value_type() == ValueType::Stream {
-            self.note_stream();
-        }
+        self.note_value(&entry);
         let mut state = self.lock(slot);
         if state.table(db).is_some_and(|table| table.get(hash, entry.key()).is_some()) {
             return false;
@@ -400,8 +456,12 @@ impl Keyspace {
         let mut found: BTreeMap<DbIndex, Count> = BTreeMap::new();
         for slot in Slot::all() {
             let state = self.lock(slot);
-            for (db, _) in state.dbs() {
+            for (db, table) in state.dbs() {
                 *found.entry(db).or_default() += state.count(db);
+                let volatile: Vec<i64> =
+                    table.iter().filter_map(|entry| entry.volatile()?.next_due()).collect();
+                assert_eq!(state.volatile_count(db), volatile.len());
+                assert!(volatile.iter().all(|at| state.next_expiry != 0 && state.next_expiry <= *at));
             }
             assert_eq!(self.counts.of_slot(slot), state.db0.len());
         }

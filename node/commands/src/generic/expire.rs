@@ -2,59 +2,10 @@
 
 use keyward_proto::resp::Args;
 
-use crate::expiry::{Base, TimeArgument, Unit};
+use crate::expiry::{Base, Conditions, TimeArgument, Unit, rounded_seconds};
 use crate::spec::{ACCESS, FAST, RO, RW, UPDATE};
-use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, read, write};
+use crate::{CommandResult, DataCommand, DataContext, Outcome, read, write};
 use keyward_store::events::EventClass;
-
-/// When an expiry is set: all that are true must hold.
-#[derive(Debug, Clone, Copy, Default)]
-struct Conditions {
-    /// NX: the key has none.
-    absent: bool,
-    /// XX: it has one.
-    present: bool,
-    /// GT: the new one is later; a key without one lives for ever.
-    later: bool,
-    /// LT: the new one is earlier.
-    earlier: bool,
-}
-
-impl Conditions {
-    fn parse(args: Args<'_>, first: usize) -> Result<Self, CommandError> {
-        let mut conditions = Conditions::default();
-        let mut options = Cursor::new(args, first);
-        while let Some(word) = options.peek() {
-            let condition = if options.word("nx") {
-                &mut conditions.absent
-            } else if options.word("xx") {
-                &mut conditions.present
-            } else if options.word("gt") {
-                &mut conditions.later
-            } else if options.word("lt") {
-                &mut conditions.earlier
-            } else {
-                return Err(CommandError::quoting("Unsupported option ", word, ""));
-            };
-            *condition = true;
-        }
-        let Conditions { absent, present, later, earlier } = conditions;
-        if absent && (present || later || earlier) {
-            let text = "NX and XX, GT or LT options at the same time are not compatible";
-            return Err(CommandError::err(text));
-        }
-        if later && earlier {
-            return Err(CommandError::err("GT and LT options at the same time are not compatible"));
-        }
-        Ok(conditions)
-    }
-
-    fn hold(self, old: Option<i64>, new: i64) -> bool {
-        let later = !self.later || old.is_some_and(|old| old < new);
-        let earlier = !self.earlier || old.is_none_or(|old| new < old);
-        (!self.absent || old.is_none()) && (!self.present || old.is_some()) && later && earlier
-    }
-}
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`
 pub(super) const EXPIRE: DataCommand = write("expire", expire, -3, FAST, "1.0.0").key(1, RW | UPDATE);
@@ -84,7 +35,7 @@ fn pexpireat(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 /// A time that has passed deletes the key.
 fn set_expiry(ctx: &mut DataContext<'_, '_>, args: Args<'_>, unit: Unit, base: Base) -> CommandResult {
     let key = args.at(1);
-    let conditions = Conditions::parse(args, 3)?;
+    let conditions = Conditions::parse(args.iter().skip(3))?;
     let at = TimeArgument { unit, base, text: args.at(2) }.any_millis(ctx.keys.now, ctx.spec.name)?;
     let keys = &mut *ctx.keys;
     let set = keys.get_mut(key).is_some_and(|entry| conditions.hold(entry.expire_at(), at));
@@ -143,10 +94,6 @@ pub(super) const PEXPIRETIME: DataCommand =
     read("pexpiretime", pexpiretime, 2, FAST, "7.0.0").key(1, RO | ACCESS);
 fn pexpiretime(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     read_expiry(ctx, args, |at| at)
-}
-
-fn rounded_seconds(millis: i64) -> i64 {
-    millis / 1000 + i64::from(500 <= millis % 1000)
 }
 
 /// -2: there is no such key; -1: it has no expiry.

@@ -331,7 +331,7 @@ fn named_value<'k>(keys: &'k Keys<'_>, pattern: &[u8], element: &Element<'k>) ->
     let key = [prefix, element, suffix].concat();
     match (keys.read(&key).map(Entry::value)?, field) {
         (ValueRef::String(text), None) => Some(text.into()),
-        (ValueRef::Hash(hash), Some(field)) => hash.get(field),
+        (ValueRef::Hash(hash), Some(field)) => keys.seen(hash).get(field),
         _ => None,
     }
 }

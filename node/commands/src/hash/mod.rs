@@ -2,10 +2,17 @@
 //!
 //! - [`increment`]: HINCRBY and HINCRBYFLOAT
 //! - [`walk`]: HSCAN and HRANDFIELD
+//! - [`times`]: HEXPIRE, HTTL and their like, HPERSIST
+//! - [`timed`]: HSETEX and HGETEX
+//!
+//! A field that has expired is hidden; only HLEN counts it. Where a write meets one, its effect is what has come about,
+//! not the request: where effects are applied nothing has expired.
 
 mod increment;
 #[cfg(test)]
 mod tests;
+mod timed;
+mod times;
 mod walk;
 
 use keyward_proto::resp::Args;
@@ -16,14 +23,18 @@ use crate::{
 };
 use increment::{HINCRBY, HINCRBYFLOAT};
 use keyward_store::events::EventClass;
-use keyward_store::types::HashRef;
+use keyward_store::keys::Expiry;
+use keyward_store::types::{Before, HashRef};
+use timed::{HGETEX, HSETEX};
+use times::{HEXPIRE, HEXPIREAT, HEXPIRETIME, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL, HTTL};
 use walk::{HRANDFIELD, HSCAN};
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [DataCommand; 17] = family(Group::Hash, [
-    HDEL, HEXISTS, HGET, HGETALL, HGETDEL, HINCRBY, HINCRBYFLOAT, HKEYS, HLEN, HMGET, HMSET, HRANDFIELD,
-    HSCAN, HSET, HSETNX, HSTRLEN, HVALS,
+pub(super) const COMMANDS: [DataCommand; 28] = family(Group::Hash, [
+    HDEL, HEXISTS, HEXPIRE, HEXPIREAT, HEXPIRETIME, HGET, HGETALL, HGETDEL, HGETEX, HINCRBY, HINCRBYFLOAT,
+    HKEYS, HLEN, HMGET, HMSET, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL, HRANDFIELD, HSCAN, HSET,
+    HSETEX, HSETNX, HSTRLEN, HTTL, HVALS,
 ]);
 
 /// `HSET key field value [field value ...]`
@@ -50,10 +61,15 @@ fn set_fields(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> Result<usize, Co
     let key = args.at(1);
     let mut hash = ctx.keys.hash_or_new(key)?;
     hash.prepare(args.iter().skip(2));
-    let pairs = (2..args.len()).step_by(2);
-    let created = pairs.filter(|at| hash.set(args.at(*at), args.at(at + 1))).count();
+    let (mut created, mut expired) = (0, 0);
+    for at in (2..args.len()).step_by(2) {
+        let before = hash.put(args.at(at), args.at(at + 1), Expiry::None);
+        created += usize::from(before != Before::Present);
+        expired += usize::from(before == Before::Expired);
+    }
     ctx.keys.modified(key);
     ctx.keys.propagate(key, args);
+    ctx.keys.note_expired_fields(EventClass::Hash, key, expired);
     ctx.keys.notify(EventClass::Hash, "hset", key);
     Ok(created)
 }
@@ -68,12 +84,24 @@ fn hsetnx(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         return Ok(Outcome::Reply);
     }
     hash.prepare(args.iter().skip(2));
-    hash.set(field, args.at(3));
+    let before = hash.put(field, args.at(3), Expiry::None);
     ctx.keys.modified(key);
-    ctx.keys.propagate(key, args);
+    propagate_result(ctx, args, before, args.at(3));
     ctx.keys.notify(EventClass::Hash, "hset", key);
     ctx.out.integer(1);
     Ok(Outcome::Reply)
+}
+
+/// Leaves the effect of a request `command key field ...` that depends on what the field was: a field that had expired
+/// is set to its result.
+fn propagate_result(ctx: &mut DataContext<'_, '_>, args: Args<'_>, before: Before, result: &[u8]) {
+    let (key, field) = (args.at(1), args.at(2));
+    if before == Before::Expired {
+        ctx.keys.propagate_as(key, &[b"HSET", key, field, result]);
+        ctx.keys.note_expired_fields(EventClass::Hash, key, 1);
+    } else {
+        ctx.keys.propagate(key, args);
+    }
 }
 
 /// `HGET key field`
@@ -123,7 +151,7 @@ const HKEYS: DataCommand =
     read("hkeys", hkeys, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
 fn hkeys(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.array(hash.map_or(0, HashRef::len));
+    ctx.out.array(hash.map_or(0, HashRef::live_len));
     hash.into_iter().flat_map(HashRef::iter).for_each(|(name, _)| ctx.out.bulk(&name));
     Ok(Outcome::Reply)
 }
@@ -133,7 +161,7 @@ const HVALS: DataCommand =
     read("hvals", hvals, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
 fn hvals(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.array(hash.map_or(0, HashRef::len));
+    ctx.out.array(hash.map_or(0, HashRef::live_len));
     hash.into_iter().flat_map(HashRef::iter).for_each(|(_, value)| ctx.out.bulk(&value));
     Ok(Outcome::Reply)
 }
@@ -143,7 +171,7 @@ const HGETALL: DataCommand =
     read("hgetall", hgetall, 2, 0, "2.0.0").key(1, RO | ACCESS).tips(&["nondeterministic_output_order"]);
 fn hgetall(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keys.hash(args.at(1))?;
-    ctx.out.map(hash.map_or(0, HashRef::len));
+    ctx.out.map(hash.map_or(0, HashRef::live_len));
     for (name, value) in hash.into_iter().flat_map(HashRef::iter) {
         ctx.out.bulk(&name);
         ctx.out.bulk(&value);
@@ -159,35 +187,30 @@ fn hdel(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         ctx.out.integer(0);
         return Ok(Outcome::Reply);
     };
-    let removed = args.iter().skip(2).filter(|field| hash.remove(field).is_some()).count();
-    if removed > 0 {
-        ctx.keys.propagate(key, args);
-        fields_removed(ctx, key);
+    let hidden = hash.as_ref().hidden_len();
+    let removed: Vec<&[u8]> = args.iter().skip(2).filter(|field| hash.remove(field).is_some()).collect();
+    ctx.out.len(removed.len());
+    if removed.is_empty() {
+        return Ok(Outcome::Reply);
     }
-    ctx.out.len(removed);
+    if hidden == 0 {
+        ctx.keys.propagate(key, args);
+    } else {
+        ctx.keys.propagate_as(key, &[&[b"HDEL", key], &removed[..]].concat());
+    }
+    fields_removed(ctx, key);
     Ok(Outcome::Reply)
 }
 
 /// `HGETDEL key FIELDS numfields field [field ...]`
 const HGETDEL: DataCommand = write("hgetdel", hgetdel, -5, FAST, "9.1.0").key(1, RW | ACCESS | DELETE);
 fn hgetdel(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
-    const FIRST_FIELD: usize = 4;
     let key = args.at(1);
-    if !ascii_eq(args.at(2), "fields") {
-        return Err(CommandError::Syntax);
-    }
-    let count = args.len() - FIRST_FIELD;
-    let stated = parse_i64_arg(args.at(3))?;
-    if usize::try_from(stated) != Ok(count) {
-        return Err(CommandError::err(
-            "numfields should be greater than 0 and match the provided number of fields",
-        ));
-    }
-    let fields = args.iter().skip(FIRST_FIELD);
+    let first = Fields::second(args)?.check(args, 1)?.first;
     let mut removed: Vec<&[u8]> = vec![b"HDEL", key];
     let mut hash = ctx.keys.hash_mut(key)?;
-    ctx.out.array(count);
-    for field in fields {
+    ctx.out.array(args.len() - first);
+    for field in args.iter().skip(first) {
         let value = hash.as_mut().and_then(|hash| hash.remove(field));
         ctx.out.optional_bulk(value.as_deref());
         if value.is_some() {
@@ -207,4 +230,42 @@ fn fields_removed(ctx: &mut DataContext<'_, '_>, key: &[u8]) {
     if !ctx.keys.remove_if_empty(key) {
         ctx.keys.modified(key);
     }
+}
+
+/// Where `FIELDS numfields field ...` is in a request.
+#[derive(Debug, Clone, Copy)]
+struct Fields {
+    /// The argument `FIELDS`.
+    at: usize,
+    /// The first field.
+    first: usize,
+}
+
+impl Fields {
+    /// The first `FIELDS` from argument `first` on that is not the last argument.
+    fn find(args: Args<'_>, first: usize) -> Option<Fields> {
+        let at = (first..args.len() - 1).find(|at| ascii_eq(args.at(*at), "fields"))?;
+        Some(Fields { at, first: at + 2 })
+    }
+
+    /// `FIELDS` has to be argument 2.
+    fn second(args: Args<'_>) -> Result<Fields, CommandError> {
+        if ascii_eq(args.at(2), "fields") {
+            Ok(Fields { at: 2, first: 4 })
+        } else {
+            Err(CommandError::Syntax)
+        }
+    }
+
+    /// The number that is stated has to be that of the fields, of `words` arguments each.
+    fn check(self, args: Args<'_>, words: usize) -> Result<Fields, CommandError> {
+        let stated = parse_i64_arg(args.at(self.at + 1))?;
+        let stated = usize::try_from(stated).ok().filter(|stated| 0 < *stated);
+        let is_right = stated.and_then(|stated| stated.checked_mul(words)) == Some(args.len() - self.first);
+        if is_right { Ok(self) } else { Err(number_of_fields()) }
+    }
+}
+
+fn number_of_fields() -> CommandError {
+    CommandError::err("numfields should be greater than 0 and match the provided number of fields")
 }

@@ -23,8 +23,7 @@ fn hscan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let mut found = Vec::new();
     let walk = if hash.is_compact() { Walk::WHOLE } else { Walk::from(cursor, &options) };
     let next = walk.run(|position, visited| {
-        hash.scan(position, &mut |(name, value)| {
-            *visited += 1;
+        hash.scan(position, visited, &mut |(name, value)| {
             if options.matches(&name) {
                 found.push(name);
                 if !options.no_values {
@@ -56,7 +55,7 @@ fn hrandfield(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     if values == Values::With && i64::MAX / 2 < count.abs() {
         return Err(CommandError::err("value is out of range"));
     }
-    let Some(hash) = ctx.keys.hash(key)? else {
+    let Some(hash) = ctx.keys.hash(key)?.filter(|hash| 0 < hash.live_len()) else {
         ctx.out.array(0);
         return Ok(Outcome::Reply);
     };

@@ -4,8 +4,8 @@
 
 use keyward_proto::resp::Args;
 
-use super::options::{Condition, Digest, ExpiryOption, Optioned, Options};
-use crate::expiry::{Base, TimeArgument, Unit};
+use super::options::{Condition, Digest, Optioned, Options};
+use crate::expiry::{Base, ExpiryOption, TimeArgument, Unit};
 use crate::spec::{ACCESS, DELETE, DENYOOM, FAST, INSERT, OW, RM, RO, RW, UPDATE, VARIABLE_FLAGS};
 use crate::{CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, read, write};
 use keyward_store::entry::{NewValue, ValueRef};

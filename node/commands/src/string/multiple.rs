@@ -4,7 +4,8 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
 
 use super::get_set::propagate_set;
-use super::options::{Condition, ExpiryOption, Optioned, Options};
+use super::options::{Condition, Optioned, Options};
+use crate::expiry::ExpiryOption;
 use crate::spec::{ACCESS, DENYOOM, FAST, INSERT, OW, RO, UPDATE};
 use crate::{CommandError, CommandResult, DataCommand, DataContext, Outcome, read, write};
 use keyward_store::entry::{Entry, NewValue, ValueRef};

@@ -5,7 +5,7 @@ use std::fmt;
 use keyward_proto::resp::Args;
 use twox_hash::XxHash3_64;
 
-use crate::expiry::{Base, TimeArgument, Unit};
+use crate::expiry::ExpiryOption;
 use crate::{CommandError, Cursor};
 
 /// When the value is stored.
@@ -81,18 +81,6 @@ impl fmt::Display for Digest {
     }
 }
 
-/// What happens to the expiry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExpiryOption<'a> {
-    Unspecified,
-    /// KEEPTTL
-    Keep,
-    /// PERSIST
-    Persist,
-    /// EX, PX, EXAT, PXAT
-    Time(TimeArgument<'a>),
-}
-
 /// Which command has the options: they share all but a few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Optioned {
@@ -100,14 +88,6 @@ pub(super) enum Optioned {
     GetEx,
     MSetEx,
 }
-
-/// The options that name a time.
-const TIMES: [(&str, Unit, Base); 4] = [
-    ("ex", Unit::Seconds, Base::Now),
-    ("px", Unit::Milliseconds, Base::Now),
-    ("exat", Unit::Seconds, Base::Epoch),
-    ("pxat", Unit::Milliseconds, Base::Epoch),
-];
 
 /// See the module documentation.
 #[derive(Debug, Clone, Copy)]
@@ -144,20 +124,15 @@ impl<'a> Options<'a> {
             return Ok(());
         }
         if stores && rest.word("keepttl") {
-            return self.set_expiry(ExpiryOption::Keep);
+            return self.expiry.set(ExpiryOption::Keep);
         }
         if !stores && rest.word("persist") {
-            return self.set_expiry(ExpiryOption::Persist);
+            return self.expiry.set(ExpiryOption::Persist);
         }
         if sets && let Some(condition) = Condition::read(rest)? {
             return self.set_condition(condition);
         }
-        for (word, unit, base) in TIMES {
-            if let Some(text) = rest.value_of(word) {
-                return self.set_expiry(ExpiryOption::Time(TimeArgument { unit, base, text }));
-            }
-        }
-        Err(CommandError::Syntax)
+        self.expiry.set(ExpiryOption::time(rest)?)
     }
 
     /// NX and XX may be repeated; no two conditions go together.
@@ -167,20 +142,6 @@ impl<'a> Options<'a> {
             return Err(CommandError::Syntax);
         }
         self.condition = new;
-        Ok(())
-    }
-
-    fn set_expiry(&mut self, new: ExpiryOption<'a>) -> Result<(), CommandError> {
-        let same_kind = match (self.expiry, new) {
-            (ExpiryOption::Time(old), ExpiryOption::Time(new)) => {
-                (old.unit, old.base) == (new.unit, new.base)
-            }
-            (old, new) => old == ExpiryOption::Unspecified || old == new,
-        };
-        if !same_kind {
-            return Err(CommandError::Syntax);
-        }
-        self.expiry = new;
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use keyward_store::counts::Count;
+
 use super::Lines;
 use crate::admin::ServerContext;
 use crate::io::pause::PauseMode;
@@ -66,7 +68,7 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("sync_partial_ok", &server.shared.partial_syncs.load(Ordering::Relaxed)),
         ("sync_partial_err", &0),
         ("expired_keys", &sum(|t| &t.expired_keys)),
-        ("expired_fields", &0),
+        ("expired_fields", &sum(|t| &t.expired_fields)),
         ("expired_stale_perc", &"0.00"),
         ("expired_keys_with_volatile_items_stale_perc", &"0.00"),
     ]);
@@ -174,9 +176,8 @@ pub(super) fn keyspace(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         return;
     }
     for (db, count) in ctx.keys.counts_of_all() {
-        let (keys, expires) = (count.keys, count.expires);
-        let value =
-            format_args!("keys={keys},expires={expires},avg_ttl=0,keys_with_volatile_items=0").to_string();
+        let Count { keys, expires, volatile, .. } = count;
+        let value = format!("keys={keys},expires={expires},avg_ttl=0,keys_with_volatile_items={volatile}");
         lines.field(&format!("db{db}"), value);
     }
 }

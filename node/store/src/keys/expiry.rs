@@ -1,16 +1,22 @@
-//! Expiry: setting it, and deleting what has expired.
+//! Expiry of keys, and of fields of hashes: setting it, and deleting what has expired.
 //!
-//! An entry expires when its time lies before now; where effects are applied nothing expires. Nobody compares but
-//! [`Expiration::has_expired`].
+//! An entry or field expires when its time lies before now; where effects are applied nothing expires. Nobody compares
+//! but [`Expiration`], and a hash with what that says.
+//!
+//! A key that has expired is deleted by who meets it. A field is only hidden, as in Valkey, until it is set again or
+//! active expiry comes to it: so looking at a hash does not change it.
 
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::slot::Slot;
 
 use super::{Held, Keys, Mode};
 use crate::counts::Count;
+use crate::entry::Entry;
 use crate::events::EventClass;
 use crate::lazyfree::Cause;
-use crate::table::ScanPosition;
+use crate::rdb::VERSION_FIELD_TIMES;
+use crate::table::{ScanPosition, hash_of};
+use crate::types::hash::{ALWAYS, VolatileTable};
 use crate::{DbIndex, DbKey};
 
 /// What SET does to an expiry.
@@ -38,6 +44,12 @@ pub(super) struct Expiration {
 }
 
 impl Expiration {
+    /// Fields with a time before this have expired.
+    #[inline]
+    fn since(self) -> i64 {
+        if self.mode == Mode::Apply { ALWAYS } else { self.now }
+    }
+
     #[inline]
     pub(super) fn has_expired(self, expire_at: Option<i64>) -> bool {
         expire_at.is_some_and(|at| at < self.now) && self.mode != Mode::Apply
@@ -118,8 +130,71 @@ impl Keys<'_> {
         }
     }
 
-    /// Deletes expired keys among some `len` entries of the one locked slot, from where `walk` is; returns where to go
-    /// on. At the end of a walk the slot knows again when its next key expires.
+    /// Fields with a time before this, in milliseconds since the Unix epoch, are not seen.
+    #[inline]
+    pub(crate) fn since(&self) -> i64 {
+        self.expiration().since()
+    }
+
+    /// The hash at this key may get or lose fields with times, or does not exist.
+    pub(crate) fn note_volatile(&self, key: &[u8]) {
+        let key: DbKey = (self.db, key.into());
+        self.volatile.borrow_mut().insert(key);
+    }
+
+    /// Tells the slots what has become of hashes that the command has changed: at its end, and before the databases
+    /// change places.
+    #[cold]
+    pub fn recount_volatile(&mut self) {
+        for (db, key) in std::mem::take(self.volatile.get_mut()) {
+            let hash = hash_of(&key);
+            let state = self.state_mut(&key);
+            let volatile = state.recount_volatile(db, hash, &key);
+            if 0 < volatile {
+                self.space.note_version(VERSION_FIELD_TIMES);
+            }
+            if volatile != 0 {
+                self.pending.add(db, Count { volatile, ..Count::default() });
+            }
+        }
+    }
+
+    /// Fields have expired; who sets fields hears of it in the class of hashes.
+    pub fn note_expired_fields(&mut self, class: EventClass, key: &[u8], count: usize) {
+        if 0 < count {
+            self.expired_fields += count as u64;
+            self.notify(class, "hexpired", key);
+        }
+    }
+
+    /// These fields were deleted because their time has passed: leaves the effect, and deletes the hash if none is left.
+    pub fn fields_deleted(&mut self, key: &[u8], fields: &[&[u8]]) {
+        if fields.is_empty() {
+            return;
+        }
+        if !mutation::is_on(Mutation::ExpiryNotLogged) {
+            self.propagate_as(key, &[&[b"HDEL", key], fields].concat());
+        }
+        if !self.remove_if_empty(key) {
+            self.modified(key);
+        }
+    }
+
+    /// Deletes fields whose time has passed, at most `count`.
+    pub fn expire_fields(&mut self, key: &[u8], count: usize) {
+        let access = self.stored(key).map(Entry::access);
+        let Ok(Some(mut hash)) = self.hash_mut(key) else { return };
+        let due = hash.remove_due(count);
+        if let (Some(entry), Some(access)) = (self.stored(key), access) {
+            // Nobody has used it.
+            entry.set_access(access);
+        }
+        self.note_expired_fields(EventClass::Expired, key, due.len());
+        self.fields_deleted(key, &due.iter().map(|name| &**name).collect::<Vec<_>>());
+    }
+
+    /// Deletes expired keys and fields among some `len` entries and fields of the one locked slot, from where `walk` is;
+    /// returns where to go on. At the end of a walk the slot knows again when its next key or field expires.
     ///
     /// While a walk is under way keys that get an expiry lower `next_expiry`, and each step does for those that it
     /// passes: at the end it is right whatever happened between the steps.
@@ -129,11 +204,11 @@ impl Keys<'_> {
         if walk == ExpiryWalk::default() {
             state.next_expiry = i64::MAX;
         }
-        let (mut due, mut next, mut seen): (Vec<DbKey>, i64, usize) = (Vec::new(), i64::MAX, 0);
+        let (mut due, mut next, mut seen): (Vec<(DbKey, Due)>, i64, usize) = (Vec::new(), i64::MAX, 0);
         let mut stopped_at = None;
         let dbs: Vec<DbIndex> = state.dbs().map(|(db, _)| db).filter(|db| walk.db <= *db).collect();
         'walk: for db in dbs {
-            if state.expires_count(db) == 0 {
+            if state.expires_count(db) == 0 && state.volatile_count(db) == 0 {
                 continue;
             }
             let mut position = if db == walk.db { walk.position } else { 0 };
@@ -142,15 +217,27 @@ impl Keys<'_> {
                     stopped_at = Some(ExpiryWalk { db, position });
                     break 'walk;
                 }
+                let mut is_left = false;
                 let scanned = table.scan(position, &mut |entry| {
                     seen += 1;
-                    match entry.expire_at() {
-                        expire_at if expiration.has_expired(expire_at) => due.push((db, entry.key().into())),
-                        Some(at) => next = next.min(at.max(1)),
-                        None => {}
+                    let what = Due::of(entry, expiration);
+                    if let Due::Fields(fields) = what {
+                        seen += fields;
+                        is_left |= len < fields;
+                    }
+                    match what {
+                        Due::Key => due.push(((db, entry.key().into()), what)),
+                        // When the others are due is known when these are gone.
+                        Due::Fields(_) => {
+                            due.push(((db, entry.key().into()), what));
+                            next = next.min(entry.expire_at().unwrap_or(i64::MAX).max(1));
+                        }
+                        Due::Later(at) => next = next.min(at.max(1)),
                     }
                 });
                 match scanned {
+                    // A large hash is come back to until no field of it is due.
+                    _ if is_left => {}
                     Some(at) => position = at,
                     None => break,
                 }
@@ -160,10 +247,41 @@ impl Keys<'_> {
         if stopped_at.is_none() && state.next_expiry == i64::MAX {
             state.next_expiry = 0;
         }
-        for (db, key) in due {
+        for ((db, key), what) in due {
             self.db = db;
-            self.expire_now(&key);
+            match what {
+                Due::Key => self.expire_now(&key),
+                Due::Fields(_) => self.expire_fields(&key, len),
+                Due::Later(_) => {}
+            }
         }
         stopped_at
+    }
+}
+
+/// What is due of an entry.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Key,
+    /// So many fields, and perhaps others later.
+    Fields(usize),
+    /// Nothing before this.
+    Later(i64),
+}
+
+impl Due {
+    fn of(entry: &Entry, expiration: Expiration) -> Due {
+        let expire_at = entry.expire_at();
+        if expiration.has_expired(expire_at) {
+            return Due::Key;
+        }
+        let volatile = entry.volatile();
+        match volatile.map_or(0, |volatile| volatile.due_len(expiration.since())) {
+            0 => {
+                let fields = volatile.and_then(VolatileTable::next_due);
+                Due::Later(expire_at.unwrap_or(i64::MAX).min(fields.unwrap_or(i64::MAX)))
+            }
+            due => Due::Fields(due),
+        }
     }
 }

@@ -163,6 +163,9 @@ impl<'a> Keys<'a> {
 
     #[inline]
     pub fn unlock(&mut self) {
+        if !self.volatile.get_mut().is_empty() {
+            self.recount_volatile();
+        }
         if !self.pending.is_empty() {
             self.publish_counts();
         }

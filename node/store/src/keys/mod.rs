@@ -20,6 +20,7 @@ mod walk;
 mod write;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use keyward_proto::ids::LogIndex;
@@ -87,6 +88,8 @@ pub struct Keys<'a> {
     /// Number of modifications by the running command (or transaction).
     dirty: u64,
     expired: RefCell<Vec<DbKey>>,
+    /// Hashes that may have got or lost fields with times: their slots are told before they are given back.
+    volatile: RefCell<BTreeSet<DbKey>>,
     /// Large values, to be dropped without locks.
     lazyfree: Vec<LazyFree>,
     ready: Vec<DbKey>,
@@ -95,6 +98,7 @@ pub struct Keys<'a> {
     hits: Cell<u64>,
     misses: Cell<u64>,
     expired_count: u64,
+    expired_fields: u64,
     /// Largest index of the last writes to slots that the running command walked over.
     walked: LogIndex,
     /// The running command has read what depends on all that was written.
@@ -104,6 +108,16 @@ pub struct Keys<'a> {
     /// Address, length and hash of the running command's key, computed before. The key lies in the receive buffer,
     /// which outlives this: no other key has its address.
     known: (usize, usize, u64),
+}
+
+/// What commands have met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    pub hits: u64,
+    pub misses: u64,
+    pub expired_keys: u64,
+    /// Of hashes.
+    pub expired_fields: u64,
 }
 
 /// The key holds a value of another type.
@@ -152,6 +166,7 @@ impl<'a> Keys<'a> {
             encoded: BytesMut::new(),
             dirty: 0,
             expired: RefCell::default(),
+            volatile: RefCell::default(),
             lazyfree: Vec::new(),
             ready: Vec::new(),
             notify: settings.events,
@@ -159,6 +174,7 @@ impl<'a> Keys<'a> {
             hits: Cell::new(0),
             misses: Cell::new(0),
             expired_count: 0,
+            expired_fields: 0,
             walked: LogIndex::ZERO,
             counted: false,
             pending: Pending::default(),
@@ -227,9 +243,14 @@ impl<'a> Keys<'a> {
         Expiration { mode: self.mode, now: self.now }
     }
 
-    /// Hits, misses and expired keys since the last call.
-    pub fn take_counts(&mut self) -> (u64, u64, u64) {
-        (self.hits.take(), self.misses.take(), std::mem::take(&mut self.expired_count))
+    /// What was counted since the last call.
+    pub fn take_counts(&mut self) -> KeyCounts {
+        KeyCounts {
+            hits: self.hits.take(),
+            misses: self.misses.take(),
+            expired_keys: std::mem::take(&mut self.expired_count),
+            expired_fields: std::mem::take(&mut self.expired_fields),
+        }
     }
 
     pub fn take_dirty(&mut self) -> u64 {

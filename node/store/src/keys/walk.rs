@@ -24,7 +24,8 @@ impl Keys<'_> {
     }
 
     /// What each database has, with what the running transaction has changed.
-    pub fn counts_of_all(&self) -> BTreeMap<DbIndex, Count> {
+    pub fn counts_of_all(&mut self) -> BTreeMap<DbIndex, Count> {
+        self.recount_volatile();
         self.space.counts.all_with(&self.pending)
     }
 

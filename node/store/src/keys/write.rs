@@ -25,6 +25,9 @@ impl Keys<'_> {
             return None;
         }
         self.touch(entry);
+        if entry.volatile().is_some() {
+            self.note_volatile(key);
+        }
         let is_saved = entry.mark() == self.mark;
         if !is_saved {
             self.save_old(hash, key);
@@ -101,7 +104,8 @@ impl Keys<'_> {
         }
         let access = lfu.map_or(access, |(clock, random)| clock.touched(entry.access(), random));
         let was_stream = entry.value_type() == ValueType::Stream;
-        let mut replaced = None;
+        let was_volatile = entry.forget_volatile();
+        let (mut replaced, mut change) = (None, Count::default());
         if is_large(entry) || saving_id(entry).is_some() {
             let mut new = Entry::new(key, value, before, access);
             new.set_mark(mark);
@@ -110,11 +114,20 @@ impl Keys<'_> {
             entry.set_value(value);
             entry.set_access(access);
         }
+        let is_volatile = entry.volatile().is_some();
         let after = if expiry == Expiry::Keep && live { before } else { new_expiry };
         if before != after {
             entry.set_expire_at(after);
-            let expires = state.count_expiry(db, before, after);
-            self.pending.add(db, Count { expires, ..Count::default() });
+            change.expires = state.count_expiry(db, before, after);
+        }
+        if was_volatile {
+            change.volatile = state.count_volatile(db, -1);
+        }
+        if change != Count::default() {
+            self.pending.add(db, change);
+        }
+        if is_volatile {
+            self.note_volatile(key);
         }
         if let Some(replaced) = replaced {
             self.discard(replaced, Cause::Replaced);
@@ -131,9 +144,7 @@ impl Keys<'_> {
         if let Some(replaced) = self.remove(entry.key()) {
             self.discard(replaced, Cause::Replaced);
         }
-        if entry.value_type() == ValueType::Stream {
-            self.space.note_stream();
-        }
+        self.space.note_value(&entry);
         let (db, hash) = (self.db, hash_of(entry.key()));
         let key: Box<[u8]> = entry.key().into();
         if let Some(id) = saving_id(&entry) {

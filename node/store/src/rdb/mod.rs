@@ -43,6 +43,9 @@ pub const VERSION: u32 = 10;
 /// The version of what may hold a stream: consumers of Valkey's groups have a time that Redis 7.0 does not know.
 pub const VERSION_STREAMS: u32 = 11;
 
+/// The version of what may hold a hash of which fields expire.
+pub const VERSION_FIELD_TIMES: u32 = 80;
+
 /// The newest version that is read.
 pub const VERSION_MAX: u32 = 81;
 /// Versions between these are not Valkey's but of Redis 7.4 and later, with types of the same numbers.

@@ -2,7 +2,10 @@
 
 use super::output::push_text;
 use super::value::{self, Loaded};
-use super::{Checksum, Compression, Input, RdbError, VERSION, VERSION_STREAMS, is_known_version, opcode};
+use super::{
+    Checksum, Compression, Input, RdbError, VERSION, VERSION_FIELD_TIMES, VERSION_STREAMS, is_known_version,
+    opcode, type_byte as t,
+};
 use crate::entry::ValueRef;
 use crate::types::Limits;
 
@@ -11,7 +14,12 @@ const VERSION_LEN: usize = 2;
 pub fn save(value: ValueRef<'_>, compression: Compression) -> Vec<u8> {
     let mut out = Vec::new();
     value::save(value, compression, &mut out);
-    sealed(out, if matches!(value, ValueRef::Stream(_)) { VERSION_STREAMS } else { VERSION })
+    let version = match value::type_byte(value) {
+        t::HASH_2 => VERSION_FIELD_TIMES,
+        t::STREAM_3 => VERSION_STREAMS,
+        _ => VERSION,
+    };
+    sealed(out, version)
 }
 
 /// What FUNCTION DUMP replies: the sources of libraries.

@@ -19,7 +19,8 @@ use crate::entry::{Entry, ValueRef};
 use crate::table::hash_of;
 use crate::table::saving::Saving;
 use crate::types::ListRef;
-use crate::types::hash::{Field, FieldTable};
+use crate::types::hash::Field;
+use crate::types::hash::rdb::Times;
 use crate::types::quicklist::Node;
 use crate::types::set::MemberTable;
 use crate::types::sorted_set::Skiplist;
@@ -30,7 +31,7 @@ use crate::{DbIndex, Keyspace};
 #[derive(Debug, Clone, Copy)]
 pub enum Element<'a> {
     Member(&'a ThinBytes),
-    Field(&'a Field),
+    Field(&'a Field, Times),
     Scored(&'a Member),
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Large {
     pub(super) db: DbIndex,
     /// What the record begins with; empty when that is given.
     pub(super) head: Vec<u8>,
+    /// How the head says that the fields of a hash follow, whatever becomes of it.
+    times: Times,
     rest: Rest,
 }
 
@@ -89,10 +92,16 @@ impl LargeValues {
         self.values.is_empty()
     }
 
-    fn begin(&mut self, slot: Slot, db: DbIndex, head: Vec<u8>, rest: impl FnOnce(u64) -> Rest) {
+    fn begin(
+        &mut self,
+        (slot, db): (Slot, DbIndex),
+        head: Vec<u8>,
+        times: Times,
+        rest: impl FnOnce(u64) -> Rest,
+    ) {
         self.last_id += 1;
         let id = self.last_id;
-        self.values.insert(id, Large { slot, db, head, rest: rest(id) });
+        self.values.insert(id, Large { slot, db, head, times, rest: rest(id) });
     }
 
     /// Two databases have changed places.
@@ -114,7 +123,7 @@ impl LargeValues {
 /// Which saving of a snapshot an entry's value takes part in.
 #[inline]
 pub fn saving_id(entry: &Entry) -> Option<u64> {
-    if let Some(fields) = entry.boxed::<FieldTable>() {
+    if let Some(fields) = entry.fields() {
         return fields.saving().map(|saving| saving.id);
     }
     if let Some(members) = entry.boxed::<MemberTable>() {
@@ -124,7 +133,7 @@ pub fn saving_id(entry: &Entry) -> Option<u64> {
 }
 
 fn begin_saving(entry: &mut Entry, id: u64) {
-    if let Some(fields) = entry.boxed_mut::<FieldTable>() {
+    if let Some(fields) = entry.fields_mut() {
         fields.begin_saving(id);
     } else if let Some(members) = entry.boxed_mut::<MemberTable>() {
         members.begin_saving(id);
@@ -144,7 +153,7 @@ enum Noted {
 }
 
 fn end_saving(entry: &mut Entry) -> Noted {
-    if let Some(fields) = entry.boxed_mut::<FieldTable>() {
+    if let Some(fields) = entry.fields_mut() {
         Noted::Fields(fields.end_saving())
     } else if let Some(members) = entry.boxed_mut::<MemberTable>() {
         Noted::Members(members.end_saving())
@@ -155,14 +164,18 @@ fn end_saving(entry: &mut Entry) -> Noted {
     }
 }
 
+fn times_of(entry: &Entry) -> Times {
+    if let ValueRef::Hash(hash) = entry.value() { Times::of(hash) } else { Times::Without }
+}
+
 /// Appends elements until `end` bytes are there; whether more are to come.
-fn save_some(entry: &mut Entry, encoder: &Encoder, end: usize, out: &mut Vec<u8>) -> bool {
+fn save_some(entry: &mut Entry, times: Times, encoder: &Encoder, end: usize, out: &mut Vec<u8>) -> bool {
     let mut save = |element: Element<'_>| {
         encoder.encode_element(element, out);
         out.len() < end
     };
-    if let Some(fields) = entry.boxed_mut::<FieldTable>() {
-        fields.save_some(&mut |field| save(Element::Field(field)))
+    if let Some(fields) = entry.fields_mut() {
+        fields.save_some(&mut |field| save(Element::Field(field, times)))
     } else if let Some(members) = entry.boxed_mut::<MemberTable>() {
         members.save_some(&mut |member| save(Element::Member(member)))
     } else if let Some(set) = entry.boxed_mut::<Skiplist>() {
@@ -184,8 +197,8 @@ impl CopyOnWrite {
     ) {
         let mut head = Vec::new();
         encoder.encode_head(entry, &mut head);
-        let shared = Rest::shared(entry, encoder);
-        self.large.lock().begin(slot, original, head, |id| match shared {
+        let (shared, times) = (Rest::shared(entry, encoder), times_of(entry));
+        self.large.lock().begin((slot, original), head, times, |id| match shared {
             Some(shared) => shared,
             None => {
                 begin_saving(entry, id);
@@ -198,8 +211,8 @@ impl CopyOnWrite {
     pub(super) fn own_large(&self, slot: Slot, original: DbIndex, mut entry: Entry, encoder: &Encoder) {
         let mut head = Vec::new();
         encoder.encode_head(&entry, &mut head);
-        let shared = Rest::shared(&entry, encoder);
-        self.large.lock().begin(slot, original, head, |id| match shared {
+        let (shared, times) = (Rest::shared(&entry, encoder), times_of(&entry));
+        self.large.lock().begin((slot, original), head, times, |id| match shared {
             Some(shared) => shared,
             None => {
                 begin_saving(&mut entry, id);
@@ -286,11 +299,12 @@ impl CopyOnWrite {
                     }
                     !nodes.is_empty()
                 }
-                Rest::Owned(entry) => save_some(entry, encoder, end, out),
+                Rest::Owned(entry) => save_some(entry, large.times, encoder, end, out),
                 Rest::InPlace { db, key, .. } => {
                     let table = state.as_mut().map(|state| state.table_mut(*db));
                     let entry = table.and_then(|table| table.get_mut(hash_of(key), key));
-                    save_some(entry.expect("whoever moves it says so"), encoder, end, out)
+                    let entry = entry.expect("whoever moves it says so");
+                    save_some(entry, large.times, encoder, end, out)
                 }
             };
             if !more {

@@ -11,6 +11,7 @@ use crate::keys::{Expiry, KeySettings, Keys, Logging, Now};
 use crate::lazyfree::Cause;
 use crate::rdb::value::pieces;
 use crate::rdb::{Compression, record};
+use crate::types::Pair;
 use crate::types::quicklist::Fill;
 use crate::types::{End, Limits, StreamLimits, stream};
 
@@ -83,7 +84,8 @@ fn text(entry: &Entry) -> Vec<u8> {
             set.iter().map(|e| show(&e)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
         }
         ValueRef::Hash(hash) => {
-            format!("{:?}", hash.iter().map(|(n, v)| (show(&n), show(&v))).collect::<BTreeMap<_, _>>())
+            let field = |(name, value): Pair<'_>| (show(&name), (show(&value), hash.expire_at(&name)));
+            format!("{:?}", hash.iter().map(field).collect::<BTreeMap<_, _>>())
         }
         ValueRef::SortedSet(set) => {
             set.iter().map(|(m, score)| format!("{}={score}", show(&m))).collect::<Vec<_>>().join(",")
@@ -177,7 +179,7 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
             keys.discard(entry, Cause::Deleted);
         }
     };
-    match rng.random_range(0..27) {
+    match rng.random_range(0..32) {
         0 => keys.insert(&key, NewValue::Bytes(value), Expiry::Keep),
         1 => keys.insert(&key, NewValue::Bytes(&value.repeat(300)), Expiry::At(now + 200)),
         2 => keys.set_expire_at(&key, Some(now + i64::from(value[0]))),
@@ -205,6 +207,20 @@ fn change(space: &Keyspace, now: i64, rng: &mut SmallRng) {
                 }
             }
         }
+        27..=29 => {
+            if let Ok(mut hash) = keys.volatile_hash_or_new(&key) {
+                for member in &members {
+                    let at = now + i64::from(value[0] % 20);
+                    hash.put(member, value, [Expiry::At(at), Expiry::Keep][usize::from(value[0] % 3 == 0)]);
+                }
+            }
+        }
+        30 => {
+            if let Ok(Some(mut hash)) = keys.hash_mut(&key) {
+                members.iter().for_each(|member| hash.set_time(member, None));
+            }
+        }
+        31 => keys.expire_fields(&key, 5),
         13..=15 => {
             if let Ok(mut set) = keys.set_or_new(&key) {
                 for member in &members {

@@ -15,11 +15,12 @@ mod random;
 pub mod set;
 pub mod sorted_set;
 pub mod stream;
+mod tree;
 
 use collection::Codec;
 pub use collection::Collection;
 pub use element::Element;
-pub use hash::{Hash, HashLimits, HashMut, HashRef, Pair};
+pub use hash::{Before, Hash, HashLimits, HashMut, HashRef, Pair};
 pub use list::{End, List, ListMut, ListRef, Side, quicklist};
 pub use set::{Set, SetLimits, SetMut, SetRef, intset};
 pub use sorted_set::{

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::super::output::{push_length, push_text};
-use super::super::{Checksum, Compression, VERSION, opcode};
-use super::MAGIC_REDIS;
+use super::super::{Checksum, Compression, FOREIGN_VERSIONS, VERSION, opcode};
+use super::{MAGIC_REDIS, MAGIC_VALKEY};
 use crate::DbIndex;
 
 /// What a finished file is.
@@ -50,8 +50,13 @@ impl<W: Write> Writer<W> {
     /// Those of `inner`.
     pub fn of_version(version: u32, inner: W, checksum: Option<Checksum>) -> io::Result<Self> {
         let mut writer = Writer { inner, checksum, db: None, len: 0, piece: Vec::new() };
-        writer.piece.extend_from_slice(MAGIC_REDIS);
-        writer.piece.extend_from_slice(format!("{version:04}").as_bytes());
+        if FOREIGN_VERSIONS.end <= version {
+            writer.piece.extend_from_slice(MAGIC_VALKEY);
+            writer.piece.extend_from_slice(format!("{version:03}").as_bytes());
+        } else {
+            writer.piece.extend_from_slice(MAGIC_REDIS);
+            writer.piece.extend_from_slice(format!("{version:04}").as_bytes());
+        }
         writer.write_piece()?;
         Ok(writer)
     }

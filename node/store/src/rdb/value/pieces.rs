@@ -9,6 +9,7 @@ use super::{Compression, ValueRef, push_text};
 use crate::rdb::output::push_len;
 use crate::snapshot::large::Element;
 use crate::types::Collection;
+use crate::types::hash::rdb::push_field;
 use crate::types::list::quicklist::Node;
 use crate::types::list::rdb::push_node_of;
 use crate::types::stream::{Stream, StreamNode, rdb};
@@ -45,11 +46,7 @@ pub fn save_end(stream: &Stream, compression: Compression, out: &mut Vec<u8>) {
 pub fn save_element(element: Element<'_>, compression: Compression, out: &mut Vec<u8>) {
     match element {
         Element::Member(member) => push_text(member, compression, out),
-        Element::Field(field) => {
-            let (name, value) = field.pair();
-            push_text(&name, compression, out);
-            push_text(&value, compression, out);
-        }
+        Element::Field(field, times) => push_field(field, times, compression, out),
         Element::Scored(member) => {
             push_text(member.name(), compression, out);
             out.extend_from_slice(&member.score().to_le_bytes());

@@ -1,8 +1,8 @@
 //! What the store asks of a hash: see [`Collection`].
 
-use super::{HashRef, rdb};
+use super::{HashRef, VolatileTable, rdb};
 use crate::rdb::Compression;
-use crate::rebuild::{Emit, pairs_in_pieces};
+use crate::rebuild::{Emit, fits, pairs_in_pieces};
 use crate::types::collection::{Collection, estimate};
 
 impl Collection for HashRef<'_> {
@@ -17,7 +17,7 @@ impl Collection for HashRef<'_> {
     fn encoding(&self) -> &'static str {
         match self {
             HashRef::Listpack(_) => "listpack",
-            HashRef::Table(_) => "hashtable",
+            HashRef::Table(_) | HashRef::Volatile(..) => "hashtable",
         }
     }
 
@@ -26,20 +26,27 @@ impl Collection for HashRef<'_> {
     }
 
     fn allocations(&self) -> usize {
-        if matches!(self, HashRef::Table(_)) { self.len() } else { 1 }
+        if self.is_compact() { 1 } else { self.len() }
     }
 
     fn usage_bytes(&self, samples: usize) -> usize {
+        let sizes = self.iter().map(|(name, value)| name.len() + value.len());
         match self {
-            HashRef::Table(_) => {
-                estimate(self.len(), samples, self.iter().map(|(name, value)| name.len() + value.len()))
+            HashRef::Listpack(_) => 0,
+            HashRef::Table(_) => estimate(self.len(), samples, sizes),
+            HashRef::Volatile(volatile, _) => {
+                size_of::<VolatileTable>()
+                    + volatile.timed_len() * (TIME_BYTES + size_of::<usize>())
+                    + estimate(self.len(), samples, sizes)
             }
-            _ => 0,
         }
     }
 
     fn rebuild(&self, key: &[u8], emit: &mut Emit<'_>) {
         pairs_in_pieces(b"HSET", key, self.iter(), emit);
+        if let HashRef::Volatile(volatile, _) = self {
+            times_in_pieces(key, volatile, emit);
+        }
     }
 
     fn rdb_type(&self) -> u8 {
@@ -51,6 +58,28 @@ impl Collection for HashRef<'_> {
     }
 
     fn pieces(&self) -> usize {
-        if matches!(self, HashRef::Table(_)) { self.len() } else { 0 }
+        if self.is_compact() { 0 } else { self.len() }
+    }
+}
+
+/// What a field's time takes beside its place in the order.
+const TIME_BYTES: usize = 12;
+
+/// The commands that give fields their times, a time in each.
+fn times_in_pieces(key: &[u8], volatile: &VolatileTable, emit: &mut Emit<'_>) {
+    let mut timed = volatile.timed().peekable();
+    while let Some((at, _)) = timed.peek().copied() {
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        while let Some((_, name)) =
+            timed.next_if(|(time, name)| *time == at && fits(names.len(), bytes, name.len()))
+        {
+            names.push(name);
+            bytes += name.len();
+        }
+        let (mut time, mut count) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let head: [&[u8]; 5] =
+            [b"HPEXPIREAT", key, time.format(at).as_bytes(), b"FIELDS", count.format(names.len()).as_bytes()];
+        let command: Vec<&[u8]> = head.into_iter().chain(names).collect();
+        emit(&command);
     }
 }

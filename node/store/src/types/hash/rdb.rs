@@ -1,4 +1,4 @@
-//! Hashes: fields with their values in any order, each field once.
+//! Hashes: fields with their values in any order, each field once; with times if one of them has one.
 
 use crate::entry::Compact;
 use crate::rdb::compact::{ODD, for_each_pair, has_duplicates, ziplist, zipmap};
@@ -6,6 +6,7 @@ use crate::rdb::output::{push_len, push_text};
 use crate::rdb::value::{Loaded, listpack, not_empty};
 use crate::rdb::{Compression, Input, RdbError, Text, type_byte as t};
 use crate::types::collection::{Body, Codec, Encoding};
+use crate::types::hash::Field;
 use crate::types::{Element, Hash, HashLimits, HashRef};
 
 /// The expiry of a field that has none.
@@ -24,21 +25,49 @@ pub(crate) static CODEC: Codec = Codec {
     skip,
 };
 
+/// Whether the fields of a large hash are saved with their times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    With,
+    Without,
+}
+
+impl Times {
+    /// As the hash is to be saved.
+    pub(crate) fn of(hash: HashRef<'_>) -> Times {
+        match hash {
+            HashRef::Volatile(volatile, _) if volatile.timed_len() != 0 => Times::With,
+            HashRef::Listpack(_) | HashRef::Table(_) | HashRef::Volatile(..) => Times::Without,
+        }
+    }
+}
+
 pub(super) fn type_byte(hash: HashRef<'_>) -> u8 {
-    match hash {
-        HashRef::Listpack(_) => t::HASH_LISTPACK,
-        HashRef::Table(_) => t::HASH,
+    match (hash, Times::of(hash)) {
+        (HashRef::Listpack(_), _) => t::HASH_LISTPACK,
+        (_, Times::Without) => t::HASH,
+        (_, Times::With) => t::HASH_2,
     }
 }
 
 pub(super) fn save_body(hash: HashRef<'_>, compression: Compression, out: &mut Vec<u8>) {
-    if let HashRef::Listpack(list) = hash {
-        return push_text(list.as_bytes(), compression, out);
-    }
-    push_len(hash.len(), out);
-    for (field, value) in hash.iter() {
-        push_text(&field, compression, out);
-        push_text(&value, compression, out);
+    let fields = match hash {
+        HashRef::Listpack(list) => return push_text(list.as_bytes(), compression, out),
+        HashRef::Table(fields) => fields,
+        HashRef::Volatile(volatile, _) => volatile.fields(),
+    };
+    let times = Times::of(hash);
+    push_len(fields.len(), out);
+    fields.iter().for_each(|field| push_field(field, times, compression, out));
+}
+
+/// Appends a field.
+pub(crate) fn push_field(field: &Field, times: Times, compression: Compression, out: &mut Vec<u8>) {
+    let (name, value) = field.pair();
+    push_text(&name, compression, out);
+    push_text(&value, compression, out);
+    if times == Times::With {
+        out.extend_from_slice(&field.expire_at().unwrap_or(NO_EXPIRY).to_le_bytes());
     }
 }
 
@@ -47,27 +76,37 @@ fn load(type_byte: u8, input: &mut Input<'_>, limits: HashLimits) -> Result<Load
         return load_listpack(input.text()?, limits);
     }
     let mut hash = Hash::new(limits);
-    let mut set = |field: &[u8], value: &[u8]| if hash.set(field, value) { Ok(()) } else { Err(TWICE) };
+    let set = |hash: &mut Hash, field: &[u8], value: &[u8]| hash.set(field, value).then_some(()).ok_or(TWICE);
     match type_byte {
         t::HASH_ZIPMAP => {
             for (field, value) in zipmap::pairs(&input.text()?)? {
-                set(field, value)?;
+                set(&mut hash, field, value)?;
             }
         }
-        t::HASH_ZIPLIST => for_each_pair(ziplist::elements(&input.text()?)?, |f, v| set(&f, &v))?,
+        t::HASH_ZIPLIST => for_each_pair(ziplist::elements(&input.text()?)?, |f, v| set(&mut hash, &f, &v))?,
         _ => {
             for _ in 0..input.count()? {
                 let (field, value) = (input.text()?, input.text()?);
-                if type_byte == t::HASH_2 && i64::from_le_bytes(input.array()?) != NO_EXPIRY {
-                    let name = "hash with fields that expire";
-                    return Err(RdbError::Unsupported { number: type_byte, name });
-                }
-                set(&field, &value)?;
+                let expire_at = if type_byte == t::HASH_2 { time(input)? } else { None };
+                let is_new = match expire_at {
+                    Some(at) => hash.set_until(&field, &value, at),
+                    None => hash.set(&field, &value),
+                };
+                is_new.then_some(()).ok_or(TWICE)?;
             }
         }
     }
     not_empty(hash.len())?;
     Ok(Loaded::Collection(hash.into()))
+}
+
+/// When a field expires.
+fn time(input: &mut Input<'_>) -> Result<Option<i64>, RdbError> {
+    match i64::from_le_bytes(input.array()?) {
+        NO_EXPIRY => Ok(None),
+        at if at < 0 => Err(RdbError::Corrupt("a field of a hash expires before there was time")),
+        at => Ok(Some(at)),
+    }
 }
 
 fn load_listpack(text: Text<'_>, limits: HashLimits) -> Result<Loaded<'static>, RdbError> {

@@ -11,7 +11,6 @@ mod range;
 pub(crate) mod rdb;
 #[cfg(test)]
 mod tests;
-mod tree;
 
 use std::ops::Range;
 
@@ -23,8 +22,8 @@ use crate::entry::thin::Member;
 use crate::entry::{Compact, Entry, Value, ValueRef};
 use crate::table::{ScanPosition, Table, hash_of};
 use crate::types::buffer::Buffer;
+use crate::types::tree::{self, Ordered, Target, Tree};
 use packed::Packed;
-use tree::{Target, Tree};
 
 /// `zset-max-listpack-entries` and `-value`: larger sorted sets are not listpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,27 @@ impl SortedSetLimits {
 #[derive(Debug)]
 pub struct Skiplist {
     by_name: Table<Member>,
-    in_order: Tree,
+    in_order: Tree<Item>,
+}
+
+/// A member and a copy of its score, so that a descent reads names only where scores are equal.
+#[derive(Debug, Clone)]
+struct Item {
+    score: f64,
+    member: Member,
+}
+
+impl From<Member> for Item {
+    fn from(member: Member) -> Self {
+        Item { score: member.score(), member }
+    }
+}
+
+impl Ordered for Item {
+    #[inline]
+    fn is_before(&self, other: &Item) -> bool {
+        self.score < other.score || self.score == other.score && self.member.name() < other.member.name()
+    }
 }
 
 impl Default for Skiplist {
@@ -71,7 +90,7 @@ impl Skiplist {
 
     fn insert_new(&mut self, hash: u64, member: Member) {
         self.by_name.insert_new(hash, member.clone());
-        self.in_order.insert(member);
+        self.in_order.insert(member.into());
     }
 
     /// Adds a member, or gives it another score. Whether it is new.
@@ -81,12 +100,11 @@ impl Skiplist {
             self.insert_new(hash, Member::new(member, score));
             return true;
         };
-        let old = found.score();
-        if old != score {
-            *found = Member::new(member, score);
-            let new = found.clone();
-            self.in_order.remove(Target::Member(old, member));
-            self.in_order.insert(new);
+        if found.score() != score {
+            let new = Member::new(member, score);
+            let old = std::mem::replace(found, new.clone());
+            self.in_order.remove(Target::Element(&old.into()));
+            self.in_order.insert(new.into());
         }
         false
     }
@@ -169,7 +187,9 @@ impl<'a> SortedSetRef<'a> {
             SortedSetRef::Listpack(list) => Packed(list).find(member),
             SortedSetRef::Skiplist(large) => {
                 let score = large.by_name.get(hash_of(member), member)?.score();
-                Some((large.in_order.index_of(score, member), score))
+                let is_before =
+                    |item: &Item| item.score < score || item.score == score && item.member.name() < member;
+                Some((large.in_order.partition_point(is_before), score))
             }
         }
     }
@@ -306,8 +326,9 @@ impl<'a> SortedSetMut<'a> {
             return Some(score);
         }
         let large = self.skiplist();
-        let score = large.by_name.remove(hash_of(member), member)?.score();
-        large.in_order.remove(Target::Member(score, member));
+        let removed = large.by_name.remove(hash_of(member), member)?;
+        let score = removed.score();
+        large.in_order.remove(Target::Element(&removed.into()));
         Some(score)
     }
 
@@ -319,7 +340,7 @@ impl<'a> SortedSetMut<'a> {
         let large = self.skiplist();
         // One after the other from the end: the tree levels itself on the way.
         for index in range.rev() {
-            let member = large.in_order.remove(Target::At(index));
+            let Item { member, .. } = large.in_order.remove(Target::At(index));
             large.by_name.remove(hash_of(member.name()), member.name());
         }
     }
@@ -419,7 +440,7 @@ pub struct Iter<'a>(IterOf<'a>);
 #[derive(Debug, Clone)]
 enum IterOf<'a> {
     Packed(packed::Iter<'a>),
-    Large(tree::Iter<'a>),
+    Large(tree::Iter<'a, Item>),
 }
 
 impl<'a> Iterator for Iter<'a> {

@@ -3,6 +3,7 @@
 use super::Stream;
 use crate::entry::{Entry, NewValue, Value, ValueRef, ValueType};
 use crate::keys::{Keys, WrongType};
+use crate::rdb::VERSION_STREAMS;
 
 impl Keys<'_> {
     /// The stream at a key. Counted as a hit or a miss.
@@ -32,7 +33,7 @@ impl Keys<'_> {
     pub fn stream_or_new(&mut self, key: &[u8]) -> Result<&mut Stream, WrongType> {
         if self.get_mut(key).is_none() {
             let stream = Value::boxed(Box::new(Stream::default()));
-            self.space().note_stream();
+            self.space().note_version(VERSION_STREAMS);
             self.insert_new(key, NewValue::Value(stream), None);
         }
         Ok(self.stream_mut(key)?.expect("it was just created"))

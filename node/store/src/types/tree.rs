@@ -1,87 +1,66 @@
-//! The members of a large sorted set in order: a B+-tree in which every child knows how many members are below it,
-//! so that rank, lookup by index and the bounds of any range take logarithmic time.
+//! Elements in order: a B+-tree in which every child knows how many elements are below it, so that rank, lookup by
+//! index and the bounds of any range take logarithmic time. The members of a large sorted set lie in one by their
+//! scores, the fields of a hash that expire by their times.
 //!
-//! A leaf holds scores beside the pointers to the members, so that a descent reads names only where scores are
-//! equal. Members that arrive in ascending or descending order fill their leaves.
+//! Elements that arrive in ascending or descending order fill their leaves.
 //!
-//! Invariants, checked by the tests: a child's `first` is not above any member below it and is above every member
-//! of the child before it; `len` is the number of members below; only the root has fewer than two children; all
+//! Invariants, checked by the tests: a child's `first` is not above any element below it and is above every element
+//! of the child before it; `len` is the number of elements below; only the root has fewer than two children; all
 //! leaves are equally deep.
 
 use std::ops::Range;
 
-use crate::entry::thin::Member;
-
 const LEAF_MAX: usize = 64;
 const INNER_MAX: usize = 32;
 
-/// A member and a copy of its score.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    pub(super) score: f64,
-    pub(super) member: Member,
-}
-
-impl Item {
-    #[inline]
-    fn is_before(&self, score: f64, name: &[u8]) -> bool {
-        if self.score == score { self.member.name() < name } else { self.score < score }
-    }
-
-    #[inline]
-    fn is_after(&self, score: f64, name: &[u8]) -> bool {
-        if self.score == score { name < self.member.name() } else { score < self.score }
-    }
-
-    #[inline]
-    fn is_before_item(&self, other: &Item) -> bool {
-        self.score < other.score || self.is_before(other.score, other.member.name())
-    }
+/// What a tree holds: no two elements of it are at the same place.
+pub(super) trait Ordered: Clone {
+    fn is_before(&self, other: &Self) -> bool;
 }
 
 #[derive(Debug)]
-enum Node {
-    Leaf(Vec<Item>),
-    Inner(Vec<Child>),
+enum Node<T> {
+    Leaf(Vec<T>),
+    Inner(Vec<Child<T>>),
 }
 
 #[derive(Debug)]
-struct Child {
+struct Child<T> {
     /// A lower bound of what is below.
-    first: Item,
-    /// Number of members below.
+    first: T,
+    /// Number of elements below.
     len: usize,
-    node: Box<Node>,
+    node: Box<Node<T>>,
 }
 
-/// Which member to remove.
+/// Which element to remove.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Target<'a> {
+pub(super) enum Target<'a, T> {
     At(usize),
-    Member(f64, &'a [u8]),
+    /// The one at its place.
+    Element(&'a T),
 }
 
 /// See the module documentation.
 #[derive(Debug)]
-pub(super) struct Tree {
-    root: Node,
+pub(super) struct Tree<T> {
+    root: Node<T>,
     len: usize,
 }
 
-impl Default for Tree {
+impl<T> Default for Tree<T> {
     fn default() -> Self {
         Tree { root: Node::Leaf(Vec::new()), len: 0 }
     }
 }
 
-impl Tree {
+impl<T: Ordered> Tree<T> {
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Adds a member that is not in the tree.
-    pub(super) fn insert(&mut self, member: Member) {
-        let item = Item { score: member.score(), member };
+    /// Adds an element that is not in the tree.
+    pub(super) fn insert(&mut self, item: T) {
         self.len += 1;
         if let Some(right) = self.root.insert(item) {
             let left = std::mem::replace(&mut self.root, Node::Inner(Vec::with_capacity(INNER_MAX)));
@@ -93,8 +72,8 @@ impl Tree {
         }
     }
 
-    /// Removes a member that is in the tree.
-    pub(super) fn remove(&mut self, target: Target<'_>) -> Member {
+    /// Removes an element that is in the tree.
+    pub(super) fn remove(&mut self, target: Target<'_, T>) -> T {
         self.len -= 1;
         let item = self.root.remove(target);
         if let Node::Inner(children) = &mut self.root
@@ -103,12 +82,17 @@ impl Tree {
         {
             self.root = *only.node;
         }
-        item.member
+        item
     }
 
-    /// Number of members for which `before` holds; it must hold for a first part of the members and for none behind.
+    /// The first element.
+    pub(super) fn first(&self) -> Option<&T> {
+        (self.len != 0).then(|| self.root.first())
+    }
+
+    /// Number of elements for which `before` holds; it must hold for a first part of them and for none behind.
     #[inline]
-    pub(super) fn partition_point(&self, before: impl Fn(&Item) -> bool) -> usize {
+    pub(super) fn partition_point(&self, before: impl Fn(&T) -> bool) -> usize {
         let mut node = &self.root;
         let mut index = 0;
         loop {
@@ -123,13 +107,8 @@ impl Tree {
         }
     }
 
-    /// The index at which this member is, or would be.
-    pub(super) fn index_of(&self, score: f64, name: &[u8]) -> usize {
-        self.partition_point(|item| item.is_before(score, name))
-    }
-
-    /// The leaf with the member at an index below `len`, and its position in it.
-    fn leaf_at(&self, mut index: usize) -> (&[Item], usize) {
+    /// The leaf with the element at an index below `len`, and its position in it.
+    fn leaf_at(&self, mut index: usize) -> (&[T], usize) {
         let mut node = &self.root;
         loop {
             match node {
@@ -139,16 +118,16 @@ impl Tree {
         }
     }
 
-    /// The members of a range of indexes within the tree.
-    pub(super) fn range(&self, range: Range<usize>) -> Iter<'_> {
+    /// The elements of a range of indexes within the tree.
+    pub(super) fn range(&self, range: Range<usize>) -> Iter<'_, T> {
         debug_assert!(range.end <= self.len);
         Iter { tree: self, range, front: [].iter(), back: [].iter() }
     }
 }
 
-/// The child with the member at `index`, which becomes relative to that child.
+/// The child with the element at `index`, which becomes relative to that child.
 #[inline]
-fn child_at(children: &[Child], index: &mut usize) -> usize {
+fn child_at<T>(children: &[Child<T>], index: &mut usize) -> usize {
     let mut at = 0;
     while children[at].len <= *index {
         *index -= children[at].len;
@@ -157,9 +136,9 @@ fn child_at(children: &[Child], index: &mut usize) -> usize {
     at
 }
 
-impl Node {
-    /// The first member; the node is not empty.
-    fn first(&self) -> &Item {
+impl<T: Ordered> Node<T> {
+    /// The first element; the node is not empty.
+    fn first(&self) -> &T {
         match self {
             Node::Leaf(items) => &items[0],
             Node::Inner(children) => children[0].node.first(),
@@ -174,15 +153,15 @@ impl Node {
     }
 
     /// A new right neighbour of what has become too large.
-    fn into_child(self) -> Child {
+    fn into_child(self) -> Child<T> {
         Child { first: self.first().clone(), len: self.len(), node: Box::new(self) }
     }
 
-    /// Adds a member; returns the right part if the node had to be split.
-    fn insert(&mut self, item: Item) -> Option<Child> {
+    /// Adds an element; returns the right part if the node had to be split.
+    fn insert(&mut self, item: T) -> Option<Child<T>> {
         match self {
             Node::Leaf(items) => {
-                let at = items.partition_point(|i| i.is_before_item(&item));
+                let at = items.partition_point(|i| i.is_before(&item));
                 if items.len() < LEAF_MAX {
                     items.insert(at, item);
                     return None;
@@ -204,9 +183,9 @@ impl Node {
                 Some(Node::Leaf(right).into_child())
             }
             Node::Inner(children) => {
-                let at = children.partition_point(|c| !item.is_before_item(&c.first)).saturating_sub(1);
+                let at = children.partition_point(|c| !item.is_before(&c.first)).saturating_sub(1);
                 let child = &mut children[at];
-                if item.is_before_item(&child.first) {
+                if item.is_before(&child.first) {
                     child.first = item.clone();
                 }
                 child.len += 1;
@@ -223,20 +202,20 @@ impl Node {
         }
     }
 
-    fn remove(&mut self, target: Target<'_>) -> Item {
+    fn remove(&mut self, target: Target<'_, T>) -> T {
         match self {
             Node::Leaf(items) => {
                 let at = match target {
                     Target::At(index) => index,
-                    Target::Member(score, name) => items.partition_point(|i| i.is_before(score, name)),
+                    Target::Element(element) => items.partition_point(|i| i.is_before(element)),
                 };
                 items.remove(at)
             }
             Node::Inner(children) => {
                 let (at, target) = match target {
                     Target::At(mut index) => (child_at(children, &mut index), Target::At(index)),
-                    Target::Member(score, name) => {
-                        let behind = children.partition_point(|c| !c.first.is_after(score, name));
+                    Target::Element(element) => {
+                        let behind = children.partition_point(|c| !element.is_before(&c.first));
                         (behind.saturating_sub(1), target)
                     }
                 };
@@ -260,7 +239,7 @@ impl Node {
 }
 
 /// Merges the sparse child at `at` with a neighbour, or takes some of the neighbour's elements.
-fn level(children: &mut Vec<Child>, at: usize) {
+fn level<T: Ordered>(children: &mut Vec<Child<T>>, at: usize) {
     let left_at = at.saturating_sub(1);
     let Some([left, right]) = children.get_mut(left_at..left_at + 2) else { return };
     let merged = match (&mut *left.node, &mut *right.node) {
@@ -304,22 +283,22 @@ fn share<T>(left: &mut Vec<T>, right: &mut Vec<T>, max: usize) -> bool {
     false
 }
 
-/// Members of a range, from both ends.
+/// Elements of a range, from both ends.
 #[derive(Debug, Clone)]
-pub(super) struct Iter<'a> {
-    tree: &'a Tree,
+pub(super) struct Iter<'a, T> {
+    tree: &'a Tree<T>,
     /// What is still to come.
     range: Range<usize>,
-    /// The rest of the leaf that holds the next member, maybe beyond the range.
-    front: std::slice::Iter<'a, Item>,
-    back: std::slice::Iter<'a, Item>,
+    /// The rest of the leaf that holds the next element, maybe beyond the range.
+    front: std::slice::Iter<'a, T>,
+    back: std::slice::Iter<'a, T>,
 }
 
-impl<'a> Iterator for Iter<'a> {
-    type Item = &'a Item;
+impl<'a, T: Ordered> Iterator for Iter<'a, T> {
+    type Item = &'a T;
 
     #[inline]
-    fn next(&mut self) -> Option<&'a Item> {
+    fn next(&mut self) -> Option<&'a T> {
         if self.range.is_empty() {
             return None;
         }
@@ -336,7 +315,7 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-impl DoubleEndedIterator for Iter<'_> {
+impl<T: Ordered> DoubleEndedIterator for Iter<'_, T> {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
         if self.range.is_empty() {
@@ -351,16 +330,16 @@ impl DoubleEndedIterator for Iter<'_> {
     }
 }
 
-impl ExactSizeIterator for Iter<'_> {}
+impl<T: Ordered> ExactSizeIterator for Iter<'_, T> {}
 
 #[cfg(test)]
-impl Tree {
+impl<T: Ordered> Tree<T> {
     /// Panics if the invariants do not hold.
     pub(super) fn check(&self) {
-        fn visit(node: &Node) -> (usize, usize) {
+        fn visit<T: Ordered>(node: &Node<T>) -> (usize, usize) {
             match node {
                 Node::Leaf(items) => {
-                    assert!(items.is_sorted_by(|a, b| a.is_before_item(b)));
+                    assert!(items.is_sorted_by(|a, b| a.is_before(b)));
                     (items.len(), 0)
                 }
                 Node::Inner(children) => {
@@ -374,9 +353,9 @@ impl Tree {
                         assert!(depth.is_none_or(|depth| depth == d));
                         depth = Some(d);
                         total += len;
-                        assert!(!child.node.first().is_before_item(&child.first));
+                        assert!(!child.node.first().is_before(&child.first));
                         if i + 1 < children.len() {
-                            assert!(child.node.last().is_before_item(&children[i + 1].first));
+                            assert!(child.node.last().is_before(&children[i + 1].first));
                         }
                     }
                     (total, depth.unwrap() + 1)
@@ -388,8 +367,8 @@ impl Tree {
 }
 
 #[cfg(test)]
-impl Node {
-    fn last(&self) -> &Item {
+impl<T: Ordered> Node<T> {
+    fn last(&self) -> &T {
         match self {
             Node::Leaf(items) => items.last().unwrap(),
             Node::Inner(children) => children.last().unwrap().node.last(),
