@@ -48,13 +48,45 @@ type Watchers = BTreeMap<u64, Arc<AtomicBool>>;
 struct Rare {
     other_dbs: BTreeMap<DbIndex, Table<Entry>>,
     /// Keys with an expiry.
-    expires: BTreeMap<DbIndex, usize>,
+    expires: PerDb,
     /// Keys whose fields have times.
-    volatile: BTreeMap<DbIndex, usize>,
+    volatile: PerDb,
     /// Who watches a key.
     watched: BTreeMap<DbIndex, BTreeMap<Box<[u8]>, Watchers>>,
     /// Clients that wait for a key, first come first served.
     waiters: BTreeMap<DbKey, VecDeque<Arc<dyn Waiter>>>,
+}
+
+/// A number for each database of a slot, of which there are few: sorted, without zeros.
+#[derive(Debug, Default)]
+struct PerDb(Vec<(DbIndex, u32)>);
+
+impl PerDb {
+    fn of(&self, db: DbIndex) -> usize {
+        self.0.binary_search_by_key(&db, |(of, _)| *of).map_or(0, |at| self.0[at].1 as usize)
+    }
+
+    fn set(&mut self, db: DbIndex, number: u32) {
+        match (self.0.binary_search_by_key(&db, |(of, _)| *of), number) {
+            (Ok(at), 0) => drop(self.0.remove(at)),
+            (Ok(at), _) => self.0[at].1 = number,
+            (Err(_), 0) => {}
+            (Err(at), _) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (db, number));
+            }
+        }
+    }
+
+    fn add(&mut self, db: DbIndex, change: i32) {
+        self.set(db, u32::try_from(self.of(db)).unwrap_or(u32::MAX).saturating_add_signed(change));
+    }
+
+    fn swap(&mut self, a: DbIndex, b: DbIndex) {
+        let [of_a, of_b] = [a, b].map(|db| u32::try_from(self.of(db)).unwrap_or(u32::MAX));
+        self.set(a, of_b);
+        self.set(b, of_a);
+    }
 }
 
 impl SlotState {
@@ -88,12 +120,12 @@ impl SlotState {
     }
 
     pub fn expires_count(&self, db: DbIndex) -> usize {
-        self.rare.as_ref().and_then(|r| r.expires.get(&db)).copied().unwrap_or(0)
+        self.rare.as_ref().map_or(0, |rare| rare.expires.of(db))
     }
 
     /// Keys whose fields have times.
     pub fn volatile_count(&self, db: DbIndex) -> usize {
-        self.rare.as_ref().and_then(|r| r.volatile.get(&db)).copied().unwrap_or(0)
+        self.rare.as_ref().map_or(0, |rare| rare.volatile.of(db))
     }
 
     /// Adds a key that is not there, with the current mark; returns what has changed.
@@ -146,10 +178,9 @@ impl SlotState {
     }
 
     /// Counts a key whose fields have times, or one less; returns the change.
-    pub(crate) fn count_volatile(&mut self, db: DbIndex, change: i64) -> i64 {
-        let count = self.rare().volatile.entry(db).or_default();
-        *count = count.saturating_add_signed(isize::try_from(change).unwrap_or(0));
-        change
+    pub(crate) fn count_volatile(&mut self, db: DbIndex, change: i32) -> i64 {
+        self.rare().volatile.add(db, change);
+        change.into()
     }
 
     /// Something of the slot expires at this time.
@@ -188,13 +219,12 @@ impl SlotState {
         if let Some(rare) = &mut self.rare {
             match db {
                 Some(db) => {
-                    rare.expires.remove(&db);
-                    rare.volatile.remove(&db);
+                    rare.expires.set(db, 0);
+                    rare.volatile.set(db, 0);
                     taken.extend(rare.other_dbs.remove(&db).map(|table| (db, table)));
                 }
                 None => {
-                    rare.expires.clear();
-                    rare.volatile.clear();
+                    (rare.expires, rare.volatile) = Default::default();
                     taken.extend(std::mem::take(&mut rare.other_dbs));
                 }
             }
@@ -216,11 +246,8 @@ impl SlotState {
         *self.table_mut(b) = table_a;
         counts.set_slot(slot, self.db0.len());
         let rare = self.rare();
-        for counts in [&mut rare.expires, &mut rare.volatile] {
-            let (count_a, count_b) = (counts.remove(&a), counts.remove(&b));
-            counts.extend(count_b.map(|n| (a, n)));
-            counts.extend(count_a.map(|n| (b, n)));
-        }
+        rare.expires.swap(a, b);
+        rare.volatile.swap(a, b);
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -234,12 +261,11 @@ impl SlotState {
         }
         match (before.is_some(), after.is_some()) {
             (false, true) => {
-                *self.rare().expires.entry(db).or_default() += 1;
+                self.rare().expires.add(db, 1);
                 1
             }
             (true, false) => {
-                let count = self.rare().expires.entry(db).or_default();
-                *count = count.saturating_sub(1);
+                self.rare().expires.add(db, -1);
                 -1
             }
             (true, true) | (false, false) => 0,
