@@ -284,7 +284,7 @@ pub const CASES: &[Case] = &[
         }
         c.finish();
     }),
-    case("HEXPIRE and its like", hash, |c, n| {
+    case("HEXPIRE, HPEXPIRE, HEXPIREAT and HPEXPIREAT", hash, |c, n| {
         let fields = names("field:", n);
         let commands =
             ["HEXPIRE k 1000", "HPEXPIRE k 2000000", "HEXPIREAT k 9999999999", "HPEXPIREAT k 9999999999999"];
@@ -292,7 +292,7 @@ pub const CASES: &[Case] = &[
             c.call_with(&format!("{command} FIELDS {n}"), &fields);
         }
     }),
-    case("HTTL and its like", volatile_hash, |c, n| {
+    case("HTTL, HPTTL, HEXPIRETIME, HPEXPIRETIME and HPERSIST", volatile_hash, |c, n| {
         let fields = names("field:", n);
         for command in ["HTTL", "HPTTL", "HEXPIRETIME", "HPEXPIRETIME", "HPERSIST"] {
             c.call_with(&format!("{command} k FIELDS {n}"), &fields);
@@ -310,7 +310,7 @@ pub const CASES: &[Case] = &[
         c.call_with("HDEL k", &names("field:", n));
     }),
     case("COPY, DUMP and RESTORE of a hash with times", volatile_hash, |c, _| {
-        c.call("COPY k copy");
+        c.call("COPY k other");
         restore(c);
     }),
     case("UNLINK of a hash with times", volatile_hash, |c, _| c.call("UNLINK k")),
