@@ -108,6 +108,8 @@ fn move_(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 /// `COPY source destination [DB destination-db] [REPLACE]`
+///
+/// Differs from Valkey: fields of a hash that have expired and are still there are copied, too, until active expiry comes.
 pub(super) const COPY: DataCommand =
     write("copy", copy, -3, DENYOOM, "6.2.0").key(1, RO | ACCESS).key(2, OW | UPDATE);
 fn copy(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
