@@ -65,6 +65,13 @@ def missing_commands():
     return [name.lower().replace(" ", "|") for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
+def added_commands():
+    """The commands that the README says are not Valkey's; SET is named there for its options."""
+    line = next(line for line in README.read_text().splitlines() if line.startswith("Here, and not in Valkey"))
+    names = set(re.findall(r"`([A-Z]+)`", line)) - {"SET", "IFNE", "IFDEQ", "IFDNE"}
+    return {name.lower() for name in names}
+
+
 def directives():
     """Rows of the configuration table: name, default, whether it is live."""
     rows = re.findall(r"^\| `([a-z-]+)` \| (\S.*?) \| (live)? ?\|", README.read_text(), re.MULTILINE)

@@ -245,7 +245,8 @@ impl Executor {
                 session.client.set_last_command(row);
                 let mut verdict = admit(self, &Candidate { session, row, args, patience });
                 if self.maxmemory != 0
-                    && needs_memory(session, row, &verdict)
+                    && (needs_memory(session, row, &verdict)
+                        || (matches!(verdict, Verdict::Queue) && self.queued_script_needs_memory(row, args)))
                     && self.make_room(keys, progress) == Room::Exhausted
                 {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);

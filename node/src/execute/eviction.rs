@@ -253,6 +253,25 @@ mod tests {
         assert_eq!(node.run(script), "+OK\r\n");
     }
 
+    /// What a script says of itself is known before it is queued.
+    #[test]
+    fn a_script_with_flags_is_refused_when_it_is_queued() {
+        let mut node = short_of_memory(TestNode::new(), "noeviction");
+        check_on(
+            &mut node,
+            &[
+                ("MULTI", "+OK\r\n"),
+                (r##"EVAL "#!lua flags=allow-oom\nreturn 1" 0"##, "+QUEUED\r\n"),
+                (r##"EVAL "#!lua flags=no-writes\nreturn 1" 0"##, "+QUEUED\r\n"),
+                (r##"EVAL "return 1" 0"##, "+QUEUED\r\n"),
+                ("EVALSHA nosuch 0", "+QUEUED\r\n"),
+                ("FCALL nosuch 0", "+QUEUED\r\n"),
+                (r##"EVAL "#!lua\nreturn 1" 0"##, OOM),
+                ("EXEC", "-EXECABORT Transaction discarded because of previous errors.\r\n"),
+            ],
+        );
+    }
+
     #[test]
     fn a_queued_transaction_is_refused_as_a_whole() {
         let mut node = TestNode::new();

@@ -226,6 +226,25 @@ impl Executor {
         Ok(Request { callable, keys, args: rest.collect(), is_ro, room: Room::Left })
     }
 
+    /// Whether a script that is about to be queued would be refused where memory is short, by what is known of it now.
+    pub(super) fn queued_script_needs_memory(&self, row: &Row, args: Args<'_>) -> bool {
+        let scripts = &self.server.scripts;
+        let flags = match row.name {
+            "eval" | "eval_ro" => scripts::flags::of_script(args.at(1)).ok().map(|(flags, _)| flags),
+            "evalsha" | "evalsha_ro" => {
+                let script = cache::parse_sha(args.at(1)).and_then(|sha| scripts.cache.lock().get(&sha));
+                script.map(|script| script.flags)
+            }
+            "fcall" | "fcall_ro" => {
+                scripts.libraries.lock().find(args.at(1)).map(|found| found.function().flags)
+            }
+            _ => None,
+        };
+        const NEED_NONE: [ScriptFlags; 3] =
+            [ScriptFlags::SILENT, ScriptFlags::NO_WRITES, ScriptFlags::ALLOW_OOM];
+        flags.is_some_and(|flags| !NEED_NONE.iter().any(|flag| flags.has(*flag)))
+    }
+
     /// What a script has said of itself may forbid that it runs here and now. One that has said nothing is judged by what
     /// it does.
     fn check_start(&self, request: &Request<'_>) -> Result<(), CommandError> {
