@@ -41,7 +41,9 @@ impl Equality {
             (_, "HELP") | ("COMMAND", "" | "COUNT" | "LIST") => Self::Kind,
             ("HGETALL", _) | ("CONFIG", "GET") => Self::UnorderedPairs,
             ("COMMAND", "INFO") if args.get(2).is_none() => Self::Kind,
-            ("COMMAND", "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") => Self::UnorderedDeep,
+            ("COMMAND", "INFO" | "GETKEYSANDFLAGS") | ("CLIENT", "TRACKINGINFO") | ("FUNCTION", "LIST") => {
+                Self::UnorderedDeep
+            }
             // All of a set; fewer are followed by a DEL of what is left.
             ("SPOP", _) if args.get(2).is_some_and(|count| count == b"1000") => Self::Unordered,
             ("SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "RANDOMKEY" | "TIME", _) => Self::Shape,
