@@ -31,22 +31,23 @@ impl TimeArgument<'_> {
     /// # Errors
     /// `ERR value is not an integer or out of range`, `ERR invalid expire time in 'set' command`
     pub(crate) fn positive_millis(&self, now: i64, command: &str) -> Result<i64, CommandError> {
-        let value = parse_i64_arg(self.text)?;
-        let millis = if 0 < value { self.millis_of(value, now) } else { None };
-        millis.ok_or_else(|| CommandError::invalid_expire(command))
+        self.millis(1, now, command)
     }
 
     /// As [`TimeArgument::positive_millis`] for fields of hashes, where zero is accepted.
     pub(crate) fn not_negative_millis(&self, now: i64, command: &str) -> Result<i64, CommandError> {
-        let value = parse_i64_arg(self.text)?;
-        let millis = if 0 <= value { self.millis_of(value, now) } else { None };
-        millis.ok_or_else(|| CommandError::invalid_expire(command))
+        self.millis(0, now, command)
     }
 
     /// As [`TimeArgument::positive_millis`] for EXPIRE and its like, which accept times that have passed.
     pub(crate) fn any_millis(&self, now: i64, command: &str) -> Result<i64, CommandError> {
+        self.millis(i64::MIN, now, command)
+    }
+
+    fn millis(&self, min: i64, now: i64, command: &str) -> Result<i64, CommandError> {
         let value = parse_i64_arg(self.text)?;
-        self.millis_of(value, now).ok_or_else(|| CommandError::invalid_expire(command))
+        let millis = if min <= value { self.millis_of(value, now) } else { None };
+        millis.ok_or_else(|| CommandError::invalid_expire(command))
     }
 
     fn millis_of(&self, value: i64, now: i64) -> Option<i64> {

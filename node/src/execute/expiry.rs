@@ -2,9 +2,9 @@
 //! effects.
 //!
 //! Each slot knows before when none of its keys and fields expires, so most slots cost a look. Where some are due, the
-//! slot is walked in steps that hold its lock for some tens of microseconds. One call of [`Executor::expire_cycle`] works for a
-//! bounded time and goes on where it stopped when it is called again; as long as it says that more is due, it is
-//! called again soon. A replica expires nothing by itself.
+//! slot is walked in steps that hold its lock for some tens of microseconds. One call of [`Executor::expire_cycle`]
+//! works for a bounded time and goes on where it stopped when it is called again; as long as it says that more is due,
+//! it is called again soon. A replica expires nothing by itself.
 
 use std::sync::Arc;
 use std::time::Duration;

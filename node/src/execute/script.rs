@@ -240,9 +240,7 @@ impl Executor {
             }
             _ => None,
         };
-        const NEED_NONE: [ScriptFlags; 3] =
-            [ScriptFlags::SILENT, ScriptFlags::NO_WRITES, ScriptFlags::ALLOW_OOM];
-        flags.is_some_and(|flags| !NEED_NONE.iter().any(|flag| flags.has(*flag)))
+        flags.is_some_and(ScriptFlags::needs_memory)
     }
 
     /// What a script has said of itself may forbid that it runs here and now. One that has said nothing is judged by what
@@ -262,7 +260,7 @@ impl Executor {
             return Err(CommandError::err("Can not execute a script with write flag using *_ro command."));
         }
         self.check_writes()?;
-        if request.room == Room::Exhausted && !flags.has(ScriptFlags::ALLOW_OOM) {
+        if request.room == Room::Exhausted && flags.needs_memory() {
             return Err(CommandError::OutOfMemory);
         }
         Ok(())

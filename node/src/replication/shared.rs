@@ -26,7 +26,8 @@ pub trait LargeSlots: Send {
 
 /// The keyspace, as replication sees it.
 ///
-/// All but `unknown_effect`, `read_slot`, `read_large_slots`, `quiesce`, `memory_bytes` and `key_count` are called by one thread, in order.
+/// All but `unknown_effect`, `read_slot`, `read_large_slots`, `quiesce`, `memory_bytes` and `key_count` are called by one
+/// thread, in order.
 pub trait Engine: Send + Sync + 'static {
     /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
     /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.

@@ -28,6 +28,14 @@ impl ScriptFlags {
         self.0 & flag.0 != 0
     }
 
+    /// Whether a script that says this of itself is not begun where memory is short. One that says nothing is judged by
+    /// what it does.
+    pub fn needs_memory(self) -> bool {
+        ![ScriptFlags::SILENT, ScriptFlags::NO_WRITES, ScriptFlags::ALLOW_OOM]
+            .into_iter()
+            .any(|flag| self.has(flag))
+    }
+
     pub fn add(&mut self, flag: ScriptFlags) {
         self.0 |= flag.0;
     }

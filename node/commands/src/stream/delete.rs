@@ -102,7 +102,6 @@ impl Changes {
     }
 
     fn delete(&mut self, stream: &mut Stream, id: StreamId, references: References) -> Fate {
-        let exists = stream.get(id).is_some();
         match references {
             References::Keep => {}
             // Also of an entry that is not there any more.
@@ -116,15 +115,14 @@ impl Changes {
             References::Acknowledged => {
                 let mut groups = stream.groups().map(|(_, group)| group);
                 let is_needed = groups.any(|group| group.last_id < id || group.pending_at(id).is_some());
-                if exists && is_needed {
+                if is_needed && stream.get(id).is_some() {
                     return Fate::Kept;
                 }
             }
         }
-        if !exists {
+        if !stream.delete(id) {
             return Fate::Missing;
         }
-        stream.delete(id);
         self.deleted.push(id);
         Fate::Deleted
     }

@@ -52,10 +52,7 @@ fn delex(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 }
 
 fn delete_if(ctx: &mut DataContext<'_, '_>, key: &[u8], condition: Condition<'_>) -> CommandResult {
-    let is_deleted = ctx.keys.get_mut(key).is_some() && holds(ctx.keys, key, condition)?;
-    if is_deleted {
-        delete(ctx.keys, key);
-    }
+    let is_deleted = holds(ctx.keys, key, condition)? && delete(ctx.keys, key);
     ctx.out.integer(i64::from(is_deleted));
     Ok(Outcome::Reply)
 }
@@ -73,11 +70,14 @@ fn digest(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
-fn delete(keys: &mut Keys<'_>, key: &[u8]) {
-    if keys.remove(key).is_some() {
+/// Whether it was there.
+fn delete(keys: &mut Keys<'_>, key: &[u8]) -> bool {
+    let is_deleted = keys.remove(key).is_some();
+    if is_deleted {
         keys.propagate_as(key, &[b"DEL", key]);
         keys.notify(EventClass::Generic, "del", key);
     }
+    is_deleted
 }
 
 /// `GETEX key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]`

@@ -153,17 +153,18 @@ impl Primary {
     /// The set may have changed while commands ran.
     fn close_gate(&mut self, now: Monotonic, local: &mut Local, out: &mut Vec<Action>) {
         let Phase::HandingOff(Handoff { wanted, .. }) = &self.phase else { return };
-        let chosen = self.handoff_target(now, local, wanted.as_ref());
-        match (&mut self.phase, chosen) {
-            (Phase::HandingOff(handoff), Some(chosen)) => {
-                handoff.target = chosen;
-                let until = now + local.config.handoff_pause();
-                handoff.stage = Stage::Quiescing { quiesce: local.quiesce(out), until };
-                if mutation::is_on(Mutation::HandoffBesideCommands) {
-                    handoff.stage = Stage::Draining { deadline: now + local.config.handoff_timeout };
-                }
-            }
-            _ => self.resume(Err(HandoffError::NoTarget), out),
+        let Some(target) = self.handoff_target(now, local, wanted.as_ref()) else {
+            self.resume(Err(HandoffError::NoTarget), out);
+            return;
+        };
+        let until = now + local.config.handoff_pause();
+        let stage = if mutation::is_on(Mutation::HandoffBesideCommands) {
+            Stage::Draining { deadline: now + local.config.handoff_timeout }
+        } else {
+            Stage::Quiescing { quiesce: local.quiesce(out), until }
+        };
+        if let Phase::HandingOff(handoff) = &mut self.phase {
+            (handoff.target, handoff.stage) = (target, stage);
         }
     }
 
