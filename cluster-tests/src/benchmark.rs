@@ -3,7 +3,7 @@
 //! Plain mode drives both with the real `valkey-benchmark`; rounds alternate, so that a change of the machine's
 //! mood meets both. Replicated mode compares a Keyward shard, whose acknowledgements mean that the replicas have
 //! the write, with a Valkey primary whose clients send `WAIT 1 0` after each pipeline; both are driven by
-//! [`crate::load`].
+//! [`crate::load`]. Data mode drives both with commands of each data type, and with scripts (see [`CASES`]).
 //!
 //! The processor time per command is the server's alone: it does not depend on how fast the load generator is,
 //! which on a small machine is as likely to be the bottleneck as the server.
@@ -19,6 +19,10 @@ use crate::load::{self, Load};
 use crate::processes::{Server, wait_until};
 use crate::programs;
 use crate::resp_client::Connection;
+
+mod cases;
+
+use cases::{CASES, Case};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -80,7 +84,16 @@ pub fn plain(settings: &Settings) -> Result<String, String> {
             for &pipeline in &settings.pipelines {
                 let label = format!("{command}, pipeline {pipeline}, io-threads {threads}");
                 let row = alternate(label, settings.rounds, &keyward, &valkey, |server| {
-                    valkey_benchmark(&valkey_dir, server, command, pipeline, settings)
+                    let (test, requests) = (command.to_lowercase(), settings.requests(pipeline));
+                    valkey_benchmark(
+                        &valkey_dir,
+                        server,
+                        &["-t", &test],
+                        command,
+                        requests,
+                        pipeline,
+                        settings,
+                    )
                 })?;
                 rows.push(row);
             }
@@ -110,25 +123,71 @@ fn alternate(
     Ok(row)
 }
 
-fn valkey_benchmark(
+/// The commands of each data type whose label contains `only`, and scripts: a Markdown table. Each measurement starts
+/// with an empty server.
+pub fn data(settings: &Settings, only: &str) -> Result<String, String> {
+    let valkey_dir = programs::valkey()?;
+    let mut rows = Vec::new();
+    for &threads in &settings.io_threads {
+        let count = threads.to_string();
+        let mut args = vec!["--io-threads", &count];
+        args.extend(settings.server_args.iter().map(String::as_str));
+        let valkey = Server::valkey(&valkey_dir, &args)?;
+        args.extend(settings.keyward_args.iter().map(String::as_str));
+        let keyward = Server::keyward(&args)?;
+        for case in CASES.iter().filter(|case| case.label.contains(only)) {
+            for &pipeline in &settings.pipelines {
+                let label = format!("{}, pipeline {pipeline}, io-threads {threads}", case.label);
+                let requests = settings.requests(pipeline) / case.share;
+                let row = alternate(label, settings.rounds, &keyward, &valkey, |server| {
+                    case.fill(&server.addr(), requests)?;
+                    one_case(&valkey_dir, server, case, pipeline, settings)
+                })?;
+                rows.push(row);
+            }
+        }
+    }
+    Ok(report(&rows, &valkey_dir, settings))
+}
+
+/// A command sequence counts as one request.
+fn one_case(
     dir: &Path,
     server: &Server,
-    command: &str,
+    case: &Case,
     pipeline: usize,
     settings: &Settings,
 ) -> Result<Sample, String> {
-    let requests = settings.requests(pipeline);
+    let requests = settings.requests(pipeline) / case.share;
+    let words: Vec<&str> = case.command.split('|').collect();
+    let title = words.join(" ");
+    let mut test = vec!["--sequential", "--"];
+    test.extend(&words);
+    valkey_benchmark(dir, server, &test, &title, requests, pipeline, settings)
+}
+
+/// `test` says what to send, in the flags of `valkey-benchmark`, and `title` how that program calls it.
+fn valkey_benchmark(
+    dir: &Path,
+    server: &Server,
+    test: &[&str],
+    title: &str,
+    requests: usize,
+    pipeline: usize,
+    settings: &Settings,
+) -> Result<Sample, String> {
     let number = |number: usize| number.to_string();
     let before = server.cpu_time();
     let output = Command::new(dir.join("valkey-benchmark"))
-        .args(["-p", &server.port().to_string(), "-t", &command.to_lowercase(), "--csv", "--precision", "3"])
+        .args(["-p", &server.port().to_string(), "--csv", "--precision", "3"])
         .args(["-n", &number(requests), "-c", &number(settings.clients), "-P", &number(pipeline)])
         .args(["-d", &number(settings.value_len), "-r", &number(settings.keys)])
+        .args(test)
         .output()
         .map_err(|error| format!("valkey-benchmark: {error}"))?;
     let cpu = server.cpu_time() - before;
     let text = String::from_utf8_lossy(&output.stdout);
-    let numbers = csv_row(&text, command).ok_or_else(|| {
+    let numbers = csv_row(&text, title).ok_or_else(|| {
         format!("valkey-benchmark printed {text:?} and {:?}", String::from_utf8_lossy(&output.stderr))
     })?;
     let [throughput, _, _, p50_ms, _, p99_ms, ..] = numbers.as_slice() else {
@@ -142,13 +201,11 @@ fn valkey_benchmark(
     })
 }
 
-/// The numbers of the row whose first column is the test's name.
+/// The numbers of the row whose first column is the test's name, which may contain commas.
 fn csv_row(text: &str, test: &str) -> Option<Vec<f64>> {
-    let fields = |line: &str| {
-        line.split(',').map(|field| field.trim().trim_matches('"').to_owned()).collect::<Vec<_>>()
-    };
-    let row = text.lines().map(fields).find(|row| row[0] == test)?;
-    row[1..].iter().map(|field| field.parse().ok()).collect()
+    let name = format!("\"{test}\",");
+    let row = text.lines().find_map(|line| line.strip_prefix(&name))?;
+    row.split(',').map(|field| field.trim().trim_matches('"').parse().ok()).collect()
 }
 
 /// SETs to three nodes, acknowledged by replicas: a Markdown table.
@@ -287,9 +344,8 @@ mod tests {
 
     #[test]
     fn the_row_of_a_test_is_found_in_valkey_benchmarks_output() {
-        let text =
-            "\"test\",\"rps\",\"avg_latency_ms\"\n\"SET\",\"1000.50\",\"0.1\"\n\"GET\",\"2000\",\"0.2\"\n";
-        assert_eq!(csv_row(text, "GET"), Some(vec![2000.0, 0.2]));
+        let text = "\"test\",\"rps\",\"avg_latency_ms\"\n\"SET\",\"1000.50\",\"0.1\"\n\"GET a, b\",\"2000\",\"0.2\"\n";
+        assert_eq!(csv_row(text, "GET a, b"), Some(vec![2000.0, 0.2]));
         assert_eq!(csv_row(text, "INCR"), None);
     }
 

@@ -5,10 +5,7 @@ use std::fmt::Write;
 
 use crate::processes::Server;
 use crate::programs;
-use crate::resp_client::{Connection, NoReply};
-
-/// Commands that are sent before their replies are read.
-const PIPELINE: usize = 500;
+use crate::resp_client::Connection;
 
 /// What to fill a server with.
 struct Shape {
@@ -130,6 +127,82 @@ const SHAPES: &[Shape] = &[
         command: |i| text(format_args!("RPUSH list {}", key(i))),
     },
     Shape {
+        label: "stream of 1,000 entries with two fields",
+        unit: "entry",
+        share: 1,
+        command: |i| {
+            text(format_args!("XADD stream:{:09} {}-0 temp 20.{} hum 6{}", i / 1000, i + 1, i % 10, i % 7))
+        },
+    },
+    Shape {
+        label: "large stream, two fields",
+        unit: "entry",
+        share: 1,
+        command: |i| text(format_args!("XADD stream {}-0 temp 20.{} hum 6{}", i + 1, i % 10, i % 7)),
+    },
+    Shape {
+        label: "large stream, 64-byte value",
+        unit: "entry",
+        share: 1,
+        command: |i| text(format_args!("XADD stream {}-0 message {i:x>64}", 1_700_000_000_000 + i * 3)),
+    },
+    Shape {
+        label: "hash of 10 fields with times",
+        unit: "key",
+        share: 4,
+        command: |i| {
+            let fields: Vec<String> =
+                (0..10).map(|e| format!("field{e} value{:05}", i % 10_000 + e)).collect();
+            text(format_args!("HSETEX {} EX 100000 FIELDS 10 {}", key(i), fields.join(" ")))
+        },
+    },
+    Shape {
+        label: "hash of 1,000 fields with times",
+        unit: "field",
+        share: 1,
+        command: |i| {
+            let time = 100_000 + i * 7 % 3600;
+            text(format_args!(
+                "HSETEX hash:{:09} EX {time} FIELDS 1 field:{:06} {i:x>16}",
+                i / 1000,
+                i % 1000
+            ))
+        },
+    },
+    Shape {
+        label: "large hash, times within an hour",
+        unit: "field",
+        share: 1,
+        command: |i| {
+            let time = 100_000 + i * 7 % 3600;
+            text(format_args!("HSETEX hash EX {time} FIELDS 1 field:{i:06} {i:x>16}"))
+        },
+    },
+    Shape {
+        label: "HyperLogLog of 100 elements",
+        unit: "key",
+        share: 20,
+        command: |i| {
+            let elements: Vec<String> = (0..100).map(|e| format!("element:{}", i * 100 + e)).collect();
+            text(format_args!("PFADD {} {}", key(i), elements.join(" ")))
+        },
+    },
+    Shape {
+        label: "HyperLogLog of 5,000 elements",
+        unit: "key",
+        share: 1000,
+        command: |i| {
+            let elements: Vec<String> = (0..5000).map(|e| format!("element:{}", i * 5000 + e)).collect();
+            text(format_args!("PFADD {} {}", key(i), elements.join(" ")))
+        },
+    },
+    Shape {
+        label: "bitmap of 8,000 bits",
+        unit: "key",
+        share: 10,
+        command: |i| text(format_args!("SETBIT {} 7999 1", key(i))),
+    },
+    Shape {
         label: "large list of integers",
         unit: "element",
         share: 1,
@@ -170,20 +243,8 @@ pub fn table(count: usize, only: &str) -> Result<String, String> {
 fn measure(server: &Server, shape: &Shape, count: usize) -> Result<Figures, String> {
     let count = count / shape.share;
     let mut connection = Connection::connect(&server.addr()).map_err(|error| error.to_string())?;
-    let failed = |error: NoReply| error.to_string();
     let before = memory(&mut connection)?;
-    let mut next = 0;
-    while next < count {
-        let end = (next + PIPELINE).min(count);
-        (next..end).for_each(|i| connection.send(&(shape.command)(i)));
-        for _ in next..end {
-            let reply = connection.reply().map_err(failed)?;
-            if reply.is_error() {
-                return Err(reply.to_string());
-            }
-        }
-        next = end;
-    }
+    connection.fill(count, shape.command)?;
     let after = memory(&mut connection)?;
     let each = |before: u64, after: u64| (after as f64 - before as f64) / count as f64;
     Ok(Figures { used: each(before.0, after.0), resident: each(before.1, after.1) })

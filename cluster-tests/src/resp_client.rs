@@ -181,6 +181,9 @@ const PUBSUB_WORDS: [&[u8]; 9] = [
     b"sunsubscribe",
 ];
 
+/// Commands of [`Connection::fill`] that are sent before their replies are read.
+const FILL_PIPELINE: usize = 500;
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -256,6 +259,27 @@ impl Connection {
     pub fn call(&mut self, args: &[impl AsRef<[u8]>]) -> Reply {
         self.send(args);
         self.reply()
+    }
+
+    /// Sends `count` commands in pipelines; an error reply ends it, in words.
+    pub fn fill<A: AsRef<[u8]>>(
+        &mut self,
+        count: usize,
+        command: impl Fn(usize) -> Vec<A>,
+    ) -> Result<(), String> {
+        for start in (0..count).step_by(FILL_PIPELINE) {
+            let batch = start..(start + FILL_PIPELINE).min(count);
+            let mut out = Vec::new();
+            batch.clone().for_each(|i| encode(&command(i), &mut out));
+            self.send_raw(&out);
+            for _ in batch {
+                let reply = self.reply().map_err(|error| error.to_string())?;
+                if reply.is_error() {
+                    return Err(reply.to_string());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether something is there to be read within `wait`.

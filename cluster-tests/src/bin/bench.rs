@@ -14,6 +14,12 @@ struct Options {
     /// Three nodes with acknowledged writes instead of single servers.
     #[arg(long)]
     replicated: bool,
+    /// Commands of each data type and scripts instead of GET and SET.
+    #[arg(long, conflicts_with = "replicated")]
+    data: bool,
+    /// With `--data`: only commands whose name contains this.
+    #[arg(long, default_value = "", requires = "data")]
+    only: String,
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     pipelines: Vec<usize>,
     /// Each value is given to both servers.
@@ -55,8 +61,11 @@ fn main() -> ExitCode {
         server_args: options.server_args.split_whitespace().map(str::to_owned).collect(),
         keyward_args: options.keyward_args.split_whitespace().map(str::to_owned).collect(),
     };
-    let table =
-        if options.replicated { benchmark::replicated(&settings) } else { benchmark::plain(&settings) };
+    let table = match (options.replicated, options.data) {
+        (true, _) => benchmark::replicated(&settings),
+        (_, true) => benchmark::data(&settings, &options.only),
+        _ => benchmark::plain(&settings),
+    };
     match table {
         Ok(table) => {
             println!("{table}");

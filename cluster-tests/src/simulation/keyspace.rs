@@ -1,7 +1,7 @@
 //! What the clients' keys hold: a model of it, for the checker of histories, and what the real keyspace of a node has.
 //!
-//! A few slots, in each a register, a counter, two lists and a key with an expiry. What is set and appended is the number
-//! of the operation, so no two writes are alike. How the model changes is read from the effects in the write log.
+//! A few slots, in each a register, a counter, two lists, a key with an expiry, and a stream with one group. What is set
+//! and appended is the number of the operation, so no two writes are alike. How the model changes is read from the effects in the write log.
 
 use bytes::Bytes;
 use keyward_node::engine::KeyspaceEngine;
@@ -15,6 +15,7 @@ use keyward_replication::core::full_sync::SlotReader;
 use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
 use keyward_replication::core::messages::SnapshotPart;
 use keyward_store::entry::ValueRef;
+use keyward_store::types::{Stream, StreamId};
 
 pub(super) const SLOTS: usize = 3;
 /// The hash tags of their keys.
@@ -35,10 +36,12 @@ pub(super) enum Key {
     Queue,
     /// Has an expiry.
     Volatile,
+    /// Added to, delivered from, acknowledged.
+    Stream,
 }
 
 impl Key {
-    const ALL: [Key; 5] = [Key::Register, Key::Counter, Key::List, Key::Queue, Key::Volatile];
+    const ALL: [Key; 6] = [Key::Register, Key::Counter, Key::List, Key::Queue, Key::Volatile, Key::Stream];
 
     pub(super) fn name(self, slot: usize) -> String {
         format!("{{{}}}{self:?}", TAGS[slot])
@@ -69,6 +72,13 @@ pub(super) enum Change {
     SetVolatile(u64),
     /// The time of the volatile key has passed.
     Expire,
+    Enqueue(u64),
+    /// The next entry becomes pending.
+    Deliver,
+    /// The entry that was delivered last is done.
+    Acknowledge,
+    /// The group is made, or one of its consumers was seen.
+    Nothing,
 }
 
 /// The changes of an entry, and the slot that they are in; none at the begin of a term.
@@ -88,10 +98,11 @@ fn change_of(effect: &Effect<'_>) -> (usize, Change) {
     let parsed = RequestReader::default().parse(effect.command, &Limits::default(), 1, &mut batch);
     assert!(parsed.1.is_ok() && batch.len() == 1, "an effect is a command");
     let args = batch.args(effect.command, 0);
-    let (slot, key) = Key::parse(args.at(1)).expect("one of the keys");
+    let name = args.at(0).to_ascii_lowercase();
+    let (slot, key) = Key::parse(args.at(1 + usize::from(name == b"xgroup"))).expect("one of the keys");
     assert_eq!(effect.slot, Some(slot_of(slot)), "an effect names the slot of its key");
     let value = || args.get(2).map_or(0, parse_number);
-    let change = match (args.at(0).to_ascii_lowercase().as_slice(), key) {
+    let change = match (name.as_slice(), key) {
         (b"set", Key::Register) => Change::Set(value()),
         (b"incr", Key::Counter) => Change::Increment,
         (b"rpush", Key::List) => Change::Append(value()),
@@ -99,6 +110,12 @@ fn change_of(effect: &Effect<'_>) -> (usize, Change) {
         (b"lpop", Key::Queue) => Change::Pop,
         (b"set", Key::Volatile) => Change::SetVolatile(value()),
         (b"del", Key::Volatile) => Change::Expire,
+        (b"xadd", Key::Stream) => Change::Enqueue(parse_number(args.at(args.len() - 1))),
+        // Without an entry it notes that a consumer was there.
+        (b"xclaim", Key::Stream) if args.at(5) == b"0-0" => Change::Nothing,
+        (b"xclaim", Key::Stream) => Change::Deliver,
+        (b"xack", Key::Stream) => Change::Acknowledge,
+        (b"xgroup", Key::Stream) => Change::Nothing,
         _ => panic!("no operation has the effect {args:?}"),
     };
     (slot, change)
@@ -118,6 +135,9 @@ pub(super) struct Values {
     pub(super) tail: Vec<u64>,
     pub(super) queue: Vec<u64>,
     pub(super) volatile: Option<u64>,
+    /// What the group has not been given yet.
+    pub(super) stream: Vec<u64>,
+    pub(super) pending: u64,
 }
 
 impl Values {
@@ -136,6 +156,13 @@ impl Values {
             Change::Pop => drop(self.queue.remove(0)),
             Change::SetVolatile(value) => self.volatile = Some(value),
             Change::Expire => self.volatile = None,
+            Change::Enqueue(value) => self.stream.push(value),
+            Change::Deliver => {
+                self.stream.remove(0);
+                self.pending += 1;
+            }
+            Change::Acknowledge => self.pending -= 1,
+            Change::Nothing => {}
         }
     }
 }
@@ -162,12 +189,24 @@ pub(super) fn contents(server: &Server) -> [Values; SLOTS] {
                 (Key::Queue, ValueRef::List(list)) => {
                     values.queue = list.iter().map(|e| parse_number(&e)).collect();
                 }
+                (Key::Stream, ValueRef::Stream(stream)) => {
+                    (values.stream, values.pending) = undelivered(stream);
+                }
                 (key, value) => panic!("{key:?} holds {value:?}"),
             }
         }
     }
     assert_eq!(server.keyspace.counts.keys(), keys, "a node has other keys");
     found
+}
+
+/// What a stream's group has not been given yet, and how much of the rest is pending.
+fn undelivered(stream: &Stream) -> (Vec<u64>, u64) {
+    let group = stream.group(b"g");
+    let start = group.map_or(StreamId::ZERO, |group| group.last_id.next().expect("not the last ID"));
+    let entries = stream.range(start, StreamId::MAX);
+    let left = entries.map(|entry| parse_number(&entry.fields().next().expect("it has a field").1)).collect();
+    (left, group.map_or(0, |group| group.pending_len() as u64))
 }
 
 /// The slots as they are on disk or on their way.

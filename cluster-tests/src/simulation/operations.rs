@@ -34,7 +34,22 @@ pub(super) enum Step {
     /// With an expiry after so many milliseconds.
     SetVolatile(u64, u64),
     GetVolatile,
+    /// XADD.
+    Enqueue(u64),
+    /// XREADGROUP of the next entry, which stays pending.
+    Deliver,
+    /// The same in a script, which makes the group if it is not there, and acknowledges the entry.
+    Work,
+    GetPending,
 }
+
+/// Takes the next entry of a stream for good.
+const WORK: &str = "redis.pcall('XGROUP', 'CREATE', KEYS[1], 'g', '0', 'MKSTREAM') \
+    local read = redis.call('XREADGROUP', 'GROUP', 'g', 'worker', 'COUNT', '1', 'STREAMS', KEYS[1], '>') \
+    if not read then return false end \
+    local entry = read[1][2][1] \
+    redis.call('XACK', KEYS[1], 'g', entry[1]) \
+    return entry[2][2]";
 
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +95,7 @@ impl Operation {
             steps: steps.to_vec(),
             in_transaction: true,
         };
-        match rng.random_range(0..18) {
+        match rng.random_range(0..23) {
             0 => one(Step::Set(number)),
             1 => one(Step::Increment),
             2 | 3 => one(Step::Append(number)),
@@ -93,6 +108,10 @@ impl Operation {
             16 | 17 => Operation { prelude: Prelude::Watch, ..one(Step::Get) },
             11 => one(Step::SetVolatile(number, rng.random_range(5..300))),
             12 | 13 => one(Step::GetVolatile),
+            18 | 19 => one(Step::Enqueue(number)),
+            20 => one(Step::Deliver),
+            21 => one(Step::Work),
+            22 => one(Step::GetPending),
             14 => all(&[Step::Set(number), Step::Increment, Step::Append(number)]),
             _ => all(&[
                 Step::Set(number),
@@ -151,9 +170,9 @@ impl Operation {
     }
 
     pub(super) fn only_reads(&self) -> bool {
-        self.steps
-            .iter()
-            .all(|s| matches!(s, Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile))
+        self.steps.iter().all(|s| {
+            matches!(s, Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile | Step::GetPending)
+        })
     }
 
     /// The whole pipeline of requests.
@@ -247,6 +266,17 @@ impl Step {
                 ("SET", Key::Volatile, vec![text(value), b"PX".into(), text(time)])
             }
             Step::GetVolatile => ("GET", Key::Volatile, vec![]),
+            Step::Enqueue(value) => ("XADD", Key::Stream, vec![b"*".into(), b"value".into(), text(value)]),
+            Step::GetPending => ("XPENDING", Key::Stream, vec![b"g".into()]),
+            Step::Deliver => {
+                let key = Key::Stream.name(slot);
+                let words = ["XREADGROUP", "GROUP", "g", "reader", "COUNT", "1", "STREAMS", &key, ">"];
+                return write_command(out, &words.map(str::as_bytes));
+            }
+            Step::Work => {
+                let key = Key::Stream.name(slot);
+                return write_command(out, &["EVAL", WORK, "1", &key].map(str::as_bytes));
+            }
         };
         let key = key.name(slot);
         let mut words: Vec<&[u8]> = vec![name.as_bytes(), key.as_bytes()];
@@ -261,7 +291,11 @@ impl Step {
                 assert_eq!(frame.text(), b"OK");
                 Answer::Ok
             }
+            Step::Enqueue(_) => Answer::Ok,
             _ if frame.is_null() => Answer::Nil,
+            Step::GetPending => Answer::Number(number(&frame.items[0])),
+            // One stream, its name and its entries; one entry, its ID and its fields; the second is the value.
+            Step::Deliver => Answer::Number(number(&frame.items[0].items[1].items[0].items[1].items[1])),
             Step::GetTail => Answer::Numbers(frame.items.iter().map(number).collect()),
             // The key comes first.
             Step::AwaitAndPop(_) => Answer::Number(number(&frame.items[1])),
@@ -271,13 +305,11 @@ impl Step {
 
     fn execute(self, values: &mut Values) -> Answer {
         let optional = |value: Option<u64>| value.map_or(Answer::Nil, Answer::Number);
-        let first = values.queue.first().copied();
+        let (first, entry) = (values.queue.first().copied(), values.stream.first().copied());
         let register = values.register;
-        if let Some(change) = self.change(values) {
-            values.apply(change);
-        }
+        self.changes(values).for_each(|change| values.apply(change));
         match self {
-            Step::Set(_) | Step::SetLarge(_) | Step::SetVolatile(..) => Answer::Ok,
+            Step::Set(_) | Step::SetLarge(_) | Step::SetVolatile(..) | Step::Enqueue(_) => Answer::Ok,
             Step::Replace(before, _) => {
                 if register == before {
                     Answer::Ok
@@ -293,20 +325,29 @@ impl Step {
             Step::GetCounter => optional((0 < values.counter).then_some(values.counter)),
             Step::GetTail => Answer::Numbers(values.tail.clone()),
             Step::GetVolatile => optional(values.volatile),
+            Step::Deliver | Step::Work => optional(entry),
+            Step::GetPending => Answer::Number(values.pending),
         }
     }
 
     /// What it does to these values.
-    fn change(self, values: &Values) -> Option<Change> {
-        match self {
-            Step::Set(value) | Step::SetLarge(value) => Some(Change::Set(value)),
-            Step::Replace(before, value) => (values.register == before).then_some(Change::Set(value)),
-            Step::SetVolatile(value, _) => Some(Change::SetVolatile(value)),
-            Step::Increment => Some(Change::Increment),
-            Step::Append(value) => Some(Change::Append(value)),
-            Step::Push(value) => Some(Change::Push(value)),
-            Step::Pop | Step::AwaitAndPop(_) => (!values.queue.is_empty()).then_some(Change::Pop),
-            Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile => None,
-        }
+    fn changes(self, values: &Values) -> impl Iterator<Item = Change> + use<> {
+        let deliver = || (!values.stream.is_empty()).then_some(Change::Deliver);
+        let (first, second) = match self {
+            Step::Set(value) | Step::SetLarge(value) => (Some(Change::Set(value)), None),
+            Step::Replace(before, value) => ((values.register == before).then_some(Change::Set(value)), None),
+            Step::SetVolatile(value, _) => (Some(Change::SetVolatile(value)), None),
+            Step::Increment => (Some(Change::Increment), None),
+            Step::Append(value) => (Some(Change::Append(value)), None),
+            Step::Push(value) => (Some(Change::Push(value)), None),
+            Step::Pop | Step::AwaitAndPop(_) => ((!values.queue.is_empty()).then_some(Change::Pop), None),
+            Step::Enqueue(value) => (Some(Change::Enqueue(value)), None),
+            Step::Deliver => (deliver(), None),
+            Step::Work => (deliver(), deliver().map(|_| Change::Acknowledge)),
+            Step::Get | Step::GetCounter | Step::GetTail | Step::GetVolatile | Step::GetPending => {
+                (None, None)
+            }
+        };
+        first.into_iter().chain(second)
     }
 }

@@ -8,6 +8,8 @@
 
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_i64;
+use keyward_proto::slot::Slot;
+use keyward_store::keys::Keys;
 
 use crate::CommandError;
 
@@ -276,8 +278,16 @@ pub struct CommandSpec {
     single_key: u8,
     /// Finds the keys where the specifications cannot.
     search: Option<KeySearch>,
-    /// Whether a request reads keys that only the values of others name.
-    locks_all: Option<fn(Args<'_>) -> bool>,
+    named_keys: Option<NamedKeys>,
+}
+
+/// Keys that a request reads and that only the values of its own keys name.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedKeys {
+    /// Whether a request reads such keys.
+    pub are_read: fn(Args<'_>) -> bool,
+    /// Visits their slots; the request's own keys are locked. What it visits may change until all are.
+    pub visit: fn(&Keys<'_>, Args<'_>, &mut dyn FnMut(Slot)),
 }
 
 impl std::fmt::Debug for CommandSpec {
@@ -309,9 +319,9 @@ impl CommandSpec {
         (self.single_key != 0).then_some(usize::from(self.single_key))
     }
 
-    /// Whether all slots have to be locked, since only the values of its keys tell what a request reads.
-    pub fn locks_all(&self, args: Args<'_>) -> bool {
-        self.locks_all.is_some_and(|decide| decide(args))
+    /// The keys that this request reads and that only the values of its own keys name, if it does.
+    pub fn named_keys(&self, args: Args<'_>) -> Option<NamedKeys> {
+        self.named_keys.filter(|named| (named.are_read)(args))
     }
 
     /// Calls `visit` with the position of each key and the flags of its specification.
@@ -373,7 +383,7 @@ impl<F: Copy> Command<F> {
             keys_len: 0,
             single_key: 0,
             search: None,
-            locks_all: None,
+            named_keys: None,
         };
         Command { spec, run, group: None, categories: None }
     }
@@ -418,8 +428,8 @@ impl<F: Copy> Command<F> {
     }
 
     /// All slots are locked for the requests of which this holds.
-    pub const fn locks_all_if(mut self, decide: fn(Args<'_>) -> bool) -> Self {
-        self.spec.locks_all = Some(decide);
+    pub const fn named_keys(mut self, named: NamedKeys) -> Self {
+        self.spec.named_keys = Some(named);
         self
     }
 

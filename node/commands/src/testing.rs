@@ -139,7 +139,7 @@ impl TestKeyspace {
         keys.db = self.db;
         if command.spec.scope == Scope::Keys {
             keys.lock_visited(|visit| {
-                if command.spec.locks_all(args) {
+                if command.spec.named_keys(args).is_some() {
                     return Slot::all().for_each(visit);
                 }
                 // What contradicts its key specification is refused by the command itself.

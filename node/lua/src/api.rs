@@ -5,14 +5,15 @@ use std::rc::Rc;
 
 use keyward_proto::resp::Version;
 use keyward_proto::resp::number::format_double;
-use mlua::{FromLua, Lua, MultiValue, Scope, Table, Value, Variadic};
+use mlua::{FromLua, Lua, MultiValue, Table, Value, Variadic};
 use sha1::{Digest, Sha1};
 
-use crate::host::{Host, LogLevel};
+use crate::bridge::{with_host, written};
+use crate::host::LogLevel;
 use crate::interpreter::Kind;
 use crate::libraries::{Registered, register};
-use crate::raised::{Raised, error_table, reply};
-use crate::reply::{Words, read, up_to_nul};
+use crate::raised::{error_table, reply};
+use crate::reply::up_to_nul;
 
 const REPL_NONE: i64 = 0;
 const REPL_AOF: i64 = 1;
@@ -35,9 +36,10 @@ const OLD_VERSION_NUMBER: i64 = 0x0007_0204;
 const NOT_STRINGS: &str = "ERR Command arguments must be strings or integers";
 const NO_ARGUMENTS: &str = "ERR Please specify at least one argument for this call";
 
-/// What needs no host.
+/// All but `call` and `pcall`.
 pub(crate) fn table(lua: &Lua, kind: Kind, version: &Rc<Cell<Version>>) -> mlua::Result<Table> {
     let api = lua.create_table()?;
+    add_calls(lua, &api)?;
     add_constants(&api)?;
     api.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
     api.raw_set("error_reply", lua.create_function(error_reply)?)?;
@@ -180,11 +182,6 @@ impl FromLua for Word {
     }
 }
 
-/// A number as an argument; minus zero is zero.
-fn written(number: f64) -> String {
-    if number == 0.0 { "0".into() } else { format_double(number) }
-}
-
 /// What is wrong with the arguments, or the words.
 fn words(args: &[Word]) -> Result<Vec<&[u8]>, &'static str> {
     if args.is_empty() {
@@ -195,74 +192,33 @@ fn words(args: &[Word]) -> Result<Vec<&[u8]>, &'static str> {
         .collect()
 }
 
-/// Whom a running script calls.
-pub(crate) struct Calls<'a> {
-    pub(crate) host: RefCell<&'a mut dyn Host>,
-    pub(crate) version: &'a Cell<Version>,
-    pub(crate) words: &'a Words,
+fn add_calls(lua: &Lua, api: &Table) -> mlua::Result<()> {
+    api.raw_set("log", lua.create_function(|_, args: MultiValue| log(&args))?)?;
+    api.raw_set("acl_check_cmd", lua.create_function(|_, args: Variadic<Word>| check(&args))?)
 }
 
-impl Calls<'_> {
-    /// Adds the functions that need the host, for as long as the scope lasts.
-    pub(crate) fn register<'scope, 'env>(
-        &'env self,
-        scope: &'scope Scope<'scope, 'env>,
-        api: &Table,
-    ) -> mlua::Result<()>
-    where
-        'env: 'scope,
-    {
-        let call = scope.create_function(|lua, args: Variadic<Word>| match self.execute(lua, &args)? {
-            Value::Table(table) => match table.raw_get::<Value>("err")? {
-                Value::String(text) => Err(reply(text.as_bytes().to_vec())),
-                _ => Ok(Value::Table(table)),
-            },
-            value => Ok(value),
-        })?;
-        let pcall = scope.create_function(|lua, args: Variadic<Word>| self.execute(lua, &args))?;
-        let log = scope.create_function(|_, args: MultiValue| self.log(&args))?;
-        let check = scope.create_function(|_, args: Variadic<Word>| {
-            let words = words(&args).map_err(reply)?;
-            let allowed = self.host.borrow_mut().may_call(&words);
-            allowed.ok_or_else(|| reply("ERR Invalid command passed to server.acl_check_cmd()"))
-        })?;
-        api.raw_set("call", call)?;
-        api.raw_set("pcall", pcall)?;
-        api.raw_set("log", log)?;
-        api.raw_set("acl_check_cmd", check)
-    }
+fn check(args: &[Word]) -> mlua::Result<bool> {
+    let words = words(args).map_err(reply)?;
+    let allowed = with_host(|host| host.may_call(&words));
+    allowed.ok_or_else(|| reply("ERR Invalid command passed to server.acl_check_cmd()"))
+}
 
-    fn execute(&self, lua: &Lua, args: &[Word]) -> mlua::Result<Value> {
-        let words = match words(args) {
-            Ok(words) => words,
-            Err(text) => return error_table(lua, text.as_bytes()).map(Value::Table),
-        };
-        let mut value = Ok(Value::Nil);
-        let mut take = |bytes: &[u8]| value = read(lua, self.words, bytes);
-        self.host
-            .borrow_mut()
-            .call(&words, self.version.get(), &mut take)
-            .map_err(|abort| mlua::Error::from(Raised::Abort(abort)))?;
-        value
+fn log(args: &MultiValue) -> mlua::Result<()> {
+    if args.len() < 2 {
+        return Err(reply("ERR server.log() requires two arguments or more."));
     }
-
-    fn log(&self, args: &MultiValue) -> mlua::Result<()> {
-        if args.len() < 2 {
-            return Err(reply("ERR server.log() requires two arguments or more."));
-        }
-        let (Value::Integer(_) | Value::Number(_)) = args[0] else {
-            return Err(reply("ERR First argument must be a number (log level)."));
-        };
-        let level = number(&args[0]).and_then(|n| LEVELS.get(usize::try_from(n).ok()?));
-        let Some((_, level)) = level else { return Err(reply("ERR Invalid log level.")) };
-        let text = |value: &Value| match value {
-            Value::String(text) => Some(text.as_bytes().to_vec()),
-            Value::Integer(number) => Some(number.to_string().into_bytes()),
-            Value::Number(number) => Some(format_double(*number).into_bytes()),
-            _ => None,
-        };
-        let texts: Vec<Vec<u8>> = args.iter().skip(1).filter_map(text).collect();
-        self.host.borrow_mut().log(*level, &texts.join(&b' '));
-        Ok(())
-    }
+    let (Value::Integer(_) | Value::Number(_)) = args[0] else {
+        return Err(reply("ERR First argument must be a number (log level)."));
+    };
+    let level = number(&args[0]).and_then(|n| LEVELS.get(usize::try_from(n).ok()?));
+    let Some((_, level)) = level else { return Err(reply("ERR Invalid log level.")) };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(number) => Some(number.to_string().into_bytes()),
+        Value::Number(number) => Some(format_double(*number).into_bytes()),
+        _ => None,
+    };
+    let texts: Vec<Vec<u8>> = args.iter().skip(1).filter_map(text).collect();
+    with_host(|host| host.log(*level, &texts.join(&b' ')));
+    Ok(())
 }

@@ -8,15 +8,15 @@ use mlua::chunk::ChunkMode;
 use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, RegistryKey, StdLib, Table, Value, VmState};
 
 use crate::INSTRUCTIONS;
-use crate::api::{self, Calls};
+use crate::api;
+use crate::bridge::{Functions, Given, Surroundings};
 use crate::host::{Abort, Host};
 use crate::libraries::random::Random;
 use crate::libraries::{self, Registered};
+use crate::limit;
 use crate::raised::{self, Raised};
 use crate::reply::{self, Words};
 
-/// What one interpreter may hold: a script that wants more gets an error.
-pub const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// An interpreter that holds more after a script gives back at once what nobody uses any more.
 const COLLECT_BYTES_MIN: usize = 32 << 20;
 
@@ -52,17 +52,13 @@ struct Failure {
 pub struct Interpreter {
     lua: Lua,
     kind: Kind,
-    /// What scripts find as `redis`.
-    api: Table,
     /// The global variables.
     globals: Table,
     /// Of the table in front of them: whether it shows them, or what a library sees while it is loaded.
     switch: Table,
     loading: Table,
-    xpcall: Function,
-    bind: Function,
+    functions: Functions,
     loadstring: Function,
-    handler: Function,
     failure: Rc<RefCell<Option<Failure>>>,
     words: Words,
     configs: libraries::Configs,
@@ -120,16 +116,17 @@ impl Interpreter {
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS), move |_, _| {
             may_go_on().map(|()| VmState::Continue).map_err(|abort| Raised::Abort(abort).into())
         })?;
+        let globals: Table = made.raw_get("real")?;
+        let functions = Functions::new(&lua, &globals, &handler)?;
+        api.raw_set("call", &functions.call)?;
+        api.raw_set("pcall", &functions.pcall)?;
         let interpreter = Interpreter {
             kind,
-            api,
-            globals: made.raw_get("real")?,
+            globals,
             switch: made.raw_get("switch")?,
             loading: made.raw_get("loading")?,
-            xpcall: made.raw_get("xpcall")?,
-            bind: made.raw_get("bind")?,
+            functions,
             loadstring: made.raw_get("loadstring")?,
-            handler,
             failure,
             words: Words::new(&lua)?,
             configs,
@@ -138,7 +135,7 @@ impl Interpreter {
             lua,
         };
         interpreter.lua.gc_collect()?;
-        interpreter.lua.set_memory_limit(MEMORY_BYTES_MAX)?;
+        limit::set(&interpreter.lua)?;
         Ok(interpreter)
     }
 
@@ -206,11 +203,8 @@ impl Interpreter {
         host: &mut dyn Host,
         out: &mut ReplyWriter<'_>,
     ) -> Result<(), ScriptError> {
-        self.run(host, out, |this| {
-            this.globals.raw_set("KEYS", this.list(keys)?)?;
-            this.globals.raw_set("ARGV", this.list(args)?)?;
-            this.lua.registry_value(&script.0)
-        })
+        let running = Surroundings { host, lua: &self.lua, version: &self.version, keys, args };
+        self.run(running, out, script, Given::Globals)
     }
 
     /// Runs a function of a library.
@@ -225,10 +219,8 @@ impl Interpreter {
         host: &mut dyn Host,
         out: &mut ReplyWriter<'_>,
     ) -> Result<(), ScriptError> {
-        self.run(host, out, |this| {
-            let function: Function = this.lua.registry_value(&function.0)?;
-            this.bind.call((function, this.list(keys)?, this.list(args)?))
-        })
+        let running = Surroundings { host, lua: &self.lua, version: &self.version, keys, args };
+        self.run(running, out, function, Given::Arguments)
     }
 
     /// Loads a library: what it registers. Their functions can be called in this interpreter from then on.
@@ -248,7 +240,7 @@ impl Interpreter {
         let run = || {
             self.switch.raw_set("__index", &self.loading)?;
             let function: Function = self.lua.registry_value(&script.0)?;
-            let result = self.protected(function);
+            let result = self.protected(&function, Given::Nothing);
             self.switch.raw_set("__index", &self.globals)?;
             result
         };
@@ -259,41 +251,38 @@ impl Interpreter {
         }
     }
 
-    fn list(&self, items: &[&[u8]]) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(items.len(), 0)?;
-        for (i, item) in items.iter().enumerate() {
-            table.raw_set(i + 1, self.lua.create_string(item)?)?;
-        }
-        Ok(table)
-    }
-
     /// What a function returns; `None`: its failure is noted.
-    fn protected(&self, function: Function) -> mlua::Result<Option<Value>> {
+    fn protected(&self, function: &Function, given: Given) -> mlua::Result<Option<Value>> {
         self.failure.replace(None);
-        let (ok, value): (bool, Value) = self.xpcall.call((function, &self.handler))?;
-        if !ok && self.failure.borrow().is_none() {
+        let ended = match self.functions.enter(function, given)? {
+            Ok(value) => return Ok(Some(value)),
+            Err(ended) => ended,
+        };
+        if self.failure.borrow().is_none() {
             // The handler itself had no room.
-            let text = if let Value::String(text) = &value { text.as_bytes().to_vec() } else { Vec::new() };
+            let text = match &ended {
+                Value::String(text) => text.as_bytes().to_vec(),
+                _ => b"not enough memory".to_vec(),
+            };
             let text = [b"ERR ".as_slice(), &text].concat();
             self.failure.replace(Some(Failure { text, ..Failure::default() }));
         }
-        Ok(ok.then_some(value))
+        Ok(None)
     }
 
     fn run(
         &self,
-        host: &mut dyn Host,
+        running: Surroundings<'_>,
         out: &mut ReplyWriter<'_>,
-        prepare: impl FnOnce(&Interpreter) -> mlua::Result<Function>,
+        compiled: &Compiled,
+        given: Given,
     ) -> Result<(), ScriptError> {
         self.configs.reset();
         self.version.set(Version::Resp2);
         let start = out.position();
-        let calls = Calls { host: RefCell::new(host), version: &self.version, words: &self.words };
-        let result = self.lua.scope(|scope| {
-            calls.register(scope, &self.api)?;
-            let function = prepare(self)?;
-            let Some(value) = self.protected(function)? else { return Ok(false) };
+        let result = running.run(|| {
+            let function: Function = self.lua.registry_value(&compiled.0)?;
+            let Some(value) = self.protected(&function, given)? else { return Ok(false) };
             reply::write(&self.words, self.version.get(), value, out)?;
             Ok(true)
         });

@@ -213,7 +213,6 @@ local globals, switch = protect(G, (protect({ __index = nonexistent })))
 G._G = globals
 
 return {
-  globals = globals, switch = switch, real = G, loading = L, strings = metatable_of_strings, xpcall = raw_xpcall,
+  globals = globals, switch = switch, real = G, loading = L, strings = metatable_of_strings,
   loadstring = raw_loadstring,
-  bind = function(f, keys, args) return function() return f(keys, args) end end,
 }

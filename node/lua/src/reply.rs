@@ -1,14 +1,9 @@
-//! Between replies and values of Lua: what a command has answered, and what a script returns.
-//!
-//! A reply of ours is nested a few levels, so reading one may recurse; a script may return tables as deep as it likes, so
-//! writing does not.
+//! What a script returns becomes a reply. It may return tables as deep as it likes, so nothing here recurses.
 
-use keyward_proto::resp::number::parse_f64_unbounded;
 use keyward_proto::resp::{ReplyWriter, Version};
 use mlua::{Lua, LuaString, Table, Value};
 
 use crate::REFERENCES_MAX;
-use crate::raised::error_table;
 
 /// Names of fields, made once.
 #[derive(Debug)]
@@ -38,121 +33,6 @@ impl Words {
             string: word("string")?,
             format: word("format")?,
         })
-    }
-}
-
-/// The bytes of a reply, from the front.
-struct Reader<'a> {
-    lua: &'a Lua,
-    words: &'a Words,
-    bytes: &'a [u8],
-}
-
-/// The value for a reply.
-pub(crate) fn read(lua: &Lua, words: &Words, bytes: &[u8]) -> mlua::Result<Value> {
-    Reader { lua, words, bytes }.value()
-}
-
-impl Reader<'_> {
-    fn line(&mut self) -> &[u8] {
-        let end = self.bytes.iter().position(|b| *b == b'\r').unwrap_or(self.bytes.len());
-        let (line, rest) = self.bytes.split_at(end);
-        self.bytes = rest.get(2..).unwrap_or_default();
-        line
-    }
-
-    fn integer(&mut self) -> i64 {
-        std::str::from_utf8(self.line()).ok().and_then(|text| text.parse().ok()).unwrap_or(-1)
-    }
-
-    /// So many bytes and the line's end.
-    fn bulk(&mut self, len: usize) -> &[u8] {
-        let (bulk, rest) = self.bytes.split_at(len.min(self.bytes.len()));
-        self.bytes = rest.get(2..).unwrap_or_default();
-        bulk
-    }
-
-    fn value(&mut self) -> mlua::Result<Value> {
-        let lua = self.lua;
-        let Some((kind, rest)) = self.bytes.split_first() else { return Ok(Value::Nil) };
-        self.bytes = rest;
-        Ok(match kind {
-            b'$' => match usize::try_from(self.integer()) {
-                Ok(len) => Value::String(lua.create_string(self.bulk(len))?),
-                Err(_) => Value::Boolean(false),
-            },
-            b':' => Value::Number(self.integer() as f64),
-            b'+' => {
-                let text = lua.create_string(self.line())?;
-                self.tagged(&self.words.ok, Value::String(text))?
-            }
-            b'-' => Value::Table(error_table(lua, self.line())?),
-            b'*' => match usize::try_from(self.integer()) {
-                Ok(len) => Value::Table(self.array(len)?),
-                Err(_) => Value::Boolean(false),
-            },
-            b'_' => {
-                self.line();
-                Value::Nil
-            }
-            b'#' => Value::Boolean(self.line() == b"t"),
-            b',' => {
-                let number = parse_f64_unbounded(self.line()).unwrap_or(f64::NAN);
-                self.tagged(&self.words.double, Value::Number(number))?
-            }
-            b'(' => {
-                let text = lua.create_string(self.line())?;
-                self.tagged(&self.words.big_number, Value::String(text))?
-            }
-            b'=' => self.verbatim()?,
-            b'%' => {
-                let pairs = self.integer();
-                let table = lua.create_table()?;
-                for _ in 0..pairs {
-                    let (key, value) = (self.value()?, self.value()?);
-                    table.raw_set(key, value)?;
-                }
-                self.tagged(&self.words.map, Value::Table(table))?
-            }
-            b'~' => {
-                let len = self.integer();
-                let table = lua.create_table()?;
-                for _ in 0..len {
-                    table.raw_set(self.value()?, true)?;
-                }
-                self.tagged(&self.words.set, Value::Table(table))?
-            }
-            _ => {
-                self.line();
-                Value::Nil
-            }
-        })
-    }
-
-    fn array(&mut self, len: usize) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(len, 0)?;
-        for i in 1..=len {
-            table.raw_set(i, self.value()?)?;
-        }
-        Ok(table)
-    }
-
-    fn verbatim(&mut self) -> mlua::Result<Value> {
-        let len = usize::try_from(self.integer()).unwrap_or(0);
-        let lua = self.lua;
-        let bulk = self.bulk(len);
-        let (format, text) = (bulk.get(..3).unwrap_or_default(), bulk.get(4..).unwrap_or_default());
-        let (format, text) = (lua.create_string(format)?, lua.create_string(text)?);
-        let table = lua.create_table_with_capacity(0, 2)?;
-        table.raw_set(&self.words.format, format)?;
-        table.raw_set(&self.words.string, text)?;
-        self.tagged(&self.words.verbatim, Value::Table(table))
-    }
-
-    fn tagged(&self, tag: &LuaString, value: Value) -> mlua::Result<Value> {
-        let table = self.lua.create_table_with_capacity(0, 1)?;
-        table.raw_set(tag, value)?;
-        Ok(Value::Table(table))
     }
 }
 

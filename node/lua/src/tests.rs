@@ -100,3 +100,76 @@ fn nobody_catches_what_ends_a_script() {
         assert!(ended.starts_with("!ERR ended"), "{script}: {ended}");
     }
 }
+
+#[test]
+fn replies_of_each_kind_become_values() {
+    let many = format!("%{}\\r\\n{}", 1000, "+k\\r\\n:1\\r\\n".repeat(1000));
+    check(&[
+        ("return redis.call('raw', '_\\r\\n') == nil", ":1\r\n"),
+        ("return redis.call('raw', '$-1\\r\\n') == false", ":1\r\n"),
+        ("return redis.call('raw', '+ok\\r\\n').ok", "$2\r\nok\r\n"),
+        ("return redis.call('raw', '#t\\r\\n') == true", ":1\r\n"),
+        ("return tostring(redis.call('raw', ',1.5\\r\\n').double)", "$3\r\n1.5\r\n"),
+        ("return redis.call('raw', '(123\\r\\n').big_number", "$3\r\n123\r\n"),
+        (
+            "local v = redis.call('raw', '=7\\r\\ntxt:abc\\r\\n').verbatim_string return v.format .. v.string",
+            "$6\r\ntxtabc\r\n",
+        ),
+        ("return redis.call('raw', '%1\\r\\n$1\\r\\na\\r\\n*1\\r\\n:7\\r\\n').map.a[1]", ":7\r\n"),
+        ("return redis.call('raw', '%2\\r\\n_\\r\\n:1\\r\\n:2\\r\\n:3\\r\\n').map[2]", ":3\r\n"),
+        ("return redis.call('raw', '~2\\r\\n:5\\r\\n:5\\r\\n').set[5]", ":1\r\n"),
+        (
+            "local n = 0 for _ in pairs(redis.call('raw', ARGV[1] and '%0\\r\\n').map) do n = n + 1 end return n",
+            ":0\r\n",
+        ),
+        ("return redis.pcall('raw', '-ERR x y\\r\\n').err", "$7\r\nERR x y\r\n"),
+        ("return {redis.pcall('raw', '-ERR x y\\r\\n')}", "*1\r\n-ERR x y\r\n"),
+        (
+            "return redis.call('echo', 10, 'x') == nil",
+            "-ERR Unknown command called from script script: on @user_script:1.",
+        ),
+        ("return redis.call('echo', -0)", "$1\r\n0\r\n"),
+        ("return redis.call('echo', 2^53)", "$16\r\n9007199254740992\r\n"),
+        (
+            "return redis.call()",
+            "-ERR Please specify at least one argument for this call script: on @user_script:1.",
+        ),
+        (
+            "return redis.pcall('echo', {}).err",
+            "$49\r\nERR Command arguments must be strings or integers\r\n",
+        ),
+        ("return select('#', redis.call('echo', 'a\\0b'))", ":1\r\n"),
+        ("return #redis.call('echo', 'a\\0b')", ":3\r\n"),
+    ]);
+    let script =
+        format!("local n = 0 for _ in pairs(redis.call('raw', '{many}').map) do n = n + 1 end return n");
+    assert_eq!(run_on(&interpreter(), &script), ":1000\r\n");
+}
+
+#[test]
+fn replies_may_be_nested_as_deep_as_the_stack_of_lua() {
+    for depth in [10, 1000, 3000] {
+        let script = format!(
+            "local v = redis.call('raw', string.rep('*1\\r\\n', {depth}) .. ':5\\r\\n') \
+             local n = 0 while type(v) == 'table' do v = v[1] n = n + 1 end return n"
+        );
+        let reply = run_on(&interpreter(), &script);
+        let reached: usize = reply.trim_start_matches(':').trim_end().parse().unwrap();
+        assert!(reached <= depth && depth.min(1000) <= reached, "{depth}: {reply}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_refused_and_the_next_script_runs() {
+    let interpreter = interpreter();
+    let script = "local text, replies = string.rep('+', 1024 * 1024), {} \
+        for i = 1, 8 do text = text .. text end \
+        for i = 1, 4 do replies[i] = redis.pcall('raw', text) end return #replies";
+    let reply = run_on(&interpreter, script);
+    assert_eq!(reply, "-ERR not enough memory script: on @user_script:1.");
+    assert_eq!(run_on(&interpreter, "return #redis.call('echo', string.rep('x', 1000000))"), ":1000000\r\n");
+    assert_eq!(
+        run_on(&interpreter, "return coroutine.wrap(function() return redis.call('echo', 'c') end)()"),
+        "$1\r\nc\r\n"
+    );
+}

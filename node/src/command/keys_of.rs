@@ -13,10 +13,10 @@ pub(crate) fn visit_slots(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)
     }
 }
 
-/// Visits the slots that have to be locked for a command: those of its keys, or all if it reads keys that only their
-/// values name.
+/// Visits the slots that have to be locked for a command of a transaction: those of its keys, or all if it reads keys that
+/// only their values name, as these may change before it is its turn.
 pub(crate) fn visit_locks(row: &Row, args: Args<'_>, visit: &mut dyn FnMut(Slot)) {
-    if row.locks_all(args) {
+    if row.named_keys(args).is_some() {
         Slot::all().for_each(visit);
     } else {
         visit_slots(row, args, visit);

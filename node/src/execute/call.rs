@@ -7,6 +7,7 @@ use keyward_commands::DataContext;
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::{Args, Output};
+use keyward_proto::slot::Slot;
 use keyward_replication::gate::{DiskState, GateState};
 use keyward_replication::reply::{Read, ReplyCondition};
 use keyward_store::keys::{Keys, Mode};
@@ -17,10 +18,24 @@ use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
 use crate::admin::{ServerContext, ServerOutcome, ServerResult};
 use crate::command::CommandError;
-use crate::command::keys_of::visit_locks;
-use crate::command::spec::{self, Scope};
+use crate::command::keys_of::visit_slots;
+use crate::command::spec::{self, NamedKeys, Scope};
 use crate::command::table::{self, Handler, Row};
 use crate::io::session::Session;
+
+/// So often the slots that a command's values name are looked for.
+const NAMING_ATTEMPTS: usize = 3;
+
+/// The slots that a request's values name and that are not locked.
+pub(super) fn missing_of(keys: &Keys<'_>, named: NamedKeys, args: Args<'_>) -> Vec<Slot> {
+    let mut missing = Vec::new();
+    (named.visit)(keys, args, &mut |slot| {
+        if !keys.holds(slot) {
+            missing.push(slot);
+        }
+    });
+    missing
+}
 
 impl Executor {
     /// Locks, calls, appends, unlocks, serves waiters.
@@ -47,8 +62,10 @@ impl Executor {
                 let is_locked = if let Some(key) = planned.key {
                     keys.set_known_hash(args.at(key.at), key.hash);
                     keys.lock_one_unless(key.slot, || runs.is_busy())
+                } else if let Some(named) = row.named_keys(args) {
+                    self.lock_named(row, args, named, keys)
                 } else {
-                    keys.lock_visited_unless(|visit| visit_locks(row, args, visit), || runs.is_busy())
+                    keys.lock_visited_unless(|visit| visit_slots(row, args, visit), || runs.is_busy())
                 };
                 if !is_locked {
                     return Err(self.busy());
@@ -64,6 +81,29 @@ impl Executor {
         };
         self.after(keys, progress);
         result
+    }
+
+    /// Locks the slots of a command that reads keys which only the values of its own keys name. If one of them is not free
+    /// it begins again, since slots are waited for in ascending order; all are locked if the names change that fast. `false`: who has one of them is not to be waited for.
+    fn lock_named(&self, row: &'static Row, args: Args<'_>, named: NamedKeys, keys: &mut Keys<'_>) -> bool {
+        let runs = &self.server.scripts.runs;
+        let mut found: Vec<Slot> = Vec::new();
+        for _ in 0..NAMING_ATTEMPTS {
+            let all = |visit: &mut dyn FnMut(Slot)| {
+                found.iter().copied().for_each(&mut *visit);
+                visit_slots(row, args, visit);
+            };
+            if !keys.lock_visited_unless(all, || runs.is_busy()) {
+                return false;
+            }
+            let mut missing = missing_of(keys, named, args);
+            if missing.is_empty() || keys.try_lock_many(&mut missing) {
+                return true;
+            }
+            found.append(&mut missing);
+            keys.unlock();
+        }
+        keys.lock_visited_unless(|visit| Slot::all().for_each(visit), || runs.is_busy())
     }
 
     /// Calls a command's function under its locks, then appends its effects and unlocks.

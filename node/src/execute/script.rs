@@ -22,6 +22,7 @@ use keyward_store::keys::Keys;
 use super::Executor;
 use super::admit::{Access, Candidate, Patience, SAVE_FAILED, Verdict, misconf};
 use super::batch::{Progress, Running};
+use super::call::missing_of;
 use super::eviction::Room;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
@@ -543,8 +544,7 @@ impl ScriptHost<'_, '_> {
             Scope::Walk | Scope::World => self.is_wild = true,
             Scope::Keys | Scope::Transaction | Scope::Script => {}
         }
-        let takes_all = row.scope == Scope::World || row.locks_all(args);
-        if self.others == Others::Stopped && takes_all {
+        if self.others == Others::Stopped && row.scope == Scope::World {
             self.is_wild = true;
             self.keys.lock_rest();
             return Ok(());
@@ -555,7 +555,15 @@ impl ScriptHost<'_, '_> {
                 missing.push(slot);
             }
         });
-        let walks = takes_all || row.scope == Scope::Walk;
+        self.lock_missing(missing, row)?;
+        match row.named_keys(args) {
+            Some(named) => self.lock_missing(missing_of(self.keys, named, args), row),
+            None => Ok(()),
+        }
+    }
+
+    fn lock_missing(&mut self, mut missing: Vec<Slot>, row: &'static Row) -> Result<(), Refused> {
+        let walks = matches!(row.scope, Scope::World | Scope::Walk);
         if missing.is_empty() && !walks {
             return Ok(());
         }

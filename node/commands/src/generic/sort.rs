@@ -1,8 +1,8 @@
 //! SORT: the elements of a list, set or sorted set in the order of themselves, or of other keys that they name.
 //!
 //! Which keys a pattern reads follows from the elements, so nobody knows it before the elements are read. Unless the
-//! pattern's hash tag says that they are all in the slot of the sorted key, the caller locks every slot
-//! ([`CommandSpec::locks_all`](crate::spec::CommandSpec::locks_all)). In cluster mode such a pattern is refused.
+//! pattern's hash tag says that they are all in the slot of the sorted key, the caller locks what the elements name
+//! ([`NamedKeys`]). In cluster mode such a pattern is refused.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use keyward_proto::resp::Args;
 use keyward_proto::resp::number::parse_f64;
 use keyward_proto::slot::{Slot, hash_tag};
 
-use crate::spec::{ACCESS, Begin, DENYOOM, Find, KeyFlags, KeySpec, OW, RO, UPDATE, category};
+use crate::spec::{ACCESS, Begin, DENYOOM, Find, KeyFlags, KeySpec, NamedKeys, OW, RO, UPDATE, category};
 use crate::store::{Effect, store_result, visit_keys};
 use crate::{
     CommandError, CommandResult, Cursor, DataCommand, DataContext, Outcome, parse_i64_arg, read, write,
@@ -33,7 +33,7 @@ pub(super) const SORT: DataCommand = write("sort", sort, -2, DENYOOM, "1.0.0")
     .key_spec(unknown(RO | ACCESS))
     .key_spec(unknown(OW | UPDATE))
     .search(sort_keys)
-    .locks_all_if(reads_other_slots)
+    .named_keys(NAMED)
     .categories(CATEGORIES);
 fn sort(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let options = Options::parse(ctx, args, Storing::Allowed)?;
@@ -44,7 +44,7 @@ fn sort(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
 pub(super) const SORT_RO: DataCommand = read("sort_ro", sort_ro, -2, 0, "7.0.0")
     .key(1, RO | ACCESS)
     .key_spec(unknown(RO | ACCESS))
-    .locks_all_if(reads_other_slots)
+    .named_keys(NAMED)
     .categories(CATEGORIES);
 fn sort_ro(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let options = Options::parse(ctx, args, Storing::Refused)?;
@@ -179,18 +179,42 @@ fn is_of_slot(pattern: &[u8], key: &[u8]) -> bool {
     !decided.contains(&b'*') && Slot::of(pattern) == Slot::of(key)
 }
 
+const NAMED: NamedKeys = NamedKeys { are_read: reads_other_slots, visit: visit_named };
+
 /// Whether a request reads keys of which nothing is known before.
 fn reads_other_slots(args: Args<'_>) -> bool {
-    let mut rest = Cursor::new(args, 2);
-    let mut found = false;
-    while !rest.is_at_end() {
-        let pattern = rest.value_of("by").or_else(|| rest.value_of("get"));
-        match pattern {
-            Some(pattern) => found |= pattern.contains(&b'*') && !is_of_slot(pattern, args.at(1)),
-            None => drop(rest.take()),
+    other_patterns(args).next().is_some()
+}
+
+/// The slots of the keys that the elements name.
+fn visit_named(keys: &Keys<'_>, args: Args<'_>, visit: &mut dyn FnMut(Slot)) {
+    let mut name = Vec::new();
+    for pattern in other_patterns(args).filter_map(Pattern::parse) {
+        let mut visit_one = |element: &[u8]| visit(Slot::of(pattern.key(element, &mut name)));
+        match keys.stored(args.at(1)).map(Entry::value) {
+            Some(ValueRef::List(list)) => list.iter().for_each(|element| visit_one(&element)),
+            Some(ValueRef::Set(set)) => set.iter().for_each(|member| visit_one(&member)),
+            Some(ValueRef::SortedSet(set)) => set.iter().for_each(|(member, _)| visit_one(&member)),
+            _ => {}
         }
     }
-    found
+}
+
+/// The patterns of a request that may name keys of other slots.
+fn other_patterns<'a>(args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = Cursor::new(args, 2);
+    std::iter::from_fn(move || {
+        while !rest.is_at_end() {
+            match rest.value_of("by").or_else(|| rest.value_of("get")) {
+                Some(pattern) if pattern.contains(&b'*') && !is_of_slot(pattern, args.at(1)) => {
+                    return Some(pattern);
+                }
+                Some(_) => {}
+                None => drop(rest.take()),
+            }
+        }
+        None
+    })
 }
 
 /// The sorted key, and the last one that is to be stored: it may follow any other option.
@@ -269,8 +293,11 @@ fn sorted<'k>(
         return Ok(elements);
     }
     let mut weighed = Vec::with_capacity(elements.len());
+    let by = if let By::Pattern(pattern) = options.by { Some(Column::parse(pattern)) } else { None };
+    let mut name = Vec::new();
     for element in elements {
-        weighed.push((weight(keys, element, options)?, element));
+        let text = by.as_ref().map_or(Some(element), |by| by.value(keys, &element, &mut name));
+        weighed.push((weight(text, options)?, element));
     }
     weighed.sort_by(|a, b| {
         let order = compare(a, b, options);
@@ -279,15 +306,7 @@ fn sorted<'k>(
     Ok(weighed.into_iter().map(|(_, element)| element).collect())
 }
 
-fn weight<'k>(
-    keys: &'k Keys<'_>,
-    element: Element<'k>,
-    options: &Options<'_>,
-) -> Result<Weight<'k>, CommandError> {
-    let text = match options.by {
-        By::Pattern(pattern) => named_value(keys, pattern, &element),
-        By::Themselves | By::Nothing => Some(element),
-    };
+fn weight<'k>(text: Option<Element<'k>>, options: &Options<'_>) -> Result<Weight<'k>, CommandError> {
     if options.alpha {
         return Ok(Weight::Text(text));
     }
@@ -316,23 +335,73 @@ fn collated(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// What a pattern names for an element: itself (`#`), a string, or with `->` a field of a hash.
-fn named_value<'k>(keys: &'k Keys<'_>, pattern: &[u8], element: &Element<'k>) -> Option<Element<'k>> {
-    if pattern == b"#" {
-        return Some(*element);
+/// A key's name with a place for an element.
+#[derive(Debug)]
+struct Pattern<'a> {
+    prefix: &'a [u8],
+    suffix: &'a [u8],
+    /// Behind `->`: a field of the hash.
+    field: Option<&'a [u8]>,
+}
+
+impl<'a> Pattern<'a> {
+    /// `None`: it has no place for an element, and names nothing.
+    fn parse(pattern: &'a [u8]) -> Option<Pattern<'a>> {
+        let star = pattern.iter().position(|byte| *byte == b'*')?;
+        let (prefix, rest) = (&pattern[..star], &pattern[star + 1..]);
+        let arrow = rest.windows(2).position(|two| two == b"->").filter(|at| at + 2 < rest.len());
+        let (suffix, field) = match arrow {
+            Some(at) => (&rest[..at], Some(&rest[at + 2..])),
+            None => (rest, None),
+        };
+        Some(Pattern { prefix, suffix, field })
     }
-    let star = pattern.iter().position(|byte| *byte == b'*')?;
-    let (prefix, rest) = (&pattern[..star], &pattern[star + 1..]);
-    let arrow = rest.windows(2).position(|two| two == b"->").filter(|at| at + 2 < rest.len());
-    let (suffix, field) = match arrow {
-        Some(at) => (&rest[..at], Some(&rest[at + 2..])),
-        None => (rest, None),
-    };
-    let key = [prefix, element, suffix].concat();
-    match (keys.read(&key).map(Entry::value)?, field) {
-        (ValueRef::String(text), None) => Some(text.into()),
-        (ValueRef::Hash(hash), Some(field)) => keys.seen(hash).get(field),
-        _ => None,
+
+    /// The key that is named for an element; `name` keeps the room for it.
+    fn key<'n>(&self, element: &[u8], name: &'n mut Vec<u8>) -> &'n [u8] {
+        name.clear();
+        name.extend_from_slice(self.prefix);
+        name.extend_from_slice(element);
+        name.extend_from_slice(self.suffix);
+        name
+    }
+}
+
+/// What is read for each element.
+#[derive(Debug)]
+enum Column<'a> {
+    /// `#`
+    Element,
+    Named(Pattern<'a>),
+    Nothing,
+}
+
+impl<'a> Column<'a> {
+    fn parse(pattern: &'a [u8]) -> Column<'a> {
+        if pattern == b"#" {
+            Column::Element
+        } else {
+            Pattern::parse(pattern).map_or(Column::Nothing, Column::Named)
+        }
+    }
+
+    /// A string, or a field of a hash.
+    fn value<'k>(
+        &self,
+        keys: &'k Keys<'_>,
+        element: &Element<'k>,
+        name: &mut Vec<u8>,
+    ) -> Option<Element<'k>> {
+        let pattern = match self {
+            Column::Element => return Some(*element),
+            Column::Nothing => return None,
+            Column::Named(pattern) => pattern,
+        };
+        match (keys.read(pattern.key(element, name)).map(Entry::value)?, pattern.field) {
+            (ValueRef::String(text), None) => Some(text.into()),
+            (ValueRef::Hash(hash), Some(field)) => keys.seen(hash).get(field),
+            _ => None,
+        }
     }
 }
 
@@ -343,10 +412,12 @@ fn cells<'k>(
     get: &[&[u8]],
     mut visit: impl FnMut(Option<Element<'k>>),
 ) {
+    let columns: Vec<Column<'_>> = get.iter().map(|pattern| Column::parse(pattern)).collect();
+    let mut name = Vec::new();
     for element in rows {
-        if get.is_empty() {
+        if columns.is_empty() {
             visit(Some(*element));
         }
-        get.iter().for_each(|pattern| visit(named_value(keys, pattern, element)));
+        columns.iter().for_each(|column| visit(column.value(keys, element, &mut name)));
     }
 }

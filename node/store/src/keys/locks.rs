@@ -123,6 +123,20 @@ impl<'a> Keys<'a> {
         true
     }
 
+    /// Locks more slots, if nobody else has any of them; then it needs no order. Whether they are locked.
+    #[must_use]
+    pub fn try_lock_many(&mut self, slots: &mut Vec<Slot>) -> bool {
+        slots.sort_unstable();
+        slots.dedup();
+        let try_lock = |slot: &Slot| Some((*slot, self.space.try_lock_for(*slot, Duration::ZERO)?));
+        let Some(mut more) = slots.iter().map(try_lock).collect::<Option<Vec<_>>>() else { return false };
+        let mut states = self.take_held();
+        states.append(&mut more);
+        states.sort_unstable_by_key(|(slot, _)| *slot);
+        self.held = Held::Many(states);
+        true
+    }
+
     /// Locks what is not locked yet; the world is stopped.
     pub fn lock_rest(&mut self) {
         let mut states = self.take_held();
