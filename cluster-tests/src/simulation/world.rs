@@ -237,6 +237,8 @@ pub(super) struct World {
     pub(super) invariants: Invariants,
     pub(super) asks_under_way: u64,
     pub(super) proposals_under_way: u64,
+    /// How many of them take so long that nobody waits for the answer any more.
+    pub(super) slow_proposals: f64,
     pub(super) next_run: u64,
     pub(super) next_token: u64,
     pub(super) counts: Counts,
@@ -306,6 +308,7 @@ impl World {
         let leases: Vec<Duration> = machines.iter().map(|machine| machine.config.lease).collect();
         let mode = if rng.random_bool(0.7) { Mode::Cluster } else { Mode::Sentinels };
         tell!("{persistence:?}, fast failover: {fast_failover:?}, leases {leases:?}, {mode:?}");
+        let slow_proposals = if rng.random_bool(0.2) { 0.6 } else { 0.1 };
         let mut world = World {
             fault_pause: [ms(60), ms(250), ms(250), ms(700)][rng.random_range(0..4)],
             no_fault_before: 0,
@@ -332,6 +335,7 @@ impl World {
             invariants: Invariants::default(),
             asks_under_way: 0,
             proposals_under_way: 0,
+            slow_proposals,
             next_run: 0,
             next_token: 0,
             counts: Counts::default(),

@@ -396,6 +396,10 @@ impl Task {
                     tracing::debug!("nobody waits for the hand-off any more");
                 }
             }
+            Action::Suspects(node, suspicion) => {
+                let name = self.core.topology().node_name(&node);
+                tracing::warn!("going on without {name}: {suspicion}");
+            }
             Action::HoldsUp(node, held_up) => self.tell_laggard(&node, held_up),
             Action::Superseded => {
                 tracing::error!("another process runs with this node's identity: this one serves no more");

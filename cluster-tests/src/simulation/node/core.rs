@@ -206,6 +206,9 @@ impl World {
                 tell!("node {node} asks the sentinels: {request:?}");
                 self.begin_request(node, run, id, request);
             }
+            Action::Suspects(suspect, suspicion) => {
+                tell!("node {node}: {suspect} is to be removed: {suspicion}");
+            }
             Action::HoldsUp(laggard, held_up) => {
                 tell!("node {node}: {laggard} has held clients up for {} ms", held_up.as_millis());
             }

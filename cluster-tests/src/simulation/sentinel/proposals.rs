@@ -125,7 +125,8 @@ impl World {
         if self.rng.random_bool(lost) && self.now < FAULTS_END {
             return;
         }
-        let slow = if self.rng.random_bool(0.1) { self.rng.random_range(0..ms(400)) } else { 0 };
+        let slow = if self.standing.is_some() { 0.1 } else { self.slow_proposals };
+        let slow = if self.rng.random_bool(slow) { self.rng.random_range(0..ms(400)) } else { 0 };
         let twice = self.rng.random_bool(0.03);
         let arrival = (self.now + self.latency() + self.latency() + slow)
             .max(self.sentinels[sentinel].proposals_until)

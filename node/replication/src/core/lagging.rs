@@ -173,7 +173,7 @@ impl Primary {
         }
         self.lagging.seen_at = now;
         let members = self.progress.in_sync().iter();
-        let silent = members.filter(|node| self.is_suspect(node, now, local)).cloned().collect();
+        let silent = members.filter(|node| self.suspicion(node, now, local).is_some()).cloned().collect();
         self.observe_all(now, local, log, &silent);
         let laggards = self.laggards(&silent, local);
         for node in &laggards {

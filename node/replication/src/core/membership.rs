@@ -25,7 +25,7 @@ use keyward_proto::topology::Shard;
 
 use super::config::ReplicationAck;
 use super::local::Local;
-use super::messages::{Action, LinkId, Outcome, Request, RequestId};
+use super::messages::{Action, LinkId, Outcome, Request, RequestId, Suspicion};
 use super::primary::{Link, LinkPhase, Primary};
 use crate::log::WriteLog;
 
@@ -71,6 +71,10 @@ impl Proposal {
             Change::Add(node, _) => Some(node),
             Change::Remove(_) | Change::Minimum(_) => None,
         }
+    }
+
+    fn into_removed(self) -> Option<BTreeSet<NodeId>> {
+        if let Change::Remove(nodes) = self.change { Some(nodes) } else { None }
     }
 
     fn is_minimum(&self) -> bool {
@@ -153,19 +157,22 @@ impl Primary {
         log: &WriteLog,
         out: &mut Vec<Action>,
     ) {
-        self.propose_removal(now, local);
+        self.propose_removal(now, local, out);
         self.settle_joining(now, local, log);
         self.propose_minimum(now, local);
         self.send_proposal(now, local, log, out);
     }
 
-    fn propose_removal(&mut self, now: Monotonic, local: &Local) {
+    fn propose_removal(&mut self, now: Monotonic, local: &Local, out: &mut Vec<Action>) {
         let is_free = |p: &Proposal| p.is_minimum() || p.in_flight.is_none() && p.added().is_none();
         if !self.proposal.as_ref().is_none_or(is_free) {
             return;
         }
-        let suspects = self.progress.in_sync().iter().filter(|n| self.is_suspect(n, now, local));
-        let mut suspects: BTreeSet<NodeId> = suspects.chain(self.to_be_emptied()).cloned().collect();
+        let in_sync = self.progress.in_sync().iter();
+        let suspicions: Vec<(NodeId, Suspicion)> =
+            in_sync.filter_map(|n| Some((n.clone(), self.suspicion(n, now, local)?))).collect();
+        let suspects = suspicions.iter().map(|(node, _)| node).chain(self.to_be_emptied());
+        let mut suspects: BTreeSet<NodeId> = suspects.cloned().collect();
         suspects.extend(self.lagging_members(&suspects, local));
         match &self.proposal {
             Some(proposal) if proposal.is_minimum() && suspects.is_empty() => {}
@@ -176,6 +183,9 @@ impl Primary {
             Some(_) | None => {
                 // A node that is only about to join gives way; its addition has not been proposed.
                 self.stop_joining();
+                let known = self.proposal.take().and_then(Proposal::into_removed).unwrap_or_default();
+                let new = suspicions.into_iter().filter(|(node, _)| !known.contains(node));
+                out.extend(new.map(|(node, suspicion)| Action::Suspects(node, suspicion)));
                 self.proposal = Some(Proposal::new(Change::Remove(suspects), self.in_sync_version));
             }
         }
@@ -199,35 +209,50 @@ impl Primary {
     }
 
     /// Whether commits and leases must not wait for this member any longer.
-    pub(super) fn is_suspect(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
-        let Some(incarnation) = local.incarnation_of(node) else { return true };
-        if self.restarted.contains(node) || self.handoff_gave_up_on(node) {
-            return true;
+    pub(super) fn suspicion(&self, node: &NodeId, now: Monotonic, local: &Local) -> Option<Suspicion> {
+        let Some(incarnation) = local.incarnation_of(node) else { return Some(Suspicion::Replaced) };
+        if self.restarted.contains(node) {
+            return Some(Suspicion::Restarted);
+        }
+        if self.handoff_gave_up_on(node) {
+            return Some(Suspicion::HandoffFailed);
         }
         let link = self.links.values().find(|l| l.node == *node && l.incarnation == incarnation);
         match link.map(|l| (l.phase, l.opened_at)) {
-            Some((LinkPhase::Waiting | LinkPhase::FullSync, _)) => true,
-            Some((LinkPhase::Streaming, opened_at)) => self.is_silent_since(node, opened_at, now, local),
-            None if self.broken.contains(node) => true,
-            // It has to learn of this term and to connect first.
-            None => local.config.suspect_unconnected_after() <= local.stalls.silence(self.started_at, now),
+            Some((LinkPhase::Waiting | LinkPhase::FullSync, _)) => Some(Suspicion::NeedsFullSync),
+            Some((LinkPhase::Streaming, opened_at)) => self.silence(node, opened_at, now, local),
+            None if self.broken.contains(node) => Some(Suspicion::Disconnected),
+            None => {
+                // It has to learn of this term and to connect first.
+                let silence = local.stalls.silence(self.started_at, now);
+                let is_late = local.config.suspect_unconnected_after() <= silence;
+                is_late.then_some(Suspicion::NeverConnected(silence))
+            }
         }
     }
 
     /// Its stream is there, and what is sent over it is not acknowledged.
     pub(super) fn is_silent(&self, node: &NodeId, now: Monotonic, local: &Local) -> bool {
         let link = self.links.values().find(|l| l.node == *node);
-        link.is_some_and(|l| self.is_silent_since(node, l.opened_at, now, local))
+        link.is_some_and(|l| self.silence(node, l.opened_at, now, local).is_some())
     }
 
     /// What a slow line has not carried yet cannot be acknowledged: whoever acknowledges anything is alive. But what was
     /// sent must not be on its way for so long that it gives no lease.
-    fn is_silent_since(&self, node: &NodeId, opened_at: Monotonic, now: Monotonic, local: &Local) -> bool {
-        let is_silent_since = |at: Option<Monotonic>, patience| {
-            patience <= local.stalls.silence(at.unwrap_or_default().max(opened_at), now)
-        };
-        is_silent_since(self.holder.heard_at(node), local.config.suspect_after())
-            || is_silent_since(self.holder.acknowledged(node), local.config.grace)
+    fn silence(
+        &self,
+        node: &NodeId,
+        opened_at: Monotonic,
+        now: Monotonic,
+        local: &Local,
+    ) -> Option<Suspicion> {
+        let since = |at: Option<Monotonic>| local.stalls.silence(at.unwrap_or_default().max(opened_at), now);
+        let (heard, acknowledged) =
+            (since(self.holder.heard_at(node)), since(self.holder.acknowledged(node)));
+        if local.config.suspect_after() <= heard {
+            return Some(Suspicion::Silent(heard));
+        }
+        (local.config.grace <= acknowledged).then_some(Suspicion::FarBehind(acknowledged))
     }
 
     fn settle_joining(&mut self, now: Monotonic, local: &Local, log: &WriteLog) {

@@ -294,6 +294,44 @@ pub enum Event {
     UplinkClosed(UplinkId, Closed),
 }
 
+/// Why a member is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// The sentinels know it no more, or another process with its identity.
+    Replaced,
+    /// It has restarted, and may have lost what was not on its disk.
+    Restarted,
+    /// A hand-off to it has failed.
+    HandoffFailed,
+    /// The log does not reach back to where it stands.
+    NeedsFullSync,
+    /// It follows no longer: its stream has ended.
+    Disconnected,
+    /// It has not connected since the term began, for so long.
+    NeverConnected(Duration),
+    /// Nothing was heard of it for so long.
+    Silent(Duration),
+    /// It acknowledges, but the last beacon that it has acknowledged was sent so long ago.
+    FarBehind(Duration),
+}
+
+impl fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Suspicion::Replaced => f.write_str("the sentinels do not know this process of it any more"),
+            Suspicion::Restarted => f.write_str("it has restarted"),
+            Suspicion::HandoffFailed => f.write_str("a hand-off to it has failed"),
+            Suspicion::NeedsFullSync => f.write_str("it needs a full sync"),
+            Suspicion::Disconnected => f.write_str("its stream has ended"),
+            Suspicion::NeverConnected(time) => {
+                write!(f, "it has not connected within {} ms", time.as_millis())
+            }
+            Suspicion::Silent(time) => write!(f, "nothing was heard of it for {} ms", time.as_millis()),
+            Suspicion::FarBehind(time) => write!(f, "what it acknowledges is {} ms old", time.as_millis()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Wait for the commands that I/O threads are inside of; answered by [`Event::Quiesced`].
@@ -337,6 +375,8 @@ pub enum Action {
     CloseLink(LinkId),
     Ask(RequestId, Request),
     HandoffEnded(HandoffToken, Result<(), HandoffError>),
+    /// A member of the in-sync set is to be removed.
+    Suspects(NodeId, Suspicion),
     /// This node, or a member of the in-sync set, is alive and has held clients up for so long, lately: it gives way.
     HoldsUp(NodeId, Duration),
     /// The sentinels know a later process with this node's identity: this one has to end.

@@ -305,6 +305,11 @@ impl World {
                 let what = show::request(&request, self);
                 self.tell(format!("{name} asks: {what}"));
             }
+            Action::Suspects(id, suspicion) => {
+                let suspect = self.hosts.iter().position(|host| host.id == id).unwrap();
+                let suspect = self.name(suspect);
+                self.tell(format!("{name} goes on without {suspect}: {suspicion}"));
+            }
             Action::HoldsUp(id, held_up) => {
                 let laggard = self.hosts.iter().position(|host| host.id == id).unwrap();
                 let (laggard, held_up) = (self.name(laggard), held_up.as_millis());
