@@ -28,9 +28,12 @@ const NOT_STRINGS: &[u8] = b"ERR Command arguments must be strings or integers";
 const NO_ARGUMENTS: &[u8] = b"ERR Please specify at least one argument for this call";
 const TOO_LARGE: &[u8] = b"not enough memory";
 
-/// A string with its place in a table, besides its text; a table with two fields and their strings; a key's place.
+/// A string with its place in a table, besides its text.
 const STRING_BYTES: usize = 48;
+/// A table with two fields and their strings.
 const TABLE_BYTES: usize = 256;
+/// The place of an element in a table, and of a key.
+const ELEMENT_BYTES: usize = 16;
 const NODE_BYTES: usize = 40;
 
 scoped_thread_local!(
@@ -251,15 +254,16 @@ fn bytes_of(reply: &[u8]) -> usize {
     let mut start = 0;
     let mut bytes = reply.len() + STRING_BYTES;
     for end in memchr::memchr_iter(b'\n', reply) {
+        let count = || {
+            let count = std::str::from_utf8(&reply[start + 1..end]).ok().and_then(|n| n.trim().parse().ok());
+            count.unwrap_or(0).min(reply.len())
+        };
         bytes += match reply[start] {
             b'$' | b':' | b'_' | b'#' => STRING_BYTES,
-            b'%' | b'~' => {
-                // A table's nodes are up to twice as many as its keys.
-                let count =
-                    std::str::from_utf8(&reply[start + 1..end]).map_or(0, |n| n.trim().parse().unwrap_or(0));
-                TABLE_BYTES + 2 * NODE_BYTES * usize::min(count, reply.len())
-            }
-            b'+' | b'-' | b',' | b'(' | b'=' | b'*' => TABLE_BYTES,
+            // A table's nodes are up to twice as many as its keys.
+            b'%' | b'~' => TABLE_BYTES + 2 * NODE_BYTES * count(),
+            b'*' => TABLE_BYTES + ELEMENT_BYTES * count(),
+            b'+' | b'-' | b',' | b'(' | b'=' => TABLE_BYTES,
             _ => 0,
         };
         start = end + 1;
@@ -270,7 +274,8 @@ fn bytes_of(reply: &[u8]) -> usize {
     bytes
 }
 
-/// The bytes of a reply, from the front. All of this requires that the bound of the memory is lifted.
+/// The bytes of a reply, from the front. All of this requires that the bound of the memory is lifted. No length is believed
+/// that the bytes do not bear out.
 struct Reader<'a> {
     state: *mut lua_State,
     bytes: &'a [u8],
@@ -381,9 +386,12 @@ impl<'a> Reader<'a> {
             if !self.has_room() {
                 return ffi::lua_pushnil(self.state);
             }
-            // The length is the reply's own: its elements follow.
+            let len = len.min(self.bytes.len());
             ffi::lua_createtable(self.state, c_int::try_from(len).unwrap_or(0), 0);
             for at in 1..=len {
+                if self.bytes.is_empty() {
+                    return;
+                }
                 self.push();
                 ffi::lua_rawseti(self.state, -2, at as ffi::lua_Integer);
             }
@@ -397,8 +405,12 @@ impl<'a> Reader<'a> {
             if !self.has_room() {
                 return ffi::lua_pushnil(self.state);
             }
+            let count = usize::try_from(count).unwrap_or(0).min(self.bytes.len());
             ffi::lua_createtable(self.state, 0, c_int::try_from(count).unwrap_or(0));
             for _ in 0..count {
+                if self.bytes.is_empty() {
+                    return;
+                }
                 self.push();
                 push_value(self);
                 if ffi::lua_type(self.state, -2) == ffi::LUA_TNIL {

@@ -2,6 +2,8 @@
 
 use bytes::BytesMut;
 use keyward_proto::resp::{ReplyWriter, Version};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 
@@ -172,4 +174,62 @@ fn what_does_not_fit_into_memory_is_refused_and_the_next_script_runs() {
         run_on(&interpreter, "return coroutine.wrap(function() return redis.call('echo', 'c') end)()"),
         "$1\r\nc\r\n"
     );
+}
+
+#[test]
+fn lengths_that_lie_do_no_harm() {
+    for reply in [
+        "*40000000000000000",
+        "*9\\r\\n:1\\r\\n",
+        "%99999999999\\r\\n+a",
+        "~7\\r\\n",
+        "$99\\r\\nab",
+        "=5\\r\\na",
+        "*-5\\r\\n",
+        "%-1\\r\\n",
+        "",
+    ] {
+        let script = format!("redis.pcall('raw', '{reply}') return 'alive'");
+        assert_eq!(run_on(&interpreter(), &script), "$5\r\nalive\r\n", "{reply}");
+    }
+}
+
+/// Bytes changed, inserted and cut off in inputs that are well formed.
+#[test]
+fn damaged_inputs_of_the_libraries_are_refused_or_harmless() {
+    let interpreter = interpreter();
+    let scripts = [
+        "return #cjson.encode(cjson.decode(ARGV[1]))",
+        "return #cmsgpack.pack(cmsgpack.unpack(ARGV[1]))",
+        "return select('#', struct.unpack('>bBhHi4I2lsd', ARGV[1]))",
+        "return #struct.pack(ARGV[1], 1, 'two', 3.5, 4, 5)",
+        "return type(redis.pcall('raw', ARGV[1]))",
+    ];
+    let scripts = scripts.map(|script| interpreter.compile(script.as_bytes()).unwrap());
+    let healthy: [&[u8]; 7] = [
+        br#"{"a":[1,2.5e3,null,true,"\u00e9\ud83d\ude00"],"b":{"c":[]}}"#,
+        b"\x83\xa1a\x93\x01\xcb\x3f\xf8\0\0\0\0\0\0\xc0\xa1b\xc4\x02xy\xa1c\xdf\0\0\0\x01\x01\x02",
+        b"\xdc\0\x02\xd9\x03abc\xce\xff\xff\xff\xff",
+        b"\x01\x02\x03\x04\0\0\0\x05\x06\x07\0\0\0\0\0\0\0\x08text\0\0\0\0\0\0\0\0\0",
+        b">!8bBhHi4I2lsfdxc0",
+        b"*2\r\n%1\r\n$1\r\na\r\n,1.5\r\n~1\r\n:5\r\n",
+        b"=7\r\ntxt:abc\r\n",
+    ];
+    for seed in 0..20_000 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut argument = healthy[rng.random_range(0..healthy.len())].to_vec();
+        for _ in 0..rng.random_range(0..4) {
+            let at = rng.random_range(0..argument.len());
+            match rng.random_range(0..3) {
+                0 => argument[at] = rng.random(),
+                1 => argument.insert(at, rng.random()),
+                _ => argument.truncate(at.max(1)),
+            }
+        }
+        let mut out = BytesMut::new();
+        let script = &scripts[rng.random_range(0..scripts.len())];
+        let mut writer = ReplyWriter::new(&mut out, Version::Resp2);
+        drop(interpreter.eval(script, &[], &[&argument], &mut Echo, &mut writer));
+    }
+    assert_eq!(run_on(&interpreter, "return redis.call('echo', 'alive')"), "$5\r\nalive\r\n");
 }
