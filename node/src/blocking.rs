@@ -14,11 +14,14 @@ mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use keyward_proto::ids::Position;
 use keyward_proto::mutation::{self, Mutation};
 use keyward_proto::resp::request::OwnedArgs;
 use keyward_proto::resp::{Output, Version};
+use keyward_proto::time::Monotonic;
 use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbKey;
@@ -42,6 +45,8 @@ pub struct Waiter {
     pub keys: Vec<DbKey>,
     /// It is executed again also when a key is gone or has another type.
     pub ends_without_key: bool,
+    /// It is executed again after so many milliseconds, whether something came or not; zero: never.
+    again_ms: AtomicU64,
     state: Mutex<State>,
     /// Wakes the waiting connection.
     wake: Arc<Notify>,
@@ -78,6 +83,7 @@ pub struct Blocked {
     generation: u64,
     /// That there was nothing may be the work of a write that is not committed.
     found_nothing: ReplyCondition,
+    deadline: Option<Monotonic>,
 }
 
 /// Why a connection looks at its wait.
@@ -102,7 +108,23 @@ pub enum Ending {
 
 impl Blocked {
     pub(crate) fn new(waiter: Arc<Waiter>, on_timeout: OnTimeout, generation: u64) -> Blocked {
-        Blocked { waiter, on_timeout, generation, found_nothing: ReplyCondition::default() }
+        Blocked { waiter, on_timeout, generation, found_nothing: ReplyCondition::default(), deadline: None }
+    }
+
+    /// How long it waits at most.
+    pub fn wait_for(&mut self, timeout: Option<Duration>, now: Monotonic) {
+        self.deadline = timeout.map(|timeout| now + timeout);
+    }
+
+    /// When its connection looks at it again, whatever happens.
+    pub fn next_look(&self, now: Monotonic) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.since(now));
+        left.into_iter().chain(self.waiter.again_after()).min()
+    }
+
+    /// Whether, now that its time is up, it is only executed again.
+    pub fn is_only_again(&self, now: Monotonic) -> bool {
+        self.waiter.again_after().is_some() && self.deadline.is_none_or(|deadline| now < deadline)
     }
 
     /// The gate's generation in which the wait began.
@@ -178,8 +200,19 @@ impl Waiter {
         keys: Vec<DbKey>,
         wake: Arc<Notify>,
     ) -> Self {
+        let (ends_without_key, again_ms) = (false, AtomicU64::new(0));
         let state = Mutex::new(State::Waiting);
-        Waiter { client_id, row, args, version, keys, ends_without_key: false, state, wake }
+        Waiter { client_id, row, args, version, keys, ends_without_key, again_ms, state, wake }
+    }
+
+    /// After how long it is executed again, whether something came or not.
+    pub fn again_after(&self) -> Option<Duration> {
+        let again = self.again_ms.load(Ordering::Relaxed);
+        (again != 0).then(|| Duration::from_millis(again))
+    }
+
+    pub fn set_again(&self, again_ms: Option<u64>) {
+        self.again_ms.store(again_ms.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Executes the waiting command, unless the waiter has given up; `serve` returns what it got, if anything.

@@ -58,6 +58,8 @@ pub struct Block {
     pub instead: Option<Vec<Box<[u8]>>>,
     /// It is executed again also when the key is gone or has another type: it has an error then.
     pub ends_without_key: bool,
+    /// It is executed again after so long, whether something came or not.
+    pub again_ms: Option<u64>,
 }
 
 impl Block {
@@ -68,7 +70,8 @@ impl Block {
         on_timeout: OnTimeout,
         in_transaction: OnTimeout,
     ) -> Block {
-        Block { keys, timeout_ms, on_timeout, in_transaction, instead: None, ends_without_key: false }
+        let (instead, ends_without_key, again_ms) = (None, false, None);
+        Block { keys, timeout_ms, on_timeout, in_transaction, instead, ends_without_key, again_ms }
     }
 }
 

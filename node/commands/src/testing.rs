@@ -175,6 +175,14 @@ impl TestKeyspace {
         mem::take(&mut self.effects).into_iter().map(text).collect()
     }
 
+    /// Applies an effect, of which it is sure that it can be applied.
+    pub(crate) fn apply(&mut self, effect: &str) {
+        let mode = mem::replace(&mut self.mode, Mode::Apply);
+        let reply = self.run(effect);
+        assert!(!reply.starts_with('-'), "{effect}: {reply}");
+        self.mode = mode;
+    }
+
     /// A fresh keyspace that has applied every effect since the last call of this or [`TestKeyspace::effects`].
     pub(crate) fn replica(&mut self) -> TestKeyspace {
         let mut replica = TestKeyspace { mode: Mode::Apply, ..TestKeyspace::new() };

@@ -1,5 +1,8 @@
 //! Clients that wait, in all the ways in which a wait ends.
 
+use std::time::Duration;
+
+use keyward_proto::time::Monotonic;
 use keyward_replication::gate::GateState;
 
 use super::{Blocked, End, Ending, Look};
@@ -60,6 +63,45 @@ fn readers_of_streams_get_what_comes_after_they_asked() {
         &[("MULTI", "+OK\r\n"), ("XADD s 1-1 f v", "+QUEUED\r\n"), ("EXEC", "*1\r\n$3\r\n1-1\r\n")],
     );
     assert_eq!(waiting.each_ref().map(served), [Some(ENTRY.into()), Some(ENTRY.into()), None]);
+}
+
+/// With CLAIM the time brings something, too.
+#[test]
+fn who_waits_to_claim_looks_again_when_something_may_be_due() {
+    const CLAIMED: &str = "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n:";
+    let mut writer = TestNode::replicated();
+    let mut waiting = writer.another_client();
+    for request in ["XADD s 1-1 f v", "XGROUP CREATE s g 0", "XREADGROUP GROUP g a STREAMS s >"] {
+        writer.run(request);
+    }
+    assert_eq!(waiting.run("XREADGROUP GROUP g b BLOCK 0 CLAIM 100000 STREAMS s >"), "");
+    let Some(Stop::Blocked(mut blocked, None)) = waiting.stop.take() else { panic!("it waits") };
+    let now = Monotonic::from_nanos(5);
+    let next = blocked.next_look(now).unwrap();
+    assert!(Duration::from_secs(90) < next && next <= Duration::from_secs(100), "{next:?}");
+    assert!(blocked.is_only_again(now));
+    blocked.wait_for(Some(Duration::from_secs(1)), now);
+    assert_eq!(blocked.next_look(now), Some(Duration::from_secs(1)));
+    assert!(!blocked.is_only_again(now + Duration::from_secs(1)));
+    waiting.executor.serve_by_time(&blocked.waiter);
+    assert!(blocked.waiter.take_end().is_none(), "nothing is due yet");
+    writer.effects();
+    writer.run("XCLAIM s g c 0 1-1 IDLE 200000");
+    waiting.publish(GateState::Replica, 0);
+    waiting.executor.serve_by_time(&blocked.waiter);
+    assert!(blocked.waiter.take_end().is_none(), "a replica claims nothing");
+    waiting.publish(GateState::Primary, 0);
+    waiting.executor.serve_by_time(&blocked.waiter);
+    let Some(End::Served(served)) = blocked.waiter.take_end() else { panic!("it is due") };
+    let reply = String::from_utf8_lossy(&served.reply.to_vec()).into_owned();
+    assert!(reply.starts_with(CLAIMED), "{reply}");
+    let effects = writer.effects();
+    assert!(
+        effects.last().is_some_and(|effect| effect.starts_with("XCLAIM s g b 0 1-1 TIME ")),
+        "{effects:?}"
+    );
+    assert_eq!(writer.run("XADD s 1-2 f v"), "$3\r\n1-2\r\n");
+    assert_eq!(writer.effects(), ["XADD s 1-2 f v"], "it waits no more");
 }
 
 #[test]

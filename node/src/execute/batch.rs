@@ -189,7 +189,7 @@ impl Executor {
 
     /// The keyspace as the clients of this batch see it.
     #[inline]
-    fn keys_of_clients<'k>(&self, server: &'k Server, now: Now) -> Keys<'k> {
+    pub(super) fn keys_of_clients<'k>(&self, server: &'k Server, now: Now) -> Keys<'k> {
         let (space, settings) = (&server.keyspace, &self.settings.keys);
         match self.moment.state {
             GateState::Primary => Keys::primary(space, settings, now, logging(&server.shared.gate)),

@@ -245,7 +245,7 @@ impl Executor {
 
     /// What follows a command once its locks are free.
     #[inline]
-    fn after<'k>(&mut self, keys: &mut Keys<'k>, progress: &mut Progress) {
+    pub(super) fn after<'k>(&mut self, keys: &mut Keys<'k>, progress: &mut Progress) {
         let dirty = keys.take_dirty();
         if dirty > 0 {
             self.stats.changes.add(dirty);

@@ -1,4 +1,5 @@
-//! Clients that wait for keys: they are put into the queues of their keys, and served by whoever brings them something.
+//! Clients that wait for keys: they are put into the queues of their keys, and served by whoever brings them something, or
+//! by the time.
 
 use std::sync::Arc;
 
@@ -7,8 +8,10 @@ use keyward_proto::slot::Slot;
 use keyward_replication::gate::GateState;
 use keyward_store::DbKey;
 use keyward_store::keys::{Keys, Mode};
+use keyward_store::world;
 
 use super::Executor;
+use super::admit::{Candidate, Patience, Verdict};
 use super::batch::Progress;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
@@ -23,12 +26,53 @@ impl Executor {
         let slot = Slot::of(&key.1);
         let waiters = keys.with_slot(slot, |state| state.waiters(key));
         for waiter in waiters.into_iter().filter_map(blocking::downcast) {
-            let still_waiting = waiter.try_serve(|| self.serve(&waiter, key, keys, progress));
-            if !still_waiting {
-                for key in &waiter.keys {
-                    keys.with_slot(Slot::of(&key.1), |state| state.remove_waiter(key, &waiter));
-                }
+            self.try_serve(&waiter, key, keys, progress);
+        }
+    }
+
+    fn try_serve<'k>(
+        &mut self,
+        waiter: &Arc<Waiter>,
+        key: &DbKey,
+        keys: &mut Keys<'k>,
+        progress: &mut Progress,
+    ) {
+        let still_waiting = waiter.try_serve(|| self.serve(waiter, key, keys, progress));
+        if !still_waiting {
+            for key in &waiter.keys {
+                keys.with_slot(Slot::of(&key.1), |state| state.remove_waiter(key, waiter));
             }
+        }
+    }
+
+    /// A client that also waits for a time: what it waits for may be there by now. Whatever keeps the node from executing
+    /// that now, the client goes on waiting.
+    #[cold]
+    pub fn serve_by_time(&mut self, waiter: &Arc<Waiter>) {
+        self.refresh();
+        let runs = &self.server.scripts.runs;
+        let Some(_batch) = world::begin_batch(&self.safepoint, || runs.is_busy()) else { return };
+        self.look_at_gate();
+        let (Some(key), Some(client)) = (waiter.keys.first(), self.server.clients.get(waiter.client_id))
+        else {
+            return;
+        };
+        let now = self.now();
+        self.moment.now = now.monotonic;
+        let session = Session::new(client);
+        let (row, args, patience) = (waiter.row, waiter.args.as_args(), Patience::Left);
+        let candidate = Candidate { session: &session, row, args, patience };
+        if !matches!(self.checks().admit(&candidate, || self.clock.monotonic()), Verdict::Run(_)) {
+            return;
+        }
+        let server = Arc::clone(&self.server);
+        let mut keys = self.keys_of_clients(&server, now);
+        self.note_settings(&mut keys);
+        let mut progress = Progress::new(self.moment.generation);
+        self.try_serve(waiter, key, &mut keys, &mut progress);
+        self.after(&mut keys, &mut progress);
+        if progress.appended {
+            server.shared.notify_appended();
         }
     }
 
@@ -69,6 +113,10 @@ impl Executor {
         match result {
             Ok(ServerOutcome::Reply) if ready => {}
             // Still nothing for it.
+            Ok(ServerOutcome::Block(block)) => {
+                waiter.set_again(block.again_ms);
+                return None;
+            }
             Ok(_) => return None,
             Err(e) => {
                 out.clear();
@@ -126,6 +174,7 @@ pub(super) fn register_waiter(
     };
     let mut waiter = Waiter::new(client.id, row, args, session.version, db_keys, wake);
     waiter.ends_without_key = block.ends_without_key;
+    waiter.set_again(block.again_ms);
     let waiter = Arc::new(waiter);
     for key in &waiter.keys {
         keys.with_slot(Slot::of(&key.1), |state| state.add_waiter(key.clone(), waiter.clone()));

@@ -702,7 +702,10 @@ impl Connection {
                 self.client.description.lock().blocked = true;
                 self.thread.add_blocked(&self.client);
                 blocked.found_nothing_under(condition);
-                (Stall::Wait(Wait::Keys(blocked)), timeout)
+                let now = clock::monotonic();
+                blocked.wait_for(timeout, now);
+                let next_look = blocked.next_look(now);
+                (Stall::Wait(Wait::Keys(blocked)), next_look)
             }
             Stop::WaitReplicas { written, replicas, timeout } => {
                 let deadline = timeout.map(|t| clock::monotonic() + t);
@@ -782,6 +785,7 @@ impl Connection {
 
     /// Whether the wait is over; then what follows from that is done.
     fn check_wait(&mut self, why: Look) -> bool {
+        let why = if why == Look::TimeIsUp { self.serve_by_time() } else { why };
         let Some(Stall::Wait(wait)) = &self.stall else { return false };
         let server = self.thread.server();
         let around = Surroundings {
@@ -802,6 +806,21 @@ impl Connection {
             Outcome::Answer(answer) => self.answer_wait(answer),
         }
         true
+    }
+
+    /// If it is not the end of a wait that has come, but a time at which it may find something: that is looked for, and
+    /// the next time follows.
+    fn serve_by_time(&mut self) -> Look {
+        let Some(Stall::Wait(Wait::Keys(blocked))) = &self.stall else { return Look::TimeIsUp };
+        if !blocked.is_only_again(clock::monotonic()) {
+            return Look::TimeIsUp;
+        }
+        if self.thread.server().shared.gate.generation() != blocked.generation() {
+            return Look::Woken;
+        }
+        self.thread.executor.borrow_mut().serve_by_time(&blocked.waiter);
+        self.set_timer(blocked.next_look(clock::monotonic()));
+        Look::Woken
     }
 
     fn answer_wait(&mut self, answer: Answer) {

@@ -61,6 +61,18 @@ pub(super) fn write_entries<'a>(out: &mut ReplyWriter<'_>, entries: impl Iterato
 /// Writes an entry: its ID, its names and values.
 pub(super) fn write_entry(out: &mut ReplyWriter<'_>, entry: &Entry<'_>) {
     out.array(2);
+    write_fields(out, entry);
+}
+
+/// As [`write_entry`], with how long ago it was delivered, in milliseconds, and how often before.
+pub(super) fn write_delivered(out: &mut ReplyWriter<'_>, entry: &Entry<'_>, idle: i64, deliveries: u64) {
+    out.array(4);
+    write_fields(out, entry);
+    out.integer(idle);
+    out.integer(deliveries.cast_signed());
+}
+
+fn write_fields(out: &mut ReplyWriter<'_>, entry: &Entry<'_>) {
     write_id(out, entry.id);
     out.array(2 * entry.len());
     for (name, value) in entry.fields() {

@@ -1,23 +1,28 @@
 //! What comes after an ID: XREAD, and XREADGROUP for the consumers of a group; both also wait for it.
 //!
 //! Who waits is executed again when something came. Until then `$` has become the last ID of the beginning, and a group
-//! that has gone is an error.
+//! that has gone is an error. With CLAIM also the time brings something, so it is executed again when that may be.
 
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_store::keys::Keys;
 use keyward_store::types::StreamId;
-use keyward_store::types::stream::{Stream, UNKNOWN};
+use keyward_store::types::stream::{Group, Pending, Stream, UNKNOWN};
 
-use super::claim::{EFFECT_ID_BYTES, Told, propagate_claims, propagate_seen};
+use super::claim::{EFFECT_ID_BYTES, Told, propagate_claims, propagate_gone, propagate_seen};
 use super::group::{consumer_created, no_key_or_group};
-use super::range::{write_entries, write_entry};
+use super::range::{write_delivered, write_entries, write_entry};
 use super::{parse_id, write_id};
 use crate::spec::{ACCESS, BLOCKING, Begin, Find, KeySpec, RO};
 use crate::{
     Block, CommandError, CommandResult, Cursor, DataCommand, DataContext, OnTimeout, Outcome, parse_i64_arg,
     read, write,
 };
+
+/// With CLAIM: so many pending entries are looked at for each that is wanted, as those are that do not exist any more.
+const CLAIM_ATTEMPTS: usize = 10;
+/// With CLAIM: who waits looks again at the earliest after so many milliseconds.
+const AGAIN_MS_MIN: i64 = 10;
 
 const fn behind_streams(from: i8) -> KeySpec {
     let find = Find::Range { last: -1, step: 1, limit: 2 };
@@ -30,6 +35,8 @@ struct Request<'a> {
     count: usize,
     timeout_ms: Option<u64>,
     no_ack: bool,
+    /// CLAIM: for how many milliseconds what is claimed has been pending at least.
+    min_idle: Option<i64>,
     /// Group and consumer.
     reader: Option<(&'a [u8], &'a [u8])>,
     first_key: usize,
@@ -45,7 +52,7 @@ impl<'a> Request<'a> {
             ))
         };
         let mut options = Cursor::new(args, 1);
-        let (mut count, mut timeout_ms, mut no_ack, mut reader) = (0, None, false, None);
+        let (mut count, mut timeout_ms, mut no_ack, mut min_idle, mut reader) = (0, None, false, None, None);
         let first_key = loop {
             if options.is_at_end() {
                 return Err(CommandError::Syntax);
@@ -61,6 +68,11 @@ impl<'a> Request<'a> {
                     return Err(only_for_group("GROUP"));
                 }
                 reader = names.next().zip(names.next());
+            } else if let Some(time) = options.value_of("claim") {
+                if !for_group {
+                    return Err(only_for_group("CLAIM"));
+                }
+                min_idle = Some(parse_min_idle(time)?);
             } else if options.word("noack") {
                 if !for_group {
                     return Err(only_for_group("NOACK"));
@@ -81,13 +93,31 @@ impl<'a> Request<'a> {
             return Err(CommandError::err("Missing GROUP option for XREADGROUP"));
         }
         let count = if count == 0 { usize::MAX } else { usize::try_from(count).unwrap_or(usize::MAX) };
-        Ok(Request { args, count, timeout_ms, no_ack, reader, first_key, keys: rest / 2 })
+        Ok(Request { args, count, timeout_ms, no_ack, min_idle, reader, first_key, keys: rest / 2 })
     }
 
     /// Keys with the words that stand for their IDs.
     fn streams(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let (keys, ids) = (self.args.iter().skip(self.first_key), self.first_key + self.keys);
         keys.zip(self.args.iter().skip(ids)).take(self.keys)
+    }
+
+    /// At how many pending entries of a stream CLAIM looks.
+    fn claim_attempts(&self) -> usize {
+        self.count.saturating_mul(CLAIM_ATTEMPTS)
+    }
+
+    /// After how many milliseconds something may have been pending for long enough. What is delivered from now on is so at
+    /// the earliest after all of that time.
+    fn again_ms(&self, keys: &mut Keys<'_>, group: &[u8], min_idle: i64) -> Result<u64, CommandError> {
+        let (now, mut again) = (keys.now, min_idle);
+        for (key, _) in self.streams() {
+            let group = keys.stream(key)?.and_then(|stream| stream.group(group));
+            if let Some((at, _)) = group.and_then(|group| group.pending_by_time().next()) {
+                again = again.min(at.saturating_add(min_idle).saturating_sub(now));
+            }
+        }
+        Ok(again.max(AGAIN_MS_MIN).cast_unsigned())
     }
 
     /// Nothing was there.
@@ -106,6 +136,7 @@ impl<'a> Request<'a> {
             in_transaction: null,
             instead,
             ends_without_key,
+            again_ms: None,
         })
     }
 }
@@ -119,6 +150,11 @@ fn parse_milliseconds(argument: &[u8], now: i64) -> Result<u64, CommandError> {
         Ok(_) if i64::MAX.saturating_sub(now) < timeout => Err(CommandError::err("timeout is out of range")),
         Ok(timeout) => Ok(timeout),
     }
+}
+
+fn parse_min_idle(argument: &[u8]) -> Result<i64, CommandError> {
+    let time = parse_i64(argument).ok_or_else(|| CommandError::err("min-idle-time is not an integer"))?;
+    if time < 0 { Err(CommandError::err("min-idle-time must be a positive integer")) } else { Ok(time) }
 }
 
 /// The reply: keys with their entries, of which the first decides that there is one.
@@ -192,7 +228,10 @@ fn parse_position(word: &[u8], stream: Option<&Stream>) -> Result<StreamId, Comm
     }
 }
 
-/// `XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]`
+/// `XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [CLAIM min-idle-time] [NOACK] STREAMS key
+/// [key ...] id [id ...]`
+///
+/// CLAIM is of Redis 8.4.
 pub(super) const XREADGROUP: DataCommand =
     write("xreadgroup", xreadgroup, -7, BLOCKING, "5.0.0").key_spec(behind_streams(4));
 fn xreadgroup(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
@@ -203,21 +242,31 @@ fn xreadgroup(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
         let stream = ctx.keys.stream(key)?.filter(|stream| stream.group(group).is_some());
         let stream = stream.ok_or_else(|| no_key_or_group(key, group, " in XREADGROUP with GROUP option"))?;
         let most = request.count.min(usize::try_from(stream.len()).unwrap_or(usize::MAX));
-        ctx.keys.check_entry(|| most.saturating_mul(EFFECT_ID_BYTES))?;
+        let pending = || stream.group(group).map_or(0, Group::pending_len);
+        let claims = request.min_idle.map_or(0, |_| request.claim_attempts().min(pending()));
+        ctx.keys.check_entry(|| most.saturating_add(claims).saturating_mul(EFFECT_ID_BYTES))?;
         wanted.push(parse_wanted(word)?);
     }
     let mut replies = Replies { start: None };
     for ((key, _), wanted) in request.streams().zip(wanted) {
         let names = [key, group, consumer];
         let created = see(ctx.keys, names)?;
-        let mut read = match wanted {
-            Some(after) => read_pending(ctx, &mut replies, &request, names, after)?,
-            None => read_new(ctx, &mut replies, &request, names)?,
+        let mut read = match (wanted, request.min_idle) {
+            (Some(after), _) => read_pending(ctx, &mut replies, &request, names, after)?,
+            (None, None) => read_new(ctx, &mut replies, &request, names)?,
+            (None, Some(min_idle)) => read_idle_and_new(ctx, &mut replies, &request, names, min_idle)?,
         };
         read.created = created;
         read.finish(ctx.keys, names);
     }
-    if replies.finish(&mut ctx.out) { Ok(Outcome::Reply) } else { Ok(request.wait(&mut ctx.out, None)) }
+    if replies.finish(&mut ctx.out) {
+        return Ok(Outcome::Reply);
+    }
+    let mut outcome = request.wait(&mut ctx.out, None);
+    if let (Outcome::Block(block), Some(min_idle)) = (&mut outcome, request.min_idle) {
+        block.again_ms = Some(request.again_ms(ctx.keys, group, min_idle)?);
+    }
+    Ok(outcome)
 }
 
 /// After which ID a consumer reads what is pending for it; `None`: it reads what is new.
@@ -259,6 +308,8 @@ struct Done {
     /// The consumer is new.
     created: bool,
     claims: Vec<(StreamId, i64, u64)>,
+    /// Pending entries that do not exist any more.
+    gone: Vec<StreamId>,
 }
 
 impl Done {
@@ -271,7 +322,8 @@ impl Done {
             propagate_seen(keys, names, self.told);
         }
         propagate_claims(keys, names, self.told, &self.claims);
-        if !self.claims.is_empty() || self.told.position.is_some() {
+        propagate_gone(keys, names[0], names[1], &self.gone);
+        if !self.claims.is_empty() || !self.gone.is_empty() || self.told.position.is_some() {
             keys.modified_aside();
         }
     }
@@ -354,4 +406,92 @@ fn read_new(
         }
     }
     Ok(Done { claims, ..Done::seen(told) })
+}
+
+/// As [`read_new`], but first comes what has been pending for at least `min_idle`, for whomever: it is pending for this
+/// consumer then. Each entry says how long it had not been delivered, and how often it had been: never, if it is new.
+fn read_idle_and_new(
+    ctx: &mut DataContext<'_, '_>,
+    replies: &mut Replies,
+    request: &Request<'_>,
+    [key, name, consumer_name]: [&[u8]; 3],
+    min_idle: i64,
+) -> Result<Done, CommandError> {
+    let now = ctx.keys.now;
+    let Some(stream) = ctx.keys.stream_mut(key)? else { return Ok(Done::default()) };
+    let Some(group) = stream.group_mut(name) else { return Ok(Done::default()) };
+    group.order_by_time();
+    let mut told = Told::seen(now, group.consumer(consumer_name).map_or(UNKNOWN, |c| c.active_at));
+    let (mut last_id, mut entries_read) = (group.last_id, group.entries_read);
+    let Idle { found, gone } = Idle::find(stream, name, request, now.saturating_sub(min_idle));
+    let new = last_id.next().into_iter().flat_map(|start| stream.range(start, StreamId::MAX));
+    let mut new = new.take(request.count - found.len()).peekable();
+    let mut claims = Vec::new();
+    if found.is_empty() && new.peek().is_none() {
+        drop(new);
+    } else {
+        replies.begin(&mut ctx.out, key);
+        let (start, mut len) = (ctx.out.deferred(), 0);
+        for (id, pending) in found {
+            let Some(entry) = stream.get(id) else { continue };
+            write_delivered(&mut ctx.out, &entry, (now - pending.delivered_at).max(0), pending.deliveries);
+            claims.push((id, now, pending.deliveries_with(1)));
+            len += 1;
+        }
+        for entry in new {
+            write_delivered(&mut ctx.out, &entry, 0, 0);
+            entries_read = stream.entries_read_after(last_id, entries_read, entry.id);
+            last_id = entry.id;
+            told.position = Some((last_id, entries_read));
+            if !request.no_ack {
+                claims.push((entry.id, now, 1));
+            }
+            len += 1;
+        }
+        ctx.out.finish_array(start, len);
+    }
+    if !claims.is_empty() {
+        told.active_at = now;
+    }
+    if told.position.is_some() {
+        stream.set_group_position(name, last_id, entries_read);
+    }
+    if let Some(group) = stream.group_mut(name) {
+        claims.iter().for_each(|(id, at, count)| group.deliver(*id, consumer_name, *at, *count));
+        for id in &gone {
+            group.acknowledge(*id);
+        }
+        if let Some(consumer) = group.consumer_mut(consumer_name) {
+            consumer.active_at = told.active_at;
+        }
+    }
+    Ok(Done { claims, gone, ..Done::seen(told) })
+}
+
+/// What has been pending for long in a group.
+#[derive(Default)]
+struct Idle {
+    /// What has been for longest comes first.
+    found: Vec<(StreamId, Pending)>,
+    /// What does not exist any more: it is not pending any longer, as with XAUTOCLAIM.
+    gone: Vec<StreamId>,
+}
+
+impl Idle {
+    /// What was delivered at this time at the latest.
+    fn find(stream: &Stream, group: &[u8], request: &Request<'_>, until: i64) -> Idle {
+        let mut idle = Idle::default();
+        let Some(group) = stream.group(group) else { return idle };
+        let delivered = group.pending_by_time().take_while(|(at, _)| *at <= until);
+        for (_, id) in delivered.take(request.claim_attempts()) {
+            if idle.found.len() == request.count {
+                break;
+            }
+            match group.pending_at(id) {
+                Some(pending) if stream.get(id).is_some() => idle.found.push((id, pending.clone())),
+                _ => idle.gone.push(id),
+            }
+        }
+        idle
+    }
 }

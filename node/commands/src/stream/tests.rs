@@ -273,3 +273,143 @@ fn entries_are_deleted_with_a_look_at_the_groups() {
     let whole = "XINFO STREAM s FULL";
     assert_eq!(replica.run(whole), keyspace.run(whole));
 }
+
+/// Of Redis 8.4.
+#[test]
+fn who_reads_with_claim_gets_what_others_have_left_first() {
+    const FIELDS: &str = "*2\r\n$1\r\nf\r\n$1\r\nv\r\n";
+    let entry = |(id, idle, deliveries): &(&str, u64, u64)| {
+        format!("*4\r\n${}\r\n{id}\r\n{FIELDS}:{idle}\r\n:{deliveries}\r\n", id.len())
+    };
+    let read = |entries: &[(&str, u64, u64)]| {
+        let texts: String = entries.iter().map(entry).collect();
+        format!("*1\r\n*2\r\n$1\r\ns\r\n*{}\r\n{texts}", entries.len())
+    };
+    let mut keyspace = TestKeyspace::replicated();
+    for id in ["1-1", "1-2", "1-3", "1-4", "1-5", "1-6"] {
+        keyspace.run(&format!("XADD s {id} f v"));
+    }
+    keyspace.run("XGROUP CREATE s g 0");
+    let mut replica = keyspace.replica();
+    let effect = |ids: &str, consumer: &str, passed: i64, count: u64, position: &str| {
+        let at = 1_704_067_200_000 + passed;
+        let (times, seen) = (format!("TIME {at} RETRYCOUNT {count}"), format!("SEEN {at} ACTIVE {at}"));
+        format!("XCLAIM s g {consumer} 0 {ids} {times} FORCE JUSTID {seen}{position}")
+    };
+    let at = |id: &str, read: u64| format!(" LASTID {id} ENTRIESREAD {read}");
+    for (pass, request, reply, effects) in [
+        // Nothing is pending, so all are new.
+        (
+            0,
+            "XREADGROUP GROUP g a COUNT 2 CLAIM 0 STREAMS s >",
+            read(&[("1-1", 0, 0), ("1-2", 0, 0)]),
+            vec![effect("1-1 1-2", "a", 0, 1, &at("1-2", 2))],
+        ),
+        (
+            10,
+            "XREADGROUP GROUP g b COUNT 1 STREAMS s 0",
+            "*1\r\n*2\r\n$1\r\ns\r\n*0\r\n".to_owned(),
+            vec![
+                "XCLAIM s g b 0 0-0 TIME 0 RETRYCOUNT 0 FORCE JUSTID SEEN 1704067200010 ACTIVE -1".to_owned(),
+            ],
+        ),
+        // What has waited for longest comes first, and new entries fill what is left of COUNT.
+        (
+            0,
+            "XCLAIM s g a 0 1-1 JUSTID",
+            "*1\r\n$3\r\n1-1\r\n".to_owned(),
+            vec![effect("1-1", "a", 10, 1, "")],
+        ),
+        (
+            5,
+            "XREADGROUP GROUP g b COUNT 3 CLAIM 5 STREAMS s >",
+            read(&[("1-2", 15, 1), ("1-1", 5, 1), ("1-3", 0, 0)]),
+            vec![effect("1-2 1-1", "b", 15, 2, &at("1-3", 3)), effect("1-3", "b", 15, 1, &at("1-3", 3))],
+        ),
+        // Nothing has been pending for so long. NOACK concerns what is new only.
+        (
+            3,
+            "XREADGROUP GROUP g a COUNT 1 NOACK CLAIM 4 STREAMS s >",
+            read(&[("1-4", 0, 0)]),
+            vec![format!(
+                "XCLAIM s g a 0 0-0 TIME 0 RETRYCOUNT 0 FORCE JUSTID SEEN 1704067200018 ACTIVE 1704067200010{}",
+                at("1-4", 4)
+            )],
+        ),
+        (
+            1,
+            "XREADGROUP GROUP g a COUNT 1 NOACK CLAIM 4 STREAMS s >",
+            read(&[("1-1", 4, 2)]),
+            vec![effect("1-1", "a", 19, 3, "")],
+        ),
+        // Whoever reads what is its own already is told of nothing else.
+        (
+            0,
+            "XREADGROUP GROUP g a COUNT 1 CLAIM 0 STREAMS s 0",
+            format!("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n{FIELDS}"),
+            vec![effect("1-1", "a", 19, 4, "")],
+        ),
+        // What does not exist any more is pending for nobody, however little is wanted.
+        (0, "XDEL s 1-2 1-3", ":2\r\n".to_owned(), vec!["XDEL s 1-2 1-3".to_owned()]),
+        (
+            100,
+            "XREADGROUP GROUP g c COUNT 1 CLAIM 100 STREAMS s >",
+            read(&[("1-1", 100, 4)]),
+            vec![effect("1-1", "c", 119, 5, ""), "XACK s g 1-2 1-3".to_owned()],
+        ),
+        (
+            0,
+            "XPENDING s g",
+            "*4\r\n:1\r\n$3\r\n1-1\r\n$3\r\n1-1\r\n*1\r\n*2\r\n$1\r\nc\r\n$1\r\n1\r\n".to_owned(),
+            vec![],
+        ),
+    ] {
+        keyspace.pass(pass);
+        replica.pass(pass);
+        assert_eq!(keyspace.run(request), reply, "{request}");
+        assert_eq!(keyspace.effects(), effects, "{request}");
+        for effect in effects {
+            replica.apply(&effect);
+        }
+    }
+    let whole = "XINFO STREAM s FULL";
+    assert_eq!(replica.run(whole), keyspace.run(whole));
+}
+
+#[test]
+fn claim_is_of_readers_in_groups() {
+    const SYNTAX: &str = "-ERR syntax error\r\n";
+    check_on(
+        &mut TestKeyspace::new().resp3(),
+        &[
+            ("XADD s 1-1 f v", "$3\r\n1-1\r\n"),
+            ("XADD t 2-1 f v", "$3\r\n2-1\r\n"),
+            ("XGROUP CREATE s g 0", "+OK\r\n"),
+            ("XGROUP CREATE t g 0", "+OK\r\n"),
+            (
+                "XREAD CLAIM 0 STREAMS s 0",
+                "-ERR The CLAIM option is only supported by XREADGROUP. You called XREAD instead.\r\n",
+            ),
+            ("XREADGROUP GROUP g a CLAIM x STREAMS s >", "-ERR min-idle-time is not an integer\r\n"),
+            (
+                "XREADGROUP GROUP g a CLAIM -1 STREAMS s >",
+                "-ERR min-idle-time must be a positive integer\r\n",
+            ),
+            (
+                "XREADGROUP GROUP g a STREAMS s > CLAIM",
+                "-ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified.\r\n",
+            ),
+            ("XREADGROUP GROUP g a NOACK COUNT 1 CLAIM", SYNTAX),
+            (
+                "XREADGROUP GROUP g a STREAMS s >",
+                "%1\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n",
+            ),
+            (
+                "XREADGROUP GROUP g b CLAIM 0 STREAMS s t > >",
+                "%2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n:0\r\n:1\r\n\
+                 $1\r\nt\r\n*1\r\n*4\r\n$3\r\n2-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n:0\r\n:0\r\n",
+            ),
+            ("XREADGROUP GROUP g b CLAIM 1000 STREAMS s t > >", "_\r\n"),
+        ],
+    );
+}

@@ -9,6 +9,8 @@ use crate::types::collection::Collection;
 const NODE_OVERHEAD: usize = 80;
 /// What a pending entry takes: its places in the group and with its consumer.
 const PENDING_BYTES: usize = 100;
+/// And its place in the order of deliveries, if the group keeps that.
+const PENDING_TIME_BYTES: usize = 36;
 /// What a consumer or a group takes beside its name.
 const READER_OVERHEAD: usize = 128;
 
@@ -68,7 +70,8 @@ impl Collection for &Stream {
 
 fn group_bytes(group: &Group) -> usize {
     let consumers: usize = group.consumers().map(|(name, _)| READER_OVERHEAD + name.len()).sum();
-    READER_OVERHEAD + consumers + group.pending_len() * PENDING_BYTES
+    let in_order = if group.is_ordered_by_time() { PENDING_TIME_BYTES } else { 0 };
+    READER_OVERHEAD + consumers + group.pending_len() * (PENDING_BYTES + in_order)
 }
 
 fn rebuild_entries(stream: &Stream, key: &[u8], emit: &mut Emit<'_>) {

@@ -22,6 +22,9 @@ pub struct Group {
     /// How many entries had been added up to that one, or [`UNKNOWN`].
     pub entries_read: i64,
     pending: BTreeMap<StreamId, Pending>,
+    /// What is pending in the order of its deliveries. Only claiming by idle time asks for that, so it is made for the
+    /// first claim.
+    by_time: Option<BTreeSet<(i64, StreamId)>>,
     consumers: BTreeMap<Arc<[u8]>, Consumer>,
 }
 
@@ -86,6 +89,21 @@ impl Group {
         self.pending.get(&id)
     }
 
+    /// Whatever is pending is kept in the order of its deliveries, too, from now on.
+    pub fn order_by_time(&mut self) {
+        let by_time = || self.pending.iter().map(|(id, pending)| (pending.delivered_at, *id)).collect();
+        self.by_time.get_or_insert_with(by_time);
+    }
+
+    /// What is pending with the times of its deliveries, the earliest first. Empty before [`Group::order_by_time`].
+    pub fn pending_by_time(&self) -> impl Iterator<Item = (i64, StreamId)> {
+        self.by_time.iter().flatten().copied()
+    }
+
+    pub(super) fn is_ordered_by_time(&self) -> bool {
+        self.by_time.is_some()
+    }
+
     pub fn consumers(&self) -> impl ExactSizeIterator<Item = (&Arc<[u8]>, &Consumer)> {
         self.consumers.iter()
     }
@@ -111,7 +129,7 @@ impl Group {
     pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let consumer = self.consumers.remove(name)?;
         for id in &consumer.pending {
-            self.pending.remove(id);
+            self.remove_pending(*id);
         }
         Some(consumer.pending.len())
     }
@@ -122,6 +140,12 @@ impl Group {
         let deliveries = deliveries.min(COUNT_MAX);
         let new = Pending { consumer: Arc::clone(name), delivered_at, deliveries };
         let old = self.pending.insert(id, new);
+        if let Some(by_time) = &mut self.by_time {
+            if let Some(old) = &old {
+                by_time.remove(&(old.delivered_at, id));
+            }
+            by_time.insert((delivered_at, id));
+        }
         if let Some(old) = old
             && *old.consumer != *consumer
             && let Some(owner) = self.consumers.get_mut(&old.consumer)
@@ -135,10 +159,18 @@ impl Group {
 
     /// Nothing is pending of this entry any more; whether it was.
     pub fn acknowledge(&mut self, id: StreamId) -> bool {
-        let Some(pending) = self.pending.remove(&id) else { return false };
+        let Some(pending) = self.remove_pending(id) else { return false };
         if let Some(owner) = self.consumers.get_mut(&pending.consumer) {
             owner.pending.remove(&id);
         }
         true
+    }
+
+    fn remove_pending(&mut self, id: StreamId) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        if let Some(by_time) = &mut self.by_time {
+            by_time.remove(&(pending.delivered_at, id));
+        }
+        Some(pending)
     }
 }
