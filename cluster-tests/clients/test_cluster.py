@@ -84,6 +84,21 @@ class Cluster(Applications, unittest.TestCase):
         self.assertEqual(info["repl_backlog_histlen"], length)
         self.assertEqual(node.execute_command("ROLE")[1], info["master_repl_offset"])
 
+    def test_a_walk_over_all_slots_finds_all_keys(self):
+        names = {f"walk:{n}" for n in range(200)}
+        self.r.mset_nonatomic(dict.fromkeys(names, "v"))
+        node = self.node(self.r.get_primaries()[0].port - servers.cluster().port)
+        found, cursor, fingerprints = set(), "0", set()
+        while True:
+            cursor, keys = node.execute_command("CLUSTERSCAN", cursor, "MATCH", "walk:*", "COUNT", 20)
+            found.update(keys)
+            if cursor == "0":
+                break
+            self.assertRegex(cursor, r"^\w+-\{\w+\}-\d+$")
+            fingerprints.add(cursor.split("-")[0])
+        self.assertEqual(found, names)
+        self.assertLessEqual(len(fingerprints), 2, fingerprints)
+
     def test_databases_are_not_exchanged(self):
         primary = self.r.get_primaries()[0].port - servers.cluster().port
         for words in (("SWAPDB", 0, 1), ("SWAPDB", "x", "y")):

@@ -4,11 +4,12 @@
 //! one. Requests are written as in an inline command, with quotes where needed; they reach the command as a RESP
 //! array. A [`TestNode::replicated`] one logs its effects, and [`TestNode::replica`] applies them to another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use keyward_proto::entry::{effects, frames};
-use keyward_proto::ids::{LogIndex, Term};
+use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::resp::Output;
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{
@@ -17,6 +18,7 @@ use keyward_proto::resp::{
 };
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
+use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
 use keyward_replication::gate::{GateState, GateView};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -25,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::execute::{Executor, Patience, Stop};
 use crate::io::session::Session;
+use crate::routing::Routing;
 use crate::server::Server;
 
 /// See the module documentation.
@@ -197,4 +200,41 @@ fn an_effect_reaches_a_replica() {
     check_on(&mut node, &[("RPUSH l x", ":1\r\n")]);
     assert_eq!(node.effects(), ["RPUSH l x"]);
     check(&[("GET a", "$-1\r\n")]);
+}
+
+/// Node 1 is the primary of the lower half of the slots, node 2 its replica, and `third` is the primary of the upper
+/// half. Seen by node `me`.
+pub(crate) fn two_shards(me: u8, third: Option<u8>) -> Routing {
+    let id = |number| NodeId::from_random([number; 20]);
+    let shards = [ShardId::from_random([1; 20]), ShardId::from_random([2; 20])];
+    let node = |number: u8, shard: usize| Node {
+        incarnation: Incarnation::new(1),
+        host: format!("host{number}"),
+        port: 6379,
+        bus_port: 16379,
+        shard: Some(shards[shard].clone()),
+        cluster_enabled: true,
+        ..Node::new(id(number))
+    };
+    let nodes = [node(1, 0), node(2, 0), node(3, 1)];
+    let shard = |at: usize, primary: Option<u8>, first, last| Shard {
+        id: shards[at].clone(),
+        slots: vec![SlotRange { first: Slot::new(first).unwrap(), last: Slot::new(last).unwrap() }],
+        term: Term::new(1),
+        primary: primary.map(id),
+        in_sync: Default::default(),
+        restarted: Default::default(),
+        in_sync_version: 1,
+        previous_primary_gone: false,
+        predecessor_gone: false,
+        handoff_position: Position::default(),
+        absent: Default::default(),
+    };
+    let shards = [shard(0, Some(1), 0, 8191), shard(1, third, 8192, 16383)];
+    let topology = Topology {
+        nodes: nodes.into_iter().map(|n| (n.id.clone(), n)).collect(),
+        shards: BTreeMap::from(shards.map(|s| (s.id.clone(), s))),
+        ..Topology::default()
+    };
+    Routing::new(Arc::new(topology), id(me))
 }

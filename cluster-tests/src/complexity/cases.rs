@@ -773,6 +773,7 @@ pub const WITHOUT_CASE: &[&str] = &[
     "brpoplpush",
     "bzmpop",
     "cluster",
+    "clusterscan",
     "command",
     "config",
     "debug",

@@ -25,7 +25,7 @@ mod geo;
 mod hash;
 mod hyperloglog;
 mod list;
-mod scan;
+pub mod scan;
 mod set;
 mod sorted_set;
 pub mod spec;

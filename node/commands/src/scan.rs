@@ -1,9 +1,11 @@
-//! What SCAN, HSCAN, SSCAN and ZSCAN share, and the bound of random choices with repetition.
+//! What SCAN, CLUSTERSCAN, HSCAN, SSCAN and ZSCAN share, and the bound of random choices with repetition.
 
 use keyward_proto::glob;
 use keyward_proto::resp::{Args, ReplyWriter};
+use keyward_proto::slot::{Slot, hash_tag};
 
 use crate::{CommandError, Cursor, ascii_eq, parse_i64_arg};
+use keyward_store::entry::Entry;
 use keyward_store::table::ScanPosition;
 
 /// Most elements in the reply to a request for random elements that may repeat: the collection sets no bound.
@@ -14,7 +16,7 @@ const REPEATED_BYTES_MAX: usize = 256 << 20;
 
 /// What a scan returns of what it visits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ScanOptions<'a> {
+pub struct ScanOptions<'a> {
     /// `None`: everything matches.
     pattern: Option<&'a [u8]>,
     /// About how many elements to visit.
@@ -22,14 +24,14 @@ pub(crate) struct ScanOptions<'a> {
     /// SCAN ... TYPE.
     pub type_name: Option<&'static str>,
     /// HSCAN ... NOVALUES.
-    pub no_values: bool,
+    pub(crate) no_values: bool,
     /// ZSCAN ... NOSCORES.
-    pub no_scores: bool,
+    pub(crate) no_scores: bool,
 }
 
 /// Which command scans: they share all options but these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scanned {
+pub enum Scanned {
     Keys,
     Hash,
     Other,
@@ -42,6 +44,19 @@ const TYPE_NAMES: &[&str] = &["string", "list", "set", "zset", "hash", "stream"]
 impl<'a> ScanOptions<'a> {
     /// Reads `[MATCH pattern] [COUNT count] [TYPE type] [NOVALUES] [NOSCORES]` from argument `first` on.
     pub(crate) fn parse(args: Args<'a>, first: usize, scanned: Scanned) -> Result<Self, CommandError> {
+        ScanOptions::parse_with(args, first, scanned, |_| Ok(false))
+    }
+
+    /// As [`ScanOptions::parse`], with options that `further` knows: whether it has read one.
+    ///
+    /// # Errors
+    /// An option is wrong, or there is no such option.
+    pub fn parse_with(
+        args: Args<'a>,
+        first: usize,
+        scanned: Scanned,
+        mut further: impl FnMut(&mut Cursor<'a>) -> Result<bool, CommandError>,
+    ) -> Result<Self, CommandError> {
         let mut options =
             ScanOptions { pattern: None, count: 10, type_name: None, no_values: false, no_scores: false };
         let mut rest = Cursor::new(args, first);
@@ -70,22 +85,45 @@ impl<'a> ScanOptions<'a> {
                     return Err(CommandError::err("NOSCORES option can only be used in ZSCAN"));
                 }
                 options.no_scores = true;
-            } else {
+            } else if !further(&mut rest)? {
                 return Err(CommandError::Syntax);
             }
         }
         Ok(options)
     }
 
+    /// The slot of all keys that may match, if the pattern decides that.
+    pub fn slot(&self) -> Option<Slot> {
+        let pattern = self.pattern?;
+        let tag = hash_tag(pattern);
+        let open = pattern.iter().position(|byte| *byte == b'{').filter(|_| tag.len() < pattern.len());
+        let decides = open.map_or(pattern, |open| &pattern[..=open + tag.len()]);
+        let is_plain = !decides.iter().any(|byte| b"*?[\\".contains(byte));
+        is_plain.then(|| Slot::of(pattern))
+    }
+
+    /// Whether SCAN shows a key.
+    pub fn shows(&self, entry: &Entry, now: i64) -> bool {
+        let has_type = self.type_name.is_none_or(|name| entry.value().type_name() == name);
+        has_type && is_live(entry, now) && self.matches(entry.key())
+    }
+
     /// Whether a key, field or member passes MATCH.
     #[inline]
-    pub(crate) fn matches(&self, name: &[u8]) -> bool {
+    pub fn matches(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| pattern == b"*" || glob::matches(pattern, name))
     }
 }
 
+pub(crate) fn is_live(entry: &Entry, now: i64) -> bool {
+    entry.expire_at().is_none_or(|at| now <= at)
+}
+
 /// The cursor as C's `strtoull` reads it: leading spaces and a sign are accepted.
-pub(crate) fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
+///
+/// # Errors
+/// `ERR invalid cursor`
+pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     let invalid = || CommandError::err("invalid cursor");
     let text = argument.trim_ascii_start();
     // As strtoul, which reads a negative number as its complement.
@@ -187,6 +225,27 @@ fn too_large() -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_may_decide_the_slot() {
+        for (pattern, like) in [
+            ("{b}?", Some("b")),
+            ("x{b}*", Some("b")),
+            ("b", Some("b")),
+            ("{b", Some("{b")),
+            ("{}b", Some("{}b")),
+            ("{b?}", None),
+            ("*{b}", None),
+            ("[x]{b}", None),
+            ("\\x", None),
+            ("b*", None),
+        ] {
+            let pattern = Some(pattern.as_bytes());
+            let options =
+                ScanOptions { pattern, count: 10, type_name: None, no_values: false, no_scores: false };
+            assert_eq!(options.slot(), like.map(|like| Slot::of(like.as_bytes())), "{options:?}");
+        }
+    }
 
     #[test]
     fn cursors() {

@@ -15,6 +15,7 @@ use keyward_proto::topology::{Node, Shard};
 use keyward_replication::core::node_core::{LinkStatus, RoleStatus};
 use keyward_store::entry::Entry;
 
+use super::cluster_scan::CLUSTERSCAN;
 use crate::admin::{Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, container, plain};
 use crate::clock::Clock;
 use crate::command::spec::{
@@ -27,14 +28,14 @@ use crate::server::Server;
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [ServerCommand; 20] = family(Group::Cluster, [
+pub(super) const COMMANDS: [ServerCommand; 21] = family(Group::Cluster, [
     ASKING, CLUSTER, CLUSTER_COUNT_FAILURE_REPORTS, CLUSTER_COUNTKEYSINSLOT, CLUSTER_FAILOVER,
     CLUSTER_GETKEYSINSLOT, CLUSTER_HELP, CLUSTER_INFO, CLUSTER_KEYSLOT, CLUSTER_LINKS, CLUSTER_MYID,
     CLUSTER_MYSHARDID, CLUSTER_NODES, CLUSTER_REPLICAS, CLUSTER_RESET, CLUSTER_SHARDS, CLUSTER_SLAVES,
-    CLUSTER_SLOTS, READONLY, READWRITE,
+    CLUSTER_SLOTS, CLUSTERSCAN, READONLY, READWRITE,
 ]);
 
-fn require_cluster(ctx: &ServerContext<'_, '_>) -> Result<(), CommandError> {
+pub(super) fn require_cluster(ctx: &ServerContext<'_, '_>) -> Result<(), CommandError> {
     if ctx.server.settings().cluster_enabled {
         return Ok(());
     }

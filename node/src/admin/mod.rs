@@ -1,13 +1,14 @@
 //! Commands that concern the server, a client's session or the whole keyspace; those on keys are in `keyward-commands`.
 //!
 //! - [`connection`]: who the client is, what it does with its session, CLIENT; [`transactions`]: MULTI and its like
-//! - [`cluster`]: the Cluster API; [`pubsub`]: messages
+//! - [`cluster`]: the Cluster API; [`cluster_scan`]: CLUSTERSCAN; [`pubsub`]: messages
 //! - [`command`] with [`docs`]: COMMAND; [`config`]: CONFIG; [`info`] and [`memory`]: INFO and MEMORY, from [`overview`]
 //! - [`keyspace`]: DBSIZE, FLUSHALL, SWAPDB; [`persistence`]: saving; [`replication`]: SYNC; [`wait`]: WAIT
 //! - [`scripting`]: EVAL, SCRIPT
 //! - [`debug`]: DEBUG; [`process`]: small ones
 
 pub(crate) mod cluster;
+mod cluster_scan;
 mod command;
 mod config;
 mod connection;

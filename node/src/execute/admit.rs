@@ -444,22 +444,19 @@ pub(super) fn misconf(reason: &str) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
+    use keyward_proto::ids::{LogIndex, Term};
     use keyward_proto::resp::reply::write_command;
     use keyward_proto::resp::request::split_words;
     use keyward_proto::resp::{Batch, Limits, RequestReader};
-    use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
 
     use super::*;
     use crate::command::table;
     use crate::config::Config;
     use crate::io::clients::Client;
     use crate::io::session::Transaction;
-    use keyward_replication::gate::GateView;
+    use crate::testing::two_shards;
 
+    use keyward_replication::gate::GateView;
     const LEASE_END: u64 = 100;
 
     /// A node as the checks see it.
@@ -964,45 +961,11 @@ mod tests {
         assert_eq!(listed, Vec::<&str>::new(), "not in the table, or with a scope");
     }
 
-    fn node(number: u8, shard: &ShardId) -> Node {
-        Node {
-            incarnation: Incarnation::new(1),
-            host: format!("host{number}"),
-            port: 6379,
-            bus_port: 16379,
-            shard: Some(shard.clone()),
-            cluster_enabled: true,
-            ..Node::new(NodeId::from_random([number; 20]))
-        }
-    }
-
-    /// Node 1 is the primary of the lower half of the slots, node 2 its replica, and `third` is the primary of the upper
-    /// half. Seen by node `me`.
+    /// See [`two_shards`].
     fn in_cluster(state: GateState, me: u8, third: Option<u8>) -> Seen {
-        let shards = [ShardId::from_random([1; 20]), ShardId::from_random([2; 20])];
-        let nodes = [node(1, &shards[0]), node(2, &shards[0]), node(3, &shards[1])];
-        let shard = |at: usize, primary: Option<u8>, first, last| Shard {
-            id: shards[at].clone(),
-            slots: vec![SlotRange { first: Slot::new(first).unwrap(), last: Slot::new(last).unwrap() }],
-            term: Term::new(1),
-            primary: primary.map(|n| NodeId::from_random([n; 20])),
-            in_sync: Default::default(),
-            restarted: Default::default(),
-            in_sync_version: 1,
-            previous_primary_gone: false,
-            predecessor_gone: false,
-            handoff_position: Position::default(),
-            absent: Default::default(),
-        };
-        let shards = [shard(0, Some(1), 0, 8191), shard(1, third, 8192, 16383)];
-        let topology = Topology {
-            nodes: nodes.into_iter().map(|n| (n.id.clone(), n)).collect(),
-            shards: BTreeMap::from(shards.map(|s| (s.id.clone(), s))),
-            ..Topology::default()
-        };
         Seen {
             settings: settings(&["--sentinels", "localhost:1", "--cluster-enabled", "yes"]),
-            routing: Routing::new(Arc::new(topology), NodeId::from_random([me; 20])),
+            routing: two_shards(me, third),
             ..seen(state)
         }
     }

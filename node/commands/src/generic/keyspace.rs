@@ -3,11 +3,10 @@
 use keyward_proto::glob;
 use keyward_proto::resp::Args;
 
-use crate::scan::{ScanOptions, Scanned, parse_cursor};
+use crate::scan::{ScanOptions, Scanned, is_live, parse_cursor};
 use crate::{CommandResult, DataCommand, DataContext, Outcome, read, write};
 
 use crate::spec::{DELETE, FAST, RM, RO, Scope, TOUCHES_ARBITRARY_KEYS, category};
-use keyward_store::entry::Entry;
 use keyward_store::events::EventClass;
 use keyward_store::lazyfree::Cause;
 
@@ -109,10 +108,6 @@ fn keys(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
-fn is_live(entry: &Entry, now: i64) -> bool {
-    entry.expire_at().is_none_or(|at| now <= at)
-}
-
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 ///
 /// Differs from Valkey: the cursor's numbers mean a slot and a position in it, whatever the number of slots is.
@@ -122,7 +117,6 @@ pub(super) const SCAN: DataCommand = read("scan", scan, -2, TOUCHES_ARBITRARY_KE
 fn scan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let cursor = parse_cursor(args.at(1))?;
     let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
-    let type_name = options.type_name;
     let now = ctx.keys.now;
     let start = ctx.out.deferred();
     let elements = &mut ctx.out;
@@ -134,8 +128,7 @@ fn scan(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     {
         next = ctx.keys.scan(at, &mut |entry| {
             visited += 1;
-            let wanted = type_name.is_none_or(|name| entry.value().type_name() == name);
-            if wanted && is_live(entry, now) && options.matches(entry.key()) {
+            if options.shows(entry, now) {
                 elements.bulk(entry.key());
                 count += 1;
             }

@@ -43,6 +43,7 @@ pub use expiry::{Expiry, ExpiryWalk};
 use locks::Held;
 pub use settings::{KeySettings, Logging, Now};
 
+pub use walk::Step;
 /// On whose behalf the keyspace is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -11,6 +11,15 @@ use crate::counts::Count;
 use crate::entry::Entry;
 use crate::table::ScanPosition;
 
+/// How far a step over a slot has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There are no keys.
+    Empty,
+    Next(ScanPosition),
+    End,
+}
+
 impl Keys<'_> {
     /// Number of keys of a database, expired ones that still take memory included.
     pub fn len(&mut self, db: DbIndex) -> usize {
@@ -83,28 +92,32 @@ impl Keys<'_> {
 
     /// One step of a SCAN of a database: visits a bucket, or passes over empty slots. `None` at the end.
     pub fn scan(&mut self, cursor: u64, visit: &mut dyn FnMut(&Entry)) -> Option<u64> {
-        let (mut number, position) = ((cursor >> 32) as u16, cursor as ScanPosition);
-        let mut position = Some(position);
-        let db = self.db;
+        let (mut number, mut position) = ((cursor >> 32) as u16, cursor as ScanPosition);
         while number < SLOT_COUNT {
-            let slot = Slot::new(number)?;
-            if let Some(at) = position.filter(|_| !self.is_empty_slot(slot)) {
-                let next = self.with_slot(slot, |state| match state.table(db) {
-                    Some(table) if !table.is_empty() => (true, table.scan(at, visit)),
-                    Some(_) | None => (false, None),
-                });
-                if let (_, Some(next)) = next {
-                    return Some(u64::from(number) << 32 | u64::from(next));
-                }
-                if next.0 {
+            match self.scan_slot(Slot::new(number)?, position, visit) {
+                Step::Empty => {}
+                Step::Next(next) => return Some(u64::from(number) << 32 | u64::from(next)),
+                Step::End => {
                     let next = number + 1;
                     return (next < SLOT_COUNT).then(|| u64::from(next) << 32);
                 }
             }
             number += 1;
-            position = Some(0);
+            position = 0;
         }
         None
+    }
+
+    /// One step of a SCAN of a slot: visits a bucket. Positions are those of this process's hashes.
+    pub fn scan_slot(&mut self, slot: Slot, position: ScanPosition, visit: &mut dyn FnMut(&Entry)) -> Step {
+        if self.is_empty_slot(slot) {
+            return Step::Empty;
+        }
+        let db = self.db;
+        self.with_slot(slot, |state| match state.table(db) {
+            Some(table) if !table.is_empty() => table.scan(position, visit).map_or(Step::End, Step::Next),
+            Some(_) | None => Step::Empty,
+        })
     }
 
     /// Whether it is known without a look at the slot that it has no key of the database.
