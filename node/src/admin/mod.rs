@@ -25,7 +25,7 @@ mod replication;
 mod scripting;
 #[cfg(test)]
 mod tests;
-mod transactions;
+pub(crate) mod transactions;
 mod wait;
 
 use keyward_commands::spec::{Command, CommandSpec, Flags, Group, READONLY, WRITE, family};

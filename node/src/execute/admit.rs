@@ -312,6 +312,7 @@ impl Checks<'_> {
         match &session.transaction {
             Some(t) if row.scope == Scope::Transaction => {
                 t.commands.iter().for_each(|(row, args)| visit_slots(row, args.as_args(), &mut visit));
+                visit_slots(row, args, &mut visit);
             }
             Some(_) | None => visit_slots(row, args, &mut visit),
         }
@@ -455,8 +456,8 @@ mod tests {
     use crate::io::clients::Client;
     use crate::io::session::Transaction;
     use crate::testing::two_shards;
-
     use keyward_replication::gate::GateView;
+
     const LEASE_END: u64 = 100;
 
     /// A node as the checks see it.
@@ -1022,6 +1023,11 @@ mod tests {
                 "a transaction across slots",
                 in_multi(in_cluster(Primary, 1, Some(3)), &["GET b", "GET a"]),
                 &[("EXEC", "CROSSSLOT Keys")],
+            ),
+            (
+                "a transaction with conditions",
+                in_multi(in_cluster(Primary, 1, Some(3)), &["GET b"]),
+                &[("EXEC NX b IFEQ b v", "run with the lease"), ("EXEC XX a", "CROSSSLOT Keys")],
             ),
         ]);
     }

@@ -76,7 +76,7 @@ impl Executor {
                 keys.lock_all();
                 this.call_locked(session, row, args, keys, out, progress)
             }),
-            Scope::Transaction => self.execute_transaction(session, keys, out, guard, progress),
+            Scope::Transaction => self.execute_transaction(session, args, keys, out, guard, progress),
             Scope::Script => self.execute_script(session, row, args, keys, out, guard, progress),
         };
         self.after(keys, progress);

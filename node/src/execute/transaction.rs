@@ -10,8 +10,8 @@ use keyward_store::keys::Keys;
 use super::Executor;
 use super::batch::{Progress, Running};
 use super::eviction::Room;
-use crate::admin::write_synced;
-use crate::admin::{ServerOutcome, ServerResult};
+use crate::admin::transactions::conditions;
+use crate::admin::{ServerOutcome, ServerResult, write_synced};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
@@ -20,15 +20,19 @@ use crate::io::session::{Session, Transaction};
 use crate::stats::ThreadStats;
 
 impl Executor {
-    /// EXEC: all commands under all their locks, their effects as one entry.
+    /// EXEC: all commands under all their locks, their effects as one entry. `args`: its own, with its conditions.
     pub(super) fn execute_transaction<'k>(
         &mut self,
         session: &mut Session,
+        args: Args<'_>,
         keys: &mut Keys<'k>,
         out: &mut Output,
         guard: &mut Running,
         progress: &mut Progress,
     ) -> ServerResult {
+        if let Err(error) = conditions::check(args) {
+            return Err(rejected(session, args, keys, error));
+        }
         let Some(transaction) = session.transaction.take() else {
             return Err(CommandError::err("EXEC without MULTI"));
         };
@@ -47,7 +51,7 @@ impl Executor {
             let room = if has_script { self.make_room(keys, progress) } else { Room::Left };
             let executed = self.execute_alone(keys, guard, |this, keys| {
                 keys.lock_all();
-                this.run_transaction(session, &transaction, keys, out, progress, room)
+                this.run_transaction(session, args, &transaction, keys, out, progress, room)
             });
             return if guard.is_some() { executed } else { Err(self.busy_for(session)) };
         }
@@ -56,11 +60,12 @@ impl Executor {
             let args = args.as_args();
             visit_locks(row, args, &mut |slot| slots.push(slot));
         }
+        conditions::visit_slots(args, &mut |slot| slots.push(slot));
         let runs = &self.server.scripts.runs;
         if !keys.lock_visited_unless(|visit| slots.into_iter().for_each(visit), || runs.is_busy()) {
             return Err(self.busy_for(session));
         }
-        self.run_transaction(session, &transaction, keys, out, progress, Room::Left)
+        self.run_transaction(session, args, &transaction, keys, out, progress, Room::Left)
     }
 
     /// The transaction would have to wait for a script.
@@ -72,9 +77,11 @@ impl Executor {
     }
 
     /// `room`: for its scripts, which are no commands that need memory, but may call some.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a batch, borrowed separately")]
     fn run_transaction<'k>(
         &mut self,
         session: &mut Session,
+        args: Args<'_>,
         transaction: &Transaction,
         keys: &mut Keys<'k>,
         out: &mut Output,
@@ -85,9 +92,18 @@ impl Executor {
             keys.db = *db;
             *existed && !keys.exists(key)
         });
+        keys.db = session.db;
+        let holds = conditions::all_hold(args, keys);
         let failed = session.watch_failed() || expired;
         session.unwatch(keys);
         session.describe();
+        let failed = match holds {
+            Ok(holds) => failed || !holds,
+            Err(error) => {
+                self.commit(session, keys, progress);
+                return Err(error);
+            }
+        };
         let header = out.len();
         if failed {
             self.commit(session, keys, progress);

@@ -1,5 +1,6 @@
 //! Transactions: MULTI, DISCARD, WATCH, UNWATCH. EXEC itself is in [`crate::execute`].
 
+pub(crate) mod conditions;
 #[cfg(test)]
 mod tests;
 
@@ -10,8 +11,8 @@ use keyward_proto::resp::Args;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::CommandError;
 use crate::command::spec::{
-    ALLOW_BUSY, FAST, Group, LOADING, NEVER_QUEUED, NO_MULTI, NOSCRIPT, RO, SKIP_COMMANDLOG, STALE, Scope,
-    family,
+    ACCESS, ALLOW_BUSY, Begin, FAST, Find, Group, KeySpec, LOADING, NEVER_QUEUED, NO_MULTI, NOSCRIPT, RO,
+    SKIP_COMMANDLOG, STALE, Scope, family,
 };
 use crate::io::session::Transaction;
 
@@ -36,9 +37,11 @@ fn multi(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     Ok(ServerOutcome::Reply)
 }
 
-/// `EXEC`: the executor calls this outside of a transaction only.
+/// `EXEC [IFEQ key value | IFNE key value | NX key | XX key ...]`: the executor calls this outside of a transaction only.
 const EXEC: ServerCommand =
-    plain("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | NEVER_QUEUED, "1.2.0")
+    plain("exec", exec, -1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | NEVER_QUEUED, "1.2.0")
+        .key_spec(KeySpec { flags: RO | ACCESS, begin: Begin::Unknown, find: Find::Unknown })
+        .search(conditions::search)
         .scope(Scope::Transaction);
 fn exec(_ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     Err(CommandError::err("EXEC without MULTI"))

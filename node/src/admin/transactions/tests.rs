@@ -124,3 +124,75 @@ fn a_transaction_counts_what_it_has_changed() {
         ("RANDOMKEY", "$1\r\nd\r\n"),
     ]);
 }
+
+/// Of Valkey 9.2.
+#[test]
+fn a_transaction_may_have_conditions() {
+    for (conditions, executes) in [
+        ("IFEQ a 1", true),
+        ("IFEQ a 2", false),
+        ("IFEQ none 1", false),
+        ("ifne a 2", true),
+        ("IFNE a 1", false),
+        ("IFNE none 1", true),
+        ("NX none", true),
+        ("NX a", false),
+        ("NX l", false),
+        ("XX a", true),
+        ("XX l", true),
+        ("XX none", false),
+        ("NX none XX a IFEQ a 1 IFNE a 2", true),
+        ("NX none XX a IFEQ a 2 IFNE a 2", false),
+        ("IFEQ nx xx XX a", false),
+        ("NX past", true),
+    ] {
+        let mut node = TestNode::new();
+        node.run("SET a 1");
+        node.run("SET past 1 PXAT 1");
+        node.run("RPUSH l x");
+        node.run("MULTI");
+        node.run("SET b 1");
+        let reply = if executes { "*1\r\n+OK\r\n" } else { "*-1\r\n" };
+        assert_eq!(node.run(&format!("EXEC {conditions}")), reply, "{conditions}");
+        assert_eq!(node.run("EXISTS b"), if executes { ":1\r\n" } else { ":0\r\n" }, "{conditions}");
+        assert_eq!(node.run("EXEC"), "-ERR EXEC without MULTI\r\n", "{conditions}");
+    }
+}
+
+#[test]
+fn what_is_no_condition_of_a_transaction_is_refused() {
+    const ARITY: &str = "wrong number of arguments for 'exec' command\r\n";
+    let aborted = format!("-EXECABORT Transaction discarded because of: {ARITY}");
+    for words in ["a", "IFEQ a", "NX", "NX a XX", "IFEQ a 1 2"] {
+        let mut node = TestNode::new();
+        assert_eq!(node.run(&format!("EXEC {words}")), aborted);
+        node.run("MULTI");
+        assert_eq!(node.run(&format!("EXEC {words}")), aborted);
+        assert_eq!(node.run("EXEC"), "-ERR EXEC without MULTI\r\n");
+    }
+    let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    check(&[
+        ("EXEC NX a", "-ERR EXEC without MULTI\r\n"),
+        ("RPUSH l x", ":1\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("SET b 1", QUEUED),
+        ("EXEC IFNE l x", wrong_type),
+        ("EXISTS b", ":0\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: \r\n"),
+        ("EXEC NX none", "-EXECABORT Transaction discarded because of previous errors.\r\n"),
+    ]);
+}
+
+#[test]
+fn conditions_and_watches_go_together() {
+    let mut node = TestNode::new();
+    let mut other = node.another_client();
+    for (change, reply) in [("SET b 1", "*1\r\n+PONG\r\n"), ("SET a 1", "*-1\r\n")] {
+        node.run("WATCH a");
+        other.run(change);
+        node.run("MULTI");
+        node.run("PING");
+        assert_eq!(node.run("EXEC IFEQ b 1"), reply);
+    }
+}
