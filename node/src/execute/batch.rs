@@ -252,6 +252,11 @@ impl Executor {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);
                 }
                 match verdict {
+                if matches!(verdict, Verdict::Queue)
+                    && let Err(error) = self.check_queued_script(row, args)
+                {
+                    verdict = Verdict::Refuse(error);
+                }
                     Verdict::Run(basis) => {
                         session.asking = false;
                         if basis == Basis::Lease {

@@ -16,7 +16,7 @@ use keyward_lua::{Abort, Host, LogLevel, ScriptError};
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{Args, Output, Version};
 use keyward_proto::slot::Slot;
-use keyward_replication::gate::DiskState;
+use keyward_replication::gate::{DiskState, GateState};
 use keyward_store::keys::Keys;
 
 use super::Executor;
@@ -227,10 +227,10 @@ impl Executor {
         Ok(Request { callable, keys, args: rest.collect(), is_ro, room: Room::Left })
     }
 
-    /// Whether a script that is about to be queued would be refused where memory is short, by what is known of it now.
-    pub(super) fn queued_script_needs_memory(&self, row: &Row, args: Args<'_>) -> bool {
+    /// What a script that is about to be queued says of itself, as far as it is known now.
+    fn queued_flags(&self, row: &Row, args: Args<'_>) -> Option<ScriptFlags> {
         let scripts = &self.server.scripts;
-        let flags = match row.name {
+        match row.name {
             "eval" | "eval_ro" => scripts::flags::of_script(args.at(1)).ok().map(|(flags, _)| flags),
             "evalsha" | "evalsha_ro" => {
                 let script = cache::parse_sha(args.at(1)).and_then(|sha| scripts.cache.lock().get(&sha));
@@ -240,29 +240,43 @@ impl Executor {
                 scripts.libraries.lock().find(args.at(1)).map(|found| found.function().flags)
             }
             _ => None,
-        };
-        flags.is_some_and(ScriptFlags::needs_memory)
+        }
+    }
+
+    /// Whether a script that is about to be queued would be refused where memory is short.
+    pub(super) fn queued_script_needs_memory(&self, row: &Row, args: Args<'_>) -> bool {
+        self.queued_flags(row, args).is_some_and(ScriptFlags::needs_memory)
+    }
+
+    /// A script that is about to be queued and says that it may write is refused where a write would be.
+    pub(super) fn check_queued_script(&self, row: &Row, args: Args<'_>) -> Result<(), CommandError> {
+        if row.scope != Scope::Script
+            || !self.queued_flags(row, args).is_some_and(ScriptFlags::says_it_writes)
+        {
+            return Ok(());
+        }
+        match self.moment.state {
+            GateState::Replica | GateState::InDoubt => Err(CommandError::ReadOnly),
+            GateState::Primary => self.check_disk_for_writes(),
+            GateState::Holding | GateState::Undecided | GateState::NoPrimary | GateState::Loading => Ok(()),
+        }
     }
 
     /// What a script has said of itself may forbid that it runs here and now. One that has said nothing is judged by what
     /// it does.
     fn check_start(&self, request: &Request<'_>) -> Result<(), CommandError> {
         let flags = request.flags();
-        if flags.has(ScriptFlags::SILENT) {
-            return Ok(());
+        if request.room == Room::Exhausted && flags.needs_memory() {
+            return Err(CommandError::OutOfMemory);
+        }
+        if flags.says_it_writes() {
+            self.check_writes()?;
         }
         if flags.has(ScriptFlags::NO_CLUSTER) && self.settings.cluster_enabled {
             return Err(CommandError::err("Can not run script on cluster, 'no-cluster' flag is set."));
         }
-        if flags.has(ScriptFlags::NO_WRITES) {
-            return Ok(());
-        }
-        if request.is_ro {
+        if flags.says_it_writes() && request.is_ro {
             return Err(CommandError::err("Can not execute a script with write flag using *_ro command."));
-        }
-        self.check_writes()?;
-        if request.room == Room::Exhausted && flags.needs_memory() {
-            return Err(CommandError::OutOfMemory);
         }
         Ok(())
     }
@@ -270,16 +284,18 @@ impl Executor {
     /// Whether commands of a script may write here and now; who calls them was admitted as a reader.
     fn check_writes(&self) -> Result<(), CommandError> {
         let gate = &self.server.shared.gate;
-        if self.moment.state != keyward_replication::gate::GateState::Primary {
+        if self.moment.state != GateState::Primary {
             return Err(CommandError::ReadOnly);
         }
+        self.check_disk_for_writes()?;
+        if !gate.is_standalone() && !gate.writable() { Err(CommandError::NoReplicas) } else { Ok(()) }
+    }
+
+    fn check_disk_for_writes(&self) -> Result<(), CommandError> {
         if self.moment.disk == DiskState::Failed {
             return Err(misconf(&self.server.disk_error()));
         }
-        if self.moment.save_failed {
-            return Err(CommandError::coded(SAVE_FAILED));
-        }
-        if !gate.is_standalone() && !gate.writable() { Err(CommandError::NoReplicas) } else { Ok(()) }
+        if self.moment.save_failed { Err(CommandError::coded(SAVE_FAILED)) } else { Ok(()) }
     }
 
     /// Runs a script under the locks of its keys, then appends its effects and unlocks; in a transaction, which does that

@@ -36,6 +36,11 @@ impl ScriptFlags {
             .any(|flag| self.has(flag))
     }
 
+    /// Whether a script that says this of itself is taken for a write. One that says nothing is judged by what it does.
+    pub fn says_it_writes(self) -> bool {
+        !self.has(ScriptFlags::SILENT) && !self.has(ScriptFlags::NO_WRITES)
+    }
+
     pub fn add(&mut self, flag: ScriptFlags) {
         self.0 |= flag.0;
     }

@@ -144,7 +144,7 @@ fn flags_of_functions_decide_where_they_run() {
     };
     let oom = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
     for (flags, reply, read_only) in [
-        ("", oom, "-ERR Can not execute a script with write flag using *_ro command.\r\n"),
+        ("", oom, oom),
         ("'allow-oom'", ":1\r\n", "-ERR Can not execute a script with write flag using *_ro command.\r\n"),
         ("'no-writes'", ":1\r\n", ":1\r\n"),
     ] {

@@ -242,3 +242,34 @@ fn a_long_script_ends_with_the_role_of_its_node() {
         assert!(reply.starts_with("-ERR Script ended: this node has another role now."), "{reply}");
     });
 }
+
+/// A script that says that it writes is a write already when it is queued.
+#[test]
+fn a_replica_queues_no_script_that_says_it_writes() {
+    const READ_ONLY: &str = "-READONLY You can't write against a read only replica.\r\n";
+    const ABORTED: &str = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    let mut node = TestNode::replicated();
+    let library = "#!lua name=l\nredis.register_function('w', function() return 1 end)\n\
+                   redis.register_function{function_name='r', callback=function() return 1 end, flags={'no-writes'}}";
+    assert_eq!(node.run_words(&[b"FUNCTION", b"LOAD", library.as_bytes()]), "$1\r\nl\r\n");
+    let sha = node.run("SCRIPT LOAD \"#!lua\\nreturn 1\"");
+    let by_sha = format!("EVALSHA {} 0", &sha[5..45]);
+    node.publish(keyward_replication::gate::GateState::Replica, 0);
+    for (request, is_refused) in [
+        ("EVAL \"#!lua\\nreturn 1\" 0", true),
+        ("EVAL_RO \"#!lua\\nreturn 1\" 0", true),
+        (&by_sha, true),
+        ("FCALL w 0", true),
+        ("FCALL_RO w 0", true),
+        ("FCALL r 0", false),
+        ("EVAL \"#!lua flags=no-writes\\nreturn 1\" 0", false),
+        ("EVAL \"return 1\" 0", false),
+    ] {
+        let (queued, executed) =
+            if is_refused { (READ_ONLY, ABORTED) } else { ("+QUEUED\r\n", "*1\r\n:1\r\n") };
+        check_on(&mut node, &[("MULTI", "+OK\r\n"), (request, queued), ("EXEC", executed)]);
+        if is_refused {
+            assert_eq!(node.run(request), READ_ONLY, "{request}");
+        }
+    }
+}
