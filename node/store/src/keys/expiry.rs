@@ -138,25 +138,24 @@ impl Keys<'_> {
 
     /// The hash at this key may get or lose fields with times, or does not exist.
     pub(crate) fn note_volatile(&self, key: &[u8]) {
-        let key: DbKey = (self.db, key.into());
-        self.volatile.borrow_mut().insert(key);
+        self.volatile.borrow_mut().note(self.db, key);
     }
 
     /// Tells the slots what has become of hashes that the command has changed: at its end, and before the databases
     /// change places.
     #[cold]
     pub fn recount_volatile(&mut self) {
-        for (db, key) in std::mem::take(self.volatile.get_mut()) {
-            let hash = hash_of(&key);
-            let state = self.state_mut(&key);
-            let volatile = state.recount_volatile(db, hash, &key);
+        std::mem::take(self.volatile.get_mut()).each(|db, key| {
+            let hash = hash_of(key);
+            let state = self.state_mut(key);
+            let volatile = state.recount_volatile(db, hash, key);
             if 0 < volatile {
                 self.space.note_version(VERSION_FIELD_TIMES);
             }
             if volatile != 0 {
                 self.pending.add(db, Count { volatile, ..Count::default() });
             }
-        }
+        });
     }
 
     /// Fields have expired; who sets fields hears of it in the class of hashes.

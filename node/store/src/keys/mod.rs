@@ -12,6 +12,7 @@
 mod effects;
 mod expiry;
 mod locks;
+mod noted;
 mod read;
 mod settings;
 #[cfg(test)]
@@ -20,7 +21,6 @@ mod walk;
 mod write;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use keyward_proto::ids::LogIndex;
@@ -41,9 +41,10 @@ use crate::{DbIndex, DbKey};
 use expiry::Expiration;
 pub use expiry::{Expiry, ExpiryWalk};
 use locks::Held;
+use noted::NotedKeys;
 pub use settings::{KeySettings, Logging, Now};
-
 pub use walk::Step;
+
 /// On whose behalf the keyspace is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -90,7 +91,7 @@ pub struct Keys<'a> {
     dirty: u64,
     expired: RefCell<Vec<DbKey>>,
     /// Hashes that may have got or lost fields with times: their slots are told before they are given back.
-    volatile: RefCell<BTreeSet<DbKey>>,
+    volatile: RefCell<NotedKeys>,
     /// Large values, to be dropped without locks.
     lazyfree: Vec<LazyFree>,
     ready: Vec<DbKey>,
