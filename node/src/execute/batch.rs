@@ -17,6 +17,7 @@ use super::lookahead::Planned;
 use super::meanwhile::Meanwhile;
 use super::transaction::{queue, refuse, rejected};
 use super::{Executor, Stop};
+use crate::admin::ServerResult;
 use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
@@ -24,6 +25,7 @@ use crate::command::table::Row;
 use crate::io::session::{ReplyMode, Session};
 use crate::process;
 use crate::server::Server;
+use crate::stats::ThreadStats;
 
 /// Called commands for which memory is kept.
 const CALLED_KEPT: usize = 1 << 10;
@@ -229,8 +231,7 @@ impl Executor {
         admit: &impl Fn(&Executor, &Candidate<'_>) -> Verdict,
     ) -> Option<Stop> {
         let start = out.len();
-        // It has left out by itself what CLIENT REPLY leaves out.
-        let mut mutes_itself = false;
+        let mut muting = Muting::AsAll;
         let found = match planned.row {
             Some(row)
                 if row.accepts(args.len())
@@ -251,12 +252,12 @@ impl Executor {
                 {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);
                 }
-                match verdict {
                 if matches!(verdict, Verdict::Queue)
                     && let Err(error) = self.check_queued_script(row, args)
                 {
                     verdict = Verdict::Refuse(error);
                 }
+                match verdict {
                     Verdict::Run(basis) => {
                         session.asking = false;
                         if basis == Basis::Lease {
@@ -264,8 +265,10 @@ impl Executor {
                         }
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, &result);
-                        mutes_itself = result.is_ok()
-                            && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION));
+                        if result.is_ok() && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION))
+                        {
+                            muting = Muting::ByItself;
+                        }
                         result
                     }
                     Verdict::Queue => {
@@ -291,22 +294,7 @@ impl Executor {
             }
             Err(e) => Err(rejected(session, args, keys, e)),
         };
-        let stop = match result {
-            Ok(outcome) => self.moment.stop(session, outcome),
-            Err(e) => {
-                self.stats.count_error(&e.to_string());
-                out.truncate(start);
-                out.writer(session.version).error(e.to_bytes());
-                None
-            }
-        };
-        session.stall_is_muted = session.is_muted();
-        if session.stall_is_muted && !mutes_itself {
-            out.truncate(start);
-        }
-        if session.reply_mode == ReplyMode::Skip {
-            session.reply_mode = ReplyMode::On;
-        }
+        let stop = settle(&self.moment, &self.stats, session, result, (start, muting), out);
         if !session.subscriptions.is_empty() {
             // What the command published to its own client comes right behind its reply.
             for push in session.client.take_pushes() {
@@ -359,6 +347,44 @@ impl Executor {
             self.called = Vec::new();
         }
     }
+}
+
+/// Who leaves out what CLIENT REPLY wants left out of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Muting {
+    AsAll,
+    /// The command has done so.
+    ByItself,
+}
+
+/// Ends a request whose reply begins at `start`: an error becomes the reply, and one that the client does not want is left
+/// out.
+#[inline]
+pub(super) fn settle(
+    moment: &Moment,
+    stats: &ThreadStats,
+    session: &mut Session,
+    result: ServerResult,
+    (start, muting): (usize, Muting),
+    out: &mut Output,
+) -> Option<Stop> {
+    let stop = match result {
+        Ok(outcome) => moment.stop(session, outcome),
+        Err(e) => {
+            stats.count_error(&e.to_string());
+            out.truncate(start);
+            out.writer(session.version).error(e.to_bytes());
+            None
+        }
+    };
+    session.stall_is_muted = session.is_muted();
+    if session.stall_is_muted && muting == Muting::AsAll {
+        out.truncate(start);
+    }
+    if session.reply_mode == ReplyMode::Skip {
+        session.reply_mode = ReplyMode::On;
+    }
+    stop
 }
 
 /// Whether effects are kept for the write log.

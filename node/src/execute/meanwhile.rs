@@ -12,7 +12,7 @@ use keyward_store::keys::{Keys, Now};
 
 use super::Stop;
 use super::admit::{Candidate, Checks, Moment, Patience, Verdict, misconf};
-use super::batch::BatchEnd;
+use super::batch::{BatchEnd, Muting, settle};
 use super::transaction::{queue, refuse, rejected};
 use crate::admin::{ServerContext, ServerResult};
 use crate::command::CommandError;
@@ -20,7 +20,7 @@ use crate::command::find::find;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{Handler, Row};
 use crate::config::Settings;
-use crate::io::session::{ReplyMode, Session};
+use crate::io::session::Session;
 use crate::routing::Routing;
 use crate::server::Server;
 use crate::stats::ThreadStats;
@@ -105,23 +105,7 @@ impl<'a> Meanwhile<'a> {
             },
             Err(error) => Err(rejected(session, args, &mut keys, error)),
         };
-        let stop = match result {
-            Ok(outcome) => self.moment.stop(session, outcome),
-            Err(error) => {
-                self.stats.count_error(&error.to_string());
-                out.truncate(start);
-                out.writer(session.version).error(error.to_bytes());
-                None
-            }
-        };
-        session.stall_is_muted = session.is_muted();
-        if session.stall_is_muted {
-            out.truncate(start);
-        }
-        if session.reply_mode == ReplyMode::Skip {
-            session.reply_mode = ReplyMode::On;
-        }
-        stop
+        settle(&self.moment, self.stats, session, result, (start, Muting::AsAll), out)
     }
 
     /// Whether it runs although the node is busy.
