@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cluster_tests::compare::campaign::{Campaign, Mode, Outcome};
 use cluster_tests::compare::framing::{self, Pairs};
+use cluster_tests::compare::grammar::Grammar;
 use cluster_tests::compare::pair::Pair;
 use cluster_tests::compare::templates::CORE_GROUPS;
 use cluster_tests::processes::Server;
@@ -40,6 +41,26 @@ fn replies_equal_valkeys_on_random_sequences() {
         };
         assert_equal(&run(&keyward, &valkey, &campaign));
     }
+}
+
+/// About 20,000 commands, in both protocols.
+#[test]
+fn replies_equal_valkeys_to_commands_that_its_grammar_makes() {
+    let Some(dir) = programs::valkey_or_skip("comparison by the grammar") else { return };
+    let valkey = Server::valkey(&dir, &[]).unwrap();
+    let keyward = Server::keyward(&[]).unwrap();
+    let campaign = Campaign {
+        mode: Mode::Grammar,
+        sequences: 100,
+        length: 100,
+        time_limit: Some(Duration::from_secs(120)),
+        ..Campaign::default()
+    };
+    let outcome = run(&keyward, &valkey, &campaign);
+    assert_equal(&outcome);
+    let pair = Pair { ours: keyward.addr(), theirs: valkey.addr() };
+    let grammar = Grammar::of(&pair, &[], &[]).unwrap();
+    assert!(180 < grammar.commands().len(), "{:?}", grammar.commands().collect::<Vec<_>>());
 }
 
 fn core_groups(and: &[&str]) -> Vec<String> {

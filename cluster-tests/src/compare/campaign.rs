@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use super::generator::{Action, Client, Generator, Step};
+use super::grammar::Grammar;
 use super::pair::{Pair, Sending};
 use super::pipeline::UNCUT;
 use super::runner::{Difference, command_line};
@@ -28,6 +29,8 @@ pub enum Mode {
     /// In one stream: one template after another, each in the middle of some hundred plain commands. The number of a
     /// sequence is that of its template.
     InTheMiddle,
+    /// As one by one, of commands that the grammar of the real Valkey's COMMAND DOCS makes.
+    Grammar,
 }
 
 /// What to run.
@@ -92,10 +95,40 @@ pub struct Outcome {
     pub failures: BTreeMap<String, usize>,
 }
 
+/// Where the sequences come from.
+enum Source {
+    Templates(Generator),
+    Grammar(Grammar),
+}
+
+impl Source {
+    fn new(campaign: &Campaign, pair: &Pair) -> Result<Source, String> {
+        let (only, skip) = (&campaign.only, &campaign.skip);
+        Ok(match campaign.mode {
+            Mode::Grammar => Source::Grammar(Grammar::of(pair, only, skip)?),
+            Mode::OneByOne | Mode::Pipelined | Mode::InTheMiddle => {
+                Source::Templates(Generator::new(only, skip)?)
+            }
+        })
+    }
+
+    /// None beyond the last sequence.
+    fn steps(&self, campaign: &Campaign, number: u64) -> Option<Vec<Step>> {
+        let (seed, length) = (campaign.seed, campaign.length);
+        match self {
+            Source::Grammar(grammar) => Some(grammar.sequence(seed, number, length)),
+            Source::Templates(generator) if campaign.mode == Mode::InTheMiddle => {
+                generator.in_the_middle(seed, number, length)
+            }
+            Source::Templates(generator) => Some(generator.sequence(seed, number, length)),
+        }
+    }
+}
+
 impl Campaign {
     /// Runs all sequences against the pair.
     pub fn run(&self, pair: &Pair) -> Result<Outcome, String> {
-        let generator = Generator::new(&self.only, &self.skip)?;
+        let source = Source::new(self, pair)?;
         let start = Instant::now();
         let mut outcome = Outcome::default();
         for number in self.first..self.first + self.sequences {
@@ -103,13 +136,7 @@ impl Campaign {
                 break;
             }
             for &resp in &self.protocols {
-                let steps = match self.mode {
-                    Mode::OneByOne | Mode::Pipelined => generator.sequence(self.seed, number, self.length),
-                    Mode::InTheMiddle => match generator.in_the_middle(self.seed, number, self.length) {
-                        Some(steps) => steps,
-                        None => return Ok(outcome),
-                    },
-                };
+                let Some(steps) = source.steps(self, number) else { return Ok(outcome) };
                 outcome.actions += steps.iter().map(|step| step.actions.len()).sum::<usize>();
                 let way = Way { resp, sending: self.sending(number) };
                 let Some(difference) = way.run(pair, &steps) else { continue };
@@ -130,7 +157,7 @@ impl Campaign {
 
     fn sending(&self, number: u64) -> Sending {
         match self.mode {
-            Mode::OneByOne => Sending::OneByOne,
+            Mode::OneByOne | Mode::Grammar => Sending::OneByOne,
             Mode::Pipelined => Sending::Pipelined { cuts: self.seed.wrapping_add(number) },
             Mode::InTheMiddle => Sending::Pipelined { cuts: UNCUT },
         }

@@ -229,7 +229,7 @@ fn command(client: Client, args: Args) -> Step {
     commands(client, vec![args])
 }
 
-fn commands(client: Client, made: Vec<Args>) -> Step {
+pub(super) fn commands(client: Client, made: Vec<Args>) -> Step {
     let action = |args: Args| match name(&args).as_str() {
         "SCAN" | "HSCAN" | "SSCAN" | "ZSCAN" if client == Client::Main => Action::Scan(args),
         _ => Action::Command(client, args),
@@ -291,7 +291,7 @@ fn replies_off(rng: &mut SmallRng) -> Step {
 }
 
 /// Makes a command wrong in one of the ways that clients do, unless that could make it wait or fill the memory.
-fn spoil(args: &mut Args, rng: &mut SmallRng) {
+pub(super) fn spoil(args: &mut Args, rng: &mut SmallRng) {
     const DELICATE: [&str; 12] = [
         "WAIT",
         "WAITAOF",

@@ -4,6 +4,7 @@
 //! - [`template`]: the small language that they are written in.
 //! - [`words`]: the keys, values and numbers put into them: few, so that commands meet, and awkward.
 //! - [`generator`]: sequences of steps from a seed, with transactions, blocked clients and subscribers.
+//! - [`grammar`]: commands from what the real Valkey says of their arguments, instead of templates.
 //! - [`pair`]: the two servers, and how a sequence reaches them.
 //! - [`pipeline`]: a sequence in one stream instead of command by command.
 //! - [`equality`]: what "equal" means where order or content is left to chance.
@@ -15,6 +16,7 @@ pub mod campaign;
 pub mod equality;
 pub mod framing;
 pub mod generator;
+pub mod grammar;
 pub mod pair;
 pub mod pipeline;
 pub mod runner;
