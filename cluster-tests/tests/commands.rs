@@ -12,7 +12,7 @@ use cluster_tests::resp_client::{Connection, Frame};
 /// Fields of COMMAND DOCS that are left out, or in our own words, on purpose.
 const OWN_FIELDS: [&str; 3] = ["summary", "history", "subcommands"];
 /// Commands of later versions and of Redis 8, and one that takes arguments in later versions.
-const NOT_IN_VALKEY: [&str; 5] = ["delex", "digest", "exec", "xackdel", "xdelex"];
+const NOT_IN_VALKEY: [&str; 6] = ["delex", "digest", "exec", "xackdel", "xcfgset", "xdelex"];
 /// Requests for each command in which keys are looked for.
 const REQUESTS: usize = 40;
 

@@ -809,5 +809,6 @@ pub const WITHOUT_CASE: &[&str] = &[
     "wait",
     "waitaof",
     "xackdel",
+    "xcfgset",
     "xdelex",
 ];

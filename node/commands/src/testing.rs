@@ -183,6 +183,12 @@ impl TestKeyspace {
         self.mode = mode;
     }
 
+    /// As a primary, from now on.
+    pub(crate) fn promoted(mut self) -> TestKeyspace {
+        (self.mode, self.logging) = (Mode::Primary, Logging::On);
+        self
+    }
+
     /// A fresh keyspace that has applied every effect since the last call of this or [`TestKeyspace::effects`].
     pub(crate) fn replica(&mut self) -> TestKeyspace {
         let mut replica = TestKeyspace { mode: Mode::Apply, ..TestKeyspace::new() };

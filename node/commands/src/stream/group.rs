@@ -141,7 +141,7 @@ fn create(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     Ok(Outcome::Reply)
 }
 
-fn propagate_position(
+pub(super) fn propagate_position(
     keys: &mut Keys<'_>,
     subcommand: &[u8],
     [key, name]: [&[u8]; 2],

@@ -5,6 +5,7 @@ use keyward_store::types::StreamId;
 use keyward_store::types::stream::{Consumer, Entry, Group, Stream, UNKNOWN};
 
 use super::group::no_group;
+use super::idempotence;
 use super::range::{write_entries, write_entry};
 use super::write_id;
 use crate::spec::{ACCESS, LOADING, RO, STALE, category};
@@ -44,13 +45,14 @@ fn stream(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let stream = ctx.keys.stream(args.at(2))?.ok_or(CommandError::NoSuchKey)?;
     let full = parse_full(args)?;
     let out = &mut ctx.out;
-    out.map(if full.is_some() { 9 } else { 10 });
+    let produced = idempotence::info(stream).map_or(0, |fields| fields.len());
+    out.map(produced + if full.is_some() { 9 } else { 10 });
     write_overview(stream, out);
     match full {
         Some(count) => write_full(stream, count, out),
         None => {
             out.bulk_str("groups");
-            out.len(stream.groups().len());
+            out.len(stream.group_count());
             out.bulk_str("first-entry");
             write_entry_or_null(stream.iter().next(), out);
             out.bulk_str("last-entry");
@@ -101,6 +103,7 @@ fn write_overview(stream: &Stream, out: &mut ReplyWriter<'_>) {
     out.integer(stream.entries_added().cast_signed());
     out.bulk_str("recorded-first-entry-id");
     write_id(out, stream.first_id());
+    idempotence::write_info(stream, out);
 }
 
 fn write_entry_or_null(entry: Option<Entry<'_>>, out: &mut ReplyWriter<'_>) {
@@ -114,7 +117,7 @@ fn write_full(stream: &Stream, count: usize, out: &mut ReplyWriter<'_>) {
     out.bulk_str("entries");
     write_entries(out, stream.iter().take(count));
     out.bulk_str("groups");
-    out.array(stream.groups().len());
+    out.array(stream.group_count());
     for (name, group) in stream.groups() {
         out.map(7);
         out.bulk_str("name");
@@ -181,7 +184,7 @@ pub(super) const XINFO_GROUPS: DataCommand = read("xinfo|groups", groups, 3, 0, 
 fn groups(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let stream = ctx.keys.stream(args.at(2))?.ok_or(CommandError::NoSuchKey)?;
     let out = &mut ctx.out;
-    out.array(stream.groups().len());
+    out.array(stream.group_count());
     for (name, group) in stream.groups() {
         out.map(6);
         out.bulk_str("name");

@@ -6,6 +6,7 @@
 //! - [`read`]: reading what comes after an ID, also waiting for it, and for groups
 //! - [`group`]: groups and their consumers
 //! - [`pending`]: what consumers have not acknowledged; [`claim`]: giving it to others
+//! - [`idempotence`]: what producers send twice is added once (XADD IDMP)
 //! - [`info`]: what is known of a stream (XINFO)
 //!
 //! What is pending has one effect, XCLAIM with all that it decides in words: for whom, since when, how often delivered,
@@ -14,6 +15,7 @@
 mod claim;
 mod delete;
 mod group;
+mod idempotence;
 mod ids;
 mod info;
 mod pending;
@@ -38,6 +40,7 @@ use group::{
     XACK, XGROUP, XGROUP_CREATE, XGROUP_CREATECONSUMER, XGROUP_DELCONSUMER, XGROUP_DESTROY, XGROUP_HELP,
     XGROUP_SETID,
 };
+use idempotence::{Origin, XCFGSET};
 use ids::{Given, IdText, parse_given, parse_id, write_id};
 use info::{XINFO, XINFO_CONSUMERS, XINFO_GROUPS, XINFO_HELP, XINFO_STREAM};
 use pending::XPENDING;
@@ -46,8 +49,8 @@ use read::{XREAD, XREADGROUP};
 
 /// The commands of the group.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [DataCommand; 27] = family(Group::Stream, [
-    XACK, XACKDEL, XADD, XAUTOCLAIM, XCLAIM, XDEL, XDELEX, XGROUP, XINFO, XLEN, XPENDING, XRANGE, XREAD, XREADGROUP, XREVRANGE, XSETID,
+pub(super) const COMMANDS: [DataCommand; 28] = family(Group::Stream, [
+    XACK, XACKDEL, XADD, XAUTOCLAIM, XCFGSET, XCLAIM, XDEL, XDELEX, XGROUP, XINFO, XLEN, XPENDING, XRANGE, XREAD, XREADGROUP, XREVRANGE, XSETID,
     XTRIM, XGROUP_CREATE, XGROUP_CREATECONSUMER, XGROUP_DELCONSUMER, XGROUP_DESTROY, XGROUP_HELP, XGROUP_SETID,
     XINFO_CONSUMERS, XINFO_GROUPS, XINFO_HELP, XINFO_STREAM,
 ]);
@@ -131,12 +134,13 @@ fn default_limit(limits: StreamLimits) -> u64 {
     }
 }
 
-/// `XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT count]] *|id field value [field value ...]`
+/// `XADD key [NOMKSTREAM] [IDMP producer iid | IDMPAUTO producer] [MAXLEN|MINID [=|~] threshold [LIMIT count]] *|id
+/// field value [field value ...]`
 const XADD: DataCommand =
     write("xadd", xadd, -5, DENYOOM | FAST, "5.0.0").key(1, RW | UPDATE).tips(&["nondeterministic_output"]);
 fn xadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let (mut options, mut cursor) = (Options::default(), Cursor::new(args, 2));
-    let mut given = None;
+    let (mut given, mut origin) = (None, None);
     while let Some(next) = cursor.peek() {
         if next == b"*" {
             break;
@@ -148,6 +152,12 @@ fn xadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
             options.no_mkstream = true;
             continue;
         }
+        if let Some(read) = Origin::read(&mut cursor)? {
+            if origin.replace(read).is_some() {
+                return Err(CommandError::Syntax);
+            }
+            continue;
+        }
         given = Some(parse_given(next)?);
         break;
     }
@@ -156,6 +166,11 @@ fn xadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     if fields.is_empty() || !fields.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(ctx.spec.name.into()));
     }
+    if origin.is_some() && given.is_some() {
+        return Err(CommandError::err(
+            "IDMP and IDMPAUTO can be used only with an ID that is generated: '*'",
+        ));
+    }
     if given == Some(Given::Whole(StreamId::ZERO)) {
         return Err(CommandError::err("The ID specified in XADD must be greater than 0-0"));
     }
@@ -163,6 +178,13 @@ fn xadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     let last = ctx.keys.stream_mut(key)?.map(|stream| stream.last_id());
     if last.is_none() && options.no_mkstream {
         ctx.out.null();
+        return Ok(Outcome::Reply);
+    }
+    let produced = origin.map(|origin| origin.of_entry(&fields));
+    if let Some(produced) = &produced
+        && let Some(original) = produced.original(ctx.keys, key)?
+    {
+        write_id(&mut ctx.out, original);
         return Ok(Outcome::Reply);
     }
     let id = next_id(given, last.unwrap_or_default(), ctx.keys.now)?;
@@ -174,8 +196,11 @@ fn xadd(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     stream.append(id, &fields, limits);
     let trimmed = trim.map(|trim| (stream.trim(trim.keep, trim.precision), stream.len()));
     let mut text = IdText::default();
+    propagate_add(ctx.keys, key, text.of(id), &fields, trimmed);
+    if let Some(produced) = &produced {
+        produced.remember(ctx.keys, key, id)?;
+    }
     let id = text.of(id);
-    propagate_add(ctx.keys, key, id, &fields, trimmed);
     ctx.keys.modified(key);
     ctx.keys.signal_ready(key);
     ctx.keys.notify(EventClass::Stream, "xadd", key);

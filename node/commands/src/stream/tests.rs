@@ -413,3 +413,143 @@ fn claim_is_of_readers_in_groups() {
         ],
     );
 }
+
+const FIRST: &str = "$15\r\n1704067200000-0\r\n";
+const SECOND: &str = "$15\r\n1704067200000-1\r\n";
+const THIRD: &str = "$15\r\n1704067200000-2\r\n";
+
+/// Of Redis 8.6.
+#[test]
+fn what_a_producer_sends_again_is_added_once() {
+    const EMPTY: &str = "-ERR a producer ID or idempotent ID is empty\r\n";
+    const NOT_GENERATED: &str =
+        "-ERR IDMP and IDMPAUTO can be used only with an ID that is generated: '*'\r\n";
+    const SYNTAX: &str = "-ERR syntax error\r\n";
+    check(&[
+        ("XADD s NOMKSTREAM IDMP p i * f v", "$-1\r\n"),
+        ("XADD s IDMP p i * f v", FIRST),
+        ("XADD s IDMP p i * g w", FIRST),
+        ("XADD s idmp q i * f v", SECOND),
+        ("XADD s IDMP p i2 MAXLEN 9 * f v", THIRD),
+        ("XADD s IDMPAUTO p * f v", "$15\r\n1704067200000-3\r\n"),
+        ("XADD s IDMPAUTO p * f v", "$15\r\n1704067200000-3\r\n"),
+        ("XADD s IDMPAUTO p * f vv", "$15\r\n1704067200000-4\r\n"),
+        ("XADD s IDMPAUTO q * f v", "$15\r\n1704067200000-5\r\n"),
+        ("XDEL s 1704067200000-0", ":1\r\n"),
+        ("XADD s IDMP p i * f v", FIRST),
+        ("XLEN s", ":5\r\n"),
+        // What is remembered is no client's group.
+        ("XINFO GROUPS s", "*0\r\n"),
+        ("XGROUP CREATE s g $", "+OK\r\n"),
+        ("XCLAIM s g c 0 1704067200000-1 FORCE JUSTID", "*1\r\n$15\r\n1704067200000-1\r\n"),
+        ("XACKDEL s g ACKED IDS 1 1704067200000-1", "*1\r\n:1\r\n"),
+        ("XDELEX s DELREF IDS 1 1704067200000-2", "*1\r\n:1\r\n"),
+        ("XADD s IDMP p i2 * f v", THIRD),
+        ("XADD s IDMP p i 5-5 f v", NOT_GENERATED),
+        ("XADD s IDMPAUTO p 9999999999999-* f v", NOT_GENERATED),
+        ("XADD s IDMP p i IDMPAUTO p * f v", SYNTAX),
+        ("XADD s IDMP \"\" i * f v", EMPTY),
+        ("XADD s IDMP p \"\" * f v", EMPTY),
+        ("XADD s IDMPAUTO \"\" * f v", EMPTY),
+        ("XADD s IDMP p * f v", "-ERR Invalid stream ID specified as stream command argument\r\n"),
+        ("SET k v", "+OK\r\n"),
+        ("XADD k IDMP p i * f v", WRONG_TYPE),
+        ("XCFGSET k IDMP-MAXSIZE 5", WRONG_TYPE),
+        ("XCFGSET none IDMP-MAXSIZE 5", "-ERR no such key\r\n"),
+        ("XCFGSET s", SYNTAX),
+        ("XCFGSET s IDMP-MAXSIZE", SYNTAX),
+        ("XCFGSET s IDMP-MAXSIZE 0", "-ERR invalid maxsize\r\n"),
+        ("XCFGSET s IDMP-MAXSIZE 10001", "-ERR invalid maxsize\r\n"),
+        ("XCFGSET s IDMP-DURATION 86401", "-ERR invalid duration\r\n"),
+        ("XCFGSET s IDMP-DURATION x", "-ERR invalid duration\r\n"),
+        // Nothing is forgotten if nothing changes.
+        ("XCFGSET s IDMP-DURATION 100 IDMP-MAXSIZE 100", "+OK\r\n"),
+        ("XADD s IDMP p i2 * f v", THIRD),
+        ("XCFGSET s IDMP-DURATION 101", "+OK\r\n"),
+        ("XADD s IDMP p i2 * f v", "$15\r\n1704067200000-6\r\n"),
+    ]);
+}
+
+/// The numbers of XINFO STREAM: seconds, how many of a producer, producers, IDs, ever added, duplicates.
+fn remembered(keyspace: &mut TestKeyspace, key: &str) -> Vec<i64> {
+    let reply = keyspace.run(&format!("XINFO STREAM {key}"));
+    let lines: Vec<&str> = reply.split("\r\n").collect();
+    let value = |name: &str| {
+        let at = lines.iter().position(|line| *line == name)?;
+        lines[at + 1].strip_prefix(':')?.parse().ok()
+    };
+    ["idmp-duration", "idmp-maxsize", "pids-tracked", "iids-tracked", "iids-added", "iids-duplicates"]
+        .iter()
+        .filter_map(|name| value(name))
+        .collect()
+}
+
+#[test]
+fn what_is_remembered_of_producers_is_bounded() {
+    let mut keyspace = TestKeyspace::replicated();
+    keyspace.run("XADD s 1-1 f v");
+    assert_eq!(remembered(&mut keyspace, "s"), [0; 0]);
+    assert_eq!(keyspace.run("XCFGSET s IDMP-MAXSIZE 2 IDMP-DURATION 10"), "+OK\r\n");
+    assert_eq!(remembered(&mut keyspace, "s"), [10, 2, 0, 0, 0, 0]);
+    for request in ["XADD s IDMP p 1 * f v", "XADD s IDMP q 1 * f v", "XADD s IDMP p 2 * f v"] {
+        keyspace.run(request);
+    }
+    assert_eq!(remembered(&mut keyspace, "s"), [10, 2, 2, 3, 3, 0]);
+    keyspace.effects();
+    keyspace.pass(5_000);
+    keyspace.run("XADD s IDMP p 3 * f v");
+    assert_eq!(
+        keyspace.effects()[1..3],
+        ["XGROUP DELCONSUMER s keyward:idmp:iids 1:p1", "XACK s keyward:idmp:order 1704067200000-0",]
+    );
+    assert_eq!(keyspace.run("XADD s IDMP p 2 * f v"), THIRD);
+    assert_eq!(remembered(&mut keyspace, "s"), [10, 2, 2, 3, 4, 1]);
+    keyspace.pass(4_999);
+    assert_eq!(keyspace.run("XADD s IDMP q 1 * f v"), SECOND);
+    keyspace.pass(1);
+    assert_eq!(keyspace.run("XADD s IDMP q 1 * f v"), "$15\r\n1704067210000-0\r\n");
+    assert_eq!(remembered(&mut keyspace, "s"), [10, 2, 2, 2, 5, 2]);
+    assert_eq!(keyspace.run("XCFGSET s IDMP-MAXSIZE 3"), "+OK\r\n");
+    assert_eq!(remembered(&mut keyspace, "s"), [10, 3, 0, 0, 5, 2]);
+}
+
+/// A replica that becomes the primary knows what its producers have sent; so does who gets a copy.
+#[test]
+fn what_is_remembered_of_producers_is_replicated_and_copied() {
+    let mut keyspace = TestKeyspace::replicated();
+    for request in [
+        "XADD s IDMP p 1 * f v",
+        "XADD s IDMP p 2 * f v",
+        "XADD s IDMP p 1 * f v",
+        "XADD s IDMPAUTO q * f v",
+        "COPY s {x}copy",
+        "XADD t IDMP p 1 * f v",
+        "XCFGSET t IDMP-DURATION 77",
+        "XADD t IDMP p 3 * f v",
+        "RENAME t u",
+    ] {
+        let reply = keyspace.run(request);
+        assert!(!reply.starts_with('-'), "{request}: {reply}");
+    }
+    let dumped = keyspace.run_raw(&[b"DUMP", b"s"]);
+    let header = dumped.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let restored = keyspace.run_raw(&[b"RESTORE", b"r", b"0", &dumped[header..dumped.len() - 2]]);
+    assert_eq!(restored, b"+OK\r\n");
+    let mut replica = keyspace.replica().promoted();
+    for (key, expected) in [
+        ("s", vec![100, 100, 2, 3, 3, 1]),
+        ("{x}copy", vec![100, 100, 2, 3, 3, 1]),
+        ("r", vec![100, 100, 2, 3, 3, 1]),
+        ("u", vec![77, 100, 1, 1, 2, 0]),
+    ] {
+        assert_eq!(remembered(&mut keyspace, key), expected, "{key}");
+        assert_eq!(remembered(&mut replica, key), expected, "{key} of a replica");
+    }
+    for known in [&mut keyspace, &mut replica] {
+        for key in ["s", "{x}copy", "r"] {
+            assert_eq!(known.run(&format!("XADD {key} IDMP p 1 * f v")), FIRST);
+            assert_eq!(known.run(&format!("XADD {key} IDMP p 2 * f v")), SECOND);
+            assert_eq!(known.run(&format!("XADD {key} IDMPAUTO q * f v")), THIRD);
+        }
+    }
+}

@@ -46,7 +46,7 @@ impl Collection for &Stream {
 
     fn rebuild(&self, key: &[u8], emit: &mut Emit<'_>) {
         rebuild_entries(self, key, emit);
-        for (name, group) in self.groups() {
+        for (name, group) in &self.groups {
             rebuild_group(key, name, group, emit);
         }
     }

@@ -24,6 +24,9 @@ pub use id::StreamId;
 use node::NodeRef;
 pub use node::{Entry, NODE_BYTES_MAX, StreamLimits};
 
+/// Groups in which commands keep something. Other programs know them as groups like any other.
+pub const HIDDEN_GROUPS: [&[u8]; 2] = [b"keyward:idmp:iids", b"keyward:idmp:order"];
+
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
@@ -268,8 +271,15 @@ impl Stream {
 
     // ------------------------------------------------------------------ groups
 
-    pub fn groups(&self) -> impl ExactSizeIterator<Item = (&[u8], &Group)> {
-        self.groups.iter().map(|(name, group)| (&**name, group))
+    /// Those that clients are shown.
+    pub fn groups(&self) -> impl Iterator<Item = (&[u8], &Group)> {
+        let groups = self.groups.iter().map(|(name, group)| (&**name, group));
+        groups.filter(|(name, _)| !HIDDEN_GROUPS.contains(name))
+    }
+
+    pub fn group_count(&self) -> usize {
+        let hidden = HIDDEN_GROUPS.iter().filter(|name| self.groups.contains_key(**name));
+        self.groups.len() - hidden.count()
     }
 
     pub fn group(&self, name: &[u8]) -> Option<&Group> {
