@@ -167,7 +167,12 @@ fn setid(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResult {
     if 7 < args.len() {
         return Err(too_much(args));
     }
-    let id = parse_position(args.at(4), Some(stream))?;
+    // As in Valkey here also the ends of all IDs are some.
+    let id = match args.at(4) {
+        b"-" => StreamId::ZERO,
+        b"+" => StreamId::MAX,
+        id => parse_position(id, Some(stream))?,
+    };
     stream.set_group_position(name, id, options.entries_read);
     propagate_position(ctx.keys, b"SETID", [key, name], (id, options.entries_read), &[]);
     ctx.keys.modified_aside();

@@ -91,6 +91,12 @@ fn effects_need_neither_clock_nor_chance() {
         ("XTRIM s MINID 5", &[]),
         ("XADD s 9999999999999-* f v", &["XADD s 9999999999999-0 f v"]),
         ("XGROUP CREATE s g $", &["XGROUP CREATE s g 9999999999999-0 ENTRIESREAD -1"]),
+        (
+            "XGROUP SETID s g +",
+            &["XGROUP SETID s g 18446744073709551615-18446744073709551615 ENTRIESREAD -1"],
+        ),
+        ("XGROUP SETID s g -", &["XGROUP SETID s g 0-0 ENTRIESREAD -1"]),
+        ("XGROUP CREATE s h +", &[]),
         ("XGROUP SETID s g 0", &["XGROUP SETID s g 0-0 ENTRIESREAD -1"]),
         (
             "XREADGROUP GROUP g a STREAMS s >",
