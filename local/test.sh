@@ -117,11 +117,12 @@ rust() {
   limited "$rust_limit" cargo test --workspace --locked --no-fail-fast -- --show-output
   count_cargo $?
   need valgrind valgrind
-  # The only code that lays out memory by hand, under a memory checker. Tests have the system's allocator, which it knows.
+  # The code that lays out memory by hand or goes to Lua's stack, under a memory checker. Tests have the system's allocator, which it knows.
   local checker='["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]'
   step "memory checker"
   limited "$build_limit" cargo --config "target.'cfg(all())'.runner = $checker" \
-    test --workspace --locked --lib entry::tests -- --test-threads=1
+    test --workspace --locked --lib -- --test-threads=1 \
+    entry::tests replies_of_each_kind replies_may_be_nested lengths_that_lie
   count_cargo $?
 }
 
