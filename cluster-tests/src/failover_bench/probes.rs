@@ -12,8 +12,10 @@ use crate::resp_client::Connection;
 
 /// Writers, and as many readers. Their keys share a hash tag: of several shards it is one that is under test.
 pub(super) const KEYS: usize = 6;
-/// A node that does not answer for so long is left for another.
-const DEADLINE: Duration = Duration::from_millis(60);
+/// A node that does not answer for so long is left for another. Each writer has a deadline of its own: if all left a hung
+/// node at the same moments, what is measured would be a multiple of the time between these.
+const DEADLINE: Duration = Duration::from_millis(37);
+const DEADLINE_STEP: Duration = Duration::from_millis(5);
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// In the same slot as the keys of all probes.
@@ -63,7 +65,8 @@ impl Probes {
             .map(|number| {
                 let (shared, addrs) = (shared.clone(), addrs.to_vec());
                 thread::spawn(move || {
-                    let mut client = Client { addrs, at: number, connection: None };
+                    let deadline = DEADLINE + DEADLINE_STEP * (number % KEYS) as u32;
+                    let mut client = Client { addrs, at: number, connection: None, deadline };
                     let key = key(round, number % KEYS);
                     let mut next = 0;
                     while !shared.stop.load(Ordering::Relaxed) {
@@ -152,6 +155,7 @@ struct Client {
     addrs: Vec<String>,
     at: usize,
     connection: Option<Connection>,
+    deadline: Duration,
 }
 
 /// Why another node is to be asked.
@@ -167,7 +171,7 @@ impl Client {
     fn call(&mut self, command: &[&str]) -> Result<u64, Failure> {
         if self.connection.is_none() {
             let addr = &self.addrs[self.at % self.addrs.len()];
-            self.connection = Connection::connect_within(addr, DEADLINE).ok();
+            self.connection = Connection::connect_within(addr, self.deadline).ok();
         }
         let reply = self.connection.as_mut().and_then(|connection| connection.call(command).ok());
         let error = match reply {

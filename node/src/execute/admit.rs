@@ -64,6 +64,11 @@ impl Moment {
     /// What a command's outcome stops.
     #[inline]
     pub(super) fn stop(&self, session: &Session, outcome: ServerOutcome) -> Option<Stop> {
+        if let ServerOutcome::Reply = outcome { None } else { self.stop_for(session, outcome) }
+    }
+
+    #[cold]
+    fn stop_for(&self, session: &Session, outcome: ServerOutcome) -> Option<Stop> {
         let timeout = |ms| (ms > 0).then(|| Duration::from_millis(ms));
         match outcome {
             ServerOutcome::Reply => None,

@@ -12,8 +12,8 @@ use keyward_replication::gate::{DiskState, GateState};
 use keyward_replication::reply::{Read, ReplyCondition};
 use keyward_store::keys::{Keys, Mode};
 
-use super::batch::{Progress, Running, logging};
 use super::lookahead::Planned;
+use super::progress::{Progress, Running, logging};
 use super::waiters::register_waiter;
 use super::{Executor, UNWRITTEN_BYTES_MAX};
 use crate::admin::{ServerContext, ServerOutcome, ServerResult};

@@ -18,7 +18,7 @@ use keyward_store::eviction::{Eligible, Order, Policy, Pool, SharedWeights, Weig
 use keyward_store::keys::Keys;
 
 use super::Executor;
-use super::batch::{Progress, logging};
+use super::progress::{Progress, logging};
 use crate::process;
 
 /// Keys that are evicted between two looks at the clock.

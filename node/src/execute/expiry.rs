@@ -14,7 +14,7 @@ use keyward_proto::time::Monotonic;
 use keyward_store::keys::{ExpiryWalk, Keys};
 
 use super::Executor;
-use super::batch::{Progress, logging};
+use super::progress::{Progress, logging};
 
 /// Entries that are looked at under one lock, and fields that are deleted.
 const STEP_LEN: usize = 64;

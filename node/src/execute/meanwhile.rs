@@ -12,7 +12,7 @@ use keyward_store::keys::{Keys, Now};
 
 use super::Stop;
 use super::admit::{Candidate, Checks, Moment, Patience, Verdict, misconf};
-use super::batch::{BatchEnd, Muting, settle};
+use super::progress::{BatchEnd, Muting, settle};
 use super::transaction::{queue, refuse, rejected};
 use crate::admin::{ServerContext, ServerResult};
 use crate::command::CommandError;

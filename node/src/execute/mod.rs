@@ -16,6 +16,7 @@ mod eviction;
 mod expiry;
 mod lookahead;
 mod meanwhile;
+mod progress;
 mod script;
 mod transaction;
 mod waiters;
@@ -44,11 +45,11 @@ use crate::routing::{Owner, Routing};
 use crate::server::Server;
 use crate::stats::ThreadStats;
 pub use admit::{Moment, Patience};
-pub use batch::BatchEnd;
 pub use eviction::Eviction;
 pub use expiry::ExpiryCycle;
 use lookahead::Lookahead;
 pub use meanwhile::Meanwhile;
+pub use progress::BatchEnd;
 
 /// Writes are held back while more of the write log than this waits for the disk.
 pub const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;

@@ -21,9 +21,9 @@ use keyward_store::keys::Keys;
 
 use super::Executor;
 use super::admit::{Access, Candidate, Patience, SAVE_FAILED, Verdict, misconf};
-use super::batch::{Progress, Running};
 use super::call::missing_of;
 use super::eviction::Room;
+use super::progress::{Progress, Running};
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;

@@ -8,8 +8,8 @@ use keyward_store::events::Event;
 use keyward_store::keys::Keys;
 
 use super::Executor;
-use super::batch::{Progress, Running};
 use super::eviction::Room;
+use super::progress::{Progress, Running};
 use crate::admin::transactions::conditions;
 use crate::admin::{ServerOutcome, ServerResult, write_synced};
 use crate::command::CommandError;

@@ -12,7 +12,7 @@ use keyward_store::world;
 
 use super::Executor;
 use super::admit::{Candidate, Patience, Verdict};
-use super::batch::Progress;
+use super::progress::Progress;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
 use crate::command::keys_of::visit_slots;
