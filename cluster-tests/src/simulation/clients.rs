@@ -17,7 +17,7 @@ use super::{CLIENTS, CLIENTS_END, FAULTS_END, NODES, Nanos, ms};
 
 const TIMEOUT: Nanos = ms(600);
 /// So many clients keep what they have watched until the same node is the primary again.
-const PATIENT: usize = 2;
+const PATIENT: usize = 3;
 
 /// An operation in a client's notes.
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ impl World {
                     let value = answers[0].clone();
                     let term = self.register.shard().map(|shard| shard.term);
                     // The others write meanwhile.
-                    let waits = client < PATIENT && self.now < FAULTS_END && self.rng.random_bool(0.3);
+                    let waits = client < PATIENT && self.now < FAULTS_END && self.rng.random_bool(0.4);
                     let patience = term.filter(|_| waits).map(|term| (term, self.now + ms(3000)));
                     self.clients[client].watched = Some(Watched { node, slot: record.slot, value, patience });
                 }

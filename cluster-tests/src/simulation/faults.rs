@@ -119,7 +119,7 @@ impl World {
                 self.register_frozen_until = self.now + pause;
             }
             22..=25 => self.unlucky_handoff(),
-            26 => self.force_failover(),
+            26 | 40 => self.force_failover(),
             27 => self.disputed_handoff(),
             28..=30 if self.register.topology.fast_failover() != FastFailover::Trusted => {
                 self.refuse_connections();
@@ -138,7 +138,7 @@ impl World {
             34 | 36 => self.hang_while_the_others_stutter(),
             35 if self.rng.random_bool(0.15) => self.lose_sentinels(),
             37 | 38 => self.forsake(),
-            46 | 47 => self.replace_and_return(),
+            44..=47 => self.replace_and_return(),
             39 => {
                 tell!("FAULT the connections of node {node} are dead, and nobody is told");
                 self.deaden_streams(node);

@@ -95,7 +95,7 @@ impl Operation {
             steps: steps.to_vec(),
             in_transaction: true,
         };
-        match rng.random_range(0..23) {
+        match rng.random_range(0..24) {
             0 => one(Step::Set(number)),
             1 => one(Step::Increment),
             2 | 3 => one(Step::Append(number)),
@@ -105,7 +105,7 @@ impl Operation {
             8 | 9 => one(Step::Push(number)),
             10 if rng.random_bool(0.2) => one(Step::AwaitAndPop(0)),
             10 => one(Step::AwaitAndPop(rng.random_range(5..150))),
-            16 | 17 => Operation { prelude: Prelude::Watch, ..one(Step::Get) },
+            16 | 17 | 23 => Operation { prelude: Prelude::Watch, ..one(Step::Get) },
             11 => one(Step::SetVolatile(number, rng.random_range(5..300))),
             12 | 13 => one(Step::GetVolatile),
             18 | 19 => one(Step::Enqueue(number)),

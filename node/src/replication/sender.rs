@@ -118,6 +118,29 @@ pub(crate) async fn run(
     send_log(&reader, stream, start.term, &out).await;
 }
 
+/// Between two attempts to read the files; a batch that is being written may be met in between.
+const HISTORY_PAUSE: Duration = Duration::from_millis(10);
+/// So often in a row the files may give nothing new.
+const HISTORY_ATTEMPTS: u32 = 5;
+
+/// How often the files were opened again without giving anything new.
+#[derive(Debug, Default)]
+struct Attempts {
+    sent: LogIndex,
+    failed: u32,
+}
+
+impl Attempts {
+    /// The files have ended, and what is sent is this.
+    fn may_open_again(&mut self, sent: LogIndex) -> bool {
+        if self.sent < sent {
+            *self = Attempts { sent, failed: 0 };
+        }
+        self.failed += 1;
+        self.failed < HISTORY_ATTEMPTS
+    }
+}
+
 /// Sends what is on the disk only, until the log in memory goes on from there. `None` if that ends the stream.
 async fn send_history(
     reader: &Reader<'_>,
@@ -128,6 +151,7 @@ async fn send_history(
 ) -> Option<LogStream> {
     let shared = reader.shared;
     let mut history: Option<Box<dyn LogHistory>> = None;
+    let mut attempts = Attempts::default();
     while stream.sent().next() < shared.log.lock().first_index() {
         let (engine, next, opened) = (Arc::clone(engine), stream.sent().next(), history.take());
         let read = control::blocking(move || {
@@ -141,6 +165,11 @@ async fn send_history(
             Ok((opened, slice)) => {
                 history = Some(opened);
                 (slice, clock::monotonic())
+            }
+            // The files were opened a while ago, and the log in memory has gone on since.
+            Err(_) if attempts.may_open_again(stream.sent()) => {
+                tokio::time::sleep(HISTORY_PAUSE).await;
+                continue;
             }
             Err(error) => {
                 tracing::warn!(error, "the write log on disk does not give what a replica needs");
@@ -309,5 +338,19 @@ async fn send_log(reader: &Reader<'_>, mut stream: LogStream, term: Term, out: &
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_give_something_new_are_opened_as_often_as_it_takes() {
+        let mut attempts = Attempts::default();
+        assert!((1..100).all(|sent| attempts.may_open_again(LogIndex::new(sent))));
+        let more = (0..10).take_while(|_| attempts.may_open_again(LogIndex::new(99))).count();
+        assert_eq!(more, HISTORY_ATTEMPTS as usize - 2, "and a few times for nothing");
+        assert!(attempts.may_open_again(LogIndex::new(100)));
     }
 }

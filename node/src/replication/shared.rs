@@ -68,7 +68,7 @@ pub trait Engine: Send + Sync + 'static {
     fn quiesce(&self);
 }
 
-/// Entries of the log that are not in memory any more.
+/// Entries of the log that are not in memory any more, as far as the files went when they were opened.
 pub trait LogHistory: Send {
     /// The next ones; `None` if there may be more but none were found yet. Blocks.
     ///
