@@ -82,13 +82,22 @@ pub struct Status {
     pub topology_version: u64,
 }
 
+/// Sentinels that know nothing of the shard for so long have lost what they knew.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct NodeCore {
     local: Local,
     role: Role,
-    /// That the sentinels have forgotten this node's shard was told.
-    is_forgotten: bool,
+    forgotten: Forgotten,
+}
+
+/// Sentinels without this node's shard: since when no other was heard, and whether that was told.
+#[derive(Debug, Default)]
+struct Forgotten {
+    since: Option<Monotonic>,
+    is_told: bool,
 }
 
 impl NodeCore {
@@ -107,7 +116,7 @@ impl NodeCore {
         local.keyspace.executed(applied);
         // What was applied had been committed, or nobody else has a say in it; but not all that a base contains.
         local.commit = log.noted_commit().map_or(applied, |noted| noted.min(applied));
-        NodeCore { local, role: Role::Idle, is_forgotten: false }
+        NodeCore { local, role: Role::Idle, forgotten: Forgotten::default() }
     }
 
     /// Both clocks, read together, before each step. If one of them has stood still or was set, no lease counts that rests
@@ -140,6 +149,11 @@ impl NodeCore {
             Role::Replica(replica) => replica.settle(now, &mut self.local, log, out),
         }
         log.release(self.local.commit.min(self.applied(log)));
+        if self.forgotten.since.is_some_and(|since| FORGOTTEN_AFTER <= now.since(since))
+            && !std::mem::replace(&mut self.forgotten.is_told, true)
+        {
+            out.push(Action::Forgotten);
+        }
         if is_tick {
             self.check_invariants(log);
         }
@@ -246,8 +260,9 @@ impl NodeCore {
     ) {
         let history = self.local.topology.history;
         if history != 0 && history != topology.history {
-            return self.on_other_history(topology, log, out);
+            return self.on_other_history(now, topology, log, out);
         }
+        self.forgotten = Forgotten::default();
         if topology.version <= self.local.topology.version {
             return;
         }
@@ -274,8 +289,15 @@ impl NodeCore {
 
     /// The sentinels have begun anew, so their versions and incarnations say nothing to this process. While they do not
     /// know the shard it goes on with the topology that it has. If they go on with the shard in a later term, they do it
-    /// with what nodes held when they registered anew, and this process has not.
-    fn on_other_history(&mut self, topology: Arc<Topology>, log: &mut WriteLog, out: &mut Vec<Action>) {
+    /// with what nodes held when they registered anew, and this process has not. A sentinel that has just started, or has
+    /// not heard yet of the forming of shards, looks the same: so it is not told at once.
+    fn on_other_history(
+        &mut self,
+        now: Monotonic,
+        topology: Arc<Topology>,
+        log: &mut WriteLog,
+        out: &mut Vec<Action>,
+    ) {
         let shard = self.local.shard.as_ref().and_then(|id| topology.shards.get(id));
         let is_left_behind = shard.is_some_and(|shard| self.local.term < shard.term);
         if is_left_behind {
@@ -284,8 +306,8 @@ impl NodeCore {
             // Whoever has registered under this node's ID is another process.
             self.local.incarnation = Incarnation::ZERO;
             self.leave_role(log, out);
-        } else if !std::mem::replace(&mut self.is_forgotten, true) {
-            out.push(Action::Forgotten);
+        } else {
+            self.forgotten.since.get_or_insert(now);
         }
     }
 
