@@ -10,6 +10,7 @@ usage: local/test.sh [PART ...]        all parts, if none is named
   clients   real clients: redis-cli, redis-py, ioredis and node-redis, with the README's examples; and programs that
             do a job: RQ, Celery, BullMQ, Sidekiq, limiters, locks, a cache
   suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
+  fuzz      a short fuzzing of what may come from anywhere; needs cargo-fuzz, which it installs if it can
 USAGE
 }
 set -uo pipefail
@@ -182,6 +183,24 @@ suites() {
   count_python $? "the tests of client libraries"
 }
 
+# Of each target a quarter of a minute; what it finds lies in node/fuzz/artifacts. Without a sanitizer it needs no nightly
+# compiler.
+fuzz() {
+  local targets=(restore rdb_file requests script_libraries)
+  need g++ g++
+  if ! cargo fuzz --version >/dev/null 2>&1 &&
+    ! cargo install --quiet --locked cargo-fuzz@0.13.2 </dev/null; then
+    echo "test.sh: cargo-fuzz cannot be installed, nothing is fuzzed" >&2
+    skipped=$((skipped + ${#targets[@]}))
+    return
+  fi
+  local name
+  for name in "${targets[@]}"; do
+    check "fuzz $name" cargo fuzz run --fuzz-dir node/fuzz -s none "$name" -- \
+      -max_total_time=15 -max_len=400 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
+  done
+}
+
 # Adds up the last line of a test program in Python: "3 passed, 0 failed, 1 skipped".
 count_python() {
   local p f s status=$1
@@ -193,7 +212,7 @@ count_python() {
 
 for part in "$@"; do
   case $part in
-    checks | rust | clients | suites) ;;
+    checks | rust | clients | suites | fuzz) ;;
     *)
       usage >&2
       exit 2
@@ -204,7 +223,7 @@ command -v cargo >/dev/null || {
   echo "test.sh: cargo is missing; install Rust from https://rustup.rs" >&2
   exit 1
 }
-if (($# == 0)); then set -- checks rust clients suites; fi
+if (($# == 0)); then set -- checks rust clients suites fuzz; fi
 for part in "$@"; do "$part"; done
 
 echo
