@@ -22,7 +22,7 @@ use crate::resp_client::Connection;
 
 mod cases;
 
-use cases::{CASES, Case};
+use cases::CASES;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -70,12 +70,7 @@ pub fn plain(settings: &Settings) -> Result<String, String> {
     let valkey_dir = programs::valkey()?;
     let mut rows = Vec::new();
     for &threads in &settings.io_threads {
-        let count = threads.to_string();
-        let mut args = vec!["--io-threads", &count];
-        args.extend(settings.server_args.iter().map(String::as_str));
-        let valkey = Server::valkey(&valkey_dir, &args)?;
-        args.extend(settings.keyward_args.iter().map(String::as_str));
-        let keyward = Server::keyward(&args)?;
+        let [keyward, valkey] = both(threads, settings, &valkey_dir)?;
         for server in [&keyward, &valkey] {
             load::fill(&server.addr(), settings.keys, settings.value_len)
                 .map_err(|error| error.to_string())?;
@@ -84,22 +79,26 @@ pub fn plain(settings: &Settings) -> Result<String, String> {
             for &pipeline in &settings.pipelines {
                 let label = format!("{command}, pipeline {pipeline}, io-threads {threads}");
                 let row = alternate(label, settings.rounds, &keyward, &valkey, |server| {
-                    let (test, requests) = (command.to_lowercase(), settings.requests(pipeline));
-                    valkey_benchmark(
-                        &valkey_dir,
-                        server,
-                        &["-t", &test],
-                        command,
-                        requests,
-                        pipeline,
-                        settings,
-                    )
+                    let flags = ["-t", &command.to_lowercase()];
+                    let requests = settings.requests(pipeline);
+                    let test = Test { flags: &flags, title: command, requests, pipeline };
+                    valkey_benchmark(&valkey_dir, server, &test, settings)
                 })?;
                 rows.push(row);
             }
         }
     }
     Ok(report(&rows, &valkey_dir, settings))
+}
+
+/// Keyward and Valkey, fresh and alone.
+fn both(threads: usize, settings: &Settings, valkey_dir: &Path) -> Result<[Server; 2], String> {
+    let count = threads.to_string();
+    let mut args = vec!["--io-threads", &count];
+    args.extend(settings.server_args.iter().map(String::as_str));
+    let valkey = Server::valkey(valkey_dir, &args)?;
+    args.extend(settings.keyward_args.iter().map(String::as_str));
+    Ok([Server::keyward(&args)?, valkey])
 }
 
 /// Measures both in turn, each round in the other order.
@@ -129,19 +128,18 @@ pub fn data(settings: &Settings, only: &str) -> Result<String, String> {
     let valkey_dir = programs::valkey()?;
     let mut rows = Vec::new();
     for &threads in &settings.io_threads {
-        let count = threads.to_string();
-        let mut args = vec!["--io-threads", &count];
-        args.extend(settings.server_args.iter().map(String::as_str));
-        let valkey = Server::valkey(&valkey_dir, &args)?;
-        args.extend(settings.keyward_args.iter().map(String::as_str));
-        let keyward = Server::keyward(&args)?;
+        let [keyward, valkey] = both(threads, settings, &valkey_dir)?;
         for case in CASES.iter().filter(|case| case.label.contains(only)) {
             for &pipeline in &settings.pipelines {
                 let label = format!("{}, pipeline {pipeline}, io-threads {threads}", case.label);
+                // A command sequence counts as one request.
                 let requests = settings.requests(pipeline) / case.share;
+                let words: Vec<&str> = case.command.split('|').collect();
+                let flags = [&["--sequential", "--"], &words[..]].concat();
+                let test = Test { flags: &flags, title: &words.join(" "), requests, pipeline };
                 let row = alternate(label, settings.rounds, &keyward, &valkey, |server| {
                     case.fill(&server.addr(), requests)?;
-                    one_case(&valkey_dir, server, case, pipeline, settings)
+                    valkey_benchmark(&valkey_dir, server, &test, settings)
                 })?;
                 rows.push(row);
             }
@@ -150,39 +148,30 @@ pub fn data(settings: &Settings, only: &str) -> Result<String, String> {
     Ok(report(&rows, &valkey_dir, settings))
 }
 
-/// A command sequence counts as one request.
-fn one_case(
-    dir: &Path,
-    server: &Server,
-    case: &Case,
+/// What `valkey-benchmark` is to send.
+struct Test<'a> {
+    /// That say what.
+    flags: &'a [&'a str],
+    /// How that program calls it.
+    title: &'a str,
+    requests: usize,
     pipeline: usize,
-    settings: &Settings,
-) -> Result<Sample, String> {
-    let requests = settings.requests(pipeline) / case.share;
-    let words: Vec<&str> = case.command.split('|').collect();
-    let title = words.join(" ");
-    let mut test = vec!["--sequential", "--"];
-    test.extend(&words);
-    valkey_benchmark(dir, server, &test, &title, requests, pipeline, settings)
 }
 
-/// `test` says what to send, in the flags of `valkey-benchmark`, and `title` how that program calls it.
 fn valkey_benchmark(
     dir: &Path,
     server: &Server,
-    test: &[&str],
-    title: &str,
-    requests: usize,
-    pipeline: usize,
+    test: &Test<'_>,
     settings: &Settings,
 ) -> Result<Sample, String> {
+    let Test { flags, title, requests, pipeline } = *test;
     let number = |number: usize| number.to_string();
     let before = server.cpu_time();
     let output = Command::new(dir.join("valkey-benchmark"))
         .args(["-p", &server.port().to_string(), "--csv", "--precision", "3"])
         .args(["-n", &number(requests), "-c", &number(settings.clients), "-P", &number(pipeline)])
         .args(["-d", &number(settings.value_len), "-r", &number(settings.keys)])
-        .args(test)
+        .args(flags)
         .output()
         .map_err(|error| format!("valkey-benchmark: {error}"))?;
     let cpu = server.cpu_time() - before;

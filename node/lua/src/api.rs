@@ -8,7 +8,7 @@ use keyward_proto::resp::number::format_double;
 use mlua::{FromLua, Lua, MultiValue, Table, Value, Variadic};
 use sha1::{Digest, Sha1};
 
-use crate::bridge::{with_host, written};
+use crate::bridge::{NO_ARGUMENTS, NOT_STRINGS, with_host, written};
 use crate::host::LogLevel;
 use crate::interpreter::Kind;
 use crate::libraries::{Registered, register};
@@ -32,9 +32,6 @@ const VERSION: &str = "9.1.2";
 const VERSION_NUMBER: i64 = 0x0009_0102;
 const OLD_VERSION: &str = "7.2.4";
 const OLD_VERSION_NUMBER: i64 = 0x0007_0204;
-
-const NOT_STRINGS: &str = "ERR Command arguments must be strings or integers";
-const NO_ARGUMENTS: &str = "ERR Please specify at least one argument for this call";
 
 /// All but `call` and `pcall`.
 pub(crate) fn table(lua: &Lua, kind: Kind, version: &Rc<Cell<Version>>) -> mlua::Result<Table> {

@@ -24,8 +24,8 @@ use crate::host::Host;
 use crate::limit::Unlimited;
 use crate::raised::Raised;
 
-const NOT_STRINGS: &[u8] = b"ERR Command arguments must be strings or integers";
-const NO_ARGUMENTS: &[u8] = b"ERR Please specify at least one argument for this call";
+pub(crate) const NOT_STRINGS: &str = "ERR Command arguments must be strings or integers";
+pub(crate) const NO_ARGUMENTS: &str = "ERR Please specify at least one argument for this call";
 const TOO_LARGE: &[u8] = b"not enough memory";
 
 /// A string with its place in a table, besides its text.
@@ -176,9 +176,9 @@ unsafe fn execute(state: *mut lua_State) -> Outcome {
         let words = match &words {
             Ok(words) => words,
             Err(error) => {
-                let reply = [b"-", *error, b"\r\n"].concat();
+                let reply = format!("-{error}\r\n");
                 // SAFETY: as below.
-                return unsafe { push_reply(state, lua, &reply) };
+                return unsafe { push_reply(state, lua, reply.as_bytes()) };
             }
         };
         let texts: Vec<&[u8]> = words.iter().map(Word::text).collect();
@@ -205,7 +205,7 @@ impl Word<'_> {
 }
 
 /// The arguments of the running function; `Err`: what is wrong with them.
-unsafe fn words<'a>(state: *mut lua_State) -> Result<Vec<Word<'a>>, &'static [u8]> {
+unsafe fn words<'a>(state: *mut lua_State) -> Result<Vec<Word<'a>>, &'static str> {
     // SAFETY: the indexes are those of the arguments; a string's bytes stay where they are as long as it is on the stack,
     // and neither question changes the value, since a number is not asked for its text.
     unsafe {
