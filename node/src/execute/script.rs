@@ -585,7 +585,7 @@ impl ScriptHost<'_, '_> {
         }
         self.is_wild = true;
         if self.others == Others::Stopped {
-            missing.into_iter().for_each(|slot| self.keys.lock_more(slot));
+            self.keys.lock_more(missing);
             return Ok(());
         }
         if self.keys.dirty() == self.dirty && self.session.published.len() == self.published {

@@ -104,22 +104,23 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Locks one more slot, for a script that turns out to need it. The caller knows that nobody who holds it waits for
-    /// another one: because the world is stopped, or because it is above all that are held.
-    pub fn lock_more(&mut self, slot: Slot) {
-        if !self.holds(slot) {
-            let state = self.space.lock(slot);
-            self.add_held(slot, state);
-        }
+    /// Locks more slots, for a script that turns out to need them. The caller knows that nobody who holds one of them waits
+    /// for another one: the world is stopped.
+    pub fn lock_more(&mut self, mut slots: Vec<Slot>) {
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|slot| !self.holds(*slot));
+        let more = slots.into_iter().map(|slot| (slot, self.space.lock(slot))).collect();
+        self.add_held(more);
     }
 
-    /// As [`Keys::lock_more`], if nobody else has it for so long; then it needs no order.
+    /// Locks one more slot, if nobody else has it for so long; then it needs no order.
     pub fn try_lock_more(&mut self, slot: Slot, patience: Duration) -> bool {
         if self.holds(slot) {
             return true;
         }
         let Some(state) = self.space.try_lock_for(slot, patience) else { return false };
-        self.add_held(slot, state);
+        self.add_held(vec![(slot, state)]);
         true
     }
 
@@ -129,22 +130,14 @@ impl<'a> Keys<'a> {
         slots.sort_unstable();
         slots.dedup();
         let try_lock = |slot: &Slot| Some((*slot, self.space.try_lock_for(*slot, Duration::ZERO)?));
-        let Some(mut more) = slots.iter().map(try_lock).collect::<Option<Vec<_>>>() else { return false };
-        let mut states = self.take_held();
-        states.append(&mut more);
-        states.sort_unstable_by_key(|(slot, _)| *slot);
-        self.held = Held::Many(states);
+        let Some(more) = slots.iter().map(try_lock).collect() else { return false };
+        self.add_held(more);
         true
     }
 
     /// Locks what is not locked yet; the world is stopped.
     pub fn lock_rest(&mut self) {
-        let mut states = self.take_held();
-        let held: Vec<Slot> = states.iter().map(|(slot, _)| *slot).collect();
-        let missing = Slot::all().filter(|slot| held.binary_search(slot).is_err());
-        states.extend(missing.map(|slot| (slot, self.space.lock(slot))));
-        states.sort_unstable_by_key(|(slot, _)| *slot);
-        self.held = Held::Many(states);
+        self.lock_more(Slot::all().collect());
     }
 
     /// The highest slot that is locked.
@@ -156,10 +149,10 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn add_held(&mut self, slot: Slot, state: MutexGuard<'a, SlotState>) {
+    fn add_held(&mut self, mut more: Vec<(Slot, MutexGuard<'a, SlotState>)>) {
         let mut states = self.take_held();
-        let at = states.partition_point(|(held, _)| *held < slot);
-        states.insert(at, (slot, state));
+        states.append(&mut more);
+        states.sort_unstable_by_key(|(slot, _)| *slot);
         self.held = Held::Many(states);
     }
 
