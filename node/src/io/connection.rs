@@ -58,6 +58,8 @@ const WRITTEN_PIECES: usize = 64;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How much of a file waits for a client that reads it.
 const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
+/// A client that has sent this part of an argument gets room for all of it.
+const BELIEVED_PART: usize = 64;
 /// Buffers above this are given back when they are empty.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
@@ -351,9 +353,10 @@ impl Connection {
             self.input = arrived;
         } else {
             self.input.extend_from_slice(&arrived);
-            // Once half of an argument is there the rest is believed, so that it is not moved again.
+            // Once a part of an argument is there the rest is believed, so that not much is moved. Memory that is not written
+            // to costs nothing.
             let (len, wanted) = (self.input.len(), self.reader.wanted_len());
-            if len < wanted && wanted <= 2 * len {
+            if len < wanted && wanted / BELIEVED_PART <= len {
                 self.input.reserve(wanted - len);
             }
         }
