@@ -2,6 +2,7 @@
 //!
 //! - [`slot`]: hash slots and hash tags
 //! - [`glob`]: patterns of channel and key names
+//! - [`bus`]: who may say what over the bus ports, and how that is proven
 //! - [`conf_kind`]: what a file is that was given as a configuration and is none
 //! - [`ids`]: identifiers and log positions
 //! - [`entry`]: an entry of the write log, as nodes send and keep it
@@ -15,6 +16,7 @@
 //!
 //! Architecture invariant: nothing in here reads a clock, opens a socket or spawns a task.
 
+pub mod bus;
 pub mod conf_kind;
 pub mod entry;
 pub mod format;

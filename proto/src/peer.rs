@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::bus::handshake::MAGIC;
 use crate::time::Monotonic;
 
 /// Sent to whoever does not speak gRPC: an inline PING for one kind of server, a request for the other. It changes
@@ -38,6 +39,8 @@ pub enum Speaks {
     Tls,
     /// As gRPC does.
     Http2,
+    /// It is a bus port that wants the cluster secret first.
+    Guarded,
     Unknown,
 }
 
@@ -49,6 +52,7 @@ impl Speaks {
             [] => None,
             [b'+' | b'-', ..] => Some(Speaks::Resp),
             [b'H', b'T', b'T', b'P', ..] | [b'<', ..] => Some(Speaks::Http),
+            guarded if guarded.starts_with(MAGIC) => Some(Speaks::Guarded),
             [0x15 | 0x16, 3, ..] => Some(Speaks::Tls),
             other if is_http2(other) => Some(Speaks::Http2),
             _ => Some(Speaks::Unknown),
@@ -125,6 +129,9 @@ impl fmt::Display for Trouble {
             Trouble::Wrong(Speaks::Http) => f.write_str("a web server (HTTP) is there, not a sentinel's bus port"),
             Trouble::Wrong(Speaks::Tls) => f.write_str("a server with TLS is there, not a sentinel's bus port"),
             Trouble::Wrong(Speaks::Http2) => f.write_str("a server for HTTP/2 is there, not a sentinel's bus port"),
+            Trouble::Wrong(Speaks::Guarded) => f.write_str(
+                "it wants the cluster secret, and this process has none: give it the same cluster-secret-file",
+            ),
             Trouble::Wrong(Speaks::Unknown) => {
                 f.write_str("a server of another kind is there, not a sentinel's bus port")
             }
@@ -190,6 +197,7 @@ mod tests {
         assert_eq!(Speaks::of(b"HTTP/1.1 400 Bad Request\r\n"), Some(Speaks::Http));
         assert_eq!(Speaks::of(b"\x15\x03\x01\x00\x02\x02\x46"), Some(Speaks::Tls));
         assert_eq!(Speaks::of(b"\0\0\x0c\x04\0\0\0\0\0\0\x03"), Some(Speaks::Http2));
+        assert_eq!(Speaks::of(b"KEYWARD\x01abcdefgh"), Some(Speaks::Guarded));
         assert_eq!(Speaks::of(b"SSH-2.0-OpenSSH"), Some(Speaks::Unknown));
     }
 

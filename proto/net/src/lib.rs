@@ -1,11 +1,13 @@
 //! What both programs do with clocks and sockets in the same way.
 //!
+//! - [`bus`]: gRPC over connections whose both ends know the cluster's secret
 //! - [`clock`]: the clock that leases go by
 //! - [`linger`]: how a connection ends so that the client can read why
 //! - [`reach`]: why another process does not answer, in words
 //!
 //! Nothing is decided here; the rules about other processes are those of [`keyward_proto::peer`].
 
+pub mod bus;
 pub mod clock;
 pub mod linger;
 pub mod reach;

@@ -19,19 +19,25 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
+use crate::bus::{Bus, refusal};
 use crate::clock::monotonic;
 
 /// For each step: a name, a connection, an answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
 /// What was said of other processes, by their addresses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reach {
+    bus: Bus,
     /// As many as are known. Held for a few lines at a time.
     complaints: Mutex<BTreeMap<String, Complaints>>,
 }
 
 impl Reach {
+    pub fn new(bus: Bus) -> Reach {
+        Reach { bus, complaints: Mutex::default() }
+    }
+
     /// `who` did not do what was asked; `status` is what it said, or gRPC. Finds out why, and says it if it is time to.
     pub fn failed(self: &Arc<Self>, who: &str, address: &str, status: Option<Status>) {
         if !self.complaints.lock().entry(address.to_owned()).or_default().begin_look(monotonic()) {
@@ -39,7 +45,7 @@ impl Reach {
         }
         let (reach, who, address) = (Arc::clone(self), who.to_owned(), address.to_owned());
         tokio::spawn(async move {
-            let trouble = trouble(&address, status.as_ref()).await;
+            let trouble = trouble(&reach.bus, &address, status.as_ref()).await;
             if reach.complaints.lock().entry(address.clone()).or_default().is_due(monotonic(), &trouble) {
                 warn!("can't reach {who} at {address}: {trouble}");
             }
@@ -55,13 +61,16 @@ impl Reach {
 }
 
 /// Why `address` is not what was meant, or not reached.
-pub async fn trouble(address: &str, status: Option<&Status>) -> Trouble {
+pub async fn trouble(bus: &Bus, address: &str, status: Option<&Status>) -> Trouble {
+    if let Some(words) = status.and_then(|status| refusal(status)) {
+        return Trouble::Says(words);
+    }
     if let Some(status) = status
         && status.source().is_none()
     {
         // Its own words.
         return match status.code() {
-            Code::Unimplemented if is_node(address).await => Trouble::IsNode,
+            Code::Unimplemented if is_node(bus, address).await => Trouble::IsNode,
             Code::Unimplemented => Trouble::Wrong(Speaks::Http2),
             _ => Trouble::Says(status.message().to_owned()),
         };
@@ -96,9 +105,9 @@ async fn ask(mut stream: TcpStream) -> Vec<u8> {
 }
 
 /// Whether a node's services are there. It may be one that does not answer yet.
-async fn is_node(address: &str) -> bool {
+async fn is_node(bus: &Bus, address: &str) -> bool {
     let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}")) else { return false };
-    let Ok(channel) = endpoint.connect_timeout(LIMIT).connect().await else { return false };
+    let Ok(channel) = bus.connect(&endpoint.connect_timeout(LIMIT)).await else { return false };
     let mut client = NodeControlClient::new(channel);
     let asked = timeout(LIMIT, client.status(rpc::StatusRequest::default())).await;
     !matches!(asked, Ok(Err(status)) if status.code() == Code::Unimplemented)

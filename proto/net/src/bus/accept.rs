@@ -1,0 +1,228 @@
+//! The side that is called.
+//!
+//! What a stranger can take: a connection until the handshake is over, for [`PATIENCE`] at most, of which one host gets
+//! [`OF_ONE_HOST_MAX`] at a time and all together [`STRANGERS_MAX`]; what is more is closed at once. So nobody who cannot
+//! prove anything keeps out who can.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use keyward_proto::bus::exposure::REMEDY;
+use keyward_proto::bus::handshake::{CLAIM_HEAD_BYTES, claim_body_bytes, greeting, judge, refusal};
+use keyward_proto::bus::{Peer, Secrets};
+use keyward_proto::peer::{Complaints, Trouble};
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::{Bus, Caller, set_options};
+use crate::clock::monotonic;
+
+/// A handshake takes two messages of each side.
+const PATIENCE: Duration = Duration::from_secs(2);
+const STRANGERS_MAX: usize = 512;
+/// Not of this machine: there a cluster of hundreds of processes may start at once.
+const OF_ONE_HOST_MAX: usize = 32;
+/// Proven connections that nobody has taken yet.
+const WAITING_MAX: usize = 64;
+/// After an error of `accept`, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection, and who is at its other end.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TcpStream,
+    caller: Caller,
+}
+
+impl Bus {
+    /// Connections of those who have proven themselves, for as long as the result is kept; call it on a runtime.
+    pub fn incoming(&self, listener: TcpListener) -> ReceiverStream<io::Result<Accepted>> {
+        let (accepted, receiver) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(accept(self.clone(), listener, accepted));
+        ReceiverStream::new(receiver)
+    }
+}
+
+/// Whose handshakes are under way, and what was said of those that failed.
+#[derive(Debug, Default)]
+struct Strangers {
+    /// Held for a few lines at a time.
+    hosts: Mutex<BTreeMap<IpAddr, usize>>,
+    complaints: Mutex<Complaints>,
+}
+
+/// One handshake that counts, until it is dropped.
+struct Stranger {
+    strangers: Arc<Strangers>,
+    ip: IpAddr,
+}
+
+impl Strangers {
+    /// `None`: there are too many.
+    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Stranger> {
+        let mut hosts = self.hosts.lock();
+        let of_host = hosts.get(&ip).copied().unwrap_or(0);
+        let is_much = !ip.is_loopback() && OF_ONE_HOST_MAX <= of_host;
+        if is_much || STRANGERS_MAX <= hosts.values().sum() {
+            return None;
+        }
+        hosts.insert(ip, of_host + 1);
+        Some(Stranger { strangers: Arc::clone(self), ip })
+    }
+
+    fn tell(&self, ip: IpAddr, words: &str) {
+        if self.complaints.lock().is_due(monotonic(), &Trouble::Says(words.to_owned())) {
+            tracing::warn!("a connection from {ip} to the bus port is refused: {words}");
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut hosts = self.strangers.hosts.lock();
+        match hosts.get_mut(&self.ip) {
+            Some(count) if 1 < *count => *count -= 1,
+            _ => _ = hosts.remove(&self.ip),
+        }
+    }
+}
+
+async fn accept(bus: Bus, listener: TcpListener, accepted: mpsc::Sender<io::Result<Accepted>>) {
+    let strangers = Arc::new(Strangers::default());
+    loop {
+        let (stream, address) = tokio::select! {
+            connection = listener.accept() => match connection {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "accept on the bus port");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            () = accepted.closed() => return,
+        };
+        let ip = address.ip().to_canonical();
+        let Some(stranger) = strangers.admit(ip) else {
+            strangers.tell(ip, "too many others have not proven anything yet");
+            continue;
+        };
+        let (bus, accepted) = (bus.clone(), accepted.clone());
+        tokio::spawn(async move {
+            let result = timeout(PATIENCE, bus.receive(stream, address)).await;
+            match result {
+                Ok(Ok(connection)) => {
+                    drop(stranger);
+                    // Nobody takes it: the server ends.
+                    _ = accepted.send(Ok(connection)).await;
+                }
+                Ok(Err(Unwelcome::Refused(words))) => stranger.strangers.tell(ip, words),
+                Ok(Err(Unwelcome::Broken(error))) => tracing::debug!(%ip, %error, "a handshake broke off"),
+                Err(_) => stranger.strangers.tell(ip, "it says nothing"),
+            }
+        });
+    }
+}
+
+enum Unwelcome {
+    Refused(&'static str),
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Unwelcome {
+    fn from(error: io::Error) -> Unwelcome {
+        Unwelcome::Broken(error)
+    }
+}
+
+const EXPOSED: &str = "this process has no cluster secret and serves its own machine only";
+
+impl Bus {
+    async fn receive(&self, mut stream: TcpStream, address: SocketAddr) -> Result<Accepted, Unwelcome> {
+        set_options(&stream)?;
+        let peer = match &self.0.source {
+            Some(source) => prove(&mut stream, &source.current()).await?,
+            None if address.ip().to_canonical().is_loopback() => Peer::Local,
+            None => {
+                tracing::debug!("{REMEDY}");
+                return Err(Unwelcome::Refused(EXPOSED));
+            }
+        };
+        Ok(Accepted { stream, caller: Caller { peer, address } })
+    }
+}
+
+/// The server's part of the handshake.
+async fn prove(stream: &mut TcpStream, secrets: &Secrets) -> Result<Peer, Unwelcome> {
+    let nonce = rand::rng().random();
+    stream.write_all(&greeting(&nonce)).await?;
+    let mut head = [0; CLAIM_HEAD_BYTES];
+    stream.read_exact(&mut head).await?;
+    if head == *b"PR" {
+        // The begin of HTTP/2: a process without a secret. It has got the greeting for an answer.
+        let words = "it has no cluster secret (cluster-secret-file, KEYWARD_CLUSTER_SECRET)";
+        stream.write_all(&refusal(words)).await?;
+        return Err(Unwelcome::Refused(words));
+    }
+    let mut body = vec![0; claim_body_bytes(head)];
+    stream.read_exact(&mut body).await?;
+    let verdict = judge(&nonce, head, &body, secrets);
+    stream.write_all(&verdict.bytes).await?;
+    verdict.peer.map(Peer::Proven).map_err(Unwelcome::Refused)
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

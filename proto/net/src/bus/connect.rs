@@ -1,0 +1,127 @@
+//! The side that opens a connection.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+use std::error::Error;
+use std::io;
+
+use hyper_util::rt::TokioIo;
+use keyward_proto::bus::handshake::{
+    CLAIM_HEAD_BYTES, Claiming, Failure, GREETING_BYTES, VERDICT_HEAD_BYTES, verdict_body_bytes,
+};
+use keyward_proto::peer::split_address;
+use rand::Rng;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{Bus, set_options};
+
+impl Bus {
+    /// Connects, and proves who this is. The name is resolved now; the endpoint's limit of time holds for all of it.
+    ///
+    /// # Errors
+    /// As gRPC says it; [`refusal`] has the other side's words.
+    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+        endpoint.connect_with_connector(self.connector()).await
+    }
+
+    /// Connects when it is first used, and again whenever the connection is lost.
+    pub fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
+        endpoint.connect_with_connector_lazy(self.connector())
+    }
+
+    fn connector(
+        &self,
+    ) -> impl tower_service::Service<
+        Uri,
+        Response = TokioIo<TcpStream>,
+        Error = io::Error,
+        Future = impl Future<Output = io::Result<TokioIo<TcpStream>>> + Send + use<>,
+    > + Send
+    + use<> {
+        let bus = self.clone();
+        connector(move |uri: Uri| {
+            let bus = bus.clone();
+            async move { bus.open(&uri).await.map(TokioIo::new) }
+        })
+    }
+
+    async fn open(&self, uri: &Uri) -> io::Result<TcpStream> {
+        let address = uri.authority().map(|a| a.as_str()).and_then(split_address);
+        let (host, port) = address.ok_or_else(|| io::Error::other("not host:port"))?;
+        let mut stream = TcpStream::connect((host, port)).await?;
+        set_options(&stream)?;
+        self.introduce(&mut stream).await?;
+        Ok(stream)
+    }
+
+    /// The client's part of the handshake.
+    async fn introduce(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let Some(source) = &self.0.source else { return Ok(()) };
+        let refused = |failure: Failure| io::Error::new(io::ErrorKind::PermissionDenied, failure);
+        let mut greeting = [0; GREETING_BYTES];
+        // Of another server the first few bytes tell, and there may be no more.
+        let (start, rest) = greeting.split_at_mut(CLAIM_HEAD_BYTES);
+        stream.read_exact(start).await?;
+        if !keyward_proto::bus::handshake::MAGIC.starts_with(start) {
+            return Err(refused(Failure::NoGreeting));
+        }
+        stream.read_exact(rest).await?;
+        let nonce = rand::rng().random();
+        let (claim, claiming) =
+            Claiming::answer(&greeting, &self.0.me, &nonce, &source.current()).map_err(refused)?;
+        stream.write_all(&claim).await?;
+        let mut head = [0; VERDICT_HEAD_BYTES];
+        stream.read_exact(&mut head).await?;
+        let mut body = vec![0; verdict_body_bytes(head)];
+        stream.read_exact(&mut body).await?;
+        claiming.conclude(head, &body).map_err(refused)
+    }
+}
+
+/// Why the other side of a connection did not want it, or was not wanted, in words.
+pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            return Some(failure.to_string());
+        }
+        // `io::Error` shows what is in it as itself.
+        let inner = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref());
+        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<Failure>()) {
+            return Some(failure.to_string());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// A service out of a function.
+fn connector<F, Fut>(function: F) -> Connector<F>
+where
+    F: FnMut(Uri) -> Fut,
+{
+    Connector(function)
+}
+
+#[derive(Clone)]
+struct Connector<F>(F);
+
+impl<F, Fut> tower_service::Service<Uri> for Connector<F>
+where
+    F: FnMut(Uri) -> Fut,
+    Fut: Future<Output = io::Result<TokioIo<TcpStream>>>,
+{
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Fut {
+        (self.0)(uri)
+    }
+}

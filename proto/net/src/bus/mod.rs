@@ -1,0 +1,66 @@
+//! The bus: gRPC between nodes and sentinels, over connections whose both ends know the cluster's secret.
+//!
+//! The rules are those of [`keyward_proto::bus`].
+//! - `secrets`: where the secret comes from, and that it may change
+//! - `connect`: the side that opens a connection
+//! - `accept`: the side that is called, and how much strangers can take of it
+//! - `rights`: the look at each call before its message is decoded
+
+mod accept;
+mod connect;
+mod rights;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_proto::bus::{Identity, Peer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+pub use accept::Accepted;
+pub use connect::refusal;
+pub use rights::{Rights, denied, peer_of};
+pub use secrets::{SecretError, SecretSource};
+
+/// A kernel that answers nothing any more is found out by probes: between two, and in all.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+const PROBES: u32 = 2;
+
+/// How one process takes part: who it is, and what it proves that with.
+#[derive(Debug, Clone)]
+pub struct Bus(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    me: Identity,
+    source: Option<SecretSource>,
+}
+
+impl Bus {
+    /// Without a secret only this machine is served.
+    pub fn new(me: Identity, source: Option<SecretSource>) -> Bus {
+        Bus(Arc::new(Inner { me, source }))
+    }
+
+    pub fn has_secret(&self) -> bool {
+        self.0.source.is_some()
+    }
+}
+
+/// Who is at the other end of a connection; among the extensions of each of its requests.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub peer: Peer,
+    pub address: SocketAddr,
+}
+
+/// Messages leave at once, and a dead machine is noticed.
+fn set_options(stream: &TcpStream) -> std::io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY).with_retries(PROBES);
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
