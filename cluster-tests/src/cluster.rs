@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::disks::{FailingCalls, folder, small_disk};
 use crate::hosts::Hosts;
-use crate::processes::{Server, free_port, wait_until};
+use crate::processes::{CLUSTER_SECRET, SECRET_VARIABLE, Server, free_port, wait_until};
 use crate::programs;
 use crate::resp_client::{Connection, Frame};
 use crate::wall_clocks::WallClocks;
@@ -217,12 +217,19 @@ impl Cluster {
         let mut said = String::new();
         let is_adopted = wait_until(HEAL_DEADLINE, || {
             let bus = self.sentinels[0].bus_addr();
-            let output = Command::new(&self.sentinel_program).args(["adopt", "--sentinel", &bus]).output();
+            let output = self.operator().args(["adopt", "--sentinel", &bus]).output();
             let Ok(output) = output else { return false };
             said = String::from_utf8_lossy(&output.stderr).into_owned();
             output.status.success()
         });
         if is_adopted { Ok(()) } else { Err(format!("nothing is adopted: {said}")) }
+    }
+
+    /// A command to the sentinels.
+    fn operator(&self) -> Command {
+        let mut command = Command::new(&self.sentinel_program);
+        command.env(SECRET_VARIABLE, CLUSTER_SECRET);
+        command
     }
 
     /// Sets the wall clocks of nodes, given by their numbers, so many seconds ahead of this machine's.
@@ -341,8 +348,7 @@ impl Cluster {
     fn status(&self) -> Option<Value> {
         self.sentinels.iter().find_map(|sentinel| {
             let bus = sentinel.bus_addr();
-            let output =
-                Command::new(&self.sentinel_program).args(["status", "--json", "--sentinel", &bus]).output();
+            let output = self.operator().args(["status", "--json", "--sentinel", &bus]).output();
             let report: Value = serde_json::from_slice(&output.ok()?.stdout).ok()?;
             (report["majority"] == true).then_some(report)
         })

@@ -272,6 +272,10 @@ fn end(child: &mut Child) {
     }
 }
 
+/// What the processes of every cluster here prove to each other.
+pub const CLUSTER_SECRET: &str = "the secret of the clusters of tests";
+pub const SECRET_VARIABLE: &str = "KEYWARD_CLUSTER_SECRET";
+
 fn spawn(prefix: &[String], program: &Path, args: &[String], dir: &Path) -> io::Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let mut words =
@@ -279,9 +283,10 @@ fn spawn(prefix: &[String], program: &Path, args: &[String], dir: &Path) -> io::
     let first = words.next().expect("the program, if nothing else");
     let mut command = Command::new(first);
     // What the machine's user has set for servers of their own.
-    for name in ["VALKEY_PASSWORD", "VALKEY_PASSWORD_FILE", "NOTIFY_SOCKET"] {
+    for name in ["VALKEY_PASSWORD", "VALKEY_PASSWORD_FILE", "NOTIFY_SOCKET", "KEYWARD_CLUSTER_SECRET_FILE"] {
         command.env_remove(name);
     }
+    command.env(SECRET_VARIABLE, CLUSTER_SECRET);
     command.args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
 }
 

@@ -31,6 +31,9 @@ Keyward's own:
   --zone NAME
   --requirepass-file FILE       the password is its first line; else it is in the file that VALKEY_PASSWORD_FILE
                                 names, else in VALKEY_PASSWORD. requirepass wins over all of them
+  --cluster-secret-file FILE    the secret that all nodes and sentinels of the cluster know, on a line of its own; else it
+                                is in the file that KEYWARD_CLUSTER_SECRET_FILE names, else in KEYWARD_CLUSTER_SECRET.
+                                Without one only this machine is served by the bus
 gRPC between nodes and sentinels listens on port + 10000 (--bus-port).
 SIGTERM hands the primary role over, then ends.
 

@@ -6,11 +6,15 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use keyward_net::bus::{Bus, SecretSource};
+use keyward_proto::bus::{Identity, exposure};
 use keyward_proto::ids::{LogIndex, NodeId};
+use keyward_proto::peer::split_address;
 use keyward_proto::resp::{ReplyWriter, Version};
 use keyward_proto::rpc::PublishRequest;
 use keyward_proto::slot::Slot;
@@ -55,7 +59,7 @@ pub async fn join(
     server: &Arc<Server>,
     settings: &Settings,
     listener: TcpListener,
-    node_id: NodeId,
+    Member { id: node_id, bus }: Member,
     applied: LogIndex,
 ) -> Result<(), String> {
     tracing::info!(node = %node_id, "joining: asking the sentinels {}", settings.sentinels.join(" "));
@@ -65,7 +69,7 @@ pub async fn join(
     let mut slots = Slot::all().filter(|slot| counts.of_slot(*slot) > 0);
     let held_slots = slots.next().map(|first| SlotRange { first, last: slots.last().unwrap_or(first) });
     let sentinels = settings.sentinels.clone();
-    let options = Options { config, announce, sentinels, applied, held_slots };
+    let options = Options { bus: bus.clone(), config, announce, sentinels, applied, held_slots };
     let applying = Arc::clone(server);
     let engine = control::blocking(move || KeyspaceEngine::new(applying, SmallRng::from_os_rng())).await;
     let engine = Arc::new(engine.map_err(|e| format!("can't start: {e}"))?);
@@ -79,7 +83,7 @@ pub async fn join(
         .map_err(|e| e.to_string())?;
     let mut topology = replication.topology();
     if server.replication.set(replication).is_err()
-        || server.relay.set(relay::start(Arc::clone(server))).is_err()
+        || server.relay.set(relay::start(Arc::clone(server), bus)).is_err()
     {
         return Err("a node joins once".into());
     }
@@ -129,16 +133,38 @@ fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
 
 /// Tells the sentinels that this node has data and loads it: a node that loads much registers last, and no shard is to
 /// form without it.
-pub fn announce_loading(settings: &Settings, node_id: &NodeId) -> AbortHandle {
-    let (sentinels, announce) = (Sentinels::new(settings.sentinels.clone()), announce(settings, node_id));
+pub fn announce_loading(settings: &Settings, member: &Member) -> AbortHandle {
+    let announce = announce(settings, &member.id);
+    let sentinels = Sentinels::new(settings.sentinels.clone(), member.bus.clone());
     tokio::spawn(async move { sentinels.announce_loading(&announce).await }).abort_handle()
 }
 
-/// Reads the node's ID, or makes one.
+/// Who this node is to the others.
+#[derive(Debug, Clone)]
+pub struct Member {
+    id: NodeId,
+    bus: Bus,
+}
+
+/// Reads the node's ID, or makes one, and finds the secret by which the others let it in.
 ///
 /// # Errors
-/// One line for the operator.
-pub fn identity() -> Result<NodeId, String> {
+/// One line for the operator: there is none, and others are to be reached elsewhere.
+pub fn identity(settings: &Settings) -> Result<Member, String> {
+    let file = Some(settings.cluster_secret_file.as_str()).filter(|path| !path.is_empty()).map(Path::new);
+    let source = SecretSource::find(file, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
+    if source.is_none() {
+        let sentinels =
+            settings.sentinels.iter().map(|a| split_address(a).map_or(a.as_str(), |(host, _)| host));
+        let announced = Some(settings.announce_ip.as_str()).filter(|ip| !ip.is_empty());
+        exposure::check(sentinels.chain(announced)).map_err(|e| e.to_string())?;
+    }
+    let id = node_id()?;
+    let bus = Bus::new(Identity::node(&id), source);
+    Ok(Member { id, bus })
+}
+
+fn node_id() -> Result<NodeId, String> {
     let here = std::env::current_dir().map_or_else(|_| ".".into(), |d| d.display().to_string());
     let failed = |what: &str, e: std::io::Error| format!("can't {what} '{here}/{ID_FILE}': {e}");
     let mut file = OpenOptions::new()

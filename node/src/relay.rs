@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_net::bus::Bus;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc::PublishRequest;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
@@ -32,13 +33,13 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 const COMMIT_POLL: Duration = Duration::from_millis(1);
 
 /// Starts the task that distributes messages; call it on the control runtime.
-pub fn start(server: Arc<Server>) -> Relay {
+pub fn start(server: Arc<Server>, bus: Bus) -> Relay {
     let (queue, receiver) = Queue::new();
-    tokio::spawn(distribute(server, receiver));
+    tokio::spawn(distribute(server, bus, receiver));
     Relay(queue)
 }
 
-async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
+async fn distribute(server: Arc<Server>, bus: Bus, mut messages: mpsc::Receiver<Queued>) {
     // Keyed by address too: a node that moved gets a new stream.
     let mut peers: BTreeMap<(NodeId, String), Queue> = BTreeMap::new();
     let mut version = 0;
@@ -63,7 +64,7 @@ async fn distribute(server: Arc<Server>, mut messages: mpsc::Receiver<Queued>) {
             let address = format!("{}:{}", node.host, node.bus_port);
             let peer = peers.entry((node.id.clone(), address.clone())).or_insert_with(|| {
                 let (queue, receiver) = Queue::new();
-                tokio::spawn(send_to(address, receiver));
+                tokio::spawn(send_to(bus.clone(), address, receiver));
                 queue
             });
             if !peer.push(message.clone(), ReplyCondition::default()) {
@@ -86,7 +87,7 @@ async fn may_leave(server: &Server, condition: ReplyCondition) -> bool {
 }
 
 /// Sends messages to one peer until nobody has any more for it.
-async fn send_to(address: String, mut messages: mpsc::Receiver<Queued>) {
+async fn send_to(bus: Bus, address: String, mut messages: mpsc::Receiver<Queued>) {
     while !messages.is_closed() {
         let (sender, receiver) = mpsc::channel::<Queued>(STREAM_MAX);
         let requests = ReceiverStream::new(receiver).map(|queued| {
@@ -95,7 +96,7 @@ async fn send_to(address: String, mut messages: mpsc::Receiver<Queued>) {
         });
         let call = async {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;
-            let channel = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(1)).connect().await;
+            let channel = bus.connect(&endpoint.connect_timeout(Duration::from_secs(1))).await;
             let mut client = NodeControlClient::new(channel.map_err(|e| e.to_string())?);
             client.publish(requests).await.map(|_| ()).map_err(|e| e.to_string())
         };

@@ -142,7 +142,7 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
 /// Loads what the disk has, and takes part in the shard. Clients are told meanwhile that the node is loading.
 async fn load_and_join(server: &Arc<Server>, settings: &Settings) -> Result<(), String> {
     let alone = settings.sentinels.is_empty();
-    let identity = if alone { None } else { Some(crate::member::identity()?) };
+    let identity = if alone { None } else { Some(crate::member::identity(settings)?) };
     let mut applied = LogIndex::ZERO;
     if settings.appendonly {
         let announcement = identity

@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, abortable, join_all};
 use futures::stream::FuturesUnordered;
+use keyward_net::bus::Bus;
 use keyward_net::reach::Reach;
 use keyward_proto::format::{self, FORMAT};
 use keyward_proto::ids::{Incarnation, NodeId, Position};
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::clock;
 use crate::replication::task::{Input, send};
@@ -68,6 +69,7 @@ pub struct Announce {
 pub struct Sentinels {
     /// `host:bus_port`
     addresses: Vec<String>,
+    bus: Bus,
     /// Who is asked. Held for a line at a time.
     rotation: Mutex<Rotation>,
     /// Open connections. Held only to look one up.
@@ -83,15 +85,16 @@ pub struct Sentinels {
 
 impl Sentinels {
     /// Addresses as `host:bus_port`.
-    pub fn new(addresses: Vec<String>) -> Arc<Sentinels> {
+    pub fn new(addresses: Vec<String>, bus: Bus) -> Arc<Sentinels> {
         assert!(!addresses.is_empty(), "a node without sentinels runs alone");
         Arc::new(Sentinels {
             rotation: Mutex::new(Rotation::new(addresses.len())),
             addresses,
+            reach: Arc::new(Reach::new(bus.clone())),
+            bus,
             channels: Mutex::default(),
             latest: Mutex::default(),
             watched: Mutex::default(),
-            reach: Arc::default(),
             heard_at: AtomicU64::new(0),
         })
     }
@@ -138,11 +141,8 @@ impl Sentinels {
     }
 
     async fn connect(&self, at: usize) -> Result<Channel, tonic::transport::Error> {
-        tonic::transport::Endpoint::from_shared(format!("http://{}", self.addresses[at]))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect()
-            .await
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addresses[at]))?;
+        self.bus.connect(&endpoint.connect_timeout(CONNECT_TIMEOUT)).await
     }
 
     fn latest(&self) -> Option<Arc<Topology>> {

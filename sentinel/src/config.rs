@@ -81,6 +81,11 @@ pub struct Options {
     #[arg(long, value_name = "PASSWORD")]
     pub auth_pass: Option<String>,
 
+    /// File with the secret that all nodes and sentinels of the cluster know, on a line of its own; a second line is
+    /// accepted, too [default: the file in KEYWARD_CLUSTER_SECRET_FILE, or KEYWARD_CLUSTER_SECRET itself]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
+
     /// A node that has been silent for so long is reported as +sdown
     #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS")]
     pub down_after_milliseconds: u64,
@@ -161,6 +166,9 @@ pub struct Target {
     /// Bus address of any sentinel; of several, separated by commas, the first that answers is asked
     #[arg(long, default_value = "127.0.0.1:36379", value_name = "HOST:BUS-PORT", value_delimiter = ',')]
     pub sentinel: Vec<String>,
+    /// File with the cluster secret [default: the file in KEYWARD_CLUSTER_SECRET_FILE, or KEYWARD_CLUSTER_SECRET itself]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
 }
 
 /// An address, and what it is called.

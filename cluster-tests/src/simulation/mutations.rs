@@ -9,7 +9,7 @@ use keyward_proto::mutation::Mutation;
 use super::{Settings, run};
 
 /// Every mutation has to be found within so many seeds, starting with seed 0.
-pub const SEEDS_MAX: u64 = 1000;
+pub const SEEDS_MAX: u64 = 2000;
 
 /// What became of a mutation.
 #[derive(Debug, Clone)]

@@ -340,6 +340,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("cluster-node-timeout", number(0, LONG), "15000", Runtime),
         // Keyward's own
         row("sentinels", Words, "", StartOnly, |s, v| s.sentinels = v.to_vec()),
+        row("cluster-secret-file", TEXT, "", StartOnly, |s, v| s.cluster_secret_file = v),
         row("replication-ack", choice(), "in-sync", StartOnly, |s, v| s.replication_ack = v),
         row("min-in-sync", int(0, 1000), "0", StartOnly, |s, v| s.min_in_sync = v),
         row("lease-ms", int(20, 10_000), "100", StartOnly, |s, v| s.lease = Duration::from_millis(v)),

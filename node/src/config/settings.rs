@@ -68,6 +68,8 @@ pub struct Settings {
     pub(crate) backlog_disk_bytes: u64,
     /// `host:port` of the sentinels' bus ports; empty: the node runs alone.
     pub(crate) sentinels: Vec<String>,
+    /// What it has proves to the others that this node belongs to the cluster; empty: none is set.
+    pub(crate) cluster_secret_file: String,
     pub(crate) replication_ack: ReplicationAck,
     /// Zero: half of the shard's nodes, rounded up.
     pub(crate) min_in_sync: usize,

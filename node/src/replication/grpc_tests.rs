@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_net::bus::Bus;
+use keyward_proto::bus::Identity;
 use keyward_proto::entry::effects;
 use keyward_proto::format::FORMAT;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
@@ -328,6 +330,7 @@ impl TestNode {
                 databases: 1,
             };
             let options = Options {
+                bus: Bus::new(Identity::node(&announce.node_id), None),
                 held_slots: None,
                 config: Config::default(),
                 announce,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use keyward_net::bus::Bus;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
@@ -33,6 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// What replication needs to know at its start.
 #[derive(Debug)]
 pub struct Options {
+    /// Who this node is to the others.
+    pub bus: Bus,
     pub config: Config,
     pub announce: Announce,
     /// `host:bus_port` of the sentinels.
@@ -62,6 +65,7 @@ pub struct Replication {
     inputs: mpsc::Sender<Input>,
     shown: Arc<Shown>,
     sentinels: Arc<Sentinels>,
+    bus: Bus,
 }
 
 impl Replication {
@@ -77,10 +81,10 @@ impl Replication {
         engine: Arc<dyn Engine>,
         deliver: Deliver,
     ) -> Result<Arc<Replication>, ConfigError> {
-        let Options { config, announce, sentinels, applied, held_slots } = options;
+        let Options { bus, config, announce, sentinels, applied, held_slots } = options;
         config.check()?;
         assert!(!shared.gate.is_standalone(), "a node with sentinels has a gate that they control");
-        let sentinels = Sentinels::new(sentinels);
+        let sentinels = Sentinels::new(sentinels, bus.clone());
         let (inputs, receiver) = mpsc::channel(INPUTS_LEN);
         let initial = Status {
             role: RoleStatus::None,
@@ -103,10 +107,11 @@ impl Replication {
             inputs: inputs.clone(),
             shown: Arc::clone(&shown),
             sentinels: Arc::clone(&sentinels),
+            bus: bus.clone(),
         });
-        let bus = inputs.clone();
+        let (served, events) = (bus.clone(), inputs.clone());
         tokio::spawn(async move {
-            if let Err(error) = link::serve(listener, bus, deliver).await {
+            if let Err(error) = link::serve((&served, listener), events, deliver).await {
                 tracing::error!(%error, "the bus port is not served any more");
             }
         });
@@ -119,6 +124,7 @@ impl Replication {
             registered.get_or_init(|| incarnation);
             let me = announce.node_id.clone();
             let parts = Parts {
+                bus,
                 config,
                 me: me.clone(),
                 incarnation,
@@ -204,7 +210,7 @@ impl Replication {
                 term: shard.term.get(),
                 target: self.me.to_string(),
             };
-            return ask_primary(&primary.host, primary.bus_port, request).await;
+            return ask_primary(&self.bus, &primary.host, primary.bus_port, request).await;
         }
         let request = rpc::FailoverRequest {
             shard_id: shard.id.to_string(),
@@ -227,10 +233,15 @@ impl Replication {
     }
 }
 
-async fn ask_primary(host: &str, port: u16, request: rpc::StartHandoffRequest) -> Result<(), String> {
+async fn ask_primary(
+    bus: &Bus,
+    host: &str,
+    port: u16,
+    request: rpc::StartHandoffRequest,
+) -> Result<(), String> {
     let unreachable = |e: tonic::transport::Error| format!("can't reach the primary: {e}");
     let endpoint = link::endpoint(host, port, CONNECT_TIMEOUT).map_err(unreachable)?;
-    let mut client = NodeControlClient::new(endpoint.connect().await.map_err(unreachable)?);
+    let mut client = NodeControlClient::new(bus.connect(&endpoint).await.map_err(unreachable)?);
     let reply = client.start_handoff(request).await.map_err(|s| s.message().to_owned())?.into_inner();
     if reply.accepted { Ok(()) } else { Err(reply.reason) }
 }

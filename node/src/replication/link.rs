@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use keyward_net::bus::{Bus, Rights, caller_of, refusal};
+use keyward_proto::bus::Peer;
 use keyward_proto::format;
 use keyward_proto::ids::{NodeId, Term};
 use keyward_proto::peer::{Complaints, Trouble};
@@ -23,7 +25,6 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,15 +50,13 @@ const FRAME_BYTES: u32 = 1 << 20;
 /// must not wait for ever. Streams that are in use notice earlier, by the rules of the core.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(4);
-/// The same for the kernel, where nobody reads: between two probes of an idle connection, and in all.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Where messages that other nodes publish go.
 pub type Deliver = Arc<dyn Fn(rpc::PublishRequest) + Send + Sync>;
 
-/// The services of the bus port.
+/// What the bus port serves.
 #[derive(Clone)]
-struct Bus {
+struct Services {
     inputs: mpsc::Sender<Input>,
     deliver: Deliver,
     next_link: Arc<AtomicU64>,
@@ -65,13 +64,13 @@ struct Bus {
 
 /// Serves the bus port until `inputs` has no receiver or the task is dropped.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (bus, listener): (&Bus, TcpListener),
     inputs: mpsc::Sender<Input>,
     deliver: Deliver,
 ) -> Result<(), tonic::transport::Error> {
     let ended = inputs.clone();
-    let bus = Bus { inputs, deliver, next_link: Arc::new(AtomicU64::new(1)) };
-    let replication = ReplicationServer::new(bus.clone())
+    let services = Services { inputs, deliver, next_link: Arc::new(AtomicU64::new(1)) };
+    let replication = ReplicationServer::new(services.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
@@ -80,20 +79,13 @@ pub(crate) async fn serve(
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_PATIENCE))
+        .layer(Rights)
         .add_service(replication)
-        .add_service(NodeControlServer::new(bus))
-        .serve_with_incoming_shutdown(incoming(listener), async move {
+        .add_service(NodeControlServer::new(services))
+        .serve_with_incoming_shutdown(bus.incoming(listener), async move {
             ended.closed().await;
         })
         .await
-}
-
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(PROBE_EVERY))
-        .with_keepalive_interval(Some(PROBE_EVERY))
-        .with_keepalive_retries(Some(2))
 }
 
 fn stopping() -> Status {
@@ -101,7 +93,7 @@ fn stopping() -> Status {
 }
 
 #[tonic::async_trait]
-impl Replication for Bus {
+impl Replication for Services {
     type FollowStream = ReceiverStream<Result<rpc::FollowResponse, Status>>;
 
     async fn follow(
@@ -110,28 +102,32 @@ impl Replication for Bus {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let (outbox, responses) = mpsc::channel(OUTBOX_LEN);
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        tokio::spawn(read_link(link, request.into_inner(), outbox, self.inputs.clone()));
+        let peer = caller_of(request.extensions())?.peer.clone();
+        tokio::spawn(read_link((link, peer), request.into_inner(), outbox, self.inputs.clone()));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
 
 /// Turns a replica's messages into events until its stream ends, or this side closes it.
 async fn read_link(
-    link: LinkId,
+    (link, peer): (LinkId, Peer),
     mut requests: Streaming<rpc::FollowRequest>,
     outbox: Outbox,
     inputs: mpsc::Sender<Input>,
 ) {
     let first = requests.message().await.ok().flatten().and_then(|m| m.message);
     let Some(follow_request::Message::Hello(hello)) = first else { return };
+    let refuse = |words: String| {
+        tracing::warn!("refused a replica: {words}");
+        _ = outbox.try_send(Ok(wire::rejection(Term::ZERO, &words)));
+    };
     let hello = match wire::parse_hello(hello) {
         Ok(hello) => hello,
-        Err(error) => {
-            tracing::warn!(%error, "refused a replica");
-            _ = outbox.try_send(Ok(wire::rejection(Term::ZERO, &error.to_string())));
-            return;
-        }
+        Err(error) => return refuse(error.to_string()),
     };
+    if let Err(denied) = peer.speaks_for(hello.node.as_str(), "a stream") {
+        return refuse(denied.to_string());
+    }
     let node = hello.node.clone();
     let closed = outbox.downgrade();
     if inputs.send(Input::LinkOpened(link, Box::new(hello), outbox)).await.is_err() {
@@ -163,7 +159,7 @@ async fn report(inputs: &mpsc::Sender<Input>, event: Event) {
 }
 
 #[tonic::async_trait]
-impl NodeControl for Bus {
+impl NodeControl for Services {
     async fn status(&self, _: Request<rpc::StatusRequest>) -> Result<Response<rpc::NodeStatus>, Status> {
         let (answer, status) = oneshot::channel();
         self.inputs.send(Input::NodeStatus(answer)).await.map_err(|_| stopping())?;
@@ -215,10 +211,6 @@ pub(crate) fn endpoint(
     };
     Ok(Endpoint::from_shared(uri)?
         .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(PROBE_EVERY))
-        .tcp_keepalive_interval(Some(PROBE_EVERY))
-        .tcp_keepalive_retries(Some(2))
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE)
         .keep_alive_while_idle(true)
@@ -248,6 +240,7 @@ fn complain(complaints: &Mutex<Complaints>, host: &str, port: u16, why: String) 
 
 /// A replica's side of one stream: where to, and what to say first.
 pub(crate) struct Uplink {
+    pub(crate) bus: Bus,
     pub(crate) id: UplinkId,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -277,14 +270,18 @@ async fn follow(
     applier: &Applier,
     engine: &dyn Engine,
 ) -> Closed {
-    let Uplink { id, host, port, hello, connect_timeout, complaints, requests: (sender, receiver) } = uplink;
+    let Uplink { bus, id, host, port, hello, connect_timeout, complaints, requests: (sender, receiver) } =
+        uplink;
     let connected = match endpoint(&host, port, connect_timeout) {
-        Ok(endpoint) => endpoint.connect().await,
+        Ok(endpoint) => bus.connect(&endpoint).await,
         Err(error) => Err(error),
     };
     let channel = match connected {
         Ok(channel) => channel,
         Err(error) => {
+            if let Some(words) = refusal(&error) {
+                complain(&complaints, &host, port, words);
+            }
             let refused = is_refused(&error);
             tracing::debug!(host, port, refused, %error, "can't connect to the primary");
             return if refused { Closed::Refused } else { Closed::Broken };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use keyward_net::bus::Bus;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::peer::Complaints;
 use keyward_proto::rpc;
@@ -89,6 +90,7 @@ struct UplinkHandle {
 
 pub(crate) struct Task {
     pub(crate) core: NodeCore,
+    pub(crate) bus: Bus,
     pub(crate) config: Config,
     pub(crate) me: NodeId,
     pub(crate) incarnation: Incarnation,
@@ -115,6 +117,7 @@ pub(crate) struct Task {
 
 /// What a task is made of.
 pub(crate) struct Parts {
+    pub(crate) bus: Bus,
     pub(crate) config: Config,
     pub(crate) me: NodeId,
     pub(crate) incarnation: Incarnation,
@@ -129,7 +132,7 @@ pub(crate) struct Parts {
 
 impl Task {
     pub(crate) fn new(parts: Parts) -> std::io::Result<Task> {
-        let Parts { config, me, incarnation, shared, engine, sentinels, inputs, shown, applied } = parts;
+        let Parts { bus, config, me, incarnation, shared, engine, sentinels, inputs, shown, applied } = parts;
         let core = {
             let log = shared.log.lock();
             NodeCore::new(config.clone(), me.clone(), incarnation, &log, applied, clock::monotonic())
@@ -137,6 +140,7 @@ impl Task {
         let applier = Applier::start(Arc::clone(&shared), Arc::clone(&engine), applied)?;
         Ok(Task {
             core,
+            bus,
             config,
             me,
             incarnation,
@@ -443,7 +447,8 @@ impl Task {
         let (acks, receiver) = mpsc::channel(ACKS_LEN);
         let connect_timeout = self.config.grace;
         let (complaints, requests) = (Arc::clone(&self.complaints), (acks.clone(), receiver));
-        let uplink = Uplink { id, host, port, hello, connect_timeout, complaints, requests };
+        let bus = self.bus.clone();
+        let uplink = Uplink { bus, id, host, port, hello, connect_timeout, complaints, requests };
         let (applier, engine) = (Arc::clone(&self.applier), Arc::clone(&self.engine));
         let run = link::run_uplink(uplink, self.inputs.clone(), applier, engine);
         let task = tokio::spawn(run).abort_handle();

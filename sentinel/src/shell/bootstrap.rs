@@ -61,7 +61,7 @@ pub(crate) async fn start_raft(
     let fatal = |e: &dyn Display| BootstrapError::Raft(e.to_string());
     let config = Arc::new(raft::config().validate().map_err(|e| fatal(&e))?);
     let founders = Arc::new(sentinel.config.founders.clone());
-    let network = Network { founders, reach: Arc::clone(&sentinel.reach) };
+    let network = Network { bus: sentinel.bus.clone(), founders, reach: Arc::clone(&sentinel.reach) };
     let raft = Raft::new(identity.id, config, network, store, machine).await.map_err(|e| fatal(&e))?;
     sentinel.id.get_or_init(|| identity.id);
     sentinel.raft.set(raft);

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// `host:port` with the options that every connection gets; `None` when it is not an address.
 pub fn endpoint(address: &str) -> Option<Endpoint> {
@@ -14,16 +14,10 @@ pub fn endpoint(address: &str) -> Option<Endpoint> {
     Some(
         endpoint
             .connect_timeout(Duration::from_millis(500))
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_millis(1000))
             .keep_alive_timeout(Duration::from_millis(1000))
             .keep_alive_while_idle(true),
     )
-}
-
-/// A channel that connects when it is first used and again whenever the connection is lost.
-pub fn lazy(address: &str) -> Option<Channel> {
-    endpoint(address).map(|e| e.connect_lazy())
 }
 
 /// Whether a kernel refused the connection: nobody listens there any more.

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use keyward_net::bus::{Bus, SecretSource, refusal};
 use keyward_net::reach::trouble;
+use keyward_proto::bus::Identity;
 use keyward_proto::peer::Trouble;
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
@@ -53,46 +55,57 @@ pub async fn execute(command: Command) -> Result<Printed, String> {
 }
 
 async fn show_status(target: &Target, nodes: &[NamedAddress], form: Form) -> Result<Printed, String> {
+    let bus = operator(target)?;
     let names = nodes.iter().filter_map(|n| Some((n.address.clone(), n.name.clone()?))).collect();
     let mut shown = Shown { sentinels: &target.sentinel, failures: Vec::new(), names, form };
     for address in &target.sentinel {
         let command = admin_request::Command::Status(rpc::StatusCommand {});
-        match ask_one(address, command, STATUS_LIMIT).await.and_then(status_of) {
+        match ask_one(&bus, address, command, STATUS_LIMIT).await.and_then(status_of) {
             Ok(body) => return shown.report(body),
             Err(failure) => shown.failures.push(failure.to_string()),
         }
     }
-    shown.nodes(&join_all(nodes.iter().map(ask_node)).await)
+    shown.nodes(&join_all(nodes.iter().map(|node| ask_node(&bus, node))).await)
 }
 
-async fn ask_node(node: &NamedAddress) -> Asked {
+async fn ask_node(bus: &Bus, node: &NamedAddress) -> Asked {
     let address = &node.address;
     let asked = async {
-        let channel = connect(address).await?;
+        let channel = connect(bus, address).await?;
         let reply = NodeControlClient::new(channel).status(rpc::StatusRequest::default()).await;
         match reply {
             Ok(reply) => Ok(reply.into_inner()),
-            Err(status) => Err(trouble(address, Some(&status)).await),
+            Err(status) => Err(trouble(bus, address, Some(&status)).await),
         }
     };
     let answer = timeout(NODE_LIMIT, asked).await.unwrap_or(Err(Trouble::Silent));
     Asked { name: node.name.clone(), bus_address: address.clone(), answer }
 }
 
-async fn connect(address: &str) -> Result<Channel, Trouble> {
+async fn connect(bus: &Bus, address: &str) -> Result<Channel, Trouble> {
     let endpoint = endpoint(address).ok_or(Trouble::NotAnAddress)?;
-    match endpoint.connect().await {
+    match bus.connect(&endpoint).await {
         Ok(channel) => Ok(channel),
-        Err(_) => Err(trouble(address, None).await),
+        Err(error) => match refusal(&error) {
+            Some(words) => Err(Trouble::Says(words)),
+            None => Err(trouble(bus, address, None).await),
+        },
     }
+}
+
+/// This person's part in it.
+fn operator(target: &Target) -> Result<Bus, String> {
+    let source = SecretSource::find(target.cluster_secret_file.as_deref(), |name| std::env::var(name).ok());
+    source.map(|source| Bus::new(Identity::operator(), source)).map_err(|error| error.to_string())
 }
 
 /// The first sentinel that is reached does it, or not.
 async fn ask(target: &Target, command: admin_request::Command) -> Result<String, String> {
+    let bus = operator(target)?;
     let mut tried = Tried::default();
     for address in &target.sentinel {
         let limit = ADMIN_LIMIT + Duration::from_secs(1);
-        if let Some(result) = tried.step(ask_one(address, command.clone(), limit).await) {
+        if let Some(result) = tried.step(ask_one(&bus, address, command.clone(), limit).await) {
             return result;
         }
     }
@@ -100,15 +113,16 @@ async fn ask(target: &Target, command: admin_request::Command) -> Result<String,
 }
 
 async fn ask_one(
+    bus: &Bus,
     address: &str,
     command: admin_request::Command,
     limit: Duration,
 ) -> Result<rpc::AdminReply, Failure> {
     let not_reached = |trouble| Failure::NotReached { address: address.to_owned(), trouble };
-    let channel = connect(address).await.map_err(not_reached)?;
+    let channel = connect(bus, address).await.map_err(not_reached)?;
     match timeout(limit, ControlClient::new(channel).admin(admin::request(command))).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => Err(Failure::of_call(address, trouble(address, Some(&status)).await)),
+        Ok(Err(status)) => Err(Failure::of_call(address, trouble(bus, address, Some(&status)).await)),
         Err(_) => Err(Failure::of_call(address, Trouble::Silent)),
     }
 }

@@ -8,6 +8,7 @@
 //! or leaves, it is closed. What a kept connection proves, and what not, is said in [`crate::shell::probe`].
 #![allow(clippy::disallowed_methods, reason = "shell: connects over the network")]
 
+use keyward_net::bus::Bus;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Node, Topology};
@@ -28,18 +29,17 @@ const CONNECTING_MAX: usize = 512;
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Connections {
+    bus: Bus,
     /// Held for a line at a time.
     kept: Mutex<Kept<NodeClient>>,
     connecting: Semaphore,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Connections { kept: Mutex::default(), connecting: Semaphore::new(CONNECTING_MAX) }
-    }
-}
-
 impl Connections {
+    pub fn new(bus: Bus) -> Connections {
+        Connections { bus, kept: Mutex::default(), connecting: Semaphore::new(CONNECTING_MAX) }
+    }
+
     /// The idle connection to this node, if it leads to where the node is now.
     pub fn take(&self, node: &Node) -> Option<NodeClient> {
         self.kept.lock().take(node)
@@ -64,7 +64,7 @@ impl Connections {
         let Some(endpoint) = endpoint(&host_port(&node.host, node.bus_port)) else {
             return Err(Answer::Silent);
         };
-        match endpoint.connect().await {
+        match self.bus.connect(&endpoint).await {
             Ok(channel) => Ok(NodeClient::new(channel)),
             Err(e) if is_refused(&e) => Err(Answer::Refused),
             Err(_) => Err(Answer::Silent),

@@ -6,6 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_net::bus::{Bus, Rights, SecretError, SecretSource};
+use keyward_proto::bus::Identity;
+use keyward_proto::bus::exposure::{self, Exposed};
+use keyward_proto::bus::rights::Role;
 use keyward_proto::rpc::control_server::ControlServer;
 use keyward_proto::rpc::raft_server::RaftServer;
 use keyward_proto::topology::names::host_port;
@@ -15,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -41,9 +44,27 @@ pub enum RunError {
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
     #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    #[error("{0:?} is no name for a sentinel: it has 1 to 64 characters")]
+    Name(String),
+    #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error("the bus stopped: {0}")]
     Bus(#[from] tonic::transport::Error),
+}
+
+/// Who this sentinel is to the others, and what it proves that with.
+fn take_part(config: &Config) -> Result<Bus, RunError> {
+    let options = &config.options;
+    let source = SecretSource::find(options.cluster_secret_file.as_deref(), |name| std::env::var(name).ok())?;
+    if source.is_none() {
+        let hosts = config.founders.iter().map(|founder| founder.host.as_str());
+        exposure::check(hosts.chain([config.announce_host.as_str()]))?;
+    }
+    let me = Identity::new(Role::Sentinel, &options.name);
+    Ok(Bus::new(me.ok_or_else(|| RunError::Name(options.name.clone()))?, source))
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
@@ -76,13 +97,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         config.founders.len()
     );
     allow_open_files();
+    let bus = take_part(&config)?;
     let store = Store::open(&config.options.dir)?;
     let machine = StateMachine::open(store.clone())?;
-    let bus = listen(&config.options.bind, config.bus_port).await?;
+    let listener = listen(&config.options.bind, config.bus_port).await?;
     let clients = listen(&config.options.bind, config.options.port).await?;
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
-    let sentinel = Arc::new(Sentinel::new(config, machine.watch(), proposals, primary_changes));
+    let sentinel = Arc::new(Sentinel::new(config, bus, machine.watch(), proposals, primary_changes));
     let mut tasks = JoinSet::new();
     tasks.spawn(proposals::commit(sentinel.clone(), waiting));
     tasks.spawn(failover::coordinate(sentinel.clone(), requests));
@@ -90,7 +112,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tasks.spawn(watchdog::tell_changes(sentinel.clone()));
     tasks.spawn(watchdog::react(sentinel.clone()));
     tasks.spawn(resp_server::serve(sentinel.clone(), clients));
-    let mut bus = tokio::spawn(serve_bus(sentinel.clone(), bus));
+    let mut bus = tokio::spawn(serve_bus(sentinel.clone(), listener));
     let result = tokio::select! {
         result = run_raft(&sentinel, store, machine) => result,
         stopped = &mut bus => stopped.unwrap_or(Ok(())),
@@ -132,13 +154,15 @@ async fn serve_bus(sentinel: Arc<Sentinel>, listener: TcpListener) -> Result<(),
     let raft = RaftServer::new(raft)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let incoming = sentinel.bus.incoming(listener);
     let control = ControlServer::new(ControlService { sentinel });
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .layer(Rights)
         .add_service(raft)
         .add_service(control)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .serve_with_incoming(incoming)
         .await?;
     Ok(())
 }

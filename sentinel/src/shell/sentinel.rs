@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use keyward_net::bus::Bus;
 use keyward_net::reach::Reach;
 use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
@@ -28,7 +29,7 @@ use crate::rules::health::Health;
 use crate::rules::leadership::{Hop, Place, is_current, place};
 use crate::rules::publication::Publications;
 use crate::rules::topology::TopologyCommand;
-use crate::shell::channel::lazy;
+use crate::shell::channel::endpoint;
 use crate::shell::connections::Connections;
 use crate::shell::control::failover;
 use crate::shell::proposals::{self, Proposal};
@@ -67,6 +68,8 @@ pub struct Sentinel {
     pub undecided: Mutex<Vec<String>>,
     /// The watchdog has news.
     pub probed: Notify,
+    /// How it reaches the other processes.
+    pub bus: Bus,
     /// To the nodes.
     pub connections: Connections,
     /// What was said of sentinels that do not answer.
@@ -78,6 +81,7 @@ pub struct Sentinel {
 impl Sentinel {
     pub fn new(
         config: Config,
+        bus: Bus,
         topology: watch::Receiver<Arc<Topology>>,
         proposals: mpsc::Sender<Proposal>,
         primary_changes: mpsc::Sender<failover::Asked>,
@@ -96,8 +100,9 @@ impl Sentinel {
             joining: tokio::sync::Mutex::default(),
             undecided: Mutex::default(),
             probed: Notify::new(),
-            connections: Connections::default(),
-            reach: Arc::default(),
+            connections: Connections::new(bus.clone()),
+            reach: Arc::new(Reach::new(bus.clone())),
+            bus,
             channels: Mutex::default(),
             publications: Mutex::default(),
         }
@@ -183,7 +188,7 @@ impl Sentinel {
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = lazy(address)?;
+                let channel = self.bus.connect_lazy(&endpoint(address)?);
                 channels.insert(address.to_owned(), channel.clone());
                 channel
             }

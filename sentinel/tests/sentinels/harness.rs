@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_net::bus::Bus;
+use keyward_proto::bus::Identity;
 use keyward_proto::format::FORMAT;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
@@ -20,7 +22,7 @@ use keyward_proto::rpc::{admin_reply, admin_request};
 use keyward_proto::topology::delta::Delta;
 use keyward_proto::topology::{Shard, Topology};
 use keyward_sentinel::config::{Config, parse};
-use keyward_sentinel::shell::channel::lazy;
+use keyward_sentinel::shell::channel::endpoint;
 use keyward_sentinel::shell::runtime::{RunError, run};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -47,6 +49,15 @@ pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("waited too long for {what}");
+}
+
+/// Nobody has a secret on this machine.
+pub fn bus() -> Bus {
+    Bus::new(Identity::operator(), None)
+}
+
+fn lazy(address: &str) -> Option<Channel> {
+    endpoint(address).map(|endpoint| bus().connect_lazy(&endpoint))
 }
 
 async fn free_port() -> u16 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Group, TestNode, eventually, id, three_in_sync};
+use crate::harness::{Group, TestNode, bus, eventually, id, three_in_sync};
 use keyward_proto::ids::Incarnation;
 use keyward_proto::rpc;
 use keyward_proto::topology::{Node, Topology};
@@ -100,7 +100,7 @@ fn incarnation(answer: &Answer) -> Option<u64> {
 async fn one_connection_serves_all_questions_until_the_node_moves_or_leaves() {
     let server = TestNode::start(1).await;
     let wire = Wire::to(server.address).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let node = node_at(1, wire.address, 0);
     for _ in 0..5 {
         assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
@@ -127,7 +127,7 @@ async fn one_connection_serves_all_questions_until_the_node_moves_or_leaves() {
 async fn questions_at_the_same_time_have_connections_of_their_own() {
     let server = TestNode::start(1).await;
     let wire = Wire::to(server.address).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let node = node_at(1, wire.address, 0);
     let answers = tokio::join!(ask(&connections, &node), ask(&connections, &node));
     assert_eq!((incarnation(&answers.0), incarnation(&answers.1)), (Some(0), Some(0)));
@@ -139,7 +139,7 @@ async fn questions_at_the_same_time_have_connections_of_their_own() {
 #[tokio::test]
 async fn a_process_that_ends_is_known_to_be_dead_at_once() {
     let mut server = TestNode::start(1).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let node = node_at(1, server.address, 0);
     assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
     server.stop().await;
@@ -152,7 +152,7 @@ async fn a_process_that_ends_is_known_to_be_dead_at_once() {
 #[tokio::test]
 async fn another_process_at_the_address_answers_for_itself() {
     let mut server = TestNode::start(1).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let node = node_at(1, server.address, 0);
     assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
     server.serve_again().await;
@@ -168,7 +168,7 @@ async fn another_process_at_the_address_answers_for_itself() {
 #[tokio::test]
 async fn a_kept_connection_proves_nothing_but_life() {
     let server = TestNode::start(1).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let known = node_at(1, server.address, 0);
     assert_eq!(incarnation(&ask(&connections, &known).await), Some(0));
     // As if the connection that is kept for node 2 led to node 1.
@@ -183,7 +183,7 @@ async fn a_kept_connection_proves_nothing_but_life() {
 async fn a_stuck_connection_costs_little_and_a_silent_node_no_more_than_the_limit() {
     let server = TestNode::start(1).await;
     let wire = Wire::to(server.address).await;
-    let connections = Connections::default();
+    let connections = Connections::new(bus());
     let node = node_at(1, wire.address, 0);
     assert_eq!(incarnation(&ask(&connections, &node).await), Some(0));
     wire.get_stuck();
@@ -212,7 +212,7 @@ fn outsider(topology: &Topology, node_2: SocketAddr) -> (Sentinel, Node) {
     node.bus_port = node_2.port();
     let node = node.clone();
     let (_, watched) = watch::channel(Arc::new(topology));
-    (Sentinel::new(config, watched, mpsc::channel(1).0, mpsc::channel(1).0), node)
+    (Sentinel::new(config, bus(), watched, mpsc::channel(1).0, mpsc::channel(1).0), node)
 }
 
 async fn ask_also_through_others(topology: &Topology, node_2: SocketAddr, limit: Duration) -> Answer {

@@ -1,6 +1,6 @@
 //! The core of a node's replication: which role it has, and what follows from each event.
 //!
-//! The role comes from the topology alone. A node steps down as soon as it hears of a later term from anybody, but it
+//! The role comes from the topology alone. A node steps down when the topology says so, whatever others say of terms; but it
 //! becomes primary or replica of a term only when the topology names its primary.
 //!
 //! Invariants:
@@ -197,17 +197,12 @@ impl NodeCore {
                     out.push(Action::HandoffEnded(token, Err(HandoffError::NotPrimary)));
                 }
             },
-            Event::HelloReceived(link, hello) => {
-                if Some(&hello.shard) == self.local.shard.as_ref() {
-                    self.hear_of_term(hello.term, log, out);
+            Event::HelloReceived(link, hello) => match &mut self.role {
+                Role::Primary(primary) => primary.on_hello(now, &self.local, log, link, &hello, out),
+                Role::Idle | Role::Replica(_) => {
+                    out.push(Action::Reject { link, term: self.local.term, reason: "not a primary" });
                 }
-                match &mut self.role {
-                    Role::Primary(primary) => primary.on_hello(now, &self.local, log, link, &hello, out),
-                    Role::Idle | Role::Replica(_) => {
-                        out.push(Action::Reject { link, term: self.local.term, reason: "not a primary" });
-                    }
-                }
-            }
+            },
             Event::AckReceived(link, ack) => {
                 if let Role::Primary(primary) = &mut self.role {
                     primary.on_ack(now, &self.local, log, link, &ack, out);
@@ -339,6 +334,7 @@ impl NodeCore {
     }
 
     /// Somebody knows of `term`: whatever role this node has in an earlier one is over.
+    /// Terms come with the topology alone: what another node says of them ends nothing.
     fn hear_of_term(&mut self, term: Term, log: &WriteLog, out: &mut Vec<Action>) {
         if term > self.local.term {
             self.leave_role(log, out);

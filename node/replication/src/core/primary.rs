@@ -183,7 +183,6 @@ impl Primary {
         hello: &Hello,
         out: &mut Vec<Action>,
     ) {
-        assert!(hello.term <= self.term, "a later term ends this one first");
         if let Some(reason) = self.objection(local, hello) {
             out.push(Action::Reject { link, term: self.term, reason });
             return;
@@ -228,6 +227,8 @@ impl Primary {
             Some("an earlier process of this node")
         } else if hello.term < self.term {
             Some("an earlier term")
+        } else if self.term < hello.term {
+            Some("a term that this node has not heard of yet")
         } else {
             None
         }

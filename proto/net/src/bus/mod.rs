@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 pub use accept::Accepted;
 pub use connect::refusal;
-pub use rights::{Rights, denied, peer_of};
+pub use rights::{Rights, caller_of, denied};
 pub use secrets::{SecretError, SecretSource};
 
 /// A kernel that answers nothing any more is found out by probes: between two, and in all.

@@ -4,7 +4,6 @@ use std::task::{Context, Poll};
 
 use futures::future::{Either, Ready, ready};
 use http::{Extensions, Request, Response};
-use keyward_proto::bus::Peer;
 use keyward_proto::bus::rights::Denied;
 use tonic::Status;
 use tonic::body::Body;
@@ -41,8 +40,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let peer = peer_of(request.extensions());
-        match peer.map(|peer| peer.may_call(request.uri().path())) {
+        let caller = caller_of(request.extensions());
+        match caller.map(|caller| caller.peer.may_call(request.uri().path())) {
             Ok(Ok(())) => Either::Left(self.0.call(request)),
             Ok(Err(words)) => Either::Right(ready(Ok(denied(&words).into_http()))),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
@@ -54,9 +53,8 @@ where
 ///
 /// # Errors
 /// It came over a connection that nobody has looked at.
-pub fn peer_of(extensions: &Extensions) -> Result<&Peer, Status> {
-    let caller = extensions.get::<Caller>().map(|caller| &caller.peer);
-    caller.ok_or_else(|| Status::internal("a request of nobody"))
+pub fn caller_of(extensions: &Extensions) -> Result<&Caller, Status> {
+    extensions.get::<Caller>().ok_or_else(|| Status::internal("a request of nobody"))
 }
 
 /// The answer to who may not.

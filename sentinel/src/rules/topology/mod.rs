@@ -121,8 +121,19 @@ fn node<'a>(topology: &'a Topology, id: &NodeId) -> Result<&'a Node, Refusal> {
     topology.nodes.get(id).ok_or_else(|| Refusal::UnknownNode(id.clone()))
 }
 
+/// More than any cluster has: what is kept of those that come and go is bounded.
+const NODES_MAX: usize = 20_000;
+
+fn check_room(len: usize) -> Result<(), Refusal> {
+    let words = || format!("{NODES_MAX} nodes are registered: forget those that are gone (remove-node)");
+    if len < NODES_MAX { Ok(()) } else { Err(Refusal::Invalid(words())) }
+}
+
 fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Result<Outcome, Refusal> {
     let known = topology.nodes.get(&new.id);
+    if known.is_none() {
+        check_room(topology.nodes.len())?;
+    }
     let same_start = known.filter(|n| n.start_nonce == new.start_nonce);
     if let Some(known) = known
         && same_start.is_none()
@@ -183,6 +194,9 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
 fn announce_loading(topology: &mut Topology, id: NodeId, node: LoadingNode) -> Result<Outcome, Refusal> {
     if topology.shard_of(&id).is_some() {
         return Ok(Outcome::Unchanged);
+    }
+    if !topology.loading.contains_key(&id) {
+        check_room(topology.loading.len())?;
     }
     let known = topology.loading.insert(id, node.clone());
     Ok(if known == Some(node) { Outcome::Unchanged } else { Outcome::Changed })

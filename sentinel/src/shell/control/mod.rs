@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use keyward_net::bus::{Caller, caller_of, denied};
 use keyward_net::clock::monotonic as now;
 use keyward_proto::format::FORMAT;
 use keyward_proto::ids::Term;
@@ -65,12 +66,14 @@ fn forwarded<T>(message: T) -> Request<T> {
 }
 
 /// Without a host it is where the connection comes from.
-fn name_host(host: &mut String, peer: Option<SocketAddr>) -> Result<(), Status> {
+fn name_host(host: &mut String, address: SocketAddr) {
     if host.is_empty() {
-        let ip = peer.map(|peer| peer.ip().to_canonical());
-        *host = ip.ok_or_else(|| Status::invalid_argument("the host is missing"))?.to_string();
+        *host = address.ip().to_canonical().to_string();
     }
-    Ok(())
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    caller_of(request.extensions()).cloned()
 }
 
 /// Forwards a unary request unless this sentinel leads.
@@ -205,9 +208,10 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::RegisterRequest>,
     ) -> Result<Response<rpc::RegisterReply>, Status> {
-        let (hop, peer) = (hop(&request), request.remote_addr());
+        let (hop, caller) = (hop(&request), caller(&request)?);
         let mut message = request.into_inner();
-        name_host(&mut message.host, peer)?;
+        caller.peer.speaks_for(&message.node_id, "a registration").map_err(|e| denied(&e))?;
+        name_host(&mut message.host, caller.address);
         on_leader!(self, REQUEST_LIMIT, hop, message, register, self.register_here(&message))
     }
 
@@ -215,9 +219,10 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::LoadingRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let (hop, peer) = (hop(&request), request.remote_addr());
+        let (hop, caller) = (hop(&request), caller(&request)?);
         let mut message = request.into_inner();
-        name_host(&mut message.host, peer)?;
+        caller.peer.speaks_for(&message.node_id, "a registration").map_err(|e| denied(&e))?;
+        name_host(&mut message.host, caller.address);
         on_leader!(self, REQUEST_LIMIT, hop, message, announce_loading, self.announce_loading_here(&message))
     }
 
@@ -256,9 +261,11 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<Streaming<rpc::NodeStatus>>,
     ) -> Result<Response<rpc::ReportReply>, Status> {
+        let peer = caller(&request)?.peer;
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
             let report = report?;
+            peer.speaks_for(&report.node_id, "a status").map_err(|e| denied(&e))?;
             let id = wire::node_id(&report.node_id)?;
             self.sentinel.health.lock().note_report(now(), &id, report);
         }
@@ -269,8 +276,9 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::ChangeInSyncRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let hop = hop(&request);
+        let (hop, peer) = (hop(&request), caller(&request)?.peer);
         let message = request.into_inner();
+        peer.speaks_for(&message.primary, "a change of the in-sync set").map_err(|e| denied(&e))?;
         on_leader!(self, REQUEST_LIMIT, hop, message, change_in_sync, self.change_in_sync_here(&message))
     }
 
@@ -278,8 +286,9 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::FailoverRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let hop = hop(&request);
+        let (hop, peer) = (hop(&request), caller(&request)?.peer);
         let message = request.into_inner();
+        peer.speaks_for(&message.reporter, "a failover").map_err(|e| denied(&e))?;
         on_leader!(self, REQUEST_LIMIT, hop, message, request_failover, self.request_failover_here(&message))
     }
 
@@ -287,15 +296,19 @@ impl rpc::control_server::Control for ControlService {
         &self,
         request: Request<rpc::HandoffRequest>,
     ) -> Result<Response<rpc::ChangeReply>, Status> {
-        let hop = hop(&request);
+        let (hop, peer) = (hop(&request), caller(&request)?.peer);
         let message = request.into_inner();
+        peer.speaks_for(&message.primary, "a hand-off").map_err(|e| denied(&e))?;
         on_leader!(self, REQUEST_LIMIT, hop, message, handoff, self.handoff_here(&message))
     }
 
     async fn admin(&self, request: Request<rpc::AdminRequest>) -> Result<Response<rpc::AdminReply>, Status> {
-        let hop = hop(&request);
+        let (hop, peer) = (hop(&request), caller(&request)?.peer);
         let message = request.into_inner();
         match &message.command {
+            Some(Command::Join(_) | Command::Announce(_)) if !peer.is_sentinel() => {
+                return Err(Status::permission_denied("only a sentinel may join, or say where it is"));
+            }
             Some(Command::Identity(_)) => return admin::identity(&self.sentinel).await.map(Response::new),
             Some(Command::Status(_)) if hop == Hop::First => {
                 return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));

@@ -27,6 +27,14 @@ pub(super) fn port(number: u32) -> Result<u16, Status> {
 
 pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registration, Status> {
     format::agree(request.format).map_err(|foreign| Status::failed_precondition(foreign.to_string()))?;
+    for (what, text) in [
+        ("host", &request.host),
+        ("host name", &request.hostname),
+        ("zone", &request.zone),
+        ("version", &request.version),
+    ] {
+        check_text(what, text)?;
+    }
     Ok(Registration {
         id: node_id(&request.node_id)?,
         start_nonce: request.start_nonce,
@@ -47,7 +55,20 @@ pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registratio
     })
 }
 
+/// As long as the longest name that DNS has.
+const TEXT_BYTES_MAX: usize = 255;
+
+/// What a node says of itself is kept, and shown in lines of logs and lists.
+fn check_text(what: &str, text: &str) -> Result<(), Status> {
+    if TEXT_BYTES_MAX < text.len() || text.chars().any(char::is_control) {
+        let words = format!("the {what} has control characters in it, or more than {TEXT_BYTES_MAX} bytes");
+        return Err(Status::invalid_argument(words));
+    }
+    Ok(())
+}
+
 pub(super) fn loading(request: &rpc::LoadingRequest) -> Result<TopologyCommand, Status> {
+    check_text("host", &request.host)?;
     let (node, port) = (node_id(&request.node_id)?, port(request.port)?);
     Ok(TopologyCommand::AnnounceLoading { node, host: request.host.clone(), port })
 }

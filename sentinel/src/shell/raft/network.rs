@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_net::bus::Bus;
 use keyward_net::reach::Reach;
 use keyward_proto::format::{self, FORMAT};
 use keyward_proto::rpc::RaftMessage;
@@ -32,8 +33,9 @@ const WHO: &str = "another sentinel";
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Makes the clients. Addresses given at start win over those in the log: they may have changed since.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Network {
+    pub bus: Bus,
     pub founders: Arc<Vec<Founder>>,
     /// To say what another sentinel is refused for.
     pub reach: Arc<Reach>,
@@ -45,7 +47,12 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: RaftId, node: &BasicNode) -> Peer {
         let address = address(&node.addr, &self.founders);
         let reach = Arc::clone(&self.reach);
-        Peer { target, client: channel::lazy(&address).map(client), address, reach }
+        Peer {
+            target,
+            client: channel::endpoint(&address).map(|e| client(self.bus.connect_lazy(&e))),
+            address,
+            reach,
+        }
     }
 }
 

@@ -10,12 +10,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use keyward_proto::format::FORMAT;
 use keyward_proto::rpc;
+use openraft::Vote;
+use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status};
 
-use super::Raft;
 use super::network::understood;
+use super::{Raft, RaftId, TypeConfig};
 
 /// Empty until the sentinel knows that it may take part: see [`crate::shell::bootstrap`].
 #[derive(Clone, Default)]
@@ -58,6 +60,18 @@ impl RaftService {
     }
 }
 
+/// Terms rise by one with each election. One that is this much higher is of a broken or hostile program, and the group
+/// could never go beyond the highest number that there is.
+const TERM_LEAP_MAX: u64 = 1 << 32;
+
+fn check_term(raft: &Raft, vote: &Vote<RaftId>) -> Result<(), Status> {
+    let (own, theirs) = (raft.metrics().borrow().current_term, vote.leader_id.term);
+    if own.saturating_add(TERM_LEAP_MAX) < theirs {
+        return Err(Status::invalid_argument(format!("term {theirs} cannot follow {own}")));
+    }
+    Ok(())
+}
+
 fn encode<T: Serialize>(result: &T) -> Result<Response<rpc::RaftMessage>, Status> {
     let payload = serde_json::to_vec(result).map_err(|e| Status::internal(e.to_string()))?;
     Ok(Response::new(rpc::RaftMessage { payload: Bytes::from(payload), target: 0, format: FORMAT }))
@@ -69,12 +83,14 @@ impl rpc::raft_server::Raft for RaftService {
         &self,
         request: Request<rpc::RaftMessage>,
     ) -> Result<Response<rpc::RaftMessage>, Status> {
-        let (raft, request) = self.open(request)?;
+        let (raft, request): (_, AppendEntriesRequest<TypeConfig>) = self.open(request)?;
+        check_term(raft, &request.vote)?;
         encode(&raft.append_entries(request).await)
     }
 
     async fn vote(&self, request: Request<rpc::RaftMessage>) -> Result<Response<rpc::RaftMessage>, Status> {
-        let (raft, request) = self.open(request)?;
+        let (raft, request): (_, VoteRequest<RaftId>) = self.open(request)?;
+        check_term(raft, &request.vote)?;
         encode(&raft.vote(request).await)
     }
 
@@ -82,7 +98,8 @@ impl rpc::raft_server::Raft for RaftService {
         &self,
         request: Request<rpc::RaftMessage>,
     ) -> Result<Response<rpc::RaftMessage>, Status> {
-        let (raft, request) = self.open(request)?;
+        let (raft, request): (_, InstallSnapshotRequest<TypeConfig>) = self.open(request)?;
+        check_term(raft, &request.vote)?;
         encode(&raft.install_snapshot(request).await)
     }
 }
