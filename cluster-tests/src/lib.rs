@@ -2,6 +2,7 @@
 //!
 //! - [`waiting`]: for a condition. [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
+//! - [`tls`]: certificates for tests, and a client that speaks RESP through TLS.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
 //! - [`complexity`]: how what commands cost grows with the number of elements, next to Valkey.
 //! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
@@ -42,6 +43,7 @@ pub mod simulation;
 pub mod slots;
 pub mod snapshot_bench;
 pub mod stock_confs;
+pub mod tls;
 pub mod waiting;
 pub mod wall_clocks;
 pub mod writers;

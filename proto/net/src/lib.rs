@@ -4,6 +4,8 @@
 //! - [`clock`]: the clock that leases go by
 //! - [`linger`]: how a connection ends so that the client can read why
 //! - [`reach`]: why another process does not answer, in words
+//! - [`stream`]: a client's connection, encrypted or not
+//! - [`tls`]: certificates, keys and encrypted connections
 //!
 //! Nothing is decided here; the rules about other processes are those of [`keyward_proto::peer`].
 
@@ -11,3 +13,5 @@ pub mod bus;
 pub mod clock;
 pub mod linger;
 pub mod reach;
+pub mod stream;
+pub mod tls;
