@@ -106,6 +106,7 @@ build() {
 rust() {
   need flock util-linux
   need redis-server redis-server
+  need openssl openssl
   # For the network namespaces of the chaos tests; without them these stay on the loopback address.
   need ip iproute2
   need nft nftables
@@ -159,6 +160,7 @@ javascript_clients() {
 
 clients() {
   need redis-cli redis-tools
+  need openssl openssl
   build
   step "real clients"
   if ! python_with_redis </dev/null; then

@@ -60,11 +60,11 @@ def is_free(port):
 class LoneNode:
     """A node without sentinels and without a password."""
 
-    def __init__(self):
+    def __init__(self, *extra):
         self.port = free_ports(1)
         self.dir = tempfile.mkdtemp(prefix="keyward-node-")
         program = os.environ.get("KEYWARD_LONE_SERVER", BIN_DIR / "keyward-node")
-        flags = ["--port", str(self.port), "--dir", self.dir, "--save", "", "--appendonly", "no"]
+        flags = ["--port", str(self.port), "--dir", self.dir, "--save", "", "--appendonly", "no", *extra]
         with open(os.path.join(self.dir, "log"), "wb") as log:
             self.process = subprocess.Popen(
                 [program, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -91,6 +91,34 @@ class LoneNode:
                 self.process.kill()
                 self.process.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class TlsNode(LoneNode):
+    """One that has a port with TLS, too; clients have to show a certificate. Its certificates are made by openssl."""
+
+    def __init__(self):
+        self.certificates = tempfile.mkdtemp(prefix="keyward-tls-")
+        atexit.register(shutil.rmtree, self.certificates, ignore_errors=True)
+        self.openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca")
+        self.path("names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        for name in ("server", "client"):
+            self.openssl(f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}")
+            self.openssl(
+                f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.crt"
+            )
+        self.tls_port = free_ports(1)
+        files = [word for name, file in self.files().items() for word in (name, file)]
+        super().__init__("--tls-port", str(self.tls_port), *files)
+
+    def files(self):
+        names = {"--tls-cert-file": "server.crt", "--tls-key-file": "server.key", "--tls-ca-cert-file": "ca.crt"}
+        return {name: str(self.path(file)) for name, file in names.items()}
+
+    def path(self, name):
+        return pathlib.Path(self.certificates, name)
+
+    def openssl(self, arguments):
+        subprocess.run(["openssl", *arguments.split()], cwd=self.certificates, check=True, capture_output=True)
 
 
 class LocalCluster:
@@ -147,6 +175,11 @@ class LocalCluster:
 @functools.cache
 def lone_node():
     return LoneNode()
+
+
+@functools.cache
+def tls_node():
+    return TlsNode()
 
 
 @functools.cache

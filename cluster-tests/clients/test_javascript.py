@@ -1,5 +1,6 @@
 """The two usual JavaScript clients; skipped where there is no Node.js, or their packages are not installed."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,10 +13,11 @@ FOLDER = pathlib.Path(__file__).parent / "javascript"
 
 @unittest.skipUnless(shutil.which("node") and (FOLDER / "node_modules").is_dir(), "no Node.js with ioredis and redis")
 class JavaScript(unittest.TestCase):
-    def run_client(self, library, mode, *ports):
+    def run_client(self, library, mode, *ports, tls_dir=""):
         done = subprocess.run(
             ["node", "clients.mjs", library, mode, *map(str, ports)],
             cwd=FOLDER,
+            env={**os.environ, "TLS_DIR": tls_dir},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -25,6 +27,12 @@ class JavaScript(unittest.TestCase):
 
     def test_ioredis_node(self):
         self.run_client("ioredis", "node", servers.lone_node().port)
+
+    def test_ioredis_tls(self):
+        self.run_client("ioredis", "tls", servers.tls_node().tls_port, tls_dir=servers.tls_node().certificates)
+
+    def test_node_redis_tls(self):
+        self.run_client("node-redis", "tls", servers.tls_node().tls_port, tls_dir=servers.tls_node().certificates)
 
     def test_ioredis_cluster(self):
         self.run_client("ioredis", "cluster", servers.cluster().port)

@@ -15,11 +15,12 @@
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
 //! - `control`: the control runtime, on which nothing waits for a command; [`cron`]: what happens by itself
+//! - [`tls`]: the certificates in force
 //! - [`directory_lock`]: one process for a data directory
 //! - [`logging`], [`supervision`]: the log, the process in the background and under systemd
 //!
 //! Architecture invariant: only the shells ([`aof`], [`cli`], [`clock`], [`directory_lock`], [`io`], [`loading`],
-//! [`logging`], [`process`], [`rdb_load`], [`lazyfree`], [`shutdown`], [`snapshot`], [`supervision`], and those of [`replication`])
+//! [`logging`], [`process`], [`rdb_load`], [`lazyfree`], [`shutdown`], [`snapshot`], [`supervision`], [`tls`], and those of [`replication`])
 //! read a clock, spawn a task or touch a socket.
 
 pub mod admin;
@@ -58,3 +59,4 @@ pub mod stats;
 pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tls;

@@ -116,8 +116,9 @@ fn announce(settings: &Settings, node_id: &NodeId) -> Announce {
     Announce {
         node_id: node_id.clone(),
         host: settings.announce_ip.clone(),
-        port: or(settings.announce_port, settings.port),
+        port: or(settings.announce_port, settings.main_port()),
         bus_port: or(settings.announce_bus_port, settings.bus_port().unwrap_or(0)),
+        tls_port: if settings.tls_port == 0 { 0 } else { or(settings.announce_tls_port, settings.tls_port) },
         hostname: settings.announce_hostname.clone(),
         zone: settings.zone.clone(),
         replica_priority: settings.replica_priority,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::slot::{SLOT_COUNT, Slot};
-use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
+use keyward_proto::topology::{Node, Shard, SlotRange, Topology, Transport};
 
 use crate::config::{EndpointType, Settings};
 
@@ -102,15 +102,17 @@ pub fn host(node: &Node, settings: &Settings) -> String {
     }
 }
 
-/// `host:port` of a node in redirections, by `cluster-preferred-endpoint-type`.
-pub fn endpoint(node: &Node, settings: &Settings) -> String {
+/// `host:port` of a node in redirections of a client that is connected like this, by
+/// `cluster-preferred-endpoint-type`.
+pub fn endpoint(node: &Node, settings: &Settings, transport: Transport) -> String {
+    let port = node.reachable_port(transport);
     if settings.preferred_endpoint == EndpointType::Unknown {
-        return format!(":{}", node.port);
+        return format!(":{port}");
     }
     let host = if settings.preferred_endpoint == EndpointType::Hostname {
         if node.hostname.is_empty() { "?" } else { &node.hostname }
     } else {
         &node.host
     };
-    format!("{host}:{}", node.port)
+    format!("{host}:{port}")
 }

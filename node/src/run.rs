@@ -2,31 +2,27 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_net::linger::linger;
 use keyward_proto::ids::LogIndex;
+use keyward_proto::topology::Transport;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::clock;
 use crate::config::{Config, Settings};
 use crate::control;
 use crate::directory_lock::DirectoryLock;
-use crate::io::threads::{Accepted, ThreadHandle};
+use crate::io::accept::{Entrance, bind, listen_all};
 use crate::server::Server;
 use crate::supervision::{self, PidFile, State};
 
 /// At the end what runs still on a thread of its own is given this time.
 const LEFT_OVER_MAX: Duration = Duration::from_secs(5);
-/// Refused clients that are given the time to read why; others are cut off.
-const REFUSALS_MAX: usize = 16;
 
 /// Runs the node; returns when it has ended in order.
 ///
@@ -69,6 +65,7 @@ fn tell_start(settings: &Settings) {
     let dir = std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone());
     tracing::info!(
         port = settings.port,
+        tls_port = settings.tls_port,
         "keyward-node {} starts: PID {}, folder {}, {mode}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
@@ -96,12 +93,10 @@ fn fit_maxclients(config: &mut Config) -> Result<(), String> {
 }
 
 async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {
-    let mut listeners = Vec::new();
-    // Port 0 is not "any port".
-    for address in settings.bind.iter().filter(|_| settings.port != 0) {
-        listeners.extend(listen(address, &settings)?);
-    }
-    if listeners.is_empty() {
+    let mut tls_changes = server.tls.start(&settings)?;
+    let plain = listen_all(&settings, settings.port)?;
+    let encrypted = listen_all(&settings, settings.tls_port)?;
+    if plain.is_empty() && encrypted.is_empty() {
         return Err("Configured to not listen anywhere, exiting.".into());
     }
     let _pid_file = PidFile::write(&settings);
@@ -110,9 +105,11 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     }
     let (threads, mut requests) = crate::io::threads::start(&server, settings.io_threads)
         .map_err(|e| format!("can't start I/O threads: {e}"))?;
-    for listener in listeners {
-        tokio::spawn(accept(listener, Arc::clone(&server), threads.clone()));
-    }
+    let entrance =
+        Entrance::new(&server, threads).map_err(|e| format!("can't start threads for TLS: {e}"))?;
+    open(&entrance, plain, Transport::Plain)?;
+    let mut tls_doors = open(&entrance, encrypted, Transport::Tls)?;
+    tokio::spawn(crate::tls::reload(Arc::clone(&server)));
     crate::cron::start(&server).map_err(|e| format!("can't start: {e}"))?;
     tokio::spawn(control::watch(Arc::clone(&server)));
     load_and_join(&server, &settings).await?;
@@ -125,6 +122,11 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             _ = terminate.recv() => server.settings().shutdown_on_sigterm,
             _ = interrupt.recv() => server.settings().shutdown_on_sigint,
             options = server.shutdown.requested() => options,
+            Some(listeners) = tls_changes.recv() => {
+                tls_doors.iter().for_each(JoinHandle::abort);
+                tls_doors = open(&entrance, listeners, Transport::Tls)?;
+                continue;
+            }
             Some(request) = requests.recv() => {
                 tokio::spawn(crate::member::answer(Arc::clone(&server), request));
                 continue;
@@ -137,6 +139,17 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             return stopped.map_err(|e| format!("can't end: {e}"));
         }
     }
+}
+
+/// Accepts connections from now on.
+fn open(
+    entrance: &Arc<Entrance>,
+    listeners: Vec<std::net::TcpListener>,
+    transport: Transport,
+) -> Result<Vec<JoinHandle<()>>, String> {
+    let open = |listener| Ok(entrance.open(TcpListener::from_std(listener)?, transport));
+    let opened: std::io::Result<_> = listeners.into_iter().map(open).collect();
+    opened.map_err(|e| format!("can't accept connections: {e}"))
 }
 
 /// Loads what the disk has, and takes part in the shard. Clients are told meanwhile that the node is loading.
@@ -199,108 +212,6 @@ fn bus_listener(settings: &Settings) -> Result<TcpListener, String> {
     // Sentinels are configured, and with them there is one.
     let port = settings.bus_port().unwrap_or(0);
     bind(ip, port, settings.tcp_backlog)
+        .and_then(TcpListener::from_std)
         .map_err(|e| format!("can't listen on {address}:{port} (bus-port): {e}"))
-}
-
-/// Listens on one `bind` word; one with a leading `-` may be missing on this host.
-fn listen(address: &str, settings: &Settings) -> Result<Option<TcpListener>, String> {
-    let (address, optional) = match address.strip_prefix('-') {
-        Some(rest) => (rest, true),
-        None => (address, false),
-    };
-    let ip = match address {
-        "*" => "0.0.0.0",
-        "::*" => "::",
-        other => other,
-    };
-    match bind(ip, settings.port, settings.tcp_backlog) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if optional => {
-            tracing::debug!(address, %error, "optional address is not available");
-            Ok(None)
-        }
-        Err(error) => Err(format!("can't listen on {address}:{}: {error}", settings.port)),
-    }
-}
-
-fn bind(ip: &str, port: u16, backlog: i32) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let ip: std::net::IpAddr = ip.parse().map_err(|_| std::io::Error::other("not an IP address"))?;
-    let address = SocketAddr::new(ip, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    TcpListener::from_std(socket.into())
-}
-
-async fn accept(listener: TcpListener, server: Arc<Server>, threads: Vec<ThreadHandle>) {
-    let stats = server.stats.add_thread();
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-    for thread in threads.iter().cycle() {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let settings = server.settings();
-        if let Some(refusal) = refuse(&server, &settings, peer) {
-            stats.rejected_connections.add(1);
-            if let Err(error) = stream.try_write(refusal.as_bytes()) {
-                tracing::debug!(%error, %peer, "refused");
-            } else if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(let_read(stream, permit));
-            }
-            continue;
-        }
-        stats.connections.add(1);
-        let prepared = prepare(stream, &settings);
-        let Ok(stream) = prepared else { continue };
-        let local = stream.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
-        let client = server.clients.add(peer.to_string(), local, clock::monotonic());
-        let authenticated = settings.requirepass.is_empty();
-        if let Err(accepted) = thread.send(Accepted { stream, client, authenticated }) {
-            server.clients.remove(accepted.client.id);
-        }
-    }
-}
-
-/// What a refused client has already sent would otherwise reset the connection before it reads why.
-async fn let_read(mut stream: tokio::net::TcpStream, permit: OwnedSemaphorePermit) {
-    linger(&mut stream).await;
-    drop(permit);
-}
-
-fn prepare(stream: tokio::net::TcpStream, settings: &Settings) -> std::io::Result<std::net::TcpStream> {
-    stream.set_nodelay(true)?;
-    let stream = stream.into_std()?;
-    if let Some(time) = settings.tcp_keepalive {
-        let keepalive = socket2::TcpKeepalive::new().with_time(time).with_interval(time / 3).with_retries(3);
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    }
-    Ok(stream)
-}
-
-fn refuse(server: &Server, settings: &Settings, peer: SocketAddr) -> Option<&'static str> {
-    if settings.maxclients <= server.clients.len() {
-        return Some("-ERR max number of clients reached\r\n");
-    }
-    let open = settings.protected_mode && settings.requirepass.is_empty();
-    let loopback = match peer.ip() {
-        std::net::IpAddr::V4(ip) => ip.is_loopback(),
-        std::net::IpAddr::V6(ip) => {
-            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
-        }
-    };
-    (open && !loopback).then_some(
-        "-DENIED Keyward is running in protected mode: no password is set, so only clients on this host are served. \
-         Set a password with requirepass, or protected-mode no if every host that reaches this port is trusted.\r\n",
-    )
 }

@@ -55,6 +55,8 @@ pub struct Announce {
     pub host: String,
     pub port: u16,
     pub bus_port: u16,
+    /// Zero: none.
+    pub tls_port: u16,
     pub hostname: String,
     pub zone: String,
     pub replica_priority: u32,
@@ -289,6 +291,7 @@ impl Sentinels {
             host: announce.host.clone(),
             port: u32::from(announce.port),
             bus_port: u32::from(announce.bus_port),
+            tls_port: u32::from(announce.tls_port),
             hostname: announce.hostname.clone(),
             zone: announce.zone.clone(),
             replica_priority: announce.replica_priority,

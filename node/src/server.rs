@@ -83,6 +83,7 @@ pub struct Server {
     pub loading: crate::loading::Loading,
     pub last_load: crate::loading::LastLoad,
     pub scripts: crate::scripts::Scripts,
+    pub tls: crate::tls::Tls,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -144,6 +145,7 @@ impl Server {
             loading: crate::loading::Loading::default(),
             last_load: crate::loading::LastLoad::default(),
             scripts: crate::scripts::Scripts::default(),
+            tls: crate::tls::Tls::default(),
         }))
     }
 
@@ -219,14 +221,17 @@ impl Server {
         if consequences.contains(&Consequence::CheckClients) {
             check_clients(settings.maxclients)?;
         }
+        let tls = self.tls.prepare(pairs, &self.settings(), &settings)?;
         let loglevel = settings.loglevel;
         *config = next;
         *self.settings.write() = Arc::new(settings);
         self.version.fetch_add(1, Ordering::AcqRel);
+        self.tls.change(tls);
         drop(config);
         for consequence in consequences {
             match consequence {
-                Consequence::CheckClients => {}
+                // Done before.
+                Consequence::CheckClients | Consequence::LoadTls | Consequence::ListenTls => {}
                 Consequence::SetLogLevel => crate::logging::set_level(loglevel),
                 Consequence::SwitchWriteLog => {
                     if let Some(server) = self.shared_self() {

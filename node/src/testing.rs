@@ -18,7 +18,7 @@ use keyward_proto::resp::{
 };
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
-use keyward_proto::topology::{Node, Shard, SlotRange, Topology};
+use keyward_proto::topology::{Node, Shard, SlotRange, Topology, Transport};
 use keyward_replication::gate::{GateState, GateView};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -89,7 +89,8 @@ impl TestNode {
     }
 
     fn on(server: Arc<Server>) -> TestNode {
-        let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
+        let client =
+            server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Transport::Plain, Monotonic::ZERO);
         TestNode {
             executor: Executor::new(server, SmallRng::seed_from_u64(1)),
             session: Session::new(client),

@@ -85,6 +85,16 @@ pub struct SentinelAddress {
     pub host: String,
     pub port: u16,
     pub bus_port: u16,
+    /// For clients with TLS; zero: none. Equal to `port`: there is no other.
+    #[serde(default)]
+    pub tls_port: u16,
+}
+
+impl SentinelAddress {
+    /// The port that a client is told that is connected in this way.
+    pub fn client_port(&self, transport: Transport) -> u16 {
+        if transport == Transport::Tls && self.tls_port != 0 { self.tls_port } else { self.port }
+    }
 }
 
 /// `replica-priority`, unless a node says another.
@@ -101,6 +111,9 @@ pub struct Node {
     pub host: String,
     pub port: u16,
     pub bus_port: u16,
+    /// For clients with TLS; zero: none. Equal to `port`: there is no other.
+    #[serde(default)]
+    pub tls_port: u16,
     #[serde(default)]
     pub hostname: String,
     #[serde(default)]
@@ -123,7 +136,32 @@ pub struct Node {
     pub databases: Option<u16>,
 }
 
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    #[default]
+    Plain,
+    Tls,
+}
+
 impl Node {
+    /// The port for clients that are connected in this way, as Valkey names it; zero: there is none.
+    pub fn client_port(&self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Tls => self.tls_port,
+            Transport::Plain if self.port == self.tls_port => 0,
+            Transport::Plain => self.port,
+        }
+    }
+
+    /// As [`Node::client_port`], but if there is none the other: a client that is told of no port at all can do nothing.
+    pub fn reachable_port(&self, transport: Transport) -> u16 {
+        match self.client_port(transport) {
+            0 => self.port,
+            port => port,
+        }
+    }
+
     /// One of which nothing else is known.
     pub fn new(id: NodeId) -> Node {
         Node {
@@ -133,6 +171,7 @@ impl Node {
             host: String::new(),
             port: 0,
             bus_port: 0,
+            tls_port: 0,
             hostname: String::new(),
             zone: String::new(),
             replica_priority: DEFAULT_PRIORITY,

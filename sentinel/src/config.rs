@@ -4,16 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
+use keyward_net::tls::{CipherPreference, ClientCertificates, Identity, Secret, SessionLimits, TlsOptions};
 use keyward_proto::conf_kind;
 use keyward_proto::peer::split_address;
 use keyward_proto::resp::request::split_words;
-use keyward_proto::topology::Shape;
+use keyward_proto::topology::{Shape, Transport};
 
 use crate::rules::health::Hosts;
 use crate::rules::topology::RaftId;
+
+/// Clients of sentinels are few.
+const SESSIONS: SessionLimits = SessionLimits { count: 1024, age: Duration::from_secs(300) };
 
 /// Keyward's control plane: sentinels agree on which node serves which slots, and replace primaries that fail.
 ///
@@ -37,9 +42,16 @@ pub struct Options {
     #[arg(long, default_value = "sentinel-data")]
     pub dir: PathBuf,
 
-    /// Port of the Sentinel API
+    /// Port of the Sentinel API; 0: none without TLS
     #[arg(long, default_value_t = 26379)]
     pub port: u16,
+
+    /// Port of the Sentinel API with TLS; 0: none
+    #[arg(long, default_value_t = 0)]
+    pub tls_port: u16,
+
+    #[command(flatten)]
+    pub tls: TlsArguments,
 
     /// Port for nodes and other sentinels [default: port + 10000]
     #[arg(long)]
@@ -77,6 +89,10 @@ pub struct Options {
     #[arg(long, value_name = "PASSWORD")]
     pub requirepass: Option<String>,
 
+    /// User of the nodes: kept so that a conf file written for Sentinel can be used
+    #[arg(long, value_name = "USER")]
+    pub auth_user: Option<String>,
+
     /// Password of the nodes, shown to nobody: kept so that a conf file written for Sentinel can be used
     #[arg(long, value_name = "PASSWORD")]
     pub auth_pass: Option<String>,
@@ -100,6 +116,75 @@ pub struct Options {
 
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// Certificates and handshakes of the TLS port, as a node has them.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TlsArguments {
+    /// Certificate (PEM), and behind it those between it and the CA
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// Password of the key; better in the conf file, as everybody on this host sees flags
+    #[arg(long, value_name = "PASSWORD", value_parser = secret)]
+    pub tls_key_file_pass: Option<Secret>,
+
+    /// Certificates of the CAs that issue clients' certificates
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_cert_file: Option<PathBuf>,
+
+    /// Folder with such files
+    #[arg(long, value_name = "FOLDER")]
+    pub tls_ca_cert_dir: Option<PathBuf>,
+
+    /// Whether clients have to show a certificate: yes, no or optional
+    #[arg(long, default_value = "yes", value_parser = client_certificates)]
+    pub tls_auth_clients: ClientCertificates,
+
+    /// TLSv1.2, TLSv1.3 or both [default: both]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub tls_protocols: String,
+
+    /// Cipher suites for TLS 1.2, by OpenSSL's names [default: all]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub tls_ciphers: String,
+
+    /// Cipher suites for TLS 1.3 [default: all]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub tls_ciphersuites: String,
+
+    /// Whether the order of these counts, and not the client's (yes or no)
+    #[arg(long, default_value = "no", value_parser = cipher_preference)]
+    pub tls_prefer_server_ciphers: CipherPreference,
+
+    /// Seconds between two looks at whether certificates have changed; 0: never
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub tls_auto_reload_interval: u64,
+}
+
+impl TlsArguments {
+    pub(crate) fn options(&self) -> TlsOptions {
+        TlsOptions {
+            server: Identity {
+                certificate: self.tls_cert_file.clone(),
+                key: self.tls_key_file.clone(),
+                password: self.tls_key_file_pass.clone().unwrap_or_default(),
+            },
+            ca_file: self.tls_ca_cert_file.clone(),
+            ca_dir: self.tls_ca_cert_dir.clone(),
+            client_certificates: self.tls_auth_clients,
+            protocols: self.tls_protocols.clone(),
+            ciphers: self.tls_ciphers.clone(),
+            ciphersuites: self.tls_ciphersuites.clone(),
+            cipher_preference: self.tls_prefer_server_ciphers,
+            sessions: Some(SESSIONS),
+            ..TlsOptions::default()
+        }
+    }
 }
 
 /// What an operator can ask of a running group.
@@ -189,6 +274,27 @@ fn named_address(text: &str) -> Result<NamedAddress, String> {
     Ok(NamedAddress { name, address: address.to_owned() })
 }
 
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret(text.to_owned()))
+}
+
+fn client_certificates(text: &str) -> Result<ClientCertificates, String> {
+    match text {
+        "yes" => Ok(ClientCertificates::Required),
+        "optional" => Ok(ClientCertificates::Optional),
+        "no" => Ok(ClientCertificates::Unasked),
+        _ => Err("it must be yes, no or optional".into()),
+    }
+}
+
+fn cipher_preference(text: &str) -> Result<CipherPreference, String> {
+    match text {
+        "yes" => Ok(CipherPreference::Server),
+        "no" => Ok(CipherPreference::Client),
+        _ => Err("it must be yes or no".into()),
+    }
+}
+
 fn hosts(text: &str) -> Result<Hosts, String> {
     match text {
         "yes" => Ok(Hosts::Names),
@@ -228,11 +334,13 @@ impl Config {
     pub fn new(options: Options) -> Result<Config, ConfigError> {
         let bus_port = match options.bus_port {
             Some(port) => port,
-            None => options
-                .port
+            None => main_port(&options)
                 .checked_add(10000)
                 .ok_or_else(|| ConfigError("port + 10000 is beyond 65535: give --bus-port".into()))?,
         };
+        if main_port(&options) == 0 {
+            return Err(ConfigError("neither port nor tls-port is set: no client could connect".into()));
+        }
         let founders = match &options.initial {
             Some(list) => parse_initial(list)?,
             None => vec![Founder { id: 1, name: options.name.clone(), host: "127.0.0.1".into(), bus_port }],
@@ -242,6 +350,17 @@ impl Config {
             .ok_or_else(|| ConfigError(format!("--initial does not list this sentinel, {}", options.name)))?;
         let announce_host = options.announce_host.clone().unwrap_or_else(|| me.host.clone());
         Ok(Config { bus_port, announce_host, founders, options })
+    }
+
+    /// The port that others are told as this sentinel's own: without TLS, if there is one.
+    pub(crate) fn main_port(&self) -> u16 {
+        main_port(&self.options)
+    }
+
+    /// How clients can be connected.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = Transport> + use<> {
+        let ports = [(self.options.port, Transport::Plain), (self.options.tls_port, Transport::Tls)];
+        ports.into_iter().filter(|(port, _)| *port != 0).map(|(_, transport)| transport)
     }
 
     /// What the operator wants; placement works towards it.
@@ -257,6 +376,10 @@ impl Config {
         let address = |f: &Founder| keyward_proto::topology::names::host_port(&f.host, f.bus_port);
         self.founders.iter().map(|f| (f.id, address(f))).collect()
     }
+}
+
+fn main_port(options: &Options) -> u16 {
+    if options.port == 0 { options.tls_port } else { options.port }
 }
 
 fn parse_initial(list: &str) -> Result<Vec<Founder>, ConfigError> {

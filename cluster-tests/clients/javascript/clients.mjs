@@ -1,21 +1,25 @@
 // One client of one library does what applications do, once; prints "ok", or ends with an error.
 //
 // usage: node clients.mjs LIBRARY MODE PORT [SENTINEL_PORT]
-//   LIBRARY: ioredis or node-redis; MODE: node, cluster or sentinel; PORT: of the first node
+//   LIBRARY: ioredis or node-redis; MODE: node, tls, cluster or sentinel; PORT: of the first node
+// With MODE tls the folder that the variable TLS_DIR names has ca.crt, client.crt and client.key.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import Redis from "ioredis";
 import { createClient, createCluster, createSentinel } from "redis";
 
 const [library, mode, port, sentinelPort] = process.argv.slice(2).map((word, n) => (n < 2 ? word : Number(word)));
 const host = "127.0.0.1";
-const password = mode === "node" ? undefined : "dev-valkey-password";
+const read = (name) => readFileSync(`${process.env.TLS_DIR}/${name}`);
+const tls = mode === "tls" ? { ca: read("ca.crt"), cert: read("client.crt"), key: read("client.key") } : undefined;
+const password = ["node", "tls"].includes(mode) ? undefined : "dev-valkey-password";
 const three = (first) => [0, 1, 2].map((n) => ({ host, port: first + n }));
 
 async function connectIoredis() {
   if (mode === "cluster") return new Redis.Cluster(three(port), { redisOptions: { password } });
   if (mode === "sentinel") return new Redis({ sentinels: three(sentinelPort), name: "mymaster", password });
-  return new Redis({ host, port });
+  return new Redis({ host, port, tls });
 }
 
 async function connectNodeRedis() {
@@ -30,7 +34,7 @@ async function connectNodeRedis() {
       nodeClientOptions: { password },
     });
   } else {
-    client = createClient({ socket: { host, port }, RESP: 3 });
+    client = createClient({ socket: { host, port, ...(tls ? { tls: true, ...tls } : {}) }, RESP: 3 });
   }
   client.on("error", (error) => console.error(String(error)));
   await client.connect();
@@ -67,7 +71,7 @@ async function withIoredis(r) {
 
 async function withNodeRedis(r) {
   // Sentinel and cluster clients subscribe by themselves; a plain client needs a second connection.
-  const subscriber = mode === "node" ? await r.duplicate().connect() : r;
+  const subscriber = ["node", "tls"].includes(mode) ? await r.duplicate().connect() : r;
   const got = new Promise((resolve) => subscriber.subscribe("js:news", (text, channel) => resolve([channel, text])).then(() => r.publish("js:news", "hello")));
   assert.deepEqual(await got, ["js:news", "hello"]);
   await subscriber.unsubscribe("js:news");

@@ -12,6 +12,7 @@ use keyward_node::io::session::Session;
 use keyward_node::io::wait::{self, Answer, GatePatience, Outcome, Surroundings, Wait};
 use keyward_proto::ids::{LogIndex, Position};
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
+use keyward_proto::topology::Transport;
 use keyward_replication::gate::GateState;
 use keyward_replication::reply::{OutcomeUnknown, ReplyCondition};
 use rand::Rng;
@@ -428,7 +429,8 @@ impl Process {
         let address = || format!("client-{client}:1");
         let now = self.server.clock.monotonic();
         let ended_terms = self.gate().ended_terms();
-        Session { ended_terms, ..Session::new(self.server.clients.add(address(), address(), now)) }
+        let client = self.server.clients.add(address(), address(), Transport::Plain, now);
+        Session { ended_terms, ..Session::new(client) }
     }
 
     /// What the node calls itself.

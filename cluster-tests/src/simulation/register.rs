@@ -84,7 +84,7 @@ impl Register {
     fn announce_sentinels(&mut self) {
         for sentinel in 0..SENTINELS {
             let (name, host) = (format!("s{sentinel}"), format!("sentinel-{sentinel}"));
-            let address = SentinelAddress { name, host, port: 26379, bus_port: 36379 };
+            let address = SentinelAddress { name, host, port: 26379, bus_port: 36379, tls_port: 0 };
             let command = TopologyCommand::AnnounceSentinel { id: raft_id(sentinel), address };
             self.commit(command).expect("never refused");
         }

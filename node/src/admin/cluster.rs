@@ -11,7 +11,7 @@ use keyward_proto::ids::NodeId;
 use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::{Node, Shard};
+use keyward_proto::topology::{Node, Shard, Transport};
 use keyward_replication::core::node_core::{LinkStatus, RoleStatus};
 use keyward_store::entry::Entry;
 
@@ -81,6 +81,7 @@ fn cluster_slots(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
         // It has just started and knows nobody: the client is to ask another node, or again.
         return Err(CommandError::Loading);
     }
+    let transport = ctx.session.client.transport;
     let mut ranges: Vec<_> =
         routing.topology.shards.values().flat_map(|s| s.slots.iter().map(move |r| (*r, s))).collect();
     ranges.sort_by_key(|(range, _)| *range);
@@ -96,7 +97,7 @@ fn cluster_slots(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResu
         for node in members {
             ctx.out.array(4);
             write_endpoint(&mut ctx.out, node, &settings);
-            ctx.out.integer(i64::from(node.port));
+            ctx.out.integer(i64::from(node.reachable_port(transport)));
             ctx.out.bulk_str(node.id.as_str());
             let mut metadata: Vec<(&str, &str)> = Vec::new();
             if settings.preferred_endpoint != EndpointType::Ip {
@@ -156,11 +157,16 @@ fn write_shard_node(
     my_offset: u64,
 ) {
     let optional = [("hostname", &node.hostname), ("availability-zone", &node.zone)];
-    out.map(7 + optional.iter().filter(|(_, v)| !v.is_empty()).count());
+    let ports =
+        [("port", node.client_port(Transport::Plain)), ("tls-port", node.client_port(Transport::Tls))];
+    let ports = ports.iter().filter(|(_, port)| *port != 0);
+    out.map(6 + ports.clone().count() + optional.iter().filter(|(_, v)| !v.is_empty()).count());
     out.bulk_str("id");
     out.bulk_str(node.id.as_str());
-    out.bulk_str("port");
-    out.integer(i64::from(node.port));
+    for (name, port) in ports {
+        out.bulk_str(name);
+        out.integer(i64::from(*port));
+    }
     out.bulk_str("ip");
     out.bulk_str(&node.host);
     out.bulk_str("endpoint");
@@ -232,7 +238,7 @@ impl Contacts {
 }
 
 /// One line of CLUSTER NODES.
-fn node_line(routing: &Routing, contacts: &Contacts, node: &Node) -> String {
+fn node_line(routing: &Routing, contacts: &Contacts, node: &Node, transport: Transport) -> String {
     let mut line = String::new();
     let me = routing.me.as_ref() == Some(&node.id);
     let shard = routing.topology.shard_of(&node.id);
@@ -240,7 +246,8 @@ fn node_line(routing: &Routing, contacts: &Contacts, node: &Node) -> String {
     let healthy = me || shard.is_some_and(|s| is_healthy(s, node));
     let mut write =
         |text: std::fmt::Arguments<'_>| line.write_fmt(text).expect("writing to a String cannot fail");
-    write(format_args!("{} {}:{}@{}", node.id, node.host, node.port, node.bus_port));
+    let port = node.reachable_port(transport);
+    write(format_args!("{} {}:{port}@{}", node.id, node.host, node.bus_port));
     if !node.hostname.is_empty() {
         write(format_args!(",{}", node.hostname));
     }
@@ -272,8 +279,8 @@ const CLUSTER_NODES: ServerCommand =
 fn cluster_nodes(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     require_cluster(ctx)?;
     let routing = ctx.server.routing();
-    let contacts = Contacts::of(ctx.server);
-    let lines = routing.topology.nodes.values().map(|n| node_line(&routing, &contacts, n) + "\n");
+    let (contacts, transport) = (Contacts::of(ctx.server), ctx.session.client.transport);
+    let lines = routing.topology.nodes.values().map(|n| node_line(&routing, &contacts, n, transport) + "\n");
     let text: String = lines.collect();
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(ServerOutcome::Reply)
@@ -435,7 +442,7 @@ fn cluster_replicas(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerRe
     let contacts = Contacts::of(ctx.server);
     ctx.out.array(replicas.len());
     for replica in replicas {
-        ctx.out.bulk_str(&node_line(&routing, &contacts, replica));
+        ctx.out.bulk_str(&node_line(&routing, &contacts, replica, ctx.session.client.transport));
     }
     Ok(ServerOutcome::Reply)
 }

@@ -4,9 +4,11 @@
 //! place where its value is read, and a field of another type does not compile.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use keyward_net::tls::{CipherPreference, Secret};
 use keyward_store::rdb::Compression;
 use keyward_store::types::quicklist::Fill;
 
@@ -45,6 +47,10 @@ pub(crate) enum Consequence {
     SwitchWriteLog,
     /// The system has to allow so many.
     CheckClients,
+    /// Files are read before anything is changed.
+    LoadTls,
+    /// Another port for TLS, or none.
+    ListenTls,
 }
 
 #[derive(Debug)]
@@ -138,9 +144,11 @@ fn absent<K: Type>(
     Directive { effect: Effect::Absent(why), ..row(name, kind, default, change, |_, _| {}) }
 }
 
+use Consequence::LoadTls;
+
 const HERE: &str = "it is not available in this version";
 const NO_ACL: &str = "users and rights (ACL) are not available in this version";
-const NO_TLS: &str = "TLS is not available in this version";
+const NO_PEER_TLS: &str = "TLS between nodes is not available in this version";
 
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
@@ -149,6 +157,11 @@ const PORT: i64 = u16::MAX as i64;
 /// `None` for zero.
 fn seconds(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// `None`: no file is named.
+fn path(name: String) -> Option<PathBuf> {
+    (!name.is_empty()).then(|| name.into())
 }
 
 /// `maxmemory-eviction-tenacity`: half a millisecond by default, 15 % more with each step above that.
@@ -327,6 +340,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("cluster-announce-ip", TEXT, "", StartOnly, |s, v| s.announce_ip = v),
         row("cluster-announce-port", int(0, PORT), "0", StartOnly, |s, v| s.announce_port = v),
         row("cluster-announce-bus-port", int(0, PORT), "0", StartOnly, |s, v| s.announce_bus_port = v),
+        row("cluster-announce-tls-port", int(0, PORT), "0", StartOnly, |s, v| s.announce_tls_port = v),
         row("cluster-announce-hostname", TEXT, "", StartOnly, |s, v| s.announce_hostname = v),
         row("cluster-preferred-endpoint-type", choice(), "ip", Runtime, |s, v| s.preferred_endpoint = v),
         row("cluster-require-full-coverage", YesNo, "yes", Runtime, |s, v| s.require_full_coverage = v),
@@ -380,7 +394,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("cluster-announce-client-port", number(0, PORT), "0", Runtime),
         inert("cluster-announce-client-tls-port", number(0, PORT), "0", Runtime),
         inert("cluster-announce-human-nodename", TEXT, "", Runtime),
-        inert("cluster-announce-tls-port", number(0, PORT), "0", Runtime),
         inert("cluster-blacklist-ttl", number(0, INT), "60", Runtime),
         inert("cluster-config-file", TEXT, "nodes.conf", StartOnly),
         inert("cluster-config-save-behavior", OneOf(&["sync", "best-effort"]), "sync", Runtime),
@@ -474,6 +487,38 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("tracking-table-max-keys", number(0, LONG), "1000000", Runtime),
         inert("unixsocketgroup", TEXT, "", StartOnly),
         inert("unixsocketperm", Octal { max: 0o777 }, "0", StartOnly),
+        // TLS
+        row("tls-port", int(0, PORT), "0", Runtime, |s, v| s.tls_port = v).with(Consequence::ListenTls),
+        row("tls-cert-file", TEXT, "", Runtime, |s, v| s.tls.server.certificate = path(v)).with(LoadTls),
+        row("tls-key-file", TEXT, "", Runtime, |s, v| s.tls.server.key = path(v)).with(LoadTls),
+        row("tls-key-file-pass", TEXT, "", Runtime, |s, v| s.tls.server.password = Secret(v)).with(LoadTls),
+        row("tls-client-cert-file", TEXT, "", Runtime, |s, v| s.tls.client.certificate = path(v))
+            .with(LoadTls),
+        row("tls-client-key-file", TEXT, "", Runtime, |s, v| s.tls.client.key = path(v)).with(LoadTls),
+        row("tls-client-key-file-pass", TEXT, "", Runtime, |s, v| s.tls.client.password = Secret(v))
+            .with(LoadTls),
+        row("tls-ca-cert-file", TEXT, "", Runtime, |s, v| s.tls.ca_file = path(v)).with(LoadTls),
+        row("tls-ca-cert-dir", TEXT, "", Runtime, |s, v| s.tls.ca_dir = path(v)).with(LoadTls),
+        row("tls-auth-clients", choice(), "yes", Runtime, |s, v| s.tls.client_certificates = v).with(LoadTls),
+        row("tls-auth-clients-user", choice(), "off", Runtime, |s, v| s.tls_user = v),
+        row("tls-protocols", TEXT, "", Runtime, |s, v| s.tls.protocols = v).with(LoadTls),
+        row("tls-ciphers", TEXT, "", Runtime, |s, v| s.tls.ciphers = v).with(LoadTls),
+        row("tls-ciphersuites", TEXT, "", Runtime, |s, v| s.tls.ciphersuites = v).with(LoadTls),
+        row("tls-prefer-server-ciphers", YesNo, "no", Runtime, |s, v| {
+            s.tls.cipher_preference = if v { CipherPreference::Server } else { CipherPreference::Client }
+        })
+        .with(LoadTls),
+        row("tls-session-caching", YesNo, "yes", Runtime, |s, v| s.tls_session_caching = v).with(LoadTls),
+        row("tls-session-cache-size", int(0, INT), "20480", Runtime, |s, v| s.tls_session_cache_size = v)
+            .with(LoadTls),
+        row("tls-session-cache-timeout", int(0, INT), "300", Runtime, |s, v| {
+            s.tls_session_cache_timeout = Duration::from_secs(v)
+        })
+        .with(LoadTls),
+        row("tls-auto-reload-interval", int(0, INT), "0", Runtime, |s, v| s.tls_reload_every = seconds(v)),
+        inert("tls-dh-params-file", TEXT, "", Runtime),
+        absent("tls-replication", YesNo, "no", Runtime, NO_PEER_TLS),
+        absent("tls-cluster", YesNo, "no", Runtime, NO_PEER_TLS),
         // Features that are not there.
         absent("aclfile", TEXT, "", StartOnly, NO_ACL),
         absent("bind-source-addr", TEXT, "", Runtime, HERE),
@@ -490,28 +535,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
             "a replica has what its primary has: it evicts nothing by itself",
         ),
         absent("replicaof", Primary, "", StartOnly, "replication is set up with sentinels: see 'sentinels'"),
-        absent("tls-auth-clients", OneOf(&["no", "yes", "optional"]), "yes", Runtime, NO_TLS),
-        absent("tls-auth-clients-user", OneOf(&["CN", "URI", "off"]), "off", Runtime, NO_TLS),
-        absent("tls-auto-reload-interval", number(0, INT), "0", Runtime, NO_TLS),
-        absent("tls-ca-cert-dir", TEXT, "", Runtime, NO_TLS),
-        absent("tls-ca-cert-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-cert-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-ciphers", TEXT, "", Runtime, NO_TLS),
-        absent("tls-ciphersuites", TEXT, "", Runtime, NO_TLS),
-        absent("tls-client-cert-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-client-key-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-client-key-file-pass", TEXT, "", Runtime, NO_TLS),
-        absent("tls-cluster", YesNo, "no", Runtime, NO_TLS),
-        absent("tls-dh-params-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-key-file", TEXT, "", Runtime, NO_TLS),
-        absent("tls-key-file-pass", TEXT, "", Runtime, NO_TLS),
-        absent("tls-port", number(0, PORT), "0", Runtime, NO_TLS),
-        absent("tls-prefer-server-ciphers", YesNo, "no", Runtime, NO_TLS),
-        absent("tls-protocols", TEXT, "", Runtime, NO_TLS),
-        absent("tls-replication", YesNo, "no", Runtime, NO_TLS),
-        absent("tls-session-cache-size", number(0, INT), "20480", Runtime, NO_TLS),
-        absent("tls-session-cache-timeout", number(0, INT), "300", Runtime, NO_TLS),
-        absent("tls-session-caching", YesNo, "yes", Runtime, NO_TLS),
         absent("unixsocket", TEXT, "", StartOnly, HERE),
         absent("min-replicas-to-write", number(0, INT), "0", Runtime, "use 'min-in-sync'"),
     ]

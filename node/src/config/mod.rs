@@ -18,7 +18,7 @@ pub(crate) use settings::OomScore;
 pub use settings::{OomScores, OutputLimit, Settings, Syslog};
 
 pub(crate) use directives::Consequence;
-pub(crate) use settings::{EndpointType, LogLevel, Supervision};
+pub(crate) use settings::{CertificateUser, EndpointType, LogLevel, Supervision};
 pub(crate) use types::Choice;
 
 use std::collections::BTreeMap;
@@ -176,6 +176,13 @@ impl Config {
         let set = |d: &&Directive| d.effect == Effect::None && self.text(d.name) != d.default;
         DIRECTIVES.iter().filter(set).map(|d| d.name).collect()
     }
+}
+
+/// The first of these directives from which this follows, as the client has spelled it.
+pub(crate) fn cause_of(consequence: Consequence, pairs: &[(String, String)]) -> Option<&str> {
+    let follows =
+        |name: &str| find(&name.to_ascii_lowercase()).and_then(|d| d.consequence) == Some(consequence);
+    pairs.iter().map(|(name, _)| name.as_str()).find(|name| follows(name))
 }
 
 /// Whether the value of a directive may be any text: no other value can have bytes that are no UTF-8.

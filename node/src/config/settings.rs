@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
+use keyward_net::tls::{ClientCertificates, NameField, SessionLimits, TlsOptions};
 use keyward_proto::topology::FastFailover;
 use keyward_replication::core::ReplicationAck;
 use keyward_replication::disk_log::Fsync;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub(crate) port: u16,
     /// Zero: see [`Settings::bus_port`].
     pub(super) bus_port: u16,
+    /// Zero: no connections with TLS.
+    pub(crate) tls_port: u16,
     pub(crate) bind: Vec<String>,
     pub(crate) protected_mode: bool,
     pub(crate) tcp_backlog: i32,
@@ -41,6 +44,14 @@ pub struct Settings {
     /// At least one.
     pub(crate) io_threads: usize,
     pub(super) debug_command: DebugCommand,
+    /// Without what sessions there are: see [`Settings::tls_options`].
+    pub(super) tls: TlsOptions,
+    pub(crate) tls_user: CertificateUser,
+    pub(super) tls_session_caching: bool,
+    pub(super) tls_session_cache_size: usize,
+    pub(super) tls_session_cache_timeout: Duration,
+    /// How often it is looked whether certificates have changed; `None`: never.
+    pub(crate) tls_reload_every: Option<Duration>,
     pub(crate) requirepass: String,
     /// Empty: none.
     pub(super) requirepass_file: String,
@@ -58,6 +69,7 @@ pub struct Settings {
     pub(crate) cluster_enabled: bool,
     pub(crate) announce_ip: String,
     pub(crate) announce_port: u16,
+    pub(crate) announce_tls_port: u16,
     pub(crate) announce_bus_port: u16,
     pub(crate) announce_hostname: String,
     pub(crate) preferred_endpoint: EndpointType,
@@ -123,6 +135,14 @@ pub struct Settings {
     pub(crate) auto_aof_rewrite_min_bytes: u64,
     /// `*-max-listpack-*` and their like, `notify-keyspace-events`; of `lfu` what the policy needs.
     pub(crate) keys: KeySettings,
+}
+
+/// `tls-auth-clients-user`: which part of its certificate says whom a client stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum CertificateUser {
+    #[default]
+    Off,
+    Named(NameField),
 }
 
 /// `enable-debug-command`: who may use DEBUG.
@@ -316,6 +336,22 @@ impl Choice for Facility {
     ];
 }
 
+impl Choice for ClientCertificates {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("no", ClientCertificates::Unasked),
+        ("yes", ClientCertificates::Required),
+        ("optional", ClientCertificates::Optional),
+    ];
+}
+
+impl Choice for CertificateUser {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("CN", CertificateUser::Named(NameField::CommonName)),
+        ("URI", CertificateUser::Named(NameField::Uri)),
+        ("off", CertificateUser::Off),
+    ];
+}
+
 impl Choice for VersionCheck {
     const WORDS: &'static [(&'static str, Self)] =
         &[("strict", VersionCheck::Strict), ("relaxed", VersionCheck::Relaxed)];
@@ -353,10 +389,22 @@ impl Settings {
         self.sentinels.is_empty()
     }
 
+    /// The port that others are told as the node's own: without TLS, if there is one.
+    pub(crate) fn main_port(&self) -> u16 {
+        if self.port == 0 { self.tls_port } else { self.port }
+    }
+
+    /// What `tls-*` says of certificates and handshakes.
+    pub(crate) fn tls_options(&self) -> TlsOptions {
+        let (count, age) = (self.tls_session_cache_size, self.tls_session_cache_timeout);
+        let sessions = self.tls_session_caching.then_some(SessionLimits { count, age });
+        TlsOptions { sessions, ..self.tls.clone() }
+    }
+
     /// Where other nodes and sentinels connect; `None`: the number that is meant does not exist.
     pub(crate) fn bus_port(&self) -> Option<u16> {
         match self.bus_port {
-            0 => self.port.checked_add(10000),
+            0 => self.main_port().checked_add(10000),
             explicit => Some(explicit),
         }
     }

@@ -326,7 +326,8 @@ impl Checks<'_> {
             return Err(CommandError::CrossSlot.into());
         }
         let moved = |node| {
-            Verdict::from(CommandError::Moved { slot: slot.number(), address: endpoint(node, self.settings) })
+            let address = endpoint(node, self.settings, session.client.transport);
+            Verdict::from(CommandError::Moved { slot: slot.number(), address })
         };
         match self.routing.owner(slot) {
             Owner::Nobody => Err(CommandError::SlotNotServed.into()),

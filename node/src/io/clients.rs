@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keyward_proto::resp::{HTTP_WARNING, HttpWarnings, Version};
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Transport;
 use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbIndex;
 use parking_lot::Mutex;
@@ -61,6 +62,8 @@ pub struct Client {
     pub id: u64,
     pub address: String,
     pub local_address: String,
+    /// Which port it came to.
+    pub transport: Transport,
     pub fd: AtomicI32,
     created_at: Monotonic,
     /// Nanoseconds, as of [`Monotonic`].
@@ -84,11 +87,18 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(id: u64, address: String, local_address: String, now: Monotonic) -> Arc<Client> {
+    fn new(
+        id: u64,
+        address: String,
+        local_address: String,
+        transport: Transport,
+        now: Monotonic,
+    ) -> Arc<Client> {
         Arc::new(Client {
             id,
             address,
             local_address,
+            transport,
             fd: AtomicI32::new(-1),
             created_at: now,
             last_interaction: AtomicU64::new(now.as_nanos()),
@@ -110,7 +120,7 @@ impl Client {
 
     /// In whose name effects of the log are applied: it is connected to nothing.
     pub fn detached() -> Arc<Client> {
-        Client::new(0, String::new(), String::new(), Monotonic::ZERO)
+        Client::new(0, String::new(), String::new(), Transport::Plain, Monotonic::ZERO)
     }
 
     pub fn age(&self, now: Monotonic) -> Duration {
@@ -263,9 +273,15 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn add(&self, address: String, local_address: String, now: Monotonic) -> Arc<Client> {
+    pub fn add(
+        &self,
+        address: String,
+        local_address: String,
+        transport: Transport,
+        now: Monotonic,
+    ) -> Arc<Client> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let client = Client::new(id, address, local_address, now);
+        let client = Client::new(id, address, local_address, transport, now);
         self.clients.lock().insert(client.id, Arc::clone(&client));
         self.count.fetch_add(1, Ordering::Relaxed);
         client
@@ -326,7 +342,8 @@ mod tests {
     #[test]
     fn a_summary_is_exact_for_few_clients_and_a_little_old_for_many() {
         let clients = Clients::default();
-        let add = || clients.add("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned(), Monotonic::ZERO);
+        let address = || "127.0.0.1:1".to_owned();
+        let add = || clients.add(address(), address(), Transport::Plain, Monotonic::ZERO);
         let at = |millis: u64| Monotonic::from_nanos(millis * 1_000_000);
         let few: Vec<_> = (0..FEW).map(|_| add()).collect();
         for (client, blocked) in few.iter().zip(1..4) {

@@ -19,8 +19,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -31,12 +30,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use keyward_net::linger::linger;
+use keyward_net::stream::Stream;
+use keyward_net::tls::failures::{ALERT, is_hello};
 use keyward_proto::resp::{Batch, Limits, Output, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_replication::reply::ReplyCondition;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::clients::Client;
@@ -74,7 +72,7 @@ enum Stall {
 /// One client's connection. Its task borrows it only while it is polled, so that between two polls the thread can serve it
 /// otherwise.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     thread: Rc<IoThread>,
     client: Arc<Client>,
     session: Session,
@@ -105,7 +103,7 @@ struct Awake {
 }
 
 /// The connection of a new client, known to its thread.
-pub(super) fn begin(stream: TcpStream, thread: &Rc<IoThread>, session: Session) -> Rc<RefCell<Connection>> {
+pub(super) fn begin(stream: Stream, thread: &Rc<IoThread>, session: Session) -> Rc<RefCell<Connection>> {
     let client = Arc::clone(&session.client);
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let id = client.id;
@@ -143,7 +141,9 @@ pub(super) async fn serve(connection: Rc<RefCell<Connection>>) {
     connection.end_session();
     let stays = ended.is_ok() && !connection.client.is_killed();
     if stays && (connection.lingers || !connection.input.is_empty()) {
-        linger(&mut connection.stream).await;
+        connection.stream.linger().await;
+    } else {
+        connection.stream.say_goodbye();
     }
     connection.thread.server().clients.remove(connection.client.id);
 }
@@ -151,6 +151,7 @@ pub(super) async fn serve(connection: Rc<RefCell<Connection>>) {
 async fn run(connection: &RefCell<Connection>) -> io::Result<()> {
     let wake = Arc::clone(&connection.borrow().client.wake);
     let mut notified = Box::pin(wake.notified());
+    std::future::poll_fn(|cx| connection.borrow_mut().stream.poll_begin(cx)).await?;
     loop {
         let awake =
             std::future::poll_fn(|cx| connection.borrow_mut().poll(cx, notified.as_mut(), &wake)).await?;
@@ -199,6 +200,23 @@ fn bounds(thread: &IoThread, session: &Session) -> Bounds {
     thread.read_settings(|settings| Bounds::new(session, settings))
 }
 
+/// Writes what the socket takes now, which may be nothing.
+#[inline]
+fn try_write(stream: &mut Stream, output: &Output) -> io::Result<usize> {
+    let written = match output.as_one_slice() {
+        Some(bytes) => stream.try_write(bytes),
+        None => {
+            let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
+            let count = output.slices(&mut slices);
+            stream.try_write_vectored(&slices[..count])
+        }
+    };
+    match written {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
+    }
+}
+
 impl Connection {
     /// Does what it was woken for.
     fn go_on(&mut self, awake: Awake) -> io::Result<ControlFlow<()>> {
@@ -218,7 +236,7 @@ impl Connection {
         self.leave_ended_term();
         self.release()?;
         self.flush()?;
-        if self.closing && self.outbox.is_empty() {
+        if self.closing && self.outbox.is_empty() && !self.stream.waits() {
             return Ok(ControlFlow::Break(()));
         }
         Ok(ControlFlow::Continue(()))
@@ -243,6 +261,12 @@ impl Connection {
         {
             self.timer = None;
             awake.why = Look::TimeIsUp;
+            ready = true;
+        }
+        if self.stream.waits()
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            flushed?;
             ready = true;
         }
         if !self.outbox.ready.is_empty() {
@@ -270,7 +294,7 @@ impl Connection {
                 self.thread.count_read(&self.client, received);
                 // Whoever caused this client to send something may have had a reply before: what that reply speaks of,
                 // a message to this client or its end, comes first.
-                if self.client.is_killed() {
+                if self.client.is_killed() || self.is_misplaced(buffer.filled()) {
                     return Poll::Ready(Ok(awake));
                 }
                 self.take_pushes();
@@ -285,6 +309,25 @@ impl Connection {
             }
         }
         if ready { Poll::Ready(Ok(awake)) } else { Poll::Pending }
+    }
+
+    /// Whether the client uses TLS at the port that has none: its connection ends, and it is told in its own words.
+    #[inline]
+    fn is_misplaced(&mut self, received: &[u8]) -> bool {
+        is_hello(received) && self.refuse_hello(received.len())
+    }
+
+    #[cold]
+    fn refuse_hello(&mut self, received_bytes: usize) -> bool {
+        let is_first = self.client.net_in_bytes.load(Ordering::Relaxed) == received_bytes as u64;
+        if is_first {
+            let why = "it uses TLS at the port without TLS";
+            self.thread.server().tls.note_failure(&self.client.address, &why);
+            self.put(&ALERT);
+            self.closing = true;
+            self.lingers = true;
+        }
+        is_first
     }
 
     /// What a client has sent, and what it has queued in a transaction, is bounded.
@@ -312,7 +355,13 @@ impl Connection {
 
     /// What waits on both sides.
     fn backlog(&self) -> Backlog {
-        Backlog { requests: self.input.len(), replies: self.outbox.len_bytes() }
+        Backlog { requests: self.input.len(), replies: self.waiting_bytes() }
+    }
+
+    /// Bytes of replies that have not left.
+    #[inline]
+    fn waiting_bytes(&self) -> usize {
+        self.outbox.len_bytes() + self.stream.waiting_bytes()
     }
 
     fn phase(&self) -> Phase {
@@ -485,10 +534,10 @@ impl Connection {
             return;
         }
         let written = if self.outbox.ready.is_empty() {
-            match self.try_write(out) {
+            match try_write(&mut self.stream, out) {
                 Ok(written) => {
                     self.thread.count_written(&self.client, written);
-                    if written == out.len() {
+                    if written == out.len() && !self.stream.waits() {
                         return;
                     }
                     out.advance(written);
@@ -514,7 +563,7 @@ impl Connection {
     /// Writes what the socket takes of what waits.
     fn write_output(&mut self) -> io::Result<()> {
         while !self.outbox.ready.is_empty() {
-            match self.try_write(&self.outbox.ready)? {
+            match try_write(&mut self.stream, &self.outbox.ready)? {
                 0 => break,
                 written => {
                     self.thread.count_written(&self.client, written);
@@ -525,22 +574,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what the socket takes now, which may be nothing.
-    fn try_write(&self, output: &Output) -> io::Result<usize> {
-        let written = match output.as_one_slice() {
-            Some(bytes) => self.stream.try_write(bytes),
-            None => {
-                let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
-                let count = output.slices(&mut slices);
-                self.stream.try_write_vectored(&slices[..count])
-            }
-        };
-        match written {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            written => written,
-        }
-    }
-
     fn hold(&mut self, reply: Output, condition: ReplyCondition) {
         self.outbox.hold(condition, reply);
         self.thread.add_holder(&self.client);
@@ -548,7 +581,7 @@ impl Connection {
     }
 
     fn note_output(&mut self) {
-        self.client.output_buffer_len.store(self.outbox.len_bytes(), Ordering::Relaxed);
+        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
         self.check_output_limit();
     }
 
@@ -631,7 +664,7 @@ impl Connection {
         if self.has_been_read() {
             self.client.wake.notify_one();
         }
-        self.client.output_buffer_len.store(self.outbox.len_bytes(), Ordering::Relaxed);
+        self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
         self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
         Ok(())
     }
@@ -656,7 +689,7 @@ impl Connection {
             return;
         }
         if self.executes() {
-            let received = (&*SockRef::from(&self.stream)).read(input).unwrap_or(0);
+            let received = self.stream.read_now(input).unwrap_or(0);
             if 0 < received {
                 self.thread.count_read(&self.client, received);
                 self.input.extend_from_slice(&input[..received]);
@@ -671,15 +704,15 @@ impl Connection {
         while !self.outbox.ready.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
             let count = self.outbox.ready.slices(&mut slices);
-            let written = (&*SockRef::from(&self.stream)).write_vectored(&slices[..count]).unwrap_or(0);
+            let written = self.stream.write_now(&slices[..count]).unwrap_or(0);
             if written == 0 {
                 return;
             }
             self.thread.count_written(&self.client, written);
             self.outbox.ready.advance(written);
         }
-        if self.closing && self.outbox.is_empty() {
-            let ended = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        if self.closing && self.outbox.is_empty() && !self.stream.waits() {
+            let ended = self.stream.shutdown_now();
             ended.unwrap_or_else(|error| tracing::trace!(client = self.client.id, %error, "it has left"));
         }
     }

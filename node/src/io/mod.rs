@@ -2,8 +2,9 @@
 //! session ([`session`]), and the connected clients as others see them ([`clients`]). What a connection decides is pure:
 //! how much it reads and executes (`flow`), what its client receives and when ([`outbox`]), and when a request that
 //! has to wait goes on ([`wait`]). [`pause`]: CLIENT PAUSE. [`pulse`]: whether the threads come to run. `meanwhile`:
-//! connections of a thread that runs a long script.
+//! connections of a thread that runs a long script. `accept`: new connections, with their handshakes if they have TLS.
 
+pub(crate) mod accept;
 pub mod clients;
 pub mod connection;
 mod flow;

@@ -13,6 +13,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
+use keyward_net::stream::Stream;
+use keyward_net::tls::ServerConnection;
 use keyward_proto::resp::{Batch, Output};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -106,9 +108,13 @@ impl IoThread {
         }
     }
 
-    fn accept(self: &Rc<Self>, Accepted { stream, client, authenticated }: Accepted) {
-        match TcpStream::from_std(stream) {
-            Ok(stream) => {
+    fn accept(self: &Rc<Self>, Accepted { socket, connection, client, authenticated }: Accepted) {
+        match TcpStream::from_std(socket) {
+            Ok(socket) => {
+                let stream = match connection {
+                    None => Stream::Plain(socket),
+                    Some(connection) => Stream::encrypted(socket, *connection),
+                };
                 let ended_terms = self.server.shared.gate.ended_terms();
                 let session = Session { authenticated, ended_terms, ..Session::new(client) };
                 tokio::task::spawn_local(connection::serve(connection::begin(stream, self, session)));
@@ -205,7 +211,9 @@ pub struct ThreadHandle {
 /// A new connection.
 #[derive(Debug)]
 pub struct Accepted {
-    pub stream: std::net::TcpStream,
+    pub socket: std::net::TcpStream,
+    /// With TLS, after the handshake.
+    pub connection: Option<Box<ServerConnection>>,
     pub client: Arc<Client>,
     pub authenticated: bool,
 }

@@ -320,6 +320,7 @@ impl TestNode {
                 node_id: NodeId::from_random([n; 20]),
                 host: "127.0.0.1".into(),
                 port: 1,
+                tls_port: 0,
                 bus_port: listener.local_addr().unwrap().port(),
                 hostname: String::new(),
                 zone: String::new(),

@@ -43,6 +43,19 @@ impl Stream {
         Stream::Tls(Box::new(Encrypted { socket, layer: Layer::new(connection) }))
     }
 
+    /// Ready when this runtime knows that the socket takes something. Before it has looked, a write at once would be
+    /// refused, and what has come with the handshake would be answered too late if the client has already left.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            // Nothing has been read of it.
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::Tls(encrypted) => encrypted.socket.poll_write_ready(cx),
+        }
+    }
+
     /// Whether something that was taken has not left.
     #[inline]
     pub fn waits(&self) -> bool {

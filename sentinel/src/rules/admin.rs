@@ -66,9 +66,9 @@ pub(crate) fn presence(reply: rpc::AdminReply) -> Option<Presence> {
 
 /// A sentinel tells where it is reached.
 pub(crate) fn announce(sentinel_id: RaftId, address: SentinelAddress) -> Command {
-    let SentinelAddress { name, host, port, bus_port } = address;
-    let (port, bus_port) = (u32::from(port), u32::from(bus_port));
-    Command::Announce(rpc::AnnounceCommand { sentinel_id, name, host, port, bus_port })
+    let SentinelAddress { name, host, port, bus_port, tls_port } = address;
+    let [port, bus_port, tls_port] = [port, bus_port, tls_port].map(u32::from);
+    Command::Announce(rpc::AnnounceCommand { sentinel_id, name, host, port, bus_port, tls_port })
 }
 
 /// # Errors
@@ -87,6 +87,7 @@ pub(crate) fn announced(
         host: command.host.clone(),
         port: port(command.port)?,
         bus_port: port(command.bus_port)?,
+        tls_port: port(command.tls_port)?,
     };
     Ok(TopologyCommand::AnnounceSentinel { id: command.sentinel_id, address })
 }
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_announced_is_what_is_applied() {
-        let address = SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2 };
+        let address =
+            SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2, tls_port: 3 };
         let Command::Announce(mut command) = announce(7, address.clone()) else { panic!() };
         let members = Members { voters: vec![7], nodes: [(7, "a=h:2".to_owned())].into() };
         let replaced = announced(&command, &Members::default());

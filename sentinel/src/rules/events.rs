@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use keyward_proto::ids::{NodeId, ShardId};
-use keyward_proto::topology::{Node, Topology};
+use keyward_proto::topology::{Node, Topology, Transport};
 
 use crate::rules::health::{Health, Hosts, Liveness};
 
@@ -14,6 +14,8 @@ use crate::rules::health::{Health, Hosts, Liveness};
 pub struct Event {
     pub channel: &'static str,
     pub message: String,
+    /// Who is told: the ports in the message are those for clients that are connected in this way.
+    pub transport: Transport,
 }
 
 /// Remembers what was told, to tell the difference.
@@ -22,6 +24,7 @@ pub(crate) struct EventFeed {
     shards: BTreeMap<ShardId, Announced>,
     sentinels: BTreeMap<u64, String>,
     hosts: Hosts,
+    transport: Transport,
 }
 
 #[derive(Debug, Default)]
@@ -32,27 +35,34 @@ struct Announced {
 }
 
 impl EventFeed {
-    pub(crate) fn new(hosts: Hosts) -> Self {
-        EventFeed { hosts, ..EventFeed::default() }
+    pub(crate) fn new(hosts: Hosts, transport: Transport) -> Self {
+        EventFeed { hosts, transport, ..EventFeed::default() }
+    }
+
+    fn event(&self, channel: &'static str, message: String) -> Event {
+        Event { channel, message, transport: self.transport }
     }
 
     /// What happened since the last call.
     pub(crate) fn step(&mut self, topology: &Topology, health: &Health) -> Vec<Event> {
         let mut events = Vec::new();
+        let (hosts, transport) = (self.hosts, self.transport);
+        let event = |channel, message| Event { channel, message, transport };
+        let address =
+            |node: &Node| format!("{} {}", health.client_host(node, hosts), node.reachable_port(transport));
         let quorum = topology.sentinels.len() / 2 + 1;
         for (name, shard) in topology.named_shards() {
             let told = self.shards.entry(shard.id.clone()).or_default();
-            let address = |node: &Node| format!("{} {}", health.client_host(node, self.hosts), node.port);
             if let Some(primary) = shard.primary.as_ref().and_then(|id| topology.nodes.get(id)) {
                 let now = address(primary);
                 if told.primary.is_empty() {
                     let message = format!("master {name} {now} quorum {quorum}");
-                    events.push(Event { channel: "+monitor", message });
+                    events.push(event("+monitor", message));
                 } else if told.primary != now {
                     let old = format!("master {name} {}", told.primary);
-                    events.push(Event { channel: "+failover-end", message: old });
+                    events.push(event("+failover-end", old));
                     let message = format!("{name} {} {now}", told.primary);
-                    events.push(Event { channel: "+switch-master", message });
+                    events.push(event("+switch-master", message));
                     told.replicas.clear();
                 }
                 told.primary = now;
@@ -62,7 +72,7 @@ impl EventFeed {
                 let now = address(node);
                 if told.replicas.get(&node.id) != Some(&now) && !told.primary.is_empty() {
                     let message = format!("{} @ {name} {}", instance("slave", &now), told.primary);
-                    events.push(Event { channel: "+slave", message });
+                    events.push(event("+slave", message));
                 }
                 replicas.insert(node.id.clone(), now);
             }
@@ -74,7 +84,7 @@ impl EventFeed {
 
     fn tell_sentinels(&mut self, topology: &Topology, events: &mut Vec<Event>) {
         for (id, sentinel) in &topology.sentinels {
-            let now = format!("{} {}", sentinel.host, sentinel.port);
+            let now = format!("{} {}", sentinel.host, sentinel.client_port(self.transport));
             if self.sentinels.insert(*id, now.clone()).as_ref() == Some(&now) {
                 continue;
             }
@@ -82,7 +92,7 @@ impl EventFeed {
                 let primary = self.shards.get(&shard.id).map(|t| t.primary.clone()).unwrap_or_default();
                 let message =
                     format!("sentinel {} {now} @ {name} {primary}", sentinel_run_id(*id, &sentinel.name));
-                events.push(Event { channel: "+sentinel", message });
+                events.push(self.event("+sentinel", message));
             }
         }
         self.sentinels.retain(|id, _| topology.sentinels.contains_key(id));
@@ -104,7 +114,8 @@ impl EventFeed {
             return Vec::new();
         };
         let Some(node) = topology.nodes.get(id) else { return Vec::new() };
-        let address = format!("{} {}", health.client_host(node, self.hosts), node.port);
+        let port = node.reachable_port(self.transport);
+        let address = format!("{} {port}", health.client_host(node, self.hosts));
         let primary = self.shards.get(&shard.id).map(|t| t.primary.clone()).unwrap_or_default();
         let is_primary = shard.primary.as_ref() == Some(id) || primary == address;
         if !is_primary {
@@ -113,15 +124,15 @@ impl EventFeed {
                 Liveness::Down => "+sdown",
                 Liveness::Up => "-sdown",
             };
-            return vec![Event { channel, message }];
+            return vec![self.event(channel, message)];
         }
         let message = format!("master {name} {address}");
         if liveness == Liveness::Up {
-            return ["-sdown", "-odown"].map(|channel| Event { channel, message: message.clone() }).into();
+            return ["-sdown", "-odown"].map(|channel| self.event(channel, message.clone())).into();
         }
         let quorum = topology.sentinels.len() / 2 + 1;
         let objective = format!("{message} #quorum {quorum}/{quorum}");
-        vec![Event { channel: "+sdown", message }, Event { channel: "+odown", message: objective }]
+        vec![self.event("+sdown", message), self.event("+odown", objective)]
     }
 }
 
@@ -130,12 +141,13 @@ pub(crate) fn of_nodes(
     topology: &Topology,
     health: &Health,
     hosts: Hosts,
+    transport: Transport,
     changes: &[(NodeId, Liveness)],
 ) -> Vec<Event> {
     if changes.is_empty() {
         return Vec::new();
     }
-    let mut feed = EventFeed::new(hosts);
+    let mut feed = EventFeed::new(hosts, transport);
     feed.step(topology, health);
     changes.iter().flat_map(|(id, liveness)| feed.node_changed(topology, health, id, *liveness)).collect()
 }
@@ -174,7 +186,8 @@ mod tests {
             topology.nodes.get_mut(&id(n)).unwrap().host = format!("h{n}");
         }
         let tell = |n, liveness| -> Vec<String> {
-            let events = of_nodes(&topology, &health, Hosts::Addresses, &[(id(n), liveness)]);
+            let events =
+                of_nodes(&topology, &health, Hosts::Addresses, Transport::Plain, &[(id(n), liveness)]);
             events.into_iter().map(|e| format!("{} {}", e.channel, e.message)).collect()
         };
         let replica = "slave h2:7000 h2 7000 @ mymaster h1 7000";
@@ -186,6 +199,6 @@ mod tests {
             [format!("+sdown {primary}"), format!("+odown {primary} #quorum 1/1")]
         );
         assert_eq!(tell(1, Liveness::Up), [format!("-sdown {primary}"), format!("-odown {primary}")]);
-        assert_eq!(of_nodes(&topology, &health, Hosts::Addresses, &[]), []);
+        assert_eq!(of_nodes(&topology, &health, Hosts::Addresses, Transport::Plain, &[]), []);
     }
 }

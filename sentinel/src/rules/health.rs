@@ -303,7 +303,8 @@ mod tests {
     fn a_round_tells_who_went_down_and_keeps_what_it_does_not_know() {
         let (mut health, id) = (Health::default(), NodeId::from_random([1; 20]));
         let mut topology = Topology::default();
-        let address = SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2 };
+        let address =
+            SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2, tls_port: 0 };
         topology.sentinels.insert(1, address);
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
         let mut note = |millis, answer, address, answers| {

@@ -9,19 +9,24 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use keyward_net::clock::monotonic as now;
-use keyward_net::linger::linger;
+use keyward_net::stream::Stream;
+use keyward_net::tls::failures::{ALERT, is_hello};
+use keyward_net::tls::handshakes::Room;
+use keyward_net::tls::{HandshakeFailures, Handshakes, Material, Shaken, TlsError};
 use keyward_proto::ids::ShardId;
 use keyward_proto::resp::{HTTP_WARNING, HttpWarnings};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request;
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Transport;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use crate::config::Config;
 use crate::rules::admin::done;
 use crate::rules::sentinel_api::command::{AfterReply, Session};
 use crate::rules::sentinel_api::conversation::{Admission, Conversation, Step, TOO_MANY, admit};
@@ -39,20 +44,107 @@ struct Counters {
     commands: AtomicU64,
     /// Held for a line.
     http_warnings: Mutex<HttpWarnings>,
+    /// Of clients that use TLS at the port without.
+    misplaced: Mutex<HandshakeFailures>,
     started: Monotonic,
 }
 
+/// Where clients connect.
+#[derive(Debug)]
+pub(crate) enum Door {
+    Plain(TcpListener),
+    Tls(TcpListener, Arc<Tls>),
+}
+
+/// Certificates, and the threads that shake hands.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    /// Held for a look.
+    material: Mutex<Arc<Material>>,
+    handshakes: Handshakes,
+    failures: Mutex<HandshakeFailures>,
+}
+
+impl Tls {
+    /// # Errors
+    /// One line for the operator.
+    pub(crate) fn start(config: &Config) -> Result<Tls, TlsError> {
+        let handshakes =
+            Handshakes::start(1).map_err(|e| TlsError(format!("no thread for handshakes: {e}")))?;
+        Ok(Tls { material: Mutex::new(load(config)?), handshakes, failures: Mutex::default() })
+    }
+
+    fn note_failure(&self, peer: SocketAddr, error: &io::Error) {
+        if let Some(untold) = self.failures.lock().note(now()) {
+            warn!(%peer, untold, "Error accepting a client connection: {error}");
+        }
+    }
+}
+
+fn load(config: &Config) -> Result<Arc<Material>, TlsError> {
+    Material::load(config.options.tls.options(), unix_seconds()).map(Arc::new)
+}
+
+fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Loads certificates anew when their files have changed, for ever.
+pub(crate) async fn reload(sentinel: Arc<Sentinel>, tls: Arc<Tls>) {
+    let every = sentinel.config.options.tls.tls_auto_reload_interval;
+    if every == 0 {
+        return;
+    }
+    let mut refused = String::new();
+    loop {
+        sleep(Duration::from_secs(every)).await;
+        if !tls.material.lock().clone().files_have_changed() {
+            continue;
+        }
+        match load(&sentinel.config) {
+            Ok(material) => {
+                info!(serial = material.server_certificate().serial, "TLS certificates are loaded anew");
+                *tls.material.lock() = material;
+                refused.clear();
+            }
+            Err(error) if error.0 != refused => {
+                warn!("TLS certificates have changed and are not used, those of before are: {error}");
+                refused = error.0;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// Serves until the task is dropped.
-pub(crate) async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
+pub(crate) async fn serve(sentinel: Arc<Sentinel>, doors: Vec<Door>) {
     let counters = Arc::new(Counters {
         open: AtomicUsize::new(0),
         accepted: AtomicU64::new(0),
         commands: AtomicU64::new(0),
         http_warnings: Mutex::default(),
+        misplaced: Mutex::default(),
         started: now(),
     });
+    let mut open = tokio::task::JoinSet::new();
+    for door in doors {
+        open.spawn(accept(sentinel.clone(), counters.clone(), door));
+    }
+    while open.join_next().await.is_some() {}
+}
+
+async fn accept(sentinel: Arc<Sentinel>, counters: Arc<Counters>, door: Door) {
+    let (listener, tls) = match door {
+        Door::Plain(listener) => (listener, None),
+        Door::Tls(listener, tls) => (listener, Some(tls)),
+    };
     let mut connections = tokio::task::JoinSet::new();
     loop {
+        let room = match &tls {
+            Some(tls) => Some(tls.handshakes.room().await),
+            None => None,
+        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
@@ -63,9 +155,20 @@ pub(crate) async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
         };
         while connections.try_join_next().is_some() {}
         let (sentinel, counters) = (sentinel.clone(), counters.clone());
+        let encryption = tls.clone().zip(room);
         connections.spawn(async move {
             let open = counters.open.fetch_add(1, Ordering::Relaxed);
-            if let Err(e) = converse(&sentinel, &counters, stream, peer, open).await {
+            let ended = match encryption {
+                None => converse(&sentinel, &counters, Stream::Plain(stream), peer, open).await,
+                Some((tls, room)) => match shake(&tls, stream, room).await {
+                    Ok(stream) => converse(&sentinel, &counters, stream, peer, open).await,
+                    Err(error) => {
+                        tls.note_failure(peer, &error);
+                        Ok(())
+                    }
+                },
+            };
+            if let Err(e) = ended {
                 debug!(%peer, error = %e, "client disconnected");
             }
             counters.open.fetch_sub(1, Ordering::Relaxed);
@@ -73,10 +176,17 @@ pub(crate) async fn serve(sentinel: Arc<Sentinel>, listener: TcpListener) {
     }
 }
 
+async fn shake(tls: &Tls, stream: TcpStream, room: Room) -> io::Result<Stream> {
+    stream.set_nodelay(true)?;
+    let config = tls.material.lock().client_facing().clone();
+    let Shaken { socket, connection } = tls.handshakes.shake(stream.into_std()?, config, room).await?;
+    Ok(Stream::encrypted(TcpStream::from_std(socket)?, connection))
+}
+
 async fn converse(
     sentinel: &Arc<Sentinel>,
     counters: &Counters,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     open: usize,
 ) -> io::Result<()> {
@@ -84,18 +194,29 @@ async fn converse(
     if admission != Admission::Served {
         stream.write_all(TOO_MANY).await?;
         if admission == Admission::Refused {
-            linger(&mut stream).await;
+            stream.linger().await;
         }
         return Ok(());
     }
-    stream.set_nodelay(true)?;
+    let transport = match &stream {
+        Stream::Plain(socket) => {
+            socket.set_nodelay(true)?;
+            Transport::Plain
+        }
+        Stream::Tls(_) => Transport::Tls,
+    };
     let id = counters.accepted.fetch_add(1, Ordering::Relaxed) + 1;
     let password = sentinel.config.options.requirepass.as_deref();
-    let mut conversation = Conversation::new(Session::new(id, peer.to_string(), now(), password));
+    let mut conversation = Conversation::new(Session::new(id, peer.to_string(), transport, now(), password));
     let (mut events, mut output) = (sentinel.events.subscribe(), BytesMut::new());
     loop {
         tokio::select! {
-            read = stream.read_buf(&mut conversation.input) => if read? == 0 { return Ok(()) },
+            read = stream.read_buf(&mut conversation.input) => if read? == 0 {
+                stream.say_goodbye();
+                return Ok(());
+            } else if transport == Transport::Plain && is_hello(&conversation.input) {
+                return refuse_hello(counters, stream, peer).await;
+            },
             event = events.recv() => match event {
                 Ok(event) => conversation.deliver(&event, &mut output),
                 Err(broadcast::error::RecvError::Lagged(missed)) if conversation.is_subscribed() => {
@@ -126,12 +247,22 @@ async fn converse(
                 }
                 Step::Close => {
                     send(&mut stream, &mut output).await?;
-                    linger(&mut stream).await;
+                    stream.linger().await;
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// A client that uses TLS at the port without is told in its own words.
+async fn refuse_hello(counters: &Counters, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
+    if let Some(untold) = counters.misplaced.lock().note(now()) {
+        warn!(%peer, untold, "Error accepting a client connection: it uses TLS at the port without TLS");
+    }
+    stream.write_all(&ALERT).await?;
+    stream.linger().await;
+    Ok(())
 }
 
 fn warn_of_http(counters: &Counters, peer: SocketAddr) {
@@ -141,11 +272,15 @@ fn warn_of_http(counters: &Counters, peer: SocketAddr) {
 }
 
 /// Sends what has been written so far.
-async fn send(stream: &mut TcpStream, output: &mut BytesMut) -> io::Result<()> {
+async fn send(stream: &mut Stream, output: &mut BytesMut) -> io::Result<()> {
     if output.is_empty() {
         return Ok(());
     }
-    timeout(WRITE_LIMIT, stream.write_all(output)).await.map_err(io::Error::from)??;
+    let sent = async {
+        stream.write_all(output).await?;
+        stream.flush().await
+    };
+    timeout(WRITE_LIMIT, sent).await.map_err(io::Error::from)??;
     output.clear();
     Ok(())
 }
@@ -167,7 +302,8 @@ fn execute(
         now: now(),
         own_id: sentinel.id(),
         own_name: &options.name,
-        port: options.port,
+        port: sentinel.config.main_port(),
+        transport: session.transport(),
         has_leader: sentinel.leader().is_some(),
         hosts: options.announce_hostnames,
         down_after: Duration::from_millis(options.down_after_milliseconds),

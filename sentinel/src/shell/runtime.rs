@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_net::bus::{Bus, Rights, SecretError, SecretSource};
+use keyward_net::tls::TlsError;
 use keyward_proto::bus::Identity;
 use keyward_proto::bus::exposure::{self, Exposed};
 use keyward_proto::bus::rights::Role;
@@ -29,7 +30,7 @@ use crate::shell::proposals;
 use crate::shell::raft::network::MESSAGE_BYTES_MAX;
 use crate::shell::raft::service::RaftService;
 use crate::shell::raft::store::{OpenError, StateMachine, Store};
-use crate::shell::resp as resp_server;
+use crate::shell::resp::{self as resp_server, Door, Tls};
 use crate::shell::sentinel::Sentinel;
 
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
@@ -43,6 +44,8 @@ pub enum RunError {
     Store(#[from] crate::shell::raft::store::StoreError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
+    #[error("Failed to configure TLS. {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -72,6 +75,21 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
     TcpListener::bind(&address).await.map_err(|source| RunError::Listen { address, source })
 }
 
+/// Opens the ports for clients.
+async fn doors(config: &Config) -> Result<(Vec<Door>, Option<Arc<Tls>>), RunError> {
+    let options = &config.options;
+    let (mut doors, mut tls) = (Vec::new(), None);
+    if options.port != 0 {
+        doors.push(Door::Plain(listen(&options.bind, options.port).await?));
+    }
+    if options.tls_port != 0 {
+        let started = Arc::new(Tls::start(config)?);
+        doors.push(Door::Tls(listen(&options.bind, options.tls_port).await?, started.clone()));
+        tls = Some(started);
+    }
+    Ok((doors, tls))
+}
+
 /// Thousands of nodes and clients need more open files than many systems allow at first.
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
@@ -88,6 +106,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let dir = std::path::absolute(&config.options.dir).unwrap_or_else(|_| config.options.dir.clone());
     info!(
         port = config.options.port,
+        tls_port = config.options.tls_port,
         bus_port = config.bus_port,
         "keyward-sentinel {} starts: PID {}, folder {}, sentinel {} of {}",
         env!("CARGO_PKG_VERSION"),
@@ -101,7 +120,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let store = Store::open(&config.options.dir)?;
     let machine = StateMachine::open(store.clone())?;
     let listener = listen(&config.options.bind, config.bus_port).await?;
-    let clients = listen(&config.options.bind, config.options.port).await?;
+    let (doors, tls) = doors(&config).await?;
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
     let sentinel = Arc::new(Sentinel::new(config, bus, machine.watch(), proposals, primary_changes));
@@ -111,7 +130,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tasks.spawn(watchdog::probe_all(sentinel.clone()));
     tasks.spawn(watchdog::tell_changes(sentinel.clone()));
     tasks.spawn(watchdog::react(sentinel.clone()));
-    tasks.spawn(resp_server::serve(sentinel.clone(), clients));
+    tasks.spawn(resp_server::serve(sentinel.clone(), doors));
+    if let Some(tls) = tls {
+        tasks.spawn(resp_server::reload(sentinel.clone(), tls));
+    }
     let mut bus = tokio::spawn(serve_bus(sentinel.clone(), listener));
     let result = tokio::select! {
         result = run_raft(&sentinel, store, machine) => result,

@@ -132,8 +132,9 @@ impl Sentinel {
         SentinelAddress {
             name: self.config.options.name.clone(),
             host: self.config.announce_host.clone(),
-            port: self.config.options.port,
+            port: self.config.main_port(),
             bus_port: self.config.bus_port,
+            tls_port: self.config.options.tls_port,
         }
     }
 

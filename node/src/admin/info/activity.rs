@@ -138,13 +138,11 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("instantaneous_eventloop_duration_usec", &0),
         ("acl_access_denied_auth", &server.stats.auth_failures.load(Ordering::Relaxed)),
     ]);
-    lines.zeros(&[
-        "acl_access_denied_cmd",
-        "acl_access_denied_key",
-        "acl_access_denied_channel",
-        "acl_access_denied_tls_cert",
-        "acl_access_denied_db",
-    ]);
+    lines.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    lines.field("acl_access_denied_tls_cert", server.tls.unknown_users.load(Ordering::Relaxed));
+    lines.zeros(&["acl_access_denied_db"]);
+    let [done, failed] = server.tls.counts();
+    lines.fields(&[("tls_handshakes", &done), ("tls_handshakes_failed", &failed)]);
 }
 
 pub(super) fn commandstats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {

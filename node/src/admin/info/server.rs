@@ -1,5 +1,6 @@
 //! Sections Server, TLS, CPU, and those that have no lines here.
 
+use keyward_net::tls::Material;
 use keyward_proto::{REDIS_VERSION, VALKEY_VERSION};
 
 use super::Lines;
@@ -31,7 +32,7 @@ pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("process_id", &std::process::id()),
         ("process_supervised", &if crate::supervision::is_active() { "systemd" } else { "no" }),
         ("run_id", &server.run_id),
-        ("tcp_port", &settings.port),
+        ("tcp_port", &settings.main_port()),
         ("server_time_usec", &server.clock.unix_micros()),
         ("uptime_in_seconds", &uptime),
         ("uptime_in_days", &(uptime / 86400)),
@@ -43,14 +44,30 @@ pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("config_file", &file),
         ("io_threads_active", &usize::from(settings.io_threads > 1)),
         ("availability_zone", &settings.zone),
-        ("listener0", &format!("name=tcp,{listens}port={}", settings.port)),
     ]);
+    // The second one is for sockets of Unix.
+    for (number, name, port) in [(0, "tcp", settings.port), (2, "tls", settings.tls_port)] {
+        if port != 0 {
+            lines.field(&format!("listener{number}"), format_args!("name={name},{listens}port={port}"));
+        }
+    }
 }
 
-pub(super) fn tls(_ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
-    for owner in ["server", "client", "ca"] {
-        lines.field(&format!("tls_{owner}_cert_serial"), "none");
-        lines.field(&format!("tls_{owner}_cert_expires_in_seconds"), 0);
+/// Differs from Valkey: of several CAs the one that expires first is shown.
+pub(super) fn tls(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
+    let now = ctx.server.clock.unix_millis().0 / 1000;
+    let material = ctx.server.tls.material();
+    let material = material.as_deref();
+    let certificates = [
+        ("server", material.map(Material::server_certificate)),
+        ("client", material.and_then(Material::client_certificate)),
+        ("ca", material.and_then(Material::authority_certificate)),
+    ];
+    for (owner, certificate) in certificates {
+        let serial = certificate.map_or("none", |certificate| &certificate.serial);
+        let left = certificate.map_or(0, |certificate| certificate.seconds_left(now).max(0));
+        lines.field(&format!("tls_{owner}_cert_serial"), serial);
+        lines.field(&format!("tls_{owner}_cert_expires_in_seconds"), left);
     }
 }
 

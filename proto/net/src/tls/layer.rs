@@ -55,10 +55,15 @@ impl Layer {
     pub fn buffered(&mut self, plain: &mut [u8]) -> usize {
         let mut filled = 0;
         while let Some(room) = plain.get_mut(filled..).filter(|room| !room.is_empty()) {
-            // Errors only tell why nothing is there.
             match self.tls.reader().read(room) {
-                Ok(0) | Err(_) => break,
+                // It may have said so with the last bytes of its handshake.
+                Ok(0) => {
+                    self.has_ended = true;
+                    break;
+                }
                 Ok(taken) => filled += taken,
+                // Only tells why nothing is there.
+                Err(_) => break,
             }
         }
         filled

@@ -1,7 +1,6 @@
 //! Certificates, keys and CAs, loaded and checked: what handshakes are made with.
 //!
-//! The crypto is aws-lc's: on the machines that servers run on its AES-GCM and its signatures are the fastest that
-//! rustls can be given, and it builds with a C compiler alone.
+//! The crypto is aws-lc's, the one that rustls itself prefers for its speed; it builds with a C compiler alone.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -85,7 +85,8 @@ impl Pki {
     }
 
     fn load(&self, options: TlsOptions) -> Result<Material, String> {
-        Material::load(options, self.now)
+        // What openssl makes is valid from the second in which it does.
+        Material::load(options, self.now + 60)
             .map_err(|e| e.0.replace(&self.dir.path().display().to_string(), "DIR"))
     }
 
@@ -447,6 +448,37 @@ fn users_are_named_by_common_name_or_uri_and_never_with_a_nul() {
     assert!(user_names(&CertificateDer::from(vec![0x30, 0x03, 1, 2]), NameField::CommonName).is_empty());
 }
 
+/// Clients choose the bytes of their certificates: whatever they are, nothing breaks, and no name has a NUL.
+#[test]
+fn damaged_certificates_are_read_or_refused() {
+    let pki = Pki::new();
+    let mut params = pki.params("alice");
+    params.subject_alt_names.push(SanType::URI(Ia5String::try_from("urn:user:alice").unwrap()));
+    let good = pki.issue("client", params);
+    let mut random = 1_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let mut read = 0;
+    for _ in 0..50_000 {
+        let mut bytes = good.to_vec();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            bytes[at] = next(256) as u8;
+        }
+        if next(4) == 0 {
+            bytes.truncate(next(bytes.len()));
+        }
+        let der = CertificateDer::from(bytes);
+        read += usize::from(Certificate::read(&der).is_ok());
+        for field in [NameField::CommonName, NameField::Uri] {
+            assert!(user_names(&der, field).iter().all(|name| !name.contains('\0')));
+        }
+    }
+    assert!(1000 < read, "{read}");
+}
+
 /// A client with the layer of its server.
 fn talk() -> (ClientConnection, Layer) {
     let pki = Pki::new();
@@ -540,6 +572,22 @@ fn both_sides_say_goodbye() {
     let mut rest = socket.bytes.as_slice();
     client.read_tls(&mut rest).unwrap();
     assert!(client.process_new_packets().unwrap().peer_has_closed());
+}
+
+/// What comes with the last bytes of the handshake is decrypted with these.
+#[test]
+fn a_goodbye_right_behind_the_handshake_is_noticed() {
+    let pki = Pki::new();
+    let options = TlsOptions { client_certificates: ClientCertificates::Unasked, ..pki.options() };
+    let (mut client, mut server) =
+        connect(pki.load(options).unwrap().client_facing(), &bare_client(&pki)).unwrap();
+    let mut records = sent(&mut client, b"QUIT");
+    client.send_close_notify();
+    client.write_tls(&mut records).unwrap();
+    server.read_tls(&mut records.as_slice()).unwrap();
+    server.process_new_packets().unwrap();
+    let (mut layer, mut plain) = (Layer::new(server), [0; 100]);
+    assert_eq!((layer.buffered(&mut plain), layer.buffered(&mut plain), layer.has_ended()), (4, 0, true));
 }
 
 #[test]

@@ -28,8 +28,13 @@ impl Group {
             index: 100,
         };
         for sentinel in 1..=2 {
-            let address =
-                SentinelAddress { name: format!("s{sentinel}"), host: String::new(), port: 1, bus_port: 2 };
+            let address = SentinelAddress {
+                name: format!("s{sentinel}"),
+                host: String::new(),
+                port: 1,
+                bus_port: 2,
+                tls_port: 0,
+            };
             group.commit(TopologyCommand::AnnounceSentinel { id: sentinel, address }).unwrap();
         }
         group

@@ -10,6 +10,7 @@ use keyward_proto::ids::ShardId;
 use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{ReplyWriter, Version};
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Transport;
 
 use super::info::info;
 use super::instances::View;
@@ -41,6 +42,7 @@ pub(crate) struct Session {
     pub id: u64,
     pub address: String,
     pub since: Monotonic,
+    transport: Transport,
     version: Version,
     trust: Trust,
     name: Bytes,
@@ -71,11 +73,18 @@ const COMMANDS: &[(&str, i64, &[&str])] = &[
 
 impl Session {
     /// `password` is what clients have to give, if anything.
-    pub(crate) fn new(id: u64, address: String, since: Monotonic, password: Option<&str>) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        address: String,
+        transport: Transport,
+        since: Monotonic,
+        password: Option<&str>,
+    ) -> Self {
         Session {
             id,
             address,
             since,
+            transport,
             version: Version::default(),
             trust: if password.is_some() { Trust::Stranger } else { Trust::Known },
             name: Bytes::new(),
@@ -84,6 +93,10 @@ impl Session {
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
         }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -96,6 +109,9 @@ impl Session {
 
     /// Writes what this client has subscribed to of an event.
     pub(crate) fn deliver(&self, event: &Event, out: &mut BytesMut) {
+        if event.transport != self.transport {
+            return;
+        }
         let mut out = ReplyWriter::new(out, self.version);
         if self.channels.contains(event.channel.as_bytes()) {
             out.push(3);
@@ -161,7 +177,13 @@ impl Session {
                 return AfterReply::Close;
             }
             "reset" => {
-                *self = Session::new(self.id, std::mem::take(&mut self.address), self.since, password);
+                *self = Session::new(
+                    self.id,
+                    std::mem::take(&mut self.address),
+                    self.transport,
+                    self.since,
+                    password,
+                );
                 out.simple("RESET");
             }
             "role" => {

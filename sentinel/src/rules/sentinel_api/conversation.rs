@@ -102,12 +102,13 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use keyward_proto::time::Monotonic;
+    use keyward_proto::topology::Transport;
 
     use super::*;
 
     /// What the shell is told, one step after another, when each command is answered by itself.
     fn steps(input: &[u8], password: Option<&str>) -> (Vec<Step>, BytesMut) {
-        let session = Session::new(1, String::new(), Monotonic::ZERO, password);
+        let session = Session::new(1, String::new(), Transport::Plain, Monotonic::ZERO, password);
         let (mut conversation, mut output, mut steps) =
             (Conversation::new(session), BytesMut::new(), Vec::new());
         conversation.input.extend_from_slice(input);

@@ -62,7 +62,7 @@ fn sentinel_section(view: &View<'_>) -> String {
             monitored.name,
             if is_down { "odown" } else { "ok" },
             view.host(node),
-            node.port,
+            view.port(node),
             view.replicas_of(monitored.shard).len(),
             view.others().count() + 1,
         )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyward_proto::ids::NodeId;
 use keyward_proto::resp::ReplyWriter;
 use keyward_proto::time::Monotonic;
-use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology};
+use keyward_proto::topology::{Node, SentinelAddress, Shard, Topology, Transport};
 
 use crate::rules::events::sentinel_run_id;
 use crate::rules::health::{Health, Hosts};
@@ -20,6 +20,8 @@ pub(crate) struct View<'a> {
     pub own_id: RaftId,
     pub own_name: &'a str,
     pub port: u16,
+    /// How the client is connected that asks: it is told ports to which it can connect in the same way.
+    pub transport: Transport,
     pub has_leader: bool,
     pub hosts: Hosts,
     pub down_after: Duration,
@@ -63,6 +65,11 @@ impl<'a> View<'a> {
 
     pub(crate) fn host(&self, node: &Node) -> String {
         self.health.client_host(node, self.hosts)
+    }
+
+    /// Differs from Valkey, whose sentinels know one port of a node: a client with TLS is told the one for TLS.
+    pub(crate) fn port(&self, node: &Node) -> u16 {
+        node.reachable_port(self.transport)
     }
 
     pub(crate) fn quorum(&self) -> usize {
@@ -118,8 +125,13 @@ impl<'a> View<'a> {
         let Some(node) = self.primary_of(shard) else { return Fields::default() };
         let is_down = self.health.is_down(&node.id) || shard.primary.is_none();
         let flags = if is_down { "master,s_down,o_down" } else { "master" };
-        let mut fields =
-            self.common(monitored.name.clone(), self.host(node), node.port, node.id.as_str(), flags.into());
+        let mut fields = self.common(
+            monitored.name.clone(),
+            self.host(node),
+            self.port(node),
+            node.id.as_str(),
+            flags.into(),
+        );
         self.seen(&mut fields, &node.id);
         self.role_reported(&mut fields, &node.id, "master");
         fields.add("config-epoch", shard.term);
@@ -132,9 +144,9 @@ impl<'a> View<'a> {
     pub(crate) fn replica_fields(&self, shard: &'a Shard, node: &Node) -> Fields {
         let is_down = self.health.is_down(&node.id);
         let flags = if is_down { "slave,s_down,disconnected" } else { "slave" };
-        let host = self.host(node);
-        let name = format!("{host}:{}", node.port);
-        let mut fields = self.common(name, host, node.port, node.id.as_str(), flags.into());
+        let (host, port) = (self.host(node), self.port(node));
+        let name = format!("{host}:{port}");
+        let mut fields = self.common(name, host, port, node.id.as_str(), flags.into());
         self.seen(&mut fields, &node.id);
         self.role_reported(&mut fields, &node.id, "slave");
         let status = self.health.nodes.get(&node.id).and_then(|n| n.status.as_ref());
@@ -144,7 +156,7 @@ impl<'a> View<'a> {
         fields.add("master-link-status", if follows { "ok" } else { "err" });
         let primary = self.primary_of(shard);
         fields.add("master-host", primary.map_or_else(|| "?".into(), |p| self.host(p)));
-        fields.add("master-port", primary.map_or(0, |p| p.port));
+        fields.add("master-port", primary.map_or(0, |p| self.port(p)));
         fields.add("slave-priority", node.replica_priority);
         fields.add("slave-repl-offset", status.and_then(|s| s.last).map_or(0, |last| last.index));
         fields.add("replica-announced", 1);
@@ -155,8 +167,13 @@ impl<'a> View<'a> {
         let health = self.health.sentinels.get(&id);
         let flags = if health.is_none_or(|s| s.answers) { "sentinel" } else { "s_down,sentinel" };
         let run_id = sentinel_run_id(id, &address.name);
-        let mut fields =
-            self.common(run_id.clone(), address.host.clone(), address.port, &run_id, flags.into());
+        let mut fields = self.common(
+            run_id.clone(),
+            address.host.clone(),
+            address.client_port(self.transport),
+            &run_id,
+            flags.into(),
+        );
         let answered = health.map_or_else(|| "0".into(), |s| self.millis_since(s.answered_at));
         fields.add("last-ok-ping-reply", &answered).add("last-ping-reply", &answered);
         fields.add("down-after-milliseconds", self.down_after.as_millis());

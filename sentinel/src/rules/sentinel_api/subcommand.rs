@@ -108,7 +108,7 @@ pub(super) fn sentinel(view: &View<'_>, rest: &[Bytes], out: &mut ReplyWriter<'_
                 Some(node) => {
                     out.array(2);
                     out.bulk_str(&view.host(node));
-                    out.bulk_integer(i64::from(node.port));
+                    out.bulk_integer(i64::from(view.port(node)));
                 }
                 None => out.null_array(),
             }
@@ -173,7 +173,7 @@ fn is_down_by_addr(view: &View<'_>, args: &[Bytes], out: &mut ReplyWriter<'_>) {
     let is_meant = |m: &Monitored<'_>| {
         view.primary_of(m.shard).is_some_and(|node| {
             view.host(node).as_bytes() == host
-                && i64::from(node.port) == port
+                && i64::from(view.port(node)) == port
                 && view.health.is_down(&node.id)
         })
     };

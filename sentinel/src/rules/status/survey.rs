@@ -76,7 +76,7 @@ pub(crate) fn members(topology: &Topology, founders: &[Founder]) -> BTreeMap<Raf
             continue;
         }
         let (name, host) = (founder.name.clone(), founder.host.clone());
-        let address = SentinelAddress { name, host, port: 0, bus_port: founder.bus_port };
+        let address = SentinelAddress { name, host, port: 0, bus_port: founder.bus_port, tls_port: 0 };
         members.entry(founder.id).or_insert(address);
     }
     members

@@ -94,6 +94,8 @@ pub struct Registration {
     pub port: u16,
     pub bus_port: u16,
     #[serde(default)]
+    pub tls_port: u16,
+    #[serde(default)]
     pub hostname: String,
     #[serde(default)]
     pub zone: String,
@@ -124,6 +126,7 @@ impl Registration {
             host: String::new(),
             port: 0,
             bus_port: 0,
+            tls_port: 0,
             hostname: String::new(),
             zone: String::new(),
             replica_priority: DEFAULT_PRIORITY,

@@ -164,6 +164,7 @@ fn register(topology: &mut Topology, raft_index: u64, new: Registration) -> Resu
         host: new.host,
         port: new.port,
         bus_port: new.bus_port,
+        tls_port: new.tls_port,
         hostname: new.hostname,
         zone: new.zone,
         replica_priority: new.replica_priority,

@@ -108,21 +108,26 @@ fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: &[(NodeId, Liven
         info!("the node {} is {liveness}", topology.node_name(id));
     }
     let health = sentinel.health.lock().clone();
-    for event in events::of_nodes(topology, &health, sentinel.config.options.announce_hostnames, changes) {
-        // Nobody may be listening.
-        drop(sentinel.events.send(event));
+    let hosts = sentinel.config.options.announce_hostnames;
+    for transport in sentinel.config.transports() {
+        for event in events::of_nodes(topology, &health, hosts, transport, changes) {
+            // Nobody may be listening.
+            drop(sentinel.events.send(event));
+        }
     }
 }
 
 /// Tells subscribers of each change of the topology.
 pub(crate) async fn tell_changes(sentinel: Arc<Sentinel>) {
     let mut topology = sentinel.topology.clone();
-    let mut feed = EventFeed::new(sentinel.config.options.announce_hostnames);
+    let hosts = sentinel.config.options.announce_hostnames;
+    let feed = |transport| EventFeed::new(hosts, transport);
+    let mut feeds: Vec<EventFeed> = sentinel.config.transports().map(feed).collect();
     loop {
         let current = topology.borrow_and_update().clone();
         sentinel.health.lock().note_topology(&current);
         let health = sentinel.health.lock().clone();
-        for event in feed.step(&current, &health) {
+        for event in feeds.iter_mut().flat_map(|feed| feed.step(&current, &health)) {
             // Nobody may be listening.
             drop(sentinel.events.send(event));
         }

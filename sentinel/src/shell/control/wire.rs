@@ -41,6 +41,7 @@ pub(super) fn registration(request: &rpc::RegisterRequest) -> Result<Registratio
         host: request.host.clone(),
         port: port(request.port)?,
         bus_port: port(request.bus_port)?,
+        tls_port: port(request.tls_port)?,
         hostname: request.hostname.clone(),
         zone: request.zone.clone(),
         replica_priority: request.replica_priority,

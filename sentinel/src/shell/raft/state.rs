@@ -87,7 +87,8 @@ mod tests {
     fn entries_change_the_topology_and_the_membership() {
         let mut state = State::default();
         assert_eq!(state.meta().snapshot_id, "0");
-        let address = SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2 };
+        let address =
+            SentinelAddress { name: "a".into(), host: "h".into(), port: 1, bus_port: 2, tls_port: 0 };
         let command = TopologyCommand::AnnounceSentinel { id: 7, address };
         let batch = Batch { commands: vec![command.clone(), command] };
         let members = Membership::new(vec![[7].into()], None);
