@@ -386,12 +386,13 @@ fn half_open_handshakes_do_no_harm() {
 
 #[test]
 fn clients_in_a_handshake_count_and_can_be_killed() {
-    let both = Both::keyward(&["--maxclients", "3"]);
+    let both = Both::keyward(&[]);
     let mut plain = both.plain();
     let mut half: Vec<TcpStream> =
         (0..2).map(|_| TcpStream::connect(("127.0.0.1", both.tls_port)).unwrap()).collect();
     let mut count = || plain.call(&["CLIENT", "LIST"]).unwrap().string().lines().count();
     assert!(wait_until(DEADLINE, || count() == 3));
+    assert_eq!(plain.call(&["CONFIG", "SET", "maxclients", "3"]).unwrap().string(), "OK");
     assert!(TlsConnection::connect(both.tls_port, &both.pki.client(Some("client"))).is_err());
     let address = half[0].local_addr().unwrap().to_string();
     assert_eq!(plain.call(&["CLIENT", "KILL", &address]).unwrap().string(), "OK");
