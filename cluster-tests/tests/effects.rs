@@ -22,6 +22,7 @@ use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Batch, Limits, Output, RequestReader};
 use keyward_proto::slot::Slot;
 use keyward_proto::time::{Monotonic, UnixMillis};
+use keyward_proto::topology::Transport;
 use keyward_replication::gate::{GateState, GateView};
 use keyward_store::rebuild::rebuild;
 use rand::SeedableRng;
@@ -89,7 +90,8 @@ impl Node {
         let config = Config::from_arguments(&arguments).expect("such directives exist");
         let server = Server::new(config, Clock::System, UnixMillis(0), Monotonic::ZERO, "0".repeat(40))
             .expect("the directives do not contradict each other");
-        let client = server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Monotonic::ZERO);
+        let client =
+            server.clients.add("127.0.0.1:1".into(), "127.0.0.1:2".into(), Transport::Plain, Monotonic::ZERO);
         let executor = Executor::new(Arc::clone(&server), SmallRng::seed_from_u64(1));
         Node { server, executor, session: Session::new(client) }
     }

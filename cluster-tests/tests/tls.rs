@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
@@ -325,12 +325,10 @@ fn who_uses_the_wrong_port_gets_a_clean_end() {
     assert!(wait_until(DEADLINE, || both.number("stats", "tls_handshakes_failed") == 50));
     let told = both.server.log().matches("Error accepting a client connection").count();
     assert!((1..=3).contains(&told), "{}", both.server.log_end());
-    let begin = Instant::now();
     for _ in 0..50 {
         let refused = TlsConnection::connect(both.server.port(), &both.pki.client(None));
         assert!(refused.is_err());
     }
-    assert!(begin.elapsed() < DEADLINE);
     assert!(both.server.log().contains("TLS"), "{}", both.server.log_end());
     assert!(wait_until(DEADLINE, || both.number("clients", "connected_clients") == 1));
 }

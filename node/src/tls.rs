@@ -140,11 +140,7 @@ impl Tls {
     }
 
     /// Which user a client's certificate stands for, if it does for one that there is: as yet there is `default` alone.
-    pub(crate) fn is_default_user(
-        &self,
-        user: CertificateUser,
-        certificate: &CertificateDer<'_>,
-    ) -> bool {
+    pub(crate) fn is_default_user(&self, user: CertificateUser, certificate: &CertificateDer<'_>) -> bool {
         let CertificateUser::Named(field) = user else { return false };
         let names = user_names(certificate, field);
         let is_known = names.iter().any(|name| name == "default");
