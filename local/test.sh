@@ -81,6 +81,8 @@ check() {
 checks() {
   need shellcheck shellcheck
   check "format" cargo fmt --all --check
+  need promtool prometheus
+  check "alert rules" promtool test rules local/monitoring/alerts_test.yml
   check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 }

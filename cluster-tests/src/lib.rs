@@ -9,6 +9,7 @@
 //! - [`cluster`] and [`writers`]: sentinels and nodes as one cluster, and clients that remember what was
 //!   acknowledged to them while a test injects faults.
 //! - [`stock_confs`]: configurations as other versions, charts and images make them.
+//! - [`small`]: the smallest cluster that replicates, with any arguments.
 //! - [`load`], [`benchmark`], [`load_bench`], [`snapshot_bench`] and [`eviction_bench`]: what it costs, next to Valkey in
 //!   the same run; [`memory`]: how much it takes.
 //! - [`failover_bench`]: how long a fault keeps clients without service, and what it loses, next to Valkey's.
@@ -41,6 +42,7 @@ pub mod programs;
 pub mod resp_client;
 pub mod simulation;
 pub mod slots;
+pub mod small;
 pub mod snapshot_bench;
 pub mod stock_confs;
 pub mod tls;

@@ -6,14 +6,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Mode};
-use cluster_tests::processes::{CLUSTER_SECRET, SECRET_VARIABLE, Server, free_port, wait_until};
+use cluster_tests::processes::{CLUSTER_SECRET, SECRET_VARIABLE, free_port, wait_until};
 use cluster_tests::programs;
-use cluster_tests::resp_client::Connection;
+use cluster_tests::small::Small;
 use keyward_net::bus::{Bus, SecretSource};
 use keyward_proto::bus::handshake::{GREETING_BYTES, MAGIC};
 use keyward_proto::bus::rights::Role;
@@ -227,64 +226,14 @@ fn a_term_out_of_all_proportion_ends_nothing() {
     undisturbed.check(&cluster);
 }
 
-/// Sentinels and nodes with their secret in one file.
-struct Small {
-    _secret: TempDir,
-    sentinel: Server,
-    nodes: Vec<Server>,
-}
-
-fn start_small(secret: &Path) -> (Server, Vec<Server>) {
-    let file = secret.display().to_string();
-    let ports = free_port();
-    let sentinel = Server::spawn_on(
-        &programs::keyward("keyward-sentinel").unwrap(),
-        ports,
-        TempDir::new().unwrap(),
-        |port, dir| {
-            let (port, dir) = (port.to_string(), dir.display().to_string());
-            let words = ["--port", &port, "--dir", &dir, "--cluster-secret-file", &file, "--replicas", "1"];
-            words.map(str::to_owned).to_vec()
-        },
-    )
-    .unwrap();
-    let bus = sentinel.bus_addr();
-    let start_node = |_| {
-        let program = programs::keyward("keyward-node").unwrap();
-        Server::spawn_on(&program, free_port(), TempDir::new().unwrap(), |port, dir| {
-            let (port, dir) = (port.to_string(), dir.display().to_string());
-            let words = [
-                ["--port", &port],
-                ["--dir", &dir],
-                ["--sentinels", &bus],
-                ["--cluster-secret-file", &file],
-                ["--min-in-sync", "2"],
-            ];
-            words.as_flattened().iter().map(|word| (*word).to_owned()).collect()
-        })
-        .unwrap()
-    };
-    let nodes = (0..2).map(start_node).collect();
-    (sentinel, nodes)
-}
-
-impl Small {
-    fn accepts_writes(&self) -> bool {
-        self.nodes.iter().any(|node| {
-            let Ok(mut connection) = Connection::connect(&node.addr()) else { return false };
-            connection.call(&["SET", "key", "value"]).is_ok_and(|reply| !reply.is_error())
-        })
-    }
-}
-
 #[test]
 fn the_secret_changes_while_everything_runs() {
     let secret = TempDir::new().unwrap();
     let path = secret.path().join("secret");
     let (old, new) = ("the old secret of the cluster", "the new secret of the cluster");
     fs::write(&path, old).unwrap();
-    let (sentinel, nodes) = start_small(&path);
-    let mut small = Small { _secret: secret, sentinel, nodes };
+    let args = || vec!["--cluster-secret-file".to_owned(), path.display().to_string()];
+    let mut small = Small::start(args, args).unwrap();
     assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.sentinel.log_end());
     for text in [format!("{old}\n{new}\n"), format!("{new}\n{old}\n"), new.to_owned()] {
         // As a mounted file changes: in one step.

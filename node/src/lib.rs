@@ -11,6 +11,7 @@
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: the shells of replication: tasks, gRPC, the thread that applies
 //! - [`blocking`], [`pubsub`], [`message`], [`stats`]: what connections share
+//! - `metrics`: what is shown over HTTP
 //! - [`scripts`]: which scripts and functions there are, and which of them run
 //! - [`memory`], [`lazyfree`]: how much memory is in use, and freeing what takes long to free
 //! - [`config`], [`routing`], [`server`]: what all threads share; [`cli`]: subcommands beside serving
@@ -43,6 +44,7 @@ pub mod logging;
 pub mod member;
 pub mod memory;
 pub mod message;
+mod metrics;
 pub mod process;
 pub mod pubsub;
 pub mod rdb_load;

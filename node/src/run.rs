@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyward_net::observe;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::topology::Transport;
 use rand::Rng;
@@ -18,6 +19,7 @@ use crate::config::{Config, Settings};
 use crate::control;
 use crate::directory_lock::DirectoryLock;
 use crate::io::accept::{Entrance, bind, listen_all};
+use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::supervision::{self, PidFile, State};
 
@@ -112,6 +114,12 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     tokio::spawn(crate::tls::reload(Arc::clone(&server)));
     crate::cron::start(&server).map_err(|e| format!("can't start: {e}"))?;
     tokio::spawn(control::watch(Arc::clone(&server)));
+    if settings.metrics_port != 0 {
+        let listener = bind(first_ip(&settings), settings.metrics_port, settings.tcp_backlog)
+            .and_then(TcpListener::from_std)
+            .map_err(|e| format!("can't listen on port {} (metrics-port): {e}", settings.metrics_port))?;
+        tokio::spawn(observe::serve(listener, Arc::new(Metrics(Arc::clone(&server)))));
+    }
     load_and_join(&server, &settings).await?;
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     supervision::notify(State::Ready("Ready to accept connections"));
@@ -205,13 +213,19 @@ fn warn_of_ignored_log(settings: &Settings) {
     }
 }
 
-/// gRPC listens on the first of the `bind` addresses.
+/// Other ports than that of clients are on the first of the `bind` addresses.
+fn first_ip(settings: &Settings) -> &str {
+    match settings.bind.first().map_or("*", |a| a.trim_start_matches('-')) {
+        "*" => "0.0.0.0",
+        address => address,
+    }
+}
+
 fn bus_listener(settings: &Settings) -> Result<TcpListener, String> {
-    let address = settings.bind.first().map_or("*", |a| a.trim_start_matches('-'));
-    let ip = if address == "*" { "0.0.0.0" } else { address };
+    let ip = first_ip(settings);
     // Sentinels are configured, and with them there is one.
     let port = settings.bus_port().unwrap_or(0);
     bind(ip, port, settings.tcp_backlog)
         .and_then(TcpListener::from_std)
-        .map_err(|e| format!("can't listen on {address}:{port} (bus-port): {e}"))
+        .map_err(|e| format!("can't listen on {ip}:{port} (bus-port): {e}"))
 }

@@ -69,6 +69,32 @@ pub struct CommandCounters {
     pub failed: Counter,
     /// A batch of commands is timed as a whole; each of its commands gets the same share.
     pub nanos: Counter,
+    /// How many took how long: see [`TIME_BOUNDS`].
+    pub times: [Counter; TIME_BOUNDS.len() + 1],
+}
+
+/// Microseconds, ascending: upper ends of the classes in which the times of calls are counted. Each is four times the one
+/// before.
+pub const TIME_BOUNDS: [u64; 12] =
+    [1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304];
+
+/// The class of a time.
+fn time_class(nanos: u64) -> usize {
+    let micros = nanos.div_ceil(1000).max(1);
+    // Two bits for each class.
+    let bits = (u64::BITS - (micros - 1).leading_zeros()) as usize;
+    bits.div_ceil(2).min(TIME_BOUNDS.len())
+}
+
+impl CommandCounters {
+    /// So many calls took so many nanoseconds each.
+    #[inline]
+    pub fn add_time(&self, calls: u64, nanos: u64) {
+        self.nanos.add(calls * nanos);
+        if let Some(class) = self.times.get(time_class(nanos)) {
+            class.add(calls);
+        }
+    }
 }
 
 impl ThreadStats {
@@ -124,6 +150,7 @@ impl ThreadStats {
             c.rejected.reset();
             c.failed.reset();
             c.nanos.reset();
+            c.times.iter().for_each(Counter::reset);
         }
         self.errors.lock().clear();
     }
@@ -192,6 +219,7 @@ pub struct CommandTotals {
     pub rejected: u64,
     pub failed: u64,
     pub nanos: u64,
+    pub times: [u64; TIME_BOUNDS.len() + 1],
 }
 
 impl Stats {
@@ -208,9 +236,10 @@ impl Stats {
     /// The commands and subcommands that were called.
     pub fn per_command(&self) -> Vec<CommandTotals> {
         let threads = self.threads.lock();
-        let sum = |row: &'static Row, f: fn(&CommandCounters) -> &Counter| -> u64 {
+        let sum_by = |row: &'static Row, f: &dyn Fn(&CommandCounters) -> &Counter| -> u64 {
             threads.iter().filter_map(|t| t.command(row)).map(|c| f(c).get()).sum()
         };
+        let sum = |row, f: fn(&CommandCounters) -> &Counter| sum_by(row, &f);
         ROWS.iter()
             .map(|r| CommandTotals {
                 name: r.name,
@@ -218,6 +247,7 @@ impl Stats {
                 rejected: sum(r, |c| &c.rejected),
                 failed: sum(r, |c| &c.failed),
                 nanos: sum(r, |c| &c.nanos),
+                times: std::array::from_fn(|class| sum_by(r, &|c| &c.times[class])),
             })
             .filter(|c| 0 < c.calls + c.rejected + c.failed)
             .collect()
@@ -313,6 +343,28 @@ mod tests {
         let totals = stats.per_command();
         let names: Vec<_> = totals.iter().map(|t| (t.name, t.calls, t.failed)).collect();
         assert_eq!(names, [("zscore", 0, 1), ("config|get", 2, 0)]);
+    }
+
+    #[test]
+    fn times_are_counted_in_classes() {
+        for (micros, class) in
+            [(0, 0), (1, 0), (2, 1), (4, 1), (5, 2), (16, 2), (4_194_304, 11), (4_194_305, 12)]
+        {
+            assert_eq!(time_class(micros * 1000), class, "{micros}");
+        }
+        assert_eq!((time_class(1001), time_class(u64::MAX)), (1, 12));
+        for (class, bound) in TIME_BOUNDS.into_iter().enumerate() {
+            assert_eq!(time_class(bound * 1000), class);
+        }
+        let stats = Stats::default();
+        let (one, other) = (stats.add_thread(), stats.add_thread());
+        let get = table::find(b"get").unwrap();
+        for thread in [&one, &other] {
+            thread.command(get).unwrap().calls.add(3);
+            thread.command(get).unwrap().add_time(3, 5000);
+        }
+        let totals = stats.per_command()[0];
+        assert_eq!((totals.nanos, totals.times[2], totals.times.iter().sum::<u64>()), (30_000, 6, 6));
     }
 
     #[test]

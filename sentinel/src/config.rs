@@ -57,6 +57,10 @@ pub struct Options {
     #[arg(long)]
     pub bus_port: Option<u16>,
 
+    /// Port for metrics, /healthz and /readyz over HTTP; 0: none
+    #[arg(long, default_value_t = 0)]
+    pub metrics_port: u16,
+
     /// Name of this sentinel, as in --initial
     #[arg(long, default_value = "s1")]
     pub name: String,

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Term};
 use keyward_proto::mutation::{self, Mutation};
@@ -244,6 +245,11 @@ impl Gate {
     #[inline]
     pub fn lease_valid(&self, now: Monotonic) -> bool {
         now.as_nanos() < self.lease_until.load(Ordering::Acquire) || mutation::is_on(Mutation::SkipLeaseCheck)
+    }
+
+    /// For how long this node may still execute.
+    pub fn lease_margin(&self, now: Monotonic) -> Duration {
+        Monotonic::from_nanos(self.lease_until.load(Ordering::Acquire)).since(now)
     }
 
     /// False: fewer in-sync nodes than `min-in-sync`, writes get `-NOREPLICAS`.

@@ -238,6 +238,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("tcp-backlog", int(0, INT), "511", StartOnly, |s, v| s.tcp_backlog = v),
         row("tcp-keepalive", int(0, INT), "300", Runtime, |s, v| s.tcp_keepalive = seconds(v)),
         row("timeout", int(0, INT), "0", Runtime, |s, v| s.timeout = seconds(v)),
+        row("metrics-port", int(0, PORT), "0", StartOnly, |s, v| s.metrics_port = v),
         row("busy-reply-threshold", number(0, LONG), "5000", Runtime, |s, v| {
             s.busy_reply_threshold = Duration::from_millis(u64::try_from(v).unwrap_or(0))
         }),

@@ -27,6 +27,8 @@ use crate::snapshot::rules::SavePoint;
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub(crate) port: u16,
+    /// Zero: none.
+    pub(crate) metrics_port: u16,
     /// Zero: see [`Settings::bus_port`].
     pub(super) bus_port: u16,
     /// Zero: no connections with TLS.

@@ -3,6 +3,7 @@
 //! - [`bus`]: gRPC over connections whose both ends know the cluster's secret
 //! - [`clock`]: the clock that leases go by
 //! - [`linger`]: how a connection ends so that the client can read why
+//! - [`observe`]: metrics, health and readiness over HTTP
 //! - [`reach`]: why another process does not answer, in words
 //! - [`stream`]: a client's connection, encrypted or not
 //! - [`tls`]: certificates, keys and encrypted connections
@@ -12,6 +13,7 @@
 pub mod bus;
 pub mod clock;
 pub mod linger;
+pub mod observe;
 pub mod reach;
 pub mod stream;
 pub mod tls;

@@ -5,6 +5,7 @@ pub mod channel;
 pub mod cli;
 pub mod connections;
 pub(crate) mod control;
+mod metrics;
 pub mod probe;
 pub mod program;
 pub mod proposals;

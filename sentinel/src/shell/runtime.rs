@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_net::bus::{Bus, Rights, SecretError, SecretSource};
+use keyward_net::observe;
 use keyward_net::tls::TlsError;
 use keyward_proto::bus::Identity;
 use keyward_proto::bus::exposure::{self, Exposed};
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
 use crate::shell::control::{ControlService, failover, watchdog};
+use crate::shell::metrics::Metrics;
 use crate::shell::proposals;
 use crate::shell::raft::network::MESSAGE_BYTES_MAX;
 use crate::shell::raft::service::RaftService;
@@ -121,6 +123,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let machine = StateMachine::open(store.clone())?;
     let listener = listen(&config.options.bind, config.bus_port).await?;
     let (doors, tls) = doors(&config).await?;
+    let questions = match config.options.metrics_port {
+        0 => None,
+        port => Some(listen(&config.options.bind, port).await?),
+    };
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
     let sentinel = Arc::new(Sentinel::new(config, bus, machine.watch(), proposals, primary_changes));
@@ -133,6 +139,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tasks.spawn(resp_server::serve(sentinel.clone(), doors));
     if let Some(tls) = tls {
         tasks.spawn(resp_server::reload(sentinel.clone(), tls));
+    }
+    if let Some(listener) = questions {
+        tasks.spawn(observe::serve(listener, Arc::new(Metrics(sentinel.clone()))));
     }
     let mut bus = tokio::spawn(serve_bus(sentinel.clone(), listener));
     let result = tokio::select! {

@@ -1,0 +1,102 @@
+//! What a process shows of itself over HTTP, to monitoring and to whoever starts and stops it: `/metrics`, `/healthz` (it
+//! makes progress) and `/readyz` (it can do what its role is). Without a password; nothing can be changed here.
+//!
+//! A question is one connection, with a bound on their number, their time and what is read of them, so that this port
+//! takes nothing away from the others.
+
+#![allow(clippy::disallowed_methods, reason = "a shell")]
+
+mod page;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+pub use page::{Histogram, Labels, Page};
+
+/// Of the OpenMetrics specification, version 1.0.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CONNECTIONS_MAX: usize = 64;
+/// For a whole connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// After an error of `accept`, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether all is well, and in words what is or is not.
+pub type Word = Result<String, String>;
+
+/// A process that shows itself.
+pub trait Observed: Send + Sync + 'static {
+    /// As it is now.
+    fn page(&self) -> Page;
+
+    /// Whether its loops answer: who starts it anew goes by this.
+    fn health(&self) -> Word;
+
+    /// Whether it can do what its role is.
+    fn readiness(&self) -> Word;
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, observed: Arc<dyn Observed>) {
+    let routes = Router::new()
+        .route("/", get(async || "/metrics /healthz /readyz\n"))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async |State(observed): Observing| answer(observed.health())))
+        .route("/readyz", get(async |State(observed): Observing| answer(observed.readiness())))
+        .with_state(observed);
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let routes = routes.clone();
+                tokio::spawn(async move {
+                    if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, routes)).await {
+                        tracing::debug!(%error, "a question over HTTP broke off");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accept on the port for metrics");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer_one(stream: TcpStream, routes: Router) -> hyper::Result<()> {
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_PATIENCE)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .await
+}
+
+type Observing = State<Arc<dyn Observed>>;
+
+async fn metrics(State(observed): Observing) -> Response {
+    ([(CONTENT_TYPE, OPEN_METRICS)], observed.page().text()).into_response()
+}
+
+fn answer(word: Word) -> Response {
+    match word {
+        Ok(words) => format!("{words}\n").into_response(),
+        Err(words) => (StatusCode::SERVICE_UNAVAILABLE, format!("{words}\n")).into_response(),
+    }
+}

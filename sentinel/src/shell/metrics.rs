@@ -1,0 +1,120 @@
+//! What a sentinel shows over HTTP (`--metrics-port`): the shards as it knows them, its group, and whether a failover would
+//! be decided. Any sentinel shows all of it; of what only the leader looks at, the others show what they last heard.
+
+use std::sync::Arc;
+
+use keyward_net::observe::{Labels, Observed, Page, Word};
+use keyward_proto::topology::Topology;
+
+use crate::rules::health::Health;
+use crate::shell::sentinel::Sentinel;
+
+/// A sentinel as it is seen from outside.
+pub(crate) struct Metrics(pub(crate) Arc<Sentinel>);
+
+impl Observed for Metrics {
+    fn page(&self) -> Page {
+        let mut page = Page::default();
+        let version = label("version", env!("CARGO_PKG_VERSION"));
+        page.gauges("build_info", "The version of the program; always 1", [(version, 1.0)]);
+        group_figures(&self.0, &mut page);
+        let topology = self.0.current();
+        shard_figures(&topology, &mut page);
+        node_figures(&topology, &self.0.health.lock(), &mut page);
+        page
+    }
+
+    /// Raft that has stopped ends the process.
+    fn health(&self) -> Word {
+        Ok("ok".to_owned())
+    }
+
+    fn readiness(&self) -> Word {
+        let sentinel = &self.0;
+        sentinel.raft().map_err(|status| status.message().to_owned())?;
+        match sentinel.leader() {
+            Some(leader) if leader == sentinel.id() => Ok("ready: it leads the sentinels".to_owned()),
+            Some(leader) => Ok(format!("ready: {} leads the sentinels", sentinel.name_of(leader))),
+            None => Err("no leader: is a majority of the sentinels running?".to_owned()),
+        }
+    }
+}
+
+fn label(name: &'static str, value: impl ToString) -> Labels {
+    vec![(name, value.to_string())]
+}
+
+#[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn flag(is_so: impl Into<u8>) -> f64 {
+    f64::from(is_so.into())
+}
+
+fn group_figures(sentinel: &Sentinel, page: &mut Page) {
+    let Some(metrics) = sentinel.metrics() else { return };
+    page.gauge("raft_is_leader", "1: this sentinel leads the group", flag(sentinel.is_leader()));
+    page.gauge("raft_has_leader", "1: the group has a leader", flag(sentinel.leader().is_some()));
+    page.gauge("raft_term", "Of the sentinels; it rises with each election", float(metrics.current_term));
+    let last = metrics.last_log_index.unwrap_or_default();
+    let applied = metrics.last_applied.map_or(0, |id| id.index);
+    page.gauge("raft_last_index", "The last entry of Raft's log", float(last));
+    page.gauge("raft_applied_index", "The last entry that is applied", float(applied));
+    let voters = metrics.membership_config.membership().voter_ids().count();
+    page.gauge("sentinels", "Sentinels that vote", float(voters as u64));
+    let health = sentinel.health.lock();
+    let up = health.sentinels.iter().map(|(id, other)| {
+        (label("sentinel", sentinel.name_of(*id)), flag(other.answers || *id == sentinel.id()))
+    });
+    page.gauges("sentinel_up", "1: it answers", up.collect::<Vec<_>>());
+}
+
+fn shard_figures(topology: &Topology, page: &mut Page) {
+    page.gauge("topology_version", "Rises with each change of the topology", float(topology.version));
+    let of_each = |figure: &dyn Fn(&keyward_proto::topology::Shard) -> f64| {
+        let each: Vec<_> = topology
+            .shards
+            .values()
+            .map(|shard| (label("shard", topology.shard_name(&shard.id)), figure(shard)))
+            .collect();
+        each
+    };
+    page.gauges("shard_has_primary", "1: it has one", of_each(&|shard| flag(shard.primary.is_some())));
+    page.gauges(
+        "shard_term",
+        "Rises with each change of the primary: failovers and hand-offs",
+        of_each(&|shard| float(shard.term.get())),
+    );
+    page.gauges(
+        "shard_nodes",
+        "Its nodes",
+        of_each(&|shard| float(topology.members(&shard.id).count() as u64)),
+    );
+    page.gauges(
+        "shard_in_sync_nodes",
+        "Its in-sync set",
+        of_each(&|shard| float(shard.in_sync.len() as u64)),
+    );
+    let slots = |shard: &keyward_proto::topology::Shard| -> u64 {
+        shard.slots.iter().map(|range| range.iter().count() as u64).sum()
+    };
+    page.gauges("shard_slots", "Slots that it serves", of_each(&|shard| float(slots(shard))));
+}
+
+fn node_figures(topology: &Topology, health: &Health, page: &mut Page) {
+    let up = topology.nodes.values().map(|node| {
+        let shard = node.shard.as_ref().map_or_else(|| "none".to_owned(), |id| topology.shard_name(id));
+        let is_primary = topology.shard_of(&node.id).is_some_and(|s| s.primary.as_ref() == Some(&node.id));
+        let role = match (&node.shard, is_primary) {
+            (None, _) => "spare",
+            (Some(_), true) => "primary",
+            (Some(_), false) => "replica",
+        };
+        let labels =
+            vec![("node", topology.node_name(&node.id)), ("shard", shard), ("role", role.to_owned())];
+        (labels, flag(!health.is_down(&node.id)))
+    });
+    page.gauges("node_up", "1: it answers the sentinels", up.collect::<Vec<_>>());
+}
