@@ -351,10 +351,12 @@ fn every_directive_is_set_as_by_valkey() {
         "cluster-announce-hostname",
         "cluster-announce-ip",
         "cluster-announce-port",
+        "cluster-announce-tls-port",
         "io-threads",
         "maxmemory-clients",
         "maxclients",
         "port",
+        "tls-port",
         "rdbchecksum",
         "repl-backlog-size",
         "replica-priority",
@@ -391,7 +393,7 @@ fn every_directive_is_set_as_by_valkey() {
     let (mut ours, mut theirs) = (connect(&ours, &[]), connect(&theirs, &[]));
     let (known, before) = (get(&mut ours, "*"), get(&mut theirs, "*"));
     let mut different = Vec::new();
-    let own = |name: &str| OWN.contains(&name) || name.starts_with("tls-") || !before.contains_key(name);
+    let own = |name: &str| OWN.contains(&name) || !before.contains_key(name);
     for name in known.keys().filter(|name| !own(name)) {
         for value in VALUES {
             let set = ["CONFIG", "SET", name, value];

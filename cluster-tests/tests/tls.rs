@@ -98,6 +98,7 @@ fn commands_pipelines_and_large_values_pass() {
 fn blocked_clients_messages_and_kills_pass() {
     let both = Both::keyward(&[]);
     let (mut blocked, mut subscriber) = (both.connect(), both.connect());
+    let id = blocked.text(&["CLIENT", "ID"]);
     blocked.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nl\r\n$1\r\n0\r\n").unwrap();
     assert_eq!(subscriber.call(&["SUBSCRIBE", "c"]).unwrap().items.len(), 3);
     assert!(wait_until(DEADLINE, || both.number("clients", "blocked_clients") == 1));
@@ -105,11 +106,28 @@ fn blocked_clients_messages_and_kills_pass() {
     assert_eq!(blocked.receive().unwrap().items[1].string(), "v");
     both.text(&["PUBLISH", "c", "m"]);
     assert_eq!(subscriber.receive().unwrap().items[2].string(), "m");
-    let killed = both.text(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    assert_eq!(killed, "1");
+    assert_eq!(both.text(&["CLIENT", "KILL", "ID", &id]), "1");
     assert_eq!(blocked.receive(), Err(NoReply::Closed));
     assert_eq!(both.text(&["CLIENT", "KILL", "TYPE", "pubsub"]), "1");
     assert_eq!(subscriber.receive(), Err(NoReply::Closed));
+}
+
+/// While its only thread runs a script, a node reads from sockets and writes to them without its runtime.
+#[test]
+fn a_busy_script_is_ended_through_tls() {
+    let both = Both::keyward(&["--io-threads", "1", "--busy-reply-threshold", "50"]);
+    let (mut runner, mut other) = (both.connect(), both.connect());
+    assert_eq!(other.text(&["PING"]), "PONG");
+    runner.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n").unwrap();
+    assert!(wait_until(DEADLINE, || other.text(&["PING"]).starts_with("BUSY")));
+    // One that has come since.
+    let mut late = both.connect();
+    assert!(late.text(&["GET", "k"]).starts_with("BUSY"));
+    assert_eq!(late.text(&["SCRIPT", "KILL"]), "OK");
+    assert!(runner.receive().unwrap().is_error());
+    for client in [&mut runner, &mut other, &mut late] {
+        assert_eq!(client.text(&["PING"]), "PONG");
+    }
 }
 
 #[test]

@@ -701,6 +701,10 @@ impl Connection {
                 self.client.wake.notify_one();
             }
         }
+        // What was written may have been encrypted and not taken: the runtime does not know that the socket is ready.
+        if self.stream.flush_now().is_err() {
+            return;
+        }
         while !self.outbox.ready.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITTEN_PIECES];
             let count = self.outbox.ready.slices(&mut slices);

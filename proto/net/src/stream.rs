@@ -133,6 +133,20 @@ impl Stream {
         }
     }
 
+    /// Writes what waits here, while the runtime does not run.
+    ///
+    /// # Errors
+    /// The socket's, but for `WouldBlock`.
+    pub fn flush_now(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(encrypted) => {
+                let Encrypted { socket, layer } = &mut **encrypted;
+                layer.flush(&mut &*SockRef::from(&*socket))
+            }
+        }
+    }
+
     /// Ends the sending side while the runtime does not run.
     ///
     /// # Errors

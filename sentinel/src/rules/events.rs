@@ -200,5 +200,11 @@ mod tests {
         );
         assert_eq!(tell(1, Liveness::Up), [format!("-sdown {primary}"), format!("-odown {primary}")]);
         assert_eq!(of_nodes(&topology, &health, Hosts::Addresses, Transport::Plain, &[]), []);
+        topology.nodes.get_mut(&id(2)).unwrap().tls_port = 8000;
+        let events =
+            of_nodes(&topology, &health, Hosts::Addresses, Transport::Tls, &[(id(2), Liveness::Down)]);
+        let told: Vec<_> = events.iter().map(|e| (e.transport, e.message.as_str())).collect();
+        // The primary has no port with TLS.
+        assert_eq!(told, [(Transport::Tls, "slave h2:8000 h2 8000 @ mymaster h1 7000")]);
     }
 }
