@@ -163,7 +163,11 @@ pub(crate) async fn reload(server: Arc<Server>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = clock::monotonic();
         let is_due = server.settings().tls_reload_every.is_some_and(|every| every <= now.since(looked_at));
-        let Some(material) = server.tls.material().filter(|_| is_due) else { continue };
+        let Some(material) = server.tls.material() else { continue };
+        material.forget_old_sessions();
+        if !is_due {
+            continue;
+        }
         looked_at = now;
         let asked = Arc::clone(&server);
         let loaded = control::blocking(move || {

@@ -10,7 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, StoresServerSessions, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
@@ -35,6 +35,8 @@ pub struct Material {
     /// The one that expires first.
     authority: Option<Certificate>,
     client_facing: Arc<ServerConfig>,
+    /// Those of clients.
+    sessions: Option<Arc<Sessions>>,
     marks: Vec<Mark>,
 }
 
@@ -82,13 +84,35 @@ impl Material {
             );
         }
         let verifier = client_verifier(options.client_certificates, &authorities, &provider)?;
-        let client_facing = Arc::new(server_config(&options, &server, verifier, &provider)?);
-        Ok(Material { options, provider, server, client, authorities, authority, client_facing, marks })
+        let mut client_facing = server_config(&options, &server, verifier, &provider)?;
+        let sessions = options.sessions.map(|limits| Arc::new(Sessions::new(limits)));
+        if let Some(sessions) = &sessions {
+            client_facing.session_storage = Arc::clone(sessions) as Arc<dyn StoresServerSessions>;
+        }
+        let client_facing = Arc::new(client_facing);
+        Ok(Material {
+            options,
+            provider,
+            server,
+            client,
+            authorities,
+            authority,
+            client_facing,
+            sessions,
+            marks,
+        })
     }
 
     /// For clients: what they have to show is what `tls-auth-clients` says.
     pub fn client_facing(&self) -> &Arc<ServerConfig> {
         &self.client_facing
+    }
+
+    /// Gives memory back of clients' sessions that are too old, some at a time: to be called now and then.
+    pub fn forget_old_sessions(&self) {
+        if let Some(sessions) = &self.sessions {
+            sessions.forget_old();
+        }
     }
 
     /// For peers that connect here: each has to show a certificate of the CA. `protocols` are those of ALPN.

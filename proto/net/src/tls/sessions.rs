@@ -17,6 +17,9 @@ use crate::clock::monotonic;
 /// No cache has more sessions, whatever is configured: each takes some kilobytes if it has a client's certificate.
 const SESSIONS_MAX: usize = 1 << 18;
 
+/// Sessions that are forgotten in one go, so that nobody waits for long.
+const FORGOTTEN_AT_ONCE: usize = 1000;
+
 /// The cache of one configuration, for all threads.
 #[derive(Debug)]
 pub struct Sessions {
@@ -28,6 +31,13 @@ impl Sessions {
     pub fn new(limits: SessionLimits) -> Sessions {
         let count_max = if limits.count == 0 { SESSIONS_MAX } else { limits.count.min(SESSIONS_MAX) };
         Sessions { kept: Mutex::new(Kept { count_max, age_max: limits.age, ..Kept::default() }) }
+    }
+}
+
+impl Sessions {
+    /// Gives memory back of sessions that are too old, some at a time: to be called now and then.
+    pub fn forget_old(&self) {
+        self.kept.lock().forget_old(monotonic());
     }
 }
 
@@ -80,10 +90,27 @@ impl Kept {
             if !is_old && self.order.len() <= self.count_max {
                 return;
             }
-            let Some((kept_at, key)) = self.order.pop_front() else { return };
-            if self.sessions.get(&key).is_some_and(|session| session.kept_at == kept_at) {
-                self.sessions.remove(&key);
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((kept_at, key)) = self.order.pop_front() else { return };
+        if self.sessions.get(&key).is_some_and(|session| session.kept_at == kept_at) {
+            self.sessions.remove(&key);
+        }
+    }
+
+    fn forget_old(&mut self, now: Monotonic) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if self.order.front().is_none_or(|(kept_at, _)| now.since(*kept_at) < self.age_max) {
+                break;
             }
+            self.forget_oldest();
+        }
+        if self.order.is_empty() {
+            self.order.shrink_to_fit();
+            self.sessions.shrink_to_fit();
         }
     }
 
@@ -128,6 +155,19 @@ mod tests {
         assert_eq!(kept.take(&[1], at(10)), None);
         kept.put(vec![1], vec![2], at(11));
         assert_eq!((kept.take(&[1], at(12)), kept.take(&[1], at(12))), (Some(vec![2]), None));
+    }
+
+    #[test]
+    fn memory_is_given_back_when_nobody_comes_any_more() {
+        let mut kept = kept(5000);
+        for n in 0..2500_u32 {
+            kept.put(n.to_be_bytes().to_vec(), vec![1], at(0));
+        }
+        let mut left = || {
+            kept.forget_old(at(10));
+            (kept.order.len(), kept.sessions.len(), kept.sessions.capacity() == 0)
+        };
+        assert_eq!([left(), left(), left()], [(1500, 1500, false), (500, 500, false), (0, 0, true)]);
     }
 
     #[test]
