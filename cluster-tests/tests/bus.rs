@@ -13,10 +13,12 @@ use cluster_tests::cluster::{Cluster, Mode};
 use cluster_tests::processes::{CLUSTER_SECRET, SECRET_VARIABLE, free_port, wait_until};
 use cluster_tests::programs;
 use cluster_tests::small::Small;
-use keyward_net::bus::{Bus, SecretSource};
+use cluster_tests::tls::{Pki, Subject, named};
+use keyward_net::bus::{Bus, Encryption, SecretSource};
+use keyward_net::tls::{self, TlsOptions};
 use keyward_proto::bus::handshake::{GREETING_BYTES, MAGIC};
 use keyward_proto::bus::rights::Role;
-use keyward_proto::bus::{Identity, Secrets};
+use keyward_proto::bus::{Identity, Peer, Secrets};
 use keyward_proto::format::FORMAT;
 use keyward_proto::ids::NodeId;
 use keyward_proto::rpc;
@@ -25,7 +27,9 @@ use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::rpc::raft_client::RaftClient;
 use keyward_proto::rpc::replication_client::ReplicationClient;
 use tempfile::TempDir;
+use tokio_stream::StreamExt;
 use tonic::Code;
+use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -283,4 +287,100 @@ fn without_a_secret_nobody_goes_beyond_this_machine() {
     let said =
         refused("keyward-node", &["--sentinels", "localhost:1", "--cluster-secret-file", "/nonexistent"]);
     assert!(said.contains("can't read the cluster secret from /nonexistent"), "{said}");
+}
+
+/// Flags of a process whose bus is encrypted with the certificate `name`.
+fn encrypted(pki: &Pki, name: &str) -> Vec<String> {
+    let words = [
+        ("--tls-cluster", "yes".to_owned()),
+        ("--tls-cert-file", pki.word(&format!("{name}.crt"))),
+        ("--tls-key-file", pki.word(&format!("{name}.key"))),
+        ("--tls-ca-cert-file", pki.word("ca.crt")),
+    ];
+    words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+#[test]
+fn a_cluster_speaks_tls_and_its_certificates_are_renewed_while_it_runs() {
+    let dir = TempDir::new().unwrap();
+    let pki = Pki::new(dir.path());
+    let mut small = Small::start(|| encrypted(&pki, "server"), || encrypted(&pki, "server")).unwrap();
+    assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.sentinel.log_end());
+    let bus = small.sentinel.bus_addr();
+    let status = |flags: &[String]| {
+        let mut command = Command::new(programs::keyward("keyward-sentinel").unwrap());
+        command.args(["status", "--sentinel", &bus]).args(flags).env(SECRET_VARIABLE, CLUSTER_SECRET);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    pki.issue("operator", &named("somebody"));
+    assert_eq!(status(&encrypted(&pki, "operator")), (true, String::new()));
+    let (done, words) = status(&[]);
+    assert!(!done && words.contains("a server with TLS is there: set tls-cluster"), "{words}");
+    let elsewhere = TempDir::new().unwrap();
+    let (done, words) = status(&encrypted(&Pki::new(elsewhere.path()), "server"));
+    assert!(!done && words.contains("no connection by TLS (tls-cluster)"), "{words}");
+
+    pki.issue("server", &named("renewed"));
+    small.nodes[0].kill();
+    small.nodes[0].restart().unwrap();
+    assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.nodes[0].log_end());
+    let renewed = || small.sentinel.log().contains("the bus has a new certificate");
+    assert!(wait_until(PATIENCE, renewed), "{}", small.sentinel.log());
+}
+
+#[test]
+fn certificates_say_who_belongs_to_the_cluster_and_who_one_may_be() {
+    let dir = TempDir::new().unwrap();
+    let pki = Pki::new(dir.path());
+    let of = |uris: &[&str]| Subject { uris: uris.iter().map(|u| (*u).to_owned()).collect(), ..named("x") };
+    pki.issue("node", &of(&["keyward:node"]));
+    pki.issue("this", &of(&[&format!("keyward:node:{}", node(7))]));
+    pki.issue("late", &Subject { days: Some((-3, -2)), ..named("late") });
+    let encryption = |pki: &Pki, name: &str| {
+        let options = TlsOptions {
+            server: tls::Identity {
+                certificate: Some(pki.path(&format!("{name}.crt"))),
+                key: Some(pki.path(&format!("{name}.key"))),
+                ..tls::Identity::default()
+            },
+            ca_file: Some(pki.path("ca.crt")),
+            ..TlsOptions::default()
+        };
+        Encryption::load(options)
+    };
+    let bus = |me: Identity, name: &str| Bus::encrypted(me, None, Some(encryption(&pki, name).unwrap()));
+    let error = encryption(&pki, "late").unwrap_err().to_string();
+    assert!(error.contains("late.crt"), "{error}");
+    let elsewhere = TempDir::new().unwrap();
+    let other = Pki::new(elsewhere.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = bus(Identity::new(Role::Sentinel, "s1").unwrap(), "server");
+        let mut accepted = server.incoming(listener);
+        let attempt = async |client: &Bus| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let connected = client.connect(&endpoint.connect_timeout(Duration::from_secs(5))).await;
+            connected.map(|_| ()).map_err(|error| keyward_net::bus::refusal(&error).unwrap_or_default())
+        };
+        let (seven, eight) = (Identity::node(&node(7)), Identity::node(&node(8)));
+        for (client, name) in
+            [(&seven, "node"), (&eight, "node"), (&seven, "this"), (&Identity::operator(), "server")]
+        {
+            assert_eq!(attempt(&bus(client.clone(), name)).await, Ok(()), "{name}");
+            let peer = accepted.next().await.unwrap().unwrap().connect_info().peer;
+            assert_eq!(peer, Peer::Proven(client.clone()));
+        }
+        for (client, name) in [(&eight, "this"), (&Identity::operator(), "node")] {
+            let words = attempt(&bus(client.clone(), name)).await.unwrap_err();
+            assert_eq!(words, "its certificate names somebody else");
+        }
+        let stranger = Bus::encrypted(seven.clone(), None, Some(encryption(&other, "server").unwrap()));
+        let words = attempt(&stranger).await.unwrap_err();
+        assert!(words.starts_with("no connection by TLS (tls-cluster)"), "{words}");
+        // Who speaks something else is let go at once.
+        assert!(attempt(&somebody(Role::Sentinel, "s2")).await.is_err());
+    });
 }

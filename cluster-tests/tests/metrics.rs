@@ -12,7 +12,9 @@ use std::time::Duration;
 use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::resp_client::Connection;
 use cluster_tests::small::Small;
+use cluster_tests::tls::Pki;
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,9 +64,10 @@ fn with_metrics(ports: &RefCell<Vec<u16>>) -> Vec<String> {
     vec!["--metrics-port".to_owned(), port.to_string()]
 }
 
-fn with_metrics_and_disk(ports: &RefCell<Vec<u16>>) -> Vec<String> {
+/// With all that has figures.
+fn with_everything(ports: &RefCell<Vec<u16>>, pki: &Pki) -> Vec<String> {
     let on_disk = ["--appendonly", "yes"].map(str::to_owned);
-    with_metrics(ports).into_iter().chain(on_disk).collect()
+    with_metrics(ports).into_iter().chain(on_disk).chain(pki.flags(free_port())).collect()
 }
 
 #[test]
@@ -120,9 +123,11 @@ fn whoever_asks_badly_is_answered_or_closed_and_the_next_one_served() {
 
 #[test]
 fn a_cluster_shows_roles_lag_and_what_is_not_ready() {
+    let dir = TempDir::new().unwrap();
+    let pki = Pki::new(dir.path());
     let (sentinel_ports, node_ports) = (RefCell::default(), RefCell::default());
     let small =
-        Small::start(|| with_metrics(&sentinel_ports), || with_metrics_and_disk(&node_ports)).unwrap();
+        Small::start(|| with_metrics(&sentinel_ports), || with_everything(&node_ports, &pki)).unwrap();
     assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.sentinel.log_end());
     let (sentinel, nodes) = (sentinel_ports.borrow()[0], node_ports.borrow().clone());
     let ready = |port: u16| ask(port, "/readyz").unwrap();

@@ -73,6 +73,11 @@ fn main() -> ExitCode {
     }
     logging::start(&settings);
     supervision::start(&settings, &variable);
+    if arguments.iter().any(|argument| argument == "--requirepass") {
+        tracing::warn!(
+            "everybody on this host can read the password in the list of processes: give it in a file (requirepass-file)"
+        );
+    }
     match keyward_node::run::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use keyward_net::bus::{Bus, SecretSource};
+use keyward_net::bus::{Bus, Encryption, SecretSource};
 use keyward_proto::bus::{Identity, exposure};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::peer::split_address;
@@ -154,14 +154,16 @@ pub struct Member {
 pub fn identity(settings: &Settings) -> Result<Member, String> {
     let file = Some(settings.cluster_secret_file.as_str()).filter(|path| !path.is_empty()).map(Path::new);
     let source = SecretSource::find(file, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
-    if source.is_none() {
+    let encryption = settings.encrypts_bus().then(|| Encryption::load(settings.tls_options()));
+    let encryption = encryption.transpose().map_err(|e| format!("tls-cluster: {e}"))?;
+    if source.is_none() && encryption.is_none() {
         let sentinels =
             settings.sentinels.iter().map(|a| split_address(a).map_or(a.as_str(), |(host, _)| host));
         let announced = Some(settings.announce_ip.as_str()).filter(|ip| !ip.is_empty());
         exposure::check(sentinels.chain(announced)).map_err(|e| e.to_string())?;
     }
     let id = node_id()?;
-    let bus = Bus::new(Identity::node(&id), source);
+    let bus = Bus::encrypted(Identity::node(&id), source, encryption);
     Ok(Member { id, bus })
 }
 

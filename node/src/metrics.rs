@@ -31,6 +31,7 @@ impl Observed for Metrics {
         command_figures(&self.0.stats.per_command(), &mut page);
         replication_figures(&self.0, &mut page);
         disk_figures(&self.0, &mut page);
+        certificate_figures(&self.0, &mut page);
         page
     }
 
@@ -241,6 +242,21 @@ fn disk_figures(server: &Server, page: &mut Page) {
     page.counter("aof_rewrites", "Rewrites of the write log on disk", float(rewrite.count));
     let delayed = float(counters.delayed_syncs.load(Ordering::Relaxed));
     page.counter("aof_syncs_delayed", "Syncs that had to wait for one under way", delayed);
+}
+
+fn certificate_figures(server: &Server, page: &mut Page) {
+    let Some(material) = server.tls.material() else { return };
+    let now = server.clock.unix_millis().0 / 1000;
+    let certificates = [
+        ("server", Some(material.server_certificate())),
+        ("client", material.client_certificate()),
+        ("ca", material.authority_certificate()),
+    ];
+    #[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
+    let left = certificates.into_iter().filter_map(|(owner, certificate)| {
+        Some((label("owner", owner), certificate?.seconds_left(now) as f64))
+    });
+    page.gauges("tls_certificate_seconds_left", "Until a certificate expires", left);
 }
 
 #[cfg(test)]

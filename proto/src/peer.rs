@@ -127,7 +127,7 @@ impl fmt::Display for Trouble {
                  10000 (36379)",
             ),
             Trouble::Wrong(Speaks::Http) => f.write_str("a web server (HTTP) is there, not a sentinel's bus port"),
-            Trouble::Wrong(Speaks::Tls) => f.write_str("a server with TLS is there, not a sentinel's bus port"),
+            Trouble::Wrong(Speaks::Tls) => f.write_str("a server with TLS is there: set tls-cluster if it is a sentinel's bus port"),
             Trouble::Wrong(Speaks::Http2) => f.write_str("a server for HTTP/2 is there, not a sentinel's bus port"),
             Trouble::Wrong(Speaks::Guarded) => f.write_str(
                 "it wants the cluster secret, and this process has none: give it the same cluster-secret-file",

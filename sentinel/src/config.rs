@@ -101,10 +101,8 @@ pub struct Options {
     #[arg(long, value_name = "PASSWORD")]
     pub auth_pass: Option<String>,
 
-    /// File with the secret that all nodes and sentinels of the cluster know, on a line of its own; a second line is
-    /// accepted, too [default: the file in KEYWARD_CLUSTER_SECRET_FILE, or KEYWARD_CLUSTER_SECRET itself]
-    #[arg(long, value_name = "FILE")]
-    pub cluster_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub bus: BusArguments,
 
     /// A node that has been silent for so long is reported as +sdown
     #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS")]
@@ -122,7 +120,26 @@ pub struct Options {
     pub command: Option<Command>,
 }
 
-/// Certificates and handshakes of the TLS port, as a node has them.
+/// How a process takes part in the cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BusArguments {
+    /// File with the secret that all nodes and sentinels of the cluster know, on a line of its own; a second line is
+    /// accepted, too [default: the file in KEYWARD_CLUSTER_SECRET_FILE, or KEYWARD_CLUSTER_SECRET itself]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
+
+    /// Speak TLS with the nodes and the other sentinels, all of which show certificates of one CA (yes or no)
+    #[arg(long, default_value = "no", value_parser = ["yes", "no"])]
+    pub tls_cluster: String,
+}
+
+impl BusArguments {
+    pub(crate) fn encrypts(&self) -> bool {
+        self.tls_cluster == "yes"
+    }
+}
+
+/// Certificates and handshakes of the TLS port and of the bus, as a node has them.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TlsArguments {
     /// Certificate (PEM), and behind it those between it and the CA
@@ -255,9 +272,10 @@ pub struct Target {
     /// Bus address of any sentinel; of several, separated by commas, the first that answers is asked
     #[arg(long, default_value = "127.0.0.1:36379", value_name = "HOST:BUS-PORT", value_delimiter = ',')]
     pub sentinel: Vec<String>,
-    /// File with the cluster secret [default: the file in KEYWARD_CLUSTER_SECRET_FILE, or KEYWARD_CLUSTER_SECRET itself]
-    #[arg(long, value_name = "FILE")]
-    pub cluster_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub bus: BusArguments,
+    #[command(flatten)]
+    pub tls: TlsArguments,
 }
 
 /// An address, and what it is called.

@@ -148,7 +148,6 @@ use Consequence::LoadTls;
 
 const HERE: &str = "it is not available in this version";
 const NO_ACL: &str = "users and rights (ACL) are not available in this version";
-const NO_PEER_TLS: &str = "TLS between nodes is not available in this version";
 
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
@@ -518,8 +517,8 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         .with(LoadTls),
         row("tls-auto-reload-interval", int(0, INT), "0", Runtime, |s, v| s.tls_reload_every = seconds(v)),
         inert("tls-dh-params-file", TEXT, "", Runtime),
-        absent("tls-replication", YesNo, "no", Runtime, NO_PEER_TLS),
-        absent("tls-cluster", YesNo, "no", Runtime, NO_PEER_TLS),
+        row("tls-replication", YesNo, "no", StartOnly, |s, v| s.tls_replication = v),
+        row("tls-cluster", YesNo, "no", StartOnly, |s, v| s.tls_cluster = v),
         // Features that are not there.
         absent("aclfile", TEXT, "", StartOnly, NO_ACL),
         absent("bind-source-addr", TEXT, "", Runtime, HERE),

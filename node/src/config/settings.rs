@@ -27,6 +27,8 @@ use crate::snapshot::rules::SavePoint;
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub(crate) port: u16,
+    pub(super) tls_replication: bool,
+    pub(super) tls_cluster: bool,
     /// Zero: none.
     pub(crate) metrics_port: u16,
     /// Zero: see [`Settings::bus_port`].
@@ -397,6 +399,11 @@ impl Settings {
     }
 
     /// What `tls-*` says of certificates and handshakes.
+    /// Whether the bus, over which nodes replicate and talk to the sentinels, is encrypted: one of both is enough.
+    pub(crate) fn encrypts_bus(&self) -> bool {
+        self.tls_cluster || self.tls_replication
+    }
+
     pub(crate) fn tls_options(&self) -> TlsOptions {
         let (count, age) = (self.tls_session_cache_size, self.tls_session_cache_timeout);
         let sessions = self.tls_session_caching.then_some(SessionLimits { count, age });

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// What ends it: for errors of both programs.
 pub const REMEDY: &str = "give all nodes and sentinels the same secret in a file (cluster-secret-file) or in the variable \
-                          KEYWARD_CLUSTER_SECRET";
+                          KEYWARD_CLUSTER_SECRET, or certificates of one CA (tls-cluster yes)";
 
 /// A process that others are to reach from elsewhere, and has no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

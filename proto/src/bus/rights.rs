@@ -61,6 +61,23 @@ impl Identity {
         Identity { role: Role::Operator, name: String::new() }
     }
 
+    /// Whether a certificate with these URIs lets its owner be this one. `keyward:node`, `keyward:sentinel` and
+    /// `keyward:operator` name a role, `keyward:node:ID` and `keyward:sentinel:NAME` one process. A certificate that says
+    /// nothing of the kind binds nothing.
+    pub fn is_named_by(&self, uris: &[String]) -> bool {
+        let mut named = uris.iter().filter_map(|uri| uri.strip_prefix("keyward:")).peekable();
+        let role = match self.role {
+            Role::Node => "node",
+            Role::Sentinel => "sentinel",
+            Role::Operator => "operator",
+        };
+        let fits = |named: &str| match named.split_once(':') {
+            Some((of_role, name)) => of_role == role && name == self.name,
+            None => named == role,
+        };
+        named.peek().is_none() || named.any(fits)
+    }
+
     pub fn role(&self) -> Role {
         self.role
     }
@@ -199,6 +216,37 @@ mod tests {
         assert_eq!(words, told);
         assert_eq!(peer(Sentinel, "s1").speaks_for(OTHER, "registration"), Ok(()));
         assert_eq!(Peer::Local.speaks_for(OTHER, "registration"), Ok(()));
+    }
+
+    #[test]
+    fn a_certificate_binds_what_it_names() {
+        let names = |uris: &[&str], identity: &Identity| {
+            identity.is_named_by(&uris.iter().map(|uri| (*uri).to_owned()).collect::<Vec<_>>())
+        };
+        let node = Identity::new(Node, ONE).unwrap();
+        let (this, other) = (format!("keyward:node:{ONE}"), format!("keyward:node:{OTHER}"));
+        for uris in [
+            &[][..],
+            &["spiffe://x/y"],
+            &["keyward:node"],
+            &[&this],
+            &[&other, &this],
+            &["keyward:operator", "keyward:node"],
+        ] {
+            assert!(names(uris, &node), "{uris:?}");
+        }
+        for uris in [
+            &["keyward:sentinel"][..],
+            &[&other],
+            &["keyward:"],
+            &["keyward:nodes"],
+            &["x", "keyward:operator"],
+        ] {
+            assert!(!names(uris, &node), "{uris:?}");
+        }
+        assert!(names(&["keyward:sentinel:s1"], &Identity::new(Sentinel, "s1").unwrap()));
+        assert!(!names(&["keyward:sentinel:s1"], &Identity::new(Sentinel, "s2").unwrap()));
+        assert!(names(&["keyward:operator"], &Identity::operator()));
     }
 
     #[test]

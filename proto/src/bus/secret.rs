@@ -53,6 +53,11 @@ impl Secrets {
         }
     }
 
+    /// What everybody knows: where certificates prove who belongs to the cluster, a handshake says the rest.
+    pub fn of_certificates() -> Secrets {
+        Secrets(vec![b"proven by certificates".to_vec()])
+    }
+
     /// Shows that one knows the first.
     pub(super) fn prove(&self, label: &[u8], said: &[u8]) -> Proof {
         keyed(&self.0[0], label, said).finalize().into_bytes().into()

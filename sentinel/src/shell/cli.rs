@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use keyward_net::bus::{Bus, SecretSource, refusal};
+use keyward_net::bus::{Bus, refusal};
 use keyward_net::reach::trouble;
 use keyward_proto::bus::Identity;
 use keyward_proto::peer::Trouble;
@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use crate::config::{Command, NamedAddress, Target};
 use crate::rules::admin::{self, Failure, Tried};
 use crate::rules::status::{Asked, Form, Printed, Shown};
-use crate::shell::channel::endpoint;
+use crate::shell::channel::{self, endpoint};
 use crate::shell::control::ADMIN_LIMIT;
 
 /// A sentinel without a leader looks for one before it answers by itself.
@@ -95,8 +95,7 @@ async fn connect(bus: &Bus, address: &str) -> Result<Channel, Trouble> {
 
 /// This person's part in it.
 fn operator(target: &Target) -> Result<Bus, String> {
-    let source = SecretSource::find(target.cluster_secret_file.as_deref(), |name| std::env::var(name).ok());
-    source.map(|source| Bus::new(Identity::operator(), source)).map_err(|error| error.to_string())
+    channel::bus(Identity::operator(), &target.bus, &target.tls).map_err(|error| error.to_string())
 }
 
 /// The first sentinel that is reached does it, or not.

@@ -62,13 +62,12 @@ fn group_figures(sentinel: &Sentinel, page: &mut Page) {
     let applied = metrics.last_applied.map_or(0, |id| id.index);
     page.gauge("raft_last_index", "The last entry of Raft's log", float(last));
     page.gauge("raft_applied_index", "The last entry that is applied", float(applied));
-    let voters = metrics.membership_config.membership().voter_ids().count();
-    page.gauge("sentinels", "Sentinels that vote", float(voters as u64));
     let health = sentinel.health.lock();
-    let up = health.sentinels.iter().map(|(id, other)| {
-        (label("sentinel", sentinel.name_of(*id)), flag(other.answers || *id == sentinel.id()))
-    });
-    page.gauges("sentinel_up", "1: it answers", up.collect::<Vec<_>>());
+    let answers = |id| id == sentinel.id() || health.sentinels.get(&id).is_some_and(|other| other.answers);
+    let voters = metrics.membership_config.membership().voter_ids();
+    let up: Vec<_> = voters.map(|id| (label("sentinel", sentinel.name_of(id)), flag(answers(id)))).collect();
+    page.gauge("sentinels", "Sentinels that vote", float(up.len() as u64));
+    page.gauges("sentinel_up", "1: it answers", up);
 }
 
 fn shard_figures(topology: &Topology, page: &mut Page) {

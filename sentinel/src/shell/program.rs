@@ -59,6 +59,11 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
         Ok(config) => config,
         Err(e) => return fail(&e),
     };
+    if std::env::args().any(|argument| argument.starts_with("--requirepass")) {
+        tracing::warn!(
+            "everybody on this host can read the password in the list of processes: give it in the conf file"
+        );
+    }
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_net::bus::{Bus, Rights, SecretError, SecretSource};
+use keyward_net::bus::{Bus, Rights};
 use keyward_net::observe;
 use keyward_net::tls::TlsError;
 use keyward_proto::bus::Identity;
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
+use crate::shell::channel;
 use crate::shell::control::{ControlService, failover, watchdog};
 use crate::shell::metrics::Metrics;
 use crate::shell::proposals;
@@ -49,7 +50,7 @@ pub enum RunError {
     #[error("Failed to configure TLS. {0}")]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    TakePart(#[from] channel::TakePartError),
     #[error(transparent)]
     Exposed(#[from] Exposed),
     #[error("{0:?} is no name for a sentinel: it has 1 to 64 characters")]
@@ -63,13 +64,14 @@ pub enum RunError {
 /// Who this sentinel is to the others, and what it proves that with.
 fn take_part(config: &Config) -> Result<Bus, RunError> {
     let options = &config.options;
-    let source = SecretSource::find(options.cluster_secret_file.as_deref(), |name| std::env::var(name).ok())?;
-    if source.is_none() {
+    let me = Identity::new(Role::Sentinel, &options.name);
+    let me = me.ok_or_else(|| RunError::Name(options.name.clone()))?;
+    let bus = channel::bus(me, &options.bus, &options.tls)?;
+    if bus.is_open() {
         let hosts = config.founders.iter().map(|founder| founder.host.as_str());
         exposure::check(hosts.chain([config.announce_host.as_str()]))?;
     }
-    let me = Identity::new(Role::Sentinel, &options.name);
-    Ok(Bus::new(me.ok_or_else(|| RunError::Name(options.name.clone()))?, source))
+    Ok(bus)
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {

@@ -24,11 +24,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::encryption::{Encryption, certificate_names};
+use super::line::Line;
 use super::{Bus, Caller, set_options};
 use crate::clock::monotonic;
+use crate::tls::failures::{ALERT, is_hello};
 
 /// A handshake takes two messages of each side.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,7 +47,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A connection, and who is at its other end.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: TcpStream,
+    line: Line,
     caller: Caller,
 }
 
@@ -150,36 +154,66 @@ impl From<io::Error> for Unwelcome {
 const EXPOSED: &str = "this process has no cluster secret and serves its own machine only";
 
 impl Bus {
-    async fn receive(&self, mut stream: TcpStream, address: SocketAddr) -> Result<Accepted, Unwelcome> {
+    async fn receive(&self, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Unwelcome> {
         set_options(&stream)?;
-        let peer = match &self.0.source {
-            Some(source) => prove(&mut stream, &source.current()).await?,
+        let mut line = match &self.0.encryption {
+            Some(encryption) => Line::Encrypted(Box::new(encrypt(encryption, stream).await?)),
+            None => Line::Plain(stream),
+        };
+        let peer = match self.secrets() {
+            Some(secrets) => prove(&mut line, &secrets).await?,
             None if address.ip().to_canonical().is_loopback() => Peer::Local,
             None => {
                 tracing::debug!("{REMEDY}");
                 return Err(Unwelcome::Refused(EXPOSED));
             }
         };
-        Ok(Accepted { stream, caller: Caller { peer, address } })
+        Ok(Accepted { line, caller: Caller { peer, address } })
     }
 }
 
+/// The begin of TLS. It says itself what was wrong with a certificate.
+async fn encrypt(encryption: &Encryption, mut stream: TcpStream) -> Result<TlsStream<TcpStream>, Unwelcome> {
+    let mut first = [0; 2];
+    if stream.peek(&mut first).await? == first.len() && !is_hello(&first) {
+        // Whoever wonders what is spoken here sees it by this; what it has sent is taken, so that it does.
+        _ = stream.read(&mut [0; 1024]).await?;
+        stream.write_all(&ALERT).await?;
+        return Err(Unwelcome::Refused("it does not speak TLS (tls-cluster)"));
+    }
+    encryption.accept(stream).await.map_err(|error| {
+        tracing::debug!(%error, "a handshake of TLS failed");
+        Unwelcome::Refused("its certificate is not of this cluster, or it has another version of TLS")
+    })
+}
+
 /// The server's part of the handshake.
-async fn prove(stream: &mut TcpStream, secrets: &Secrets) -> Result<Peer, Unwelcome> {
+async fn prove(stream: &mut Line, secrets: &Secrets) -> Result<Peer, Unwelcome> {
     let nonce = rand::rng().random();
     stream.write_all(&greeting(&nonce)).await?;
+    stream.flush().await?;
     let mut head = [0; CLAIM_HEAD_BYTES];
     stream.read_exact(&mut head).await?;
     if head == *b"PR" {
         // The begin of HTTP/2: a process without a secret. It has got the greeting for an answer.
         let words = "it has no cluster secret (cluster-secret-file, KEYWARD_CLUSTER_SECRET)";
         stream.write_all(&refusal(words)).await?;
+        stream.flush().await?;
         return Err(Unwelcome::Refused(words));
     }
     let mut body = vec![0; claim_body_bytes(head)];
     stream.read_exact(&mut body).await?;
     let verdict = judge(&nonce, head, &body, secrets);
+    if let (Line::Encrypted(stream), Ok(claimed)) = (&mut *stream, &verdict.peer)
+        && !certificate_names(stream, claimed)
+    {
+        let words = "its certificate names somebody else";
+        stream.write_all(&refusal(words)).await?;
+        stream.flush().await?;
+        return Err(Unwelcome::Refused(words));
+    }
     stream.write_all(&verdict.bytes).await?;
+    stream.flush().await?;
     verdict.peer.map(Peer::Proven).map_err(Unwelcome::Refused)
 }
 
@@ -197,21 +231,21 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Pin::new(&mut self.line).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.line).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.line).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.line).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -219,10 +253,10 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        Pin::new(&mut self.line).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.line.is_write_vectored()
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::line::Line;
 use super::{Bus, set_options};
 
 impl Bus {
@@ -35,9 +36,9 @@ impl Bus {
         &self,
     ) -> impl tower_service::Service<
         Uri,
-        Response = TokioIo<TcpStream>,
+        Response = TokioIo<Line>,
         Error = io::Error,
-        Future = impl Future<Output = io::Result<TokioIo<TcpStream>>> + Send + use<>,
+        Future = impl Future<Output = io::Result<TokioIo<Line>>> + Send + use<>,
     > + Send
     + use<> {
         let bus = self.clone();
@@ -47,18 +48,22 @@ impl Bus {
         })
     }
 
-    async fn open(&self, uri: &Uri) -> io::Result<TcpStream> {
+    async fn open(&self, uri: &Uri) -> io::Result<Line> {
         let address = uri.authority().map(|a| a.as_str()).and_then(split_address);
         let (host, port) = address.ok_or_else(|| io::Error::other("not host:port"))?;
-        let mut stream = TcpStream::connect((host, port)).await?;
+        let stream = TcpStream::connect((host, port)).await?;
         set_options(&stream)?;
-        self.introduce(&mut stream).await?;
-        Ok(stream)
+        let mut line = match &self.0.encryption {
+            Some(encryption) => Line::Encrypted(Box::new(encryption.connect(host, stream).await?)),
+            None => Line::Plain(stream),
+        };
+        self.introduce(&mut line).await?;
+        Ok(line)
     }
 
     /// The client's part of the handshake.
-    async fn introduce(&self, stream: &mut TcpStream) -> io::Result<()> {
-        let Some(source) = &self.0.source else { return Ok(()) };
+    async fn introduce(&self, stream: &mut Line) -> io::Result<()> {
+        let Some(secrets) = self.secrets() else { return Ok(()) };
         let refused = |failure: Failure| io::Error::new(io::ErrorKind::PermissionDenied, failure);
         let mut greeting = [0; GREETING_BYTES];
         // Of another server the first few bytes tell, and there may be no more.
@@ -69,9 +74,9 @@ impl Bus {
         }
         stream.read_exact(rest).await?;
         let nonce = rand::rng().random();
-        let (claim, claiming) =
-            Claiming::answer(&greeting, &self.0.me, &nonce, &source.current()).map_err(refused)?;
+        let (claim, claiming) = Claiming::answer(&greeting, &self.0.me, &nonce, &secrets).map_err(refused)?;
         stream.write_all(&claim).await?;
+        stream.flush().await?;
         let mut head = [0; VERDICT_HEAD_BYTES];
         stream.read_exact(&mut head).await?;
         let mut body = vec![0; verdict_body_bytes(head)];
@@ -92,6 +97,10 @@ pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<Failure>()) {
             return Some(failure.to_string());
         }
+        let alert = error.downcast_ref::<rustls::Error>().or(inner.and_then(|inner| inner.downcast_ref()));
+        if let Some(alert) = alert {
+            return Some(format!("no connection by TLS (tls-cluster): {alert}"));
+        }
         next = error.source();
     }
     None
@@ -111,9 +120,9 @@ struct Connector<F>(F);
 impl<F, Fut> tower_service::Service<Uri> for Connector<F>
 where
     F: FnMut(Uri) -> Fut,
-    Fut: Future<Output = io::Result<TokioIo<TcpStream>>>,
+    Fut: Future<Output = io::Result<TokioIo<Line>>>,
 {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Line>;
     type Error = io::Error;
     type Future = Fut;
 

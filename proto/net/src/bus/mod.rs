@@ -4,10 +4,13 @@
 //! - `secrets`: where the secret comes from, and that it may change
 //! - `connect`: the side that opens a connection
 //! - `accept`: the side that is called, and how much strangers can take of it
+//! - `encryption` and `line`: TLS, and a connection with or without it
 //! - `rights`: the look at each call before its message is decoded
 
 mod accept;
 mod connect;
+mod encryption;
+mod line;
 mod rights;
 mod secrets;
 #[cfg(test)]
@@ -17,12 +20,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward_proto::bus::{Identity, Peer};
+use keyward_proto::bus::{Identity, Peer, Secrets};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub use accept::Accepted;
 pub use connect::refusal;
+pub use encryption::Encryption;
 pub use rights::{Rights, caller_of, denied};
 pub use secrets::{SecretError, SecretSource};
 
@@ -38,16 +42,29 @@ pub struct Bus(Arc<Inner>);
 struct Inner {
     me: Identity,
     source: Option<SecretSource>,
+    encryption: Option<Encryption>,
 }
 
 impl Bus {
     /// Without a secret only this machine is served.
     pub fn new(me: Identity, source: Option<SecretSource>) -> Bus {
-        Bus(Arc::new(Inner { me, source }))
+        Bus::encrypted(me, source, None)
     }
 
-    pub fn has_secret(&self) -> bool {
-        self.0.source.is_some()
+    /// With encryption a secret is not needed: certificates prove what it does.
+    pub fn encrypted(me: Identity, source: Option<SecretSource>, encryption: Option<Encryption>) -> Bus {
+        Bus(Arc::new(Inner { me, source, encryption }))
+    }
+
+    /// Whether whoever reaches it may do all.
+    pub fn is_open(&self) -> bool {
+        self.0.source.is_none() && self.0.encryption.is_none()
+    }
+
+    /// What both sides of a connection prove to know; `None`: nothing.
+    fn secrets(&self) -> Option<Secrets> {
+        let without = || self.0.encryption.as_ref().map(|_| Secrets::of_certificates());
+        self.0.source.as_ref().map(SecretSource::current).or_else(without)
     }
 }
 
