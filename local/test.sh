@@ -190,7 +190,7 @@ suites() {
 # Of each target a quarter of a minute; what it finds lies in node/fuzz/artifacts. Without a sanitizer it needs no nightly
 # compiler.
 fuzz() {
-  local targets=(restore rdb_file requests script_libraries)
+  local targets=(restore rdb_file requests script_libraries bus_handshake)
   need g++ g++
   if ! cargo fuzz --version >/dev/null 2>&1 &&
     ! cargo install --quiet --locked cargo-fuzz@0.13.2 </dev/null; then
