@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+from unittest import mock
 
 import redis
 
@@ -131,7 +132,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-class QuietServer(socketserver.TCPServer):
+class QuietServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
     def handle_error(self, *_):
         # A client that leaves before it has read its error.
         pass
@@ -143,6 +146,10 @@ class WrongAddresses(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="keyward-wrong-")
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        # Without one nobody asks beyond this machine.
+        secret = mock.patch.dict(os.environ, KEYWARD_CLUSTER_SECRET="the secret of this test")
+        secret.start()
+        self.addCleanup(secret.stop)
 
     def start(self, name, *addresses):
         port, folder = servers.free_ports(1), os.path.join(self.dir, name)

@@ -10,8 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Mode};
-use cluster_tests::processes::{CLUSTER_SECRET, SECRET_VARIABLE, free_port, wait_until};
+use cluster_tests::processes::{CLUSTER_SECRET, SECRET_VARIABLE, Server, free_port, wait_until};
 use cluster_tests::programs;
+use cluster_tests::resp_client::Connection;
 use cluster_tests::small::Small;
 use cluster_tests::tls::{Pki, Subject, named};
 use keyward_net::bus::{Bus, Encryption, SecretSource};
@@ -325,8 +326,20 @@ fn a_cluster_speaks_tls_and_its_certificates_are_renewed_while_it_runs() {
     small.nodes[0].kill();
     small.nodes[0].restart().unwrap();
     assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.nodes[0].log_end());
-    let renewed = || small.sentinel.log().contains("the bus has a new certificate");
-    assert!(wait_until(PATIENCE, renewed), "{}", small.sentinel.log());
+    let renewed = |server: &Server| server.log().contains("the bus has a new certificate");
+    assert!(wait_until(PATIENCE, || renewed(&small.sentinel)), "{}", small.sentinel.log());
+
+    // By another name.
+    pki.issue("second", &named("second"));
+    let files = ["tls-cert-file", &pki.word("second.crt"), "tls-key-file", &pki.word("second.key")];
+    let command: Vec<&str> = ["CONFIG", "SET"].into_iter().chain(files).collect();
+    let node = &small.nodes[0];
+    let reply = Connection::connect(&node.addr()).unwrap().call(&command).unwrap();
+    assert!(!reply.is_error(), "{reply:?}");
+    assert!(renewed(node), "{}", node.log());
+    small.nodes[1].kill();
+    small.nodes[1].restart().unwrap();
+    assert!(wait_until(PATIENCE, || small.accepts_writes()), "{}", small.nodes[0].log_end());
 }
 
 #[test]

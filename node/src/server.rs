@@ -231,7 +231,12 @@ impl Server {
         for consequence in consequences {
             match consequence {
                 // Done before.
-                Consequence::CheckClients | Consequence::LoadTls | Consequence::ListenTls => {}
+                Consequence::CheckClients | Consequence::ListenTls => {}
+                Consequence::LoadTls => {
+                    if let Some(replication) = self.replication.get() {
+                        replication.use_tls(self.settings().tls_options());
+                    }
+                }
                 Consequence::SetLogLevel => crate::logging::set_level(loglevel),
                 Consequence::SwitchWriteLog => {
                     if let Some(server) = self.shared_self() {

@@ -1,6 +1,6 @@
 //! TLS of this node: the certificates in force, and who may change them.
 //!
-//! There are none unless `tls-port` is set. They are loaded at the start, by CONFIG SET of a directive that they depend
+//! There are none unless `tls-port` is set, or `tls-cluster`. They are loaded at the start, by CONFIG SET of a directive that they depend
 //! on, and, with `tls-auto-reload-interval`, when their files have changed. What is refused changes nothing: connections
 //! go on being made with what was loaded before. A connection keeps what it has shaken hands with.
 
@@ -57,7 +57,7 @@ impl Tls {
     /// # Errors
     /// One line for the operator.
     pub(crate) fn start(&self, settings: &Settings) -> Result<mpsc::Receiver<Vec<TcpListener>>, String> {
-        if settings.tls_port != 0 {
+        if settings.uses_tls() {
             *self.material.lock() =
                 Some(load(settings).map_err(|e| format!("Failed to configure TLS. {e}"))?);
         }
@@ -83,7 +83,7 @@ impl Tls {
         let other_port = port.filter(|_| before.tls_port != settings.tls_port);
         let mut prepared = Prepared::default();
         let cause = config::cause_of(Consequence::LoadTls, pairs).or(other_port);
-        if let Some(cause) = cause.filter(|_| settings.tls_port != 0) {
+        if let Some(cause) = cause.filter(|_| settings.uses_tls()) {
             let loaded = load(settings).map_err(|error| {
                 tracing::warn!("{error}");
                 failed(cause, "Unable to update TLS configuration. Check server logs.")

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
+use keyward_net::tls::options::PeerConnections;
 use keyward_net::tls::{ClientCertificates, NameField, SessionLimits, TlsOptions};
 use keyward_proto::topology::FastFailover;
 use keyward_replication::core::ReplicationAck;
@@ -407,7 +408,13 @@ impl Settings {
     pub(crate) fn tls_options(&self) -> TlsOptions {
         let (count, age) = (self.tls_session_cache_size, self.tls_session_cache_timeout);
         let sessions = self.tls_session_caching.then_some(SessionLimits { count, age });
-        TlsOptions { sessions, ..self.tls.clone() }
+        let peers = if self.encrypts_bus() { PeerConnections::Tls } else { PeerConnections::Plain };
+        TlsOptions { sessions, peers, ..self.tls.clone() }
+    }
+
+    /// Whether certificates are needed for anything.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.tls_port != 0 || self.encrypts_bus()
     }
 
     /// Where other nodes and sentinels connect; `None`: the number that is meant does not exist.

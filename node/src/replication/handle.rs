@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use keyward_net::bus::Bus;
+use keyward_net::tls::TlsOptions;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
@@ -149,6 +150,11 @@ impl Replication {
             sentinels.report(reporting).await;
         });
         Ok(replication)
+    }
+
+    /// New connections to other processes are made with what these options name, if they are encrypted.
+    pub fn use_tls(&self, options: TlsOptions) {
+        self.bus.use_tls(options);
     }
 
     /// `None` until the node has registered.

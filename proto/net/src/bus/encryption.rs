@@ -30,7 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// See the module's documentation. Files that have changed are loaded anew.
 #[derive(Debug)]
 pub struct Encryption {
-    options: TlsOptions,
     /// Held while the files are looked at.
     loaded: Mutex<Loaded>,
 }
@@ -49,8 +48,9 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
-        let material = Material::load(options.clone(), unix_seconds())?;
+    fn load(options: TlsOptions) -> Result<Loaded, TlsError> {
+        let options = TlsOptions { peers: PeerConnections::Tls, ..options };
+        let material = Material::load(options, unix_seconds())?;
         let server = material.peer_server(&[HTTP2])?;
         // As in Valkey: the CA is the cluster's own, and processes are reached by addresses.
         let client = material.peer_client(PeerNames::Unchecked, &[HTTP2])?;
@@ -60,6 +60,17 @@ impl Loaded {
             material,
             looked_at: monotonic(),
         })
+    }
+
+    fn renew(&mut self, options: TlsOptions) {
+        match Loaded::load(options) {
+            Ok(new) => {
+                let serial = &new.material.server_certificate().serial;
+                tracing::info!(serial, "the bus has a new certificate");
+                *self = new;
+            }
+            Err(error) => tracing::error!("{error}: the bus goes on with the certificate of before"),
+        }
     }
 }
 
@@ -74,9 +85,12 @@ impl Encryption {
     /// # Errors
     /// One line: what is missing or wrong.
     pub fn load(options: TlsOptions) -> Result<Encryption, TlsError> {
-        let options = TlsOptions { peers: PeerConnections::Tls, ..options };
-        let loaded = Mutex::new(Loaded::load(&options)?);
-        Ok(Encryption { options, loaded })
+        Ok(Encryption { loaded: Mutex::new(Loaded::load(options)?) })
+    }
+
+    /// From now on what these options name; what cannot be used changes nothing.
+    pub(super) fn use_options(&self, options: TlsOptions) {
+        self.loaded.lock().renew(options);
     }
 
     fn current(&self) -> (TlsAcceptor, TlsConnector) {
@@ -85,16 +99,8 @@ impl Encryption {
         if LOOK_EVERY <= now.since(loaded.looked_at) {
             loaded.looked_at = now;
             if loaded.material.files_have_changed() {
-                match Loaded::load(&self.options) {
-                    Ok(new) => {
-                        let serial = &new.material.server_certificate().serial;
-                        tracing::info!(serial, "the bus has a new certificate");
-                        *loaded = new;
-                    }
-                    Err(error) => {
-                        tracing::error!("{error}: the bus goes on with the certificate of before");
-                    }
-                }
+                let options = loaded.material.options().clone();
+                loaded.renew(options);
             }
         }
         (loaded.acceptor.clone(), loaded.connector.clone())

@@ -24,6 +24,8 @@ use keyward_proto::bus::{Identity, Peer, Secrets};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::tls::TlsOptions;
+
 pub use accept::Accepted;
 pub use connect::refusal;
 pub use encryption::Encryption;
@@ -54,6 +56,13 @@ impl Bus {
     /// With encryption a secret is not needed: certificates prove what it does.
     pub fn encrypted(me: Identity, source: Option<SecretSource>, encryption: Option<Encryption>) -> Bus {
         Bus(Arc::new(Inner { me, source, encryption }))
+    }
+
+    /// What new connections are encrypted with, if they are.
+    pub fn use_tls(&self, options: TlsOptions) {
+        if let Some(encryption) = &self.0.encryption {
+            encryption.use_options(options);
+        }
     }
 
     /// Whether whoever reaches it may do all.
