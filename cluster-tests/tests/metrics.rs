@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -117,6 +117,15 @@ fn whoever_asks_badly_is_answered_or_closed_and_the_next_one_served() {
         // It may be closed while this is sent.
         _ = stream.write_all(said);
     }
+    // Whoever is silent keeps nobody out: those in front are answered for or make room, they are not waited for.
+    let silent: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).chain(silent).collect();
+    assert_eq!(ask(port, "/healthz").unwrap(), (200, "ok\n".to_owned()));
+    let is_open = |stream: &&TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert_eq!(silent[150..200].iter().filter(is_open).count(), 50, "the latest are there still");
     drop(silent);
     assert!(wait_until(PATIENCE, || ask(port, "/healthz").is_some_and(|(status, _)| status == 200)));
 }

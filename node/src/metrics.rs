@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keyward_net::observe::{Histogram, Labels, Observed, Page, Word};
+use keyward_net::observe::{Histogram, Observed, Page, Word, flag, float, label};
 use keyward_proto::time::Monotonic;
 use keyward_replication::core::node_core::RoleStatus;
 use keyward_replication::gate::GateState;
 use keyward_store::counts::Count;
 
-use crate::io::pulse;
 use crate::process;
 use crate::server::Server;
 use crate::stats::{CommandTotals, Counter, TIME_BOUNDS, ThreadStats};
@@ -36,8 +35,7 @@ impl Observed for Metrics {
     }
 
     fn health(&self) -> Word {
-        let pulses = self.0.io_pulses.get().into_iter().flatten().map(|pulse| &**pulse);
-        let [count, longest] = pulse::still(pulses, self.0.clock.monotonic());
+        let [count, longest] = self.0.still_io_threads();
         let longest = Duration::from_micros(longest);
         if STILL_MAX <= longest {
             return Err(format!("{count} I/O threads have made no step for {} s", longest.as_secs()));
@@ -69,17 +67,8 @@ fn readiness(state: GateState, holds_leases: impl FnOnce() -> bool) -> Word {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
 fn size(number: usize) -> f64 {
     float(number as u64)
-}
-
-fn label(name: &'static str, value: impl ToString) -> Labels {
-    vec![(name, value.to_string())]
 }
 
 fn process_figures(server: &Server, page: &mut Page) {
@@ -101,8 +90,7 @@ fn process_figures(server: &Server, page: &mut Page) {
     page.gauge("control_delay_seconds", "How late control tasks last came to run", float(delay) / 1e6);
     page.gauge("control_delay_max_seconds", "How late they came at most", float(delay_max) / 1e6);
     page.counter("control_delays_over_100ms", "How often they were later than 100 ms", float(late));
-    let pulses = server.io_pulses.get().into_iter().flatten().map(|pulse| &**pulse);
-    let [still, _] = pulse::still(pulses, server.clock.monotonic());
+    let [still, _] = server.still_io_threads();
     page.gauge("io_threads_still", "I/O threads that have made no step for a second", float(still));
 }
 
@@ -162,7 +150,7 @@ fn replication_figures(server: &Server, page: &mut Page) {
     let gate = &server.shared.gate;
     let state = gate.state();
     let is_primary = matches!(state, GateState::Primary | GateState::Holding);
-    page.gauge("is_primary", "1: this node leads its shard, or runs alone", f64::from(u8::from(is_primary)));
+    page.gauge("is_primary", "1: this node leads its shard, or runs alone", flag(is_primary));
     page.gauge("term", "Of the shard; it rises with each change of the primary", float(gate.term().get()));
     let (last, bytes) = {
         let log = server.shared.log.lock();
@@ -182,7 +170,7 @@ fn replication_figures(server: &Server, page: &mut Page) {
     let now = server.clock.monotonic();
     let (routing, status) = (server.routing(), replication.status());
     if let RoleStatus::Replica { linked, silence, .. } = &status.role {
-        page.gauge("primary_linked", "1: the stream of the primary is there", f64::from(u8::from(*linked)));
+        page.gauge("primary_linked", "1: the stream of the primary is there", flag(*linked));
         page.gauge("primary_silence_seconds", "Since the primary was heard", silence.as_secs_f64());
         let behind = last.saturating_sub(status.applied.get());
         page.gauge("apply_lag_entries", "Entries that this replica has and has not applied", float(behind));
@@ -204,7 +192,7 @@ fn replica_figures(server: &Server, routing: &crate::routing::Routing, last: u64
         let each: Vec<_> = replicas.iter().map(|r| (label("replica", address(r)), figure(r))).collect();
         each
     };
-    page.gauges("replica_in_sync", "1: in the in-sync set", of_each(&|r| f64::from(u8::from(r.in_sync))));
+    page.gauges("replica_in_sync", "1: in the in-sync set", of_each(&|r| flag(r.in_sync)));
     let behind = of_each(&|r| float(last.saturating_sub(r.held)));
     page.gauges("replica_lag_entries", "Entries that a replica has not acknowledged", behind);
     page.gauges("replica_silence_seconds", "Since a replica was heard", of_each(&|r| float(r.lag_seconds)));
@@ -222,10 +210,10 @@ fn disk_figures(server: &Server, page: &mut Page) {
         "Changes of keys since then",
         float(saves.changes_since_last_save),
     );
-    let ok = f64::from(u8::from(saves.last_background_ok));
+    let ok = flag(saves.last_background_ok);
     page.gauge("rdb_last_save_ok", "1: the last save in the background succeeded", ok);
     let (aof, rewrite) = (server.aof.status(), server.aof.rewrite_info());
-    page.gauge("aof_enabled", "1: changes are written to disk", f64::from(u8::from(aof.enabled)));
+    page.gauge("aof_enabled", "1: changes are written to disk", flag(aof.enabled));
     if !aof.enabled {
         return;
     }
@@ -236,9 +224,9 @@ fn disk_figures(server: &Server, page: &mut Page) {
         "Bytes that are not written yet",
         float(server.shared.log.lock().unwritten_bytes()),
     );
-    let ok = f64::from(u8::from(aof.error.is_none()));
+    let ok = flag(aof.error.is_none());
     page.gauge("aof_write_ok", "1: the last write succeeded", ok);
-    page.gauge("aof_rewrite_ok", "1: the last rewrite succeeded", f64::from(u8::from(rewrite.last_ok)));
+    page.gauge("aof_rewrite_ok", "1: the last rewrite succeeded", flag(rewrite.last_ok));
     page.counter("aof_rewrites", "Rewrites of the write log on disk", float(rewrite.count));
     let delayed = float(counters.delayed_syncs.load(Ordering::Relaxed));
     page.counter("aof_syncs_delayed", "Syncs that had to wait for one under way", delayed);
@@ -247,13 +235,8 @@ fn disk_figures(server: &Server, page: &mut Page) {
 fn certificate_figures(server: &Server, page: &mut Page) {
     let Some(material) = server.tls.material() else { return };
     let now = server.clock.unix_millis().0 / 1000;
-    let certificates = [
-        ("server", Some(material.server_certificate())),
-        ("client", material.client_certificate()),
-        ("ca", material.authority_certificate()),
-    ];
     #[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
-    let left = certificates.into_iter().filter_map(|(owner, certificate)| {
+    let left = material.certificates().into_iter().filter_map(|(owner, certificate)| {
         Some((label("owner", owner), certificate?.seconds_left(now) as f64))
     });
     page.gauges("tls_certificate_seconds_left", "Until a certificate expires", left);

@@ -320,6 +320,12 @@ impl Server {
         others.map(replica).collect()
     }
 
+    /// How many I/O threads make no step, and for how many microseconds the one has not that is still for longest.
+    pub fn still_io_threads(&self) -> [u64; 2] {
+        let pulses = self.io_pulses.get().into_iter().flatten().map(|pulse| &**pulse);
+        crate::io::pulse::still(pulses, self.clock.monotonic())
+    }
+
     /// Brings the figure of the memory in use up to date with the allocator's own.
     pub fn correct_memory(&self) {
         let before = self.memory.figure();

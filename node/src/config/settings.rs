@@ -399,12 +399,12 @@ impl Settings {
         if self.port == 0 { self.tls_port } else { self.port }
     }
 
-    /// What `tls-*` says of certificates and handshakes.
     /// Whether the bus, over which nodes replicate and talk to the sentinels, is encrypted: one of both is enough.
     pub(crate) fn encrypts_bus(&self) -> bool {
         self.tls_cluster || self.tls_replication
     }
 
+    /// What `tls-*` says of certificates and handshakes.
     pub(crate) fn tls_options(&self) -> TlsOptions {
         let (count, age) = (self.tls_session_cache_size, self.tls_session_cache_timeout);
         let sessions = self.tls_session_caching.then_some(SessionLimits { count, age });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use keyward_net::observe::{Labels, Observed, Page, Word};
+use keyward_net::observe::{Observed, Page, Word, flag, float, label};
 use keyward_proto::topology::Topology;
 
 use crate::rules::health::Health;
@@ -24,9 +24,13 @@ impl Observed for Metrics {
         page
     }
 
-    /// Raft that has stopped ends the process.
+    /// It may still be starting; Raft that has stopped soon ends the process.
     fn health(&self) -> Word {
-        Ok("ok".to_owned())
+        let metrics = self.0.metrics();
+        match metrics.as_ref().and_then(|metrics| metrics.running_state.as_ref().err()) {
+            Some(fatal) => Err(format!("Raft has stopped: {fatal}")),
+            None => Ok("ok".to_owned()),
+        }
     }
 
     fn readiness(&self) -> Word {
@@ -38,19 +42,6 @@ impl Observed for Metrics {
             None => Err("no leader: is a majority of the sentinels running?".to_owned()),
         }
     }
-}
-
-fn label(name: &'static str, value: impl ToString) -> Labels {
-    vec![(name, value.to_string())]
-}
-
-#[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-fn flag(is_so: impl Into<u8>) -> f64 {
-    f64::from(is_so.into())
 }
 
 fn group_figures(sentinel: &Sentinel, page: &mut Page) {

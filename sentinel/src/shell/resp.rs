@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use keyward_net::clock::monotonic as now;
+use keyward_net::clock::{monotonic as now, unix_seconds};
 use keyward_net::stream::Stream;
 use keyward_net::tls::failures::{ALERT, is_hello};
 use keyward_net::tls::handshakes::Room;
@@ -83,11 +83,6 @@ impl Tls {
 
 fn load(config: &Config) -> Result<Arc<Material>, TlsError> {
     Material::load(config.options.tls.options(), unix_seconds()).map(Arc::new)
-}
-
-fn unix_seconds() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Loads certificates anew when their files have changed, for ever.

@@ -7,7 +7,6 @@ use keyward_store::counts::Count;
 use super::Lines;
 use crate::admin::ServerContext;
 use crate::io::pause::PauseMode;
-use crate::io::pulse;
 use crate::message::ChannelKind;
 use crate::stats::{Counter, ThreadStats};
 
@@ -93,8 +92,7 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("control_delay_usec_max", &delay_max),
         ("control_delays_over_100ms", &delays),
     ]);
-    let pulses = server.io_pulses.get().into_iter().flatten().map(|pulse| &**pulse);
-    let [still, longest] = pulse::still(pulses, server.clock.monotonic());
+    let [still, longest] = server.still_io_threads();
     lines.fields(&[("io_threads_still", &still), ("io_thread_still_usec_max", &longest)]);
     lines.fields(&[("latest_fork_usec", &server.snapshots.pause_micros()), ("total_forks", &0)]);
     lines.zeros(&[

@@ -57,12 +57,8 @@ pub(super) fn server(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
 pub(super) fn tls(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     let now = ctx.server.clock.unix_millis().0 / 1000;
     let material = ctx.server.tls.material();
-    let material = material.as_deref();
-    let certificates = [
-        ("server", material.map(Material::server_certificate)),
-        ("client", material.and_then(Material::client_certificate)),
-        ("ca", material.and_then(Material::authority_certificate)),
-    ];
+    let none = [("server", None), ("client", None), ("ca", None)];
+    let certificates = material.as_deref().map_or(none, Material::certificates);
     for (owner, certificate) in certificates {
         let serial = certificate.map_or("none", |certificate| &certificate.serial);
         let left = certificate.map_or(0, |certificate| certificate.seconds_left(now).max(0));

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use keyward_proto::bus::exposure::REMEDY;
 use keyward_proto::bus::handshake::{CLAIM_HEAD_BYTES, claim_body_bytes, greeting, judge, refusal};
 use keyward_proto::bus::{Peer, Secrets};
 use keyward_proto::peer::{Complaints, Trouble};
@@ -151,7 +150,7 @@ impl From<io::Error> for Unwelcome {
     }
 }
 
-const EXPOSED: &str = "this process has no cluster secret and serves its own machine only";
+const EXPOSED: &str = "this process has no cluster secret (cluster-secret-file, or tls-cluster) and serves its own machine only";
 
 impl Bus {
     async fn receive(&self, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Unwelcome> {
@@ -163,10 +162,7 @@ impl Bus {
         let peer = match self.secrets() {
             Some(secrets) => prove(&mut line, &secrets).await?,
             None if address.ip().to_canonical().is_loopback() => Peer::Local,
-            None => {
-                tracing::debug!("{REMEDY}");
-                return Err(Unwelcome::Refused(EXPOSED));
-            }
+            None => return Err(Unwelcome::Refused(EXPOSED)),
         };
         Ok(Accepted { line, caller: Caller { peer, address } })
     }

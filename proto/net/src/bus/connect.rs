@@ -4,16 +4,19 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
 use keyward_proto::bus::handshake::{
-    CLAIM_HEAD_BYTES, Claiming, Failure, GREETING_BYTES, VERDICT_HEAD_BYTES, verdict_body_bytes,
+    CLAIM_HEAD_BYTES, Claiming, Failure, GREETING_BYTES, MAGIC, VERDICT_HEAD_BYTES, verdict_body_bytes,
 };
 use keyward_proto::peer::split_address;
 use rand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tower_service::Service;
 
 use super::line::Line;
 use super::{Bus, set_options};
@@ -24,28 +27,12 @@ impl Bus {
     /// # Errors
     /// As gRPC says it; [`refusal`] has the other side's words.
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
-        endpoint.connect_with_connector(self.connector()).await
+        endpoint.connect_with_connector(Connector(self.clone())).await
     }
 
     /// Connects when it is first used, and again whenever the connection is lost.
     pub fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
-        endpoint.connect_with_connector_lazy(self.connector())
-    }
-
-    fn connector(
-        &self,
-    ) -> impl tower_service::Service<
-        Uri,
-        Response = TokioIo<Line>,
-        Error = io::Error,
-        Future = impl Future<Output = io::Result<TokioIo<Line>>> + Send + use<>,
-    > + Send
-    + use<> {
-        let bus = self.clone();
-        connector(move |uri: Uri| {
-            let bus = bus.clone();
-            async move { bus.open(&uri).await.map(TokioIo::new) }
-        })
+        endpoint.connect_with_connector_lazy(Connector(self.clone()))
     }
 
     async fn open(&self, uri: &Uri) -> io::Result<Line> {
@@ -69,7 +56,7 @@ impl Bus {
         // Of another server the first few bytes tell, and there may be no more.
         let (start, rest) = greeting.split_at_mut(CLAIM_HEAD_BYTES);
         stream.read_exact(start).await?;
-        if !keyward_proto::bus::handshake::MAGIC.starts_with(start) {
+        if !MAGIC.starts_with(start) {
             return Err(refused(Failure::NoGreeting));
         }
         stream.read_exact(rest).await?;
@@ -106,31 +93,21 @@ pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// A service out of a function.
-fn connector<F, Fut>(function: F) -> Connector<F>
-where
-    F: FnMut(Uri) -> Fut,
-{
-    Connector(function)
-}
-
+/// What gRPC opens its connections with.
 #[derive(Clone)]
-struct Connector<F>(F);
+struct Connector(Bus);
 
-impl<F, Fut> tower_service::Service<Uri> for Connector<F>
-where
-    F: FnMut(Uri) -> Fut,
-    Fut: Future<Output = io::Result<TokioIo<Line>>>,
-{
+impl Service<Uri> for Connector {
     type Response = TokioIo<Line>;
     type Error = io::Error;
-    type Future = Fut;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Line>>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Fut {
-        (self.0)(uri)
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let bus = self.0.clone();
+        Box::pin(async move { bus.open(&uri).await.map(TokioIo::new) })
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keyward_proto::bus::Identity;
 use keyward_proto::time::Monotonic;
@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, unix_seconds};
 use crate::tls::options::PeerConnections;
 use crate::tls::{
     Material, NameField, PeerNames, TlsAcceptor, TlsConnector, TlsError, TlsOptions, user_names,
@@ -72,11 +72,6 @@ impl Loaded {
             Err(error) => tracing::error!("{error}: the bus goes on with the certificate of before"),
         }
     }
-}
-
-fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Encryption {

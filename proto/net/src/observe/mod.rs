@@ -2,12 +2,14 @@
 //! makes progress) and `/readyz` (it can do what its role is). Without a password; nothing can be changed here.
 //!
 //! A question is one connection, with a bound on their number, their time and what is read of them, so that this port
-//! takes nothing away from the others.
+//! takes nothing away from the others. Who comes when there are too many takes the place of who has been there for longest:
+//! an answer takes no time, and whoever is silent must not keep out a supervisor, which would restart a healthy process.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 mod page;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +23,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-pub use page::{Histogram, Labels, Page};
+pub use page::{Histogram, Labels, Page, flag, float, label};
 
 /// Of the OpenMetrics specification, version 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -58,18 +60,21 @@ pub async fn serve(listener: TcpListener, observed: Arc<dyn Observed>) {
         .route("/healthz", get(async |State(observed): Observing| answer(observed.health())))
         .route("/readyz", get(async |State(observed): Observing| answer(observed.readiness())))
         .with_state(observed);
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let permit = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if CONNECTIONS_MAX <= open.len() {
+                    open.pop_front().inspect(AbortHandle::abort);
+                }
                 let routes = routes.clone();
-                tokio::spawn(async move {
+                let connection = tokio::spawn(async move {
                     if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, routes)).await {
                         tracing::debug!(%error, "a question over HTTP broke off");
                     }
-                    drop(permit);
                 });
+                open.push_back(connection.abort_handle());
             }
             Err(error) => {
                 tracing::debug!(%error, "accept on the port for metrics");

@@ -28,6 +28,21 @@ enum Value {
 /// Names and values of the labels of one sample.
 pub type Labels = Vec<(&'static str, String)>;
 
+/// One label.
+pub fn label(name: &'static str, value: impl ToString) -> Labels {
+    vec![(name, value.to_string())]
+}
+
+#[allow(clippy::cast_precision_loss, reason = "figures are shown with 16 digits")]
+pub fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// 1: it is so.
+pub fn flag(is_so: impl Into<u8>) -> f64 {
+    f64::from(is_so.into())
+}
+
 #[derive(Debug, Clone)]
 struct Family {
     name: &'static str,
@@ -54,8 +69,7 @@ impl Page {
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, f64)>,
     ) {
-        let samples = samples.into_iter().map(|(labels, value)| (labels, Value::Gauge(value))).collect();
-        self.0.push(Family { name, help, samples });
+        self.family(name, help, Value::Gauge, samples);
     }
 
     pub fn counters(
@@ -64,8 +78,7 @@ impl Page {
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, f64)>,
     ) {
-        let samples = samples.into_iter().map(|(labels, value)| (labels, Value::Counter(value))).collect();
-        self.0.push(Family { name, help, samples });
+        self.family(name, help, Value::Counter, samples);
     }
 
     pub fn histograms(
@@ -74,7 +87,17 @@ impl Page {
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, Histogram)>,
     ) {
-        let samples = samples.into_iter().map(|(labels, h)| (labels, Value::Histogram(h))).collect();
+        self.family(name, help, Value::Histogram, samples);
+    }
+
+    fn family<T>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: fn(T) -> Value,
+        samples: impl IntoIterator<Item = (Labels, T)>,
+    ) {
+        let samples = samples.into_iter().map(|(labels, value)| (labels, kind(value))).collect();
         self.0.push(Family { name, help, samples });
     }
 

@@ -168,6 +168,15 @@ impl Material {
         self.authority.as_ref()
     }
 
+    /// All of them, with who shows it: `server`, `client` and `ca`.
+    pub fn certificates(&self) -> [(&'static str, Option<&Certificate>); 3] {
+        [
+            ("server", Some(self.server_certificate())),
+            ("client", self.client_certificate()),
+            ("ca", self.authority_certificate()),
+        ]
+    }
+
     /// Whether any of the files is not as it was when it was loaded.
     pub fn files_have_changed(&self) -> bool {
         marks(&self.options) != self.marks
