@@ -94,7 +94,8 @@ fn a_stranger_gets_a_greeting_and_nothing_else() {
         }
     }
     // Many who say nothing do not keep out who belongs to the cluster.
-    let silent: Vec<TcpStream> = (0..400).map(|n| TcpStream::connect(&all[n % all.len()]).unwrap()).collect();
+    let silent: Vec<TcpStream> =
+        (0..600 * all.len()).map(|n| TcpStream::connect(&all[n % all.len()]).unwrap()).collect();
     undisturbed.check(&cluster);
     let old = cluster.primary().unwrap();
     cluster.process(old).kill();

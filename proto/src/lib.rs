@@ -4,6 +4,7 @@
 //! - [`glob`]: patterns of channel and key names
 //! - [`bus`]: who may say what over the bus ports, and how that is proven
 //! - [`conf_kind`]: what a file is that was given as a configuration and is none
+//! - [`crowd`]: who makes room when too many are there that are not known yet
 //! - [`ids`]: identifiers and log positions
 //! - [`entry`]: an entry of the write log, as nodes send and keep it
 //! - [`format`](mod@format): of what processes say and keep, and which ones understand each other
@@ -18,6 +19,7 @@
 
 pub mod bus;
 pub mod conf_kind;
+pub mod crowd;
 pub mod entry;
 pub mod format;
 pub mod glob;

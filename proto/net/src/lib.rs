@@ -2,6 +2,7 @@
 //!
 //! - [`bus`]: gRPC over connections whose both ends know the cluster's secret
 //! - [`clock`]: the clock that leases go by
+//! - [`crowd`]: connections that make room for each other
 //! - [`linger`]: how a connection ends so that the client can read why
 //! - [`observe`]: metrics, health and readiness over HTTP
 //! - [`reach`]: why another process does not answer, in words
@@ -12,6 +13,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod crowd;
 pub mod linger;
 pub mod observe;
 pub mod reach;

@@ -1,12 +1,11 @@
 //! The side that is called.
 //!
-//! What a stranger can take: a connection until the handshake is over, for [`PATIENCE`] at most, of which one host gets
-//! [`OF_ONE_HOST_MAX`] at a time and all together [`STRANGERS_MAX`]; what is more is closed at once. So nobody who cannot
-//! prove anything keeps out who can.
+//! What a stranger can take: a connection until the handshake is over, for [`PATIENCE`] at most, within [`STRANGERS`]. Who
+//! comes when there are too many takes the place of who is silent for longest, so nobody who cannot prove anything keeps
+//! out who can, unless hundreds of connections come within the milliseconds that a handshake takes.
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -16,6 +15,7 @@ use std::time::Duration;
 
 use keyward_proto::bus::handshake::{CLAIM_HEAD_BYTES, claim_body_bytes, greeting, judge, refusal};
 use keyward_proto::bus::{Peer, Secrets};
+use keyward_proto::crowd::CrowdLimits;
 use keyward_proto::peer::{Complaints, Trouble};
 use parking_lot::Mutex;
 use rand::Rng;
@@ -31,13 +31,12 @@ use super::encryption::{Encryption, certificate_names};
 use super::line::Line;
 use super::{Bus, Caller, set_options};
 use crate::clock::monotonic;
+use crate::crowd::{Displaced, Visitors};
 use crate::tls::failures::{ALERT, is_hello};
 
 /// A handshake takes two messages of each side.
 const PATIENCE: Duration = Duration::from_secs(2);
-const STRANGERS_MAX: usize = 512;
-/// Not of this machine: there a cluster of hundreds of processes may start at once.
-const OF_ONE_HOST_MAX: usize = 32;
+const STRANGERS: CrowdLimits = CrowdLimits { all: 512, of_one_host: 32 };
 /// Proven connections that nobody has taken yet.
 const WAITING_MAX: usize = 64;
 /// After an error of `accept`, such as too many open files.
@@ -59,52 +58,20 @@ impl Bus {
     }
 }
 
-/// Whose handshakes are under way, and what was said of those that failed.
-#[derive(Debug, Default)]
-struct Strangers {
-    /// Held for a few lines at a time.
-    hosts: Mutex<BTreeMap<IpAddr, usize>>,
-    complaints: Mutex<Complaints>,
-}
+/// What was said of handshakes that failed; held for a few lines at a time.
+#[derive(Debug, Clone, Default)]
+struct Refusals(Arc<Mutex<Complaints>>);
 
-/// One handshake that counts, until it is dropped.
-struct Stranger {
-    strangers: Arc<Strangers>,
-    ip: IpAddr,
-}
-
-impl Strangers {
-    /// `None`: there are too many.
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Stranger> {
-        let mut hosts = self.hosts.lock();
-        let of_host = hosts.get(&ip).copied().unwrap_or(0);
-        let is_much = !ip.is_loopback() && OF_ONE_HOST_MAX <= of_host;
-        if is_much || STRANGERS_MAX <= hosts.values().sum() {
-            return None;
-        }
-        hosts.insert(ip, of_host + 1);
-        Some(Stranger { strangers: Arc::clone(self), ip })
-    }
-
+impl Refusals {
     fn tell(&self, ip: IpAddr, words: &str) {
-        if self.complaints.lock().is_due(monotonic(), &Trouble::Says(words.to_owned())) {
+        if self.0.lock().is_due(monotonic(), &Trouble::Says(words.to_owned())) {
             tracing::warn!("a connection from {ip} to the bus port is refused: {words}");
         }
     }
 }
 
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut hosts = self.strangers.hosts.lock();
-        match hosts.get_mut(&self.ip) {
-            Some(count) if 1 < *count => *count -= 1,
-            _ => _ = hosts.remove(&self.ip),
-        }
-    }
-}
-
 async fn accept(bus: Bus, listener: TcpListener, accepted: mpsc::Sender<io::Result<Accepted>>) {
-    let strangers = Arc::new(Strangers::default());
+    let (mut strangers, refusals) = (Visitors::new(STRANGERS), Refusals::default());
     loop {
         let (stream, address) = tokio::select! {
             connection = listener.accept() => match connection {
@@ -118,24 +85,23 @@ async fn accept(bus: Bus, listener: TcpListener, accepted: mpsc::Sender<io::Resu
             () = accepted.closed() => return,
         };
         let ip = address.ip().to_canonical();
-        let Some(stranger) = strangers.admit(ip) else {
-            strangers.tell(ip, "too many others have not proven anything yet");
-            continue;
-        };
-        let (bus, accepted) = (bus.clone(), accepted.clone());
-        tokio::spawn(async move {
+        let (bus, accepted, told) = (bus.clone(), accepted.clone(), refusals.clone());
+        let displaced = strangers.spawn(ip, |visit| async move {
             let result = timeout(PATIENCE, bus.receive(stream, address)).await;
             match result {
                 Ok(Ok(connection)) => {
-                    drop(stranger);
+                    drop(visit);
                     // Nobody takes it: the server ends.
                     _ = accepted.send(Ok(connection)).await;
                 }
-                Ok(Err(Unwelcome::Refused(words))) => stranger.strangers.tell(ip, words),
+                Ok(Err(Unwelcome::Refused(words))) => told.tell(ip, words),
                 Ok(Err(Unwelcome::Broken(error))) => tracing::debug!(%ip, %error, "a handshake broke off"),
-                Err(_) => stranger.strangers.tell(ip, "it says nothing"),
+                Err(_) => told.tell(ip, "it says nothing"),
             }
         });
+        if displaced == Displaced::Another {
+            refusals.tell(ip, "others have not proven anything yet, and the oldest of them made room for it");
+        }
     }
 }
 

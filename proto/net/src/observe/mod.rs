@@ -9,7 +9,6 @@
 
 mod page;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +21,17 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use keyward_proto::crowd::CrowdLimits;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+
+use crate::crowd::Visitors;
 
 pub use page::{Histogram, Labels, Page, flag, float, label};
 
 /// Of the OpenMetrics specification, version 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS: CrowdLimits = CrowdLimits { all: 64, of_one_host: 32 };
 /// For a whole connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,21 +61,17 @@ pub async fn serve(listener: TcpListener, observed: Arc<dyn Observed>) {
         .route("/healthz", get(async |State(observed): Observing| answer(observed.health())))
         .route("/readyz", get(async |State(observed): Observing| answer(observed.readiness())))
         .with_state(observed);
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open = Visitors::new(CONNECTIONS);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                open.retain(|connection| !connection.is_finished());
-                if CONNECTIONS_MAX <= open.len() {
-                    open.pop_front().inspect(AbortHandle::abort);
-                }
+            Ok((stream, address)) => {
                 let routes = routes.clone();
-                let connection = tokio::spawn(async move {
+                _ = open.spawn(address.ip(), |visit| async move {
                     if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, routes)).await {
                         tracing::debug!(%error, "a question over HTTP broke off");
                     }
+                    drop(visit);
                 });
-                open.push_back(connection.abort_handle());
             }
             Err(error) => {
                 tracing::debug!(%error, "accept on the port for metrics");
