@@ -371,11 +371,17 @@ impl Cluster {
         self.nodes.iter().map(|node| format!("redis://{}", node.addr())).collect()
     }
 
-    /// Writes each process's log to a file `node0.log`, `sentinel0.log` ...
+    /// Writes each process's log to a file `node0.log`, `sentinel0.log` ..., and what flight recorders have written beside it.
     pub fn save_logs(&self, dir: &Path) -> Result<(), String> {
         let save = |(index, server): (usize, &Server), kind: &str| {
             let path = dir.join(format!("{kind}{index}.log"));
-            std::fs::write(&path, server.log()).map_err(|e| format!("{}: {e}", path.display()))
+            std::fs::write(&path, server.log()).map_err(|e| format!("{}: {e}", path.display()))?;
+            for recording in server.recordings() {
+                let name = recording.file_name().unwrap_or_default().to_string_lossy();
+                let path = dir.join(format!("{kind}{index}-{name}"));
+                std::fs::copy(&recording, &path).map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+            Ok(())
         };
         self.nodes.iter().enumerate().try_for_each(|node| save(node, "node"))?;
         self.sentinels.iter().enumerate().try_for_each(|sentinel| save(sentinel, "sentinel"))

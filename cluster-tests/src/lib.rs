@@ -16,6 +16,7 @@
 //! - [`hosts`], [`delay`], [`disks`], [`wall_clocks`] and [`chaos`]: network namespaces, and faults of every kind in
 //!   them under a recorded workload.
 //! - [`simulation`]: a shard in virtual time, with the real cores of nodes and sentinels, under faults.
+//! - [`replay`]: what flight recorders have recorded, as the story of an incident.
 //! - [`slots`]: the slot of a key, as a client of another make computes it.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
@@ -39,6 +40,7 @@ pub mod many_shards;
 pub mod memory;
 pub mod processes;
 pub mod programs;
+pub mod replay;
 pub mod resp_client;
 pub mod simulation;
 pub mod slots;

@@ -248,6 +248,12 @@ impl Server {
     }
 
     /// The server's own folder.
+    /// What its flight recorder has written.
+    pub fn recordings(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir().join("flight"));
+        entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -1,4 +1,5 @@
-//! Where lines of the log go: standard error, `logfile`, and the system's log.
+//! Where lines of the log go: standard error, `logfile`, and the system's log. Their form is that of
+//! [`keyward_net::logging`].
 //!
 //! The file is opened for each line, as Valkey does: whoever rotates it needs to tell nobody.
 
@@ -6,8 +7,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use keyward_net::logging::{Lines, LogForm};
+use keyward_replication::gate::GateState;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -20,18 +24,25 @@ const SYSTEM_LOG: &str = "/dev/log";
 /// A longer line reaches the system's log without its end.
 const SYSTEM_LINE_MAX: usize = 4096;
 
+/// `log-format` and `log-timestamp-format`.
+static FORM: LazyLock<LogForm> = LazyLock::new(LogForm::default);
+/// What the lines say of this node's role.
+static IS_REPLICA: AtomicBool = AtomicBool::new(false);
+
 /// Changes the level; set once.
 static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
 /// Starts logging; RUST_LOG refines what `loglevel` says.
 pub fn start(settings: &Settings) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(settings.loglevel));
+    set_form(settings);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer(settings))
         .with_ansi(false)
         // A line that cannot be written, because the disk is full, is to be lost: telling of it would panic.
         .log_internal_errors(false)
+        .event_format(Lines::new(&FORM, role))
         .with_filter_reloading();
     let handle = builder.reload_handle();
     let set = move |filter| {
@@ -42,6 +53,20 @@ pub fn start(settings: &Settings) {
     if SET_LEVEL.set(Box::new(set)).is_ok() {
         builder.init();
     }
+}
+
+/// As the settings are now.
+pub(crate) fn set_form(settings: &Settings) {
+    FORM.set(settings.log_format, settings.log_timestamp_format);
+}
+
+/// From now on lines say this of the node.
+pub(crate) fn set_role(state: GateState) {
+    IS_REPLICA.store(state.is_replica(), Ordering::Relaxed);
+}
+
+fn role() -> &'static str {
+    if IS_REPLICA.load(Ordering::Relaxed) { "replica" } else { "primary" }
 }
 
 /// CONFIG SET loglevel.

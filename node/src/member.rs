@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use keyward_net::bus::{Bus, Encryption, SecretSource};
+use keyward_net::flight::Keeping;
 use keyward_proto::bus::{Identity, exposure};
 use keyward_proto::ids::{LogIndex, NodeId};
 use keyward_proto::peer::split_address;
@@ -69,7 +70,8 @@ pub async fn join(
     let mut slots = Slot::all().filter(|slot| counts.of_slot(*slot) > 0);
     let held_slots = slots.next().map(|first| SlotRange { first, last: slots.last().unwrap_or(first) });
     let sentinels = settings.sentinels.clone();
-    let options = Options { bus: bus.clone(), config, announce, sentinels, applied, held_slots };
+    let keeping = keeping(settings);
+    let options = Options { bus: bus.clone(), config, announce, sentinels, applied, held_slots, keeping };
     let applying = Arc::clone(server);
     let engine = control::blocking(move || KeyspaceEngine::new(applying, SmallRng::from_os_rng())).await;
     let engine = Arc::new(engine.map_err(|e| format!("can't start: {e}"))?);
@@ -81,6 +83,7 @@ pub async fn join(
     });
     let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
         .map_err(|e| e.to_string())?;
+    replication.flights().keep_on_panic();
     let mut topology = replication.topology();
     if server.replication.set(replication).is_err()
         || server.relay.set(relay::start(Arc::clone(server), bus)).is_err()
@@ -98,6 +101,12 @@ pub async fn join(
         }
     });
     Ok(())
+}
+
+/// Where the flight recorder's files go; CONFIG SET dir does not move them.
+fn keeping(settings: &Settings) -> Keeping {
+    let dir = std::path::absolute(".").unwrap_or_default();
+    Keeping { dir, files_max: settings.flight_recorder_files }
 }
 
 fn config(settings: &Settings) -> Config {

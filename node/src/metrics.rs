@@ -51,6 +51,10 @@ impl Observed for Metrics {
         }
         readiness(server.shared.gate.state(), || server.shared.gate.lease_valid(server.clock.monotonic()))
     }
+
+    fn flight(&self) -> Option<String> {
+        self.0.replication.get()?.flights().text("asked")
+    }
 }
 
 /// Whether clients get what they ask for, by the state and by whether leases are held.

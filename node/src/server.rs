@@ -237,6 +237,7 @@ impl Server {
                         replication.use_tls(self.settings().tls_options());
                     }
                 }
+                Consequence::SetLogForm => crate::logging::set_form(&self.settings()),
                 Consequence::SetLogLevel => crate::logging::set_level(loglevel),
                 Consequence::SwitchWriteLog => {
                     if let Some(server) = self.shared_self() {

@@ -5,6 +5,7 @@
 //! - [`bus`]: who may say what over the bus ports, and how that is proven
 //! - [`conf_kind`]: what a file is that was given as a configuration and is none
 //! - [`crowd`]: who makes room when too many are there that are not known yet
+//! - [`flight`]: what a process remembers of its last minutes, and the file that shows it
 //! - [`ids`]: identifiers and log positions
 //! - [`entry`]: an entry of the write log, as nodes send and keep it
 //! - [`format`](mod@format): of what processes say and keep, and which ones understand each other
@@ -21,6 +22,7 @@ pub mod bus;
 pub mod conf_kind;
 pub mod crowd;
 pub mod entry;
+pub mod flight;
 pub mod format;
 pub mod glob;
 pub mod ids;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
+use keyward_net::logging::LogFormat;
 use keyward_net::tls::{CipherPreference, ClientCertificates, Identity, Secret, SessionLimits, TlsOptions};
 use keyward_proto::conf_kind;
 use keyward_proto::peer::split_address;
@@ -57,9 +58,13 @@ pub struct Options {
     #[arg(long)]
     pub bus_port: Option<u16>,
 
-    /// Port for metrics, /healthz and /readyz over HTTP; 0: none
+    /// Port for metrics, /healthz, /readyz and /flight over HTTP; 0: none
     #[arg(long, default_value_t = 0)]
     pub metrics_port: u16,
+
+    /// So many recordings of what happened lately are kept in DIR/flight, one after each failover; 0: none is written
+    #[arg(long, default_value_t = 8, value_name = "NUMBER")]
+    pub flight_recorder_files: usize,
 
     /// Name of this sentinel, as in --initial
     #[arg(long, default_value = "s1")]
@@ -112,12 +117,25 @@ pub struct Options {
     #[arg(long, default_value = "no", value_parser = hosts)]
     pub announce_hostnames: Hosts,
 
+    /// legacy (for people), logfmt or json (one object for each line)
+    #[arg(long, default_value = "legacy", value_parser = log_format, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
     /// debug, verbose, notice or warning
     #[arg(long, default_value = "notice", value_parser = ["debug", "verbose", "notice", "warning"])]
     pub loglevel: String,
 
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+fn log_format(word: &str) -> Result<LogFormat, String> {
+    match word {
+        "legacy" => Ok(LogFormat::Legacy),
+        "logfmt" => Ok(LogFormat::Logfmt),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("legacy, logfmt or json".to_owned()),
+    }
 }
 
 /// How a process takes part in the cluster.

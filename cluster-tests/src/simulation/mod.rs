@@ -23,13 +23,14 @@ mod connection;
 mod disk;
 mod faults;
 mod history;
-mod invariants;
+pub(crate) mod invariants;
 mod keyspace;
 mod messages;
 pub mod mutations;
 mod network;
 mod node;
 mod operations;
+mod recordings;
 mod register;
 mod sentinel;
 mod standing;
@@ -43,6 +44,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
+use crate::replay::Incident;
 use keyward_proto::mutation::{self, Mutation};
 use world::World;
 
@@ -201,6 +203,16 @@ pub fn run(seed: u64, settings: Settings) -> Result<(Outcome, Vec<String>), Box<
             Err(Box::new(Failure { seed, reason, story }))
         }
     }
+}
+
+/// One run, and what the flight recorders of its nodes have recorded.
+///
+/// # Errors
+/// A promise was broken; the recordings are there all the same.
+pub fn run_recorded(seed: u64, settings: Settings) -> (Result<Outcome, Box<Failure>>, Incident) {
+    recordings::begin();
+    let result = run(seed, settings).map(|(outcome, _)| outcome);
+    (result, Incident::new(recordings::take(), Vec::new()))
 }
 
 /// Runs many seeds, with all cores, until one fails. `progress` is told how many are done and what they did.

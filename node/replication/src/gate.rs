@@ -18,7 +18,7 @@ use keyward_proto::time::Monotonic;
 use parking_lot::RwLock;
 
 /// What an I/O thread may do with a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum GateState {
     /// May execute while the lease is valid.

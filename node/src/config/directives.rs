@@ -44,6 +44,7 @@ pub(super) enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consequence {
     SetLogLevel,
+    SetLogForm,
     SwitchWriteLog,
     /// The system has to allow so many.
     CheckClients,
@@ -238,6 +239,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("tcp-keepalive", int(0, INT), "300", Runtime, |s, v| s.tcp_keepalive = seconds(v)),
         row("timeout", int(0, INT), "0", Runtime, |s, v| s.timeout = seconds(v)),
         row("metrics-port", int(0, PORT), "0", StartOnly, |s, v| s.metrics_port = v),
+        row("flight-recorder-files", int(0, 1000), "8", StartOnly, |s, v| s.flight_recorder_files = v),
         row("busy-reply-threshold", number(0, LONG), "5000", Runtime, |s, v| {
             s.busy_reply_threshold = Duration::from_millis(u64::try_from(v).unwrap_or(0))
         }),
@@ -253,6 +255,9 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("dir", FOLDER, ".", Protected, |s, v| s.dir = v.into()),
         row("databases", int(1, PORT), "16", StartOnly, |s, v| s.standalone_databases = v),
         row("cluster-databases", int(1, PORT), "1", StartOnly, |s, v| s.cluster_databases = v),
+        row("log-format", choice(), "legacy", Runtime, |s, v| s.log_format = v).with(Consequence::SetLogForm),
+        row("log-timestamp-format", choice(), "legacy", Runtime, |s, v| s.log_timestamp_format = v)
+            .with(Consequence::SetLogForm),
         row("loglevel", choice(), "notice", Runtime, |s, v| s.loglevel = v).with(Consequence::SetLogLevel),
         // INFO shows it.
         Directive {
@@ -426,8 +431,6 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Runtime),
         inert("lazyfree-lazy-user-flush", YesNo, "yes", Runtime),
         inert("locale-collate", TEXT_OR_EMPTY, "", StartOnly),
-        inert("log-format", OneOf(&["legacy", "logfmt", "json"]), "legacy", Runtime),
-        inert("log-timestamp-format", OneOf(&["legacy", "iso8601", "milliseconds"]), "legacy", Runtime),
         row("logfile", TEXT_OR_EMPTY, "", StartOnly, |s, v| s.logfile = v),
         inert("max-new-connections-per-cycle", number(1, 1000), "10", Runtime),
         inert("max-new-tls-connections-per-cycle", number(1, 1000), "1", Runtime),

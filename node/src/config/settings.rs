@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
+use keyward_net::logging::{LogFormat, TimestampFormat};
 use keyward_net::tls::options::PeerConnections;
 use keyward_net::tls::{ClientCertificates, NameField, SessionLimits, TlsOptions};
 use keyward_proto::topology::FastFailover;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub(super) tls_cluster: bool,
     /// Zero: none.
     pub(crate) metrics_port: u16,
+    /// Zero: none are written.
+    pub(crate) flight_recorder_files: usize,
     /// Zero: see [`Settings::bus_port`].
     pub(super) bus_port: u16,
     /// Zero: no connections with TLS.
@@ -65,6 +68,8 @@ pub struct Settings {
     pub(super) standalone_databases: u16,
     pub(super) cluster_databases: u16,
     pub(crate) loglevel: LogLevel,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_timestamp_format: TimestampFormat,
     /// Only shown.
     pub(crate) hz: i64,
     pub(crate) proto_max_bulk_len: usize,
@@ -298,6 +303,19 @@ impl Choice for LogLevel {
         ("notice", LogLevel::Notice),
         ("warning", LogLevel::Warning),
         ("nothing", LogLevel::Nothing),
+    ];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("legacy", LogFormat::Legacy), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+}
+
+impl Choice for TimestampFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("legacy", TimestampFormat::Legacy),
+        ("iso8601", TimestampFormat::Iso8601),
+        ("milliseconds", TimestampFormat::Milliseconds),
     ];
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_net::bus::Bus;
+use keyward_net::flight::Keeping;
 use keyward_proto::bus::Identity;
 use keyward_proto::entry::effects;
 use keyward_proto::format::FORMAT;
@@ -337,6 +338,7 @@ impl TestNode {
                 announce,
                 sentinels: vec![sentinel.to_owned()],
                 applied: LogIndex::ZERO,
+                keeping: Keeping { dir: "".into(), files_max: 0 },
             };
             let deliver: Deliver = Arc::new(|_| {});
             Replication::start(options, listener, Arc::clone(&shared), lists.clone(), deliver).unwrap()

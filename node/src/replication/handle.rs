@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use keyward_net::bus::Bus;
+use keyward_net::flight::{self, Flights, Keeping, Make};
 use keyward_net::tls::TlsOptions;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
@@ -24,13 +25,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::link::{self, Deliver};
 use super::shared::{Engine, Shared};
-use super::task::{Input, Parts, Shown, Task, send};
+use super::task::{Input, Parts, Recording, Shown, Task, send};
 use super::wire::ControlRequest;
 use crate::sentinels::{Announce, Sentinels};
 
 /// Events that may wait for the task; a full queue stops the streams that fill it.
 const INPUTS_LEN: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The task holds it for an instant, unless it has panicked.
+const RECORDER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What replication needs to know at its start.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub struct Options {
     pub applied: LogIndex,
     /// The first and the last slot with a key.
     pub held_slots: Option<SlotRange>,
+    /// What the flight recorder writes.
+    pub keeping: Keeping,
 }
 
 /// A failover that an operator demands of a replica (CLUSTER FAILOVER).
@@ -67,6 +72,7 @@ pub struct Replication {
     shown: Arc<Shown>,
     sentinels: Arc<Sentinels>,
     bus: Bus,
+    flights: Arc<Flights>,
 }
 
 impl Replication {
@@ -82,7 +88,7 @@ impl Replication {
         engine: Arc<dyn Engine>,
         deliver: Deliver,
     ) -> Result<Arc<Replication>, ConfigError> {
-        let Options { bus, config, announce, sentinels, applied, held_slots } = options;
+        let Options { bus, config, announce, sentinels, applied, held_slots, keeping } = options;
         config.check()?;
         assert!(!shared.gate.is_standalone(), "a node with sentinels has a gate that they control");
         let sentinels = Sentinels::new(sentinels, bus.clone());
@@ -102,6 +108,9 @@ impl Replication {
             held: Mutex::new(Vec::new()),
             acks: watch::Sender::new(0),
         });
+        let recorder = Recording::default();
+        let flights = Flights::new(&keeping, flight_of(&announce, Arc::clone(&recorder)));
+        tokio::spawn(Arc::clone(&flights).keep());
         let replication = Arc::new(Replication {
             me: announce.node_id.clone(),
             incarnation: Arc::new(OnceLock::new()),
@@ -109,6 +118,7 @@ impl Replication {
             shown: Arc::clone(&shown),
             sentinels: Arc::clone(&sentinels),
             bus: bus.clone(),
+            flights: Arc::clone(&flights),
         });
         let (served, events) = (bus.clone(), inputs.clone());
         tokio::spawn(async move {
@@ -135,6 +145,8 @@ impl Replication {
                 inputs: inputs.clone(),
                 shown,
                 applied,
+                recorder,
+                flights,
             };
             let task = match Task::new(parts) {
                 Ok(task) => task,
@@ -155,6 +167,11 @@ impl Replication {
     /// New connections to other processes are made with what these options name, if they are encrypted.
     pub fn use_tls(&self, options: TlsOptions) {
         self.bus.use_tls(options);
+    }
+
+    /// What happened lately.
+    pub fn flights(&self) -> &Arc<Flights> {
+        &self.flights
     }
 
     /// `None` until the node has registered.
@@ -250,6 +267,18 @@ async fn ask_primary(
     let mut client = NodeControlClient::new(bus.connect(&endpoint).await.map_err(unreachable)?);
     let reply = client.start_handoff(request).await.map_err(|s| s.message().to_owned())?.into_inner();
     if reply.accepted { Ok(()) } else { Err(reply.reason) }
+}
+
+/// Makes the recordings of this node. Whoever holds the recorder may have panicked.
+fn flight_of(announce: &Announce, recorder: Recording) -> Make {
+    let (id, name) = (announce.node_id.to_string(), format!("{}:{}", announce.host, announce.port));
+    Box::new(move |why| {
+        let header = flight::header("node", env!("CARGO_PKG_VERSION"), (&id, &name), why);
+        let recorder = recorder.try_lock_for(RECORDER_PATIENCE)?;
+        let recording = recorder.as_ref()?.recording(header);
+        drop(recorder);
+        Some(recording.text())
+    })
 }
 
 /// How far its log is, and whose it is.

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyward_net::bus::Bus;
+use keyward_net::flight::Flights;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::peer::Complaints;
 use keyward_proto::rpc;
 use keyward_proto::slot::SLOT_COUNT;
+use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use keyward_replication::core::Config;
 use keyward_replication::core::messages::{
@@ -22,6 +24,7 @@ use keyward_replication::core::received::Resume;
 use keyward_replication::core::requests::Kind;
 use keyward_replication::core::stream::APPEND_BYTES;
 use keyward_replication::gate::GateState;
+use keyward_replication::recorder::{Occasion, Recorder, Standing};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -35,6 +38,7 @@ use super::sender::{self, Outbox, Outlet, Signals};
 use super::shared::{Engine, Shared};
 use super::wire;
 use crate::clock;
+use crate::logging;
 use crate::sentinels::Sentinels;
 
 /// Acknowledgements that may wait for their stream; later ones contain what earlier ones say.
@@ -100,6 +104,8 @@ pub(crate) struct Task {
     pub(crate) applier: Arc<Applier>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) shown: Arc<Shown>,
+    recorder: Recording,
+    flights: Arc<Flights>,
     links: BTreeMap<LinkId, LinkHandle>,
     uplinks: BTreeMap<UplinkId, UplinkHandle>,
     complaints: Arc<Mutex<Complaints>>,
@@ -115,6 +121,9 @@ pub(crate) struct Task {
     full_sync_tenth: usize,
 }
 
+/// What the task remembers, for whoever wants to know; nothing before it runs. Held for an instant.
+pub(crate) type Recording = Arc<Mutex<Option<Recorder>>>;
+
 /// What a task is made of.
 pub(crate) struct Parts {
     pub(crate) bus: Bus,
@@ -128,13 +137,19 @@ pub(crate) struct Parts {
     pub(crate) shown: Arc<Shown>,
     /// Up to where the keyspace contains the log.
     pub(crate) applied: LogIndex,
+    pub(crate) recorder: Recording,
+    pub(crate) flights: Arc<Flights>,
 }
 
 impl Task {
     pub(crate) fn new(parts: Parts) -> std::io::Result<Task> {
-        let Parts { bus, config, me, incarnation, shared, engine, sentinels, inputs, shown, applied } = parts;
+        let Parts { bus, config, me, incarnation, shared, engine, sentinels, inputs, shown, applied, .. } =
+            parts;
         let core = {
             let log = shared.log.lock();
+            let begin =
+                Recorder::new(clock::monotonic(), (me.clone(), incarnation), &config, (log.last(), applied));
+            *parts.recorder.lock() = Some(begin);
             NodeCore::new(config.clone(), me.clone(), incarnation, &log, applied, clock::monotonic())
         };
         let applier = Applier::start(Arc::clone(&shared), Arc::clone(&engine), applied)?;
@@ -150,6 +165,8 @@ impl Task {
             applier,
             inputs,
             shown,
+            recorder: parts.recorder,
+            flights: parts.flights,
             links: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             complaints: Arc::default(),
@@ -257,18 +274,21 @@ impl Task {
                  from before do not count"
             );
         }
+        if let Some(recorder) = &mut *self.recorder.lock() {
+            recorder.heard(now, &event);
+        }
         let committed = self.shared.gate.commit_index();
         let topology_version = self.core.topology().version;
-        let (view, log_moved) = {
+        let (view, last, log_moved) = {
             let mut log = self.shared.log.lock();
-            let last = log.last();
+            let before = log.last();
             self.core.step(now, event, &mut log, &mut actions);
             let view = self.core.view(&log);
             // Under the lock: see the fields' documentation.
             self.shared.gate.set_auto_commit(&view);
             self.shared.set_sending_term(view.sending_term);
             self.shared.set_lease(self.core.lease());
-            (view, last != log.last())
+            (view, log.last(), before != log.last())
         };
         if log_moved {
             self.shared.wake_disk_writer();
@@ -276,6 +296,7 @@ impl Task {
         let state = self.shared.gate.state();
         self.shared.gate.publish(&view, now);
         if state != view.state {
+            logging::set_role(view.state);
             self.tell_gate(view.state);
         }
         if committed < view.commit && view.state != GateState::Replica {
@@ -287,8 +308,17 @@ impl Task {
         if topology_version < self.core.topology().version {
             self.shown.topology.send_replace(Arc::clone(self.core.topology()));
         }
+        self.record(now, Standing { core: &self.core, view: &view, last }, &actions);
         for action in actions {
             self.act(action);
+        }
+    }
+
+    fn record(&self, now: Monotonic, standing: Standing<'_>, actions: &[Action]) {
+        let mut recorder = self.recorder.lock();
+        let occasion = recorder.as_mut().map(|recorder| recorder.did(now, standing, actions));
+        if occasion == Some(Occasion::Failover) {
+            self.flights.occasion();
         }
     }
 

@@ -3,7 +3,9 @@
 //! - [`bus`]: gRPC over connections whose both ends know the cluster's secret
 //! - [`clock`]: the clock that leases go by
 //! - [`crowd`]: connections that make room for each other
+//! - [`flight`]: recordings of the last minutes, in files
 //! - [`linger`]: how a connection ends so that the client can read why
+//! - [`logging`]: the form of the lines that are logged
 //! - [`observe`]: metrics, health and readiness over HTTP
 //! - [`reach`]: why another process does not answer, in words
 //! - [`stream`]: a client's connection, encrypted or not
@@ -14,7 +16,9 @@
 pub mod bus;
 pub mod clock;
 pub mod crowd;
+pub mod flight;
 pub mod linger;
+pub mod logging;
 pub mod observe;
 pub mod reach;
 pub mod stream;

@@ -17,6 +17,7 @@ pub(crate) mod lookup;
 pub mod node_report;
 pub mod placement;
 pub mod publication;
+pub mod recorder;
 pub mod registration;
 pub(crate) mod removal;
 pub(crate) mod sentinel_api;

@@ -33,6 +33,10 @@ impl Observed for Metrics {
         }
     }
 
+    fn flight(&self) -> Option<String> {
+        self.0.memory.flights.text("asked")
+    }
+
     fn readiness(&self) -> Word {
         let sentinel = &self.0;
         sentinel.raft().map_err(|status| status.message().to_owned())?;

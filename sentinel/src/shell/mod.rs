@@ -5,6 +5,7 @@ pub mod channel;
 pub mod cli;
 pub mod connections;
 pub(crate) mod control;
+pub mod memory;
 mod metrics;
 pub mod probe;
 pub mod program;

@@ -7,6 +7,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use keyward_net::logging::{Lines, LogForm, TimestampFormat};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -48,12 +49,15 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let is_terminal = std::io::stderr().is_terminal();
+    let form = LogForm::default();
+    form.set(options.log_format, TimestampFormat::Legacy);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal)
         // A line that cannot be written, because the disk is full, is to be lost: telling of it would panic.
         .log_internal_errors(false)
+        .event_format(Lines::new(&form, || "sentinel"))
         .init();
     let config = match Config::new(options) {
         Ok(config) => config,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_net::bus::{Bus, Rights};
+use keyward_net::flight::Keeping;
 use keyward_net::observe;
 use keyward_net::tls::TlsError;
 use keyward_proto::bus::Identity;
@@ -28,6 +29,7 @@ use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
 use crate::shell::channel;
 use crate::shell::control::{ControlService, failover, watchdog};
+use crate::shell::memory::Memory;
 use crate::shell::metrics::Metrics;
 use crate::shell::proposals;
 use crate::shell::raft::network::MESSAGE_BYTES_MAX;
@@ -122,7 +124,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     allow_open_files();
     let bus = take_part(&config)?;
     let store = Store::open(&config.options.dir)?;
-    let machine = StateMachine::open(store.clone())?;
+    let keeping = Keeping { dir, files_max: config.options.flight_recorder_files };
+    let memory = Arc::new(Memory::new(&config.options.name, &keeping));
+    memory.flights.keep_on_panic();
+    let machine = StateMachine::open(store.clone(), memory.clone())?;
     let listener = listen(&config.options.bind, config.bus_port).await?;
     let (doors, tls) = doors(&config).await?;
     let questions = match config.options.metrics_port {
@@ -131,8 +136,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
-    let sentinel = Arc::new(Sentinel::new(config, bus, machine.watch(), proposals, primary_changes));
+    let sentinel = Arc::new(Sentinel::new(config, bus, memory, machine.watch(), proposals, primary_changes));
     let mut tasks = JoinSet::new();
+    tasks.spawn(sentinel.memory.flights.clone().keep());
     tasks.spawn(proposals::commit(sentinel.clone(), waiting));
     tasks.spawn(failover::coordinate(sentinel.clone(), requests));
     tasks.spawn(watchdog::probe_all(sentinel.clone()));
@@ -173,6 +179,7 @@ async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine)
         if let Err(fatal) = current.running_state {
             return Err(BootstrapError::Raft(fatal.to_string()).into());
         }
+        sentinel.memory.leads(&current);
         if let Some(line) = story.step(current.id, current.current_leader, |id| sentinel.name_of(id)) {
             info!(term = current.current_term, "{line}");
         }

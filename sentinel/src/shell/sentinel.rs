@@ -32,6 +32,7 @@ use crate::rules::topology::TopologyCommand;
 use crate::shell::channel::endpoint;
 use crate::shell::connections::Connections;
 use crate::shell::control::failover;
+use crate::shell::memory::Memory;
 use crate::shell::proposals::{self, Proposal};
 use crate::shell::raft::service::RaftCell;
 use crate::shell::raft::{self, Metrics, Raft, RaftId};
@@ -50,6 +51,8 @@ pub struct Sentinel {
     /// Drawn when the directory was made.
     pub id: OnceLock<RaftId>,
     pub raft: RaftCell,
+    /// What happened lately.
+    pub memory: Arc<Memory>,
     /// As applied here; a follower may be behind.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// Held for a few lines at a time.
@@ -82,6 +85,7 @@ impl Sentinel {
     pub fn new(
         config: Config,
         bus: Bus,
+        memory: Arc<Memory>,
         topology: watch::Receiver<Arc<Topology>>,
         proposals: mpsc::Sender<Proposal>,
         primary_changes: mpsc::Sender<failover::Asked>,
@@ -90,6 +94,7 @@ impl Sentinel {
             config,
             id: OnceLock::new(),
             raft: RaftCell::default(),
+            memory,
             topology,
             health: Mutex::default(),
             events: broadcast::Sender::new(1024),

@@ -6,7 +6,7 @@ mod commit_order;
 mod committed_survives;
 mod convergence;
 mod enough_members;
-mod in_sync_changes;
+pub(crate) mod in_sync_changes;
 mod leases_apart;
 mod logs_match;
 mod one_owner;
@@ -109,7 +109,9 @@ impl Invariants {
         register: &Register,
         machines: &[Machine],
     ) {
-        in_sync_changes::check(before, &register.topology, command);
+        if let Err(broken) = in_sync_changes::check(before, &register.topology, command) {
+            panic!("invariant 6: {broken}");
+        }
         restarted_stays_out::check(before, register, command, machines, self.committed.last());
         register.shard().inspect(|shard| self.owners.note(shard));
     }

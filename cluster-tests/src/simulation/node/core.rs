@@ -9,6 +9,7 @@ use keyward_replication::core::full_sync::SnapshotSender;
 use keyward_replication::core::messages::{Action, Event, SyncKind};
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::gate::GateState;
+use keyward_replication::recorder::Standing;
 use rand::Rng;
 
 use super::Sender;
@@ -52,6 +53,9 @@ impl World {
         if let Some(apart) = process.core.read_clocks(clocks) {
             tell!("node {node}: its clocks have moved apart by {} ms", apart.as_millis());
         }
+        if let Some(recorder) = &mut process.recorder {
+            recorder.heard(clock, &event);
+        }
         let mut actions = Vec::new();
         let ended_terms = gate.ended_terms();
         process.core.step(clock, event, &mut log, &mut actions);
@@ -65,6 +69,9 @@ impl World {
         }
         let last = log.last();
         drop(log);
+        if let Some(recorder) = &mut process.recorder {
+            recorder.did(clock, Standing { core: &process.core, view: &view, last }, &actions);
+        }
         let after = (gate.state(), view.term, process.core.topology().version);
         if (before.0, before.2) != (after.0, after.2) {
             let (state, term, version) = after;

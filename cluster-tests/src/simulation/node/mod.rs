@@ -30,6 +30,7 @@ use keyward_replication::core::requests::{PendingRequest, RETRY, Rotation};
 use keyward_replication::core::stream::LogStream;
 use keyward_replication::gate::{Gate, GateState};
 use keyward_replication::log::WriteLog;
+use keyward_replication::recorder::Recorder;
 use parking_lot::MutexGuard;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -40,6 +41,7 @@ use super::connection::Connection;
 use super::disk::{Disk, Persistence, Recovered, Writer};
 use super::messages::Message;
 use super::network::Endpoint;
+use super::recordings;
 use super::story::tell;
 use super::world::{SimEvent, World};
 use super::{Nanos, SENTINELS, ms, network};
@@ -62,6 +64,7 @@ pub(super) struct Process {
     pub(super) run: u64,
     clock: Arc<VirtualClock>,
     pub(super) core: NodeCore,
+    pub(super) recorder: Option<Recorder>,
     /// With the log, the gate and the keyspace.
     pub(super) server: Arc<Server>,
     pub(super) executor: Executor,
@@ -93,6 +96,14 @@ pub(super) struct Process {
     /// Up to where the invariants have seen the log.
     pub(super) checked: Position,
     pub(super) checked_term: Term,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            recordings::keep(recorder.node(), recorder);
+        }
+    }
 }
 
 /// A process that has loaded its data and asks the sentinels for its incarnation.
@@ -284,6 +295,10 @@ impl World {
         tell!("node {node} is registered: incarnation {incarnation}");
         let process = Process {
             run,
+            recorder: recordings::are_wanted().then(|| {
+                let (me, log) = (machine.id.clone(), server.shared.log.lock());
+                Recorder::new(clock, (me, incarnation), &machine.config, (log.last(), applied))
+            }),
             core,
             open: executor.moment(),
             commands_until: 0,

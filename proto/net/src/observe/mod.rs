@@ -1,5 +1,5 @@
 //! What a process shows of itself over HTTP, to monitoring and to whoever starts and stops it: `/metrics`, `/healthz` (it
-//! makes progress) and `/readyz` (it can do what its role is). Without a password; nothing can be changed here.
+//! makes progress), `/readyz` (it can do what its role is) and `/flight` (what happened lately). Without a password; nothing can be changed here.
 //!
 //! A question is one connection, with a bound on their number, their time and what is read of them, so that this port
 //! takes nothing away from the others. Who comes when there are too many takes the place of who has been there for longest:
@@ -51,15 +51,19 @@ pub trait Observed: Send + Sync + 'static {
 
     /// Whether it can do what its role is.
     fn readiness(&self) -> Word;
+
+    /// What its flight recorder remembers; `None`: nothing yet.
+    fn flight(&self) -> Option<String>;
 }
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, observed: Arc<dyn Observed>) {
     let routes = Router::new()
-        .route("/", get(async || "/metrics /healthz /readyz\n"))
+        .route("/", get(async || "/metrics /healthz /readyz /flight\n"))
         .route("/metrics", get(metrics))
         .route("/healthz", get(async |State(observed): Observing| answer(observed.health())))
         .route("/readyz", get(async |State(observed): Observing| answer(observed.readiness())))
+        .route("/flight", get(flight))
         .with_state(observed);
     let mut open = Visitors::new(CONNECTIONS);
     loop {
@@ -94,6 +98,13 @@ type Observing = State<Arc<dyn Observed>>;
 
 async fn metrics(State(observed): Observing) -> Response {
     ([(CONTENT_TYPE, OPEN_METRICS)], observed.page().text()).into_response()
+}
+
+async fn flight(State(observed): Observing) -> Response {
+    match observed.flight() {
+        Some(text) => ([(CONTENT_TYPE, "application/jsonl")], text).into_response(),
+        None => (StatusCode::NOT_FOUND, "nothing is recorded: no part of a cluster yet\n").into_response(),
+    }
 }
 
 fn answer(word: Word) -> Response {

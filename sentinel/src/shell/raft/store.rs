@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use super::state::{State, StoredSnapshot, bounds};
 use super::{Applied, LogId, RaftId, TypeConfig};
+use crate::shell::memory::Memory;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -309,6 +310,8 @@ pub(crate) struct StateMachine {
     /// Held for the length of one entry; the snapshot builder runs beside the appliers.
     state: Arc<Mutex<State>>,
     topology: watch::Sender<Arc<Topology>>,
+    /// Of what is applied, and whoever is told of it.
+    memory: Arc<Memory>,
 }
 
 impl StateMachine {
@@ -316,11 +319,12 @@ impl StateMachine {
     ///
     /// # Errors
     /// When the snapshot cannot be read.
-    pub(crate) fn open(store: Store) -> Result<StateMachine, StoreError> {
+    pub(crate) fn open(store: Store, memory: Arc<Memory>) -> Result<StateMachine, StoreError> {
         let snapshot: Option<StoredSnapshot> = store.read("snapshot")?;
         let state = snapshot.map(|s| s.state).unwrap_or_default();
         let topology = watch::Sender::new(Arc::new(state.topology.clone()));
-        Ok(StateMachine { store, state: Arc::new(Mutex::new(state)), topology })
+        memory.knows(&state.topology);
+        Ok(StateMachine { store, state: Arc::new(Mutex::new(state)), topology, memory })
     }
 
     /// Sees every change as it is applied.
@@ -367,7 +371,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut state = self.state.lock();
         let version = state.topology.version;
-        let replies = state.apply(entries);
+        let replies = state.apply(entries.into_iter().inspect(|entry| self.memory.applied(entry)));
         if state.topology.version != version {
             self.topology.send_replace(Arc::new(state.topology.clone()));
         }
@@ -393,6 +397,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.save_snapshot(StoredSnapshot { meta: meta.clone(), state: state.clone() })
             .await
             .map_err(fail())?;
+        self.memory.knows(&state.topology);
         self.topology.send_replace(Arc::new(state.topology.clone()));
         *self.state.lock() = state;
         Ok(())
@@ -410,6 +415,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 #[cfg(test)]
 mod tests {
+    use keyward_net::flight::Keeping;
     use openraft::testing::{StoreBuilder, Suite};
 
     use super::*;
@@ -420,7 +426,9 @@ mod tests {
         async fn build(&self) -> RaftResult<(tempfile::TempDir, Store, StateMachine)> {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).unwrap();
-            let machine = StateMachine::open(store.clone()).unwrap();
+            let keeping = Keeping { dir: dir.path().to_owned(), files_max: 0 };
+            let memory = Arc::new(Memory::new("s1", &keeping));
+            let machine = StateMachine::open(store.clone(), memory).unwrap();
             Ok((dir, store, machine))
         }
     }
