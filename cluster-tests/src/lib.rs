@@ -18,6 +18,7 @@
 //! - [`simulation`]: a shard in virtual time, with the real cores of nodes and sentinels, under faults.
 //! - [`replay`]: what flight recorders have recorded, as the story of an incident.
 //! - [`slots`]: the slot of a key, as a client of another make computes it.
+//! - [`supply`]: what the programs are made of.
 //! - [`linearizability`]: whether a recorded history could have come from a single copy of the data.
 //!
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
@@ -47,6 +48,7 @@ pub mod slots;
 pub mod small;
 pub mod snapshot_bench;
 pub mod stock_confs;
+pub mod supply;
 pub mod tls;
 pub mod waiting;
 pub mod wall_clocks;

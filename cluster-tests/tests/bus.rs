@@ -180,7 +180,7 @@ fn members_do_what_is_theirs() {
 }
 
 #[test]
-fn a_term_out_of_all_proportion_ends_nothing() {
+fn a_term_out_of_all_proportion_and_a_garbled_snapshot_end_nothing() {
     let mut cluster = Cluster::start(Mode::Replicated, &[]).unwrap();
     let undisturbed = Undisturbed::now(&cluster);
     let sentinels: Vec<String> = (3..6).map(|host| cluster.process(host).bus_addr()).collect();
@@ -204,8 +204,25 @@ fn a_term_out_of_all_proportion_ends_nothing() {
             });
             let payload = serde_json::to_vec(&vote).unwrap().into();
             let vote = rpc::RaftMessage { payload, target: identity.sentinel_id, format: FORMAT };
-            let refused = RaftClient::new(channel).vote(vote).await.unwrap_err();
+            let mut raft = RaftClient::new(channel);
+            let refused = raft.vote(vote).await.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+            // A snapshot that nobody can read would end Raft, and the sentinel with it.
+            let snapshot = serde_json::json!({
+                "vote": {"leader_id": {"term": 1000, "node_id": 9}, "committed": true},
+                "meta": {
+                    "last_log_id": null,
+                    "last_membership": {"log_id": null, "membership": {"configs": [], "nodes": {}}},
+                    "snapshot_id": "x",
+                },
+                "offset": 0,
+                "data": b"garbage",
+                "done": true,
+            });
+            let payload = serde_json::to_vec(&snapshot).unwrap().into();
+            let snapshot = rpc::RaftMessage { payload, target: identity.sentinel_id, format: FORMAT };
+            let refused = raft.install_snapshot(snapshot).await.unwrap_err();
+            assert!(refused.message().starts_with("no snapshot: "), "{refused}");
         }
         // What a replica that is one says of a term that nobody has heard of.
         let mut asked = NodeControlClient::new(connect(&a_sentinel, &replica).await);

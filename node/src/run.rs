@@ -114,10 +114,16 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     tokio::spawn(crate::tls::reload(Arc::clone(&server)));
     crate::cron::start(&server).map_err(|e| format!("can't start: {e}"))?;
     tokio::spawn(control::watch(Arc::clone(&server)));
-    if settings.metrics_port != 0 {
-        let listener = bind(first_ip(&settings), settings.metrics_port, settings.tcp_backlog)
+    let beside = |port: u16, directive: &str| {
+        bind(first_ip(&settings), port, settings.tcp_backlog)
             .and_then(TcpListener::from_std)
-            .map_err(|e| format!("can't listen on port {} (metrics-port): {e}", settings.metrics_port))?;
+            .map_err(|e| format!("can't listen on port {port} ({directive}): {e}"))
+    };
+    if settings.admin_port != 0 {
+        entrance.open_for_administrators(beside(settings.admin_port, "admin-port")?);
+    }
+    if settings.metrics_port != 0 {
+        let listener = beside(settings.metrics_port, "metrics-port")?;
         tokio::spawn(observe::serve(listener, Arc::new(Metrics(Arc::clone(&server)))));
     }
     load_and_join(&server, &settings).await?;

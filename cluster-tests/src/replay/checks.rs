@@ -1,4 +1,4 @@
-//! The invariants of DESIGN 6, as far as recordings show them. What no process has recorded is not missed.
+//! The invariants of ARCHITECTURE.md ("The invariants"), as far as recordings show them. What no process has recorded is not missed.
 
 use std::collections::BTreeMap;
 

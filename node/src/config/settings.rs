@@ -33,6 +33,8 @@ pub struct Settings {
     pub(super) tls_cluster: bool,
     /// Zero: none.
     pub(crate) metrics_port: u16,
+    /// Zero: none.
+    pub(crate) admin_port: u16,
     /// Zero: none are written.
     pub(crate) flight_recorder_files: usize,
     /// Zero: see [`Settings::bus_port`].

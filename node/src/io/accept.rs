@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use keyward_net::linger::linger;
 use keyward_net::stream::Stream;
 use keyward_net::tls::handshakes::{HANDSHAKE_LIMIT, Room};
 use keyward_net::tls::{Handshakes, Shaken};
+use keyward_proto::crowd::{Crowd, CrowdLimits, Visitor};
 use keyward_proto::topology::Transport;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -26,13 +28,15 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::io::clients::Client;
+use crate::io::clients::{Client, Clients};
 use crate::io::threads::{Accepted, ThreadHandle};
 use crate::server::Server;
 use crate::stats::ThreadStats;
 
 /// Refused clients that are given the time to read why; others are cut off.
 const REFUSALS_MAX: usize = 16;
+/// Of the administrators' port: who comes when there are more takes the place of the oldest.
+const ADMINISTRATORS: CrowdLimits = CrowdLimits { all: 16, of_one_host: 8 };
 
 /// Where new connections go.
 #[derive(Debug)]
@@ -45,6 +49,43 @@ pub(crate) struct Entrance {
     refusals: Arc<Semaphore>,
     /// Of all listeners: held for counting one connection.
     stats: Mutex<Arc<ThreadStats>>,
+    /// Held while one is let in.
+    administrators: Mutex<Administrators>,
+}
+
+/// Who came by the administrators' port.
+#[derive(Debug)]
+struct Administrators {
+    crowd: Crowd,
+    clients: BTreeMap<Visitor, Arc<Client>>,
+}
+
+impl Administrators {
+    /// Lets it in, and ends whoever has to go for it.
+    fn enter(&mut self, host: IpAddr, client: Arc<Client>, clients: &Clients) {
+        let gone: Vec<Visitor> =
+            self.clients.iter().filter(|(_, c)| clients.get(c.id).is_none()).map(|(v, _)| *v).collect();
+        for visitor in gone {
+            self.crowd.leave(visitor);
+            self.clients.remove(&visitor);
+        }
+        let (visitor, displaced) = self.crowd.enter(host);
+        if let Some(displaced) = displaced.and_then(|displaced| self.clients.remove(&displaced)) {
+            tracing::info!(
+                client = displaced.address,
+                "closed: too many connections to admin-port, this was the oldest"
+            );
+            displaced.kill();
+        }
+        self.clients.insert(visitor, client);
+    }
+}
+
+/// By which port a client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Clients,
+    Administrators,
 }
 
 /// Why a client is not served.
@@ -81,6 +122,10 @@ impl Entrance {
             handshakes,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             stats: Mutex::new(server.stats.add_thread()),
+            administrators: Mutex::new(Administrators {
+                crowd: Crowd::new(ADMINISTRATORS),
+                clients: BTreeMap::new(),
+            }),
         }))
     }
 
@@ -92,7 +137,7 @@ impl Entrance {
                 match transport {
                     Transport::Plain => {
                         if let Some((socket, peer)) = accepted(&listener).await {
-                            entrance.take(socket, peer);
+                            entrance.take(socket, peer, Lane::Clients);
                         }
                     }
                     Transport::Tls => {
@@ -106,9 +151,21 @@ impl Entrance {
         })
     }
 
-    fn take(&self, socket: TcpStream, peer: SocketAddr) {
+    /// Accepts administrators for ever. They are clients like all others, but `maxclients` does not count for them.
+    pub(crate) fn open_for_administrators(self: &Arc<Self>, listener: TcpListener) {
+        let entrance = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                if let Some((socket, peer)) = accepted(&listener).await {
+                    entrance.take(socket, peer, Lane::Administrators);
+                }
+            }
+        });
+    }
+
+    fn take(&self, socket: TcpStream, peer: SocketAddr, lane: Lane) {
         let settings = self.server.settings();
-        if let Some(refusal) = refuse(&self.server, &settings, peer) {
+        if let Some(refusal) = refuse(&self.server, &settings, peer, lane) {
             self.stats.lock().rejected_connections.add(1);
             if let Err(error) = socket.try_write(refusal.text().as_bytes()) {
                 tracing::debug!(%error, %peer, "refused");
@@ -120,13 +177,18 @@ impl Entrance {
         self.stats.lock().connections.add(1);
         let Ok(socket) = prepare(socket, &settings) else { return };
         let client = self.add_client(&socket, peer, Transport::Plain);
+        if lane == Lane::Administrators {
+            self.server.clients.note_administrator(&client);
+            let host = peer.ip().to_canonical();
+            self.administrators.lock().enter(host, Arc::clone(&client), &self.server.clients);
+        }
         let authenticated = settings.requirepass.is_empty();
         self.hand_over(Accepted { socket, connection: None, client, authenticated });
     }
 
     fn take_encrypted(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, room: Room) {
         let settings = self.server.settings();
-        let refusal = refuse(&self.server, &settings, peer);
+        let refusal = refuse(&self.server, &settings, peer, Lane::Clients);
         match refusal {
             // To read why it would have to shake hands first, which costs more than to serve it.
             Some(Refusal::TooMany) => return self.stats.lock().rejected_connections.add(1),
@@ -251,8 +313,8 @@ fn prepare(stream: TcpStream, settings: &Settings) -> io::Result<std::net::TcpSt
     Ok(stream)
 }
 
-fn refuse(server: &Server, settings: &Settings, peer: SocketAddr) -> Option<Refusal> {
-    if settings.maxclients <= server.clients.len() {
+fn refuse(server: &Server, settings: &Settings, peer: SocketAddr, lane: Lane) -> Option<Refusal> {
+    if lane == Lane::Clients && settings.maxclients <= server.clients.len_without_administrators() {
         return Some(Refusal::TooMany);
     }
     let open = settings.protected_mode && settings.requirepass.is_empty();

@@ -75,6 +75,8 @@ pub struct Client {
     has_pushes: AtomicBool,
     killed: AtomicBool,
     close_after_reply: AtomicBool,
+    /// It came by the administrators' port.
+    is_administrator: AtomicBool,
     /// What the client waits for, for CLIENT UNBLOCK.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
     pub query_buffer_len: AtomicUsize,
@@ -108,6 +110,7 @@ impl Client {
             has_pushes: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             close_after_reply: AtomicBool::new(false),
+            is_administrator: AtomicBool::new(false),
             waiter: Mutex::default(),
             query_buffer_len: AtomicUsize::new(0),
             output_buffer_len: AtomicUsize::new(0),
@@ -269,6 +272,7 @@ pub struct Clients {
     summary: Mutex<Option<(Monotonic, Summary)>>,
     next_id: AtomicU64,
     count: AtomicUsize,
+    administrators: AtomicUsize,
     http_warnings: Mutex<HttpWarnings>,
 }
 
@@ -288,9 +292,23 @@ impl Clients {
     }
 
     pub fn remove(&self, id: u64) {
-        if self.clients.lock().remove(&id).is_some() {
+        let removed = self.clients.lock().remove(&id);
+        if let Some(client) = removed {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            let counts = usize::from(client.is_administrator.load(Ordering::Relaxed));
+            self.administrators.fetch_sub(counts, Ordering::Relaxed);
         }
+    }
+
+    /// It came by the administrators' port, so it does not count for `maxclients`. Once for each client.
+    pub fn note_administrator(&self, client: &Client) {
+        client.is_administrator.store(true, Ordering::Relaxed);
+        self.administrators.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What `maxclients` is compared with.
+    pub fn len_without_administrators(&self) -> usize {
+        self.len().saturating_sub(self.administrators.load(Ordering::Relaxed))
     }
 
     /// Connections that are open, of killed clients too.
@@ -338,6 +356,20 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn administrators_do_not_count() {
+        let clients = Clients::default();
+        let add = || clients.add("1".into(), "2".into(), Transport::Plain, Monotonic::ZERO);
+        let (one, other) = (add(), add());
+        clients.note_administrator(&one);
+        assert_eq!((clients.len(), clients.len_without_administrators()), (2, 1));
+        clients.remove(one.id);
+        clients.remove(one.id);
+        assert_eq!((clients.len(), clients.len_without_administrators()), (1, 1));
+        clients.remove(other.id);
+        assert_eq!((clients.len(), clients.len_without_administrators()), (0, 0));
+    }
 
     #[test]
     fn a_summary_is_exact_for_few_clients_and_a_little_old_for_many() {

@@ -190,7 +190,7 @@ async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine)
 }
 
 async fn serve_bus(sentinel: Arc<Sentinel>, listener: TcpListener) -> Result<(), RunError> {
-    let raft = RaftService { raft: sentinel.raft.clone() };
+    let raft = RaftService::new(sentinel.raft.clone());
     let raft = RaftServer::new(raft)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

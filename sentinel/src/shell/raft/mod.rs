@@ -1,5 +1,6 @@
 //! The sentinels' Raft group: openraft with a durable store and gRPC between the members.
 //!
+//! - `bounds`: what another sentinel may say
 //! - [`store`]: vote, log and snapshot on disk; the state machine in memory
 //! - `state`: what entries make of the state machine
 //! - [`network`]: sends openraft's messages to the other sentinels
@@ -7,6 +8,7 @@
 //!
 //! The state machine is [`crate::rules::topology`]; nothing in here knows what a shard is.
 
+mod bounds;
 pub(crate) mod network;
 pub(crate) mod service;
 mod state;

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::bounds::{self, Says};
 use super::{RaftId, TypeConfig};
 use crate::config::Founder;
 use crate::rules::founding::address;
@@ -84,11 +85,12 @@ impl Peer {
     async fn call<Request, Response, E>(
         &self,
         method: Method,
+        own_term: u64,
         request: Request,
     ) -> Result<Response, Failure<E>>
     where
         Request: Serialize,
-        Response: DeserializeOwned,
+        Response: DeserializeOwned + Says,
         E: std::error::Error + DeserializeOwned,
     {
         let Some(mut client) = self.client.clone() else {
@@ -114,7 +116,10 @@ impl Peer {
         })?;
         let result: Result<Response, RaftError<RaftId, E>> = serde_json::from_slice(&payload)
             .map_err(|e| RPCError::Network(NetworkError::from(AnyError::new(&e))))?;
-        result.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
+        let answer = result.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))?;
+        let said = bounds::check_term(own_term, answer.term().unwrap_or_default());
+        said.map_err(|words| RPCError::Network(NetworkError::from(AnyError::error(words))))?;
+        Ok(answer)
     }
 }
 
@@ -133,7 +138,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<RaftId>, RPCError<RaftId, BasicNode, RaftError<RaftId>>> {
-        self.call(Method::AppendEntries, request).await
+        self.call(Method::AppendEntries, request.vote.leader_id.term, request).await
     }
 
     async fn install_snapshot(
@@ -141,7 +146,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         request: InstallSnapshotRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<InstallSnapshotResponse<RaftId>, Failure<InstallSnapshotError>> {
-        self.call(Method::InstallSnapshot, request).await
+        self.call(Method::InstallSnapshot, request.vote.leader_id.term, request).await
     }
 
     async fn vote(
@@ -149,7 +154,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         request: VoteRequest<RaftId>,
         _option: RPCOption,
     ) -> Result<VoteResponse<RaftId>, RPCError<RaftId, BasicNode, RaftError<RaftId>>> {
-        self.call(Method::Vote, request).await
+        self.call(Method::Vote, request.vote.leader_id.term, request).await
     }
 
     fn backoff(&self) -> Backoff {

@@ -12,10 +12,12 @@ use keyward_proto::format::FORMAT;
 use keyward_proto::rpc;
 use openraft::Vote;
 use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status};
 
+use super::bounds::{self, Incoming};
 use super::network::understood;
 use super::{Raft, RaftId, TypeConfig};
 
@@ -43,10 +45,16 @@ impl fmt::Debug for RaftCell {
 /// The gRPC service `Raft`.
 #[derive(Debug, Clone)]
 pub(crate) struct RaftService {
-    pub raft: RaftCell,
+    raft: RaftCell,
+    /// Held while a part is looked at.
+    incoming: Arc<Mutex<Incoming>>,
 }
 
 impl RaftService {
+    pub(crate) fn new(raft: RaftCell) -> RaftService {
+        RaftService { raft, incoming: Arc::default() }
+    }
+
     /// The group's member, if the message is for it, and what it says.
     fn open<T: DeserializeOwned>(&self, request: Request<rpc::RaftMessage>) -> Result<(&Raft, T), Status> {
         let message = request.into_inner();
@@ -60,16 +68,9 @@ impl RaftService {
     }
 }
 
-/// Terms rise by one with each election. One that is this much higher is of a broken or hostile program, and the group
-/// could never go beyond the highest number that there is.
-const TERM_LEAP_MAX: u64 = 1 << 32;
-
 fn check_term(raft: &Raft, vote: &Vote<RaftId>) -> Result<(), Status> {
-    let (own, theirs) = (raft.metrics().borrow().current_term, vote.leader_id.term);
-    if own.saturating_add(TERM_LEAP_MAX) < theirs {
-        return Err(Status::invalid_argument(format!("term {theirs} cannot follow {own}")));
-    }
-    Ok(())
+    let own = raft.metrics().borrow().current_term;
+    bounds::check_term(own, vote.leader_id.term).map_err(Status::invalid_argument)
 }
 
 fn encode<T: Serialize>(result: &T) -> Result<Response<rpc::RaftMessage>, Status> {
@@ -100,6 +101,7 @@ impl rpc::raft_server::Raft for RaftService {
     ) -> Result<Response<rpc::RaftMessage>, Status> {
         let (raft, request): (_, InstallSnapshotRequest<TypeConfig>) = self.open(request)?;
         check_term(raft, &request.vote)?;
+        self.incoming.lock().add(&request).map_err(Status::invalid_argument)?;
         encode(&raft.install_snapshot(request).await)
     }
 }
