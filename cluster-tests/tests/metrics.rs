@@ -194,3 +194,28 @@ fn a_cluster_shows_roles_lag_and_what_is_not_ready() {
     small.nodes[replica].signal(Signal::CONT);
     assert!(wait_until(PATIENCE, || ready(nodes[primary]).0 == 200));
 }
+
+#[test]
+fn lines_of_the_log_are_for_programs_if_they_are_wanted_so() {
+    let server =
+        Server::keyward(&["--log-format", "json", "--log-timestamp-format", "milliseconds"]).unwrap();
+    let lines =
+        |log: &str| log.lines().map(serde_json::from_str::<serde_json::Value>).collect::<Result<Vec<_>, _>>();
+    let told = lines(&server.log()).unwrap();
+    assert!(!told.is_empty());
+    for line in &told {
+        assert_eq!((line["pid"].as_u64(), &line["role"]), (Some(u64::from(server.pid())), &"primary".into()));
+        assert!(line["timestamp"].as_str().unwrap().parse::<u64>().unwrap() > 1_700_000_000_000);
+        assert!(line["level"].is_string() && line["message"].is_string());
+    }
+    let before = server.log().len();
+    let mut client = connect(&server);
+    for format in ["logfmt", "legacy"] {
+        assert_eq!(client.call(&["CONFIG", "SET", "log-format", format]).unwrap().string(), "OK");
+        assert_eq!(client.call(&["CONFIG", "GET", "log-format"]).unwrap().items[1].string(), format);
+    }
+    assert_eq!(client.call(&["CONFIG", "SET", "log-timestamp-format", "iso8601"]).unwrap().string(), "OK");
+    assert_eq!(client.call(&["BGSAVE"]).unwrap().string(), "Background saving started");
+    assert!(wait_until(PATIENCE, || server.log().len() > before));
+    assert!(lines(&server.log()[before..]).is_err(), "for people");
+}

@@ -1,9 +1,11 @@
-//! The limit of open files: a node raises it as far as it may, and serves no more clients than it allows.
+//! The limit of open files: a node raises it as far as it may, and serves no more clients than it allows; administrators
+//! get in all the same.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
+use std::time::Duration;
 
-use cluster_tests::processes::Server;
+use cluster_tests::processes::{Server, free_port, wait_until};
 use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
 
@@ -46,4 +48,40 @@ fn what_cannot_be_raised_bounds_the_clients() {
     assert!(refused.ends_with("number of clients, try with 160"), "{refused}");
     assert_eq!(client.call(&["CONFIG", "SET", "maxclients", "100"]).unwrap().string(), "OK");
     assert_eq!(client.call(&["CONFIG", "SET", "maxclients", "160"]).unwrap().string(), "OK");
+}
+
+#[test]
+fn administrators_get_in_however_many_clients_there_are() {
+    let port = free_port();
+    let node = Server::keyward(&["--admin-port", &port.to_string(), "--maxclients", "20"]).unwrap();
+    let admin = format!("127.0.0.1:{port}");
+    let connect = |address: &str| Connection::connect(address).unwrap();
+    let mut clients = Vec::new();
+    let is_full = || {
+        let mut client = connect(&node.addr());
+        let answer = client.call(&["PING"]).map(|reply| reply.string());
+        clients.push(client);
+        answer.is_ok_and(|words| words.contains("max number of clients reached"))
+    };
+    assert!(wait_until(Duration::from_secs(30), is_full));
+    // Also if somebody holds all places of theirs: the oldest go.
+    let mut silent: Vec<Connection> = (0..40).map(|_| connect(&admin)).collect();
+    let mut administrator = connect(&admin);
+    assert_eq!(administrator.call(&["PING"]).unwrap().string(), "PONG");
+    let shown = administrator.call(&["INFO", "clients"]).unwrap().string();
+    let connected =
+        shown.lines().find_map(|line| line.strip_prefix("connected_clients:")).unwrap().to_owned();
+    assert!(connected.parse::<usize>().unwrap() <= 20 + 16, "{connected}");
+    assert!(silent[0].call(&["PING"]).is_err(), "it made room");
+    assert_eq!(silent[39].call(&["PING"]).unwrap().string(), "PONG");
+    // It makes room for clients, and they do not count for them.
+    assert_eq!(administrator.call(&["CONFIG", "SET", "maxclients", "30"]).unwrap().string(), "OK");
+    assert_eq!(connect(&node.addr()).call(&["PING"]).unwrap().string(), "PONG");
+    assert_eq!(
+        administrator.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap().is_error(),
+        false
+    );
+    assert!(wait_until(Duration::from_secs(30), || {
+        connect(&node.addr()).call(&["PING"]).is_ok_and(|reply| reply.string() == "PONG")
+    }));
 }
