@@ -4,6 +4,7 @@
 //! - [`clock`]: the clock that leases go by
 //! - [`crowd`]: connections that make room for each other
 //! - [`flight`]: recordings of the last minutes, in files
+//! - [`http`]: a port for HTTP that takes nothing away from the others
 //! - [`linger`]: how a connection ends so that the client can read why
 //! - [`logging`]: the form of the lines that are logged
 //! - [`observe`]: metrics, health and readiness over HTTP
@@ -17,6 +18,7 @@ pub mod bus;
 pub mod clock;
 pub mod crowd;
 pub mod flight;
+pub mod http;
 pub mod linger;
 pub mod logging;
 pub mod observe;

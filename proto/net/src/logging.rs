@@ -2,6 +2,7 @@
 //!
 //! `logfmt` and `json` have Valkey's keys: pid, role, timestamp, level, message; then the event's own fields, and the module
 //! that tells it. Levels are Valkey's words.
+#![allow(clippy::disallowed_methods, reason = "a shell: log lines say when")]
 
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;

@@ -1,16 +1,11 @@
 //! What a process shows of itself over HTTP, to monitoring and to whoever starts and stops it: `/metrics`, `/healthz` (it
 //! makes progress), `/readyz` (it can do what its role is) and `/flight` (what happened lately). Without a password; nothing can be changed here.
 //!
-//! A question is one connection, with a bound on their number, their time and what is read of them, so that this port
-//! takes nothing away from the others. Who comes when there are too many takes the place of who has been there for longest:
-//! an answer takes no time, and whoever is silent must not keep out a supervisor, which would restart a healthy process.
-
-#![allow(clippy::disallowed_methods, reason = "a shell")]
+//! Whoever is silent there must not keep out a supervisor, which would restart a healthy process: see [`crate::http`].
 
 mod page;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -18,25 +13,14 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use keyward_proto::crowd::CrowdLimits;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
 
-use crate::crowd::Visitors;
+use crate::http::{self, PlainDoor};
 
 pub use page::{Histogram, Labels, Page, flag, float, label};
 
 /// Of the OpenMetrics specification, version 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const CONNECTIONS: CrowdLimits = CrowdLimits { all: 64, of_one_host: 32 };
-/// For a whole connection.
-const PATIENCE: Duration = Duration::from_secs(10);
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// After an error of `accept`, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether all is well, and in words what is or is not.
 pub type Word = Result<String, String>;
@@ -65,33 +49,7 @@ pub async fn serve(listener: TcpListener, observed: Arc<dyn Observed>) {
         .route("/readyz", get(async |State(observed): Observing| answer(observed.readiness())))
         .route("/flight", get(flight))
         .with_state(observed);
-    let mut open = Visitors::new(CONNECTIONS);
-    loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                let routes = routes.clone();
-                _ = open.spawn(address.ip(), |visit| async move {
-                    if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, routes)).await {
-                        tracing::debug!(%error, "a question over HTTP broke off");
-                    }
-                    drop(visit);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "accept on the port for metrics");
-                sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn answer_one(stream: TcpStream, routes: Router) -> hyper::Result<()> {
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-        .await
+    http::serve(listener, Arc::new(PlainDoor), routes).await;
 }
 
 type Observing = State<Arc<dyn Observed>>;
