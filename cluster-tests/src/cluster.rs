@@ -120,8 +120,24 @@ impl Cluster {
         wall_clocks: Option<WallClocks>,
         node_args: &[&str],
     ) -> Result<Self, String> {
+        Self::start_all(hosts, mode, shape, wall_clocks, &Vec::new, node_args)
+    }
+
+    /// Three sentinels and one shard of three nodes; `sentinel_args` are asked for each sentinel.
+    pub fn start_with(mode: Mode, sentinel_args: &dyn Fn() -> Vec<String>) -> Result<Self, String> {
+        Self::start_all(Hosts::Loopback, mode, Shape::ONE_BY_THREE, None, sentinel_args, &[])
+    }
+
+    fn start_all(
+        hosts: Hosts,
+        mode: Mode,
+        shape: Shape,
+        wall_clocks: Option<WallClocks>,
+        sentinel_args: &dyn Fn() -> Vec<String>,
+        node_args: &[&str],
+    ) -> Result<Self, String> {
         let sentinel_program = programs::keyward("keyward-sentinel")?;
-        let sentinels = start_sentinels(&hosts, &sentinel_program, shape)?;
+        let sentinels = start_sentinels(&hosts, &sentinel_program, shape, sentinel_args)?;
         let bus =
             |(i, s): (usize, &Server)| format!("{}:{}", hosts.name(shape.nodes() + i), s.port() + 10_000);
         let buses = sentinels.iter().enumerate().map(bus).collect::<Vec<_>>().join(",");
@@ -494,7 +510,12 @@ fn ask(server: &Server, command: &[&str]) -> Option<Frame> {
 }
 
 /// Starts three sentinels that know each other's addresses.
-fn start_sentinels(hosts: &Hosts, program: &Path, shape: Shape) -> Result<Vec<Server>, String> {
+fn start_sentinels(
+    hosts: &Hosts,
+    program: &Path,
+    shape: Shape,
+    more_args: &dyn Fn() -> Vec<String>,
+) -> Result<Vec<Server>, String> {
     let ports: Vec<u16> = (0..SENTINELS).map(|_| free_port()).collect();
     let bus_port = |port: u16| port + 10_000;
     let host = |index: usize| shape.nodes() + index;
@@ -506,6 +527,7 @@ fn start_sentinels(hosts: &Hosts, program: &Path, shape: Shape) -> Result<Vec<Se
     let (shards, replicas) = (shape.shards.to_string(), (shape.nodes_per_shard - 1).to_string());
     let mut sentinels = Vec::new();
     for (index, &port) in ports.iter().enumerate() {
+        let more = more_args();
         let sentinel = Server::spawn_at(hosts, host(index), program, port, folder()?, |port, dir| {
             let (dir, name) = (dir.to_string_lossy(), sentinel_name(index));
             let (port, bus) = (port.to_string(), bus_port(port).to_string());
@@ -518,7 +540,7 @@ fn start_sentinels(hosts: &Hosts, program: &Path, shape: Shape) -> Result<Vec<Se
                 ["--shards", &shards],
                 ["--replicas", &replicas],
             ];
-            args.as_flattened().iter().map(|arg| (*arg).to_owned()).collect()
+            args.as_flattened().iter().map(|arg| (*arg).to_owned()).chain(more.iter().cloned()).collect()
         })?;
         sentinels.push(sentinel);
     }

@@ -3,6 +3,7 @@
 //! - [`waiting`]: for a condition. [`programs`] and [`processes`]: where the programs are, and servers that end with the test.
 //! - [`resp_client`]: a blocking client that keeps each reply's exact bytes.
 //! - [`tls`]: certificates for tests, and a client that speaks RESP through TLS.
+//! - [`browser`]: a page as somebody sees it who opens it.
 //! - [`compare`]: random command sequences whose replies must equal the real Valkey's.
 //! - [`complexity`]: how what commands cost grows with the number of elements, next to Valkey.
 //! - [`interchange`]: data of every type and encoding, and keyspaces to compare after it went elsewhere.
@@ -24,6 +25,7 @@
 //! Nothing here sleeps for a fixed time: tests wait for a condition, each with a deadline.
 
 pub mod benchmark;
+pub mod browser;
 pub mod chaos;
 pub mod cluster;
 pub mod compare;

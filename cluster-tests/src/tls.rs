@@ -155,6 +155,14 @@ impl TlsConnection {
         self.stream.flush()
     }
 
+    /// All that comes until the server ends.
+    pub fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // It may end without saying so.
+        drop(self.stream.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     pub fn set_read_timeout(&mut self, time: Duration) {
         self.stream.sock.set_read_timeout(Some(time)).expect("it is not zero");
     }

@@ -33,7 +33,7 @@ use crate::command::find::lookup_effect;
 use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::session::Session;
-use crate::replication::{Engine, LargeSlots, LogHistory, Shared};
+use crate::replication::{Engine, Figures, LargeSlots, LogHistory, Shared};
 use crate::scripts::copy_libraries;
 use crate::scripts::libraries::{self, Libraries};
 use crate::server::Server;
@@ -436,8 +436,15 @@ impl Engine for KeyspaceEngine {
         self.server.keyspace.counts.keys() as u64
     }
 
-    fn password_mark(&self) -> u32 {
-        self.server.settings().password_mark()
+    fn figures(&self) -> Figures {
+        let settings = self.server.settings();
+        let [commands, _, _] = self.server.stats.rates.per_second();
+        Figures {
+            password_mark: settings.password_mark(),
+            memory_bytes: self.server.memory.used() as u64,
+            memory_max_bytes: settings.maxmemory as u64,
+            commands_per_second: Some(commands),
+        }
     }
 
     fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {

@@ -66,6 +66,19 @@ pub struct Options {
     #[arg(long, default_value_t = 8, value_name = "NUMBER")]
     pub flight_recorder_files: usize,
 
+    /// Port for the page that shows the cluster in a browser; 0: none
+    #[arg(long, default_value_t = 0)]
+    pub http_port: u16,
+
+    /// Whether the page is encrypted, with the certificates of the Sentinel API with TLS (yes or no)
+    #[arg(long, default_value = "no", value_parser = ["yes", "no"])]
+    pub http_tls: String,
+
+    /// File with the token of those who may hand a primary over on the page; without one nobody may [default: the file
+    /// in KEYWARD_HTTP_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub http_admin_token_file: Option<PathBuf>,
+
     /// Name of this sentinel, as in --initial
     #[arg(long, default_value = "s1")]
     pub name: String,
@@ -135,6 +148,12 @@ fn log_format(word: &str) -> Result<LogFormat, String> {
         "logfmt" => Ok(LogFormat::Logfmt),
         "json" => Ok(LogFormat::Json),
         _ => Err("legacy, logfmt or json".to_owned()),
+    }
+}
+
+impl Options {
+    pub(crate) fn encrypts_page(&self) -> bool {
+        self.http_port != 0 && self.http_tls == "yes"
     }
 }
 
@@ -243,6 +262,9 @@ pub enum Command {
         /// JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Again and again, until Ctrl-C; without a terminal a block whenever something has changed
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
     /// Hand a shard's primary role over to a replica, without losing a write
     Failover {

@@ -13,6 +13,7 @@
 //! - [`health`](rules::health), [`node_report`](rules::node_report), `events`: what is known of the nodes, and what
 //!   subscribers are told
 //! - `sentinel_api`, [`status`](rules::status), `admin`: what clients and operators ask and are shown
+//! - `timeline`: the latest changes of primaries, and how long their phases took
 //! - `kept`: which connections are used again; `waiting`: shards that have no primary, and why
 //!
 //! [`shell`]:

@@ -242,7 +242,7 @@ impl Replication {
             primary_dead: false,
             force: true,
             takeover: demand == Demand::Takeover,
-            known: None,
+            ..Default::default()
         };
         let (outcome, changed) = self.sentinels.ask(Kind::Complaint, ControlRequest::Failover(request)).await;
         if let Some(changed) = changed {

@@ -24,4 +24,4 @@ pub(crate) mod wire;
 
 pub use handle::{Demand, Options, Replication};
 pub use link::Deliver;
-pub use shared::{Engine, LargeSlots, LogHistory, Shared};
+pub use shared::{Engine, Figures, LargeSlots, LogHistory, Shared};

@@ -24,10 +24,19 @@ pub trait LargeSlots: Send {
     fn next_parts(&mut self) -> Result<Vec<SnapshotPart>, SnapshotEnded>;
 }
 
+/// What a node tells the sentinels of itself besides replication: see [`rpc::NodeStatus`](keyward_proto::rpc::NodeStatus).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub password_mark: u32,
+    pub memory_bytes: u64,
+    pub memory_max_bytes: u64,
+    pub commands_per_second: Option<u64>,
+}
+
 /// The keyspace, as replication sees it.
 ///
-/// All but `unknown_effect`, `read_slot`, `read_large_slots`, `quiesce`, `memory_bytes` and `key_count` are called by one
-/// thread, in order.
+/// All but `unknown_effect`, `read_slot`, `read_large_slots`, `quiesce`, `memory_bytes`, `key_count` and `figures` are
+/// called by one thread, in order.
 pub trait Engine: Send + Sync + 'static {
     /// A committed entry. Effects on a slot are skipped if `index` is not beyond that slot's index in the table of
     /// [`Engine::set_slot_indexes`]; an effect on the whole keyspace applies to the slots where it is.
@@ -55,9 +64,9 @@ pub trait Engine: Send + Sync + 'static {
     fn key_count(&self) -> u64;
     /// Bytes that the keyspace takes, about.
     fn memory_bytes(&self) -> usize;
-    /// See [`rpc::NodeStatus`].
-    fn password_mark(&self) -> u32 {
-        0
+    /// See [`Figures`].
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
     /// Entries of the log from `next` on that are not in memory any more; `None`: they are nowhere.
     fn read_history(&self, next: LogIndex) -> Option<Box<dyn LogHistory>> {

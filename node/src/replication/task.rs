@@ -115,6 +115,7 @@ pub(crate) struct Task {
     /// What the sentinels were asked for, and what they said: for the log.
     asked: News,
     answered: Arc<Mutex<News>>,
+    takeover: Takeover,
     /// Last logged.
     role: (RoleStatus, Term),
     /// Last logged of a full sync.
@@ -123,6 +124,14 @@ pub(crate) struct Task {
 
 /// What the task remembers, for whoever wants to know; nothing before it runs. Held for an instant.
 pub(crate) type Recording = Arc<Mutex<Option<Recorder>>>;
+
+/// The last term in which this node became the primary, and how long it took then until it served.
+#[derive(Debug, Clone, Copy, Default)]
+struct Takeover {
+    term: Term,
+    began: Monotonic,
+    served: Option<Duration>,
+}
 
 /// What a task is made of.
 pub(crate) struct Parts {
@@ -175,6 +184,7 @@ impl Task {
             next_token: 0,
             asked: News::default(),
             answered: Arc::default(),
+            takeover: Takeover::default(),
             role: (RoleStatus::None, Term::ZERO),
             full_sync_tenth: 0,
         })
@@ -295,8 +305,14 @@ impl Task {
         }
         let state = self.shared.gate.state();
         self.shared.gate.publish(&view, now);
+        if topology_version < self.core.topology().version {
+            self.note_leading(now);
+        }
         if state != view.state {
             logging::set_role(view.state);
+            if view.state == GateState::Primary {
+                self.takeover.served.get_or_insert(now.since(self.takeover.began));
+            }
             self.tell_gate(view.state);
         }
         if committed < view.commit && view.state != GateState::Replica {
@@ -319,6 +335,15 @@ impl Task {
         let occasion = recorder.as_mut().map(|recorder| recorder.did(now, standing, actions));
         if occasion == Some(Occasion::Failover) {
             self.flights.occasion();
+        }
+    }
+
+    /// The topology has changed: it may say that this node leads in another term.
+    fn note_leading(&mut self, now: Monotonic) {
+        let shard = self.core.topology().shard_of(&self.me);
+        let Some(shard) = shard.filter(|shard| shard.primary.as_ref() == Some(&self.me)) else { return };
+        if self.takeover.term != shard.term {
+            self.takeover = Takeover { term: shard.term, began: now, served: None };
         }
     }
 
@@ -404,7 +429,11 @@ impl Task {
                     tracing::info!("{line}");
                 }
                 let kind = Kind::of(&request);
-                let request = wire::control_request(&self.me, request);
+                let silence = match self.status().role {
+                    RoleStatus::Replica { silence, .. } => silence,
+                    RoleStatus::Primary { .. } | RoleStatus::None => Duration::ZERO,
+                };
+                let request = wire::control_request(&self.me, request, silence);
                 let (sentinels, inputs) = (Arc::clone(&self.sentinels), self.inputs.clone());
                 let answered = Arc::clone(&self.answered);
                 tokio::spawn(async move {
@@ -543,8 +572,8 @@ impl Task {
     fn node_status(&self) -> rpc::NodeStatus {
         let status = self.status();
         let shard = self.core.topology().nodes.get(&self.me).and_then(|n| n.shard.as_ref());
-        let of_keyspace = (self.engine.key_count(), self.engine.password_mark());
-        wire::node_status(&status, &self.me, self.incarnation, shard, of_keyspace)
+        let (keys, figures) = (self.engine.key_count(), self.engine.figures());
+        wire::node_status(&status, &self.me, self.incarnation, shard, keys, figures, self.takeover.served)
     }
 
     fn show_status(&mut self) {

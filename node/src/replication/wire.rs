@@ -16,6 +16,8 @@ use keyward_replication::core::node_core::{RoleStatus, Status};
 use keyward_replication::core::received::{Resume, SlotSet};
 use keyward_replication::log::TermStart;
 
+use super::shared::Figures;
+
 /// A peer's message makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
@@ -251,7 +253,8 @@ impl ControlRequest {
     }
 }
 
-pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
+/// `silence`: since this node heard its primary.
+pub(crate) fn control_request(me: &NodeId, request: Request, silence: Duration) -> ControlRequest {
     let change = |shard: ShardId, term: Term, version: u64| rpc::ChangeInSyncRequest {
         shard_id: shard.to_string(),
         primary: me.to_string(),
@@ -283,6 +286,7 @@ pub(crate) fn control_request(me: &NodeId, request: Request) -> ControlRequest {
             term: term.get(),
             reporter: me.to_string(),
             primary_dead,
+            silent_nanos: nanos(silence),
             ..Default::default()
         }),
         Request::Handoff { shard, term, version, target, last } => {
@@ -305,7 +309,9 @@ pub(crate) fn node_status(
     me: &NodeId,
     incarnation: Incarnation,
     shard: Option<&ShardId>,
-    (keys, password_mark): (u64, u32),
+    keys: u64,
+    figures: Figures,
+    takeover: Option<Duration>,
 ) -> rpc::NodeStatus {
     let (role, silent_nanos, leases) = match &status.role {
         RoleStatus::None => ("none", 0, Vec::new()),
@@ -329,7 +335,11 @@ pub(crate) fn node_status(
         keys,
         loading: !status.consistent,
         cut_off,
-        password_mark,
+        password_mark: figures.password_mark,
+        memory_bytes: figures.memory_bytes,
+        memory_max_bytes: figures.memory_max_bytes,
+        commands_per_second: figures.commands_per_second,
+        takeover_nanos: takeover.map(nanos),
     }
 }
 

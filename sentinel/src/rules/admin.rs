@@ -15,6 +15,7 @@ use keyward_proto::topology::{SentinelAddress, Shard, Topology};
 
 use super::founding::{Holds, Members, Presence};
 use super::lookup::{find_node, find_shard};
+use super::timeline::Change;
 use super::topology::{RaftId, Refusal, TopologyCommand};
 
 pub(crate) fn request(command: Command) -> rpc::AdminRequest {
@@ -46,14 +47,38 @@ pub(crate) fn done(reply: rpc::AdminReply) -> Result<String, String> {
     match reply.outcome {
         Some(Outcome::Done(text)) => Ok(text),
         Some(Outcome::Refused(reason)) => Err(reason),
-        Some(Outcome::Identity(_) | Outcome::Status(_)) | None => Err("the answer is not understood".into()),
+        Some(Outcome::Identity(_) | Outcome::Status(_) | Outcome::Timeline(_)) | None => {
+            Err("the answer is not understood".into())
+        }
     }
 }
 
 /// What this sentinel says of itself.
-pub(crate) fn identity(name: &str, id: RaftId, holds: Holds) -> rpc::AdminReply {
-    let holds_group = holds == Holds::Group;
-    reply(Outcome::Identity(rpc::SentinelIdentity { name: name.to_owned(), sentinel_id: id, holds_group }))
+pub(crate) fn identity(name: &str, sentinel_id: RaftId, holds: Holds, timeline_mark: u64) -> rpc::AdminReply {
+    let (name, holds_group) = (name.to_owned(), holds == Holds::Group);
+    reply(Outcome::Identity(rpc::SentinelIdentity { name, sentinel_id, holds_group, timeline_mark }))
+}
+
+/// What a sentinel remembers of changes of primaries.
+pub(crate) fn timeline(changes: &[Change]) -> rpc::AdminReply {
+    let body = serde_json::to_vec(changes).expect("plain values are valid JSON");
+    reply(Outcome::Timeline(body.into()))
+}
+
+/// By which the changes that a sentinel remembers differ from those of others; `None` of an older program.
+pub(crate) fn timeline_mark(reply: &rpc::AdminReply) -> Option<u64> {
+    match &reply.outcome {
+        Some(Outcome::Identity(identity)) => Some(identity.timeline_mark).filter(|mark| *mark != 0),
+        _ => None,
+    }
+}
+
+/// What another one remembers; nothing if it said something else.
+pub(crate) fn remembered(reply: &rpc::AdminReply) -> Vec<Change> {
+    match &reply.outcome {
+        Some(Outcome::Timeline(body)) => serde_json::from_slice(body).unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 /// What another one has said of itself; `None` if it said something else.
@@ -208,7 +233,7 @@ mod tests {
             (5, Holds::Nothing, Holds::Nothing),
             (0, Holds::Nothing, Holds::Group),
         ] {
-            assert_eq!(presence(identity("a", id, holds)), Some(Presence { id, holds: expected }));
+            assert_eq!(presence(identity("a", id, holds, 0)), Some(Presence { id, holds: expected }));
         }
         assert_eq!(presence(line(Ok("OK".into()))), None);
     }

@@ -198,6 +198,26 @@ impl Health {
         pairs
     }
 
+    /// What the nodes have said last. Who has missed a round of questions is no news yet, until it counts as down.
+    pub(crate) fn reports(&self) -> BTreeMap<NodeId, Report> {
+        let report = |(id, node): (&NodeId, &NodeHealth)| {
+            let last = || node.status.clone().map(|status| Report::of(id, status));
+            let is_late = node.answer == Answer::Silent && !node.is_down;
+            let now = || Report { answer: node.answer.clone(), status: node.status.clone() };
+            let of_answer = || match node.answer {
+                Answer::Status(_) => now(),
+                Answer::Refused | Answer::Silent => Report::without_status(node.answer.clone()),
+            };
+            (id.clone(), if is_late { last().unwrap_or_else(of_answer) } else { of_answer() })
+        };
+        self.nodes.iter().map(report).collect()
+    }
+
+    /// The other sentinels that have answered in the last round.
+    pub(crate) fn answering(&self) -> BTreeSet<RaftId> {
+        self.sentinels.iter().filter(|(_, other)| other.answers).map(|(id, _)| *id).collect()
+    }
+
     /// What a node says of itself without being asked.
     pub(crate) fn note_report(&mut self, now: Monotonic, id: &NodeId, report: rpc::NodeStatus) {
         if let Some(node) = self.nodes.get_mut(id) {

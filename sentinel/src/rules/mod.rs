@@ -3,6 +3,7 @@
 //! The simulation runs the same code, and each deliberate bug that it has to find is in here.
 
 pub(crate) mod admin;
+pub(crate) mod admin_token;
 pub mod coordinator;
 pub(crate) mod events;
 pub mod failover;
@@ -15,6 +16,7 @@ pub(crate) mod kept;
 pub mod leadership;
 pub(crate) mod lookup;
 pub mod node_report;
+pub(crate) mod pace;
 pub mod placement;
 pub mod publication;
 pub mod recorder;
@@ -22,5 +24,6 @@ pub mod registration;
 pub(crate) mod removal;
 pub(crate) mod sentinel_api;
 pub mod status;
+pub(crate) mod timeline;
 pub mod topology;
 pub(crate) mod waiting;

@@ -1,6 +1,8 @@
 //! The operator's subcommands: one question to a sentinel, one answer on the terminal.
 #![allow(clippy::disallowed_methods, reason = "shell: asks over the network")]
 
+mod watch;
+
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -18,7 +20,7 @@ use tonic::transport::Channel;
 
 use crate::config::{Command, NamedAddress, Target};
 use crate::rules::admin::{self, Failure, Tried};
-use crate::rules::status::{Asked, Form, Printed, Shown};
+use crate::rules::status::{Asked, Form, Names, Printed, Shown};
 use crate::shell::channel::{self, endpoint};
 use crate::shell::control::ADMIN_LIMIT;
 
@@ -33,7 +35,8 @@ const NODE_LIMIT: Duration = Duration::from_millis(1000);
 pub async fn execute(command: Command) -> Result<Printed, String> {
     let done = |text| Printed { text, exit_code: 0 };
     match command {
-        Command::Status { target, nodes, json } => {
+        Command::Status { target, nodes, watch: true, .. } => watch::status(&target, &nodes).await,
+        Command::Status { target, nodes, json, .. } => {
             show_status(&target, &nodes, if json { Form::Json } else { Form::Table }).await
         }
         Command::Failover { shard, to, target } => {
@@ -56,16 +59,38 @@ pub async fn execute(command: Command) -> Result<Printed, String> {
 
 async fn show_status(target: &Target, nodes: &[NamedAddress], form: Form) -> Result<Printed, String> {
     let bus = operator(target)?;
-    let names = nodes.iter().filter_map(|n| Some((n.address.clone(), n.name.clone()?))).collect();
+    let names = names(nodes);
     let mut shown = Shown { sentinels: &target.sentinel, failures: Vec::new(), names, form };
+    let command = rpc::StatusCommand::default();
+    match ask_for_status(&bus, target, command, &mut shown.failures).await {
+        Some(body) => shown.report(body),
+        None => shown.nodes(&ask_nodes(&bus, nodes).await),
+    }
+}
+
+fn names(nodes: &[NamedAddress]) -> Names {
+    nodes.iter().filter_map(|n| Some((n.address.clone(), n.name.clone()?))).collect()
+}
+
+/// Of the first sentinel that answers, as it came.
+async fn ask_for_status(
+    bus: &Bus,
+    target: &Target,
+    command: rpc::StatusCommand,
+    failures: &mut Vec<String>,
+) -> Option<String> {
     for address in &target.sentinel {
-        let command = admin_request::Command::Status(rpc::StatusCommand {});
-        match ask_one(&bus, address, command, STATUS_LIMIT).await.and_then(status_of) {
-            Ok(body) => return shown.report(body),
-            Err(failure) => shown.failures.push(failure.to_string()),
+        let command = admin_request::Command::Status(command);
+        match ask_one(bus, address, command, STATUS_LIMIT).await.and_then(status_of) {
+            Ok(body) => return Some(body),
+            Err(failure) => failures.push(failure.to_string()),
         }
     }
-    shown.nodes(&join_all(nodes.iter().map(|node| ask_node(&bus, node))).await)
+    None
+}
+
+async fn ask_nodes(bus: &Bus, nodes: &[NamedAddress]) -> Vec<Asked> {
+    join_all(nodes.iter().map(|node| ask_node(bus, node))).await
 }
 
 async fn ask_node(bus: &Bus, node: &NamedAddress) -> Asked {

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use keyward_net::observe::{Observed, Page, Word, flag, float, label};
+use keyward_net::observe::{Histogram, Observed, Page, Word, flag, float, label};
 use keyward_proto::topology::Topology;
 
 use crate::rules::health::Health;
+use crate::rules::timeline::{BOUNDS_MICROS, Tally};
 use crate::shell::sentinel::Sentinel;
 
 /// A sentinel as it is seen from outside.
@@ -21,6 +22,7 @@ impl Observed for Metrics {
         let topology = self.0.current();
         shard_figures(&topology, &mut page);
         node_figures(&topology, &self.0.health.lock(), &mut page);
+        change_figures(self.0.timeline.lock().tally(), &mut page);
         page
     }
 
@@ -111,4 +113,17 @@ fn node_figures(topology: &Topology, health: &Health, page: &mut Page) {
         (labels, flag(!health.is_down(&node.id)))
     });
     page.gauges("node_up", "1: it answers the sentinels", up.collect::<Vec<_>>());
+}
+
+/// Of changes that this sentinel has led: the sum over all sentinels is how many there were.
+fn change_figures(tally: &Tally, page: &mut Page) {
+    let led = tally.led().map(|(kind, count)| (label("kind", kind.word()), float(count)));
+    page.counters("primary_changes", "Changes of a shard's primary that this sentinel has led", led);
+    let bounds: Vec<f64> = BOUNDS_MICROS.iter().map(|micros| float(*micros) / 1e6).collect();
+    let times = tally.times().map(|(kind, phase, times)| {
+        let labels = vec![("kind", kind.word().to_owned()), ("phase", phase.word().to_owned())];
+        let (counts, sum) = (times.counts.to_vec(), float(times.sum_micros) / 1e6);
+        (labels, Histogram { bounds: bounds.clone(), counts, sum })
+    });
+    page.histograms("primary_change_seconds", "Time of each phase of these changes", times);
 }

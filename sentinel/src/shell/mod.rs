@@ -7,6 +7,7 @@ pub mod connections;
 pub(crate) mod control;
 pub mod memory;
 mod metrics;
+mod page;
 pub mod probe;
 pub mod program;
 pub mod proposals;

@@ -29,7 +29,9 @@ pub fn main() -> ExitCode {
     match options.command.clone() {
         Some(command) => match runtime.block_on(cli::execute(command)) {
             Ok(answer) => {
-                println!("{}", answer.text.trim_end());
+                if !answer.text.is_empty() {
+                    println!("{}", answer.text.trim_end());
+                }
                 ExitCode::from(answer.exit_code)
             }
             Err(e) => fail(&e),

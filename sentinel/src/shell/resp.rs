@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use keyward_net::clock::{monotonic as now, unix_seconds};
+use keyward_net::http;
 use keyward_net::stream::Stream;
 use keyward_net::tls::failures::{ALERT, is_hello};
 use keyward_net::tls::handshakes::Room;
@@ -168,6 +169,14 @@ async fn accept(sentinel: Arc<Sentinel>, counters: Arc<Counters>, door: Door) {
             }
             counters.open.fetch_sub(1, Ordering::Relaxed);
         });
+    }
+}
+
+impl http::Door for Tls {
+    async fn open(&self, socket: TcpStream) -> io::Result<Stream> {
+        let peer = socket.peer_addr()?;
+        let room = self.handshakes.room().await;
+        shake(self, socket, room).await.inspect_err(|error| self.note_failure(peer, error))
     }
 }
 

@@ -1,8 +1,10 @@
 //! Starts a sentinel and stops it: sockets, services, tasks.
 #![allow(clippy::disallowed_methods, reason = "shell: spawns the tasks")]
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +27,14 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::rules::admin_token::AdminToken;
 use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
 use crate::shell::channel;
 use crate::shell::control::{ControlService, failover, watchdog};
 use crate::shell::memory::Memory;
 use crate::shell::metrics::Metrics;
+use crate::shell::page;
 use crate::shell::proposals;
 use crate::shell::raft::network::MESSAGE_BYTES_MAX;
 use crate::shell::raft::service::RaftService;
@@ -57,6 +61,8 @@ pub enum RunError {
     Exposed(#[from] Exposed),
     #[error("{0:?} is no name for a sentinel: it has 1 to 64 characters")]
     Name(String),
+    #[error("http-admin-token-file {0}: {1}")]
+    Token(String, String),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error("the bus stopped: {0}")]
@@ -85,15 +91,48 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, RunError> {
 async fn doors(config: &Config) -> Result<(Vec<Door>, Option<Arc<Tls>>), RunError> {
     let options = &config.options;
     let (mut doors, mut tls) = (Vec::new(), None);
+    if options.tls_port != 0 || options.encrypts_page() {
+        tls = Some(Arc::new(Tls::start(config)?));
+    }
     if options.port != 0 {
         doors.push(Door::Plain(listen(&options.bind, options.port).await?));
     }
-    if options.tls_port != 0 {
-        let started = Arc::new(Tls::start(config)?);
-        doors.push(Door::Tls(listen(&options.bind, options.tls_port).await?, started.clone()));
-        tls = Some(started);
+    if let Some(tls) = tls.as_ref().filter(|_| options.tls_port != 0) {
+        doors.push(Door::Tls(listen(&options.bind, options.tls_port).await?, Arc::clone(tls)));
     }
     Ok((doors, tls))
+}
+
+/// The port for the page, its encryption, and the token of those who may act there.
+async fn page_door(config: &Config, tls: Option<&Arc<Tls>>) -> Result<Option<PageDoor>, RunError> {
+    let options = &config.options;
+    if options.http_port == 0 {
+        return Ok(None);
+    }
+    let token = match options.http_admin_token_file.clone().or_else(token_file_of_environment) {
+        Some(file) => Some(read_token(&file)?),
+        None => None,
+    };
+    let listener = listen(&options.bind, options.http_port).await?;
+    let tls = tls.filter(|_| options.encrypts_page()).cloned();
+    Ok(Some(PageDoor { listener, tls, token }))
+}
+
+fn token_file_of_environment() -> Option<PathBuf> {
+    std::env::var_os("KEYWARD_HTTP_ADMIN_TOKEN_FILE").filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+fn read_token(file: &Path) -> Result<AdminToken, RunError> {
+    let wrong = |reason: &dyn Display| RunError::Token(file.display().to_string(), reason.to_string());
+    let text = std::fs::read(file).map_err(|error| wrong(&error))?;
+    AdminToken::parse(&text).map_err(|reason| wrong(&reason))
+}
+
+#[derive(Debug)]
+struct PageDoor {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    token: Option<AdminToken>,
 }
 
 /// Thousands of nodes and clients need more open files than many systems allow at first.
@@ -134,6 +173,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         0 => None,
         port => Some(listen(&config.options.bind, port).await?),
     };
+    let page_door = page_door(&config, tls.as_ref()).await?;
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
     let sentinel = Arc::new(Sentinel::new(config, bus, memory, machine.watch(), proposals, primary_changes));
@@ -150,6 +190,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
     if let Some(listener) = questions {
         tasks.spawn(observe::serve(listener, Arc::new(Metrics(sentinel.clone()))));
+    }
+    if let Some(PageDoor { listener, tls, token }) = page_door {
+        tasks.spawn(page::serve(sentinel.clone(), listener, tls, token));
     }
     let mut bus = tokio::spawn(serve_bus(sentinel.clone(), listener));
     let result = tokio::select! {

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keyward_net::bus::Bus;
+use keyward_net::clock::unix_millis;
 use keyward_net::reach::Reach;
 use keyward_proto::ids::ShardId;
 use keyward_proto::rpc;
@@ -28,6 +29,7 @@ use crate::rules::founding::{self, Holds, Members};
 use crate::rules::health::Health;
 use crate::rules::leadership::{Hop, Place, is_current, place};
 use crate::rules::publication::Publications;
+use crate::rules::timeline::{Novelty, Timeline};
 use crate::rules::topology::TopologyCommand;
 use crate::shell::channel::endpoint;
 use crate::shell::connections::Connections;
@@ -43,6 +45,11 @@ pub(crate) const REQUEST_LIMIT: Duration = Duration::from_millis(2000);
 const CONFIRM_LIMIT: Duration = Duration::from_millis(500);
 /// Between two attempts while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// Milliseconds since the Unix epoch, for what people read.
+pub(crate) fn wall_millis() -> u64 {
+    u64::try_from(unix_millis().0).unwrap_or_default()
+}
 
 /// Shared by everything in the process.
 #[derive(Debug)]
@@ -69,6 +76,9 @@ pub struct Sentinel {
     pub joining: tokio::sync::Mutex<()>,
     /// What was last told of what an operator has to decide. Held for a few lines at a time.
     pub undecided: Mutex<Vec<String>>,
+    /// The latest changes of primaries, and that there is something new among them. Held for a few lines at a time.
+    pub(crate) timeline: Mutex<Timeline>,
+    pub(crate) remembered: watch::Sender<()>,
     /// The watchdog has news.
     pub probed: Notify,
     /// How it reaches the other processes.
@@ -104,12 +114,22 @@ impl Sentinel {
             placement: tokio::sync::Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             undecided: Mutex::default(),
+            timeline: Mutex::default(),
+            remembered: watch::Sender::new(()),
             probed: Notify::new(),
             connections: Connections::new(bus.clone()),
             reach: Arc::new(Reach::new(bus.clone())),
             bus,
             channels: Mutex::default(),
             publications: Mutex::default(),
+        }
+    }
+
+    /// Something happens to what is remembered of changes.
+    pub(crate) fn remember(&self, happen: impl FnOnce(&mut Timeline) -> Novelty) {
+        let mut timeline = self.timeline.lock();
+        if happen(&mut timeline) == Novelty::Something {
+            self.remembered.send_replace(());
         }
     }
 

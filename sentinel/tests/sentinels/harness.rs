@@ -206,7 +206,7 @@ impl Group {
     /// The sentinel that leads.
     pub async fn leader(&self) -> usize {
         eventually("a leader", async || {
-            let status = admin_request::Command::Status(rpc::StatusCommand {});
+            let status = admin_request::Command::Status(rpc::StatusCommand::default());
             let admin_reply::Outcome::Status(body) = self.admin(status).await else { return None };
             let report: serde_json::Value = serde_json::from_slice(&body).ok()?;
             let leader = report["sentinels"].as_array()?.iter().find(|s| s["leader"] == true)?;

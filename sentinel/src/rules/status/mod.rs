@@ -3,23 +3,25 @@
 //!
 //! Pure: [`crate::shell::control::admin`] makes a sentinel's report, [`crate::shell::cli`] asks and prints.
 
+mod nodes;
+mod problems;
 mod shown;
 mod survey;
+mod table;
+pub(crate) mod watched;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
-use keyward_proto::ids::Position;
-use keyward_proto::peer::Trouble;
-use keyward_proto::rpc;
-use keyward_proto::slot::SLOT_COUNT;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use nodes::{Asked, from_nodes};
+pub(crate) use problems::{Problem, Verdict, verdict};
 pub use shown::Printed;
 pub(crate) use shown::{Form, Shown};
-pub(crate) use survey::{Survey, members};
+pub(crate) use survey::{Survey, Told, members};
+pub(crate) use table::table;
 
-use crate::rules::health::{another_password, passwords_differ};
+use crate::rules::timeline::Change;
 use crate::rules::topology::RaftId;
 
 /// Also the JSON of `status --json`: fields may be added, not changed.
@@ -42,6 +44,20 @@ pub(crate) struct StatusReport {
     /// No sentinel has answered: this is what the nodes say.
     #[serde(default)]
     pub from_nodes: bool,
+    /// The sentinel whose words these are, and when it said them by its wall clock.
+    #[serde(default)]
+    pub teller: String,
+    #[serde(default)]
+    pub told_at_millis: u64,
+    /// "well", "degraded" or "failing".
+    #[serde(default)]
+    pub verdict: Verdict,
+    /// What is wrong, and what to do about it.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+    /// The latest changes of primaries, newest first.
+    #[serde(default)]
+    pub timeline: Vec<Change>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,17 +108,15 @@ pub(crate) struct NodeStatus {
     /// See [`rpc::NodeStatus`].
     #[serde(default)]
     pub password_mark: u32,
-}
-
-/// How a cluster is, and the exit code of `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verdict {
-    /// Everything serves and is in sync.
-    Well = 0,
-    /// Everything is served, but not by as many processes as there should be.
-    Degraded = 3,
-    /// Something is not served, or would not be replaced if it failed.
-    Failing = 4,
+    /// Bytes that are allocated; absent if it did not answer, or its program does not say.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// What `maxmemory` is set to; 0: no bound.
+    #[serde(default)]
+    pub memory_max_bytes: u64,
+    /// Over the last seconds.
+    #[serde(default)]
+    pub commands_per_second: Option<u64>,
 }
 
 /// What the operator calls the nodes, by their bus addresses.
@@ -115,62 +129,15 @@ impl NodeStatus {
 }
 
 impl StatusReport {
-    /// What is wrong, one line each.
-    pub(crate) fn problems(&self, names: &Names) -> Vec<(Verdict, String)> {
-        let mut problems = Vec::new();
-        if self.from_nodes {
-            let text =
-                "no sentinel answers: what is served goes on, but a primary that fails is not replaced";
-            problems.push((Verdict::Failing, text.to_owned()));
-        } else if !self.majority {
-            let (up, all) = (self.sentinels.iter().filter(|s| s.up).count(), self.sentinels.len());
-            let text = format!(
-                "no majority: {up} of {all} sentinels are up or reached, {} are needed; a primary that fails is not \
-                 replaced, and what is said here may be old",
-                all / 2 + 1
-            );
-            problems.push((Verdict::Failing, text));
-        }
-        for sentinel in self.sentinels.iter().filter(|s| !s.up && !self.from_nodes) {
-            problems.push((Verdict::Degraded, format!("the sentinel {} is down", sentinel.name)));
-        }
-        if self.shards.is_empty() && !self.from_nodes {
-            let text = match &self.obstacle {
-                Some(obstacle) => format!("no shard forms: {obstacle}"),
-                None => "no shards yet: they form as soon as there is a node for each".to_owned(),
-            };
-            problems.push((Verdict::Failing, text));
-        }
-        problems.extend(self.held_back.iter().map(|text| (Verdict::Degraded, text.clone())));
-        for shard in &self.shards {
-            shard.problems(names, &mut problems);
-        }
-        let owned: u32 = self.shards.iter().flat_map(|s| &s.slots).map(|range| slots_in(range)).sum();
-        let nobodys = u32::from(SLOT_COUNT).saturating_sub(owned);
-        if nobodys > 0 && !self.shards.is_empty() && !self.from_nodes {
-            problems.push((Verdict::Failing, format!("{nobodys} slots belong to no shard")));
-        }
-        for spare in self.spares.iter().filter(|n| n.state != "up") {
-            let text = format!("{} (no shard) is {}", spare.name(names), said(&spare.state));
-            problems.push((Verdict::Degraded, text));
-        }
-        problems
+    /// With what is wrong in it, as its reader is told.
+    pub(crate) fn judged(mut self) -> StatusReport {
+        self.problems = self.find_problems(&Names::new());
+        self.verdict = verdict(&self.problems);
+        self
     }
-}
 
-/// Of `0-5460`.
-fn slots_in(range: &str) -> u32 {
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    match (first.parse::<u32>(), last.parse::<u32>()) {
-        (Ok(first), Ok(last)) => (last + 1).saturating_sub(first),
-        _ => 0,
-    }
-}
-
-fn said(state: &str) -> &str {
-    match state {
-        "silent" => "not answering",
-        other => other,
+    pub(crate) fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain values are valid JSON")
     }
 }
 
@@ -182,256 +149,16 @@ impl ShardStatus {
             self.name.clone()
         }
     }
-
-    fn problems(&self, names: &Names, problems: &mut Vec<(Verdict, String)>) {
-        let title = self.title();
-        let slots = if self.slots.is_empty() {
-            "its slots".to_owned()
-        } else {
-            format!("slots {}", self.slots.join(" "))
-        };
-        let primary = self.primary.as_ref().and_then(|id| self.nodes.iter().find(|n| n.id == *id));
-        match primary {
-            None => {
-                let missing = self.nodes.iter().filter(|n| n.in_sync && n.state != "up");
-                let missing: Vec<&str> = missing.map(|n| n.name(names)).collect();
-                let waits = match missing[..] {
-                    _ if !self.waits.is_empty() => format!("; {}", self.waits),
-                    [] => String::new(),
-                    _ => format!("; it waits for {}", missing.join(" ")),
-                };
-                problems.push((
-                    Verdict::Failing,
-                    format!("{title} has no primary: {slots} are not served{waits}"),
-                ));
-            }
-            Some(node) if node.state != "up" => {
-                let waits = if self.waits.is_empty() { String::new() } else { format!("; {}", self.waits) };
-                let text =
-                    format!("the primary of {title}, {}, is {}{waits}", node.name(names), said(&node.state));
-                problems.push((Verdict::Failing, text));
-            }
-            Some(_) => {}
-        }
-        for node in self
-            .nodes
-            .iter()
-            .filter(|n| primary.is_some_and(|p| passwords_differ(p.password_mark, n.password_mark)))
-        {
-            let text = format!("{} ({title}) has {}", node.name(names), another_password("the primary"));
-            problems.push((Verdict::Degraded, text));
-        }
-        for node in self.nodes.iter().filter(|n| Some(&n.id) != self.primary.as_ref()) {
-            let name = node.name(names);
-            if node.state != "up" {
-                problems.push((Verdict::Degraded, format!("{name} ({title}) is {}", said(&node.state))));
-            } else if (!node.in_sync || node.restarted) && self.primary.is_some() {
-                problems.push((Verdict::Degraded, format!("{name} ({title}) is not in sync")));
-            }
-        }
-    }
-}
-
-/// The worst of them.
-pub(crate) fn verdict(problems: &[(Verdict, String)]) -> Verdict {
-    problems.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Well)
-}
-
-// ---------------------------------------------------------------- without sentinels
-
-/// A node that was asked: what it is called, its bus address, and what it said.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub name: Option<String>,
-    pub bus_address: String,
-    pub answer: Result<rpc::NodeStatus, Trouble>,
-}
-
-/// The report that the nodes' own words amount to. `sentinels` are the addresses at which none has answered.
-pub(crate) fn from_nodes(sentinels: &[String], asked: &[Asked]) -> StatusReport {
-    let status = |a: &Asked| a.answer.as_ref().ok().filter(|s| !s.node_id.is_empty()).cloned();
-    let ids: BTreeSet<String> =
-        asked.iter().filter_map(status).map(|s| s.shard_id).filter(|id| !id.is_empty()).collect();
-    let shards = ids.into_iter().map(|id| {
-        let members: Vec<(&Asked, rpc::NodeStatus)> =
-            asked.iter().filter_map(|a| Some((a, status(a)?))).filter(|(_, s)| s.shard_id == id).collect();
-        let primary = members.iter().filter(|(_, s)| s.role == "primary").max_by_key(|(_, s)| s.term);
-        let primary = primary.map(|(_, s)| s);
-        let nodes = members.iter().map(|(a, s)| own_words(a, s, primary)).collect();
-        let term = members.iter().map(|(_, s)| s.term).max().unwrap_or_default();
-        let primary = primary.map(|s| s.node_id.clone());
-        ShardStatus {
-            id,
-            name: String::new(),
-            slots: Vec::new(),
-            term,
-            in_sync_version: 0,
-            primary,
-            waits: String::new(),
-            nodes,
-        }
-    });
-    let sentinel = |address: &String| SentinelStatus {
-        id: 0,
-        name: "-".into(),
-        run_id: String::new(),
-        address: "-".into(),
-        bus_address: address.clone(),
-        leader: false,
-        up: false,
-    };
-    let others = asked.iter().filter(|a| status(a).is_none_or(|s| s.shard_id.is_empty()));
-    let spares = others.map(|a| own_words(a, &status(a).unwrap_or_default(), None)).collect();
-    StatusReport {
-        version: 0,
-        sentinels: sentinels.iter().map(sentinel).collect(),
-        shards: shards.collect(),
-        spares,
-        obstacle: None,
-        held_back: Vec::new(),
-        majority: false,
-        from_nodes: true,
-    }
-}
-
-fn own_words(asked: &Asked, status: &rpc::NodeStatus, primary: Option<&rpc::NodeStatus>) -> NodeStatus {
-    let last_of = |s: &rpc::NodeStatus| Position::from(s.last.unwrap_or_default());
-    let is_primary = primary.is_some_and(|p| p.node_id == status.node_id);
-    let state = match &asked.answer {
-        Ok(status) if status.loading && !is_primary => "loading",
-        Ok(_) => "up",
-        Err(Trouble::Refused) => "down",
-        Err(_) => "silent",
-    };
-    NodeStatus {
-        id: status.node_id.clone(),
-        address: "-".into(),
-        bus_address: asked.bus_address.clone(),
-        zone: String::new(),
-        incarnation: status.incarnation,
-        role: if status.role.is_empty() { "-".into() } else { status.role.clone() },
-        // A primary holds leases of its in-sync set.
-        in_sync: is_primary || primary.is_some_and(|p| p.leases.contains(&status.node_id)),
-        restarted: false,
-        state: state.into(),
-        last: status.last.map(|_| last_of(status).to_string()).unwrap_or_default(),
-        commit_index: status.commit_index,
-        lag: primary.map(|p| last_of(p).index.get().saturating_sub(last_of(status).index.get())),
-        keys: status.keys,
-        password_mark: status.password_mark,
-    }
-}
-
-// ---------------------------------------------------------------- for people
-
-const LEGEND: &str = "LAST: the newest entry of the write log that a node holds, as term.index.\n\
-    LAG: how many entries it lacks of those that its primary has.\n";
-
-/// The report for people.
-pub(crate) fn table(report: &StatusReport, names: &Names) -> String {
-    let mut out = String::new();
-    let mut rows = vec![["SENTINEL", "ID", "ADDRESS", "BUS", "STATE"].map(String::from).to_vec()];
-    for s in &report.sentinels {
-        let state = match (s.leader, s.up) {
-            (true, _) => "leader",
-            (false, true) => "up",
-            (false, false) => "down",
-        };
-        rows.push(vec![
-            s.name.clone(),
-            s.id.to_string(),
-            s.address.clone(),
-            s.bus_address.clone(),
-            state.into(),
-        ]);
-    }
-    // Without sentinels there is nothing to tell of them but why, which is told before.
-    if !report.from_nodes {
-        write_rows(&mut out, &rows);
-    }
-    for shard in &report.shards {
-        let slots =
-            if shard.slots.is_empty() { String::new() } else { format!(", slots {}", shard.slots.join(" ")) };
-        let none = if shard.primary.is_none() { ", NO PRIMARY" } else { "" };
-        let title =
-            if shard.name.is_empty() { shard.id.clone() } else { format!("{} ({})", shard.name, shard.id) };
-        out.push_str(&format!("\nshard {title}{slots}, term {}{none}\n", shard.term));
-        write_nodes(&mut out, &shard.nodes, names);
-    }
-    if !report.spares.is_empty() {
-        out.push_str(if report.from_nodes { "\nnodes without a shard\n" } else { "\nspare nodes\n" });
-        write_nodes(&mut out, &report.spares, names);
-    }
-    if !(report.shards.is_empty() && report.spares.is_empty()) {
-        out.push('\n');
-        out.push_str(LEGEND);
-    }
-    out.push('\n');
-    let problems = report.problems(names);
-    out.push_str(match verdict(&problems) {
-        Verdict::Well => "OK: everything serves and is in sync\n",
-        Verdict::Degraded => "DEGRADED: everything is served, but\n",
-        Verdict::Failing => "FAILING:\n",
-    });
-    problems.iter().for_each(|(_, line)| out.push_str(&format!("- {line}\n")));
-    out
-}
-
-fn write_nodes(out: &mut String, nodes: &[NodeStatus], names: &Names) {
-    let header = ["NODE", "ID", "ADDRESS", "ROLE", "STATE", "IN-SYNC", "LAST", "LAG", "KEYS", "ZONE"];
-    let mut rows = vec![header.map(String::from).to_vec()];
-    let mut nodes: Vec<&NodeStatus> = nodes.iter().collect();
-    nodes.sort_by_key(|node| node.name(names));
-    for node in nodes {
-        let in_sync = match (node.in_sync, node.restarted) {
-            (true, true) => "restarted",
-            (true, false) => "yes",
-            (false, _) => "no",
-        };
-        let address =
-            if node.address == "-" { format!("{} (bus)", node.bus_address) } else { node.address.clone() };
-        rows.push(vec![
-            names.get(&node.bus_address).cloned().unwrap_or_else(|| "-".into()),
-            node.id.get(..8).unwrap_or("-").to_owned(),
-            address,
-            node.role.clone(),
-            node.state.clone(),
-            in_sync.into(),
-            if node.last.is_empty() { "-".into() } else { node.last.clone() },
-            node.lag.map(|lag| lag.to_string()).unwrap_or_else(|| "-".into()),
-            node.keys.to_string(),
-            node.zone.clone(),
-        ]);
-    }
-    // Only operators who have given names see a column of them.
-    if names.is_empty() {
-        rows.iter_mut().for_each(|row| drop(row.remove(0)));
-        if let Some(id) = rows.first_mut().and_then(|row| row.first_mut()) {
-            *id = "NODE".into();
-        }
-    }
-    write_rows(out, &rows);
-}
-
-fn write_rows(out: &mut String, rows: &[Vec<String>]) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            write!(line, "{cell:width$}  ").expect("writing to a String cannot fail");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use keyward_proto::peer::Trouble;
+    use keyward_proto::rpc;
+
     use super::*;
 
-    fn node(n: u8, role: &str) -> NodeStatus {
+    pub(super) fn node(n: u8, role: &str) -> NodeStatus {
         NodeStatus {
             id: format!("{n:02x}").repeat(20),
             address: format!("10.0.0.{n}:6379"),
@@ -447,10 +174,13 @@ mod tests {
             lag: Some(0),
             keys: 3,
             password_mark: 1,
+            memory_bytes: Some(3 << 20),
+            memory_max_bytes: 4 << 20,
+            commands_per_second: Some(1200),
         }
     }
 
-    fn report() -> StatusReport {
+    pub(super) fn report() -> StatusReport {
         let sentinel = |id: u64| SentinelStatus {
             id,
             name: format!("s{id}"),
@@ -479,7 +209,7 @@ mod tests {
             obstacle: None,
             held_back: Vec::new(),
             majority: true,
-            from_nodes: false,
+            ..StatusReport::default()
         }
     }
 
@@ -487,8 +217,8 @@ mod tests {
         let mut report = report();
         change(&mut report);
         let names = Names::from([("10.0.0.2:16379".into(), "n2".into())]);
-        let problems = report.problems(&names);
-        let said: Vec<&str> = problems.iter().map(|(_, line)| line.as_str()).collect();
+        let problems = report.find_problems(&names);
+        let said: Vec<&str> = problems.iter().map(|p| p.text.as_str()).collect();
         assert_eq!(said, lines);
         assert_eq!(verdict(&problems), expected);
         let table = table(&report, &names);
@@ -550,6 +280,19 @@ mod tests {
                 "the sentinel s3 is down",
             ],
         );
+    }
+
+    #[test]
+    fn without_a_leader_a_majority_has_to_wait_and_whatever_is_wrong_has_something_to_do() {
+        let mut report = report();
+        report.majority = false;
+        report.sentinels[0].up = false;
+        report.shards[0].nodes[1].state = "silent".into();
+        let problems = report.judged().problems;
+        assert!(problems[0].text.starts_with("no leader of the sentinels is reached"), "{problems:?}");
+        assert_eq!(problems.len(), 3);
+        assert!(problems.iter().all(|problem| !problem.todo.is_empty()), "{problems:?}");
+        assert!(problems[2].todo.contains("keyward-sentinel remove-node 10.0.0.2:6379"), "{problems:?}");
     }
 
     #[test]

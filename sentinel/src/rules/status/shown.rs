@@ -56,7 +56,7 @@ impl Shown<'_> {
     }
 
     fn print(self, report: &StatusReport, body: String) -> Printed {
-        let exit_code = verdict(&report.problems(&self.names)) as u8;
+        let exit_code = verdict(&report.find_problems(&self.names)) as u8;
         let text = match self.form {
             Form::Json => body,
             Form::Table => {

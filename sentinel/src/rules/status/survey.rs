@@ -13,6 +13,7 @@ use crate::rules::events::sentinel_run_id;
 use crate::rules::failover::{Answer, waits_for};
 use crate::rules::formation;
 use crate::rules::node_report::Report;
+use crate::rules::timeline::Change;
 use crate::rules::topology::RaftId;
 
 #[derive(Debug)]
@@ -28,9 +29,17 @@ pub(crate) struct Survey<'a> {
     pub(crate) leader: Option<RaftId>,
 }
 
+/// Whose report it is, and what else it has.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) teller: String,
+    pub(crate) at_millis: u64,
+    pub(crate) timeline: Vec<Change>,
+}
+
 impl Survey<'_> {
     /// If the reporter leads a majority, it is what all agree on.
-    pub(crate) fn report(&self) -> StatusReport {
+    pub(crate) fn report(&self, told: Told) -> StatusReport {
         let Survey { topology, reports, members, answering, .. } = *self;
         let majority = self.leader == Some(self.me) && members.len() / 2 < answering.len();
         let sentinels = members.iter().map(|(id, s)| SentinelStatus {
@@ -63,8 +72,12 @@ impl Survey<'_> {
             obstacle: obstacle.map(|o| topology.with_names(&o.to_string())),
             held_back: held_back.iter().map(|(_, text)| topology.with_names(text)).collect(),
             majority,
-            from_nodes: false,
+            teller: told.teller,
+            told_at_millis: told.at_millis,
+            timeline: told.timeline,
+            ..StatusReport::default()
         }
+        .judged()
     }
 }
 
@@ -131,5 +144,8 @@ fn node_status(node: &Node, shard: Option<&Shard>, reports: &BTreeMap<NodeId, Re
         lag,
         keys: own.map(|s| s.keys).unwrap_or_default(),
         password_mark: own.map(|s| s.password_mark).unwrap_or_default(),
+        memory_bytes: own.map(|s| s.memory_bytes).filter(|bytes| *bytes > 0),
+        memory_max_bytes: own.map(|s| s.memory_max_bytes).unwrap_or_default(),
+        commands_per_second: own.and_then(|s| s.commands_per_second),
     }
 }

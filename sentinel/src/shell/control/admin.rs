@@ -1,16 +1,16 @@
 //! What operators and other sentinels ask for.
 #![allow(clippy::disallowed_methods, reason = "shell: asks nodes")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use keyward_proto::ids::ShardId;
+use keyward_proto::ids::{NodeId, ShardId};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_reply::Outcome;
 use keyward_proto::rpc::admin_request::Command;
-use keyward_proto::topology::SentinelAddress;
+use keyward_proto::topology::{SentinelAddress, Topology};
 use openraft::BasicNode;
 use tonic::Status;
 use tracing::{info, warn};
@@ -21,13 +21,16 @@ use crate::rules::formation;
 use crate::rules::founding::{Admission, admit, member};
 use crate::rules::leadership::Hop;
 use crate::rules::lookup::{find_loading, find_node};
-use crate::rules::status::{StatusReport, Survey, members};
+use crate::rules::node_report::Report;
+use crate::rules::status::{StatusReport, Survey, Told, members};
 use crate::rules::topology::{Refusal, TopologyCommand};
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
-use crate::shell::sentinel::Sentinel;
+use crate::shell::sentinel::{Sentinel, wall_millis};
 
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
+/// In a report that is sent about once a second; `/timeline` of the page has all.
+const RECENT_CHANGES: usize = 20;
 /// An election is over by then, if there is a majority.
 const LEADER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -37,20 +40,26 @@ const LEADER_LIMIT: Duration = Duration::from_secs(2);
 /// `Unavailable` while it does not know.
 pub(crate) async fn identity(sentinel: &Sentinel) -> Result<rpc::AdminReply, Status> {
     let (holds, _) = sentinel.group().await?;
-    Ok(admin::identity(&sentinel.config.options.name, sentinel.id(), holds))
+    let mark = sentinel.timeline.lock().mark();
+    Ok(admin::identity(&sentinel.config.options.name, sentinel.id(), holds, mark))
+}
+
+/// What this sentinel remembers of changes of primaries.
+pub(crate) fn timeline(sentinel: &Sentinel) -> rpc::AdminReply {
+    admin::timeline(&sentinel.timeline.lock().latest())
 }
 
 /// What the leader says; if none is found soon, what is known here.
-pub(crate) async fn status_anywhere(sentinel: &Sentinel) -> rpc::AdminReply {
-    match at_leader(sentinel, Command::Status(rpc::StatusCommand {}), LEADER_LIMIT).await {
+pub(crate) async fn status_anywhere(sentinel: &Sentinel, command: rpc::StatusCommand) -> rpc::AdminReply {
+    match at_leader(sentinel, Command::Status(command), LEADER_LIMIT).await {
         Ok(reply) => reply,
-        Err(_) => status_reply(sentinel).await,
+        Err(_) => status_reply(sentinel, command).await,
     }
 }
 
-async fn status_reply(sentinel: &Sentinel) -> rpc::AdminReply {
-    let body = serde_json::to_vec(&status(sentinel).await).expect("plain values are valid JSON");
-    reply(Outcome::Status(Bytes::from(body)))
+async fn status_reply(sentinel: &Sentinel, command: rpc::StatusCommand) -> rpc::AdminReply {
+    let report = if command.recent { recent_status(sentinel) } else { status(sentinel).await };
+    reply(Outcome::Status(Bytes::from(report.json())))
 }
 
 /// Runs a command at the leader. What is wrong with the request is a reply, too.
@@ -63,7 +72,8 @@ pub(crate) async fn execute(
 ) -> Result<rpc::AdminReply, Status> {
     match &request.command {
         Some(Command::Identity(_)) => identity(sentinel).await,
-        Some(Command::Status(_)) => Ok(status_reply(sentinel).await),
+        Some(Command::Status(command)) => Ok(status_reply(sentinel, *command).await),
+        Some(Command::Timeline(_)) => Ok(timeline(sentinel)),
         Some(Command::Failover(command)) => fail_over(sentinel, command).await,
         Some(Command::RemoveNode(command)) => remove_node(sentinel, &command.node).await,
         Some(Command::Adopt(_)) => adopt(sentinel).await,
@@ -207,17 +217,42 @@ async fn join(sentinel: &Sentinel, command: &rpc::JoinCommand) -> Result<rpc::Ad
 
 // ---------------------------------------------------------------- status
 
-/// As this sentinel sees it; if it leads a majority, it is what all agree on.
+/// As this sentinel sees it, having asked everybody; if it leads a majority, it is what all agree on.
 async fn status(sentinel: &Sentinel) -> StatusReport {
     let topology = &sentinel.current();
-    let reports = &probe::ask_all(&sentinel.connections, topology, ANSWER_LIMIT).await;
-    let members = &members(topology, &sentinel.config.founders);
+    let reports = probe::ask_all(&sentinel.connections, topology, ANSWER_LIMIT).await;
+    let members = members(topology, &sentinel.config.founders);
     // Not as they were half a second ago.
     let asked = members.iter().map(|(id, member)| async {
         let is_self = member.name == sentinel.config.options.name;
         (is_self || watchdog::sentinel_answers(sentinel, *id).await).then_some(*id)
     });
-    let answering = &join_all(asked).await.into_iter().flatten().collect();
+    let answering = join_all(asked).await.into_iter().flatten().collect();
+    report(sentinel, topology, &reports, &answering)
+}
+
+/// The same, of what everybody has said in the last round of questions: it costs nobody anything.
+pub(crate) fn recent_status(sentinel: &Sentinel) -> StatusReport {
+    let topology = &sentinel.current();
+    let (reports, mut answering) = {
+        let health = sentinel.health.lock();
+        (health.reports(), health.answering())
+    };
+    answering.insert(sentinel.id());
+    let mut report = report(sentinel, topology, &reports, &answering);
+    report.timeline.truncate(RECENT_CHANGES);
+    report
+}
+
+fn report(
+    sentinel: &Sentinel,
+    topology: &Topology,
+    reports: &BTreeMap<NodeId, Report>,
+    answering: &BTreeSet<RaftId>,
+) -> StatusReport {
+    let timeline = sentinel.timeline.lock().latest();
+    let members = &members(topology, &sentinel.config.founders);
     let (me, leader) = (sentinel.id(), sentinel.leader());
-    Survey { topology, reports, members, answering, me, leader }.report()
+    let told = Told { teller: sentinel.config.options.name.clone(), at_millis: wall_millis(), timeline };
+    Survey { topology, reports, members, answering, me, leader }.report(told)
 }

@@ -25,7 +25,7 @@ use crate::rules::coordinator::{
 use crate::rules::failover::{Handoff, Trigger};
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::topology::TopologyCommand;
-use crate::shell::sentinel::Sentinel;
+use crate::shell::sentinel::{Sentinel, wall_millis};
 use crate::shell::{probe, questions};
 
 /// How long a primary may take to hand its role over.
@@ -173,6 +173,10 @@ impl Driver<'_> {
             Action::Settle(ticket, settlement) => {
                 let Some((request, reply)) = self.waiting.remove(&ticket) else { return };
                 tell_settlement(topology, &request, &settlement);
+                if let Settlement::Replaced(replaced) = &settlement {
+                    let health = sentinel.health.lock();
+                    sentinel.remember(|t| t.led(now(), wall_millis(), &health, &request, replaced));
+                }
                 // Whoever asked may have given up.
                 drop(reply.send(settlement));
             }
@@ -197,6 +201,7 @@ pub(crate) async fn planned(
         return fail_over(sentinel, &shard.id, shard.term, trigger()).await;
     };
     info!(term = %shard.term, "{}", story::wanted(&topology, shard, primary, target));
+    sentinel.timeline.lock().wants_handoff(now(), shard);
     match start_handoff(sentinel, &topology, primary, shard, target).await {
         Ok(reply) if reply.accepted => Ok(Ok(())),
         Ok(reply) => Ok(Err(format!("the primary refused: {}", reply.reason))),

@@ -34,6 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
+use crate::rules::failover::Trigger;
 use crate::rules::in_sync::Verdict;
 use crate::rules::inquiry::ANSWER_LIMIT;
 use crate::rules::leadership::Hop;
@@ -192,6 +193,10 @@ impl ControlService {
         let line = trigger.asked(&self.sentinel.current(), &shard);
         let dead = if request.primary_dead { " (nobody listens there any more)" } else { "" };
         info!(%term, "{line}{dead}");
+        if let (Some(reporter), Trigger::Complaint { .. }) = (trigger.reporter(), &trigger) {
+            let silence = Duration::from_nanos(request.silent_nanos);
+            self.sentinel.timeline.lock().complained(shard.clone(), term, reporter.clone(), silence);
+        }
         let result = failover::fail_over(&self.sentinel, &shard, term, trigger).await?;
         Ok(self.reply(result, request.known.as_ref()))
     }
@@ -310,8 +315,9 @@ impl rpc::control_server::Control for ControlService {
                 return Err(Status::permission_denied("only a sentinel may join, or say where it is"));
             }
             Some(Command::Identity(_)) => return admin::identity(&self.sentinel).await.map(Response::new),
-            Some(Command::Status(_)) if hop == Hop::First => {
-                return Ok(Response::new(admin::status_anywhere(&self.sentinel).await));
+            Some(Command::Timeline(_)) => return Ok(Response::new(admin::timeline(&self.sentinel))),
+            Some(Command::Status(command)) if hop == Hop::First => {
+                return Ok(Response::new(admin::status_anywhere(&self.sentinel, *command).await));
             }
             _ => {}
         }

@@ -14,13 +14,15 @@ use keyward_net::clock::monotonic as now;
 use keyward_proto::ids::{NodeId, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::admin_request::Command;
+use keyward_proto::rpc::control_client::ControlClient;
 use keyward_proto::topology::{Shard, Topology};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use super::{admin, failover};
-use crate::rules::admin::request;
+use crate::rules::admin::{remembered, request, timeline_mark};
 use crate::rules::coordinator::{Request, Settlement};
 use crate::rules::events::{self, EventFeed};
 use crate::rules::failover::Trigger;
@@ -31,7 +33,7 @@ use crate::rules::topology::TopologyCommand;
 use crate::rules::waiting::Waiting;
 use crate::shell::probe;
 use crate::shell::raft::RaftId;
-use crate::shell::sentinel::Sentinel;
+use crate::shell::sentinel::{Sentinel, wall_millis};
 
 const PERIOD: Duration = Duration::from_millis(500);
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
@@ -63,6 +65,10 @@ pub(crate) async fn probe_all(sentinel: Arc<Sentinel>) {
         let round = Round { nodes, addresses, sentinels };
         let changes = sentinel.health.lock().note_round(now(), down_after, &topology, round);
         tell_down(&sentinel, &topology, &changes);
+        {
+            let health = sentinel.health.lock();
+            sentinel.remember(|timeline| timeline.served(&health));
+        }
         let strangers = sentinel.health.lock().new_strangers(&topology);
         for (id, primary) in strangers {
             let primary = format!("its primary {}", topology.node_name(&primary));
@@ -93,14 +99,29 @@ pub(crate) async fn sentinel_answers(sentinel: &Sentinel, id: RaftId) -> bool {
     };
     let request = request(Command::Identity(rpc::IdentityCommand {}));
     match timeout(ANSWER_LIMIT, client.admin(request)).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(reply)) => {
             sentinel.reach.answered(&who, &address);
+            learn(sentinel, id, &reply.into_inner(), client).await;
             return true;
         }
         Ok(Err(status)) => sentinel.reach.failed(&who, &address, Some(status)),
         Err(_) => sentinel.reach.failed(&who, &address, None),
     }
     false
+}
+
+/// Asks another sentinel what it remembers of changes of primaries, if that is something else than before.
+async fn learn(sentinel: &Sentinel, id: RaftId, said: &rpc::AdminReply, mut client: ControlClient<Channel>) {
+    let Some(mark) = timeline_mark(said) else { return };
+    if !sentinel.timeline.lock().is_news(id, mark) {
+        return;
+    }
+    let request = request(Command::Timeline(rpc::TimelineCommand {}));
+    // Otherwise the next round will.
+    if let Ok(Ok(reply)) = timeout(ANSWER_LIMIT, client.admin(request)).await {
+        let changes = remembered(&reply.into_inner());
+        sentinel.remember(|timeline| timeline.learned(id, mark, changes));
+    }
 }
 
 fn tell_down(sentinel: &Sentinel, topology: &Topology, changes: &[(NodeId, Liveness)]) {
@@ -125,6 +146,7 @@ pub(crate) async fn tell_changes(sentinel: Arc<Sentinel>) {
     let mut feeds: Vec<EventFeed> = sentinel.config.transports().map(feed).collect();
     loop {
         let current = topology.borrow_and_update().clone();
+        sentinel.remember(|timeline| timeline.observe(&current, wall_millis()));
         sentinel.health.lock().note_topology(&current);
         let health = sentinel.health.lock().clone();
         for event in feeds.iter_mut().flat_map(|feed| feed.step(&current, &health)) {
