@@ -7,7 +7,7 @@ usage: local/cluster.sh COMMAND          local/cluster.sh COMMAND --help tells m
   start [--mode cluster|sentinel] [--shards N] [--replicas M]
                           build what is not built, start sentinels and nodes, wait until they serve
   stop                    end all processes in order; the data stays
-  status [--json]         processes, shards, roles, in-sync sets, and what is wrong
+  status [--json|--watch] processes, shards, roles, in-sync sets, and what is wrong
   logs [-f] [NAME ...]    the end of the logs
   cli [NAME] [COMMAND ...]
                           redis-cli or valkey-cli on the cluster, or on one process
@@ -23,7 +23,8 @@ Environment:
   KEYWARD_LOCAL_SENTINEL_PORT   port of s1; s2 and s3 follow       (26379)
   KEYWARD_LOCAL_NODE_ARGS       more flags for every keyward-node, such as "--io-threads 1"
   KEYWARD_BIN_DIR               ready programs, instead of building them
-Every process also uses its port + 10000, for the others of the cluster.
+Every process also uses its port + 10000, for the others of the cluster, and a sentinel its port + 100 for a page that
+shows the cluster in a browser: http://127.0.0.1:26479.
 USAGE
 }
 
@@ -47,10 +48,11 @@ USAGE
     stop) echo "usage: local/cluster.sh stop          ends all processes in order; the data stays" ;;
     status)
       cat <<'USAGE'
-usage: local/cluster.sh status [--json]
+usage: local/cluster.sh status [--json|--watch]
 
 The processes, and what the sentinels say of shards, roles and in-sync sets; the nodes, if no sentinel answers.
-Exit code: 0 if all is well, 1 if something is wrong. --json prints what the sentinels say as JSON.
+Exit code: 0 if all is well, 1 if something is wrong. --json prints what the sentinels say as JSON; --watch shows it
+again and again, until Ctrl-C.
 USAGE
       ;;
     logs) echo "usage: local/cluster.sh logs [-f] [NAME ...]          the end of the logs; -f follows them" ;;
@@ -216,6 +218,9 @@ port_of() {
   esac
 }
 
+# The port of a sentinel's page.
+page_port_of() { echo $(($(port_of "$1") + 100)); }
+
 # --- Processes ---
 
 # Prints the PID of NAME if it runs. A PID file alone proves nothing: the PID may be another program's by now.
@@ -271,7 +276,8 @@ configure() {
       echo "bind $host"
       echo "dir $(quoted "$dir")"
       if [[ $name == s* ]]; then
-        printf '%s\n' "name $name" "initial $(sentinel_list 's%d=')" "shards $shards" "replicas $replicas"
+        printf '%s\n' "name $name" "initial $(sentinel_list 's%d=')" "shards $shards" "replicas $replicas" \
+          "http-port $(page_port_of "$name")"
       else
         printf '%s\n' "sentinels $(sentinel_list '')" "cluster-announce-ip $host" "appendonly yes"
         printf '%s %s\n' cluster-enabled "$([[ $mode == cluster ]] && echo yes || echo no)" \
@@ -283,9 +289,11 @@ configure() {
 
 # Before anything is started: every port that is needed is free.
 check_ports() {
-  local name number variable moved
+  local name number variable moved ports
   for name in "$@"; do
-    for number in "$(port_of "$name")" $(($(port_of "$name") + 10000)); do
+    ports=("$(port_of "$name")" $(($(port_of "$name") + 10000)))
+    if [[ $name == s* ]]; then ports+=("$(page_port_of "$name")"); fi
+    for number in "${ports[@]}"; do
       if is_taken "$number"; then
         variable=KEYWARD_LOCAL_PORT moved=$((port + 1000))
         if [[ $name == s* ]]; then variable=KEYWARD_LOCAL_SENTINEL_PORT moved=$((sentinel_port + 1000)); fi
@@ -525,6 +533,7 @@ how_to_connect() {
   else
     echo "Password:          the one in VALKEY_PASSWORD"
   fi
+  echo "In a browser:      http://$host:$(page_port_of s1)"
   echo "More:              local/cluster.sh status | cli | kill primary | logs | stop"
 }
 
@@ -542,8 +551,8 @@ stop() {
 
 status() {
   local json='' name pid running=0 node_list='' well=0
-  if [[ ${1:-} == --json ]]; then
-    json=--json
+  if [[ ${1:-} == --json || ${1:-} == --watch ]]; then
+    json=$1
     shift
   fi
   no_words status "$@"

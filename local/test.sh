@@ -115,6 +115,8 @@ rust() {
   need iptables iptables
   need strace strace
   need faketime faketime
+  # For the page of the sentinels; without it that is not looked at.
+  need chromium chromium
   build
   step "tests in Rust"
   # --show-output prints what was measured.
