@@ -85,7 +85,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Denied::NoToken => f.write_str(
-                "nothing can be done here: this sentinel has no token for it (http-admin-token-file)",
+                "this sentinel has no token of those who may change something (http-admin-token-file)",
             ),
             Denied::InTheClear => f.write_str(
                 "nothing can be done over this connection: a token would pass through the network unencrypted. Use \

@@ -76,7 +76,7 @@ impl StatusReport {
         for spare in self.spares.iter().filter(|n| n.state != "up") {
             let name = spare.name(names);
             let text = format!("{name} (no shard) is {}", said(&spare.state));
-            problems.push(degraded(text, bring_back(spare, name)));
+            problems.push(degraded(text, bring_back(spare)));
         }
         problems
     }
@@ -135,7 +135,9 @@ fn said(state: &str) -> &str {
 }
 
 /// What to do about a node that does not answer.
-fn bring_back(node: &NodeStatus, name: &str) -> String {
+fn bring_back(node: &NodeStatus) -> String {
+    // What an operator calls it is known to the program that shows the report, and not to the sentinels.
+    let name = if node.address == "-" { node.id.get(..8).unwrap_or("ID") } else { &node.address };
     match node.state.as_str() {
         "loading" => {
             "wait until it has loaded its data; INFO persistence on it says how far it is".to_owned()
@@ -184,7 +186,7 @@ impl ShardStatus {
             let name = node.name(names);
             if node.state != "up" {
                 let text = format!("{name} ({title}) is {}", said(&node.state));
-                problems.push(degraded(text, bring_back(node, name)));
+                problems.push(degraded(text, bring_back(node)));
             } else if (!node.in_sync || node.restarted) && self.primary.is_some() {
                 let text = format!("{name} ({title}) is not in sync");
                 let todo = "wait while its lag falls: it joins by itself; if it does not, its log says what keeps it";

@@ -71,7 +71,8 @@ function bytes(count) {
     count /= 1024;
     unit += 1;
   }
-  return `${count >= 100 || unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
+  const digits = count >= 100 || unit === 0 ? Math.round(count) : Number(count.toFixed(1));
+  return `${digits}\u00a0${units[unit]}`;
 }
 
 function duration(micros) {
