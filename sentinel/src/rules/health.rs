@@ -310,6 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn who_misses_a_round_is_shown_as_it_was_until_it_counts_as_down() {
+        let (mut health, id) = (Health::default(), NodeId::from_random([1; 20]));
+        let status = rpc::NodeStatus { node_id: id.to_string(), keys: 7, ..Default::default() };
+        let answered = Report::of(&id, status.clone()).answer;
+        let mut shown = |millis, answer, status| {
+            let now = Monotonic::ZERO + Duration::from_millis(millis);
+            health.note_node(now, Duration::from_secs(1), &id, answer, status);
+            let report = health.reports().remove(&id).unwrap();
+            (report.answer, report.status.map(|status| status.keys))
+        };
+        assert_eq!(shown(0, Answer::Silent, None), (Answer::Silent, None));
+        assert_eq!(shown(500, answered.clone(), Some(status)), (answered.clone(), Some(7)));
+        assert_eq!(shown(1000, Answer::Silent, None), (answered, Some(7)));
+        assert_eq!(shown(1500, Answer::Silent, None), (Answer::Silent, None));
+        assert_eq!(shown(2000, Answer::Refused, None), (Answer::Refused, None));
+    }
+
+    #[test]
     fn clients_are_told_an_address_that_all_can_use() {
         let told = |addresses: &[&str]| {
             preferred(addresses.iter().map(|a| a.parse().unwrap())).map(|ip| ip.to_string())
