@@ -124,8 +124,12 @@ impl Cluster {
     }
 
     /// Three sentinels and one shard of three nodes; `sentinel_args` are asked for each sentinel.
-    pub fn start_with(mode: Mode, sentinel_args: &dyn Fn() -> Vec<String>) -> Result<Self, String> {
-        Self::start_all(Hosts::Loopback, mode, Shape::ONE_BY_THREE, None, sentinel_args, &[])
+    pub fn start_with(
+        mode: Mode,
+        sentinel_args: &dyn Fn() -> Vec<String>,
+        node_args: &[&str],
+    ) -> Result<Self, String> {
+        Self::start_all(Hosts::Loopback, mode, Shape::ONE_BY_THREE, None, sentinel_args, node_args)
     }
 
     fn start_all(

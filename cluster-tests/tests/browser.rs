@@ -14,6 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a node may call its zone.
+const HOSTILE: &str = "<img src=x onerror=hurt()>";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 fn wait_for(browser: &mut Browser, expression: &str) -> Value {
@@ -62,7 +64,7 @@ fn a_failover_is_seen_within_a_second_and_a_hand_over_done_by_keyboard() {
         let port = ports.borrow().last().unwrap().to_string();
         ["--http-port", &port, "--http-admin-token-file", token.to_str().unwrap()].map(str::to_owned).into()
     };
-    let mut cluster = Cluster::start_with(Mode::Replicated, &with_page).unwrap();
+    let mut cluster = Cluster::start_with(Mode::Replicated, &with_page, &["--zone", HOSTILE]).unwrap();
     let old = cluster.wait_until_healed().unwrap()[0].primary;
     // Not the leader's page: what the others show has come from it.
     let leader = cluster.leading_sentinel().unwrap();
@@ -70,6 +72,8 @@ fn a_failover_is_seen_within_a_second_and_a_hand_over_done_by_keyboard() {
     browser.open(&format!("http://127.0.0.1:{port}/")).unwrap();
     wait_for(&mut browser, "document.querySelectorAll('tr[data-node]').length === 3");
     wait_for(&mut browser, "document.getElementById('verdict').textContent === 'OK'");
+    let zone = "document.querySelector('tr[data-node] [data-part=zone]').textContent";
+    assert_eq!(browser.evaluate(zone).unwrap(), HOSTILE, "a name is a text");
     look_at_everything(&mut browser, "well");
 
     let watch = "window.seenAt = 0;

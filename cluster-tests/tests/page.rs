@@ -316,7 +316,7 @@ fn a_failover_is_seen_at_every_sentinel_and_remembered_when_their_leader_goes() 
         };
         [flag("--http-port", &ports), flag("--metrics-port", &metrics)].concat()
     };
-    let mut cluster = Cluster::start_with(Mode::Replicated, &with_page).unwrap();
+    let mut cluster = Cluster::start_with(Mode::Replicated, &with_page, &[]).unwrap();
     let ports = ports.take();
     let old = cluster.wait_until_healed().unwrap()[0].primary;
     let old_address = cluster.nodes[old].addr();

@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const STALE_AFTER_MS = 3500;
 const CHANGES_SHOWN = 12;
+const LABELLED_RANGES_MAX = 12;
 
 let report = null; // the last one
 let heardAt = 0; // when it came, by performance.now()
@@ -229,6 +230,7 @@ function showMap() {
     next = range.last + 1;
   }
   $("map-box").hidden = report.shards.length === 0;
+  $("map").classList.toggle("dense", whole.length > LABELLED_RANGES_MAX);
   sync(
     $("map"),
     whole,
