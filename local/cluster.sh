@@ -566,7 +566,7 @@ status() {
   [[ -n $json ]] || echo
   if ((running)); then
     bin=${KEYWARD_BIN_DIR:-${CARGO_TARGET_DIR:-$repository/target}/release}
-    "$bin/keyward-sentinel" status $json --sentinel "$(sentinel_list '')" --nodes "${node_list#,}" || well=1
+    "$bin/keyward-sentinel" status ${json:+"$json"} --sentinel "$(sentinel_list '')" --nodes "${node_list#,}" || well=1
   elif [[ -f $state ]]; then
     echo "nothing runs; local/cluster.sh start starts it" >&2
   else
