@@ -279,6 +279,10 @@ impl Timeline {
                 None => change,
             };
             if known.as_ref() != Some(&merged) {
+                // Another sentinel may have heard first that the new primary serves.
+                if let Some(micros) = merged.phases.get(&Phase::Leases) {
+                    self.tally.served(&key, *micros);
+                }
                 self.changes.insert(key, merged);
                 (novelty, self.mark) = (Novelty::Something, None);
             }
