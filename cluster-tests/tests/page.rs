@@ -362,10 +362,13 @@ fn a_failover_is_seen_at_every_sentinel_and_remembered_when_their_leader_goes() 
         assert_eq!((counted[leader], counted.iter().sum::<f64>()), (1.0, 1.0), "{name}");
     }
     let whole = report(ports[leader])["timeline"].clone();
-    let problems = report(ports[leader])["problems"].clone();
-    let problem =
-        problems.as_array().unwrap().iter().find(|p| p["text"].as_str().unwrap().contains(&old_address));
-    assert!(problem.unwrap()["todo"].as_str().unwrap().contains("start it"), "{problems}");
+    // The watchdog may not have asked the node yet.
+    let todo = || {
+        let problems = report(ports[leader])["problems"].clone();
+        let is_meant = |p: &&Value| p["text"].as_str().unwrap().contains(&old_address);
+        problems.as_array().unwrap().iter().find(is_meant).map(|p| p["todo"].as_str().unwrap().to_owned())
+    };
+    assert!(wait_until(PATIENCE, || todo().is_some_and(|todo| todo.contains("start it"))), "{:?}", todo());
 
     // The one that led it goes. What it told the others, they know.
     let other = (leader + 1) % 3;
