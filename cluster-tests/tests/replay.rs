@@ -59,7 +59,7 @@ fn a_failover_is_told_by_those_who_have_seen_it() {
         at(&["<- UplinkClosed(", "Refused)"]),
         at(&["-> Ask(", "Failover {", "primary_dead: true"]),
         at(&["<- Requested(", "Complaint"]),
-        at(&["agreed (", "ReplacePrimary("]),
+        at(&["the sentinels have agreed on ", "ReplacePrimary("]),
         at(&["hears of topology", "term 2 of"]),
         at(&["IS Primary in term 2"]),
     ];
@@ -141,6 +141,7 @@ fn whoever_asks_gets_what_happened_lately() {
 fn a_node_alone_has_nothing_to_tell_and_a_file_of_another_kind_is_none() {
     let port = free_port();
     let server = Server::keyward(&["--metrics-port", &port.to_string()]).unwrap();
+    server.signal(Signal::USR1);
     assert_eq!(ask(port, "/flight"), "nothing is recorded: no part of a cluster yet\n");
     drop(server);
     let dir = TempDir::new().unwrap();

@@ -95,6 +95,8 @@ fn fit_maxclients(config: &mut Config) -> Result<(), String> {
 }
 
 async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), String> {
+    // Asks for a recording; whoever has none yet must not end of it.
+    let _asked = signal(SignalKind::user_defined1()).map_err(|e| format!("can't handle SIGUSR1: {e}"))?;
     let mut tls_changes = server.tls.start(&settings)?;
     let plain = listen_all(&settings, settings.port)?;
     let encrypted = listen_all(&settings, settings.tls_port)?;

@@ -55,6 +55,8 @@ pub fn scenario(incident: &Incident) -> Result<String, String> {
     let others = first.nodes.keys().filter(|id| Some(*id) != primary);
     primary.into_iter().chain(others).for_each(|id| text.push_str(&format!(" {}", name(id))));
     text.push('\n');
+    // A stream that is opened again and breaks again is one that broke.
+    steps.dedup_by(|(_, one), (_, before)| matches!(one, Step::Broke(..)) && one == before);
     let mut before = steps.first().map(|(at, _)| *at).unwrap_or_default();
     let mut writes = 0;
     for (at, step) in steps {

@@ -1,5 +1,6 @@
 //! The story of an incident, in the form of the simulation's: a line for each thing that happened, by one clock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keyward_proto::flight::Recorded;
@@ -9,6 +10,9 @@ use keyward_replication::recorder::{Record as NodeRecord, ShardView, Writable};
 use keyward_sentinel::rules::recorder::Record as SentinelRecord;
 
 use super::{Incident, Names};
+
+/// Begins a line of what all sentinels apply.
+const AGREED: &str = "the sentinels have agreed on ";
 
 /// Which part of the recordings is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +88,8 @@ fn of_node(incident: &Incident, recorded: &Recorded<NodeRecord>) -> String {
     };
     let lease = |lease: Monotonic| match lease {
         Monotonic::ZERO => String::new(),
+        // It has promised nothing to anybody, or waits for nobody.
+        lease if lease.as_nanos() == u64::MAX => ", its lease has no end".to_owned(),
         // Its clock is another one.
         lease => format!(", may serve for {:.0} ms more", lease.since(recorded.until).as_secs_f64() * 1e3),
     };
@@ -154,7 +160,7 @@ fn of_sentinel(incident: &Incident, recorded: &Recorded<SentinelRecord>) -> Vec<
             commands
                 .map(|command| {
                     let words = keyward_proto::flight::words(command);
-                    format!("agreed ({raft_index}): {}", plain(&words, &incident.names))
+                    format!("{AGREED}{raft_index}: {}", plain(&words, &incident.names))
                 })
                 .collect()
         }

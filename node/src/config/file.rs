@@ -469,6 +469,9 @@ fn trim(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     fn load(arguments: &[&str], stdin: &str, folder: &Path) -> Result<Config, String> {
@@ -500,6 +503,65 @@ mod tests {
         let (head, rest) = error.trim_start().split_once('\n').unwrap();
         assert_eq!(head, format!("*** FATAL CONFIG FILE ERROR (Version {}) ***", env!("CARGO_PKG_VERSION")));
         rest.replace(&format!("{}/", dir.path().display()), "")
+    }
+
+    #[test]
+    fn whatever_a_file_holds_it_is_read_or_its_faults_are_told() {
+        let words = [
+            "port",
+            "bind",
+            "save",
+            "requirepass",
+            "maxmemory",
+            "client-output-buffer-limit",
+            "\"",
+            "'",
+            "\\x",
+            "\\",
+            "#",
+            "1",
+            "-1",
+            "99999999999999999999",
+            "1gb",
+            "yes",
+            "no",
+            "\0",
+            "\u{fffd}",
+            "\r",
+            "\t",
+            "normal",
+            "0",
+            "%",
+            "tls-protocols",
+            "rename-command",
+            "user",
+            "notify-keyspace-events",
+            "KEA",
+            "3600",
+            "oom-score-adj-values",
+            "log-format",
+            "json",
+        ];
+        let mut rng = SmallRng::seed_from_u64(14);
+        let (mut read, mut refused) = (0, 0);
+        for _ in 0..5_000 {
+            let mut text = String::new();
+            for _ in 0..rng.random_range(1..8) {
+                for _ in 0..rng.random_range(1..6) {
+                    text.push_str(words[rng.random_range(0..words.len())]);
+                    text.push_str(["", " ", "  "][rng.random_range(0..3)]);
+                }
+                text.push('\n');
+            }
+            match load(&["-"], &text, Path::new("/")) {
+                Ok(_) => read += 1,
+                Err(words) => {
+                    assert!(!words.is_empty());
+                    refused += 1;
+                }
+            }
+        }
+        assert!(read > 0 && refused > 0, "{read} {refused}");
     }
 
     #[test]

@@ -346,12 +346,56 @@ pub(crate) fn node_status(
 #[cfg(test)]
 mod tests {
     use keyward_proto::rpc::Message;
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
 
     use super::*;
 
     /// What a program of format 2 has sent.
     const HELLO: &[u8] = include_bytes!("../../../proto/testdata/format_2/follow_hello.bin");
     const START: &[u8] = include_bytes!("../../../proto/testdata/format_2/stream_start.bin");
+
+    /// Some bytes changed, some cut off, some inserted.
+    fn damaged(bytes: &[u8], rng: &mut SmallRng) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..rng.random_range(1..6) {
+            let at = rng.random_range(0..=bytes.len());
+            match rng.random_range(0..4) {
+                0 if at < bytes.len() => bytes[at] = rng.random(),
+                1 => bytes.insert(at, rng.random()),
+                2 if rng.random_bool(0.2) => bytes.truncate(at),
+                _ if at < bytes.len() => bytes[at] ^= 1 << rng.random_range(0..8),
+                _ => {}
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn damaged_messages_are_refused_or_are_others() {
+        let mut rng = SmallRng::seed_from_u64(14);
+        let chunk = Chunk {
+            parts: vec![SnapshotPart {
+                slot: Slot::new(7).unwrap(),
+                index: LogIndex::new(5),
+                payload: Bytes::from_static(b"payload"),
+                is_last: true,
+            }],
+            end: Some(LogIndex::new(9)),
+            ..Chunk::empty(Term::new(3), Monotonic::from_nanos(4), Position::new(3, 9))
+        };
+        let chunk = encode_chunk(chunk).encode_to_vec();
+        let mut read = [0; 3];
+        for _ in 0..20_000 {
+            let hello = rpc::FollowHello::decode(&*damaged(HELLO, &mut rng));
+            read[0] += usize::from(hello.is_ok_and(|hello| parse_hello(hello).is_ok()));
+            let start = rpc::StreamStart::decode(&*damaged(START, &mut rng));
+            read[1] += usize::from(start.is_ok_and(|start| parse_start(start).is_ok()));
+            let chunk = rpc::SnapshotChunk::decode(&*damaged(&chunk, &mut rng));
+            read[2] += usize::from(chunk.is_ok_and(|chunk| parse_chunk(chunk).is_ok()));
+        }
+        assert!(read.iter().all(|count| (1..20_000).contains(count)), "{read:?}");
+    }
 
     #[test]
     fn the_format_before_is_understood() {

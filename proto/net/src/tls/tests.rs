@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
     DnValue, IsCa, KeyPair, SanType, SerialNumber, string::Ia5String,
@@ -414,6 +416,33 @@ fn changed_files_are_noticed() {
     assert!(material.files_have_changed());
     fs::remove_file(pki.path("server.crt")).unwrap();
     assert!(material.files_have_changed());
+}
+
+#[test]
+fn damaged_certificates_name_whom_they_name_or_nobody() {
+    let pki = Pki::new();
+    let mut params = pki.params("somebody");
+    params.subject_alt_names.push(SanType::URI("keyward:node".try_into().unwrap()));
+    let der = pki.issue("client", params);
+    let mut rng = SmallRng::seed_from_u64(14);
+    let mut named = 0;
+    for _ in 0..20_000 {
+        let mut bytes = der.as_ref().to_vec();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = rng.random();
+        }
+        if rng.random_bool(0.1) {
+            bytes.truncate(rng.random_range(0..bytes.len()));
+        }
+        let damaged = CertificateDer::from(bytes);
+        for field in [NameField::CommonName, NameField::Uri] {
+            let names = user_names(&damaged, field);
+            assert!(names.iter().all(|name| !name.is_empty() && !name.contains('\0')), "{names:?}");
+            named += names.len();
+        }
+    }
+    assert!(named > 0);
 }
 
 #[test]
