@@ -95,6 +95,8 @@ fn fields(settings: &Settings) -> BTreeMap<String, String> {
 #[test]
 fn the_table_says_which_directives_have_an_effect() {
     const VALUES: &[&str] = &[
+        "logfmt",
+        "milliseconds",
         "7",
         "70",
         "yes",
