@@ -45,6 +45,9 @@ pub fn story(incident: &Incident, span: Span) -> Vec<String> {
         }
     }
     lines.sort_by_key(|(at, ..)| *at);
+    // All sentinels apply all entries: what is in one is told once.
+    let mut told = BTreeSet::new();
+    lines.retain(|(.., text)| !text.starts_with(AGREED) || told.insert(text.clone()));
     let changed = last_change(incident);
     let zero = changed.or_else(|| lines.first().map(|(at, ..)| *at)).unwrap_or_default();
     if let (Some(changed), Span::LastFailover { before, after }) = (changed, span) {
