@@ -1,4 +1,4 @@
-//! The only place that reads a clock; cores take the time as an argument, and an executor gets a [`Clock`], which in the
+//! The node's clocks; cores take the time as an argument, and an executor gets a [`Clock`], which in the
 //! simulation is that of its world.
 //!
 //! The wall clock is read through the C library, where `libfaketime` gets between in the chaos tests: it may jump by
@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-pub use keyward_net::clock::monotonic;
+pub use keyward_net::clock::{monotonic, unix_micros, unix_millis};
 use keyward_proto::time::{Monotonic, UnixMillis};
 use keyward_replication::core::clock_watch::Clocks;
 
@@ -63,28 +63,6 @@ impl Clock {
             Clock::System => unix_micros(),
             Clock::Virtual(_) => self.unix_millis().0.saturating_mul(1000),
         }
-    }
-}
-
-/// The wall clock, in milliseconds.
-pub fn unix_millis() -> UnixMillis {
-    UnixMillis(since_epoch(1000, Duration::subsec_millis))
-}
-
-/// The wall clock, in microseconds.
-pub fn unix_micros() -> i64 {
-    since_epoch(1_000_000, Duration::subsec_micros)
-}
-
-/// The wall clock in units of which a second has so many; negative before 1970.
-#[inline]
-fn since_epoch(per_second: i64, of_last_second: impl Fn(&Duration) -> u32) -> i64 {
-    let count = |time: Duration| {
-        time.as_secs().cast_signed().wrapping_mul(per_second).wrapping_add(of_last_second(&time).into())
-    };
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => count(after),
-        Err(before) => -count(before.duration()),
     }
 }
 

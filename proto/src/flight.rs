@@ -44,6 +44,14 @@ pub enum Absorbed {
     Barrier,
 }
 
+/// Whether something has happened that is to be kept for longer than the recorder does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    Nothing,
+    /// A shard has another primary, or none.
+    Failover,
+}
+
 /// A record and its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded<R> {

@@ -142,13 +142,9 @@ pub struct Options {
     pub command: Option<Command>,
 }
 
-fn log_format(word: &str) -> Result<LogFormat, String> {
-    match word {
-        "legacy" => Ok(LogFormat::Legacy),
-        "logfmt" => Ok(LogFormat::Logfmt),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("legacy, logfmt or json".to_owned()),
-    }
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let known = LogFormat::WORDS.iter().find(|(word, _)| *word == text);
+    known.map(|(_, format)| *format).ok_or_else(|| "it must be legacy, logfmt or json".to_owned())
 }
 
 impl Options {

@@ -8,7 +8,7 @@ use keyward_replication::core::ReplicationAck;
 use keyward_replication::gate::GateState;
 use keyward_replication::recorder::{Record, ShardPart, ShardView};
 use keyward_sentinel::rules::recorder::Record as SentinelRecord;
-use keyward_sentinel::rules::topology::{Batch, TopologyCommand, apply};
+use keyward_sentinel::rules::topology::{Batch, Outcome, TopologyCommand, apply};
 
 use super::{Flight, Incident};
 use crate::simulation::invariants::in_sync_changes;
@@ -120,11 +120,13 @@ fn agreed(flight: &Flight<SentinelRecord>, terms: &mut Terms, found: &mut Vec<St
                 for command in &batch.commands {
                     let before = topology.clone();
                     let outcome = apply(topology, *raft_index, command.clone());
+                    if !matches!(outcome, Ok(Outcome::Changed | Outcome::Registered { .. })) {
+                        continue;
+                    }
                     if let Err(broken) = in_sync_changes::check(&before, topology, command) {
                         found.push(format!("entry {raft_index}: {broken}"));
                     }
                     if let TopologyCommand::ReplacePrimary(change) = command
-                        && outcome.is_ok()
                         && change.takeover
                     {
                         terms.takeovers.push((change.shard.clone(), change.expected_term.next()));

@@ -18,9 +18,10 @@ use std::collections::BTreeMap;
 use keyward_proto::flight::{Header, Record, Recorded, Recording, RecordingError};
 use keyward_proto::ids::NodeId;
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::Topology;
 use keyward_replication::recorder::{self as node, ShardView};
 use keyward_sentinel::rules::recorder as sentinel;
-use keyward_sentinel::rules::topology::{TopologyCommand, apply_batch};
+use keyward_sentinel::rules::topology::apply_batch;
 
 pub use checks::violations;
 pub use scenario::scenario;
@@ -40,7 +41,12 @@ pub struct Incident {
     pub nodes: Vec<Flight<node::Record>>,
     pub sentinels: Vec<Flight<sentinel::Record>>,
     names: Names,
+    /// By the first eight digits, as values are shown.
+    short: Names,
 }
+
+/// Digits of an identifier in values as they are shown.
+const SHORT: usize = 8;
 
 /// Identifiers, and what people call them.
 type Names = BTreeMap<String, String>;
@@ -66,9 +72,11 @@ impl Incident {
     }
 
     pub fn new(nodes: Vec<Recording<node::Record>>, sentinels: Vec<Recording<sentinel::Record>>) -> Incident {
-        let mut incident =
-            Incident { nodes: by_process(nodes), sentinels: by_process(sentinels), names: Names::new() };
+        let (nodes, sentinels) = (by_process(nodes), by_process(sentinels));
+        let mut incident = Incident { nodes, sentinels, ..Incident::default() };
         incident.names = names(&incident);
+        let long = incident.names.iter().filter(|(id, _)| id.len() == 40);
+        incident.short = long.map(|(id, name)| (id[..SHORT].to_owned(), name.clone())).collect();
         incident
     }
 
@@ -129,24 +137,26 @@ fn names(incident: &Incident) -> Names {
         let mut topology = None;
         for recorded in &flight.records {
             match &recorded.record {
-                sentinel::Record::Knows(known) => topology = Some((**known).clone()),
+                sentinel::Record::Knows(known) => {
+                    topology.iter().for_each(|before| add_names(before, &mut names));
+                    topology = Some((**known).clone());
+                }
                 sentinel::Record::Applied { raft_index, batch } => {
-                    let announced = batch.commands.iter().filter_map(|command| match command {
-                        TopologyCommand::AnnounceSentinel { id, address } => Some((id, address)),
-                        _ => None,
-                    });
-                    names.extend(announced.map(|(id, address)| (id.to_string(), address.name.clone())));
                     if let Some(topology) = &mut topology {
                         apply_batch(topology, *raft_index, batch.clone());
                     }
                 }
                 sentinel::Record::Leader { .. } | sentinel::Record::Heard(_) | sentinel::Record::Did(_) => {}
             }
-            let Some(topology) = &topology else { continue };
-            names.extend(topology.nodes.values().map(|node| (node.id.to_string(), node.address())));
-            names.extend(topology.shards.keys().map(|id| (id.to_string(), topology.shard_name(id))));
-            names.extend(topology.sentinels.iter().map(|(id, of)| (id.to_string(), of.name.clone())));
         }
+        // Of those that were forgotten meanwhile the nodes' own words tell, if anybody's.
+        topology.iter().for_each(|known| add_names(known, &mut names));
     }
     names
+}
+
+fn add_names(topology: &Topology, names: &mut Names) {
+    names.extend(topology.nodes.values().map(|node| (node.id.to_string(), node.address())));
+    names.extend(topology.shards.keys().map(|id| (id.to_string(), topology.shard_name(id))));
+    names.extend(topology.sentinels.iter().map(|(id, of)| (id.to_string(), of.name.clone())));
 }

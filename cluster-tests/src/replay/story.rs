@@ -9,7 +9,7 @@ use keyward_proto::time::Monotonic;
 use keyward_replication::recorder::{Record as NodeRecord, ShardView, Writable};
 use keyward_sentinel::rules::recorder::Record as SentinelRecord;
 
-use super::{Incident, Names};
+use super::{Incident, Names, SHORT};
 
 /// Begins a line of what all sentinels apply.
 const AGREED: &str = "the sentinels have agreed on ";
@@ -150,8 +150,8 @@ fn of_node(incident: &Incident, recorded: &Recorded<NodeRecord>) -> String {
         NodeRecord::Acks { link, messages, held } => {
             format!("<- {} by link {link}: {held}{}", plural(*messages, "acknowledgement"), until(*messages))
         }
-        NodeRecord::Heard(words) => format!("<- {}", plain(words, &incident.names)),
-        NodeRecord::Did(words) => format!("-> {}", plain(words, &incident.names)),
+        NodeRecord::Heard(words) => format!("<- {}", plain(words, &incident.short)),
+        NodeRecord::Did(words) => format!("-> {}", plain(words, &incident.short)),
     }
 }
 
@@ -163,7 +163,7 @@ fn of_sentinel(incident: &Incident, recorded: &Recorded<SentinelRecord>) -> Vec<
             commands
                 .map(|command| {
                     let words = keyward_proto::flight::words(command);
-                    format!("{AGREED}{raft_index}: {}", plain(&words, &incident.names))
+                    format!("{AGREED}{raft_index}: {}", plain(&words, &incident.short))
                 })
                 .collect()
         }
@@ -172,8 +172,8 @@ fn of_sentinel(incident: &Incident, recorded: &Recorded<SentinelRecord>) -> Vec<
                 leader.map_or("nobody".to_owned(), |id| incident.name_of(&id.to_string()).to_owned());
             vec![format!("{leader} leads the sentinels in Raft's term {raft_term}")]
         }
-        SentinelRecord::Heard(words) => vec![format!("<- {}", plain(words, &incident.names))],
-        SentinelRecord::Did(words) => vec![format!("-> {}", plain(words, &incident.names))],
+        SentinelRecord::Heard(words) => vec![format!("<- {}", plain(words, &incident.short))],
+        SentinelRecord::Did(words) => vec![format!("-> {}", plain(words, &incident.short))],
     }
 }
 
@@ -184,16 +184,26 @@ impl Incident {
 }
 
 /// Values as Rust shows them, as people want to read them: names for identifiers, numbers and positions alone.
-fn plain(words: &str, names: &Names) -> String {
-    let mut text = words.to_owned();
-    for (id, name) in names.iter().filter(|(id, _)| id.len() == 40) {
-        text = text.replace(&id[..8], name);
-    }
+fn plain(words: &str, short: &Names) -> String {
+    let mut text = named(words, short);
     for kind in ["Term", "LogIndex", "Incarnation", "LinkId", "UplinkId", "RequestId", "QuiesceId", "Ticket"]
     {
         text = unwrapped(&text, &format!("{kind}("));
     }
     positions(&text)
+}
+
+/// With names for the begins of identifiers.
+fn named(text: &str, short: &Names) -> String {
+    let is_word = |c: char| c.is_alphanumeric();
+    let mut out = String::new();
+    for part in text.split_inclusive(|c| !is_word(c)) {
+        let word = part.trim_end_matches(|c| !is_word(c));
+        let name = short.get(word).filter(|_| word.len() == SHORT);
+        out.push_str(name.map_or(word, String::as_str));
+        out.push_str(&part[word.len()..]);
+    }
+    out
 }
 
 /// `Kind(x)` as `x`.
@@ -239,8 +249,7 @@ mod tests {
 
     #[test]
     fn values_are_shown_for_people() {
-        let id = "557dc53f8673ad10071318ac64ae24f50cf19775".to_owned();
-        let names = Names::from([(id, "127.0.0.1:6379".to_owned())]);
+        let names = Names::from([("557dc53f".to_owned(), "127.0.0.1:6379".to_owned())]);
         let words = "StartReceived(UplinkId(5), Start { term: Term(2), sync: Partial(Position { term: Term(1), \
                      index: LogIndex(2) }) }) of 557dc53f";
         let expected = "StartReceived(5, Start { term: 2, sync: Partial(1.2) }) of 127.0.0.1:6379";

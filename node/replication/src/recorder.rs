@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use keyward_proto::flight::{Absorbed, FlightRecorder, Header, Recorded, Recording, words};
+use keyward_proto::flight::{Absorbed, FlightRecorder, Header, Occasion, Recorded, Recording, words};
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
@@ -183,14 +183,6 @@ pub struct Recorder {
     progress: (Position, LogIndex, Monotonic),
     /// Kept apart from the records, so that they are there however much has happened since.
     started: Record,
-}
-
-/// Whether something has happened that is to be kept for longer than the recorder does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
-    Nothing,
-    /// The shard has another primary, or none.
-    Failover,
 }
 
 /// How the core stands after a step.

@@ -309,8 +309,7 @@ impl Choice for LogLevel {
 }
 
 impl Choice for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("legacy", LogFormat::Legacy), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+    const WORDS: &'static [(&'static str, Self)] = LogFormat::WORDS;
 }
 
 impl Choice for TimestampFormat {

@@ -7,17 +7,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use keyward_net::bus::Bus;
-use keyward_net::flight::{self, Flights, Keeping, Make};
+use keyward_net::flight::{Flights, Keeping, Subject};
 use keyward_net::tls::TlsOptions;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Position, ShardId, Term};
 use keyward_proto::rpc;
 use keyward_proto::rpc::node_control_client::NodeControlClient;
 use keyward_proto::time::Monotonic;
+use keyward_proto::topology::names::host_port;
 use keyward_proto::topology::{Holding, SlotRange, Topology};
 use keyward_replication::core::messages::{Event, HandoffError, Outcome};
 use keyward_replication::core::node_core::{RoleStatus, Status};
 use keyward_replication::core::requests::Kind;
 use keyward_replication::core::{Config, ConfigError};
+use keyward_replication::recorder::Recorder;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::net::TcpListener;
@@ -32,8 +34,6 @@ use crate::sentinels::{Announce, Sentinels};
 /// Events that may wait for the task; a full queue stops the streams that fill it.
 const INPUTS_LEN: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// The task holds it for an instant, unless it has panicked.
-const RECORDER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What replication needs to know at its start.
 #[derive(Debug)]
@@ -109,7 +109,12 @@ impl Replication {
             acks: watch::Sender::new(0),
         });
         let recorder = Recording::default();
-        let flights = Flights::new(&keeping, flight_of(&announce, Arc::clone(&recorder)));
+        let flights = Flights::new(
+            &keeping,
+            subject(&announce).made_of(Arc::clone(&recorder), |recorder: &Option<Recorder>, header| {
+                Some(recorder.as_ref()?.recording(header))
+            }),
+        );
         tokio::spawn(Arc::clone(&flights).keep());
         let replication = Arc::new(Replication {
             me: announce.node_id.clone(),
@@ -269,16 +274,14 @@ async fn ask_primary(
     if reply.accepted { Ok(()) } else { Err(reply.reason) }
 }
 
-/// Makes the recordings of this node. Whoever holds the recorder may have panicked.
-fn flight_of(announce: &Announce, recorder: Recording) -> Make {
-    let (id, name) = (announce.node_id.to_string(), format!("{}:{}", announce.host, announce.port));
-    Box::new(move |why| {
-        let header = flight::header("node", env!("CARGO_PKG_VERSION"), (&id, &name), why);
-        let recorder = recorder.try_lock_for(RECORDER_PATIENCE)?;
-        let recording = recorder.as_ref()?.recording(header);
-        drop(recorder);
-        Some(recording.text())
-    })
+/// Whose recordings this node makes.
+fn subject(announce: &Announce) -> Subject {
+    Subject {
+        program: "node",
+        version: env!("CARGO_PKG_VERSION"),
+        id: announce.node_id.to_string(),
+        name: host_port(&announce.host, announce.port),
+    }
 }
 
 /// How far its log is, and whose it is.

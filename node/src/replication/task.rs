@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use keyward_net::bus::Bus;
 use keyward_net::flight::Flights;
+use keyward_proto::flight::Occasion;
 use keyward_proto::ids::{Incarnation, LogIndex, NodeId, Term};
 use keyward_proto::peer::Complaints;
 use keyward_proto::rpc;
@@ -24,7 +25,7 @@ use keyward_replication::core::received::Resume;
 use keyward_replication::core::requests::Kind;
 use keyward_replication::core::stream::APPEND_BYTES;
 use keyward_replication::gate::GateState;
-use keyward_replication::recorder::{Occasion, Recorder, Standing};
+use keyward_replication::recorder::{Recorder, Standing};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;

@@ -9,17 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use keyward_proto::flight::{FORMAT, Header};
+use keyward_proto::flight::{FORMAT, Header, Record, Recording};
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::clock::{monotonic, since_epoch, unix_millis};
+use crate::clock::{monotonic, unix_micros, unix_millis};
 
 /// What follows a failover is of interest, too.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Between two files: what happens meanwhile is in the next one.
 const PAUSE: Duration = Duration::from_secs(8);
+/// A recorder is held for an instant, unless its holder has panicked.
+const PATIENCE: Duration = Duration::from_millis(100);
 const EXTENSION: &str = "flight";
 /// Of the kernel since it has started: clocks of processes that have the same one are one.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -68,26 +71,33 @@ impl Flights {
 
     /// Writes files on each occasion and signal, until the task is dropped.
     pub async fn keep(self: Arc<Self>) {
+        tokio::join!(self.keep_of_failovers(), self.keep_if_asked());
+    }
+
+    async fn keep_of_failovers(self: &Arc<Self>) {
+        loop {
+            self.occasion.notified().await;
+            sleep(AFTERMATH).await;
+            self.write_aside("failover").await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn keep_if_asked(self: &Arc<Self>) {
         let mut asked = match signal(SignalKind::user_defined1()) {
             Ok(asked) => asked,
             Err(error) => return tracing::warn!(%error, "SIGUSR1 cannot be handled"),
         };
-        let mut rest = Duration::ZERO;
-        loop {
-            let failover = async {
-                sleep(rest).await;
-                self.occasion.notified().await;
-                sleep(AFTERMATH).await;
-            };
-            let why = tokio::select! {
-                () = failover => "failover",
-                _ = asked.recv() => "asked",
-            };
-            rest = if why == "failover" { PAUSE } else { rest };
-            let flights = Arc::clone(&self);
-            if let Err(error) = tokio::task::spawn_blocking(move || flights.write_and_tell(why)).await {
-                tracing::debug!(%error, "the runtime ends");
-            }
+        while asked.recv().await.is_some() {
+            self.write_aside("asked").await;
+        }
+    }
+
+    /// On a thread that may wait for the disk.
+    async fn write_aside(self: &Arc<Self>, why: &'static str) {
+        let flights = Arc::clone(self);
+        if let Err(error) = tokio::task::spawn_blocking(move || flights.write_and_tell(why)).await {
+            tracing::debug!(%error, "the runtime ends");
         }
     }
 
@@ -108,7 +118,7 @@ impl Flights {
             return;
         }
         let Some(text) = self.text(why) else { return };
-        let path = self.folder.join(format!("{:016}-{why}.{EXTENSION}", since_epoch().as_micros()));
+        let path = self.folder.join(format!("{:016}-{why}.{EXTENSION}", unix_micros()));
         match self.write(&path, &text) {
             Ok(()) => tracing::info!("what happened lately is in {} ({why})", path.display()),
             Err(error) => tracing::warn!("{}: {error}: what happened lately is not written", path.display()),
@@ -129,14 +139,45 @@ impl Flights {
     }
 }
 
+/// Whose recordings are made.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// `node` or `sentinel`.
+    pub program: &'static str,
+    pub version: &'static str,
+    pub id: String,
+    /// For people.
+    pub name: String,
+}
+
+impl Subject {
+    /// Makes recordings of what `recorder` remembers; `None`: nothing yet. Whoever holds it may have panicked.
+    pub fn made_of<T, R>(
+        self,
+        recorder: Arc<Mutex<T>>,
+        recording: impl Fn(&T, Header) -> Option<Recording<R>> + Send + Sync + 'static,
+    ) -> Make
+    where
+        T: Send + 'static,
+        R: Record,
+    {
+        Box::new(move |why| {
+            let header = header(&self, why);
+            // It is free again before the text is made of it.
+            let made = recording(&*recorder.try_lock_for(PATIENCE)?, header)?;
+            Some(made.text())
+        })
+    }
+}
+
 /// Of a recording that is made now.
-pub fn header(program: &str, version: &str, (id, name): (&str, &str), why: &str) -> Header {
+fn header(of: &Subject, why: &str) -> Header {
     Header {
         keyward_flight: FORMAT,
-        program: program.to_owned(),
-        version: version.to_owned(),
-        id: id.to_owned(),
-        name: name.to_owned(),
+        program: of.program.to_owned(),
+        version: of.version.to_owned(),
+        id: of.id.clone(),
+        name: of.name.clone(),
         // Without it nobody takes its times for those of another process.
         boot: std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default(),
         at: monotonic(),
@@ -175,6 +216,25 @@ mod tests {
         assert_eq!(found[2..], ["3-failover.flight", "4-failover.flight"]);
         assert!(found[1].ends_with("-asked.flight"), "{found:?}");
         assert_eq!(std::fs::read_to_string(folder.join(&found[1])).unwrap(), "made for asked\n");
+    }
+
+    #[tokio::test]
+    async fn who_asks_right_after_a_failover_does_not_take_its_file_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let flights = Flights::new(&keeping(dir.path(), 3), Box::new(|why| Some(why.to_owned())));
+        let kept = tokio::spawn(Arc::clone(&flights).keep());
+        flights.occasion();
+        sleep(Duration::from_millis(100)).await;
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).unwrap();
+        let found = || std::fs::read_dir(dir.path().join("flight")).map_or(0, Iterator::count);
+        for _ in 0..300 {
+            sleep(Duration::from_millis(100)).await;
+            if found() == 2 {
+                break;
+            }
+        }
+        assert_eq!(found(), 2, "one for who asked, one of the failover");
+        kept.abort();
     }
 
     #[test]

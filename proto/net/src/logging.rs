@@ -26,6 +26,12 @@ pub enum LogFormat {
     Json = 2,
 }
 
+impl LogFormat {
+    /// As settings have them.
+    pub const WORDS: &[(&str, LogFormat)] =
+        &[("legacy", LogFormat::Legacy), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+}
+
 /// `log-timestamp-format`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]

@@ -3,7 +3,7 @@
 //!
 //! The topology of which the first change is remembered is kept as well, so that all later ones can be made again.
 
-use keyward_proto::flight::{Absorbed, FlightRecorder, Header, Recorded, Recording, words};
+use keyward_proto::flight::{Absorbed, FlightRecorder, Header, Occasion, Recorded, Recording, words};
 use keyward_proto::time::Monotonic;
 use keyward_proto::topology::Topology;
 use serde::{Deserialize, Serialize};
@@ -53,14 +53,6 @@ fn room(command: &TopologyCommand) -> usize {
             TopologyCommand::SetSentinels { sentinels } => 200 * sentinels.len(),
             _ => 200,
         }
-}
-
-/// Whether something has happened that is to be kept for longer than the recorder does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
-    Nothing,
-    /// A shard has another primary.
-    Failover,
 }
 
 /// The flight recorder of a sentinel.

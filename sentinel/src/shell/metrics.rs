@@ -36,7 +36,7 @@ impl Observed for Metrics {
     }
 
     fn flight(&self) -> Option<String> {
-        self.0.memory.flights.text("asked")
+        self.0.flight.recordings.text("asked")
     }
 
     fn readiness(&self) -> Word {

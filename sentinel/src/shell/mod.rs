@@ -5,7 +5,7 @@ pub mod channel;
 pub mod cli;
 pub mod connections;
 pub(crate) mod control;
-pub mod memory;
+pub mod flight;
 mod metrics;
 mod page;
 pub mod probe;

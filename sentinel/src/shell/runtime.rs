@@ -32,7 +32,7 @@ use crate::rules::leadership::LeaderStory;
 use crate::shell::bootstrap::{self, BootstrapError};
 use crate::shell::channel;
 use crate::shell::control::{ControlService, failover, watchdog};
-use crate::shell::memory::Memory;
+use crate::shell::flight::Flight;
 use crate::shell::metrics::Metrics;
 use crate::shell::page;
 use crate::shell::proposals;
@@ -164,9 +164,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let bus = take_part(&config)?;
     let store = Store::open(&config.options.dir)?;
     let keeping = Keeping { dir, files_max: config.options.flight_recorder_files };
-    let memory = Arc::new(Memory::new(&config.options.name, &keeping));
-    memory.flights.keep_on_panic();
-    let machine = StateMachine::open(store.clone(), memory.clone())?;
+    let flight = Arc::new(Flight::new(&config.options.name, &keeping));
+    flight.recordings.keep_on_panic();
+    let machine = StateMachine::open(store.clone(), flight.clone())?;
     let listener = listen(&config.options.bind, config.bus_port).await?;
     let (doors, tls) = doors(&config).await?;
     let questions = match config.options.metrics_port {
@@ -176,9 +176,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let page_door = page_door(&config, tls.as_ref()).await?;
     let (proposals, waiting) = mpsc::channel(proposals::WAITING_MAX);
     let (primary_changes, requests) = mpsc::channel(failover::REQUESTS_MAX);
-    let sentinel = Arc::new(Sentinel::new(config, bus, memory, machine.watch(), proposals, primary_changes));
+    let sentinel = Arc::new(Sentinel::new(config, bus, flight, machine.watch(), proposals, primary_changes));
     let mut tasks = JoinSet::new();
-    tasks.spawn(sentinel.memory.flights.clone().keep());
+    tasks.spawn(sentinel.flight.recordings.clone().keep());
     tasks.spawn(proposals::commit(sentinel.clone(), waiting));
     tasks.spawn(failover::coordinate(sentinel.clone(), requests));
     tasks.spawn(watchdog::probe_all(sentinel.clone()));
@@ -222,7 +222,7 @@ async fn run_raft(sentinel: &Arc<Sentinel>, store: Store, machine: StateMachine)
         if let Err(fatal) = current.running_state {
             return Err(BootstrapError::Raft(fatal.to_string()).into());
         }
-        sentinel.memory.leads(&current);
+        sentinel.flight.leads(&current);
         if let Some(line) = story.step(current.id, current.current_leader, |id| sentinel.name_of(id)) {
             info!(term = current.current_term, "{line}");
         }

@@ -34,7 +34,7 @@ use crate::rules::topology::TopologyCommand;
 use crate::shell::channel::endpoint;
 use crate::shell::connections::Connections;
 use crate::shell::control::failover;
-use crate::shell::memory::Memory;
+use crate::shell::flight::Flight;
 use crate::shell::proposals::{self, Proposal};
 use crate::shell::raft::service::RaftCell;
 use crate::shell::raft::{self, Metrics, Raft, RaftId};
@@ -59,7 +59,7 @@ pub struct Sentinel {
     pub id: OnceLock<RaftId>,
     pub raft: RaftCell,
     /// What happened lately.
-    pub memory: Arc<Memory>,
+    pub flight: Arc<Flight>,
     /// As applied here; a follower may be behind.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// Held for a few lines at a time.
@@ -95,7 +95,7 @@ impl Sentinel {
     pub fn new(
         config: Config,
         bus: Bus,
-        memory: Arc<Memory>,
+        flight: Arc<Flight>,
         topology: watch::Receiver<Arc<Topology>>,
         proposals: mpsc::Sender<Proposal>,
         primary_changes: mpsc::Sender<failover::Asked>,
@@ -104,7 +104,7 @@ impl Sentinel {
             config,
             id: OnceLock::new(),
             raft: RaftCell::default(),
-            memory,
+            flight,
             topology,
             health: Mutex::default(),
             events: broadcast::Sender::new(1024),

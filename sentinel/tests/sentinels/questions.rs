@@ -14,7 +14,7 @@ use keyward_proto::topology::{Node, Topology};
 use keyward_sentinel::config::{Config, parse};
 use keyward_sentinel::rules::failover::Answer;
 use keyward_sentinel::shell::connections::Connections;
-use keyward_sentinel::shell::memory::Memory;
+use keyward_sentinel::shell::flight::Flight;
 use keyward_sentinel::shell::sentinel::Sentinel;
 use keyward_sentinel::shell::{probe, questions};
 use tokio::net::{TcpListener, TcpStream};
@@ -214,8 +214,8 @@ fn outsider(topology: &Topology, node_2: SocketAddr) -> (Sentinel, Node) {
     node.bus_port = node_2.port();
     let node = node.clone();
     let (_, watched) = watch::channel(Arc::new(topology));
-    let memory = Arc::new(Memory::new("s9", &Keeping { dir: "".into(), files_max: 0 }));
-    (Sentinel::new(config, bus(), memory, watched, mpsc::channel(1).0, mpsc::channel(1).0), node)
+    let flight = Arc::new(Flight::new("s9", &Keeping { dir: "".into(), files_max: 0 }));
+    (Sentinel::new(config, bus(), flight, watched, mpsc::channel(1).0, mpsc::channel(1).0), node)
 }
 
 async fn ask_also_through_others(topology: &Topology, node_2: SocketAddr, limit: Duration) -> Answer {

@@ -70,7 +70,7 @@ impl StatusReport {
         let owned: u32 = self.shards.iter().flat_map(|s| &s.slots).map(|range| slots_in(range)).sum();
         let nobodys = u32::from(SLOT_COUNT).saturating_sub(owned);
         if nobodys > 0 && !self.shards.is_empty() && !self.from_nodes {
-            let todo = "start a node for each shard that is missing: it forms with the slots that nobody has";
+            let todo = "shards form once, with all slots: keep copies of the sentinels' directories, and look at their logs";
             problems.push(failing(format!("{nobodys} slots belong to no shard"), todo));
         }
         for spare in self.spares.iter().filter(|n| n.state != "up") {

@@ -131,13 +131,13 @@ impl Driver<'_> {
     fn step(&mut self, event: Event) {
         let Driver { sentinel, coordinator, .. } = self;
         let (topology, mut actions) = (sentinel.current(), Vec::new());
-        sentinel.memory.heard(&event);
+        sentinel.flight.heard(&event);
         {
             let health = sentinel.health.lock();
             let view = Observed { me: sentinel.id(), topology: &topology, health: &health };
             coordinator.step(now(), view, event, &mut actions);
         }
-        sentinel.memory.did(&actions);
+        sentinel.flight.did(&actions);
         for action in actions {
             self.act(&topology, action);
         }

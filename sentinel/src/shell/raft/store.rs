@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::state::{State, StoredSnapshot, bounds};
 use super::{Applied, LogId, RaftId, TypeConfig};
-use crate::shell::memory::Memory;
+use crate::shell::flight::Flight;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -311,7 +311,7 @@ pub(crate) struct StateMachine {
     state: Arc<Mutex<State>>,
     topology: watch::Sender<Arc<Topology>>,
     /// Of what is applied, and whoever is told of it.
-    memory: Arc<Memory>,
+    flight: Arc<Flight>,
 }
 
 impl StateMachine {
@@ -319,12 +319,12 @@ impl StateMachine {
     ///
     /// # Errors
     /// When the snapshot cannot be read.
-    pub(crate) fn open(store: Store, memory: Arc<Memory>) -> Result<StateMachine, StoreError> {
+    pub(crate) fn open(store: Store, flight: Arc<Flight>) -> Result<StateMachine, StoreError> {
         let snapshot: Option<StoredSnapshot> = store.read("snapshot")?;
         let state = snapshot.map(|s| s.state).unwrap_or_default();
         let topology = watch::Sender::new(Arc::new(state.topology.clone()));
-        memory.knows(&state.topology);
-        Ok(StateMachine { store, state: Arc::new(Mutex::new(state)), topology, memory })
+        flight.knows(&state.topology);
+        Ok(StateMachine { store, state: Arc::new(Mutex::new(state)), topology, flight })
     }
 
     /// Sees every change as it is applied.
@@ -371,7 +371,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut state = self.state.lock();
         let version = state.topology.version;
-        let replies = state.apply(entries.into_iter().inspect(|entry| self.memory.applied(entry)));
+        let replies = state.apply(entries.into_iter().inspect(|entry| self.flight.applied(entry)));
         if state.topology.version != version {
             self.topology.send_replace(Arc::new(state.topology.clone()));
         }
@@ -397,7 +397,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.save_snapshot(StoredSnapshot { meta: meta.clone(), state: state.clone() })
             .await
             .map_err(fail())?;
-        self.memory.knows(&state.topology);
+        self.flight.knows(&state.topology);
         self.topology.send_replace(Arc::new(state.topology.clone()));
         *self.state.lock() = state;
         Ok(())
@@ -427,8 +427,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).unwrap();
             let keeping = Keeping { dir: dir.path().to_owned(), files_max: 0 };
-            let memory = Arc::new(Memory::new("s1", &keeping));
-            let machine = StateMachine::open(store.clone(), memory).unwrap();
+            let flight = Arc::new(Flight::new("s1", &keeping));
+            let machine = StateMachine::open(store.clone(), flight).unwrap();
             Ok((dir, store, machine))
         }
     }

@@ -3,40 +3,33 @@
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keyward_net::clock::monotonic as now;
-use keyward_net::flight::{self, Flights, Keeping};
+use keyward_net::flight::{Flights, Keeping, Subject};
+use keyward_proto::flight::Occasion;
 use keyward_proto::topology::Topology;
 use openraft::{Entry, EntryPayload};
 use parking_lot::Mutex;
 
 use crate::rules::coordinator::{Action, Event};
-use crate::rules::recorder::{Occasion, Recorder};
+use crate::rules::recorder::Recorder;
 use crate::shell::raft::{Metrics, TypeConfig};
 
-/// Whoever has the recorder holds it for an instant, unless it has panicked.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// What this sentinel remembers.
+/// What this sentinel has heard, decided and done lately.
 #[derive(Debug)]
-pub struct Memory {
+pub struct Flight {
     recorder: Arc<Mutex<Recorder>>,
-    pub(crate) flights: Arc<Flights>,
+    pub(crate) recordings: Arc<Flights>,
 }
 
-impl Memory {
-    pub fn new(name: &str, keeping: &Keeping) -> Memory {
+impl Flight {
+    pub fn new(name: &str, keeping: &Keeping) -> Flight {
         let recorder = Arc::new(Mutex::new(Recorder::default()));
-        let (made_of, name) = (Arc::clone(&recorder), name.to_owned());
-        let make = move |why: &str| {
-            let header = flight::header("sentinel", env!("CARGO_PKG_VERSION"), (&name, &name), why);
-            let recorder = made_of.try_lock_for(PATIENCE)?;
-            let recording = recorder.recording(header);
-            drop(recorder);
-            Some(recording.text())
-        };
-        Memory { recorder, flights: Flights::new(keeping, Box::new(make)) }
+        let version = env!("CARGO_PKG_VERSION");
+        let subject = Subject { program: "sentinel", version, id: name.to_owned(), name: name.to_owned() };
+        let make = subject
+            .made_of(Arc::clone(&recorder), |recorder: &Recorder, header| Some(recorder.recording(header)));
+        Flight { recorder, recordings: Flights::new(keeping, make) }
     }
 
     pub(crate) fn knows(&self, topology: &Topology) {
@@ -47,7 +40,7 @@ impl Memory {
     pub(crate) fn applied(&self, entry: &Entry<TypeConfig>) {
         let EntryPayload::Normal(batch) = &entry.payload else { return };
         if self.recorder.lock().applied(now(), entry.log_id.index, batch) == Occasion::Failover {
-            self.flights.occasion();
+            self.recordings.occasion();
         }
     }
 
