@@ -93,12 +93,12 @@ class LoneNode:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-class TlsNode(LoneNode):
-    """One that has a port with TLS, too; clients have to show a certificate. Its certificates are made by openssl."""
+class Certificates:
+    """A CA, and what it has issued for servers on this machine and for clients; made by openssl."""
 
     def __init__(self):
-        self.certificates = tempfile.mkdtemp(prefix="keyward-tls-")
-        atexit.register(shutil.rmtree, self.certificates, ignore_errors=True)
+        self.dir = tempfile.mkdtemp(prefix="keyward-tls-")
+        atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
         self.openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca")
         self.path("names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         for name in ("server", "client"):
@@ -106,19 +106,87 @@ class TlsNode(LoneNode):
             self.openssl(
                 f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.crt"
             )
-        self.tls_port = free_ports(1)
-        files = [word for name, file in self.files().items() for word in (name, file)]
-        super().__init__("--tls-port", str(self.tls_port), *files)
 
-    def files(self):
+    def flags(self):
+        """For a server that asks its clients for a certificate."""
         names = {"--tls-cert-file": "server.crt", "--tls-key-file": "server.key", "--tls-ca-cert-file": "ca.crt"}
-        return {name: str(self.path(file)) for name, file in names.items()}
+        return [word for name, file in names.items() for word in (name, str(self.path(file)))]
+
+    def of_client(self):
+        """As redis-py takes them."""
+        names = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "client.crt", "ssl_keyfile": "client.key"}
+        return {"ssl": True, **{name: str(self.path(file)) for name, file in names.items()}}
 
     def path(self, name):
-        return pathlib.Path(self.certificates, name)
+        return pathlib.Path(self.dir, name)
 
     def openssl(self, arguments):
-        subprocess.run(["openssl", *arguments.split()], cwd=self.certificates, check=True, capture_output=True)
+        subprocess.run(["openssl", *arguments.split()], cwd=self.dir, check=True, capture_output=True)
+
+
+class TlsNode(LoneNode):
+    """One that has a port with TLS, too; clients have to show a certificate."""
+
+    def __init__(self):
+        self.certificates = Certificates()
+        self.tls_port = free_ports(1)
+        super().__init__("--tls-port", str(self.tls_port), *self.certificates.flags())
+
+
+class TlsCluster:
+    """Three sentinels and a shard of three nodes, which speak nothing but TLS, to clients and to each other."""
+
+    def __init__(self, mode):
+        """`mode`: "cluster" or "sentinel"."""
+        self.certificates = Certificates()
+        first = free_ports(6)
+        self.ports, self.sentinel_ports = range(first, first + 3), range(first + 3, first + 6)
+        self.dir = tempfile.mkdtemp(prefix="keyward-tls-cluster-")
+        self.processes = {}
+        atexit.register(self.close)
+        addresses = [f"localhost:{port + BUS}" for port in self.sentinel_ports]
+        initial = ",".join(f"s{n}={address}" for n, address in enumerate(addresses))
+        for n, port in enumerate(self.sentinel_ports):
+            flags = ["--name", f"s{n}", "--initial", initial, "--shards", "1", "--replicas", "2"]
+            self.start("keyward-sentinel", port, *flags, "--announce-host", "localhost")
+        self.node_flags = ["--cluster-enabled", "yes" if mode == "cluster" else "no", "--requirepass", PASSWORD]
+        self.node_flags += ["--save", "", "--sentinels", ",".join(addresses), "--cluster-announce-ip", "localhost"]
+        for port in self.ports:
+            self.start_node(port)
+
+    def start_node(self, port):
+        self.start("keyward-node", port, *self.node_flags)
+
+    def start(self, program, port, *flags):
+        folder = os.path.join(self.dir, str(port))
+        os.makedirs(folder, exist_ok=True)
+        flags = ["--dir", folder, "--port", "0", "--tls-port", str(port), "--tls-cluster", "yes", *flags]
+        with open(f"{folder}.log", "ab") as log:
+            self.processes[port] = subprocess.Popen(
+                [BIN_DIR / program, *flags, *self.certificates.flags()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def operate(self, *arguments):
+        """What `keyward-sentinel` says as the program of an operator."""
+        command = [BIN_DIR / "keyward-sentinel", *arguments, "--sentinel", f"localhost:{self.sentinel_ports[0] + BUS}"]
+        flags = ["--tls-cluster", "yes", *self.certificates.flags()]
+        return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60)
+
+    def wait_until_whole(self):
+        wait_until(lambda: self.operate("status").returncode == 0, 60, "a whole cluster")
+
+    def kill(self, port):
+        self.processes[port].kill()
+        self.processes[port].wait()
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class LocalCluster:

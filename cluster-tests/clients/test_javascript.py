@@ -28,12 +28,6 @@ class JavaScript(unittest.TestCase):
     def test_ioredis_node(self):
         self.run_client("ioredis", "node", servers.lone_node().port)
 
-    def test_ioredis_tls(self):
-        self.run_client("ioredis", "tls", servers.tls_node().tls_port, tls_dir=servers.tls_node().certificates)
-
-    def test_node_redis_tls(self):
-        self.run_client("node-redis", "tls", servers.tls_node().tls_port, tls_dir=servers.tls_node().certificates)
-
     def test_ioredis_cluster(self):
         self.run_client("ioredis", "cluster", servers.cluster().port)
 
@@ -50,3 +44,17 @@ class JavaScript(unittest.TestCase):
     def test_node_redis_sentinel(self):
         cluster = servers.replicated()
         self.run_client("node-redis", "sentinel", cluster.port, cluster.sentinel_port)
+
+    def test_with_tls(self):
+        node, certificates = servers.tls_node(), servers.tls_node().certificates
+        for library in ("ioredis", "node-redis"):
+            with self.subTest(library):
+                self.run_client(library, "node", node.tls_port, tls_dir=certificates.dir)
+        for mode in ("cluster", "sentinel"):
+            cluster = servers.TlsCluster(mode)
+            self.addCleanup(cluster.close)
+            cluster.wait_until_whole()
+            for library in ("ioredis", "node-redis"):
+                with self.subTest(library=library, mode=mode):
+                    ports = (cluster.ports[0], cluster.sentinel_ports[0])
+                    self.run_client(library, mode, *ports, tls_dir=cluster.certificates.dir)

@@ -4,19 +4,22 @@ import subprocess
 import unittest
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.cluster import ClusterNode
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 import servers
 from applications import Applications
+from test_failover import Writer
 
 
-def encrypted(certificate="client", **options):
+def encrypted(certificate=True, **options):
     node = servers.tls_node()
-    if certificate:
-        options["ssl_certfile"] = str(node.path(f"{certificate}.crt"))
-        options["ssl_keyfile"] = str(node.path(f"{certificate}.key"))
-    return redis.Redis(
-        "localhost", node.tls_port, ssl=True, ssl_ca_certs=str(node.path("ca.crt")), decode_responses=True, **options
-    )
+    options = {**node.certificates.of_client(), **options}
+    if not certificate:
+        del options["ssl_certfile"], options["ssl_keyfile"]
+    return redis.Redis("localhost", node.tls_port, decode_responses=True, **options)
 
 
 class Tls(Applications, unittest.TestCase):
@@ -27,23 +30,16 @@ class Tls(Applications, unittest.TestCase):
 
     def connect_bytes(self):
         node = servers.tls_node()
-        return redis.Redis(
-            "localhost",
-            node.tls_port,
-            ssl=True,
-            ssl_ca_certs=str(node.path("ca.crt")),
-            ssl_certfile=str(node.path("client.crt")),
-            ssl_keyfile=str(node.path("client.key")),
-        )
+        return redis.Redis("localhost", node.tls_port, **node.certificates.of_client())
 
     def test_a_client_without_a_certificate_is_let_in_if_it_need_not_have_one(self):
         node = servers.tls_node()
         with redis.Redis(servers.HOST, node.port) as plain:
-            with self.assertRaises(redis.exceptions.ConnectionError), encrypted(None) as r:
+            with self.assertRaises(redis.exceptions.ConnectionError), encrypted(certificate=False) as r:
                 r.ping()
             for setting in ("optional", "no"):
                 self.assertTrue(plain.config_set("tls-auth-clients", setting))
-                with encrypted(None) as r:
+                with encrypted(certificate=False) as r:
                     self.assertTrue(r.ping())
             self.assertTrue(plain.config_set("tls-auth-clients", "yes"))
 
@@ -51,10 +47,10 @@ class Tls(Applications, unittest.TestCase):
         import ssl
 
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = ssl.create_default_context(cafile=servers.tls_node().path("ca.crt"))
+            context = ssl.create_default_context(cafile=servers.tls_node().certificates.path("ca.crt"))
             context.minimum_version = context.maximum_version = version
             node = servers.tls_node()
-            context.load_cert_chain(node.path("client.crt"), node.path("client.key"))
+            context.load_cert_chain(node.certificates.path("client.crt"), node.certificates.path("client.key"))
             import socket
 
             with socket.create_connection((servers.HOST, node.tls_port)) as s:
@@ -64,11 +60,81 @@ class Tls(Applications, unittest.TestCase):
 
     def test_redis_cli(self):
         node = servers.tls_node()
-        command = ["redis-cli", "-p", str(node.tls_port), "--tls", "--cacert", node.path("ca.crt")]
-        certificate = ["--cert", node.path("client.crt"), "--key", node.path("client.key")]
+        command = ["redis-cli", "-p", str(node.tls_port), "--tls", "--cacert", node.certificates.path("ca.crt")]
+        certificate = ["--cert", node.certificates.path("client.crt"), "--key", node.certificates.path("client.key")]
         if "--tls" not in subprocess.run(["redis-cli", "--help"], capture_output=True, text=True).stdout:
             self.skipTest("this redis-cli has no TLS")
         answer = subprocess.run([*command, *certificate, "SET", "k", "v"], capture_output=True, text=True, timeout=30)
         self.assertEqual(answer.stdout, "OK\n", answer.stderr)
         refused = subprocess.run([*command, "PING"], capture_output=True, text=True, timeout=30)
         self.assertNotIn("PONG", refused.stdout)
+
+
+class TlsCluster(unittest.TestCase):
+    """Clusters that speak nothing but TLS, whose primaries hand over and die."""
+
+    def life(self, mode, connect):
+        cluster = servers.TlsCluster(mode)
+        self.addCleanup(cluster.close)
+        cluster.wait_until_whole()
+        writer = Writer(connect(cluster))
+        writer.start()
+        self.addCleanup(writer.join, 60)
+        self.addCleanup(writer.ending.set)
+        writer.wait_for(200)
+        before = self.primary(cluster)
+        handed_over = cluster.operate("failover", "mymaster")
+        self.assertEqual(handed_over.returncode, 0, handed_over.stderr)
+        writer.wait_for(200)
+        old = servers.wait_until(lambda: self.primary(cluster), what="a primary")
+        self.assertNotEqual(old, before)
+        cluster.kill(old)
+        writer.wait_for(200)
+        cluster.start_node(old)
+        cluster.wait_until_whole()
+        writer.ending.set()
+        writer.join(60)
+        there = {int(number) for number in connect(cluster).lrange("{log}", 0, -1)}
+        self.assertEqual([number for number in writer.acknowledged if number not in there], [])
+        return cluster
+
+    def one(self, cluster, port):
+        certificates = cluster.certificates.of_client()
+        return redis.Redis("localhost", port, password=servers.PASSWORD, decode_responses=True, **certificates)
+
+    def primary(self, cluster):
+        """The port of the node that says it is the primary."""
+        for port in cluster.ports:
+            try:
+                with self.one(cluster, port) as r:
+                    if r.role()[0] == "master":
+                        return port
+            except redis.RedisError:
+                continue
+        return None
+
+    def test_cluster_mode(self):
+        def connect(cluster):
+            return redis.RedisCluster(
+                startup_nodes=[ClusterNode("localhost", port) for port in cluster.ports],
+                password=servers.PASSWORD,
+                decode_responses=True,
+                retry=Retry(ConstantBackoff(0.02), 100),
+                **cluster.certificates.of_client(),
+            )
+
+        cluster = self.life("cluster", connect)
+        primary = self.primary(cluster)
+        replica = next(port for port in cluster.ports if port != primary)
+        with self.one(cluster, replica) as r, self.assertRaises(redis.exceptions.MovedError) as moved:
+            r.get("k")
+        self.assertEqual(moved.exception.port, primary)
+
+    def test_sentinel_mode(self):
+        def connect(cluster):
+            certificates = cluster.certificates.of_client()
+            sentinels = [("localhost", port) for port in cluster.sentinel_ports]
+            sentinel = Sentinel(sentinels, sentinel_kwargs=certificates)
+            return sentinel.master_for("mymaster", password=servers.PASSWORD, decode_responses=True, **certificates)
+
+        self.life("sentinel", connect)

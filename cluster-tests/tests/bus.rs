@@ -249,6 +249,28 @@ fn a_term_out_of_all_proportion_and_a_garbled_snapshot_end_nothing() {
     undisturbed.check(&cluster);
 }
 
+/// Also above the four megabytes that gRPC allows by itself, and those behind them come as well.
+#[test]
+fn large_messages_reach_the_subscribers_of_other_nodes() {
+    let mut cluster = Cluster::start(Mode::Cluster, &[]).unwrap();
+    let primary = cluster.primary().unwrap();
+    let other = (0..3).find(|node| *node != primary).unwrap();
+    let mut subscriber = Connection::connect(&cluster.process(other).addr()).unwrap();
+    subscriber.call(&["SUBSCRIBE", "news"]).unwrap();
+    let mut publisher = Connection::connect(&cluster.process(primary).addr()).unwrap();
+    // Until the stream between the two nodes is there, nothing is delivered.
+    assert!(wait_until(PATIENCE, || {
+        publisher.call(&["PUBLISH", "news", "first"]).unwrap();
+        subscriber.has_reply(Duration::from_millis(100))
+    }));
+    for message in ["x".repeat(5 << 20), "y".repeat(20 << 20), "last".to_owned()] {
+        publisher.call(&["PUBLISH", "news", &message]).unwrap();
+        let mut received = std::iter::from_fn(|| subscriber.reply().ok().map(|reply| reply.items[2].string()));
+        let received = received.find(|text| text != "first").unwrap();
+        assert!(received == message, "{} of {} bytes", received.len(), message.len());
+    }
+}
+
 #[test]
 fn the_secret_changes_while_everything_runs() {
     let secret = TempDir::new().unwrap();

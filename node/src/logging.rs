@@ -135,6 +135,10 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
+        if self.text.is_empty() {
+            // It was counted instead.
+            return;
+        }
         let written = match &self.sinks.file {
             Some(path) => File::options()
                 .append(true)

@@ -28,6 +28,7 @@ pub mod glob;
 pub mod ids;
 pub mod mutation;
 pub mod peer;
+pub mod repeats;
 pub mod resp;
 #[cfg(feature = "rpc")]
 pub mod rpc;

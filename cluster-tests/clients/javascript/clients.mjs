@@ -1,8 +1,8 @@
 // One client of one library does what applications do, once; prints "ok", or ends with an error.
 //
 // usage: node clients.mjs LIBRARY MODE PORT [SENTINEL_PORT]
-//   LIBRARY: ioredis or node-redis; MODE: node, tls, cluster or sentinel; PORT: of the first node
-// With MODE tls the folder that the variable TLS_DIR names has ca.crt, client.crt and client.key.
+//   LIBRARY: ioredis or node-redis; MODE: node, cluster or sentinel; PORT: of the first node
+// If the variable TLS_DIR names a folder, all is encrypted: ca.crt, client.crt and client.key are there.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -10,31 +10,37 @@ import Redis from "ioredis";
 import { createClient, createCluster, createSentinel } from "redis";
 
 const [library, mode, port, sentinelPort] = process.argv.slice(2).map((word, n) => (n < 2 ? word : Number(word)));
-const host = "127.0.0.1";
-const read = (name) => readFileSync(`${process.env.TLS_DIR}/${name}`);
-const tls = mode === "tls" ? { ca: read("ca.crt"), cert: read("client.crt"), key: read("client.key") } : undefined;
-const password = ["node", "tls"].includes(mode) ? undefined : "dev-valkey-password";
+const folder = process.env.TLS_DIR;
+const host = folder ? "localhost" : "127.0.0.1";
+const read = (name) => readFileSync(`${folder}/${name}`);
+const tls = folder ? { ca: read("ca.crt"), cert: read("client.crt"), key: read("client.key") } : undefined;
+const socket = tls ? { tls: true, ...tls } : {};
+const password = mode === "node" ? undefined : "dev-valkey-password";
 const three = (first) => [0, 1, 2].map((n) => ({ host, port: first + n }));
 
 async function connectIoredis() {
-  if (mode === "cluster") return new Redis.Cluster(three(port), { redisOptions: { password } });
-  if (mode === "sentinel") return new Redis({ sentinels: three(sentinelPort), name: "mymaster", password });
+  if (mode === "cluster") return new Redis.Cluster(three(port), { redisOptions: { password, tls } });
+  if (mode === "sentinel") {
+    const encrypted = tls ? { tls, sentinelTLS: tls, enableTLSForSentinelMode: true } : {};
+    return new Redis({ sentinels: three(sentinelPort), name: "mymaster", password, ...encrypted });
+  }
   return new Redis({ host, port, tls });
 }
 
 async function connectNodeRedis() {
   let client;
   if (mode === "cluster") {
-    const rootNodes = three(port).map((node) => ({ url: `redis://${node.host}:${node.port}` }));
-    client = createCluster({ rootNodes, defaults: { password, RESP: 3 } });
+    const rootNodes = three(port).map((node) => ({ socket: { ...node, ...socket } }));
+    client = createCluster({ rootNodes, defaults: { password, RESP: 3, socket } });
   } else if (mode === "sentinel") {
     client = createSentinel({
       name: "mymaster",
       sentinelRootNodes: three(sentinelPort),
-      nodeClientOptions: { password },
+      nodeClientOptions: { password, socket },
+      sentinelClientOptions: { socket },
     });
   } else {
-    client = createClient({ socket: { host, port, ...(tls ? { tls: true, ...tls } : {}) }, RESP: 3 });
+    client = createClient({ socket: { host, port, ...socket }, RESP: 3 });
   }
   client.on("error", (error) => console.error(String(error)));
   await client.connect();

@@ -45,6 +45,8 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// An entry may be as large as a value (512 MiB), a transaction larger.
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
+/// A hello names the terms of a log and the slots that are there.
+const FOLLOWER_BYTES_MAX: usize = 4 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
 /// A peer that answers no ping of HTTP/2 for so long is gone, though its kernel has not said so: what waits for an answer
 /// must not wait for ever. Streams that are in use notice earlier, by the rules of the core.
@@ -70,9 +72,9 @@ pub(crate) async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let ended = inputs.clone();
     let services = Services { inputs, deliver, next_link: Arc::new(AtomicU64::new(1)) };
-    let replication = ReplicationServer::new(services.clone())
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // What followers send is small; what is published may be as large as a value.
+    let replication = ReplicationServer::new(services.clone()).max_decoding_message_size(FOLLOWER_BYTES_MAX);
+    let control = NodeControlServer::new(services).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -81,7 +83,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(PING_PATIENCE))
         .layer(Rights)
         .add_service(replication)
-        .add_service(NodeControlServer::new(services))
+        .add_service(control)
         .serve_with_incoming_shutdown(bus.incoming(listener), async move {
             ended.closed().await;
         })
@@ -291,9 +293,7 @@ async fn follow(
         return Closed::Broken;
     }
     drop(sender);
-    let mut client = ReplicationClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client = ReplicationClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut responses = match client.follow(ReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),
         Err(status) => {

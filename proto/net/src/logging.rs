@@ -8,6 +8,8 @@ use std::fmt::{self, Debug, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use keyward_proto::repeats::{Held, Repeats, Verdict};
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
@@ -79,11 +81,54 @@ pub struct Lines {
     legacy: Format<Full, LogForm>,
     /// `primary`, `replica` or `sentinel`.
     role: fn() -> &'static str,
+    /// Held for one look.
+    repeats: Mutex<Repeats>,
 }
 
 impl Lines {
     pub fn new(form: &LogForm, role: fn() -> &'static str) -> Lines {
-        Lines { form: form.clone(), legacy: Format::default().with_timer(form.clone()), role }
+        Lines {
+            form: form.clone(),
+            legacy: Format::default().with_timer(form.clone()),
+            role,
+            repeats: Mutex::default(),
+        }
+    }
+
+    /// A line for programs, with these fields of its own.
+    fn for_programs(
+        &self,
+        format: LogFormat,
+        level: &Level,
+        (target, fields): (&str, &Fields),
+    ) -> Result<String, fmt::Error> {
+        let mut line = Line { format, text: String::new() };
+        line.add("pid", Value::Number(&std::process::id()));
+        line.add("role", Value::Text((self.role)()));
+        let mut timestamp = String::new();
+        self.form.format_time(&mut Writer::new(&mut timestamp))?;
+        line.add("timestamp", Value::Text(&timestamp));
+        line.add("level", Value::Text(word(level)));
+        line.add("message", Value::Text(&fields.message));
+        fields.others.iter().for_each(|(name, value)| line.add(name, Value::Text(value)));
+        line.add("target", Value::Text(target));
+        Ok(line.end())
+    }
+
+    /// How often lines came that were not written.
+    fn tell(&self, format: LogFormat, held: &[Held], writer: &mut Writer<'_>) -> fmt::Result {
+        let target = module_path!();
+        for Held { text, times, during } in held {
+            let message = format!("{times} more times within {} s: {text}", during.as_secs());
+            if format == LogFormat::Legacy {
+                self.form.format_time(writer)?;
+                writeln!(writer, "  {} {target}: {message}", Level::INFO)?;
+            } else {
+                let fields = Fields { message, others: Vec::new() };
+                writeln!(writer, "{}", self.for_programs(format, &Level::INFO, (target, &fields))?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -99,26 +144,27 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let format = self.form.format();
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        let mut fields = Fields::default();
+        // Whoever asks for more than that wants to see each.
+        if *level <= Level::INFO {
+            event.record(&mut fields);
+            let (verdict, held) = self.repeats.lock().note(&fields.shown(), crate::clock::monotonic());
+            self.tell(format, &held, &mut writer)?;
+            if verdict == Verdict::Hold {
+                return Ok(());
+            }
+        } else if format != LogFormat::Legacy {
+            event.record(&mut fields);
+        }
         if format == LogFormat::Legacy {
             return self.legacy.format_event(context, writer, event);
         }
-        let mut line = Line { format, text: String::new() };
-        line.add("pid", Value::Number(&std::process::id()));
-        line.add("role", Value::Text((self.role)()));
-        let mut timestamp = String::new();
-        self.form.format_time(&mut Writer::new(&mut timestamp))?;
-        line.add("timestamp", Value::Text(&timestamp));
-        line.add("level", Value::Text(level(event.metadata().level())));
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        line.add("message", Value::Text(&fields.message));
-        fields.others.iter().for_each(|(name, value)| line.add(name, Value::Text(value)));
-        line.add("target", Value::Text(event.metadata().target()));
-        writeln!(writer, "{}", line.end())
+        writeln!(writer, "{}", self.for_programs(format, level, (target, &fields))?)
     }
 }
 
-fn level(level: &Level) -> &'static str {
+fn word(level: &Level) -> &'static str {
     match *level {
         Level::ERROR | Level::WARN => "warning",
         Level::INFO => "notice",
@@ -176,6 +222,17 @@ struct Fields {
     others: Vec<(&'static str, String)>,
 }
 
+impl Fields {
+    /// As people read it, in one line.
+    fn shown(&self) -> String {
+        let mut text = self.message.escape_debug().to_string();
+        self.others
+            .iter()
+            .for_each(|(name, value)| text.push_str(&format!(" {name}={}", value.escape_debug())));
+        text
+    }
+}
+
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = String::new();
@@ -196,6 +253,7 @@ impl Visit for Fields {
 mod tests {
     use std::io;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -223,14 +281,16 @@ mod tests {
     }
 
     fn told(format: LogFormat) -> String {
+        told_of(format, || tracing::warn!(term = 3, host = "a b", word = %"x", "two\nlines and a \"quote\""))
+    }
+
+    fn told_of(format: LogFormat, events: impl FnOnce()) -> String {
         let (kept, form) = (Kept::default(), LogForm::default());
         form.set(format, TimestampFormat::Milliseconds);
         let lines = Lines::new(&form, || "replica");
         let subscriber =
             tracing_subscriber::fmt().with_writer(kept.clone()).with_ansi(false).event_format(lines).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(term = 3, host = "a b", word = %"x", "two\nlines and a \"quote\"");
-        });
+        tracing::subscriber::with_default(subscriber, events);
         let text = kept.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
     }
@@ -267,5 +327,18 @@ mod tests {
             text.contains("  WARN keyward_net::logging::tests: two\nlines and a \"quote\" term=3"),
             "{text}"
         );
+    }
+    #[test]
+    fn what_comes_again_and_again_is_counted_in_each_form() {
+        for format in [LogFormat::Legacy, LogFormat::Logfmt, LogFormat::Json] {
+            let text = told_of(format, || (0..100).for_each(|_| tracing::info!(port = 1, "refused")));
+            assert_eq!(text.lines().count(), 5, "{text}");
+            let held =
+                [Held { text: "refused port=1".to_owned(), times: 95, during: Duration::from_secs(12) }];
+            let (form, mut told) = (LogForm::default(), String::new());
+            Lines::new(&form, || "replica").tell(format, &held, &mut Writer::new(&mut told)).unwrap();
+            assert!(told.contains("95 more times within 12 s: refused port=1"), "{told}");
+            assert_eq!(told.lines().count(), 1);
+        }
     }
 }
