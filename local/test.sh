@@ -11,6 +11,8 @@ usage: local/test.sh [PART ...]        all parts, if none is named
             do a job: RQ, Celery, BullMQ, Sidekiq, limiters, locks, a cache
   suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
   fuzz      a short fuzzing of what may come from anywhere; needs cargo-fuzz, which it installs if it can
+  fuzz_node the same of what only the whole node reads, conf files, messages and certificates; not without being named,
+            as another build of everything takes minutes
 USAGE
 }
 set -uo pipefail
@@ -85,6 +87,20 @@ checks() {
   check "alert rules" promtool test rules local/monitoring/alerts_test.yml
   check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+  # Optimized, it would take longer to build than it runs.
+  if need_cargo deny cargo-deny@0.20.2 --debug; then
+    check "what is linked" cargo deny --log-level error check --hide-inclusion-graph bans licenses sources
+  else
+    skipped=$((skipped + 1))
+  fi
+}
+
+# need_cargo SUBCOMMAND CRATE [FLAG ...]: installs the crate if cargo has no such subcommand; false if it cannot be.
+need_cargo() {
+  cargo "$1" --version >/dev/null 2>&1 && return
+  cargo install --quiet --locked "${@:3}" "$2" </dev/null && return
+  echo "test.sh: $2 cannot be installed, what needs it is left out" >&2
+  return 1
 }
 
 # Adds up the closing lines of the test programs: "test result: ok. 3 passed; 0 failed; 1 ignored; ...".
@@ -189,20 +205,21 @@ suites() {
   count_python $? "the tests of client libraries"
 }
 
-# Of each target a quarter of a minute; what it finds lies in node/fuzz/artifacts. Without a sanitizer it needs no nightly
-# compiler.
-fuzz() {
-  local targets=(restore rdb_file requests script_libraries bus_handshake)
+fuzz() { fuzz_targets "" restore rdb_file requests script_libraries bus_handshake peers; }
+fuzz_node() { fuzz_targets node conf_file messages certificate; }
+
+# fuzz_targets FEATURES TARGET ...: of each a quarter of a minute; what it finds lies in node/fuzz/artifacts. Without a
+# sanitizer it needs no nightly compiler.
+fuzz_targets() {
+  local features=$1 targets=("${@:2}")
   need g++ g++
-  if ! cargo fuzz --version >/dev/null 2>&1 &&
-    ! cargo install --quiet --locked cargo-fuzz@0.13.2 </dev/null; then
-    echo "test.sh: cargo-fuzz cannot be installed, nothing is fuzzed" >&2
+  if ! need_cargo fuzz cargo-fuzz@0.13.2; then
     skipped=$((skipped + ${#targets[@]}))
     return
   fi
   local name
   for name in "${targets[@]}"; do
-    check "fuzz $name" cargo fuzz run --fuzz-dir node/fuzz -s none "$name" -- \
+    check "fuzz $name" cargo fuzz run --fuzz-dir node/fuzz -s none --features "$features" "$name" -- \
       -max_total_time=15 -max_len=400 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
   done
 }
@@ -218,7 +235,7 @@ count_python() {
 
 for part in "$@"; do
   case $part in
-    checks | rust | clients | suites | fuzz) ;;
+    checks | rust | clients | suites | fuzz | fuzz_node) ;;
     *)
       usage >&2
       exit 2

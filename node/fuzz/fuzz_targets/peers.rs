@@ -17,7 +17,7 @@ use keyward_replication::core::messages::{
 };
 use keyward_replication::core::node_core::NodeCore;
 use keyward_replication::core::received::{Resume, SlotSet};
-use keyward_replication::log::{TermStart, WriteLog};
+use keyward_replication::log::{TermStart, WriteLog, is_history};
 use libfuzzer_sys::fuzz_target;
 
 const TERM: u64 = 5;
@@ -258,7 +258,14 @@ fuzz_target!(|data: &[u8]| {
         let link = LinkId(u64::from(draws.byte() % 3));
         let uplink = shell.uplink.unwrap_or(UplinkId(u64::from(draws.byte() % 3)));
         let event = match draws.byte() % 10 {
-            0 | 1 => Event::HelloReceived(link, draws.hello()),
+            0 | 1 => {
+                let hello = draws.hello();
+                // As the shell refuses it.
+                if !is_history(&hello.terms, hello.last) {
+                    continue;
+                }
+                Event::HelloReceived(link, hello)
+            }
             2 | 3 => Event::AckReceived(link, draws.ack(now)),
             4 => Event::StartReceived(uplink, draws.start()),
             5 | 6 => Event::AppendReceived(uplink, draws.append(now)),

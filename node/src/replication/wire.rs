@@ -14,7 +14,7 @@ use keyward_replication::core::messages::{
 };
 use keyward_replication::core::node_core::{RoleStatus, Status};
 use keyward_replication::core::received::{Resume, SlotSet};
-use keyward_replication::log::TermStart;
+use keyward_replication::log::{TermStart, is_history};
 
 use super::shared::Figures;
 
@@ -43,9 +43,8 @@ pub(crate) fn parse_hello(m: rpc::FollowHello) -> Result<Hello, Objection> {
         .iter()
         .map(|t| TermStart { term: Term::new(t.term), first_index: LogIndex::new(t.first_index) })
         .collect();
-    let ascending = terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index);
     let last = position(m.last);
-    if !ascending || terms.last().is_some_and(|t| t.term != last.term || t.first_index > last.index) {
+    if !is_history(&terms, last) {
         return Err(Malformed("list of terms").into());
     }
     Ok(Hello {
@@ -340,6 +339,42 @@ pub(crate) fn node_status(
         memory_max_bytes: figures.memory_max_bytes,
         commands_per_second: figures.commands_per_second,
         takeover_nanos: takeover.map(nanos),
+    }
+}
+
+/// For the fuzz target `messages`: what may come on either side of a stream.
+#[cfg(fuzzing)]
+pub fn read_any_message(bytes: &[u8]) {
+    use rpc::{Message, follow_request, follow_response};
+
+    match rpc::FollowRequest::decode(bytes).ok().and_then(|request| request.message) {
+        Some(follow_request::Message::Hello(hello)) => {
+            if let Ok(hello) = parse_hello(hello) {
+                drop(encode_hello(hello).encode_to_vec());
+            }
+        }
+        Some(follow_request::Message::Ack(ack)) => drop(encode_ack(parse_ack(ack)).encode_to_vec()),
+        None => {}
+    }
+    match rpc::FollowResponse::decode(bytes).ok().and_then(|response| response.message) {
+        Some(follow_response::Message::Start(start)) => {
+            if let Ok(start) = parse_start(start) {
+                drop(encode_start(start).encode_to_vec());
+            }
+        }
+        Some(follow_response::Message::Append(append)) => {
+            let append = parse_append(append);
+            for payload in keyward_proto::entry::frames(&append.entries) {
+                keyward_proto::entry::effects(payload).for_each(drop);
+            }
+            drop(encode_append(append).encode_to_vec());
+        }
+        Some(follow_response::Message::Snapshot(chunk)) => {
+            if let Ok(chunk) = parse_chunk(chunk) {
+                drop(encode_chunk(chunk).encode_to_vec());
+            }
+        }
+        Some(follow_response::Message::Rejected(_)) | None => {}
     }
 }
 

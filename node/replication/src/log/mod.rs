@@ -52,6 +52,12 @@ pub struct TermStart {
     pub first_index: LogIndex,
 }
 
+/// Whether terms may be those of a log that ends at `last`: in order, and the last one is the last entry's.
+pub fn is_history(terms: &[TermStart], last: Position) -> bool {
+    terms.windows(2).all(|w| w[0].term < w[1].term && w[0].first_index < w[1].first_index)
+        && terms.last().is_none_or(|t| t.term == last.term && t.first_index <= last.index)
+}
+
 /// Consecutive entries of one term, as they go over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
@@ -597,7 +603,7 @@ impl WriteLog {
     /// Takes over the list of terms that a disk or a snapshot remembers, for a log without entries.
     pub fn restore_terms(&mut self, terms: Vec<TermStart>) {
         assert_eq!(self.base, self.last.index, "terms are restored into an empty log");
-        assert!(terms.last().is_none_or(|t| t.term == self.last.term && t.first_index <= self.last.index));
+        assert!(is_history(&terms, self.last));
         if !terms.is_empty() {
             self.terms = terms;
         }
