@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 
+import redis
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BIN_DIR = pathlib.Path(os.environ.get("KEYWARD_BIN_DIR", REPOSITORY / "target" / "debug"))
 CLUSTER_SH = REPOSITORY / "local" / "cluster.sh"
@@ -133,50 +135,81 @@ class TlsNode(LoneNode):
         super().__init__("--tls-port", str(self.tls_port), *self.certificates.flags())
 
 
-class TlsCluster:
-    """Three sentinels and a shard of three nodes, which speak nothing but TLS, to clients and to each other."""
+class BareCluster:
+    """Three sentinels and one shard of three nodes or more, without local/cluster.sh; each node forwards, too."""
 
-    def __init__(self, mode):
-        """`mode`: "cluster" or "sentinel"."""
-        self.certificates = Certificates()
-        first = free_ports(6)
-        self.ports, self.sentinel_ports = range(first, first + 3), range(first + 3, first + 6)
-        self.dir = tempfile.mkdtemp(prefix="keyward-tls-cluster-")
+    def __init__(self, mode, shards=1, certificates=None):
+        """`mode`: "cluster" or "sentinel". With `certificates` nothing but TLS is spoken, also among the processes."""
+        self.certificates = certificates
+        replicas = 2 if shards == 1 else 1
+        count = shards * (1 + replicas)
+        first = free_ports(2 * count + 3)
+        self.ports = range(first, first + count)
+        self.forwarding_ports = range(first + count, first + 2 * count)
+        self.sentinel_ports = range(first + 2 * count, first + 2 * count + 3)
+        self.dir = tempfile.mkdtemp(prefix="keyward-cluster-")
         self.processes = {}
         atexit.register(self.close)
         addresses = [f"localhost:{port + BUS}" for port in self.sentinel_ports]
         initial = ",".join(f"s{n}={address}" for n, address in enumerate(addresses))
+        shape = ["--shards", str(shards), "--replicas", str(replicas)]
         for n, port in enumerate(self.sentinel_ports):
-            flags = ["--name", f"s{n}", "--initial", initial, "--shards", "1", "--replicas", "2"]
-            self.start("keyward-sentinel", port, *flags, "--announce-host", "localhost")
+            flags = ["--name", f"s{n}", "--initial", initial, *shape, "--announce-host", "localhost"]
+            self.start("keyward-sentinel", port, *flags)
         self.node_flags = ["--cluster-enabled", "yes" if mode == "cluster" else "no", "--requirepass", PASSWORD]
         self.node_flags += ["--save", "", "--sentinels", ",".join(addresses), "--cluster-announce-ip", "localhost"]
         for port in self.ports:
             self.start_node(port)
 
     def start_node(self, port):
-        self.start("keyward-node", port, *self.node_flags)
+        forwarding = self.forwarding_ports[self.ports.index(port)]
+        flag = "--forwarding-tls-port" if self.certificates else "--forwarding-port"
+        self.start("keyward-node", port, *self.node_flags, flag, str(forwarding))
 
     def start(self, program, port, *flags):
         folder = os.path.join(self.dir, str(port))
         os.makedirs(folder, exist_ok=True)
-        flags = ["--dir", folder, "--port", "0", "--tls-port", str(port), "--tls-cluster", "yes", *flags]
+        ports = ["--port", str(port)]
+        if self.certificates:
+            ports = ["--port", "0", "--tls-port", str(port)]
         with open(f"{folder}.log", "ab") as log:
             self.processes[port] = subprocess.Popen(
-                [BIN_DIR / program, *flags, *self.certificates.flags()],
+                [BIN_DIR / program, "--dir", folder, *ports, *flags, *self.encryption()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
 
+    def encryption(self):
+        return ["--tls-cluster", "yes", *self.certificates.flags()] if self.certificates else []
+
     def operate(self, *arguments):
         """What `keyward-sentinel` says as the program of an operator."""
         command = [BIN_DIR / "keyward-sentinel", *arguments, "--sentinel", f"localhost:{self.sentinel_ports[0] + BUS}"]
-        flags = ["--tls-cluster", "yes", *self.certificates.flags()]
-        return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60)
+        return subprocess.run([*command, *self.encryption()], capture_output=True, text=True, timeout=60)
 
     def wait_until_whole(self):
         wait_until(lambda: self.operate("status").returncode == 0, 60, "a whole cluster")
+
+    def for_clients(self):
+        """What redis-py needs beside an address."""
+        certificates = self.certificates.of_client() if self.certificates else {}
+        return {"password": PASSWORD, "decode_responses": True, **certificates}
+
+    def primary(self):
+        """The port of a node that says it is a primary."""
+
+        def find():
+            for port in self.ports:
+                try:
+                    with redis.Redis("localhost", port, **self.for_clients()) as r:
+                        if r.role()[0] == "master":
+                            return port
+                except redis.RedisError:
+                    continue
+            return None
+
+        return wait_until(find, what="a primary")
 
     def kill(self, port):
         self.processes[port].kill()

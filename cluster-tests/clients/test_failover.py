@@ -23,7 +23,9 @@ class Writer(threading.Thread):
     def __init__(self, client):
         super().__init__()
         self.client = client
+        self.key = "{log}"
         self.acknowledged = []
+        self.errors = 0
         self.longest_gap = 0.0
         self.ending = threading.Event()
 
@@ -32,8 +34,9 @@ class Writer(threading.Thread):
         while not self.ending.is_set():
             number += 1
             try:
-                self.client.rpush("{log}", number)
+                self.client.rpush(self.key, number)
             except RedisError:
+                self.errors += 1
                 continue
             now = time.monotonic()
             self.acknowledged.append(number)

@@ -51,7 +51,7 @@ class JavaScript(unittest.TestCase):
             with self.subTest(library):
                 self.run_client(library, "node", node.tls_port, tls_dir=certificates.dir)
         for mode in ("cluster", "sentinel"):
-            cluster = servers.TlsCluster(mode)
+            cluster = servers.BareCluster(mode, certificates=servers.Certificates())
             self.addCleanup(cluster.close)
             cluster.wait_until_whole()
             for library in ("ioredis", "node-redis"):

@@ -74,7 +74,7 @@ class TlsCluster(unittest.TestCase):
     """Clusters that speak nothing but TLS, whose primaries hand over and die."""
 
     def life(self, mode, connect):
-        cluster = servers.TlsCluster(mode)
+        cluster = servers.BareCluster(mode, certificates=servers.Certificates())
         self.addCleanup(cluster.close)
         cluster.wait_until_whole()
         writer = Writer(connect(cluster))
@@ -82,11 +82,11 @@ class TlsCluster(unittest.TestCase):
         self.addCleanup(writer.join, 60)
         self.addCleanup(writer.ending.set)
         writer.wait_for(200)
-        before = self.primary(cluster)
+        before = cluster.primary()
         handed_over = cluster.operate("failover", "mymaster")
         self.assertEqual(handed_over.returncode, 0, handed_over.stderr)
         writer.wait_for(200)
-        old = servers.wait_until(lambda: self.primary(cluster), what="a primary")
+        old = cluster.primary()
         self.assertNotEqual(old, before)
         cluster.kill(old)
         writer.wait_for(200)
@@ -98,43 +98,24 @@ class TlsCluster(unittest.TestCase):
         self.assertEqual([number for number in writer.acknowledged if number not in there], [])
         return cluster
 
-    def one(self, cluster, port):
-        certificates = cluster.certificates.of_client()
-        return redis.Redis("localhost", port, password=servers.PASSWORD, decode_responses=True, **certificates)
-
-    def primary(self, cluster):
-        """The port of the node that says it is the primary."""
-        for port in cluster.ports:
-            try:
-                with self.one(cluster, port) as r:
-                    if r.role()[0] == "master":
-                        return port
-            except redis.RedisError:
-                continue
-        return None
-
     def test_cluster_mode(self):
         def connect(cluster):
-            return redis.RedisCluster(
-                startup_nodes=[ClusterNode("localhost", port) for port in cluster.ports],
-                password=servers.PASSWORD,
-                decode_responses=True,
-                retry=Retry(ConstantBackoff(0.02), 100),
-                **cluster.certificates.of_client(),
-            )
+            nodes = [ClusterNode("localhost", port) for port in cluster.ports]
+            retry = Retry(ConstantBackoff(0.02), 100)
+            return redis.RedisCluster(startup_nodes=nodes, retry=retry, **cluster.for_clients())
 
         cluster = self.life("cluster", connect)
-        primary = self.primary(cluster)
+        primary = cluster.primary()
         replica = next(port for port in cluster.ports if port != primary)
-        with self.one(cluster, replica) as r, self.assertRaises(redis.exceptions.MovedError) as moved:
-            r.get("k")
+        with redis.Redis("localhost", replica, **cluster.for_clients()) as r:
+            with self.assertRaises(redis.exceptions.MovedError) as moved:
+                r.get("k")
         self.assertEqual(moved.exception.port, primary)
 
     def test_sentinel_mode(self):
         def connect(cluster):
             certificates = cluster.certificates.of_client()
-            sentinels = [("localhost", port) for port in cluster.sentinel_ports]
-            sentinel = Sentinel(sentinels, sentinel_kwargs=certificates)
-            return sentinel.master_for("mymaster", password=servers.PASSWORD, decode_responses=True, **certificates)
+            sentinel = Sentinel([("localhost", port) for port in cluster.sentinel_ports], sentinel_kwargs=certificates)
+            return sentinel.master_for("mymaster", **cluster.for_clients())
 
         self.life("sentinel", connect)

@@ -265,7 +265,8 @@ fn large_messages_reach_the_subscribers_of_other_nodes() {
     }));
     for message in ["x".repeat(5 << 20), "y".repeat(20 << 20), "last".to_owned()] {
         publisher.call(&["PUBLISH", "news", &message]).unwrap();
-        let mut received = std::iter::from_fn(|| subscriber.reply().ok().map(|reply| reply.items[2].string()));
+        let mut received =
+            std::iter::from_fn(|| subscriber.reply().ok().map(|reply| reply.items[2].string()));
         let received = received.find(|text| text != "first").unwrap();
         assert!(received == message, "{} of {} bytes", received.len(), message.len());
     }

@@ -7,6 +7,7 @@
 //! - [`keyward_replication`]: the rules of the log, of replies and of replication, a crate of their own
 //! - [`aof`]: the shell of the write log on disk; [`loading`]: how far loading it is
 //! - [`engine`]: the keyspace as replication sees it; [`relay`]: published messages for other nodes
+//! - `forwarding`: clients that know nothing of clusters, at any node
 //! - [`member`]: joining a shard, handing over, leaving
 //! - [`snapshot`]: snapshots of the keyspace, SAVE and BGSAVE
 //! - [`replication`]: the shells of replication: tasks, gRPC, the thread that applies
@@ -37,6 +38,7 @@ pub mod directory_lock;
 pub mod ending;
 pub mod engine;
 pub mod execute;
+mod forwarding;
 pub mod io;
 pub mod lazyfree;
 pub mod loading;

@@ -128,6 +128,9 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
         let listener = beside(settings.metrics_port, "metrics-port")?;
         tokio::spawn(observe::serve(listener, Arc::new(Metrics(Arc::clone(&server)))));
     }
+    let (forwarding, encrypted) = (settings.forwarding_port, settings.forwarding_tls_port);
+    crate::forwarding::start(&server, listen_all(&settings, forwarding)?, listen_all(&settings, encrypted)?)
+        .map_err(|e| format!("can't start the thread for forwarding: {e}"))?;
     load_and_join(&server, &settings).await?;
     tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
     supervision::notify(State::Ready("Ready to accept connections"));

@@ -240,6 +240,8 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("timeout", int(0, INT), "0", Runtime, |s, v| s.timeout = seconds(v)),
         row("metrics-port", int(0, PORT), "0", StartOnly, |s, v| s.metrics_port = v),
         row("admin-port", int(0, PORT), "0", StartOnly, |s, v| s.admin_port = v),
+        row("forwarding-port", int(0, PORT), "0", StartOnly, |s, v| s.forwarding_port = v),
+        row("forwarding-tls-port", int(0, PORT), "0", StartOnly, |s, v| s.forwarding_tls_port = v),
         row("flight-recorder-files", int(0, 1000), "8", StartOnly, |s, v| s.flight_recorder_files = v),
         row("busy-reply-threshold", number(0, LONG), "5000", Runtime, |s, v| {
             s.busy_reply_threshold = Duration::from_millis(u64::try_from(v).unwrap_or(0))

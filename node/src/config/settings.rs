@@ -35,6 +35,8 @@ pub struct Settings {
     pub(crate) metrics_port: u16,
     /// Zero: none.
     pub(crate) admin_port: u16,
+    pub(crate) forwarding_port: u16,
+    pub(crate) forwarding_tls_port: u16,
     /// Zero: none are written.
     pub(crate) flight_recorder_files: usize,
     /// Zero: see [`Settings::bus_port`].

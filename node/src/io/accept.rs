@@ -90,14 +90,14 @@ enum Lane {
 
 /// Why a client is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+pub(crate) enum Refusal {
     TooMany,
     /// Without a password only clients on this host are served.
     Protected,
 }
 
 impl Refusal {
-    fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Refusal::TooMany => "-ERR max number of clients reached\r\n",
             Refusal::Protected => {
@@ -265,7 +265,7 @@ impl Entrance {
     }
 }
 
-async fn accepted(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+pub(crate) async fn accepted(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
         Ok(accepted) => Some(accepted),
         Err(error) => {
@@ -303,7 +303,7 @@ async fn let_read(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
     drop(permit);
 }
 
-fn prepare(stream: TcpStream, settings: &Settings) -> io::Result<std::net::TcpStream> {
+pub(crate) fn prepare(stream: TcpStream, settings: &Settings) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
     if let Some(time) = settings.tcp_keepalive {
@@ -317,6 +317,11 @@ fn refuse(server: &Server, settings: &Settings, peer: SocketAddr, lane: Lane) ->
     if lane == Lane::Clients && settings.maxclients <= server.clients.len_without_administrators() {
         return Some(Refusal::TooMany);
     }
+    protected(settings, peer)
+}
+
+/// Whether `protected-mode` keeps this host out.
+pub(crate) fn protected(settings: &Settings, peer: SocketAddr) -> Option<Refusal> {
     let open = settings.protected_mode && settings.requirepass.is_empty();
     let loopback = match peer.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),

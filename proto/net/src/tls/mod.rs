@@ -32,7 +32,7 @@ pub use handshakes::{Handshakes, Shaken};
 pub use layer::Layer;
 pub use material::{Material, PeerNames};
 pub use options::{CipherPreference, ClientCertificates, Identity, Secret, SessionLimits, TlsOptions};
-pub use rustls::pki_types::CertificateDer;
+pub use rustls::pki_types::{CertificateDer, ServerName};
 pub use rustls::{ClientConfig, ServerConfig, ServerConnection};
 pub use tokio_rustls::{TlsAcceptor, TlsConnector};
 
