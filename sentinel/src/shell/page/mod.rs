@@ -11,6 +11,7 @@
 //! look on, there is one report for all of them, which costs the nodes no question ([`snapshot`]).
 #![allow(clippy::disallowed_methods, reason = "shell: serves HTTP")]
 
+mod seats;
 mod snapshot;
 
 use std::convert::Infallible;
@@ -41,12 +42,11 @@ use tracing::{info, warn};
 use crate::rules::admin::done;
 use crate::rules::admin_token::{AdminToken, Denied, Guard, Line};
 use crate::shell::control::{ADMIN_LIMIT, admin};
+use crate::shell::page::seats::Seats;
 use crate::shell::page::snapshot::Snapshots;
 use crate::shell::resp::Tls;
 use crate::shell::sentinel::Sentinel;
 
-/// Streams of events at a time. Whoever comes when there are so many is told to ask for `/status` now and then.
-const STREAMS_MAX: usize = 64;
 /// Hand-offs that are asked for here at a time.
 const ACTIONS_MAX: usize = 4;
 const BODY_BYTES_MAX: usize = 4096;
@@ -67,7 +67,7 @@ struct Site {
     /// Held for a few lines.
     guard: Mutex<Guard>,
     snapshots: Snapshots,
-    streams: Arc<Semaphore>,
+    seats: Seats,
     actions: Semaphore,
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
         sentinel,
         token,
         guard: Mutex::default(),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        seats: Seats::default(),
         actions: Semaphore::new(ACTIONS_MAX),
     });
     let routes = Router::new()
@@ -141,14 +141,14 @@ async fn status(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn events(State(site): State<Arc<Site>>, Extension(guest): Extension<Guest>) -> Response {
-    let Ok(place) = Arc::clone(&site.streams).try_acquire_owned() else {
+    let Some(seat) = site.seats.take(guest.address) else {
         let words = "too many look on already: ask for /status now and then\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], words).into_response();
     };
     guest.stay();
     let frames = site.snapshots.frames().map(move |frame| {
         // It is given back when the stream is dropped.
-        let _place = &place;
+        let _seat = &seat;
         Ok::<Bytes, Infallible>(frame)
     });
     ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(frames)).into_response()
