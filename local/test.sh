@@ -10,6 +10,7 @@ usage: local/test.sh [PART ...]        all parts, if none is named
   clients   real clients: redis-cli, redis-py, ioredis and node-redis, with the README's examples; and programs that
             do a job: RQ, Celery, BullMQ, Sidekiq, limiters, locks, a cache
   suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
+  chart     the Helm chart: what helm 3 and 4 make of it, and the pods that it describes, as processes; these need root
   fuzz      a short fuzzing of what may come from anywhere; needs cargo-fuzz, which it installs if it can
   fuzz_node the same of what only the whole node reads, conf files, messages and certificates; not without being named,
             as another build of everything takes minutes
@@ -23,6 +24,7 @@ build_limit=40m
 rust_limit=40m
 clients_limit=15m
 suites_limit=15m
+chart_limit=10m
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -85,7 +87,7 @@ checks() {
   check "format" cargo fmt --all --check
   need promtool prometheus
   check "alert rules" promtool test rules local/monitoring/alerts_test.yml
-  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* .ci/run
+  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* helm/tests/*.sh helm/keyward/files/*.sh .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
   # Optimized, it would take longer to build than it runs.
   if need_cargo deny cargo-deny@0.20.2 --debug; then
@@ -205,6 +207,24 @@ suites() {
   count_python $? "the tests of client libraries"
 }
 
+chart() {
+  need unshare util-linux
+  need ip iproute2
+  need openssl openssl
+  need redis-cli redis-tools
+  need python3 python3 python3-venv
+  # This sees to it that Python can make environments.
+  python_with_redis </dev/null || fail "redis-py cannot be installed"
+  build
+  step "the chart"
+  if ! helm/tests/get-tools.sh </dev/null; then
+    fail "helm cannot be installed"
+    return
+  fi
+  limited "$chart_limit" .chart-tools/venv/bin/python -u helm/tests/run.py
+  count_python $? "the tests of the chart"
+}
+
 fuzz() { fuzz_targets "" restore rdb_file requests script_libraries bus_handshake peers; }
 fuzz_node() { fuzz_targets node conf_file messages certificate; }
 
@@ -235,7 +255,7 @@ count_python() {
 
 for part in "$@"; do
   case $part in
-    checks | rust | clients | suites | fuzz | fuzz_node) ;;
+    checks | rust | clients | suites | chart | fuzz | fuzz_node) ;;
     *)
       usage >&2
       exit 2
@@ -246,7 +266,7 @@ command -v cargo >/dev/null || {
   echo "test.sh: cargo is missing; install Rust from https://rustup.rs" >&2
   exit 1
 }
-if (($# == 0)); then set -- checks rust clients suites fuzz; fi
+if (($# == 0)); then set -- checks rust clients suites chart fuzz; fi
 for part in "$@"; do "$part"; done
 
 echo
