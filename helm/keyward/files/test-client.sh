@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2086  # $TLS is words
+# shellcheck shell=sh disable=SC2086,SC2153  # $TLS is words; what is in capitals comes from the pod
 # Of `helm test`: an acknowledged write outlives a change of the primary. In any image with valkey-cli or redis-cli.
 cli=$(command -v valkey-cli || command -v redis-cli)
 key=keyward-chart-test

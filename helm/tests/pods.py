@@ -1,0 +1,395 @@
+"""Runs the pods that rendered manifests describe, without Kubernetes: each in namespaces of its own, with its command,
+arguments, variables, files, user, address and name, a read-only root, and its probes asked as a kubelet would.
+
+A pod that is deleted comes back under its name with another address and its old volume. What is not played: scheduling,
+limits of memory and CPU, network policies. All of it is on this machine, in a network namespace of its own; needs root.
+"""
+
+import atexit
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64decode
+
+import chart
+
+BIN_DIR = pathlib.Path(os.environ.get("KEYWARD_BIN_DIR", chart.REPOSITORY / "target" / "debug"))
+# As OpenShift chooses: any user, of the group 0.
+USER = "1000650000:0"
+CLONE_NEWNET = 0x40000000
+
+# $1: root, $2: address, $3: hosts file, $4: data; then pairs of a folder and where it is mounted, --, and the command.
+START = r"""
+set -eu
+root=$1 address=$2 hosts=$3 data=$4
+shift 4
+read -r _
+ip link set lo up
+ip addr add "$address/16" dev eth0
+ip link set eth0 up
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 root "$root"
+mkdir -p "$root/etc" "$root/data" "$root/proc" "$root/dev"
+for folder in /lib /lib64 /usr/lib /dev; do
+  if [ -d "$folder" ]; then
+    mkdir -p "$root$folder"
+    mount --rbind "$folder" "$root$folder"
+  fi
+done
+mount -t proc proc "$root/proc"
+touch "$root/etc/hosts" "$root/keyward-node" "$root/keyward-sentinel"
+mount --bind "$hosts" "$root/etc/hosts"
+mount --bind "$KEYWARD_BIN_DIR/keyward-node" "$root/keyward-node"
+mount --bind "$KEYWARD_BIN_DIR/keyward-sentinel" "$root/keyward-sentinel"
+mount --bind "$data" "$root/data"
+while [ "$1" != -- ]; do
+  mkdir -p "$root$2"
+  mount --bind "$1" "$root$2"
+  mount -o remount,ro,bind "$root$2"
+  shift 2
+done
+shift
+mount -o remount,ro "$root"
+exec setpriv --no-new-privs env -i ENVIRONMENT "$(command -v chroot)" --userspec=USER --groups= "$root" "$@"
+"""
+
+
+def enter_own_network():
+    """This thread, and what it starts, in a network of its own with a bridge for pods."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    old = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "no network namespace: the tests with pods need root")
+    for words in ("link set lo up", "link add pods type bridge", "addr add 10.77.0.1/16 dev pods", "link set pods up"):
+        subprocess.run(["ip", *words.split()], check=True)
+    return lambda: (libc.setns(old, CLONE_NEWNET), os.close(old))
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if end <= time.monotonic():
+            raise TimeoutError(f"not within {seconds} s: {what() if callable(what) else what}")
+        time.sleep(0.02)
+
+
+class Reply(Exception):
+    """An error that the server has answered."""
+
+
+class Client:
+    """A connection that speaks RESP."""
+
+    def __init__(self, address, port, password=None, seconds=2.0):
+        self.socket = socket.create_connection((address, port), timeout=seconds)
+        self.file = self.socket.makefile("rb")
+        if password is not None:
+            self.ask("AUTH", password)
+
+    def ask(self, *words):
+        out = b"*%d\r\n" % len(words)
+        for word in words:
+            word = str(word).encode()
+            out += b"$%d\r\n%s\r\n" % (len(word), word)
+        self.socket.sendall(out)
+        return self.read()
+
+    def read(self):
+        line = self.file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("the connection was closed")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise Reply(rest.decode())
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2].decode()
+        if kind == b"*":
+            return [self.read() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else rest.decode()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+def ask(address, port, *words, password=None):
+    client = Client(address, port, password)
+    try:
+        return client.ask(*words)
+    finally:
+        client.close()
+
+
+def write_atomically(folder, files):
+    """As a kubelet does: links through ..data to a folder that is replaced as a whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = pathlib.Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    fresh.chmod(0o755)
+    for name, content in files.items():
+        (fresh / name).write_bytes(content)
+        (fresh / name).chmod(0o440)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..data_tmp").symlink_to(fresh.name)
+    (folder / "..data_tmp").rename(folder / "..data")
+
+
+class Pod:
+    """One pod; it is replaced, not changed."""
+
+    def __init__(self, cluster, name, workload, spec, address, zone=""):
+        self.cluster, self.name, self.workload, self.spec = cluster, name, workload, spec
+        self.address, self.zone = address, zone
+        self.container = spec["containers"][0]
+        self.folder = cluster.folder / "pods" / f"{name}-{address}"
+        self.log = cluster.folder / f"{name}.log"
+        self.started_at = time.monotonic()
+        self.process = self.start()
+
+    def field(self, path):
+        fields = {"metadata.name": self.name, "status.podIP": self.address, "spec.nodeName": f"machine-{self.name}"}
+        return fields.get(path, self.zone)
+
+    def environment(self):
+        found = {}
+        for each in self.container.get("env", []):
+            source = each.get("valueFrom")
+            found[each["name"]] = self.field(source["fieldRef"]["fieldPath"]) if source else each["value"]
+        return found
+
+    def start(self):
+        self.folder.mkdir(parents=True)
+        (self.folder / "root").mkdir()
+        data = self.cluster.data(self.name)
+        environment = self.environment()
+        # Kubernetes puts in what it knows, and leaves the others as they are.
+        put_in = lambda text: re.sub(r"\$\((\w+)\)", lambda m: environment.get(m[1], m[0]), text)
+        command = [put_in(word) for word in self.container["command"] + self.container.get("args", [])]
+        mounts = []
+        for mount in self.container["volumeMounts"]:
+            if mount["name"] != "data":
+                mounts += [str(self.cluster.volume(self.workload, self.spec, mount["name"])), mount["mountPath"]]
+        quoted = " ".join("'%s=%s'" % (name, value.replace("'", "")) for name, value in environment.items())
+        script = START.replace("ENVIRONMENT", quoted).replace("USER", USER)
+        words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, self.name]
+        words += [str(self.folder / "root"), self.address, str(self.cluster.hosts), str(data), *mounts, "--", *command]
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+                env=os.environ | {"KEYWARD_BIN_DIR": str(BIN_DIR)}, start_new_session=True,
+            )
+        self.process = process
+        inner = wait_until(lambda: self.inner(), 5, f"{self.name} is started")
+        link = "p" + self.address.replace("10.77.", "").replace(".", "x")
+        make = f"link add {link} master pods type veth peer name eth0 netns {inner}"
+        subprocess.run(["ip", *make.split()], check=True)
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+        return process
+
+    def inner(self):
+        """The process that is the first one in the pod."""
+        try:
+            children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        except FileNotFoundError:
+            return None
+        return int(children[0]) if children else None
+
+    def runs(self):
+        return self.process.poll() is None
+
+    def probe(self, name):
+        """What a probe is answered, as (whether it succeeds, words)."""
+        get = self.container[name]["httpGet"]
+        port = next(p["containerPort"] for p in self.container["ports"] if p["name"] == get["port"])
+        try:
+            with urllib.request.urlopen(f"http://{self.address}:{port}{get['path']}", timeout=2) as reply:
+                return True, reply.read().decode().strip()
+        except urllib.error.HTTPError as error:
+            return False, error.read().decode().strip()
+        except OSError as error:
+            return False, str(error)
+
+    def is_ready(self):
+        if not self.runs():
+            raise RuntimeError(f"{self.name} has ended:\n{self.tail()}")
+        return self.probe("readinessProbe")[0]
+
+    def tail(self, lines=15):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def end(self, grace=None):
+        """As a deletion does; returns how long it took. Without a grace period it is killed."""
+        begin = time.monotonic()
+        inner = self.inner() if self.runs() else None
+        if inner and grace:
+            os.kill(inner, signal.SIGTERM)
+            try:
+                self.process.wait(grace)
+            except subprocess.TimeoutExpired:
+                self.cluster.told.append(f"{self.name} was killed after {grace} s: {self.tail(3)}")
+        if self.runs() and (inner := self.inner()):
+            os.kill(inner, signal.SIGKILL)
+        self.process.wait(5)
+        return time.monotonic() - begin
+
+    def exec(self, *command, seconds=30):
+        """As `kubectl exec`: in the container's namespaces, with its variables, as its user."""
+        words = ["nsenter", "--target", str(self.inner()), "--net", "--mount", "--pid", "--root", "--wd=/"]
+        user, group = USER.split(":")
+        words += ["--setuid", user, "--setgid", group, "--", *command]
+        return subprocess.run(words, env=self.environment(), capture_output=True, text=True, timeout=seconds)
+
+
+class Cluster:
+    """The pods of a release."""
+
+    def __init__(self, values, certificates=None, zones=("a", "b", "c")):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="keyward-chart-"))
+        self.folder.chmod(0o755)
+        self.hosts = self.folder / "hosts"
+        self.hosts.write_text("")
+        self.zones, self.certificates = zones, certificates or {}
+        self.pods, self.told, self.objects, self.next_address = {}, [], [], 2
+        atexit.register(self.close)
+        self.apply(values)
+
+    # --- Objects
+
+    def apply(self, values):
+        """As `helm upgrade`: what is a pod already is not touched."""
+        self.objects = chart.render(values)
+        for folder, (_, spec) in ((w, p) for w, p in self.workloads().items()):
+            for volume in spec["volumes"]:
+                self.write_volume(folder, volume)
+        for workload, (count, spec) in self.workloads().items():
+            for number in range(count):
+                name = f"{workload}-{number}"
+                if name not in self.pods:
+                    self.create(name, workload, spec)
+
+    def workloads(self):
+        found = {}
+        for each in chart.of_kind(self.objects, "StatefulSet"):
+            found[each["metadata"]["name"]] = (each["spec"]["replicas"], each["spec"]["template"]["spec"])
+        return found
+
+    def volume(self, workload, spec, name):
+        return self.folder / "volumes" / workload / name
+
+    def write_volume(self, workload, volume):
+        files = {}
+        if "configMap" in volume:
+            data = chart.named(self.objects, "ConfigMap", volume["configMap"]["name"])["data"]
+            files = {name: text.encode() for name, text in data.items()}
+        sources = [s["secret"] for s in volume.get("projected", {}).get("sources", [])]
+        if "secret" in volume:
+            sources.append(volume["secret"] | {"name": volume["secret"]["secretName"]})
+        for source in sources:
+            for item in source["items"]:
+                if source["name"] in self.certificates:
+                    files[item["path"]] = self.certificates[source["name"]][item["key"]]
+                else:
+                    data = chart.named(self.objects, "Secret", source["name"])["data"]
+                    files[item["path"]] = b64decode(data[item["key"]])
+        if files:
+            folder = self.folder / "volumes" / workload / volume["name"]
+            before = {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
+            if before != files:
+                write_atomically(folder, files)
+
+    def data(self, pod):
+        folder = self.folder / "data" / pod
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o770)
+        return folder
+
+    # --- Pods
+
+    def create(self, name, workload, spec):
+        number = self.next_address
+        self.next_address += 1
+        address = f"10.77.{number // 250}.{number % 250 + 2}"
+        zone = self.zones[int(name.rpartition("-")[2]) % len(self.zones)] if self.zones else ""
+        self.tell_names({name: address})
+        self.pods[name] = Pod(self, name, workload, spec, address, zone)
+
+    def tell_names(self, fresh):
+        """What the cluster's DNS says from now on. The file stays the same one, as pods have it mounted."""
+        addresses = {name: pod.address for name, pod in self.pods.items()} | fresh
+        lines = ["127.0.0.1 localhost"]
+        for name, address in addresses.items():
+            service = name.rpartition("-")[0] + "s"
+            lines.append(f"{address} {name}.{service}.{chart.NAMESPACE}.svc.cluster.local {name}")
+        self.hosts.write_text("\n".join(lines) + "\n")
+
+    def of(self, component):
+        return [pod for pod in self.pods.values() if pod.container["name"] == component]
+
+    def replace(self, names, grace=None):
+        """Deletes these pods at once; they come back with other addresses."""
+        old = [self.pods[name] for name in names]
+        if grace:
+            took = [pod.end(grace) for pod in old]
+        else:
+            for pod in old:
+                if inner := pod.inner():
+                    os.kill(inner, signal.SIGKILL)
+            took = [pod.end() for pod in old]
+        for pod in old:
+            self.create(pod.name, pod.workload, self.workloads()[pod.workload][1])
+        return max(took)
+
+    def not_ready(self):
+        return {pod.name: pod.probe("readinessProbe")[1] for pod in self.pods.values() if not pod.is_ready()}
+
+    def wait_until_ready(self, seconds=60):
+        begin = time.monotonic()
+        try:
+            wait_until(lambda: not self.not_ready(), seconds, lambda: f"all pods are ready, but {self.not_ready()}")
+        except Exception:
+            for pod in self.pods.values():
+                print(f"--- {pod.name}\n{pod.tail(8)}")
+            raise
+        return time.monotonic() - begin
+
+    def rolling_restart(self, workload):
+        """As the controller of StatefulSets: the last first, each ready for minReadySeconds before the next."""
+        spec = chart.named(self.objects, "StatefulSet", workload)["spec"]
+        grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+        longest = 0
+        for number in reversed(range(spec["replicas"])):
+            name = f"{workload}-{number}"
+            longest = max(longest, self.replace([name], grace))
+            wait_until(self.pods[name].is_ready, 60, lambda: f"{name}: {self.pods[name].probe('readinessProbe')[1]}")
+            time.sleep(spec["minReadySeconds"])
+        return longest
+
+    def run_test(self, name):
+        """A pod of `helm test` that runs our own program, in the place of another pod's namespaces."""
+        container = chart.named(self.objects, "Pod", name)["spec"]["containers"][0]
+        return self.of("sentinel")[0].exec(*container["command"], *container["args"])
+
+    def close(self):
+        for pod in self.pods.values():
+            if pod.runs():
+                if inner := pod.inner():
+                    os.kill(inner, signal.SIGKILL)
+                pod.process.kill()
+                pod.process.wait()
+        self.pods = {}
+        if not os.environ.get("KEYWARD_KEEP"):
+            shutil.rmtree(self.folder, ignore_errors=True)
