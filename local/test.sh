@@ -3,7 +3,7 @@
 # The last line says how many tests passed and failed; the exit code is not 0 if one failed.
 usage() {
   cat <<'USAGE'
-usage: local/test.sh [PART ...]        all parts, if none is named
+usage: local/test.sh [PART ...]        all parts but image, if none is named
 
   checks    format and lints, warnings as errors
   rust      unit tests, the comparison with a real Valkey, failovers of real processes
@@ -11,6 +11,7 @@ usage: local/test.sh [PART ...]        all parts, if none is named
             do a job: RQ, Celery, BullMQ, Sidekiq, limiters, locks, a cache
   suites    the own tests of redis-py and redis-rs, against a node and a cluster; needs root
   chart     the Helm chart: what helm 3 and 4 make of it, and the pods that it describes, as processes; these need root
+  image     only if it is named, as it builds static programs: the image, and a cluster of containers; needs root
   fuzz      a short fuzzing of what may come from anywhere; needs cargo-fuzz, which it installs if it can
   fuzz_node the same of what only the whole node reads, conf files, messages and certificates; not without being named,
             as another build of everything takes minutes
@@ -25,6 +26,7 @@ rust_limit=40m
 clients_limit=15m
 suites_limit=15m
 chart_limit=10m
+image_limit=40m
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -87,7 +89,7 @@ checks() {
   check "format" cargo fmt --all --check
   need promtool prometheus
   check "alert rules" promtool test rules local/monitoring/alerts_test.yml
-  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* helm/tests/*.sh helm/keyward/files/*.sh .ci/run
+  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* helm/*.sh helm/tests/*.sh helm/keyward/files/*.sh .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
   # Optimized, it would take longer to build than it runs.
   if need_cargo deny cargo-deny@0.20.2 --debug; then
@@ -225,6 +227,21 @@ chart() {
   count_python $? "the tests of the chart"
 }
 
+image() {
+  need dockerd docker.io
+  need ip iproute2
+  need python3 python3 python3-venv
+  # This sees to it that Python can make environments.
+  python_with_redis </dev/null || fail "redis-py cannot be installed"
+  step "the image"
+  if ! helm/tests/get-tools.sh </dev/null; then
+    fail "the tools cannot be installed"
+    return
+  fi
+  limited "$image_limit" .chart-tools/venv/bin/python -u helm/tests/run.py image
+  count_python $? "the tests of the image"
+}
+
 fuzz() { fuzz_targets "" restore rdb_file requests script_libraries bus_handshake peers; }
 fuzz_node() { fuzz_targets node conf_file messages certificate; }
 
@@ -255,7 +272,7 @@ count_python() {
 
 for part in "$@"; do
   case $part in
-    checks | rust | clients | suites | chart | fuzz | fuzz_node) ;;
+    checks | rust | clients | suites | chart | image | fuzz | fuzz_node) ;;
     *)
       usage >&2
       exit 2
