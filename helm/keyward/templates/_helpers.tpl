@@ -61,9 +61,9 @@ annotations:
 {{- define "keyward.nodes" -}}{{ include "keyward.fullname" . }}-node{{- end -}}
 {{- define "keyward.sentinels" -}}{{ include "keyward.fullname" . }}-sentinel{{- end -}}
 
-{{/* The domain of pods' names: dict "root" "service". */}}
+{{/* A Service's name in full, behind which those of its pods stand: dict "root" "service". */}}
 {{- define "keyward.domain" -}}
-{{ .service }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.clusterDomain }}
+{{ .service }}{{ with .root.Values.clusterDomain }}.{{ $.root.Release.Namespace }}.svc.{{ . }}{{ end }}
 {{- end -}}
 
 {{- define "keyward.serviceAccount" -}}
