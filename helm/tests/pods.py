@@ -333,7 +333,7 @@ class Cluster:
         lines = ["127.0.0.1 localhost"]
         for name, address in addresses.items():
             service = name.rpartition("-")[0] + "s"
-            lines.append(f"{address} {name}.{service}.{chart.NAMESPACE}.svc.cluster.local {name}")
+            lines.append(f"{address} {name}.{service}.{chart.NAMESPACE}.svc.cluster.local {name}.{service} {name}")
         self.hosts.write_text("\n".join(lines) + "\n")
 
     def of(self, component):

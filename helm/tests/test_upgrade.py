@@ -1,0 +1,116 @@
+"""What an upgrade keeps of what is there, by an API: secrets, volumes, the shape of the shards."""
+
+import json
+import subprocess
+import unittest
+from base64 import b64decode
+
+import api
+import chart
+
+QUIET = {"minReadySeconds": 11}
+
+
+def asked(before, values, helm, openshift=False):
+    """What helm would install over these objects."""
+    with api.serving(before, openshift) as (flags, environment):
+        command = [chart.HELMS[helm], "install", chart.RELEASE, chart.CHART, "-n", chart.NAMESPACE, "-f", "-", "-o", "json", *flags]
+        done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, env=environment, timeout=60)
+    if done.returncode != 0:
+        raise chart.Refused(done.stderr)
+    return json.loads(done.stdout)
+
+
+def upgraded(before, values, helm, openshift=False):
+    """The objects of a release that follows the one with these objects."""
+    return chart.load(asked(before, values, helm, openshift)["manifest"])
+
+
+def notes_of(before, values, helm):
+    return asked(before, values, helm)["info"]["notes"]
+
+
+class Upgrade(unittest.TestCase):
+    def each_helm(self):
+        for helm in chart.HELMS:
+            with self.subTest(helm=helm):
+                yield helm
+
+    def secret(self, objects):
+        (secret,) = chart.of_kind(objects, "Secret")
+        return {name: b64decode(value) for name, value in secret["data"].items()}, secret["metadata"]["annotations"]
+
+    def templates(self, objects):
+        return [each["spec"]["template"] for each in chart.of_kind(objects, "StatefulSet")]
+
+    def test_secrets_are_made_once(self):
+        for helm in self.each_helm():
+            first = upgraded([], {}, helm)
+            self.assertNotIn("immutable", chart.of_kind(first, "Secret")[0])
+            self.assertEqual(len(self.secret(first)[0]["password"]), 32)
+            again = upgraded(first, QUIET, helm)
+            self.assertEqual(self.secret(again), self.secret(first))
+            self.assertEqual(self.templates(again), self.templates(first))
+
+    def test_another_password_restarts_the_nodes_and_shows_nothing(self):
+        for helm in self.each_helm():
+            first = upgraded([], {}, helm)
+            changed = upgraded(first, {"auth": {"password": "new"}}, helm)
+            self.assertEqual(self.secret(changed)[0]["password"], b"new")
+            self.assertEqual(self.secret(changed)[0]["cluster-secret"], self.secret(first)[0]["cluster-secret"])
+            nodes, sentinels = self.templates(changed)
+            self.assertEqual(sentinels, self.templates(first)[1])
+            self.assertEqual(nodes["metadata"]["annotations"]["keyward/password-revision"], "2")
+            # The next one without the value keeps it.
+            kept = upgraded(changed, {}, helm)
+            self.assertEqual(self.secret(kept), self.secret(changed))
+            self.assertEqual(self.templates(kept), self.templates(changed))
+
+    def test_from_a_node_alone_to_a_shard(self):
+        for helm in self.each_helm():
+            alone = upgraded([], {"mode": "standalone"}, helm)
+            replicated = upgraded(alone, {}, helm)
+            self.assertEqual(self.secret(replicated)[0]["password"], self.secret(alone)[0]["password"])
+            self.assertIn("cluster-secret", self.secret(replicated)[0])
+
+    def test_volumes_stay_as_they_are_and_notes_say_how_they_grow(self):
+        for helm in self.each_helm():
+            first = upgraded([], {"persistence": {"size": "8Gi", "storageClass": "slow"}}, helm)
+            for each in chart.of_kind(first, "StatefulSet"):
+                # As the API adds.
+                each["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = "Filesystem"
+                each["spec"]["volumeClaimTemplates"][0]["status"] = {"phase": "Pending"}
+            values = {"persistence": {"size": "20Gi", "storageClass": "fast", "annotations": {"a": "b"}}}
+            second = upgraded(first, values, helm)
+            (claim,) = chart.named(second, "StatefulSet", "kw-keyward-node")["spec"]["volumeClaimTemplates"]
+            self.assertEqual(claim["spec"]["resources"]["requests"]["storage"], "8Gi")
+            self.assertEqual(claim["spec"]["storageClassName"], "slow")
+            self.assertNotIn("annotations", claim["metadata"])
+            notes = notes_of(first, values, helm)
+            self.assertIn("The volumes of kw-keyward-node were made with 8Gi", notes)
+            self.assertNotIn("The volumes of kw-keyward-sentinel", notes)
+
+    def test_what_no_upgrade_can_do_is_refused_in_words(self):
+        cluster = {"mode": "cluster", "shards": 3, "sentinels": 5}
+        cases = [
+            (cluster, {**cluster, "shards": 4}, "shards: it is 3, chosen when the shards formed, and cannot become 4"),
+            (cluster, {**cluster, "replicas": 1}, "replicas: it is 2, .* cannot become 1"),
+            (cluster, {**cluster, "mode": "replicated", "shards": 1}, "mode: it is cluster, .* cannot become replicated"),
+            (cluster, {**cluster, "sentinels": 3}, "sentinels: there are 5, and they cannot become fewer"),
+            ({}, {"sentinel": {"primarySet": "x"}}, "sentinel.primarySet: it is mymaster"),
+            ({}, {"persistence": {"enabled": False}}, "persistence.enabled of kw-keyward-node cannot be changed"),
+            ({"sentinel": {"persistence": {"enabled": False}}}, {}, "persistence.enabled of kw-keyward-sentinel cannot be changed"),
+        ]
+        for helm in self.each_helm():
+            for before, after, words in cases:
+                with self.subTest(after=after):
+                    with self.assertRaisesRegex(chart.Refused, words):
+                        upgraded(upgraded([], before, helm), after, helm)
+            # More sentinels are taken in by the others.
+            upgraded(upgraded([], {}, helm), {"sentinels": 5}, helm)
+
+    def test_openshift_is_asked_for(self):
+        for helm in self.each_helm():
+            for openshift in (False, True):
+                for _, _, spec in chart.pods(upgraded([], {}, helm, openshift)):
+                    self.assertEqual("fsGroup" in spec["securityContext"], not openshift)
