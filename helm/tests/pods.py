@@ -7,6 +7,7 @@ limits of memory and CPU, network policies. All of it is on this machine, in a n
 
 import atexit
 import ctypes
+import itertools
 import os
 import pathlib
 import re
@@ -146,6 +147,10 @@ def write_atomically(folder, files):
     (folder / "..data_tmp").rename(folder / "..data")
 
 
+# Numbers of pods, for addresses: none is used twice, as what a deleted pod leaves behind takes its time to go.
+numbers = itertools.count(2)
+
+
 class Pod:
     """One pod; it is replaced, not changed."""
 
@@ -180,7 +185,7 @@ class Pod:
         mounts = []
         for mount in self.container["volumeMounts"]:
             if mount["name"] != "data":
-                mounts += [str(self.cluster.volume(self.workload, self.spec, mount["name"])), mount["mountPath"]]
+                mounts += [str(self.cluster.volume(self.workload, mount["name"])), mount["mountPath"]]
         quoted = " ".join("'%s=%s'" % (name, value.replace("'", "")) for name, value in environment.items())
         script = START.replace("ENVIRONMENT", quoted).replace("USER", USER)
         words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, self.name]
@@ -257,13 +262,13 @@ class Pod:
 class Cluster:
     """The pods of a release."""
 
-    def __init__(self, values, certificates=None, zones=("a", "b", "c")):
+    def __init__(self, values, certificates=None, zones=("a", "b", "c"), only=lambda pod: True):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="keyward-chart-"))
         self.folder.chmod(0o755)
         self.hosts = self.folder / "hosts"
         self.hosts.write_text("")
-        self.zones, self.certificates = zones, certificates or {}
-        self.pods, self.told, self.objects, self.next_address = {}, [], [], 2
+        self.zones, self.certificates, self.only = zones, certificates or {}, only
+        self.pods, self.told, self.objects = {}, [], []
         atexit.register(self.close)
         self.apply(values)
 
@@ -272,13 +277,13 @@ class Cluster:
     def apply(self, values):
         """As `helm upgrade`: what is a pod already is not touched."""
         self.objects = chart.render(values)
-        for folder, (_, spec) in ((w, p) for w, p in self.workloads().items()):
+        for workload, (_, spec) in self.workloads().items():
             for volume in spec["volumes"]:
-                self.write_volume(folder, volume)
+                self.write_volume(workload, volume)
         for workload, (count, spec) in self.workloads().items():
             for number in range(count):
                 name = f"{workload}-{number}"
-                if name not in self.pods:
+                if name not in self.pods and self.only(name):
                     self.create(name, workload, spec)
 
     def workloads(self):
@@ -287,8 +292,10 @@ class Cluster:
             found[each["metadata"]["name"]] = (each["spec"]["replicas"], each["spec"]["template"]["spec"])
         return found
 
-    def volume(self, workload, spec, name):
-        return self.folder / "volumes" / workload / name
+    def volume(self, workload, name):
+        folder = self.folder / "volumes" / workload / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def write_volume(self, workload, volume):
         files = {}
@@ -306,7 +313,7 @@ class Cluster:
                     data = chart.named(self.objects, "Secret", source["name"])["data"]
                     files[item["path"]] = b64decode(data[item["key"]])
         if files:
-            folder = self.folder / "volumes" / workload / volume["name"]
+            folder = self.volume(workload, volume["name"])
             before = {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
             if before != files:
                 write_atomically(folder, files)
@@ -320,8 +327,7 @@ class Cluster:
     # --- Pods
 
     def create(self, name, workload, spec):
-        number = self.next_address
-        self.next_address += 1
+        number = next(numbers)
         address = f"10.77.{number // 250}.{number % 250 + 2}"
         zone = self.zones[int(name.rpartition("-")[2]) % len(self.zones)] if self.zones else ""
         self.tell_names({name: address})
@@ -339,7 +345,7 @@ class Cluster:
     def of(self, component):
         return [pod for pod in self.pods.values() if pod.container["name"] == component]
 
-    def replace(self, names, grace=None):
+    def replace(self, names, grace=None, lose_volume=False):
         """Deletes these pods at once; they come back with other addresses."""
         old = [self.pods[name] for name in names]
         if grace:
@@ -350,6 +356,8 @@ class Cluster:
                     os.kill(inner, signal.SIGKILL)
             took = [pod.end() for pod in old]
         for pod in old:
+            if lose_volume:
+                shutil.rmtree(self.data(pod.name))
             self.create(pod.name, pod.workload, self.workloads()[pod.workload][1])
         return max(took)
 

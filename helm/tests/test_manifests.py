@@ -1,5 +1,6 @@
 """What is true of every rendering: it fits Kubernetes' schemas, OpenShift lets it in, and its parts fit each other."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -62,6 +63,24 @@ class Rendering(unittest.TestCase):
             command = [chart.HELMS["helm 4"], "template", chart.RELEASE, package, "-n", chart.NAMESPACE, "-f", values]
             text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             self.assertEqual(chart.load(text), chart.rendered("everything"))
+
+
+class Monitoring(unittest.TestCase):
+    """Alerts and dashboard have one source each, in local/monitoring; a chart can only hold copies."""
+
+    def test_the_copies_are_true(self):
+        for name in ("alerts.yml", "dashboard.json"):
+            source = chart.REPOSITORY / "local" / "monitoring" / name
+            chart.kept(self, chart.CHART / "files" / name, source.read_text())
+
+    def test_they_arrive_unchanged(self):
+        objects = chart.rendered("everything")
+        (rule,) = chart.of_kind(objects, "PrometheusRule")
+        (source,) = chart.load((chart.REPOSITORY / "local" / "monitoring" / "alerts.yml").read_text())
+        self.assertEqual(rule["spec"], source)
+        dashboard = chart.named(objects, "ConfigMap", "store-dashboard")["data"]["keyward.json"]
+        source = (chart.REPOSITORY / "local" / "monitoring" / "dashboard.json").read_text()
+        self.assertEqual(json.loads(dashboard), json.loads(source))
 
 
 class OpenShift(unittest.TestCase):

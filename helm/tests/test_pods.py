@@ -1,10 +1,14 @@
 """The pods that the chart describes, run as processes: they become ready, survive, and lose nothing."""
 
 import os
+import socket
+import ssl
+import tempfile
 import threading
 import time
 import unittest
 
+import certificates
 import chart
 import pods
 
@@ -16,6 +20,8 @@ FIXED = {
     "config": {"io-threads": 1},
 }
 PASSWORD = FIXED["auth"]["password"]
+# Where Kubernetes copies no zone to the pods, and names of pods need no domain.
+OTHERWISE = {**FIXED, "clusterDomain": "", "zone": "label"}
 leave = None
 
 
@@ -28,8 +34,12 @@ def tearDownModule():
     leave()
 
 
-def start(**values):
-    return pods.Cluster({**FIXED, **values})
+def start(values, **more):
+    return pods.Cluster({**FIXED, **values}, **more)
+
+
+def report(words):
+    print(f"... {words} ", end="", flush=True)
 
 
 def primary(cluster):
@@ -105,7 +115,7 @@ class Replicated(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = start()
+        cls.cluster = start({})
         cls.first_ready = cls.cluster.wait_until_ready()
 
     @classmethod
@@ -115,11 +125,8 @@ class Replicated(unittest.TestCase):
     def tearDown(self):
         self.assertEqual(self.cluster.told, [])
 
-    def report(self, words):
-        print(f"... {words} ", end="", flush=True)
-
     def test_0_it_becomes_ready(self):
-        self.report(f"all ready {self.first_ready:.1f} s after the start")
+        report(f"all ready {self.first_ready:.1f} s after the start")
         for pod in self.cluster.pods.values():
             self.assertEqual(pod.probe("startupProbe"), (True, "ok"))
             self.assertEqual(pod.probe("livenessProbe"), (True, "ok"))
@@ -154,7 +161,7 @@ class Replicated(unittest.TestCase):
         ready = self.cluster.wait_until_ready()
         self.assertEqual(writer.lost(), [])
         self.assertNotEqual(primary(self.cluster), old)
-        self.report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, ready after {ready:.1f} s")
+        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, ready after {ready:.1f} s")
 
     def test_a_rolling_restart_loses_nothing(self):
         writer = Writer(self.cluster)
@@ -163,7 +170,7 @@ class Replicated(unittest.TestCase):
         self.cluster.rolling_restart("kw-keyward-sentinel")
         self.cluster.wait_until_ready()
         self.assertEqual(writer.lost(), [])
-        self.report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, longest end {longest:.1f} s")
+        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, longest end {longest:.1f} s")
         # Within the grace period, by far: nobody was killed (tearDown).
         self.assertLess(longest, 15)
 
@@ -176,4 +183,150 @@ class Replicated(unittest.TestCase):
             self.assertEqual(insist(self.cluster, "GET", "round"), str(round))
             times.append(time.monotonic() - begin)
             self.cluster.wait_until_ready()
-        self.report("served again after " + ", ".join(f"{t:.1f} s" for t in times))
+        report("served again after " + ", ".join(f"{t:.1f} s" for t in times))
+
+    def test_the_cluster_secret_changes_while_all_runs(self):
+        # As the README says: accepted everywhere, then used everywhere, then the old one goes.
+        old, new = FIXED["clusterSecret"]["value"], "another secret of sixteen bytes or more"
+        addresses = {pod.address for pod in self.cluster.pods.values()}
+        for value in (f"{old}\n{new}\n", f"{new}\n{old}\n", f"{new}\n"):
+            self.cluster.apply({**FIXED, "clusterSecret": {"value": value}})
+            time.sleep(1)
+            insist(self.cluster, "SET", "secret", value)
+        self.assertEqual(addresses, {pod.address for pod in self.cluster.pods.values()})
+        # What connects anew from now on needs the new one.
+        self.cluster.replace(["kw-keyward-node-1", "kw-keyward-sentinel-1"])
+        self.cluster.wait_until_ready()
+        pods.wait_until(self.passed, 20, "the test of the status passes")
+
+    def test_a_volume_is_lost(self):
+        insist(self.cluster, "SET", "kept", "yes")
+        lost = self.cluster.pods["kw-keyward-node-2"].address
+        begin = time.monotonic()
+        self.cluster.replace(["kw-keyward-node-2"], lose_volume=True)
+        # It is a new node, which takes the place of the one that is lost when that has been away for half a minute.
+        ready = self.cluster.wait_until_ready()
+        pods.wait_until(lambda: self.holds("kw-keyward-node-2", "kept"), 60, "the new node has the data")
+        report(f"ready after {ready:.1f} s, in sync after {time.monotonic() - begin:.1f} s")
+        done = self.cluster.of("sentinel")[0].exec("/keyward-sentinel", "remove-node", f"{lost}:6379")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def holds(self, name, key):
+        try:
+            return pods.ask(self.cluster.pods[name].address, 6379, "GET", key, password=PASSWORD)
+        except (OSError, pods.Reply):
+            return None
+
+
+def cluster_ask(cluster, *words):
+    """Asks one node after the other, as far as redirects lead."""
+    address = cluster.of("node")[0].address
+    for _ in range(5):
+        try:
+            return pods.ask(address, 6379, *words, password=PASSWORD)
+        except pods.Reply as error:
+            if not str(error).startswith("MOVED "):
+                raise
+            address = str(error).split(" ")[2].rpartition(":")[0]
+    raise RuntimeError("redirects have no end")
+
+
+class Clustered(unittest.TestCase):
+    """Three shards of two nodes, without zones and with short names."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.values = {**OTHERWISE, "mode": "cluster", "shards": 3, "replicas": 1}
+        cls.cluster = start(cls.values, zones=())
+        cls.addClassCleanup(cls.cluster.close)
+
+    def insist(self, *words):
+        errors = []
+
+        def answer():
+            try:
+                return [cluster_ask(self.cluster, *words)]
+            except (OSError, pods.Reply, RuntimeError) as error:
+                errors.append(str(error))
+                return None
+
+        return pods.wait_until(answer, 20, lambda: f"{words} is answered, but {errors[-1]}")[0]
+
+    def test_all_shards_serve_and_outlive_the_end_of_all_pods(self):
+        self.cluster.wait_until_ready()
+        for n in range(50):
+            self.insist("SET", f"key{n}", n)
+        for _ in range(2):
+            self.cluster.replace(list(self.cluster.pods))
+            self.cluster.wait_until_ready()
+            self.assertEqual([self.insist("GET", f"key{n}") for n in range(50)], [str(n) for n in range(50)])
+        shards = self.insist("CLUSTER", "SLOTS")
+        now = {pod.address for pod in self.cluster.of("node")}
+        told = {node[0] for shard in shards for node in shard[2:]}
+        self.assertLessEqual(told, now)
+        self.assertEqual(len(shards), 3)
+
+
+class Encrypted(unittest.TestCase):
+    """With TLS everywhere: clients verify the names that they are told."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="keyward-chart-tls-")
+        cls.addClassCleanup(cls.folder.cleanup)
+        values = {"mode": "cluster", "replicas": 1, "tls": {"enabled": True, "certManager": {"enabled": True}}}
+        # What cert-manager would make of the rendered Certificate.
+        certificate = chart.named(chart.render({**FIXED, **values}), "Certificate", "kw-keyward-tls")["spec"]
+        cls.files = certificates.made(cls.folder.name, certificate["dnsNames"], certificate["ipAddresses"])
+        cls.cluster = start(values, certificates={"kw-keyward-tls": cls.files})
+        cls.addClassCleanup(cls.cluster.close)
+
+    def test_nodes_and_sentinels_show_certificates_for_their_names(self):
+        self.cluster.wait_until_ready()
+        context = ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
+        for pod in self.cluster.pods.values():
+            port = 6379 if pod.container["name"] == "node" else 26379
+            name = f"{pod.name}.{pod.workload}s.shop.svc.cluster.local"
+            with socket.create_connection((pod.address, port), timeout=5) as plain:
+                with context.wrap_socket(plain, server_hostname=name) as encrypted:
+                    encrypted.sendall(b"PING\r\n")
+                    self.assertIn(encrypted.recv(3), (b"+PO", b"-NO"))
+
+    def test_clients_are_told_names(self):
+        self.cluster.wait_until_ready()
+        context = ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
+        node = self.cluster.of("node")[0]
+        with socket.create_connection((node.address, 6379), timeout=5) as plain:
+            with context.wrap_socket(plain, server_hostname="kw-keyward.shop") as encrypted:
+                encrypted.sendall(f"AUTH \"{PASSWORD}\"\r\nCLUSTER SLOTS\r\n".encode())
+                text = ""
+                while "kw-keyward-node-0.kw-keyward-nodes.shop.svc.cluster.local" not in text:
+                    received = encrypted.recv(4096).decode()
+                    self.assertTrue(received, text)
+                    text += received
+
+    def test_status_with_certificates(self):
+        self.cluster.wait_until_ready()
+        done = pods.wait_until(
+            lambda: (done := self.cluster.run_test("kw-keyward-test-status")).returncode == 0 and done, 20, "all is well"
+        )
+        self.assertIn("mymaster", done.stdout)
+
+
+class Confs(unittest.TestCase):
+    """The programs take the conf files of all value sets, and start by them."""
+
+    def test_every_conf_file_is_taken(self):
+        with tempfile.TemporaryDirectory() as folder:
+            files = certificates.made(folder, ["localhost"], ["127.0.0.1"])
+            named = {"kw-keyward-tls": files, "certificates": {"cert.pem": files["tls.crt"], "key.pem": files["tls.key"], "ca.pem": files["ca.crt"]},
+                     "passwords": {"valkey-password": b"a password", "cluster-secret": b"a secret of sixteen bytes or more"}}
+            for name in chart.sets():
+                with self.subTest(values=name):
+                    cluster = pods.Cluster(chart.values_of(name), certificates=named, only=lambda pod: pod.endswith("-0"))
+                    try:
+                        for pod in cluster.pods.values():
+                            pods.wait_until(lambda: pod.probe("startupProbe")[0] or pod.is_ready(), 10, lambda: pod.tail())
+                            self.assertNotIn("without effect", pod.log.read_text())
+                    finally:
+                        cluster.close()

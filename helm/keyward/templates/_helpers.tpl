@@ -209,6 +209,8 @@ repl-backlog-size {{ min 268435456 (div $bytes 8) }}
 cluster-enabled {{ eq .Values.mode "cluster" | ternary "yes" "no" }}
 cluster-preferred-endpoint-type {{ empty (include "keyward.useHostnames" .) | ternary "ip" "hostname" }}
 sentinels {{ include "keyward.busAddresses" (dict "root" . "named" false) }}
+# Half of the shard's nodes, and not of those that it has had: who comes without a volume comes as another node.
+min-in-sync {{ div (add .Values.replicas 2) 2 }}
 {{- end }}
 {{- with $more }}
 {{ . }}
