@@ -138,7 +138,7 @@ class TlsNode(LoneNode):
 class BareCluster:
     """Three sentinels and one shard of three nodes or more, without local/cluster.sh; each node forwards, too."""
 
-    def __init__(self, mode, shards=1, certificates=None):
+    def __init__(self, mode, shards=1, certificates=None, node_flags=()):
         """`mode`: "cluster" or "sentinel". With `certificates` nothing but TLS is spoken, also among the processes."""
         self.certificates = certificates
         replicas = 2 if shards == 1 else 1
@@ -158,6 +158,7 @@ class BareCluster:
             self.start("keyward-sentinel", port, *flags)
         self.node_flags = ["--cluster-enabled", "yes" if mode == "cluster" else "no", "--requirepass", PASSWORD]
         self.node_flags += ["--save", "", "--sentinels", ",".join(addresses), "--cluster-announce-ip", "localhost"]
+        self.node_flags += node_flags
         for port in self.ports:
             self.start_node(port)
 

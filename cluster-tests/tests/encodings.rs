@@ -5,6 +5,7 @@
 
 use cluster_tests::cluster::{Cluster, Mode};
 use cluster_tests::processes::Server;
+use cluster_tests::programs;
 use cluster_tests::resp_client::Connection;
 
 const FOUR: [&str; 10] = [
@@ -115,4 +116,52 @@ fn a_replica_has_those_of_its_settings() {
     for prefix in ["a", "b"] {
         assert_eq!(encodings(&cluster.nodes[replica], prefix), BY_FOUR, "through a full sync");
     }
+}
+
+/// DEBUG DIGEST, by which tests and tools compare keyspaces.
+#[test]
+fn digests_are_those_of_valkey() {
+    let Some(dir) = programs::valkey_or_skip("digests") else { return };
+    let allowed = ["--enable-debug-command", "yes"];
+    let servers = [Server::keyward(&allowed).unwrap(), Server::valkey(&dir, &allowed).unwrap()];
+    let mut clients = servers.each_ref().map(|server| Connection::connect(&server.addr()).unwrap());
+    let mut both = |words: &[String]| {
+        let [ours, theirs] = clients.each_mut().map(|client| client.call(words).unwrap().to_string());
+        assert_eq!(ours, theirs, "{words:?}");
+        ours
+    };
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let many = |head: &str, each: &dyn Fn(usize) -> String| {
+        words(&(0..300).fold(head.to_owned(), |text, n| format!("{text} {}", each(n))))
+    };
+    assert!(both(&words("DEBUG DIGEST")).contains(&"0".repeat(40)));
+    let requests = [
+        words("SET string value"),
+        words("SET number 12"),
+        words("SET expires x EX 1000"),
+        many("RPUSH list", &|n| n.to_string()),
+        words("SADD numbers 1 2 3"),
+        many("SADD members", &|n| format!("m{n}")),
+        many("ZADD scores", &|n| format!("{} m{n}", n as f64 / 3.0)),
+        words("ZADD limits inf a -inf b 1e300 c -0.0 d 0.1 e"),
+        many("HSET hash", &|n| format!("f{n} {n}")),
+        words("HSET small a 1 b 2"),
+        words("HPEXPIRE small 1000000 FIELDS 1 a"),
+        words("XADD stream 1-1 a b c d"),
+        words("XADD stream 2-5 a z"),
+        words("XGROUP CREATE stream group 0"),
+        words("SETBIT bits 77 1"),
+        words("PFADD visitors a b c"),
+        words("SELECT 3"),
+        words("SET other 1"),
+        words("SELECT 0"),
+    ];
+    for request in requests {
+        both(&request);
+        both(&words("DEBUG DIGEST"));
+    }
+    both(&words(
+        "DEBUG DIGEST-VALUE string number expires list numbers members scores limits hash small stream nothing",
+    ));
+    both(&words("DEBUG DIGEST-VALUE"));
 }

@@ -31,7 +31,8 @@ const SHELLED: &[(&str, &[&str])] = &[
             "keyward-lua",
         ],
     ),
-    ("sentinel", &["keyward-proto", "keyward-net"]),
+    // The store for its RDB: what is saved is read back, and restored key by key.
+    ("sentinel", &["keyward-proto", "keyward-net", "keyward-store"]),
 ];
 
 /// Words by which code touches the world: tasks, sockets, threads, files.

@@ -294,6 +294,40 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Save the keys of all shards, each as it is at one moment, into a new folder
+    #[command(
+        after_help = "A shard is read from a replica that is in sync and has executed all that the primary had when the \
+                            backup began. Each file is read back; if anything is missing there is no backup. Restore it \
+                            with keyward-sentinel restore, or start a node alone with one of the files as its dump.rdb."
+    )]
+    Backup {
+        /// Folder of the backups: each gets a folder in it, named after its time
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+        /// Remove the oldest of the complete ones when there are more
+        #[arg(long, value_name = "N")]
+        keep: Option<usize>,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Load a backup into a running cluster, which may have other shards than the one that was saved
+    #[command(
+        after_help = "A cluster that has keys is refused, unless --replace is given. Functions are replaced."
+    )]
+    Restore {
+        /// Folder of one backup
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Into a cluster that has keys: those of the same names are replaced, all others stay
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Forget a node that will not come back
     RemoveNode {
         /// Its ID, the beginning of it, or host:port
@@ -301,6 +335,17 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// How a program of an operator reaches nodes as their client.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Access {
+    /// File whose first line is the nodes' password [default: the file in VALKEY_PASSWORD_FILE, or VALKEY_PASSWORD itself]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Speak TLS to the nodes' ports for clients, with the certificates of the tls flags
+    #[arg(long)]
+    pub client_tls: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -1,10 +1,15 @@
 //! DEBUG: the few subcommands that tests and tools of Valkey need.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyward_proto::resp::Args;
 use keyward_proto::resp::number::{parse_f64, parse_i64};
+use keyward_proto::slot::Slot;
+use keyward_store::DbIndex;
+use keyward_store::digest::Digest;
+use keyward_store::table::hash_of;
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
 use crate::command::CommandError;
@@ -18,7 +23,7 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
                            run it from a local connection, otherwise you need to set this option in the \
                            configuration file, and then restart the server.";
 
-/// `DEBUG <SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
+/// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
 ///
 /// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
 ///
@@ -55,12 +60,47 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
             Ok(ServerOutcome::Reply)
         }
         (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
+        (b"DIGEST", 2) => debug_digest(ctx),
+        (b"DIGEST-VALUE", 2..) => digest_value(ctx, args),
         (b"HELP", 2) => debug_help(ctx),
         _ => {
             let before = "unknown subcommand or wrong number of arguments for '";
             Err(CommandError::quoting(before, args.at(1), "'. Try DEBUG HELP."))
         }
     }
+}
+
+/// Of all databases: one behind the other, each with its number before its keys.
+fn debug_digest(ctx: &mut ServerContext<'_, '_>) -> ServerResult {
+    let mut dbs: BTreeMap<DbIndex, Digest> = BTreeMap::new();
+    for slot in Slot::all() {
+        ctx.keys.with_slot(slot, |state| {
+            for (db, table) in state.dbs().filter(|(_, table)| !table.is_empty()) {
+                let digest = dbs.entry(db).or_default();
+                table.iter().for_each(|entry| digest.add_digest(Digest::of_entry(entry)));
+            }
+        });
+    }
+    let mut all = Digest::default();
+    for (db, keys) in dbs {
+        all.append(&u32::from(db).to_be_bytes());
+        all.join(keys);
+    }
+    ctx.out.simple(&all.to_string());
+    Ok(ServerOutcome::Reply)
+}
+
+fn digest_value(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
+    let db = ctx.session.db;
+    ctx.out.array(args.len() - 2);
+    for key in args.iter().skip(2) {
+        let digest = ctx.keys.with_slot(Slot::of(key), |state| {
+            let entry = state.table(db).and_then(|table| table.get(hash_of(key), key));
+            entry.map_or_else(Digest::default, Digest::of_value)
+        });
+        ctx.out.simple(&digest.to_string());
+    }
+    Ok(ServerOutcome::Reply)
 }
 
 /// A reply of each type, for client libraries.
@@ -117,6 +157,10 @@ fn debug_help(ctx: &mut ServerContext<'_, '_>) -> ServerResult {
     help(
         ctx,
         &[
+            "DIGEST",
+            "    A hash of all keys and values of this node.",
+            "DIGEST-VALUE <key> [<key> ...]",
+            "    Hashes of single values; zeros where there is none.",
             "ERROR <string>",
             "    Return <string> as an error.",
             "LOG <message>",

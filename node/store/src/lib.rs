@@ -19,6 +19,7 @@
 
 pub mod access;
 pub mod counts;
+pub mod digest;
 pub mod effects;
 pub mod entry;
 pub mod events;

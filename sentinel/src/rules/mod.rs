@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod admin_token;
+pub(crate) mod backup;
 pub mod coordinator;
 pub(crate) mod events;
 pub mod failover;

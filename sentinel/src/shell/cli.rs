@@ -20,7 +20,8 @@ use tonic::transport::Channel;
 
 use crate::config::{Command, NamedAddress, Target};
 use crate::rules::admin::{self, Failure, Tried};
-use crate::rules::status::{Asked, Form, Names, Printed, Shown};
+use crate::rules::status::{Asked, Form, Names, Printed, ShardStatus, Shown, StatusReport};
+use crate::shell::backup;
 use crate::shell::channel::{self, endpoint};
 use crate::shell::control::ADMIN_LIMIT;
 
@@ -50,10 +51,31 @@ pub async fn execute(command: Command) -> Result<Printed, String> {
             let command = rpc::MinInSyncCommand { nodes };
             ask(&target, admin_request::Command::MinInSync(command)).await.map(done)
         }
+        Command::Backup { to, keep, access, target } => {
+            let shards = shards(&target).await?;
+            backup::save(&shards, (&to, keep), (&access, &target)).await.map(done)
+        }
+        Command::Restore { from, replace, access, target } => {
+            let existing = if replace { backup::Existing::Replaced } else { backup::Existing::None };
+            let shards = shards(&target).await?;
+            backup::restore(&shards, (&from, existing), (&access, &target)).await.map(done)
+        }
         Command::RemoveNode { node, target } => {
             let command = rpc::RemoveNodeCommand { node };
             ask(&target, admin_request::Command::RemoveNode(command)).await.map(done)
         }
+    }
+}
+
+/// The shards, as a sentinel has them.
+async fn shards(target: &Target) -> Result<Vec<ShardStatus>, String> {
+    let bus = operator(target)?;
+    let mut failures = Vec::new();
+    match ask_for_status(&bus, target, rpc::StatusCommand::default(), &mut failures).await {
+        Some(body) => serde_json::from_str::<StatusReport>(&body)
+            .map(|report| report.shards)
+            .map_err(|error| format!("a report that is not understood: {error}")),
+        None => Err(failures.join("\n")),
     }
 }
 

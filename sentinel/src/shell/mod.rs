@@ -1,5 +1,6 @@
 //! Clocks, sockets, tasks and disks around the [`rules`](crate::rules). Nothing is decided here.
 
+mod backup;
 pub(crate) mod bootstrap;
 pub mod channel;
 pub mod cli;

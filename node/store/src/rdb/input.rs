@@ -82,6 +82,11 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
+    /// What is left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// Bytes that are left.
     pub fn len(&self) -> usize {
         self.0.len()

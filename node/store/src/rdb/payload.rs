@@ -1,6 +1,7 @@
 //! What DUMP replies and RESTORE takes: a value, the version of the format in two bytes, the CRC64 of all before it.
 
 use super::output::push_text;
+use super::record::Record;
 use super::value::{self, Loaded};
 use super::{
     Checksum, Compression, Input, RdbError, VERSION, VERSION_FIELD_TIMES, VERSION_STREAMS, is_known_version,
@@ -17,6 +18,18 @@ pub fn save(value: ValueRef<'_>, compression: Compression) -> Vec<u8> {
     let version = match value::type_byte(value) {
         t::HASH_2 => VERSION_FIELD_TIMES,
         t::STREAM_3 => VERSION_STREAMS,
+        _ => VERSION,
+    };
+    sealed(out, version)
+}
+
+/// The value of a record as RESTORE takes it, without a look at it.
+pub fn of_record(record: &Record<'_>) -> Vec<u8> {
+    let mut out = vec![record.type_byte];
+    out.extend_from_slice(record.body());
+    let version = match record.type_byte {
+        t::HASH_2 => VERSION_FIELD_TIMES,
+        t::STREAM | t::STREAM_2 | t::STREAM_3 => VERSION_STREAMS,
         _ => VERSION,
     };
     sealed(out, version)

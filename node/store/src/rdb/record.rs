@@ -117,6 +117,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The value without its type, and nothing else.
+    pub(super) fn body(&self) -> &'a [u8] {
+        self.body.rest()
+    }
+
     /// Reads the value.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Each type's view for reading implements it in the type's folder, and [`ValueRef::collection`] is the one place that
 //! knows them all.
 
+use crate::digest::Digest;
 use crate::entry::ValueRef;
 use crate::rdb::{Compression, Input, RdbError, value::Loaded};
 use crate::rebuild::Emit;
@@ -23,6 +24,10 @@ pub trait Collection {
     fn usage_bytes(&self, samples: usize) -> usize;
     /// The commands that build it under `key`, where nothing is.
     fn rebuild(&self, key: &[u8], emit: &mut Emit<'_>);
+    /// Valkey's number of the type, which is part of a digest.
+    fn type_number(&self) -> u32;
+    /// Adds the elements to a digest.
+    fn digest(&self, digest: &mut Digest);
     /// The type of RDB under which it is saved.
     fn rdb_type(&self) -> u8;
     /// Appends what follows the type in RDB.

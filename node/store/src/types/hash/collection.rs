@@ -1,6 +1,7 @@
 //! What the store asks of a hash: see [`Collection`].
 
 use super::{HashRef, VolatileTable, rdb};
+use crate::digest::Digest;
 use crate::rdb::Compression;
 use crate::rebuild::{Emit, fits, pairs_in_pieces};
 use crate::types::collection::{Collection, estimate};
@@ -46,6 +47,19 @@ impl Collection for HashRef<'_> {
         pairs_in_pieces(b"HSET", key, self.iter(), emit);
         if let HashRef::Volatile(volatile, _) = self {
             times_in_pieces(key, volatile, emit);
+        }
+    }
+
+    fn type_number(&self) -> u32 {
+        4
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        for (name, value) in self.iter() {
+            let mut pair = Digest::default();
+            pair.append(&name);
+            pair.append(&value);
+            digest.add_digest(pair);
         }
     }
 

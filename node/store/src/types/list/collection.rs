@@ -1,6 +1,7 @@
 //! What the store asks of a list: see [`Collection`].
 
 use super::{ListRef, rdb};
+use crate::digest::Digest;
 use crate::rdb::{Compression, type_byte as t};
 use crate::rebuild::{Emit, in_pieces};
 use crate::types::collection::Collection;
@@ -41,6 +42,14 @@ impl Collection for ListRef<'_> {
 
     fn rebuild(&self, key: &[u8], emit: &mut Emit<'_>) {
         in_pieces(b"RPUSH", key, self.iter(), emit);
+    }
+
+    fn type_number(&self) -> u32 {
+        1
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        self.iter().for_each(|element| digest.append(&element));
     }
 
     fn rdb_type(&self) -> u8 {

@@ -1,6 +1,7 @@
 //! What the store asks of a set: see [`Collection`].
 
 use super::{SetRef, rdb};
+use crate::digest::Digest;
 use crate::rdb::Compression;
 use crate::rebuild::{Emit, in_pieces};
 use crate::types::collection::{Collection, estimate};
@@ -39,6 +40,14 @@ impl Collection for SetRef<'_> {
 
     fn rebuild(&self, key: &[u8], emit: &mut Emit<'_>) {
         in_pieces(b"SADD", key, self.iter(), emit);
+    }
+
+    fn type_number(&self) -> u32 {
+        2
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        self.iter().for_each(|member| digest.add(&member));
     }
 
     fn rdb_type(&self) -> u8 {

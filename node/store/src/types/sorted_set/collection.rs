@@ -3,6 +3,7 @@
 use keyward_proto::resp::number::format_double;
 
 use super::{SortedSetRef, rdb};
+use crate::digest::Digest;
 use crate::rdb::Compression;
 use crate::rebuild::{Emit, fits, pairs_in_pieces};
 use crate::types::collection::{Collection, estimate};
@@ -53,6 +54,19 @@ impl Collection for SortedSetRef<'_> {
             }
             let pairs = piece.iter().map(|(score, member)| (score.as_bytes().into(), *member));
             pairs_in_pieces(b"ZADD", key, pairs, emit);
+        }
+    }
+
+    fn type_number(&self) -> u32 {
+        3
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        for (member, score) in self.iter() {
+            let mut element = Digest::default();
+            element.append(&member);
+            element.append(format_double(score).as_bytes());
+            digest.add_digest(element);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the store asks of a stream: see [`Collection`].
 
 use super::{Group, Stream, StreamId, rdb};
+use crate::digest::Digest;
 use crate::rdb::{Compression, type_byte as t};
 use crate::rebuild::{Emit, PIECE_LEN_MAX};
 use crate::types::collection::Collection;
@@ -48,6 +49,20 @@ impl Collection for &Stream {
         rebuild_entries(self, key, emit);
         for (name, group) in &self.groups {
             rebuild_group(key, name, group, emit);
+        }
+    }
+
+    fn type_number(&self) -> u32 {
+        6
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        for entry in self.iter() {
+            digest.append(entry.id.to_string().replace('-', ".").as_bytes());
+            for (name, value) in entry.fields() {
+                digest.append(&name);
+                digest.append(&value);
+            }
         }
     }
 
