@@ -22,13 +22,13 @@ die() {
   exit 1
 }
 
-profile=release programs=
+debug='' programs=''
 version=$(sed -nE '0,/^version = "(.*)"/s//\1/p' Cargo.toml)
 tag=keyward:$version
 while (($#)); do
   case $1 in
     --tag) tag=${2:?} && shift 2 ;;
-    --debug) profile=dev && shift ;;
+    --debug) debug=yes && shift ;;
     --programs) programs=${2:?} && shift 2 ;;
     -h | --help) usage && exit 0 ;;
     *)
@@ -48,11 +48,18 @@ done
 [[ -n $builder ]] || die "there is none of docker, podman and buildah"
 
 if [[ -z $programs ]]; then
-  architecture=$(rustc -vV | sed -n 's/^host: //p')
-  # The name of the platform keeps the flags away from what runs while building.
-  CARGO_TARGET_DIR=target/static RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --profile "$profile" --target "$architecture" -p keyward-node -p keyward-sentinel
-  programs=target/static/$architecture/${profile/dev/debug}
+  export CARGO_TARGET_DIR=$PWD/target/static
+  if [[ -z $debug ]]; then
+    programs=target/static/dist
+    local/release.sh --static "$programs"
+  else
+    architecture=$(rustc -vV | sed -n 's/^host: //p')
+    # The name of the platform keeps the flags away from what runs while building.
+    RUSTFLAGS="-C target-feature=+crt-static" \
+      cargo build --locked --target "$architecture" -p keyward-node -p keyward-sentinel
+    programs=target/static/$architecture/debug
+  fi
+  unset CARGO_TARGET_DIR
 fi
 
 context=$(mktemp -d)

@@ -182,11 +182,11 @@ class Conf(unittest.TestCase):
 
     def test_maxmemory_is_a_part_of_the_limit(self):
         cases = {
-            "1Gi": (644245094, 134217728),
-            "512Mi": (322122547, 67108864),
-            "1.5G": (900000000, 187500000),
-            "8Gi": (5153960755, 268435456),
-            2000000000: (1200000000, 250000000),
+            "1Gi": (429496729, 134217728),
+            "512Mi": (214748364, 67108864),
+            "1.5G": (600000000, 187500000),
+            "8Gi": (3435973836, 268435456),
+            2000000000: (800000000, 250000000),
         }
         for limit, (maxmemory, backlog) in cases.items():
             conf = self.conf(resources={"limits": {"memory": limit}})
