@@ -340,6 +340,13 @@ class Cluster:
         for name, address in addresses.items():
             service = name.rpartition("-")[0] + "s"
             lines.append(f"{address} {name}.{service}.{chart.NAMESPACE}.svc.cluster.local {name}.{service} {name}")
+        for service in chart.of_kind(self.objects, "Service"):
+            # Of a Service that balances, any pod will do.
+            component = service["spec"]["selector"]["app.kubernetes.io/component"]
+            found = [a for name, a in addresses.items() if name.endswith("-0") and f"-{component}-" in name]
+            if service["spec"].get("clusterIP") != "None" and found:
+                name = service["metadata"]["name"]
+                lines.append(f"{found[0]} {name}.{chart.NAMESPACE}.svc.cluster.local {name}")
         self.hosts.write_text("\n".join(lines) + "\n")
 
     def of(self, component):
@@ -390,6 +397,21 @@ class Cluster:
         """A pod of `helm test` that runs our own program, in the place of another pod's namespaces."""
         container = chart.named(self.objects, "Pod", name)["spec"]["containers"][0]
         return self.of("sentinel")[0].exec(*container["command"], *container["args"])
+
+    def run_client_test(self):
+        """The pod of `helm test` that runs a script, with this machine's shell and redis-cli and the cluster's names."""
+        spec = next(each["spec"] for each in chart.of_kind(self.objects, "Pod") if each["metadata"]["name"].endswith("-test-client"))
+        (container,) = spec["containers"]
+        environment = {"PATH": os.environ["PATH"]}
+        for each in container["env"]:
+            reference = each.get("valueFrom", {}).get("secretKeyRef")
+            if reference:
+                data = chart.named(self.objects, "Secret", reference["name"])["data"]
+                each = {"value": b64decode(data[reference["key"]]).decode(), **each}
+            environment[each["name"]] = each["value"].replace("/etc/keyward/tls", str(self.volume(self.of("node")[0].workload, "tls")))
+        words = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" /etc/hosts; shift; exec "$@"', "sh", str(self.hosts)]
+        words += [*container["command"], *container["args"]]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
 
     def close(self):
         for pod in self.pods.values():

@@ -1,6 +1,7 @@
 """The pods that the chart describes, run as processes: they become ready, survive, and lose nothing."""
 
 import os
+import shutil
 import socket
 import ssl
 import tempfile
@@ -13,6 +14,7 @@ import chart
 import pods
 
 FIXED = {
+    "tests": {"clientImage": "example.org/valkey"},
     "auth": {"password": "a password"},
     "clusterSecret": {"value": "a secret of sixteen bytes or more"},
     "minReadySeconds": 2,
@@ -199,6 +201,15 @@ class Replicated(unittest.TestCase):
         self.cluster.wait_until_ready()
         pods.wait_until(self.passed, 20, "the test of the status passes")
 
+    def test_the_client_test_passes(self):
+        check_client_test(self, self.cluster)
+
+    def test_a_sentinel_loses_its_volume(self):
+        self.cluster.replace(["kw-keyward-sentinel-0"], lose_volume=True)
+        ready = self.cluster.wait_until_ready()
+        pods.wait_until(self.passed, 20, "the test of the status passes")
+        report(f"ready after {ready:.1f} s")
+
     def test_a_volume_is_lost(self):
         insist(self.cluster, "SET", "kept", "yes")
         lost = self.cluster.pods["kw-keyward-node-2"].address
@@ -216,6 +227,19 @@ class Replicated(unittest.TestCase):
             return pods.ask(self.cluster.pods[name].address, 6379, "GET", key, password=PASSWORD)
         except (OSError, pods.Reply):
             return None
+
+
+def check_client_test(test, cluster):
+    """`helm test` with an image of a client: as a user would start it, once all is well."""
+    if not shutil.which("redis-cli"):
+        test.skipTest("redis-cli is missing")
+    cluster.wait_until_ready()
+    time.sleep(1)
+    done = cluster.run_client_test()
+    test.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+    lines = done.stdout.splitlines()
+    written, read = lines[0].removeprefix("written at "), next(line for line in lines if line.startswith("read at "))
+    test.assertEqual(read == f"read at {written}", len(cluster.of("node")) == 1, done.stdout)
 
 
 def cluster_ask(cluster, *words):
@@ -260,6 +284,7 @@ class Clustered(unittest.TestCase):
             self.cluster.replace(list(self.cluster.pods))
             self.cluster.wait_until_ready()
             self.assertEqual([self.insist("GET", f"key{n}") for n in range(50)], [str(n) for n in range(50)])
+        check_client_test(self, self.cluster)
         shards = self.insist("CLUSTER", "SLOTS")
         now = {pod.address for pod in self.cluster.of("node")}
         told = {node[0] for shard in shards for node in shard[2:]}
@@ -305,12 +330,32 @@ class Encrypted(unittest.TestCase):
                     self.assertTrue(received, text)
                     text += received
 
+    def test_the_client_test_passes(self):
+        check_client_test(self, self.cluster)
+
     def test_status_with_certificates(self):
         self.cluster.wait_until_ready()
         done = pods.wait_until(
             lambda: (done := self.cluster.run_test("kw-keyward-test-status")).returncode == 0 and done, 20, "all is well"
         )
         self.assertIn("mymaster", done.stdout)
+
+
+class Standalone(unittest.TestCase):
+    def test_a_node_alone_becomes_one_of_three_with_its_data(self):
+        alone = {**FIXED, "mode": "standalone"}
+        cluster = pods.Cluster(alone)
+        self.addCleanup(cluster.close)
+        cluster.wait_until_ready()
+        check_client_test(self, cluster)
+        pods.ask(cluster.of("node")[0].address, 6379, "SET", "brought", "along", password=PASSWORD)
+        cluster.apply(FIXED)
+        # The controller restarts the pod that was there, since its conf file is another one.
+        cluster.replace(["kw-keyward-node-0"], 60)
+        cluster.wait_until_ready()
+        self.assertEqual(insist(cluster, "GET", "brought"), "along")
+        for pod in cluster.of("node"):
+            pods.wait_until(lambda: pods.ask(pod.address, 6379, "GET", "brought", password=PASSWORD) == "along", 20, pod.name)
 
 
 class Confs(unittest.TestCase):
