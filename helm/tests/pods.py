@@ -93,7 +93,7 @@ class Reply(Exception):
 class Client:
     """A connection that speaks RESP."""
 
-    def __init__(self, address, port, password=None, seconds=2.0):
+    def __init__(self, address, port, password=None, seconds=1.0):
         self.socket = socket.create_connection((address, port), timeout=seconds)
         self.file = self.socket.makefile("rb")
         if password is not None:
