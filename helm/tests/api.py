@@ -15,6 +15,9 @@ RESOURCES = {
     "apps/v1": [("statefulsets", "StatefulSet")],
     "policy/v1": [("poddisruptionbudgets", "PodDisruptionBudget")],
     "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy"), ("ingresses", "Ingress")],
+    "cert-manager.io/v1": [("certificates", "Certificate"), ("issuers", "Issuer")],
+    "monitoring.coreos.com/v1": [("servicemonitors", "ServiceMonitor"), ("prometheusrules", "PrometheusRule")],
+    "route.openshift.io/v1": [("routes", "Route")],
 }
 OPENSHIFT = {"security.openshift.io/v1": [("securitycontextconstraints", "SecurityContextConstraints")]}
 

@@ -1,6 +1,7 @@
 """What an upgrade keeps of what is there, by an API: secrets, volumes, the shape of the shards."""
 
 import json
+import re
 import subprocess
 import unittest
 from base64 import b64decode
@@ -114,3 +115,21 @@ class Upgrade(unittest.TestCase):
             for openshift in (False, True):
                 for _, _, spec in chart.pods(upgraded([], {}, helm, openshift)):
                     self.assertEqual("fsGroup" in spec["securityContext"], not openshift)
+
+
+class Notes(unittest.TestCase):
+    """What is printed after an installation."""
+
+    def test_commands_name_what_is_there(self):
+        for name, objects in chart.every_set():
+            for helm in chart.HELMS:
+                with self.subTest(values=name, helm=helm):
+                    notes = notes_of([], chart.values_of(name), helm)
+                    there = {each["metadata"]["name"] for each in objects}
+                    there |= {f"{each}-0" for each in there} | {"passwords", "certificates", "kw-keyward-tls"}
+                    words = re.findall(r"(?:secret|exec|port-forward) -n shop (?:service/)?(\S+)", notes)
+                    self.assertLessEqual(set(words), there)
+                    hosts = re.findall(r"([\w-]+)\.shop\.svc", notes)
+                    self.assertTrue(hosts)
+                    self.assertLessEqual(set(hosts), there)
+                    self.assertNotIn("<no value>", notes)

@@ -95,6 +95,14 @@ def with_value(values, path, value):
     return values
 
 
+def value_at(values, path, default):
+    for name in path.split("."):
+        if name not in values:
+            return default
+        values = values[name]
+    return values
+
+
 def surroundings(path):
     """What stands for the longest beginning of the path, and what makes each rendering the same."""
     fixed = {"auth": {"password": "a"}, "clusterSecret": {"value": "b" * 16}}
@@ -114,9 +122,7 @@ class Values(unittest.TestCase):
         def changes(leaf):
             path, value = leaf
             around = surroundings(path)
-            value = functools.reduce(lambda place, name: place.get(name, value) if isinstance(place, dict) else value,
-                                     path.split("."), around)
-            after = with_value(around, path, other_than(path, value))
+            after = with_value(around, path, other_than(path, value_at(around, path, value)))
             return path, rendered(json.dumps(after)) != rendered(json.dumps(around))
 
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
