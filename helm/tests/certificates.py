@@ -1,4 +1,4 @@
-"""Certificates as cert-manager makes them, by openssl: a CA, and one certificate with these names."""
+"""Certificates as cert-manager makes them, by openssl: a CA for each folder, and a certificate with these names."""
 
 import pathlib
 import subprocess
@@ -11,7 +11,8 @@ def made(folder, names, addresses):
     def openssl(command, *more):
         subprocess.run(["openssl", *command.split(), *more], cwd=folder, check=True, capture_output=True)
 
-    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca")
+    if not (folder / "ca.key").exists():
+        openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca")
     alternative = ",".join([f"DNS:{name}" for name in names] + [f"IP:{address}" for address in addresses])
     (folder / "extensions").write_text(f"subjectAltName={alternative}\nextendedKeyUsage=serverAuth,clientAuth\n")
     openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -out tls.csr -subj /CN=keyward")

@@ -96,8 +96,10 @@ class Reply(Exception):
 class Client:
     """A connection that speaks RESP."""
 
-    def __init__(self, address, port, password=None, seconds=1.0):
+    def __init__(self, address, port, password=None, seconds=1.0, context=None, name=None):
         self.socket = socket.create_connection((address, port), timeout=seconds)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname=name)
         self.file = self.socket.makefile("rb")
         if password is not None:
             self.ask("AUTH", password)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import ssl
 import tempfile
 import threading
@@ -165,6 +164,19 @@ class Replicated(unittest.TestCase):
         self.assertNotEqual(primary(self.cluster), old)
         report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, ready after {ready:.1f} s")
 
+    def test_a_machine_with_the_primary_and_the_leading_sentinel_is_lost(self):
+        writer = Writer(self.cluster)
+        writer.start()
+        time.sleep(0.5)
+        old = primary(self.cluster)
+        leads = lambda pod: "it leads" in pod.probe("readinessProbe")[1]
+        lost = [pod.name for pod in self.cluster.pods.values() if pod.address == old or (pod in self.cluster.of("sentinel") and leads(pod))]
+        self.assertEqual(len(lost), 2)
+        self.cluster.replace(lost)
+        self.cluster.wait_until_ready()
+        self.assertEqual(writer.lost(), [])
+        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}")
+
     def test_a_rolling_restart_loses_nothing(self):
         writer = Writer(self.cluster)
         writer.start()
@@ -299,36 +311,61 @@ class Encrypted(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory(prefix="keyward-chart-tls-")
         cls.addClassCleanup(cls.folder.cleanup)
-        values = {"mode": "cluster", "replicas": 1, "tls": {"enabled": True, "certManager": {"enabled": True}}}
-        # What cert-manager would make of the rendered Certificate.
-        certificate = chart.named(chart.render({**FIXED, **values}), "Certificate", "kw-keyward-tls")["spec"]
-        cls.files = certificates.made(cls.folder.name, certificate["dnsNames"], certificate["ipAddresses"])
-        cls.cluster = start(values, certificates={"kw-keyward-tls": cls.files})
+        quickly = {"tls-auto-reload-interval": 1}
+        cls.values = {
+            "mode": "cluster", "replicas": 1, "tls": {"enabled": True, "certManager": {"enabled": True}},
+            "config": {**FIXED["config"], **quickly}, "sentinel": {"config": quickly},
+        }
+        cls.cluster = start(cls.values, certificates={"kw-keyward-tls": cls.issued()})
         cls.addClassCleanup(cls.cluster.close)
+
+    @classmethod
+    def issued(cls):
+        """What cert-manager would make of the rendered Certificate."""
+        certificate = chart.named(chart.render({**FIXED, **cls.values}), "Certificate", "kw-keyward-tls")["spec"]
+        return certificates.made(cls.folder.name, certificate["dnsNames"], certificate["ipAddresses"])
+
+    def context(self):
+        return ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
+
+    def shown(self, pod):
+        port = 6379 if pod.container["name"] == "node" else 26379
+        return ssl.get_server_certificate((pod.address, port), timeout=5)
+
+    def test_renewed_certificates_are_taken_while_all_runs(self):
+        self.cluster.wait_until_ready()
+        before = {pod.name: self.shown(pod) for pod in self.cluster.pods.values()}
+        self.cluster.certificates["kw-keyward-tls"] = self.issued()
+        self.cluster.apply({**FIXED, **self.values})
+        for pod in self.cluster.pods.values():
+            pods.wait_until(lambda: self.shown(pod) != before[pod.name], 20, f"{pod.name} shows the new certificate")
+        # The old ones and the new ones are of one CA: nodes and sentinels go on, and take in who comes.
+        self.cluster.replace(["kw-keyward-node-1", "kw-keyward-sentinel-1"])
+        self.cluster.wait_until_ready()
 
     def test_nodes_and_sentinels_show_certificates_for_their_names(self):
         self.cluster.wait_until_ready()
-        context = ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
         for pod in self.cluster.pods.values():
             port = 6379 if pod.container["name"] == "node" else 26379
-            name = f"{pod.name}.{pod.workload}s.shop.svc.cluster.local"
-            with socket.create_connection((pod.address, port), timeout=5) as plain:
-                with context.wrap_socket(plain, server_hostname=name) as encrypted:
-                    encrypted.sendall(b"PING\r\n")
-                    self.assertIn(encrypted.recv(3), (b"+PO", b"-NO"))
+            client = pods.Client(pod.address, port, context=self.context(), name=f"{pod.name}.{pod.workload}s.shop.svc.cluster.local")
+            self.addCleanup(client.close)
+            try:
+                self.assertEqual(client.ask("PING"), "PONG")
+            except pods.Reply as error:
+                self.assertIn("NOAUTH", str(error))
 
     def test_clients_are_told_names(self):
         self.cluster.wait_until_ready()
-        context = ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
         node = self.cluster.of("node")[0]
-        with socket.create_connection((node.address, 6379), timeout=5) as plain:
-            with context.wrap_socket(plain, server_hostname="kw-keyward.shop") as encrypted:
-                encrypted.sendall(f"AUTH \"{PASSWORD}\"\r\nCLUSTER SLOTS\r\n".encode())
-                text = ""
-                while "kw-keyward-node-0.kw-keyward-nodes.shop.svc.cluster.local" not in text:
-                    received = encrypted.recv(4096).decode()
-                    self.assertTrue(received, text)
-                    text += received
+        client = pods.Client(node.address, 6379, PASSWORD, context=self.context(), name="kw-keyward.shop")
+        self.addCleanup(client.close)
+        names = [f"{pod.name}.kw-keyward-nodes.shop.svc.cluster.local" for pod in self.cluster.of("node")]
+
+        def told():
+            (shard,) = client.ask("CLUSTER", "SLOTS")
+            return sorted(node[0] for node in shard[2:]) == names
+
+        pods.wait_until(told, 20, f"clients are told {names}")
 
     def test_the_client_test_passes(self):
         check_client_test(self, self.cluster)

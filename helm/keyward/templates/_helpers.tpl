@@ -26,9 +26,6 @@ app.kubernetes.io/component: {{ . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{/* The metadata of an object, of dict "root" "name" "component" "labels" "annotations"; the last three may be missing. */}}
@@ -36,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- merge (dict) (default (dict) .labels) (include "keyward.labels" . | fromYaml) | toYaml | nindent 2 }}
+  {{- merge (include "keyward.labels" . | fromYaml) (default (dict) .labels) .root.Values.commonLabels | toYaml | nindent 2 }}
 {{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
