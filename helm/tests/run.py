@@ -26,7 +26,7 @@ def main():
     broken = {str(getattr(test, "test_case", test)) for test, _ in result.failures + result.errors}
     failed = len(broken) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped)
-    print(f"{result.testsRun - failed - skipped} passed, {failed} failed, {skipped} skipped", flush=True)
+    print(f"{max(0, result.testsRun - failed - skipped)} passed, {failed} failed, {skipped} skipped", flush=True)
     sys.exit(0 if failed == 0 and 0 < result.testsRun else 1)
 
 
