@@ -105,6 +105,9 @@ class Writer(threading.Thread):
                 time.sleep(0.02)
 
     def lost(self):
+        """What was acknowledged and is gone; asked for when it writes again, so that the time without is whole."""
+        before = len(self.acknowledged)
+        pods.wait_until(lambda: before + 20 < len(self.acknowledged), 30, lambda: f"it writes again: {self.errors}")
         self.stopped.set()
         self.join()
         held = set(insist(self.cluster, "LRANGE", "written", 0, -1))
