@@ -180,6 +180,24 @@ class Replicated(unittest.TestCase):
         self.assertEqual(writer.lost(), [])
         report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}")
 
+    def test_one_address_follows_the_primary(self):
+        """A client that knows nothing of sentinels, at the Service's port of a node that is not primary."""
+        service = chart.named(self.cluster.objects, "Service", "kw-keyward")["spec"]["ports"][0]
+        self.assertEqual(service["targetPort"], "forwarding")
+        old = primary(self.cluster)
+        through = next(pod for pod in self.cluster.of("node") if pod.address != old)
+        client = pods.Client(through.address, 6390, PASSWORD, seconds=10.0)
+        try:
+            self.assertEqual(client.ask("SET", "plain", "1"), "OK")
+            # Not while something is under way: nothing is seen of the change but a pause.
+            leader = next(pod for pod in self.cluster.of("node") if pod.address == old)
+            self.cluster.replace([leader.name])
+            self.assertEqual(client.ask("INCR", "plain"), 2)
+            self.assertEqual(client.ask("GET", "plain"), "2")
+        finally:
+            client.close()
+        self.cluster.wait_until_ready()
+
     def test_a_rolling_restart_loses_nothing(self):
         writer = Writer(self.cluster)
         writer.start()

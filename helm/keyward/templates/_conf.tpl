@@ -37,7 +37,7 @@ The conf files of both programs, and what they are computed from.
   "requirepass" "auth.password or auth.existingSecret, as everybody may read a ConfigMap" "requirepass-file" "auth.existingSecret"
   "cluster-secret-file" "clusterSecret.existingSecret" "cluster-enabled" "mode" "shards" "shards" "replicas" "replicas"
   "primary-name" "sentinel.primarySet" "announce-hostnames" "useHostnames" "cluster-preferred-endpoint-type" "useHostnames"
-  "port" "service.port" "http-port" "page.enabled" -}}
+  "port" "service.port" "http-port" "page.enabled" "forwarding-port" "forwarding.enabled" "forwarding-tls-port" "forwarding.enabled" -}}
 {{- range splitList "\n" .lines -}}
 {{- $name := lower (first (append (regexSplit "\\s+" (trim .) -1) "")) -}}
 {{- if and $name (has $name $.own) -}}
@@ -80,7 +80,7 @@ yes
 
 {{- define "keyward.nodeConf" -}}
 {{- $own := list "port" "tls-port" "bus-port" "metrics-port" "dir" "sentinels" "cluster-enabled" "requirepass" "requirepass-file"
-  "cluster-secret-file" "cluster-announce-ip" "cluster-announce-hostname" "cluster-preferred-endpoint-type" "tls-cert-file"
+  "forwarding-port" "forwarding-tls-port" "cluster-secret-file" "cluster-announce-ip" "cluster-announce-hostname" "cluster-preferred-endpoint-type" "tls-cert-file"
   "tls-key-file" "tls-ca-cert-file" "tls-cluster" "zone" "daemonize" "pidfile" "supervised" -}}
 {{- $more := include "keyward.confLines" (dict "config" .Values.config) -}}
 {{- include "keyward.checkConf" (dict "lines" $more "where" "config" "own" $own) -}}
@@ -93,6 +93,9 @@ bus-port 16379
 {{ include "keyward.tlsConf" . }}
 {{- else }}
 port 6379
+{{- end }}
+{{- if include "keyward.forwards" . }}
+forwarding-{{ .Values.tls.enabled | ternary "tls-" "" }}port 6390
 {{- end }}
 metrics-port 9121
 {{- if .Values.auth.enabled }}

@@ -44,6 +44,18 @@ annotations:
 {{- if ne .Values.mode "standalone" }}yes{{ end -}}
 {{- end -}}
 
+{{/* The nodes pass on what clients ask that know one address. */}}
+{{- define "keyward.forwards" -}}
+{{- if and .Values.forwarding.enabled (include "keyward.hasSentinels" .) }}yes{{ end -}}
+{{- end -}}
+
+{{/* The Service beside the one for all clients: for reading, or for clients that know one address. Empty: there is none. */}}
+{{- define "keyward.otherService" -}}
+{{- if include "keyward.forwards" . -}}
+{{ include "keyward.fullname" . }}-{{ eq .Values.mode "replicated" | ternary "replicas" "forwarding" }}
+{{- end -}}
+{{- end -}}
+
 {{- define "keyward.nodeCount" -}}
 {{- if and (ne .Values.mode "cluster") (gt (int .Values.shards) 1) -}}
 {{- fail (printf "shards: mode %s has one shard; mode cluster may have more" .Values.mode) -}}
