@@ -208,6 +208,9 @@ class Pod:
         subprocess.run(["ip", "link", "set", link, "up"], check=True)
         process.stdin.write(b"go\n")
         process.stdin.close()
+        # Whoever asks an address that is not there yet waits for a second until it asks again.
+        show = ["ip", "-o", "link", "show", link]
+        wait_until(lambda: "state UP" in subprocess.run(show, capture_output=True, text=True).stdout, 5, f"{self.name} is connected")
         return process
 
     def inner(self):

@@ -416,6 +416,30 @@ class Standalone(unittest.TestCase):
             pods.wait_until(lambda: pods.ask(pod.address, 6379, "GET", "brought", password=PASSWORD) == "along", 20, pod.name)
 
 
+    def test_a_node_that_loads_is_alive_and_not_ready(self):
+        cluster = pods.Cluster({**FIXED, "mode": "standalone", "config": {"maxmemory": 0, "io-threads": 1}})
+        self.addCleanup(cluster.close)
+        cluster.wait_until_ready()
+        node = cluster.of("node")[0]
+        client = pods.Client(node.address, 6379, PASSWORD, seconds=60)
+        fill = "for i = 1, 200000 do redis.call('SET', ARGV[1] .. ':' .. i, 'some value or other') end"
+        for part in range(4):
+            client.ask("EVAL", fill, 0, part)
+        cluster.replace([node.name])
+        node, seen = cluster.of("node")[0], []
+        while not seen or not seen[-1][0]:
+            alive, words = node.probe("livenessProbe")
+            # Until its address answers it is neither.
+            if alive or seen:
+                self.assertEqual((alive, words), (True, "ok"))
+                seen.append(node.probe("readinessProbe"))
+            time.sleep(0.02)
+        loading = [words for ready, words in seen if words.startswith("loading: ")]
+        self.assertTrue(loading, seen)
+        report(f"{len(loading)} times alive and not ready, such as {loading[0]!r}")
+        self.assertEqual(pods.ask(node.address, 6379, "DBSIZE", password=PASSWORD), 800_000)
+
+
 class Confs(unittest.TestCase):
     """The programs take the conf files of all value sets, and start by them."""
 

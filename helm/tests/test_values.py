@@ -151,6 +151,12 @@ class Values(unittest.TestCase):
             place = re.search(rf"^{name}:", text, re.MULTILINE)
             self.assertIsNotNone(place, name)
 
+    def test_a_cluster_has_the_size_that_it_has_on_ones_own_machine(self):
+        script = (chart.REPOSITORY / "local" / "cluster.sh").read_text()
+        local = {name: int(number) for name, number in re.findall(r"settle (shards|replicas) .* (\d+)\)", script)}
+        local["sentinels"] = len(re.search(r"names=\(([s\d ]+)\)", script)[1].split())
+        self.assertEqual(local, {name: VALUES[name] for name in ("shards", "replicas", "sentinels")})
+
     def test_wrong_values_are_refused_in_words(self):
         cases = [
             ({"mode": "sentinel"}, r"mode.*(standalone|replicated|cluster)"),
