@@ -38,14 +38,15 @@ while (($#)); do
   esac
 done
 
+# The first that answers: a docker without its daemon does not.
 builder=
 for name in docker podman buildah; do
-  if command -v "$name" >/dev/null; then
+  if "$name" version >/dev/null 2>&1; then
     builder=$name
     break
   fi
 done
-[[ -n $builder ]] || die "there is none of docker, podman and buildah"
+[[ -n $builder ]] || die "none of docker, podman and buildah answers"
 
 if [[ -z $programs ]]; then
   export CARGO_TARGET_DIR=$PWD/target/static

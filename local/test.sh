@@ -238,6 +238,9 @@ image() {
     fail "the tools cannot be installed"
     return
   fi
+  # The bills of materials are printed by a program that is built with all others.
+  build
+  export KEYWARD_SBOM=$target/debug/sbom
   limited "$image_limit" .chart-tools/venv/bin/python -u helm/tests/run.py image
   count_python $? "the tests of the image"
 }
