@@ -214,6 +214,7 @@ chart() {
   need ip iproute2
   need openssl openssl
   need redis-cli redis-tools
+  need jq jq
   need python3 python3 python3-venv
   # This sees to it that Python can make environments.
   python_with_redis </dev/null || fail "redis-py cannot be installed"

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use cluster_tests::processes::{Server, free_port, wait_until};
@@ -718,5 +719,40 @@ fn a_directory_has_one_process() {
         first.signal(Signal::KILL);
         first.restart().unwrap();
         first.wait_until_answering().unwrap();
+    }
+}
+
+/// As a container's first process it would otherwise not be ended by the signal, and be killed when patience is over.
+#[test]
+fn a_node_that_loads_ends_when_it_is_asked_to() {
+    let dir = TempDir::new().unwrap();
+    let port = free_port();
+    // It gives nothing, and has no end.
+    let dump = dir.path().join("dump.rdb");
+    assert!(Command::new("mkfifo").arg(&dump).status().unwrap().success());
+    let _writer = std::fs::File::options().read(true).write(true).open(&dump).unwrap();
+    for ending in ["SIGTERM", "SHUTDOWN"] {
+        let mut node = Command::new(programs::keyward("keyward-node").unwrap())
+            .args(["--port", &port.to_string(), "--dir", dir.path().to_str().unwrap()])
+            .spawn()
+            .unwrap();
+        let loads = || {
+            let connected = Connection::connect(&format!("127.0.0.1:{port}"));
+            connected.is_ok_and(|mut client| {
+                client.call(&["PING"]).is_ok_and(|reply| reply.string().starts_with("LOADING"))
+            })
+        };
+        assert!(wait_until(PATIENCE, loads));
+        if ending == "SIGTERM" {
+            assert!(Command::new("kill").arg(node.id().to_string()).status().unwrap().success());
+        } else {
+            Connection::connect(&format!("127.0.0.1:{port}")).unwrap().send(&["SHUTDOWN", "NOSAVE"]);
+        }
+        let mut status = None;
+        assert!(wait_until(PATIENCE, || {
+            status = node.try_wait().unwrap();
+            status.is_some()
+        }));
+        assert_eq!(status.unwrap().code(), Some(0), "{ending}");
     }
 }

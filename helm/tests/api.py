@@ -11,8 +11,10 @@ import threading
 # Group and version, and the kinds in it: (name in addresses, kind).
 RESOURCES = {
     "v1": [("secrets", "Secret"), ("configmaps", "ConfigMap"), ("pods", "Pod"), ("services", "Service"),
-           ("serviceaccounts", "ServiceAccount"), ("namespaces", "Namespace")],
+           ("serviceaccounts", "ServiceAccount"), ("namespaces", "Namespace"),
+           ("persistentvolumeclaims", "PersistentVolumeClaim")],
     "apps/v1": [("statefulsets", "StatefulSet")],
+    "batch/v1": [("cronjobs", "CronJob")],
     "policy/v1": [("poddisruptionbudgets", "PodDisruptionBudget")],
     "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy"), ("ingresses", "Ingress")],
     "cert-manager.io/v1": [("certificates", "Certificate"), ("issuers", "Issuer")],

@@ -79,6 +79,9 @@ def pods(objects):
     for each in of_kind(objects, "StatefulSet"):
         template = each["spec"]["template"]
         yield each["metadata"]["name"], template["metadata"]["labels"], template["spec"]
+    for each in of_kind(objects, "CronJob"):
+        template = each["spec"]["jobTemplate"]["spec"]["template"]
+        yield each["metadata"]["name"], template["metadata"]["labels"], template["spec"]
     for each in of_kind(objects, "Pod"):
         yield each["metadata"]["name"], each["metadata"]["labels"], each["spec"]
 

@@ -406,6 +406,13 @@ class Cluster:
         container = chart.named(self.objects, "Pod", name)["spec"]["containers"][0]
         return self.of("sentinel")[0].exec(*container["command"], *container["args"])
 
+    def run_backup(self):
+        """What the CronJob runs, in the place of a sentinel's namespaces and into its volume."""
+        (job,) = chart.of_kind(self.objects, "CronJob")
+        container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+        words = ["/data/backups" if word == "/backups" else word for word in container["args"]]
+        return self.of("sentinel")[0].exec(*container["command"], *words)
+
     def run_client_test(self):
         """The pod of `helm test` that runs a script, with this machine's shell and redis-cli and the cluster's names."""
         spec = next(each["spec"] for each in chart.of_kind(self.objects, "Pod") if each["metadata"]["name"].endswith("-test-client"))

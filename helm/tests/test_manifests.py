@@ -93,7 +93,7 @@ class OpenShift(unittest.TestCase):
         self.assertFalse(spec["automountServiceAccountToken"])
         for host in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
             self.assertNotIn(host, spec)
-        ours = [c for c in spec["containers"] if c["name"] in ("node", "sentinel", "status", "client")]
+        ours = [c for c in spec["containers"] if c["name"] in ("node", "sentinel", "backup", "status", "client")]
         self.assertTrue(ours)
         for container in ours:
             context = container["securityContext"]
@@ -131,6 +131,22 @@ class OpenShift(unittest.TestCase):
     def test_outside_a_group_owns_the_volumes(self):
         for _, _, spec in chart.pods(chart.rendered("default")):
             self.assertEqual(spec["securityContext"]["fsGroup"], 65532)
+
+
+class Backups(unittest.TestCase):
+    def test_the_manuals_way_to_restore(self):
+        """What the manual does to the CronJob's job is a restore with all other arguments."""
+        (job,) = chart.of_kind(chart.rendered("everything"), "CronJob")
+        manual = (chart.REPOSITORY / "helm" / "README.md").read_text()
+        program = re.search(r"jq '(.*)' \|", manual)[1]
+        spec = job["spec"]["jobTemplate"]["spec"]
+        done = subprocess.run(["jq", program], input=json.dumps({"spec": spec}), capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        before = spec["template"]["spec"]["containers"][0]
+        after = json.loads(done.stdout)["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(after["command"], ["/keyward-sentinel", "restore"])
+        self.assertEqual(after["args"], ["--from", "/backups/2026-12-01T03-15-00Z", *before["args"][4:]])
+        self.assertEqual(after["args"][2], "--sentinel")
 
 
 class Parts(unittest.TestCase):
@@ -259,6 +275,9 @@ class Parts(unittest.TestCase):
                 if "test" in pod:
                     continue
                 (policy,) = found
+                if pod.endswith("-backup"):
+                    self.assertEqual(policy["ingress"], [], "it listens nowhere")
+                    continue
                 own, *others = policy["ingress"]
                 self.assertEqual(list(own), ["from"])
                 (peer,) = own["from"]

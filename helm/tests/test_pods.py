@@ -119,7 +119,7 @@ class Replicated(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = start({})
+        cls.cluster = start({"backup": {"enabled": True, "keep": 1}})
         cls.first_ready = cls.cluster.wait_until_ready()
 
     @classmethod
@@ -179,6 +179,17 @@ class Replicated(unittest.TestCase):
         self.cluster.wait_until_ready()
         self.assertEqual(writer.lost(), [])
         report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}")
+
+    def test_backups_are_made_and_the_older_ones_go(self):
+        insist(self.cluster, "SET", "saved", "yes")
+        for _ in range(2):
+            done = self.cluster.run_backup()
+            self.assertEqual(done.returncode, 0, done.stderr)
+            time.sleep(1)
+        folder = self.cluster.data(self.cluster.of("sentinel")[0].name) / "backups"
+        (kept,) = folder.iterdir()
+        self.assertIn(kept.name, done.stdout)
+        self.assertGreater((kept / "shard-1.rdb").stat().st_size, 0)
 
     def test_one_address_follows_the_primary(self):
         """A client that knows nothing of sentinels, at the Service's port of a node that is not primary."""
@@ -335,6 +346,7 @@ class Encrypted(unittest.TestCase):
         quickly = {"tls-auto-reload-interval": 1}
         cls.values = {
             "mode": "cluster", "replicas": 1, "tls": {"enabled": True, "certManager": {"enabled": True}},
+            "backup": {"enabled": True},
             "config": {**FIXED["config"], **quickly}, "sentinel": {"config": quickly},
         }
         cls.cluster = start(cls.values, certificates={"kw-keyward-tls": cls.issued()})
@@ -390,6 +402,10 @@ class Encrypted(unittest.TestCase):
 
     def test_the_client_test_passes(self):
         check_client_test(self, self.cluster)
+
+    def test_backups_with_certificates(self):
+        done = self.cluster.run_backup()
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_status_with_certificates(self):
         self.cluster.wait_until_ready()

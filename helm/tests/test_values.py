@@ -21,6 +21,7 @@ SURROUNDINGS = {
     "tls.enabled": {"tls": {"existingSecret": "certificates"}},
     "tls.existingSecret": {"tls": {"enabled": True, "certManager": {"enabled": True}}},
     "tls.certManager": {"tls": {"enabled": True, "certManager": {"enabled": True}}},
+    "backup": {"backup": {"enabled": True}},
     "page.ingress": {"page": {"ingress": {"enabled": True, "host": "a.example"}}},
     "page.route": {"page": {"route": {"enabled": True}}},
     "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
@@ -39,6 +40,9 @@ OTHER = {
     "image.pullPolicy": "Always",
     "image.pullSecrets": ["other"],
     "maxmemoryFraction": 0.5,
+    "backup.schedule": "0 0 1 * *",
+    "backup.persistence.size": "9Gi",
+    "backup.resources": {"limits": {"memory": "2Gi"}},
     "service.type": "NodePort",
     "sentinel.service.type": "NodePort",
     "persistence.size": "9Gi",
@@ -58,7 +62,7 @@ OTHER = {
     "sentinel.resources": {"limits": {"memory": "2Gi"}},
 }
 # Values that come with others switched on, as a whole.
-WHOLE = {"resources", "sentinel.resources", "podSecurityContext", "containerSecurityContext", "metrics.dashboard.labels"}
+WHOLE = {"resources", "sentinel.resources", "backup.resources", "podSecurityContext", "containerSecurityContext", "metrics.dashboard.labels"}
 
 
 def leaves(values, path=""):

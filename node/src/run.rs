@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::admin::Request;
 use crate::clock;
 use crate::config::{Config, Settings};
 use crate::control;
@@ -131,11 +132,28 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
     let (forwarding, encrypted) = (settings.forwarding_port, settings.forwarding_tls_port);
     crate::forwarding::start(&server, listen_all(&settings, forwarding)?, listen_all(&settings, encrypted)?)
         .map_err(|e| format!("can't start the thread for forwarding: {e}"))?;
-    load_and_join(&server, &settings).await?;
-    tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
-    supervision::notify(State::Ready("Ready to accept connections"));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("can't handle SIGTERM: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("can't handle SIGINT: {e}"))?;
+    let mut later = Vec::new();
+    {
+        let mut loading = std::pin::pin!(load_and_join(&server, &settings));
+        loop {
+            tokio::select! {
+                joined = &mut loading => break joined?,
+                _ = terminate.recv() => return ended_while_loading(),
+                _ = interrupt.recv() => return ended_while_loading(),
+                Some(asked) = requests.recv() => match asked.request {
+                    Request::Shutdown(_) => return ended_while_loading(),
+                    _ => later.push(asked),
+                },
+            }
+        }
+    }
+    for request in later {
+        tokio::spawn(crate::member::answer(Arc::clone(&server), request));
+    }
+    tracing::info!(port = settings.port, io_threads = settings.io_threads, "ready to accept connections");
+    supervision::notify(State::Ready("Ready to accept connections"));
     loop {
         let options = tokio::select! {
             _ = terminate.recv() => server.settings().shutdown_on_sigterm,
@@ -158,6 +176,13 @@ async fn run_control(server: Arc<Server>, settings: Settings) -> Result<(), Stri
             return stopped.map_err(|e| format!("can't end: {e}"));
         }
     }
+}
+
+/// What is on the disk stays as it is: nothing was served yet.
+fn ended_while_loading() -> Result<(), String> {
+    tracing::info!("asked to end before it served anything");
+    supervision::notify(State::Stopping);
+    Ok(())
 }
 
 /// Accepts connections from now on.

@@ -326,7 +326,8 @@ fails of them. dict "name" "persistence" "old".
   "annotations" (dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded")) -}}
 {{- end -}}
 
-{{- define "keyward.testSpec" -}}
+{{/* Of a pod that runs a program once; volumes come last, so that more may follow. */}}
+{{- define "keyward.onceSpec" -}}
 restartPolicy: Never
 serviceAccountName: {{ include "keyward.serviceAccount" . }}
 automountServiceAccountToken: false

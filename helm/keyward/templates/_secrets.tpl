@@ -70,9 +70,11 @@ the password, since nodes read it when they start), and `unkept` if no API could
 
 {{/* What subcommands of keyward-sentinel need to be let in, a word on each line, behind an empty one. */}}
 {{- define "keyward.operatorFlags" -}}
-{{- if and .Values.tls.enabled .Values.tls.bus }}
+{{- if .Values.tls.enabled }}
+{{- if .Values.tls.bus }}
 --tls-cluster
 yes
+{{- end }}
 --tls-cert-file
 /etc/keyward/tls/tls.crt
 --tls-key-file
