@@ -19,7 +19,7 @@ use keyward_proto::slot::Slot;
 use keyward_proto::time::Monotonic;
 
 use super::frames::{Frames, Progress};
-use super::kind::Kind;
+use super::kind::{Kind, Setup};
 
 /// How long a request waits for a node that serves it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -146,8 +146,8 @@ pub(super) struct Conversation {
     next: u64,
     again_at: Option<Monotonic>,
     upstreams: BTreeMap<NodeId, Upstream>,
-    /// By which a new connection becomes like the others.
-    setup: Vec<Bytes>,
+    /// By which a new connection becomes like the others, in the order in which they were first said.
+    setup: Vec<(Setup, Bytes)>,
     transaction: Transaction,
     watched: Option<NodeId>,
     /// The node to which the client belongs.
@@ -299,7 +299,7 @@ impl Conversation {
     fn send(&mut self, at: usize, routes: &dyn Routes, now: Monotonic, out: &mut Vec<Action>) -> Turn {
         self.requests[at].since.get_or_insert(now);
         let mut kind = self.requests[at].kind;
-        if kind == Kind::Setup && self.transaction != Transaction::None {
+        if matches!(kind, Kind::Setup(_)) && self.transaction != Transaction::None {
             // It changes what the connection is when the transaction is executed.
             kind = Kind::Bind(None);
         }
@@ -399,7 +399,7 @@ impl Conversation {
         let expected = self.setup.iter().map(|_| Expected::Nobody).collect();
         self.upstreams.insert(place.clone(), Upstream { expected, ..Upstream::default() });
         out.push(Action::Connect(place.clone()));
-        out.extend(self.setup.iter().map(|bytes| Action::Send(place.clone(), bytes.clone())));
+        out.extend(self.setup.iter().map(|(_, bytes)| Action::Send(place.clone(), bytes.clone())));
     }
 
     fn disconnect_all_but(&mut self, place: &NodeId, out: &mut Vec<Action>) {
@@ -456,10 +456,12 @@ impl Conversation {
     fn note_setup(&mut self, place: &NodeId, number: u64, out: &mut Vec<Action>) {
         let request = self.at(number);
         let (kind, bytes) = (request.kind, request.bytes.clone());
-        if kind == Kind::Reset {
-            self.setup.clear();
-        } else {
-            self.setup.push(bytes);
+        match kind {
+            Kind::Setup(setup) => match self.setup.iter_mut().find(|(other, _)| *other == setup) {
+                Some((_, before)) => *before = bytes,
+                None => self.setup.push((setup, bytes)),
+            },
+            _ => self.setup.clear(),
         }
         self.disconnect_all_but(place, out);
     }

@@ -4,8 +4,22 @@ use keyward_commands::spec;
 use keyward_proto::resp::request::Args;
 use keyward_proto::slot::Slot;
 
+use crate::command::ascii_eq;
 use crate::command::keys_of::visit_slots;
 use crate::command::table::{self, Row};
+
+/// What a client says of itself; the last of each counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setup {
+    Auth,
+    Hello,
+    Select,
+    Name,
+    LibraryName,
+    LibraryVersion,
+    NoEvict,
+    NoTouch,
+}
 
 /// See the module documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +27,7 @@ pub(super) enum Kind {
     /// To whoever has its first key; without keys, to the node of this one's shard that leads.
     Ordinary(Option<Slot>),
     /// It changes what the connection is: each node that is asked later has to hear it first.
-    Setup,
+    Setup(Setup),
     Multi,
     /// EXEC and DISCARD.
     EndOfTransaction,
@@ -35,8 +49,16 @@ impl Kind {
         let sub = args.get(1).filter(|_| row.has_subcommands());
         let sub = sub.and_then(|name| table::find_subcommand(row, name));
         match sub.map_or(row.name, |sub| sub.name) {
-            "auth" | "hello" | "select" | "client|setname" | "client|setinfo" | "client|no-evict"
-            | "client|no-touch" | "client|capa" => Kind::Setup,
+            "auth" => Kind::Setup(Setup::Auth),
+            "hello" => Kind::Setup(Setup::Hello),
+            "select" => Kind::Setup(Setup::Select),
+            "client|setname" => Kind::Setup(Setup::Name),
+            "client|setinfo" if args.get(2).is_some_and(|word| ascii_eq(word, "lib-ver")) => {
+                Kind::Setup(Setup::LibraryVersion)
+            }
+            "client|setinfo" => Kind::Setup(Setup::LibraryName),
+            "client|no-evict" => Kind::Setup(Setup::NoEvict),
+            "client|no-touch" => Kind::Setup(Setup::NoTouch),
             "multi" => Kind::Multi,
             "exec" | "discard" => Kind::EndOfTransaction,
             "watch" => Kind::Watch(slot_of(row, args)),
@@ -56,12 +78,12 @@ impl Kind {
 impl Kind {
     /// Whether nodes that are asked later have to know of it.
     pub(super) fn is_setup(self) -> bool {
-        matches!(self, Kind::Setup | Kind::Reset)
+        matches!(self, Kind::Setup(_) | Kind::Reset)
     }
 
     /// Whether it may be asked of another node when one refuses it.
     pub(super) fn may_move(self) -> bool {
-        matches!(self, Kind::Ordinary(_) | Kind::Setup | Kind::Watch(_) | Kind::Unwatch)
+        matches!(self, Kind::Ordinary(_) | Kind::Setup(_) | Kind::Watch(_) | Kind::Unwatch)
     }
 }
 
@@ -101,9 +123,12 @@ mod tests {
         for words in ["PING", "NOSUCH a", "GET", "DBSIZE", "CLIENT LIST", "CLIENT", "OBJECT"] {
             assert_eq!(kind(words), Kind::Ordinary(None), "{words}");
         }
-        for words in ["AUTH x", "hello 3", "SELECT 1", "CLIENT SETNAME x", "client setinfo lib-name x"] {
-            assert_eq!(kind(words), Kind::Setup, "{words}");
-        }
+        assert_eq!(kind("AUTH x"), Kind::Setup(Setup::Auth));
+        assert_eq!(kind("hello 3"), Kind::Setup(Setup::Hello));
+        assert_eq!(kind("SELECT 1"), Kind::Setup(Setup::Select));
+        assert_eq!(kind("CLIENT SETNAME x"), Kind::Setup(Setup::Name));
+        assert_eq!(kind("client setinfo LIB-NAME x"), Kind::Setup(Setup::LibraryName));
+        assert_eq!(kind("client setinfo lib-ver x"), Kind::Setup(Setup::LibraryVersion));
         assert_eq!(kind("WATCH a"), Kind::Watch(a));
         assert_eq!(kind("SSUBSCRIBE a"), Kind::Bind(a));
         for words in ["SUBSCRIBE a", "PUNSUBSCRIBE", "CLIENT REPLY OFF", "SYNC"] {

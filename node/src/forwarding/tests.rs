@@ -211,11 +211,18 @@ fn a_new_connection_hears_first_what_the_client_has_said_of_itself() {
     talk.answer(1, "SELECT 7;", "-ERR out of range;");
     talk.answer(2, "GET a;", "$1;x;");
     talk.gets("-ERR out of range;$1;x;");
+    // Of what is said again the last counts, in the place of the first.
+    talk.ask(&["SELECT 2", "SELECT 3", "AUTH another", "GET a"]);
+    talk.answer(1, "SELECT 2;", "+OK;");
+    talk.answer(1, "SELECT 3;", "+OK;");
+    talk.answer(1, "AUTH another;", "+OK;");
+    talk.answer(2, "AUTH another;SELECT 3;GET a;", "+OK;+OK;$1;x;");
+    talk.gets("+OK;+OK;+OK;$1;x;");
     // Who does not take it any more ends the client's connection.
     talk.close(2, Closed::Lost);
     talk.pass(10);
     talk.ask(&["GET a"]);
-    talk.answer(2, "AUTH secret;SELECT 1;GET a;", "-WRONGPASS no;");
+    talk.answer(2, "AUTH another;SELECT 3;GET a;", "-WRONGPASS no;");
     assert!(talk.ended);
 }
 
