@@ -201,7 +201,17 @@ class Life(unittest.TestCase):
             cluster.wait_until_whole()
         self.assertEqual([writer.errors for writer in clients], [0, 0, 0], "hand-overs are not seen")
         old = cluster.primary()
+        alive_port = next(port for n, port in enumerate(cluster.forwarding_ports) if cluster.ports[n] != old)
+        patient = connect(cluster, alive_port, retry=Retry(NoBackoff(), 0), socket_timeout=20)
+        patient.ping()
         cluster.kill(old)
+        # The end of the connection is heard before the next request.
+        time.sleep(0.03)
+        # It is tried again and again until there is a primary; what was not sent is not counted as waiting for ever.
+        large = "x" * (900 << 10)
+        self.assertTrue(patient.set("large", large))
+        self.assertEqual((patient.get("large"), patient.strlen("large")), (large, len(large)))
+        patient.close()
         alive = [writer for n, writer in enumerate(clients) if cluster.ports[n] != old]
         for writer in alive:
             writer.wait_for(200)

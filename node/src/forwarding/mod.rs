@@ -185,6 +185,8 @@ struct Heard {
 struct Wire {
     number: u64,
     out: mpsc::UnboundedSender<Bytes>,
+    /// Bytes that wait to be sent.
+    waiting_bytes: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -192,13 +194,6 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// Bytes on their way to nodes.
-#[derive(Default)]
-struct Outgoing {
-    bytes: AtomicUsize,
-    fewer: Notify,
 }
 
 /// One client, and its connections to nodes.
@@ -214,7 +209,8 @@ struct Exchange<'a> {
     output: BytesMut,
     wires: BTreeMap<NodeId, Wire>,
     next_wire: u64,
-    outgoing: Arc<Outgoing>,
+    /// Less waits to be sent to a node.
+    fewer: Arc<Notify>,
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     ends: bool,
     /// The client sends nothing more. What it has asked for is answered, unless it may have left a command that waits.
@@ -234,7 +230,7 @@ impl Exchange<'_> {
             output: BytesMut::new(),
             wires: BTreeMap::new(),
             next_wire: 0,
-            outgoing: Arc::default(),
+            fewer: Arc::default(),
             heard: mpsc::channel(HEARD_MAX),
             ends: false,
             has_finished: false,
@@ -252,7 +248,7 @@ impl Exchange<'_> {
             let reads = !self.has_finished
                 && !self.talk.is_full()
                 && self.output.len() < WAITING_BYTES_MAX
-                && self.outgoing.bytes.load(Ordering::Relaxed) < WAITING_BYTES_MAX;
+                && self.outgoing_bytes() < WAITING_BYTES_MAX;
             let listens = self.output.len() < WAITING_BYTES_MAX;
             let look = match self.talk.deadline() {
                 Some(at) => Some(clock::until(at)),
@@ -270,7 +266,7 @@ impl Exchange<'_> {
                     }
                 }
                 Some(heard) = self.heard.1.recv(), if listens => self.hear(heard),
-                () = self.outgoing.fewer.notified() => {}
+                () = self.fewer.notified() => {}
                 () = tokio::time::sleep(look.unwrap_or(Duration::MAX)), if look.is_some() => {}
             }
         }
@@ -325,6 +321,11 @@ impl Exchange<'_> {
         self.batch.len()
     }
 
+    /// What waits to be sent to nodes.
+    fn outgoing_bytes(&self) -> usize {
+        self.wires.values().map(|wire| wire.waiting_bytes.load(Ordering::Relaxed)).sum()
+    }
+
     fn hear(&mut self, Heard { place, number, news }: Heard) {
         if self.wires.get(&place).is_none_or(|wire| wire.number != number) {
             return;
@@ -347,7 +348,7 @@ impl Exchange<'_> {
                 Action::Connect(place) => self.connect(place, places),
                 Action::Send(place, bytes) => {
                     if let Some(wire) = self.wires.get(place) {
-                        self.outgoing.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+                        wire.waiting_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
                         // If it has ended, that is heard.
                         drop(wire.out.send(bytes.clone()));
                     }
@@ -368,7 +369,9 @@ impl Exchange<'_> {
         self.next_wire += 1;
         let (out, requests) = mpsc::unbounded_channel();
         let (heard, place) = (self.heard.0.clone(), place.clone());
-        let (server, outgoing) = (Arc::clone(self.server), Arc::clone(&self.outgoing));
+        let (server, fewer) = (Arc::clone(self.server), Arc::clone(&self.fewer));
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&waiting_bytes);
         let node = places.routing.topology.nodes.get(&place).cloned();
         let settings = Arc::clone(&places.settings);
         let wire_of = place.clone();
@@ -379,7 +382,7 @@ impl Exchange<'_> {
             };
             let how = match connected {
                 Ok(stream) => {
-                    let told = carry(stream, requests, &outgoing, |bytes| {
+                    let told = carry(stream, requests, (&waiting, &fewer), |bytes| {
                         let heard = heard.clone();
                         let place = place.clone();
                         async move { heard.send(Heard { place, number, news: News::Bytes(bytes) }).await.is_ok() }
@@ -396,7 +399,7 @@ impl Exchange<'_> {
             };
             drop(heard.send(Heard { place, number, news: News::Closed(how) }).await);
         });
-        self.wires.insert(wire_of, Wire { number, out, task });
+        self.wires.insert(wire_of, Wire { number, out, waiting_bytes, task });
     }
 }
 
@@ -430,7 +433,7 @@ async fn reach(server: &Server, settings: &Settings, node: &Node) -> io::Result<
 async fn carry<F: Future<Output = bool>>(
     stream: Box<dyn Duplex>,
     mut requests: mpsc::UnboundedReceiver<Bytes>,
-    outgoing: &Outgoing,
+    (waiting, fewer): (&AtomicUsize, &Notify),
     hear: impl Fn(BytesMut) -> F,
 ) -> io::Result<()> {
     let (mut from_node, mut to_node) = tokio::io::split(stream);
@@ -445,8 +448,8 @@ async fn carry<F: Future<Output = bool>>(
             }
             to_node.write_all(&bytes).await?;
             to_node.flush().await?;
-            outgoing.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
-            outgoing.fewer.notify_one();
+            waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+            fewer.notify_one();
             bytes.clear();
         }
         Ok(())
