@@ -304,7 +304,8 @@ class Clustered(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.values = {**OTHERWISE, "mode": "cluster", "shards": 3, "replicas": 1}
+        auth = {**FIXED["auth"], "sentinel": True}
+        cls.values = {**OTHERWISE, "mode": "cluster", "shards": 3, "replicas": 1, "auth": auth}
         cls.cluster = start(cls.values, zones=())
         cls.addClassCleanup(cls.cluster.close)
 
@@ -334,6 +335,12 @@ class Clustered(unittest.TestCase):
         told = {node[0] for shard in shards for node in shard[2:]}
         self.assertLessEqual(told, now)
         self.assertEqual(len(shards), 3)
+
+    def test_sentinels_ask_for_the_password(self):
+        address = self.cluster.of("sentinel")[0].address
+        with self.assertRaisesRegex(pods.Reply, "NOAUTH"):
+            pods.ask(address, 26379, "SENTINEL", "MASTERS")
+        self.assertEqual(len(pods.ask(address, 26379, "SENTINEL", "MASTERS", password=PASSWORD)), 3)
 
 
 class Encrypted(unittest.TestCase):

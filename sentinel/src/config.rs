@@ -111,6 +111,10 @@ pub struct Options {
     #[arg(long, value_name = "PASSWORD")]
     pub requirepass: Option<String>,
 
+    /// File whose first line is that password, if requirepass is not set
+    #[arg(long, value_name = "FILE")]
+    pub requirepass_file: Option<PathBuf>,
+
     /// User of the nodes: kept so that a conf file written for Sentinel can be used
     #[arg(long, value_name = "USER")]
     pub auth_user: Option<String>,
@@ -359,6 +363,19 @@ pub struct Target {
     pub tls: TlsArguments,
 }
 
+/// A password as a file has it: its first line.
+///
+/// # Errors
+/// In words, with the path.
+pub(crate) fn password_in(path: &Path) -> Result<String, String> {
+    let told = |why: &dyn std::fmt::Display| format!("can't use the password file {}: {why}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    match text.lines().next() {
+        None | Some("") => Err(told(&"its first line is empty")),
+        Some(password) => Ok(password.to_owned()),
+    }
+}
+
 /// An address, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedAddress {
@@ -434,7 +451,10 @@ impl Config {
     ///
     /// # Errors
     /// One line that says what is wrong.
-    pub fn new(options: Options) -> Result<Config, ConfigError> {
+    pub fn new(mut options: Options) -> Result<Config, ConfigError> {
+        if let (None, Some(path)) = (&options.requirepass, &options.requirepass_file) {
+            options.requirepass = Some(password_in(path).map_err(ConfigError)?);
+        }
         let bus_port = match options.bus_port {
             Some(port) => port,
             None => main_port(&options)
@@ -598,6 +618,22 @@ mod tests {
         }
         let stranger = Config::new(options(&["--name", "c", "--initial", "a=h1:1"]).unwrap());
         assert_eq!(stranger.unwrap_err().0, "--initial does not list this sentinel, c");
+    }
+
+    #[test]
+    fn the_password_may_be_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        let password = |more: &[&str]| {
+            let args = [&["--requirepass-file", path.to_str().unwrap()][..], more].concat();
+            Config::new(options(&args).unwrap()).map(|config| config.options.requirepass)
+        };
+        assert!(password(&[]).unwrap_err().0.starts_with("can't use the password file"));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(password(&[]).unwrap_err().0.ends_with("its first line is empty"));
+        std::fs::write(&path, "a password\nmore\n").unwrap();
+        assert_eq!(password(&[]).unwrap().as_deref(), Some("a password"));
+        assert_eq!(password(&["--requirepass", "given"]).unwrap().as_deref(), Some("given"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 cli=$(command -v valkey-cli || command -v redis-cli)
 key=keyward-chart-test
 
-sentinel() { REDISCLI_AUTH='' VALKEYCLI_AUTH='' "$cli" ${TLS-} -h "$SENTINEL_HOST" -p "$SENTINEL_PORT" SENTINEL "$@"; }
+sentinel() { REDISCLI_AUTH=${SENTINEL_AUTH-} VALKEYCLI_AUTH=${SENTINEL_AUTH-} "$cli" ${TLS-} -h "$SENTINEL_HOST" -p "$SENTINEL_PORT" SENTINEL "$@"; }
 
 # Address of the primary that has the key, as "HOST PORT".
 primary() {

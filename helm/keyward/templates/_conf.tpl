@@ -125,7 +125,8 @@ min-in-sync {{ div (add .Values.replicas 2) 2 }}
 
 {{- define "keyward.sentinelConf" -}}
 {{- $own := list "port" "tls-port" "bus-port" "metrics-port" "http-port" "dir" "name" "initial" "announce-host" "announce-hostnames"
-  "shards" "replicas" "primary-name" "cluster-secret-file" "tls-cert-file" "tls-key-file" "tls-ca-cert-file" "tls-cluster" -}}
+  "shards" "replicas" "primary-name" "cluster-secret-file" "tls-cert-file" "tls-key-file" "tls-ca-cert-file" "tls-cluster"
+  "requirepass" "requirepass-file" -}}
 {{- $more := include "keyward.confLines" (dict "config" .Values.sentinel.config) -}}
 {{- include "keyward.checkConf" (dict "lines" $more "where" "sentinel.config" "own" $own) -}}
 # Made by the chart. What is in `sentinel.config` stands at the end, and wins.
@@ -141,6 +142,9 @@ bus-port 36379
 metrics-port 9121
 {{- if .Values.page.enabled }}
 http-port 8080
+{{- end }}
+{{- if and .Values.auth.enabled .Values.auth.sentinel }}
+requirepass-file /etc/keyward/secrets/password
 {{- end }}
 initial {{ include "keyward.busAddresses" (dict "root" . "named" true) }}
 shards {{ .Values.shards }}

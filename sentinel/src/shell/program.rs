@@ -65,9 +65,11 @@ fn serve(runtime: &tokio::runtime::Runtime, options: Options) -> ExitCode {
         Ok(config) => config,
         Err(e) => return fail(&e),
     };
-    if std::env::args().any(|argument| argument.starts_with("--requirepass")) {
+    let is_password = |argument: &str| argument == "--requirepass" || argument.starts_with("--requirepass=");
+    if std::env::args().any(|argument| is_password(&argument)) {
         tracing::warn!(
-            "everybody on this host can read the password in the list of processes: give it in the conf file"
+            "everybody on this host can read the password in the list of processes: give it in the conf file, or by \
+             requirepass-file"
         );
     }
     let result = runtime.block_on(async {

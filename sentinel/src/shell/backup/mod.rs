@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::{Access as AccessArguments, TlsArguments};
+use crate::config::{Access as AccessArguments, TlsArguments, password_in};
 use client::Access;
 
 pub(crate) use restore::{Existing, restore};
@@ -35,11 +35,7 @@ fn access(arguments: &AccessArguments, tls: &TlsArguments) -> Result<Access, Str
         None => std::env::var_os("VALKEY_PASSWORD_FILE").map(PathBuf::from),
     };
     let password = match file {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(&path).map_err(|e| format!("can't read {}: {e}", path.display()))?;
-            text.lines().next().unwrap_or_default().to_owned()
-        }
+        Some(path) => password_in(&path)?,
         None => std::env::var("VALKEY_PASSWORD").unwrap_or_default(),
     };
     let tls = if arguments.client_tls {
