@@ -23,6 +23,9 @@ use super::kind::{Kind, Setup};
 
 /// How long a request waits for a node that serves it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// And for a primary that has too few replicas, as one that has just taken over has for some milliseconds: who has lost them
+/// is to be told.
+const PATIENCE_WITH_PRIMARY: Duration = Duration::from_secs(1);
 /// After that it is tried again, if the node that refused it is the one that it belongs to.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// So much may be under way before more is taken from the client.
@@ -32,6 +35,8 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Refusals by which nothing has been executed, and which another node or another time does not give.
 const REFUSALS: [&[u8]; 6] =
     [b"-MOVED ", b"-READONLY ", b"-CLUSTERDOWN ", b"-MASTERDOWN ", b"-LOADING ", b"-TRYAGAIN "];
+/// The same, of the node that leads.
+const TOO_FEW: &[u8] = b"-NOREPLICAS ";
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const OK: &[u8] = b"+OK\r\n";
 const NOBODY: &[u8] = b"-CLUSTERDOWN The cluster is down\r\n";
@@ -94,7 +99,19 @@ impl Request {
     }
 
     fn is_patient(&self, now: Monotonic) -> bool {
-        self.since.is_none_or(|since| now.since(since) < PATIENCE)
+        self.has_waited_less(PATIENCE, now)
+    }
+
+    fn has_waited_less(&self, time: Duration, now: Monotonic) -> bool {
+        self.since.is_none_or(|since| now.since(since) < time)
+    }
+
+    /// Whether another attempt may have another answer, and this one has done nothing.
+    fn is_refused_by(&self, reply: &[u8], now: Monotonic) -> bool {
+        let patience = if reply.starts_with(TOO_FEW) { PATIENCE_WITH_PRIMARY } else { PATIENCE };
+        let is_refusal =
+            reply.starts_with(TOO_FEW) || REFUSALS.iter().any(|refusal| reply.starts_with(refusal));
+        self.moves && is_refusal && self.has_waited_less(patience, now)
     }
 }
 
@@ -421,8 +438,7 @@ impl Conversation {
         out: &mut Vec<Action>,
     ) {
         let request = self.at(number);
-        let is_refusal = REFUSALS.iter().any(|refusal| reply.starts_with(refusal));
-        if is_refusal && request.moves && request.is_patient(now) {
+        if request.is_refused_by(&reply, now) {
             request.state = State::Refused(reply);
             self.upstream(place).refused.push(number);
         } else {

@@ -179,6 +179,21 @@ fn patience_has_an_end() {
         }
     }
     talk.gets("-MASTERDOWN it waits;");
+    // A primary that has too few replicas may have them in a moment, or has lost them.
+    let mut talk = Talk::new(&[1]);
+    talk.ask(&["SET a 1"]);
+    for _ in 0..5 {
+        talk.answer(1, "SET a 1;", "-NOREPLICAS Not enough good replicas to write.;");
+        talk.gets("");
+        talk.pass(10);
+    }
+    talk.answer(1, "SET a 1;", "+OK;");
+    talk.gets("+OK;");
+    talk.ask(&["SET a 1"]);
+    talk.answer(1, "SET a 1;", "-NOREPLICAS Not enough good replicas to write.;");
+    talk.pass(1000);
+    talk.answer(1, "SET a 1;", "-NOREPLICAS Not enough good replicas to write.;");
+    talk.gets("-NOREPLICAS Not enough good replicas to write.;");
 }
 
 #[test]
