@@ -81,9 +81,11 @@ impl<'a> View<'a> {
         self.topology.sentinels.iter().filter(move |(id, _)| **id != own).map(|(id, address)| (*id, address))
     }
 
-    /// Sentinels that answer, this one included.
+    /// Sentinels that answer, this one included. One that nobody has looked at yet, just after the start, counts while there
+    /// is a leader: a majority has chosen it.
     pub(crate) fn usable_sentinels(&self) -> usize {
-        1 + self.others().filter(|(id, _)| self.health.sentinels.get(id).is_some_and(|s| s.answers)).count()
+        let answers = |id: &RaftId| self.health.sentinels.get(id).map_or(self.has_leader, |other| other.answers);
+        1 + self.others().filter(|(id, _)| answers(id)).count()
     }
 
     fn millis_since(&self, then: Monotonic) -> String {
