@@ -84,7 +84,8 @@ impl<'a> View<'a> {
     /// Sentinels that answer, this one included. One that nobody has looked at yet, just after the start, counts while there
     /// is a leader: a majority has chosen it.
     pub(crate) fn usable_sentinels(&self) -> usize {
-        let answers = |id: &RaftId| self.health.sentinels.get(id).map_or(self.has_leader, |other| other.answers);
+        let answers =
+            |id: &RaftId| self.health.sentinels.get(id).map_or(self.has_leader, |other| other.answers);
         1 + self.others().filter(|(id, _)| answers(id)).count()
     }
 
