@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+import signal
 import socket
 import time
 import unittest
@@ -241,6 +242,25 @@ class Life(unittest.TestCase):
 
     def test_sentinel_mode(self):
         self.life("sentinel")
+
+    def test_a_primary_that_stands_still_keeps_nobody_for_ever(self):
+        """What was under way to it ends with the connection; whoever comes then is served by who leads."""
+        cluster = servers.BareCluster("sentinel")
+        self.addCleanup(cluster.close)
+        cluster.wait_until_whole()
+        old = cluster.primary()
+        port = next(port for n, port in enumerate(cluster.forwarding_ports) if cluster.ports[n] != old)
+        with connect(cluster, port, retry=Retry(NoBackoff(), 0), socket_timeout=30) as r:
+            r.ping()
+            process = cluster.processes[old]
+            process.send_signal(signal.SIGSTOP)
+            try:
+                with self.assertRaises(redis.exceptions.ConnectionError) as ended:
+                    r.incr("counter")
+                self.assertNotIsInstance(ended.exception, redis.exceptions.TimeoutError)
+                self.assertGreater(r.incr("counter"), 0)
+            finally:
+                process.send_signal(signal.SIGCONT)
 
     def test_tls(self):
         self.life("sentinel", servers.Certificates())

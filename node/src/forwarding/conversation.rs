@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WITH_PRIMARY: Duration = Duration::from_secs(1);
 /// After that it is tried again, if the node that refused it is the one that it belongs to.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// How long is waited for the answers of a node that leads no more. It may be gone without a word, or stand still.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// So much may be under way before more is taken from the client.
 const REQUESTS_MAX: usize = 1024;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -134,6 +136,8 @@ struct Upstream {
     reply: BytesMut,
     /// Requests that it has refused since it had nothing to answer.
     refused: Vec<u64>,
+    /// Since when it does not lead any more.
+    left: Option<Monotonic>,
 }
 
 /// Whether the turn of a request is over.
@@ -225,7 +229,11 @@ impl Conversation {
     }
 
     /// An answer that the client gets from here, behind those that it waits for; nothing comes after it.
-    pub(super) fn answer_last(&mut self, reply: Bytes) {
+    pub(super) fn answer_last(&mut self, reply: Bytes, out: &mut Vec<Action>) {
+        if self.bond.is_some() {
+            out.push(Action::ToClient(reply));
+            return self.end(out);
+        }
         self.requests.push_back(Request::new(Bytes::new(), Kind::Idle, State::Answered(reply)));
         self.requests.push_back(Request::new(Bytes::new(), Kind::Quit, State::Waits));
     }
@@ -281,8 +289,10 @@ impl Conversation {
         if is_bound || may_be_lost || waiting.iter().any(|number| !self.at(*number).moves) {
             return self.end(out);
         }
-        waiting.into_iter().chain(upstream.refused).for_each(|number| self.try_again(number));
-        self.again_at = Some(now + AGAIN_AFTER);
+        for number in waiting.into_iter().chain(upstream.refused) {
+            self.try_again(number);
+            self.again_at = Some(now + AGAIN_AFTER);
+        }
     }
 
     /// Sends what can be sent, and gives up what has waited for too long.
@@ -293,6 +303,7 @@ impl Conversation {
             // The client would be told nothing but that another one leads.
             return self.end(out);
         }
+        self.leave_former(routes, now, out);
         if self.again_at.is_some_and(|at| at <= now) {
             self.again_at = None;
         }
@@ -310,6 +321,20 @@ impl Conversation {
             }
         }
         self.flush(out);
+    }
+
+    /// Nodes that lead no more are left when they have said what they have to say.
+    fn leave_former(&mut self, routes: &dyn Routes, now: Monotonic, out: &mut Vec<Action>) {
+        for (place, upstream) in &mut self.upstreams {
+            upstream.left = if routes.leads(place) { None } else { upstream.left.or(Some(now)) };
+        }
+        let is_over = |upstream: &Upstream| upstream.left.is_some_and(|left| LAST_WORDS <= now.since(left));
+        let over: Vec<NodeId> =
+            self.upstreams.iter().filter(|(_, up)| is_over(up)).map(|(place, _)| place.clone()).collect();
+        for place in over {
+            out.push(Action::Disconnect(place.clone()));
+            self.closed(&place, Closed::Lost, now, out);
+        }
     }
 
     /// The turn of the request at this place of the queue.
@@ -404,9 +429,15 @@ impl Conversation {
     /// From here on everything goes to one node, and comes from it, as it is.
     fn bind(&mut self, place: NodeId, out: &mut Vec<Action>) {
         self.disconnect_all_but(&place, out);
-        out.extend(self.requests.drain(..).map(|request| Action::Send(place.clone(), request.bytes)));
         self.len_bytes = 0;
-        self.bond = Some(place);
+        self.bond = Some(place.clone());
+        for request in std::mem::take(&mut self.requests) {
+            match request.state {
+                // Nothing comes behind it.
+                State::Answered(reply) => return self.answer_last(reply, out),
+                _ => out.push(Action::Send(place.clone(), request.bytes)),
+            }
+        }
     }
 
     fn connect(&mut self, place: &NodeId, out: &mut Vec<Action>) {

@@ -55,7 +55,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take for what it gets at the end of its connection.
 const LAST_LIMIT: Duration = Duration::from_secs(5);
-/// How often it is looked whether the node leads that a client belongs to.
+/// How often it is looked whether the nodes lead that a client belongs to, or waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Both directions of a connection.
@@ -252,7 +252,7 @@ impl Exchange<'_> {
             let listens = self.output.len() < WAITING_BYTES_MAX;
             let look = match self.talk.deadline() {
                 Some(at) => Some(clock::until(at)),
-                None => self.talk.is_bound().then_some(LOOK_EVERY),
+                None => (self.talk.is_bound() || !self.talk.is_idle()).then_some(LOOK_EVERY),
             };
             self.input.reserve(READ_BYTES);
             tokio::select! {
@@ -316,7 +316,7 @@ impl Exchange<'_> {
         }
         if let Err(error) = result {
             self.input.clear();
-            self.talk.answer_last(protocol_error(&error));
+            self.talk.answer_last(protocol_error(&error), &mut self.actions);
         }
         self.batch.len()
     }

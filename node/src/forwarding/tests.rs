@@ -111,6 +111,12 @@ impl Talk {
         self.perform(actions);
     }
 
+    fn breaks_the_protocol(&mut self) {
+        let mut actions = Vec::new();
+        self.core.answer_last(Bytes::from_static(b"-ERR Protocol error\r\n"), &mut actions);
+        self.perform(actions);
+    }
+
     fn pass(&mut self, millis: u64) {
         self.now = Monotonic::from_nanos(self.now.as_nanos() + millis * 1_000_000);
         self.perform(Vec::new());
@@ -211,6 +217,31 @@ fn who_cannot_be_reached_has_executed_nothing_and_who_is_lost_may_have() {
     talk.ask(&["INCR a"]);
     assert_eq!(talk.sent[&2], "INCR a;");
     talk.close(2, Closed::Lost);
+    assert!(talk.ended);
+}
+
+#[test]
+fn who_leads_no_more_is_waited_for_a_while() {
+    let mut talk = Talk::new(&[1]);
+    talk.ask(&["GET a"]);
+    talk.answer(1, "GET a;", "$1;x;");
+    talk.gets("$1;x;");
+    talk.ask(&["INCR a"]);
+    talk.shards.0.replace(vec![2]);
+    talk.pass(10);
+    talk.pass(1900);
+    talk.answer(1, "INCR a;", ":1;");
+    talk.gets(":1;");
+    // Nothing is under way: it is left, and nobody notices.
+    talk.pass(100);
+    assert!(!talk.sent.contains_key(&1));
+    talk.ask(&["INCR a"]);
+    assert_eq!(talk.sent[&2], "INCR a;");
+    // It stands still, and another one leads: nobody knows what became of the request.
+    talk.shards.0.replace(vec![3]);
+    talk.pass(10);
+    talk.gets("");
+    talk.pass(2000);
     assert!(talk.ended);
 }
 
@@ -322,7 +353,18 @@ fn who_quits_gets_what_it_waits_for() {
     assert_eq!((talk.got.as_str(), talk.ended), ("$1;x;+OK;", true));
     let mut talk = Talk::new(&[1]);
     talk.ask(&["GET a"]);
-    talk.core.answer_last(Bytes::from_static(b"-ERR Protocol error\r\n"));
+    talk.breaks_the_protocol();
     talk.answer(1, "GET a;", "$1;x;");
     assert_eq!((talk.got.as_str(), talk.ended), ("$1;x;-ERR Protocol error;", true));
+    // Also who belongs to one node, and who would have with the request before.
+    let mut talk = Talk::new(&[1]);
+    talk.ask(&["SUBSCRIBE news"]);
+    talk.breaks_the_protocol();
+    assert_eq!((talk.got.as_str(), talk.ended), ("-ERR Protocol error;", true));
+    let mut talk = Talk::new(&[]);
+    talk.ask(&["SUBSCRIBE news"]);
+    talk.breaks_the_protocol();
+    talk.shards.0.replace(vec![1]);
+    talk.pass(10);
+    assert_eq!((talk.got.as_str(), talk.ended), ("-ERR Protocol error;", true));
 }
