@@ -115,10 +115,13 @@ class Backup(unittest.TestCase):
             r.set("not in the backup", "stays")
         self.restore(target, backup, "--replace")
         self.assertEqual({**expected, b"not in the backup": contents(target)[b"not in the backup"]}, contents(target))
-        # And what several shards hold, into one.
+        # And what several shards hold, into one. What an ended program has left behind goes, too.
+        left = self.folder / ".2026-01-01T00-00-00Z.partial"
+        left.mkdir()
+        (left / "shard-1.rdb").write_bytes(b"begun")
         self.save(target, "--keep", "1")
         kept = [entry for entry in self.folder.iterdir() if entry.is_dir()]
-        self.assertEqual(len(kept), 1, "the older one is gone")
+        self.assertEqual(len(kept), 1, "the older one is gone, and what was not complete")
         one = self.empty("cluster")
         self.restore(one, kept[0])
         self.assertEqual(contents(one), contents(target))

@@ -67,6 +67,17 @@ pub(crate) fn folder_name(begun: &str) -> String {
     begun.replace(':', "-")
 }
 
+/// The name of the folder while the backup is not complete.
+pub(crate) fn partial_name(name: &str) -> String {
+    format!(".{name}.partial")
+}
+
+/// Whether this folder is what was left of an earlier backup whose program was ended.
+pub(crate) fn is_left_over(folder: &str, name: &str) -> bool {
+    let begun = folder.strip_prefix('.').and_then(|rest| rest.strip_suffix(".partial"));
+    begun.is_some_and(|begun| is_backup(begun) && begun < name)
+}
+
 /// Whether a folder is named as backups are: `2026-12-01T13-15-01Z`.
 fn is_backup(name: &str) -> bool {
     const PATTERN: &str = "dddd-dd-ddTdd-dd-ddZ";
@@ -169,7 +180,14 @@ mod tests {
         let surplus = |kept| surplus(names.map(str::to_owned), kept);
         assert_eq!(surplus(1), ["2026-11-01T00-00-00Z", "2026-12-01T13-15-01Z"]);
         assert_eq!(surplus(9), [""; 0]);
-        assert!(is_backup(&folder_name("2026-12-01T13:15:01Z")));
+        let name = folder_name("2026-12-01T13:15:01Z");
+        assert!(is_backup(&name));
+        assert!(is_left_over(&partial_name("2026-12-01T13-15-00Z"), &name));
+        for other in
+            [&partial_name(&name), &partial_name("2026-12-02T00-00-00Z"), ".partial", "2026-12-01T13-15-00Z"]
+        {
+            assert!(!is_left_over(other, &name), "{other}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) async fn save(
     let access = access(arguments, &target.tls)?;
     let begun = now();
     let name = backup::folder_name(&begun);
-    let (partial, whole) = (to.join(format!(".{name}.partial")), to.join(&name));
+    let (partial, whole) = (to.join(backup::partial_name(&name)), to.join(&name));
     let in_words = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
     if whole.exists() {
         return Err(format!("{} is there already", whole.display()));
@@ -51,8 +51,9 @@ pub(crate) async fn save(
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
         let path = partial.join(MANIFEST);
         write_synced(&path, &text).map_err(|e| in_words(&path, e))?;
+        sync_folder(&partial).map_err(|e| in_words(&partial, e))?;
         fs::rename(&partial, &whole).map_err(|e| in_words(&whole, e))?;
-        File::open(to).and_then(|folder| folder.sync_all()).map_err(|e| in_words(to, e))?;
+        sync_folder(to).map_err(|e| in_words(to, e))?;
         Ok(manifest)
     };
     let manifest = match done.await {
@@ -66,17 +67,30 @@ pub(crate) async fn save(
         manifest.shards.iter().fold((0, 0), |(k, b), shard| (k + shard.keys, b + shard.bytes));
     let mut text =
         format!("{}: {} shards, {keys} keys, {bytes} bytes", whole.display(), manifest.shards.len());
-    for old in keep.map_or_else(Vec::new, |keep| surplus(to, keep)) {
+    for old in left_over(to, &name).into_iter().chain(keep.map_or_else(Vec::new, |keep| surplus(to, keep))) {
         fs::remove_dir_all(to.join(&old)).map_err(|e| in_words(&to.join(&old), e))?;
         text.push_str(&format!("\nremoved {old}"));
     }
     Ok(text)
 }
 
-fn surplus(folder: &Path, keep: usize) -> Vec<String> {
+fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let complete = entries.flatten().filter(|entry| entry.path().join(MANIFEST).is_file());
-    backup::surplus(complete.map(|entry| entry.file_name().to_string_lossy().into_owned()), keep.max(1))
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn surplus(folder: &Path, keep: usize) -> Vec<String> {
+    let complete = names_in(folder).into_iter().filter(|name| folder.join(name).join(MANIFEST).is_file());
+    backup::surplus(complete, keep.max(1))
+}
+
+/// What was left by programs that were ended while they saved.
+fn left_over(folder: &Path, name: &str) -> Vec<String> {
+    names_in(folder).into_iter().filter(|other| backup::is_left_over(other, name)).collect()
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
