@@ -24,13 +24,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use keyward_net::tls::{PeerNames, ServerName, TlsAcceptor, TlsConnector};
+use keyward_net::duplex::{self, Duplex};
+use keyward_net::tls::TlsAcceptor;
 use keyward_proto::ids::NodeId;
 use keyward_proto::resp::reply::write_command;
 use keyward_proto::resp::{Batch, Limits, ProtocolError, ReplyWriter, RequestReader, Version};
 use keyward_proto::slot::Slot;
 use keyward_proto::topology::{Node, Transport};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -57,11 +58,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const LAST_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the nodes lead that a client belongs to, or waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Both directions of a connection.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What clients of the forwarding ports share.
 struct Forwarder {
@@ -421,10 +417,7 @@ async fn reach(server: &Server, settings: &Settings, node: &Node) -> io::Result<
         Transport::Tls => {
             let material =
                 server.tls.material().ok_or_else(|| io::Error::other("no certificate is loaded"))?;
-            let config = material.peer_client(PeerNames::Unchecked, &[]).map_err(io::Error::other)?;
-            let name = ServerName::try_from(node.host.clone()).map_err(io::Error::other)?;
-            let connected = TlsConnector::from(Arc::new(config)).connect(name, socket);
-            Ok(Box::new(timeout(CONNECT_LIMIT, connected).await??))
+            timeout(CONNECT_LIMIT, duplex::encrypt(socket, &node.host, &material)).await?
         }
     }
 }

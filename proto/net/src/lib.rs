@@ -17,6 +17,7 @@
 pub mod bus;
 pub mod clock;
 pub mod crowd;
+pub mod duplex;
 pub mod flight;
 pub mod http;
 pub mod linger;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use keyward_net::tls::{Material, PeerNames, ServerName, TlsConnector};
+use keyward_net::duplex::{self, Duplex};
+use keyward_net::tls::Material;
 use keyward_proto::peer::split_address;
 use keyward_proto::resp::reply::write_command;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,10 +25,6 @@ pub(super) struct Access {
     pub password: String,
     pub tls: Option<Arc<Material>>,
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection that is let in.
 pub(super) struct Client {
@@ -136,8 +133,8 @@ async fn open(address: &str, access: &Access) -> io::Result<Box<dyn Duplex>> {
     let (host, port) = split_address(address).ok_or_else(|| io::Error::other("not host:port"))?;
     let socket = TcpStream::connect((host, port)).await?;
     socket.set_nodelay(true)?;
-    let Some(material) = &access.tls else { return Ok(Box::new(socket)) };
-    let config = material.peer_client(PeerNames::Unchecked, &[]).map_err(io::Error::other)?;
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, socket).await?))
+    match &access.tls {
+        Some(material) => duplex::encrypt(socket, host, material).await,
+        None => Ok(Box::new(socket)),
+    }
 }
