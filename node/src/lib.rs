@@ -47,6 +47,7 @@ pub mod member;
 pub mod memory;
 pub mod message;
 mod metrics;
+pub(crate) mod observe;
 pub mod process;
 pub mod pubsub;
 pub mod rdb_load;

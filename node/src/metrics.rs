@@ -143,7 +143,7 @@ fn command_figures(commands: &[CommandTotals], page: &mut Page) {
     page.counters("commands_failed", "Calls that ended with an error", of_each(|c| c.failed));
     let bounds: Vec<f64> = TIME_BOUNDS.iter().map(|micros| float(*micros) / 1e6).collect();
     let times = commands.iter().map(|command| {
-        let counts = command.times.to_vec();
+        let counts = command.time_counts().to_vec();
         let histogram = Histogram { bounds: bounds.clone(), counts, sum: float(command.nanos) / 1e9 };
         (label("command", command.name), histogram)
     });

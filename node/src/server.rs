@@ -84,6 +84,8 @@ pub struct Server {
     pub last_load: crate::loading::LastLoad,
     pub scripts: crate::scripts::Scripts,
     pub tls: crate::tls::Tls,
+    pub(crate) command_logs: crate::observe::commandlog::CommandLogs,
+    pub(crate) latency: crate::observe::latency::LatencyMonitor,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -146,6 +148,8 @@ impl Server {
             last_load: crate::loading::LastLoad::default(),
             scripts: crate::scripts::Scripts::default(),
             tls: crate::tls::Tls::default(),
+            command_logs: crate::observe::commandlog::CommandLogs::default(),
+            latency: crate::observe::latency::LatencyMonitor::default(),
         }))
     }
 

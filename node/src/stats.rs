@@ -9,6 +9,7 @@ use keyward_proto::time::Monotonic;
 use parking_lot::Mutex;
 
 use crate::command::table::{ROWS, Row};
+use crate::observe::histogram::{Histogram, Times};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
@@ -67,10 +68,10 @@ pub struct CommandCounters {
     pub calls: Counter,
     pub rejected: Counter,
     pub failed: Counter,
-    /// A batch of commands is timed as a whole; each of its commands gets the same share.
+    /// Brief commands of a batch are timed together; each of them gets the same share.
     pub nanos: Counter,
-    /// How many took how long: see [`TIME_BOUNDS`].
-    pub times: [Counter; TIME_BOUNDS.len() + 1],
+    /// How many took how long.
+    pub(crate) times: Times,
 }
 
 /// Microseconds, ascending: upper ends of the classes in which the times of calls are counted. Each is four times the one
@@ -91,9 +92,7 @@ impl CommandCounters {
     #[inline]
     pub fn add_time(&self, calls: u64, nanos: u64) {
         self.nanos.add(calls * nanos);
-        if let Some(class) = self.times.get(time_class(nanos)) {
-            class.add(calls);
-        }
+        self.times.add(calls, nanos);
     }
 }
 
@@ -150,7 +149,7 @@ impl ThreadStats {
             c.rejected.reset();
             c.failed.reset();
             c.nanos.reset();
-            c.times.iter().for_each(Counter::reset);
+            c.times.reset();
         }
         self.errors.lock().clear();
     }
@@ -212,14 +211,25 @@ pub struct Stats {
 }
 
 /// What is known of one command.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CommandTotals {
     pub name: &'static str,
     pub calls: u64,
     pub rejected: u64,
     pub failed: u64,
     pub nanos: u64,
-    pub times: [u64; TIME_BOUNDS.len() + 1],
+    pub(crate) times: Histogram,
+}
+
+impl CommandTotals {
+    /// How many calls took how long, by class: see [`TIME_BOUNDS`].
+    pub fn time_counts(&self) -> [u64; TIME_BOUNDS.len() + 1] {
+        let mut counts = [0; TIME_BOUNDS.len() + 1];
+        for (nanos, count) in self.times.classes() {
+            counts[time_class(nanos)] += count;
+        }
+        counts
+    }
 }
 
 impl Stats {
@@ -236,10 +246,13 @@ impl Stats {
     /// The commands and subcommands that were called.
     pub fn per_command(&self) -> Vec<CommandTotals> {
         let threads = self.threads.lock();
-        let sum_by = |row: &'static Row, f: &dyn Fn(&CommandCounters) -> &Counter| -> u64 {
-            threads.iter().filter_map(|t| t.command(row)).map(|c| f(c).get()).sum()
+        let of_each = |row: &'static Row| threads.iter().filter_map(move |t| t.command(row));
+        let sum = |row, f: fn(&CommandCounters) -> &Counter| of_each(row).map(|c| f(c).get()).sum();
+        let times = |row| {
+            let mut sum = Histogram::default();
+            of_each(row).for_each(|c| sum.add(&c.times));
+            sum
         };
-        let sum = |row, f: fn(&CommandCounters) -> &Counter| sum_by(row, &f);
         ROWS.iter()
             .map(|r| CommandTotals {
                 name: r.name,
@@ -247,9 +260,9 @@ impl Stats {
                 rejected: sum(r, |c| &c.rejected),
                 failed: sum(r, |c| &c.failed),
                 nanos: sum(r, |c| &c.nanos),
-                times: std::array::from_fn(|class| sum_by(r, &|c| &c.times[class])),
+                times: times(r),
             })
-            .filter(|c| 0 < c.calls + c.rejected + c.failed)
+            .filter(|c: &CommandTotals| 0 < c.calls + c.rejected + c.failed)
             .collect()
     }
 
@@ -363,8 +376,9 @@ mod tests {
             thread.command(get).unwrap().calls.add(3);
             thread.command(get).unwrap().add_time(3, 5000);
         }
-        let totals = stats.per_command()[0];
-        assert_eq!((totals.nanos, totals.times[2], totals.times.iter().sum::<u64>()), (30_000, 6, 6));
+        let totals = &stats.per_command()[0];
+        let counts = totals.time_counts();
+        assert_eq!((totals.nanos, counts[2], counts.iter().sum::<u64>()), (30_000, 6, 6));
     }
 
     #[test]

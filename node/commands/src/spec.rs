@@ -272,6 +272,7 @@ pub struct CommandSpec {
     pub since: &'static str,
     pub tips: &'static [&'static str],
     pub scope: Scope,
+    is_brief: bool,
     keys: [KeySpec; KEY_SPECS_MAX],
     keys_len: u8,
     /// The only key's position; zero: there is none, or it has to be searched.
@@ -300,6 +301,12 @@ impl CommandSpec {
     #[inline]
     pub const fn has(&self, flags: Flags) -> bool {
         self.flags & flags != 0
+    }
+
+    /// Whether it is quick whatever it works on, so that its time need not be looked at by itself.
+    #[inline]
+    pub const fn is_brief(&self) -> bool {
+        self.is_brief
     }
 
     #[inline]
@@ -379,6 +386,7 @@ impl<F: Copy> Command<F> {
             since,
             tips: &[],
             scope: Scope::None,
+            is_brief: false,
             keys: [no_key; KEY_SPECS_MAX],
             keys_len: 0,
             single_key: 0,
@@ -467,12 +475,33 @@ impl<F: Copy> Command<F> {
         };
         self.spec.group = group;
         self.spec.categories = categories | implied_categories(self.spec.flags);
+        let is_quick = self.spec.flags & FAST != 0 || is_one_of(self.spec.name, &QUICK);
+        self.spec.is_brief = is_quick && matches!(self.spec.scope, Scope::None | Scope::Keys);
         // What a script reads is a matter of its commands.
         if categories & category::SCRIPTING != 0 {
             self.spec.categories &= !category::READ;
         }
         self
     }
+}
+
+/// Commands without the flag `FAST` that are quick all the same: what they drop is freed later.
+const QUICK: [&str; 2] = ["set", "del"];
+
+const fn is_one_of(name: &str, names: &[&str]) -> bool {
+    let mut i = 0;
+    while i < names.len() {
+        let (name, other) = (name.as_bytes(), names[i].as_bytes());
+        let mut at = 0;
+        while at < name.len() && at < other.len() && name[at] == other[at] {
+            at += 1;
+        }
+        if at == name.len() && at == other.len() {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 /// The categories that follow from the flags.

@@ -5,17 +5,19 @@
 //! - [`command`] with [`docs`]: COMMAND; [`config`]: CONFIG; [`info`] and [`memory`]: INFO and MEMORY, from [`overview`]
 //! - [`keyspace`]: DBSIZE, FLUSHALL, SWAPDB; [`persistence`]: saving; [`replication`]: SYNC; [`wait`]: WAIT
 //! - [`scripting`]: EVAL, SCRIPT
-//! - [`debug`]: DEBUG; [`process`]: small ones
+//! - [`commandlog`]: SLOWLOG and COMMANDLOG; [`latency`]: LATENCY; [`debug`]: DEBUG; [`process`]: small ones
 
 pub(crate) mod cluster;
 mod cluster_scan;
 mod command;
+mod commandlog;
 mod config;
 mod connection;
 mod debug;
 mod docs;
 mod info;
 mod keyspace;
+mod latency;
 mod memory;
 mod overview;
 mod persistence;
@@ -39,11 +41,19 @@ use command::{
     COMMAND, COMMAND_COUNT, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS, COMMAND_HELP, COMMAND_INFO,
     COMMAND_LIST,
 };
+use commandlog::{
+    COMMANDLOG, COMMANDLOG_GET, COMMANDLOG_HELP, COMMANDLOG_LEN, COMMANDLOG_RESET, SLOWLOG, SLOWLOG_GET,
+    SLOWLOG_HELP, SLOWLOG_LEN, SLOWLOG_RESET,
+};
 use config::{CONFIG, CONFIG_GET, CONFIG_HELP, CONFIG_RESETSTAT, CONFIG_REWRITE, CONFIG_SET};
 use debug::DEBUG;
 use docs::COMMAND_DOCS;
 use info::INFO;
 use keyspace::{DBSIZE, FLUSHALL, FLUSHDB, SWAPDB};
+use latency::{
+    LATENCY, LATENCY_DOCTOR, LATENCY_GRAPH, LATENCY_HELP, LATENCY_HISTOGRAM, LATENCY_HISTORY, LATENCY_LATEST,
+    LATENCY_RESET,
+};
 use memory::{
     MEMORY, MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE,
 };
@@ -114,12 +124,14 @@ pub(crate) type ServerCommand = Command<ServerHandler>;
 
 /// The commands of the group server.
 #[rustfmt::skip]
-const SERVER: [ServerCommand; 37] = family(Group::Server, [
+const SERVER: [ServerCommand; 55] = family(Group::Server, [
     BGREWRITEAOF, BGSAVE, COMMAND, COMMAND_COUNT, COMMAND_DOCS, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS,
     COMMAND_HELP, COMMAND_INFO, COMMAND_LIST, CONFIG, CONFIG_GET, CONFIG_HELP, CONFIG_RESETSTAT,
     CONFIG_REWRITE, CONFIG_SET, DBSIZE, DEBUG, FLUSHALL, FLUSHDB, INFO, LASTSAVE, LOLWUT, MEMORY,
     MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE, REPLCONF,
-    ROLE, SAVE, SHUTDOWN, SWAPDB, SYNC, TIME,
+    ROLE, SAVE, SHUTDOWN, SWAPDB, SYNC, TIME, COMMANDLOG, COMMANDLOG_GET, COMMANDLOG_HELP, COMMANDLOG_LEN,
+    COMMANDLOG_RESET, LATENCY, LATENCY_DOCTOR, LATENCY_GRAPH, LATENCY_HELP, LATENCY_HISTOGRAM, LATENCY_HISTORY,
+    LATENCY_LATEST, LATENCY_RESET, SLOWLOG, SLOWLOG_GET, SLOWLOG_HELP, SLOWLOG_LEN, SLOWLOG_RESET,
 ]);
 
 /// The commands of the group generic that concern the server.

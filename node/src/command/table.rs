@@ -190,7 +190,8 @@ const fn is_before(a: &str, b: &str) -> bool {
     let mut i = 0;
     while i < a.len() && i < b.len() {
         if a[i] != b[i] {
-            return a[i] < b[i];
+            // The name of a container ends here: `command|list` comes before `commandlog|get`.
+            return a[i] == b'|' || (b[i] != b'|' && a[i] < b[i]);
         }
         i += 1;
     }
@@ -355,7 +356,7 @@ mod tests {
         let containers = commands().iter().filter(|row| row.has_subcommands());
         let subcommands: Vec<_> = containers.flat_map(|row| row.subcommands()).collect();
         assert!(subcommands.iter().map(|row| row.name).eq(ROWS[COMMANDS_LEN..].iter().map(|row| row.name)));
-        assert!(subcommands.iter().map(|row| row.name).is_sorted());
+        assert!(subcommands.iter().map(|row| row.name.replace('|', "\0")).is_sorted());
         assert!(ROWS.iter().enumerate().all(|(i, row)| row.id.index() == i));
     }
 

@@ -270,7 +270,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("lfu-log-factor", int(0, INT), "10", Runtime, |s, v| s.lfu.log_factor = v),
         row("lfu-decay-time", int(0, INT), "1", Runtime, |s, v| s.lfu.decay_minutes = v),
         row("notify-keyspace-events", Events, "", Runtime, |s, v| s.keys.events = v),
-        inert("latency-monitor-threshold", number(0, LONG), "0", Runtime),
+        row("latency-monitor-threshold", int(0, LONG), "0", Runtime, |s, v| s.latency_threshold_millis = v),
         // Limits
         row("proto-max-bulk-len", memory_from(1 << 20), "536870912", Runtime, |s, v| {
             s.proto_max_bulk_len = v
@@ -412,12 +412,24 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("cluster-replica-validity-factor", number(0, INT), "10", Runtime),
         inert("cluster-slot-migration-log-max-len", number(0, LONG), "1000", Runtime),
         inert("cluster-slot-stats-enabled", YesNo, "no", Runtime),
-        inert("commandlog-execution-slower-than", number(-1, LONG), "10000", Runtime),
-        inert("commandlog-large-reply-max-len", number(0, LONG), "128", Runtime),
-        inert("commandlog-large-request-max-len", number(0, LONG), "128", Runtime),
-        inert("commandlog-reply-larger-than", number(-1, LONG), "1048576", Runtime),
-        inert("commandlog-request-larger-than", number(-1, LONG), "1048576", Runtime),
-        inert("commandlog-slow-execution-max-len", number(0, LONG), "128", Runtime),
+        row("commandlog-execution-slower-than", number(-1, LONG), "10000", Runtime, |s, v| {
+            s.commandlog.slow_micros = u64::try_from(v).ok()
+        }),
+        row("commandlog-large-reply-max-len", int(0, LONG), "128", Runtime, |s, v| {
+            s.commandlog.replies_kept = v
+        }),
+        row("commandlog-large-request-max-len", int(0, LONG), "128", Runtime, |s, v| {
+            s.commandlog.requests_kept = v
+        }),
+        row("commandlog-reply-larger-than", number(-1, LONG), "1048576", Runtime, |s, v| {
+            s.commandlog.reply_bytes = usize::try_from(v).ok()
+        }),
+        row("commandlog-request-larger-than", number(-1, LONG), "1048576", Runtime, |s, v| {
+            s.commandlog.request_bytes = usize::try_from(v).ok()
+        }),
+        row("commandlog-slow-execution-max-len", int(0, LONG), "128", Runtime, |s, v| {
+            s.commandlog.slow_kept = v
+        }),
         inert("crash-log-enabled", YesNo, "yes", Runtime),
         inert("crash-memcheck-enabled", YesNo, "yes", Runtime),
         row("daemonize", YesNo, "no", StartOnly, |s, v| s.daemonize = v),
@@ -430,8 +442,10 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         inert("hide-user-data-from-log", YesNo, "yes", Runtime),
         inert("ignore-warnings", TEXT, "", Runtime),
         inert("jemalloc-bg-thread", YesNo, "yes", Runtime),
-        inert("latency-tracking", YesNo, "yes", Runtime),
-        inert("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Runtime),
+        row("latency-tracking", YesNo, "yes", Runtime, |s, v| s.latency_tracking = v),
+        row("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Runtime, |s, v| {
+            s.latency_percentiles = v
+        }),
         inert("lazyfree-lazy-user-flush", YesNo, "yes", Runtime),
         inert("locale-collate", TEXT_OR_EMPTY, "", StartOnly),
         row("logfile", TEXT_OR_EMPTY, "", StartOnly, |s, v| s.logfile = v),

@@ -23,6 +23,7 @@ use keyward_store::lazyfree::Cause;
 use keyward_store::rdb::{Compression, VersionCheck};
 
 use super::types::Choice;
+use crate::observe::commandlog::Limits;
 use crate::shutdown::Options;
 use crate::snapshot::rules::SavePoint;
 
@@ -142,6 +143,14 @@ pub struct Settings {
     pub(super) lazy_expire: bool,
     pub(super) lazy_server_del: bool,
     pub(super) lazy_user_del: bool,
+    /// Which commands SLOWLOG and COMMANDLOG note.
+    pub(crate) commandlog: Limits,
+    /// From when on the latency monitor notes an event; zero: never.
+    pub(crate) latency_threshold_millis: u64,
+    /// Whether INFO shows how long calls take.
+    pub(crate) latency_tracking: bool,
+    /// Per cent.
+    pub(crate) latency_percentiles: Vec<f64>,
     /// 1 to 10.
     pub(crate) expire_effort: u32,
     /// Zero: never by itself.

@@ -790,7 +790,7 @@ mod tests {
 
     /// Commands that need neither role nor lease, by what they show instead of keys. Whoever adds a command either gives it
     /// a scope, so that it waits where keys may not be seen, or says here that it shows none.
-    const SHOW_NO_KEYS: [(&str, &[&str]); 6] = [
+    const SHOW_NO_KEYS: [(&str, &[&str]); 7] = [
         (
             "the session's own",
             &[
@@ -818,6 +818,26 @@ mod tests {
                 "unwatch",
                 "wait",
                 "waitaof",
+            ],
+        ),
+        (
+            "what clients have sent, and how long it took",
+            &[
+                "commandlog|get",
+                "commandlog|help",
+                "commandlog|len",
+                "commandlog|reset",
+                "latency|doctor",
+                "latency|graph",
+                "latency|help",
+                "latency|histogram",
+                "latency|history",
+                "latency|latest",
+                "latency|reset",
+                "slowlog|get",
+                "slowlog|help",
+                "slowlog|len",
+                "slowlog|reset",
             ],
         ),
         (

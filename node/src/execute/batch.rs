@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use keyward_proto::resp::{Args, Batch, Output, is_http};
-use keyward_proto::time::Monotonic;
 use keyward_replication::gate::GateState;
 use keyward_store::keys::{KeyCounts, Keys, Now};
 use keyward_store::world;
@@ -15,18 +14,15 @@ use super::eviction::Room;
 use super::lookahead::Planned;
 use super::meanwhile::Meanwhile;
 use super::progress::{BatchEnd, Muting, Progress, Running, logging, settle};
+use super::timing::Call;
 use super::transaction::{queue, refuse, rejected};
 use super::{Executor, Stop};
 use crate::command::CommandError;
 use crate::command::find::find;
 use crate::command::spec::{self, Scope};
-use crate::command::table::Row;
 use crate::io::session::{ReplyMode, Session};
 use crate::process;
 use crate::server::Server;
-
-/// Called commands for which memory is kept.
-const CALLED_KEPT: usize = 1 << 10;
 
 impl Executor {
     /// Executes the requests of `batch` from `first` on, up to the end, a reason to stop, or a command that stopped the
@@ -104,11 +100,17 @@ impl Executor {
         let mut stop = None;
         let mut next = first;
         self.lookahead.clear();
+        self.timing.begin(start, first);
         while next < batch.len() {
             let args = batch.args(buffer, next);
             keys.db = session.db;
             keys.no_touch = session.no_touch;
             let planned = self.lookahead.get(&server.keyspace, session.db, batch, buffer, next);
+            self.timing.request = next;
+            self.timing.request_bytes = args.raw().map_or_else(|| args.bytes_len(), <[u8]>::len);
+            if planned.row.is_none_or(|row| self.timing.measures(row)) {
+                self.share_time(session, batch, buffer, next);
+            }
             let patience = if next == first { patience } else { Patience::Left };
             if session.reply_mode != ReplyMode::On {
                 if batch.has_empty_before(next) {
@@ -131,7 +133,7 @@ impl Executor {
                 break;
             }
         }
-        self.count_time(start);
+        self.share_time(session, batch, buffer, next);
         process::note_memory(&server.memory);
         let counts = keys.take_counts();
         self.stats.commands.add((next - first) as u64);
@@ -232,8 +234,15 @@ impl Executor {
                         if basis == Basis::Lease {
                             progress.condition.require_lease();
                         }
+                        let begun = self.timing.mark();
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, &result);
+                        let reply_bytes = out.len() - start;
+                        if self.timing.looks_at(row, reply_bytes) {
+                            let request_bytes = self.timing.request_bytes;
+                            let call = Call { row, args, begun, request_bytes, reply_bytes };
+                            self.look_back(session, &call, &result);
+                        }
                         if result.is_ok() && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION))
                         {
                             muting = Muting::ByItself;
@@ -283,38 +292,6 @@ impl Executor {
             pause: &self.server.pause,
             settings: &self.settings,
             routing: &self.routing,
-        }
-    }
-
-    /// A call for `commandstats`; its time is added at the end of the batch.
-    #[inline]
-    pub(super) fn count_call<T, E>(&mut self, row: &'static Row, result: &Result<T, E>) {
-        if let Some(counters) = self.stats.command(row) {
-            counters.calls.add(1);
-            if result.is_err() {
-                counters.failed.add(1);
-            }
-        }
-        self.called.push(row);
-    }
-
-    /// Shares the time of a batch among the commands that were called in it.
-    fn count_time(&mut self, start: Monotonic) {
-        let count = self.called.len() as u64;
-        if count == 0 {
-            return;
-        }
-        let elapsed = self.clock.monotonic().since(start).as_nanos();
-        let share = u64::try_from(elapsed).unwrap_or(u64::MAX) / count;
-        for same in self.called.chunk_by(|a, b| std::ptr::eq(*a, *b)) {
-            if let Some(counters) = self.stats.command(same[0]) {
-                counters.add_time(same.len() as u64, share);
-            }
-        }
-        self.called.clear();
-        // A transaction may have called many.
-        if CALLED_KEPT < self.called.capacity() {
-            self.called = Vec::new();
         }
     }
 }

@@ -18,6 +18,7 @@ mod lookahead;
 mod meanwhile;
 mod progress;
 mod script;
+mod timing;
 mod transaction;
 mod waiters;
 
@@ -37,7 +38,6 @@ use rand::rngs::SmallRng;
 use crate::admin::Request;
 use crate::blocking::Blocked;
 use crate::clock::Clock;
-use crate::command::table::Row;
 use crate::config::Settings;
 use crate::io::session::Session;
 use crate::pubsub::Kind;
@@ -99,8 +99,7 @@ pub struct Executor {
     reopened: bool,
     rng: SmallRng,
     lookahead: Lookahead,
-    /// The commands that the running batch has called, to share its time among them.
-    called: Vec<&'static Row>,
+    timing: timing::Timing,
     /// Zero: no limit.
     maxmemory: usize,
     /// What the settings say to commands.
@@ -123,7 +122,7 @@ impl Executor {
             reopened: false,
             rng,
             lookahead: Lookahead::default(),
-            called: Vec::new(),
+            timing: timing::Timing::new(&server.settings()),
             maxmemory: 0,
             limits: server.settings().data_limits(),
             evictor: eviction::Evictor::default(),
@@ -149,6 +148,7 @@ impl Executor {
             self.routing = self.server.routing();
             self.maxmemory = self.settings.maxmemory;
             self.limits = self.settings.data_limits();
+            self.timing.attention = timing::Attention::of(&self.settings);
             self.version = version;
         }
     }

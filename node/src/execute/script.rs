@@ -24,6 +24,7 @@ use super::admit::{Access, Candidate, Patience, SAVE_FAILED, Verdict, misconf};
 use super::call::missing_of;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
+use super::timing::Call;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
@@ -475,6 +476,7 @@ impl ScriptHost<'_, '_> {
         self.keys.db = self.session.db;
         let out = &mut self.out;
         let executor = &mut *self.executor;
+        let begun = executor.begin_inner_call();
         let result = match row.scope {
             Scope::None => executor.call(self.session, row, args, self.keys, out),
             Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction | Scope::Script => {
@@ -482,6 +484,8 @@ impl ScriptHost<'_, '_> {
             }
         };
         executor.count_call(row, &result);
+        let call = Call { row, args, begun, request_bytes: 0, reply_bytes: out.len() };
+        executor.look_back_within(self.session, &call, &result);
         if row.has(spec::WRITE) {
             self.run.note_write();
         }

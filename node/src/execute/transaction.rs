@@ -10,6 +10,7 @@ use keyward_store::keys::Keys;
 use super::Executor;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
+use super::timing::Call;
 use crate::admin::transactions::conditions;
 use crate::admin::{ServerOutcome, ServerResult, write_synced};
 use crate::command::CommandError;
@@ -119,6 +120,7 @@ impl Executor {
             return Ok(ServerOutcome::Reply);
         }
         let mut end = ServerOutcome::Reply;
+        let mut begun = self.begin_inner_call();
         for (row, args) in &transaction.commands {
             keys.db = session.db;
             let start = out.len();
@@ -131,6 +133,9 @@ impl Executor {
                 }
             };
             self.count_call(row, &result);
+            let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - header);
+            self.look_back_within(session, &Call { row, args, begun, request_bytes, reply_bytes }, &result);
+            begun = self.timing.mark();
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result.map(|outcome| self.without_waiting(session, outcome, out)) {
                 Ok(ServerOutcome::Reply) => {}

@@ -160,6 +160,22 @@ pub(super) fn commandstats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     }
 }
 
+pub(super) fn latencystats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
+    let settings = ctx.server.settings();
+    if !settings.latency_tracking {
+        return;
+    }
+    for c in ctx.server.stats.per_command().into_iter().filter(|c| 0 < c.times.total()) {
+        let figure = |percent: &f64| {
+            #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+            let micros = c.times.percentile(*percent) as f64 / 1000.0;
+            format!("p{percent}={micros:.3}")
+        };
+        let figures: Vec<String> = settings.latency_percentiles.iter().map(figure).collect();
+        lines.field(&format!("latency_percentiles_usec_{}", c.name), figures.join(","));
+    }
+}
+
 pub(super) fn errorstats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
     for (code, count) in ctx.server.stats.errors() {
         lines.field(&format!("errorstat_{code}"), format_args!("count={count}"));

@@ -73,7 +73,7 @@ static SECTIONS: &[Section] = &[
     section("modules", "Modules", server::nothing),
     section("commandstats", "Commandstats", activity::commandstats).on_request(),
     section("errorstats", "Errorstats", activity::errorstats),
-    section("latencystats", "Latencystats", server::nothing).on_request(),
+    section("latencystats", "Latencystats", activity::latencystats).on_request(),
     section("cluster", "Cluster", replication::cluster),
     section("cluster_info", "Cluster Info", server::nothing).on_request(),
     section("scriptingengines", "Scripting Engines", server::scripting_engines).on_request(),

@@ -1,0 +1,262 @@
+//! How long commands take, and which of them are told of: in INFO, by SLOWLOG and COMMANDLOG, by the latency monitor.
+//!
+//! Reading the clock takes as long as a tenth of a GET in a pipeline. So brief commands (what is quick whatever it works
+//! on) are timed together, by the readings around them; every other command has readings of its own. Where commands of
+//! less than a millisecond are to be noted all are timed by themselves.
+
+use std::time::Duration;
+
+use keyward_proto::resp::{Args, Batch};
+use keyward_proto::time::Monotonic;
+
+use super::Executor;
+use crate::admin::{ServerOutcome, ServerResult};
+use crate::command::find::find;
+use crate::command::spec;
+use crate::command::table::Row;
+use crate::config::Settings;
+use crate::io::session::Session;
+use crate::observe::commandlog::{Kind, Noted};
+use crate::observe::latency::Sample;
+use crate::observe::shown::visible;
+
+/// Called commands for which memory is kept.
+const CALLED_KEPT: usize = 1 << 10;
+/// To note commands that are quicker than this all are timed by themselves.
+const TOGETHER_MAX: Duration = Duration::from_millis(1);
+
+/// Which commands are looked at more closely, as of the settings. Nanoseconds and bytes; the largest number: none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attention {
+    /// All commands are timed by themselves.
+    each: bool,
+    slow_nanos: u64,
+    latency_nanos: u64,
+    request_bytes: usize,
+    reply_bytes: usize,
+}
+
+impl Attention {
+    pub(super) fn of(settings: &Settings) -> Attention {
+        let limits = &settings.commandlog;
+        let nanos = |micros: u64| micros.saturating_mul(1000);
+        let slow_nanos = limits.slow_micros.filter(|_| limits.slow_kept != 0).map_or(u64::MAX, nanos);
+        let latency_nanos = match settings.latency_threshold_millis {
+            0 => u64::MAX,
+            millis => nanos(millis.saturating_mul(1000)),
+        };
+        Attention {
+            each: u128::from(slow_nanos) < TOGETHER_MAX.as_nanos(),
+            slow_nanos,
+            latency_nanos,
+            request_bytes: limits.request_bytes.unwrap_or(usize::MAX),
+            reply_bytes: limits.reply_bytes.unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// The clock's readings in a batch, and what has been called since the last.
+#[derive(Debug)]
+pub(super) struct Timing {
+    pub(super) attention: Attention,
+    /// Since `mark`.
+    called: Vec<&'static Row>,
+    mark: Monotonic,
+    /// The first request of the batch that began after `mark`.
+    first: usize,
+    /// The running request.
+    pub(super) request: usize,
+    /// Its length, for the commands of a transaction, too.
+    pub(super) request_bytes: usize,
+}
+
+/// A command that was called, as others see it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) row: &'static Row,
+    pub(super) args: Args<'a>,
+    /// When it began; brief ones do not know.
+    pub(super) begun: Monotonic,
+    pub(super) request_bytes: usize,
+    pub(super) reply_bytes: usize,
+}
+
+impl Timing {
+    pub(super) fn new(settings: &Settings) -> Timing {
+        Timing {
+            attention: Attention::of(settings),
+            called: Vec::new(),
+            mark: Monotonic::ZERO,
+            first: 0,
+            request: 0,
+            request_bytes: 0,
+        }
+    }
+
+    /// A batch begins with this request.
+    #[inline]
+    pub(super) fn begin(&mut self, now: Monotonic, request: usize) {
+        (self.mark, self.first, self.request) = (now, request, request);
+    }
+
+    /// The last reading of the clock: where the next command begins that has one of its own.
+    #[inline]
+    pub(super) fn mark(&self) -> Monotonic {
+        self.mark
+    }
+
+    /// Whether a command has readings of its own.
+    #[inline]
+    pub(super) fn measures(&self, row: &Row) -> bool {
+        self.attention.each || !row.is_brief()
+    }
+
+    /// Whether there is more to do for a call than to count it.
+    #[inline]
+    pub(super) fn looks_at(&self, row: &Row, reply_bytes: usize) -> bool {
+        self.measures(row)
+            || self.attention.request_bytes <= self.request_bytes
+            || self.attention.reply_bytes <= reply_bytes
+    }
+}
+
+impl Executor {
+    /// A call for `commandstats`; its time is added later.
+    #[inline]
+    pub(super) fn count_call<T, E>(&mut self, row: &'static Row, result: &Result<T, E>) {
+        if let Some(counters) = self.stats.command(row) {
+            counters.calls.add(1);
+            if result.is_err() {
+                counters.failed.add(1);
+            }
+        }
+        self.timing.called.push(row);
+    }
+
+    /// Before request number `next`, or at the end of the batch: the time since the last reading is that of the brief
+    /// commands that were called since then.
+    #[inline]
+    pub(super) fn share_time(&mut self, session: &Session, batch: &Batch, buffer: &[u8], next: usize) {
+        let timing = &mut self.timing;
+        let count = timing.called.len() as u64;
+        if count == 0 {
+            timing.first = next;
+            return;
+        }
+        let now = self.clock.monotonic();
+        let elapsed = nanos(now.since(timing.mark));
+        let first = timing.first;
+        (timing.mark, timing.first) = (now, next);
+        let share = elapsed / count;
+        for same in timing.called.chunk_by(|a, b| std::ptr::eq(*a, *b)) {
+            if let Some(counters) = self.stats.command(same[0]) {
+                counters.add_time(same.len() as u64, share);
+            }
+        }
+        timing.called.clear();
+        // A transaction may have called many.
+        if CALLED_KEPT < timing.called.capacity() {
+            timing.called = Vec::new();
+        }
+        if timing.attention.slow_nanos.min(timing.attention.latency_nanos) <= elapsed {
+            self.note_slow_stretch(session, batch, buffer, first..next, elapsed);
+        }
+    }
+
+    /// One of these took long, which brief commands do if the machine has no time for the node. Which one nobody knows: the
+    /// last stands for all.
+    #[cold]
+    fn note_slow_stretch(
+        &self,
+        session: &Session,
+        batch: &Batch,
+        buffer: &[u8],
+        requests: std::ops::Range<usize>,
+        elapsed: u64,
+    ) {
+        let last = requests.rev().map(|number| batch.args(buffer, number));
+        let found = last.filter_map(|args| Some((find(&self.settings, session, args).ok()?, args)));
+        if let Some((row, args)) = found.take(1).next() {
+            self.note_time(session, row, args, elapsed);
+        }
+    }
+
+    /// A command begins within another one.
+    #[inline]
+    pub(super) fn begin_inner_call(&mut self) -> Monotonic {
+        self.clock.monotonic()
+    }
+
+    /// What is to be told of a call that has ended; the last one that was counted.
+    pub(super) fn look_back(&mut self, session: &Session, call: &Call<'_>, result: &ServerResult) {
+        if self.timing.measures(call.row) {
+            self.look_back_within(session, call, result);
+        } else {
+            self.look_at_bytes(session, call);
+        }
+    }
+
+    /// As [`Executor::look_back`], of a command of a transaction or a script: brief ones, too, are timed by themselves.
+    pub(super) fn look_back_within(&mut self, session: &Session, call: &Call<'_>, result: &ServerResult) {
+        let Call { row, args, .. } = *call;
+        {
+            let now = self.clock.monotonic();
+            let mut took = nanos(now.since(call.begun));
+            if let Ok(ServerOutcome::Sleep(time, _)) = result {
+                took = took.saturating_add(nanos(*time));
+            }
+            let timing = &mut self.timing;
+            timing.called.pop();
+            (timing.mark, timing.first) = (now, timing.request + 1);
+            if let Some(counters) = self.stats.command(row) {
+                counters.add_time(1, took);
+            }
+            if self.timing.attention.slow_nanos.min(self.timing.attention.latency_nanos) <= took {
+                self.note_time(session, row, args, took);
+            }
+        }
+        self.look_at_bytes(session, call);
+    }
+
+    fn look_at_bytes(&self, session: &Session, call: &Call<'_>) {
+        let Call { row, args, .. } = *call;
+        let attention = &self.timing.attention;
+        if attention.request_bytes <= call.request_bytes {
+            self.note_in_log(session, Kind::LargeRequest, row, args, call.request_bytes as u64);
+        }
+        if attention.reply_bytes <= call.reply_bytes {
+            self.note_in_log(session, Kind::LargeReply, row, args, call.reply_bytes as u64);
+        }
+    }
+
+    #[cold]
+    fn note_time(&self, session: &Session, row: &'static Row, args: Args<'_>, took: u64) {
+        let attention = &self.timing.attention;
+        if attention.slow_nanos <= took {
+            self.note_in_log(session, Kind::Slow, row, args, took / 1000);
+        }
+        if attention.latency_nanos <= took {
+            let event = if row.has(spec::FAST) { "fast-command" } else { "command" };
+            let unix_seconds = self.clock.unix_micros() / 1_000_000;
+            self.server.latency.note(event, Sample { unix_seconds, millis: took / 1_000_000 });
+        }
+    }
+
+    #[cold]
+    fn note_in_log(&self, session: &Session, kind: Kind, row: &'static Row, args: Args<'_>, amount: u64) {
+        if row.has(spec::SKIP_COMMANDLOG) {
+            return;
+        }
+        let noted = Noted {
+            unix_seconds: self.clock.unix_micros() / 1_000_000,
+            args: &visible(row, args),
+            address: &session.client.address,
+            client_name: session.client.description.lock().name.clone(),
+        };
+        self.server.command_logs.note(kind, amount, &self.settings.commandlog, noted);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
