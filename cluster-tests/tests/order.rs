@@ -3,6 +3,10 @@
 //! I/O threads.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
 use cluster_tests::processes::Server;
 use cluster_tests::resp_client::{Connection, NoReply};
 
@@ -69,4 +73,36 @@ fn a_killed_client_executes_nothing_after_the_reply() {
         assert!(killer.call(&["CLIENT", "LIST", "ID", &id]).unwrap().text().is_empty());
     }
     assert!(killer.call(&["GET", "executed"]).unwrap().is_null());
+}
+
+/// Replies are written at the end of a pass over all connections: a connection may end before.
+#[test]
+fn whoever_leaves_gets_what_it_has_asked_for_before() {
+    let server = start();
+    let long = "x".repeat(40_000);
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{long}\r\n", long.len());
+    let got = format!("+OK\r\n${}\r\n{long}\r\n", long.len());
+    let cases = [
+        ("PING\r\n".to_owned(), "+PONG\r\n".to_owned()),
+        ("PING\r\nQUIT\r\n".to_owned(), "+PONG\r\n+OK\r\n".to_owned()),
+        ("PING\r\nCLIENT KILL TYPE normal SKIPME no\r\nPING\r\n".to_owned(), "+PONG\r\n:1\r\n".to_owned()),
+        (
+            "PING\r\n*x\r\n".to_owned(),
+            "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n".to_owned(),
+        ),
+        (format!("{set}GET k\r\nPING\r\n"), format!("{got}+PONG\r\n")),
+        ("SUBSCRIBE a\r\n".to_owned(), "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n".to_owned()),
+        ("BLPOP nothing 0\r\n".to_owned(), String::new()),
+    ];
+    for _ in 0..20 {
+        for (sent, expected) in &cases {
+            let mut stream = TcpStream::connect(server.addr()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.write_all(sent.as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut received = String::new();
+            stream.read_to_string(&mut received).unwrap();
+            assert_eq!(&received, expected, "{:.60}", sent);
+        }
+    }
 }

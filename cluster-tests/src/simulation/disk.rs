@@ -169,7 +169,9 @@ impl Writer {
             // The kernel does it some time.
             _ = disk.platter.end_sync(current, usize::MAX);
         }
-        let action = self.core.next(clock, log, &conditions, &mut notes);
+        // Whoever has appended may be the one who writes.
+        let at_once = rng.random_bool(0.5).then(|| self.core.next_write(clock, log, &conditions)).flatten();
+        let action = at_once.unwrap_or_else(|| self.core.next(clock, log, &conditions, &mut notes));
         if let Action::StartSync(file) = action {
             let ends_at = now + rng.random_range(ms(1)..ms(50));
             self.syncing = Some((file, disk.platter.records(file), ends_at));

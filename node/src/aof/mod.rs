@@ -27,6 +27,7 @@ pub(crate) mod replaced;
 pub mod rewrite;
 pub mod rewrites;
 pub mod segments;
+mod shared_writer;
 pub mod state;
 pub mod sync;
 mod writer;
@@ -52,6 +53,7 @@ use manifest::{AofFile, Manifest};
 use recover::{Recovered, Resume};
 use rewrites::Refused;
 use segments::{History, Segment};
+use shared_writer::SharedWriter;
 use state::WriterRequest;
 pub use state::{Aof, Status};
 use writer::{BATCH_BYTES, Writer, create_incremental, head_of};
@@ -271,6 +273,7 @@ fn count_bytes(server: &Server, writer: &Writer) {
 fn spawn(server: &Server, writer: Writer) -> io::Result<()> {
     server.aof.requests.lock().clear();
     server.aof.status.lock().enabled = true;
+    let writer = SharedWriter::new(writer);
     let spawned = std::thread::Builder::new().name("aof".into()).spawn(move || writer.run());
     if spawned.is_err() {
         server.aof.note_stopped();

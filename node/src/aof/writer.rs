@@ -1,9 +1,9 @@
-//! The thread that writes the log to disk.
+//! Writes the log to disk.
 //!
-//! What is done, and when, is decided by the core ([`keyward_replication::disk_log`]); this thread carries it out with files, syncs and
+//! What is done, and when, is decided by the core ([`keyward_replication::disk_log`]); this carries it out with files, syncs and
 //! the manifest, and tells the rest of the node what follows. The log's lock is held while the core looks and is told,
-//! never while the disk works. So one write and one sync serve all clients that wait, and no I/O thread waits for the
-//! disk.
+//! never while the disk works. So one write and one sync serve all clients that wait. By which thread it is done is the
+//! business of [`super::shared_writer`].
 //!
 //! **When the disk is full** the files that are only kept for replicas make room before a write is refused.
 
@@ -41,8 +41,15 @@ pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// A sync that takes longer is counted as delayed.
 const SYNC_DELAYED: Duration = Duration::from_secs(2);
 
+/// What is left to do by the writer's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtOnce {
+    Done,
+    More,
+}
+
 /// What the thread does next.
-enum Next {
+pub(super) enum Next {
     Again,
     /// Something happens, or at the latest after this.
     Wait(Duration),
@@ -133,20 +140,15 @@ impl Writer {
         })
     }
 
-    pub(super) fn run(mut self) {
-        self.server.shared.set_disk_writer(Some(std::thread::current()));
+    /// Before the first step.
+    pub(super) fn start(&mut self) {
         self.with_core(|core, log, conditions, notes| core.start(log, conditions, notes));
-        loop {
-            match self.step() {
-                Next::Again => {}
-                Next::Wait(time) => std::thread::park_timeout(time),
-                Next::End => break,
-            }
-        }
+    }
+
+    /// After [`Next::End`].
+    pub(super) fn close(&mut self) {
         self.with_core(|core, log, _, notes| core.close(log, notes));
-        self.server.shared.set_disk_writer(None);
         self.syncer.stop();
-        self.aof().note_stopped();
     }
 
     fn aof(&self) -> &Aof {
@@ -166,7 +168,27 @@ impl Writer {
         result
     }
 
-    fn step(&mut self) -> Next {
+    /// Writes what was appended, called by whoever did that, if it is short and nothing else is due.
+    pub(super) fn write_appended(&mut self) -> AtOnce {
+        let was_synced = self.core.file().is_synced();
+        let now = clock::monotonic();
+        let action = self
+            .with_core(|core, log, conditions, _| core.next_write(now, log, conditions).ok_or(log.last()));
+        match action {
+            Ok(Action::Write(batch)) => {
+                let outcome = self.write(&batch);
+                let all = outcome.is_ok() && !was_synced;
+                let last = batch.slice.last().index;
+                self.completed(&Action::Write(batch), outcome);
+                let is_last = self.server.shared.log.lock().last().index <= last;
+                if all && is_last { AtOnce::Done } else { AtOnce::More }
+            }
+            Err(last) if last.index <= self.core.last() => AtOnce::Done,
+            Ok(_) | Err(_) => AtOnce::More,
+        }
+    }
+
+    pub(super) fn step(&mut self) -> Next {
         for request in self.aof().take_requests() {
             self.answer(request);
         }

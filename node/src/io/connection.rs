@@ -1,8 +1,9 @@
 //! One client's connection: bytes in, batches executed, replies out.
 //!
-//! The connection is a task on the thread that executes its commands. It reads into a buffer of the thread, executes
-//! every complete request, and writes all replies at once; only what is left over (half a request, replies that the
-//! socket did not take) is kept in buffers of its own, so an idle client costs little memory.
+//! The connection is a task on the thread that executes its commands. It reads into a buffer of the thread and executes
+//! every complete request; the replies are written at the end of the thread's [pass](super::pass). Only what is left over
+//! (half a request, replies that the socket did not take) is kept in buffers of its own, so an idle client costs little
+//! memory.
 //!
 //! **Held replies.** With replication, replies wait in the [`Outbox`] until what they tell of is certain. If it may
 //! have been lost the connection is closed: the outcome is unknown, as after a crash.
@@ -23,7 +24,7 @@ use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{self, Rc};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -40,6 +41,7 @@ use tokio::sync::oneshot;
 use super::clients::Client;
 use super::flow::{Backlog, Backpressure, Bounds, Phase};
 use super::outbox::{Outbox, Put};
+use super::pass::DEFERRED_BYTES_MAX;
 use super::session::{ReplyMode, Session};
 use super::threads::IoThread;
 use super::wait::{Afterwards, Answer, GatePatience, Outcome, REPLICAS_POLL, Surroundings, Wait};
@@ -58,8 +60,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 const DOWNLOAD_OUTPUT_BYTES: usize = 1 << 20;
 /// A client that has sent this part of an argument gets room for all of it.
 const BELIEVED_PART: usize = 64;
-/// Buffers above this are given back when they are empty.
-const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
 /// Why nothing is executed at the moment.
 enum Stall {
@@ -72,6 +72,7 @@ enum Stall {
 /// One client's connection. Its task borrows it only while it is polled, so that between two polls the thread can serve it
 /// otherwise.
 pub(super) struct Connection {
+    me: rc::Weak<RefCell<Connection>>,
     stream: Stream,
     thread: Rc<IoThread>,
     client: Arc<Client>,
@@ -80,6 +81,12 @@ pub(super) struct Connection {
     /// Bytes that are not executed yet.
     input: BytesMut,
     outbox: Outbox,
+    /// It is among those that write at the end of the pass.
+    writes_in_pass: bool,
+    /// The socket takes nothing at the moment: its task writes when it does.
+    awaits_socket: bool,
+    /// It is among those that are looked at when the gate changes.
+    is_holder: bool,
     stall: Option<Stall>,
     /// End of the stall's patience.
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -107,22 +114,28 @@ pub(super) fn begin(stream: Stream, thread: &Rc<IoThread>, session: Session) -> 
     let client = Arc::clone(&session.client);
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let id = client.id;
-    let connection = Rc::new(RefCell::new(Connection {
-        stream,
-        thread: Rc::clone(thread),
-        client,
-        session,
-        reader: RequestReader::default(),
-        input: BytesMut::new(),
-        outbox: Outbox::default(),
-        stall: None,
-        timer: None,
-        patience: GatePatience::default(),
-        backpressure: Backpressure::default(),
-        closing: false,
-        lingers: false,
-        gone: false,
-    }));
+    let connection = Rc::new_cyclic(|me| {
+        RefCell::new(Connection {
+            me: rc::Weak::clone(me),
+            stream,
+            thread: Rc::clone(thread),
+            client,
+            session,
+            reader: RequestReader::default(),
+            input: BytesMut::new(),
+            outbox: Outbox::default(),
+            writes_in_pass: false,
+            awaits_socket: false,
+            is_holder: false,
+            stall: None,
+            timer: None,
+            patience: GatePatience::default(),
+            backpressure: Backpressure::default(),
+            closing: false,
+            lingers: false,
+            gone: false,
+        })
+    });
     thread.connections.borrow_mut().insert(id, Rc::downgrade(&connection));
     connection
 }
@@ -137,6 +150,7 @@ pub(super) async fn serve(connection: Rc<RefCell<Connection>>) {
         tracing::trace!(client = connection.client.id, %error, "connection ended");
         connection.closing |= error.kind() == io::ErrorKind::ConnectionAborted;
     }
+    connection.end_pass();
     connection.execute_unread();
     connection.end_session();
     let stays = ended.is_ok() && !connection.client.is_killed();
@@ -235,8 +249,13 @@ impl Connection {
         }
         self.leave_ended_term();
         self.release()?;
+        self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
+        if !self.closing {
+            self.write_in_pass();
+            return Ok(ControlFlow::Continue(()));
+        }
         self.flush()?;
-        if self.closing && self.outbox.is_empty() && !self.stream.waits() {
+        if self.outbox.is_empty() && !self.stream.waits() {
             return Ok(ControlFlow::Break(()));
         }
         Ok(ControlFlow::Continue(()))
@@ -269,12 +288,14 @@ impl Connection {
             flushed?;
             ready = true;
         }
-        if !self.outbox.ready.is_empty() {
+        if self.awaits_socket {
             while let Poll::Ready(written) = self.poll_write(cx) {
                 let written = written?;
                 self.thread.count_written(&self.client, written);
                 self.outbox.ready.advance(written);
                 if self.outbox.ready.is_empty() {
+                    self.awaits_socket = false;
+                    self.note_output();
                     ready = true;
                     break;
                 }
@@ -496,7 +517,8 @@ impl Connection {
             let patience = self.patience.take();
             let end = run(&thread, &mut self.session, batch, buffer, first, patience, out);
             if end.appended {
-                thread.server().shared.notify_appended();
+                thread.server().shared.commit_alone();
+                thread.pass.note_appended();
             }
             if out.is_exceeded() {
                 out.clear();
@@ -524,47 +546,106 @@ impl Connection {
         (parsed, false)
     }
 
-    /// Sends replies, or holds them.
+    /// Sends replies at the end of the pass, or holds them.
     fn emit(&mut self, out: &mut Output, condition: ReplyCondition) {
         if out.is_empty() || self.gone {
             return;
         }
-        if !self.outbox.lets_pass(condition, &self.thread.server().shared.gate, clock::monotonic) {
+        if !self.lets_pass(condition) {
             self.hold(out.split(), condition);
             return;
         }
-        let written = if self.outbox.ready.is_empty() {
+        if self.outbox.ready.is_empty() {
+            if out.len() <= DEFERRED_BYTES_MAX {
+                self.outbox.ready = std::mem::replace(out, self.thread.pass.take_spare());
+                self.write_in_pass();
+                return;
+            }
             match try_write(&mut self.stream, out) {
                 Ok(written) => {
                     self.thread.count_written(&self.client, written);
-                    if written == out.len() && !self.stream.waits() {
-                        return;
-                    }
                     out.advance(written);
-                    self.outbox.ready.append(out);
-                    Ok(())
                 }
-                Err(error) => Err(error),
+                Err(error) => return self.note_broken(&error),
             }
+            if out.is_empty() && !self.stream.waits() {
+                return;
+            }
+            self.awaits_socket = !out.is_empty();
+        }
+        self.outbox.ready.append(out);
+        if DEFERRED_BYTES_MAX < self.outbox.ready.len() {
+            self.write_now();
+        }
+        self.write_in_pass();
+        self.note_output();
+    }
+
+    /// Whether a reply need not be held.
+    #[inline]
+    fn lets_pass(&self, condition: ReplyCondition) -> bool {
+        let shared = &self.thread.server().shared;
+        if self.outbox.lets_pass(condition, &shared.gate, clock::monotonic) {
+            return true;
+        }
+        // What another thread has just appended may be committed, and nobody would tell.
+        shared.commit_alone() && self.outbox.lets_pass(condition, &shared.gate, clock::monotonic)
+    }
+
+    /// What waits for the client is written at the end of the pass, unless its socket takes nothing.
+    #[inline]
+    fn write_in_pass(&mut self) {
+        if !self.writes_in_pass && !self.awaits_socket && !self.outbox.ready.is_empty() {
+            self.writes_in_pass = true;
+            self.thread.pass.add_writer(rc::Weak::clone(&self.me));
+        }
+    }
+
+    /// The end of a pass: writes what waits for the client.
+    pub(super) fn end_pass(&mut self) {
+        self.writes_in_pass = false;
+        self.write_now();
+        self.keep_little();
+        let has_been_read = self.has_been_read();
+        // Its task goes on with what is left to do.
+        if self.awaits_socket || self.stream.waits() || self.stall.is_some() || self.closing || has_been_read
+        {
+            self.client.wake.notify_one();
+        }
+        self.note_output();
+    }
+
+    /// Writes what the socket takes of what waits; it does not matter if the client has left.
+    fn write_now(&mut self) {
+        if let Err(error) = self.write_output() {
+            self.note_broken(&error);
+        }
+    }
+
+    /// The client has left; the rest of what it had sent is executed nevertheless.
+    #[cold]
+    fn note_broken(&mut self, error: &io::Error) {
+        tracing::trace!(client = self.client.id, %error, "it has left");
+        self.drop_replies();
+        self.client.wake.notify_one();
+    }
+
+    /// Gives back the memory of what was written.
+    #[inline]
+    fn keep_little(&mut self) {
+        let left = std::mem::take(&mut self.outbox.ready);
+        if left.is_empty() {
+            self.thread.pass.put_spare(left);
         } else {
-            self.outbox.ready.append(out);
-            self.write_output()
-        };
-        match written {
-            Ok(()) => self.note_output(),
-            // The rest of what it had sent is executed nevertheless.
-            Err(error) => {
-                tracing::trace!(client = self.client.id, %error, "it has left");
-                self.drop_replies();
-            }
+            self.outbox.ready = left.compact();
         }
     }
 
     /// Writes what the socket takes of what waits.
     fn write_output(&mut self) -> io::Result<()> {
-        while !self.outbox.ready.is_empty() {
+        while !self.outbox.ready.is_empty() && !self.awaits_socket {
             match try_write(&mut self.stream, &self.outbox.ready)? {
-                0 => break,
+                0 => self.awaits_socket = true,
                 written => {
                     self.thread.count_written(&self.client, written);
                     self.outbox.ready.advance(written);
@@ -576,8 +657,27 @@ impl Connection {
 
     fn hold(&mut self, reply: Output, condition: ReplyCondition) {
         self.outbox.hold(condition, reply);
-        self.thread.add_holder(&self.client);
+        self.add_holder();
         self.check_output_limit();
+    }
+
+    /// It is looked at when the gate changes.
+    #[inline]
+    fn add_holder(&mut self) {
+        if !std::mem::replace(&mut self.is_holder, true) {
+            self.thread.add_holder(rc::Weak::clone(&self.me));
+        }
+    }
+
+    /// The gate has changed.
+    pub(super) fn look_at_gate(&mut self) {
+        self.is_holder = false;
+        let released = self.release();
+        self.write_in_pass();
+        // Its task goes on with what is left to do; if that is the end, it meets the reason itself.
+        if released.is_err() || (!self.outbox.holds() && (self.stall.is_some() || self.closing)) {
+            self.client.wake.notify_one();
+        }
     }
 
     fn note_output(&mut self) {
@@ -610,7 +710,7 @@ impl Connection {
             .release(&self.thread.server().shared.gate, clock::monotonic)
             .map_err(|e| io::Error::new(io::ErrorKind::ConnectionAborted, e))?;
         if self.outbox.holds() {
-            self.thread.add_holder(&self.client);
+            self.add_holder();
         }
         Ok(())
     }
@@ -626,7 +726,7 @@ impl Connection {
     fn put_under(&mut self, condition: ReplyCondition, write: impl FnOnce(&mut Output)) {
         let gate = &self.thread.server().shared.gate;
         if self.outbox.put_under(condition, gate, clock::monotonic, write) == Put::Held {
-            self.thread.add_holder(&self.client);
+            self.add_holder();
         }
         self.note_output();
     }
@@ -660,12 +760,7 @@ impl Connection {
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_output()?;
-        self.outbox.ready.shrink(KEPT_BUFFER_BYTES);
-        if self.has_been_read() {
-            self.client.wake.notify_one();
-        }
         self.client.output_buffer_len.store(self.waiting_bytes(), Ordering::Relaxed);
-        self.client.query_buffer_len.store(self.input.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -730,7 +825,7 @@ impl Connection {
                 return;
             }
             Stop::NotNow => {
-                self.thread.add_holder(&self.client);
+                self.thread.add_gate_waiter(&self.client);
                 let left = self.patience.left(clock::monotonic(), self.thread.settings().grace);
                 (Stall::Wait(Wait::Gate { seen: self.thread.gate_events() }), Some(left))
             }

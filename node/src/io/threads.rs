@@ -27,6 +27,7 @@ use crate::execute::Executor;
 use crate::io::clients::Client;
 use crate::io::connection::{self, Connection};
 use crate::io::meanwhile;
+use crate::io::pass::{self, Pass};
 use crate::io::pulse::Pulse;
 use crate::io::session::Session;
 use crate::server::Server;
@@ -70,8 +71,11 @@ pub struct IoThread {
     pub output: RefCell<Output>,
     pub batch: RefCell<Batch>,
     settings: RefCell<(u64, Arc<Settings>)>,
-    /// Clients to wake when the gate changes.
-    holders: RefCell<Vec<Arc<Client>>>,
+    pub(super) pass: Pass,
+    /// Connections that hold replies, to look at when the gate changes.
+    holders: RefCell<Vec<rc::Weak<RefCell<Connection>>>>,
+    /// Clients to wake when the gate changes: a request of theirs was not admitted.
+    gate_waiters: RefCell<Vec<Arc<Client>>>,
     /// Blocked clients, to wake when the node stops being a primary; may hold some that are not blocked any more.
     blocked: RefCell<Vec<Weak<Client>>>,
     generation: Cell<u64>,
@@ -153,11 +157,20 @@ impl IoThread {
         self.stats.writes.add(1);
     }
 
+    /// This connection, which calls this once, holds replies until the gate changes.
+    pub(super) fn add_holder(&self, connection: rc::Weak<RefCell<Connection>>) {
+        self.holders.borrow_mut().push(connection);
+    }
+
     /// Wakes this client when the gate changes.
-    pub fn add_holder(&self, client: &Arc<Client>) {
-        let mut holders = self.holders.borrow_mut();
-        if !holders.last().is_some_and(|last| Arc::ptr_eq(last, client)) {
-            holders.push(Arc::clone(client));
+    pub fn add_gate_waiter(&self, client: &Arc<Client>) {
+        self.gate_waiters.borrow_mut().push(Arc::clone(client));
+    }
+
+    /// Looks which held replies may leave by now: they do at the end of the pass.
+    pub(super) fn release_held(&self) {
+        for connection in self.holders.take().iter().filter_map(rc::Weak::upgrade) {
+            connection.borrow_mut().look_at_gate();
         }
     }
 
@@ -189,9 +202,10 @@ impl IoThread {
 
     fn wake_holders(&self) {
         self.gate_events.set(self.gate_events.get() + 1);
-        for client in self.holders.take() {
+        for client in self.gate_waiters.take() {
             client.wake.notify_one();
         }
+        self.release_held();
         let generation = self.server.shared.gate.generation();
         if self.generation.replace(generation) != generation {
             for client in self.blocked.take().iter().filter_map(Weak::upgrade) {
@@ -272,7 +286,9 @@ fn run(
         output: RefCell::default(),
         batch: RefCell::default(),
         settings: RefCell::new((0, server.settings())),
+        pass: Pass::default(),
         holders: RefCell::default(),
+        gate_waiters: RefCell::default(),
         blocked: RefCell::default(),
         generation: Cell::new(0),
         gate_events: Cell::new(0),
@@ -287,6 +303,7 @@ fn run(
         let gate_changed = Arc::new(GateChanged(Notify::new()));
         thread.server.shared.gate.subscribe(Waker::from(Arc::clone(&gate_changed)));
         tokio::task::spawn_local(async move { pulse.answer().await });
+        tokio::task::spawn_local(pass::run(Rc::clone(&thread)));
         let waker = Rc::clone(&thread);
         tokio::task::spawn_local(async move {
             loop {

@@ -24,6 +24,6 @@ pub(crate) mod wire;
 
 pub use handle::{Demand, Options, Replication};
 pub use link::Deliver;
-pub use shared::{Engine, Figures, LargeSlots, LogHistory, Shared};
+pub use shared::{DiskWriter, Engine, Figures, LargeSlots, LogHistory, Shared};
 #[cfg(fuzzing)]
 pub use wire::read_any_message;

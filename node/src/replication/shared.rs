@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
 use std::time::Duration;
 
 use keyward_proto::ids::{LogIndex, Term};
@@ -86,8 +85,15 @@ pub trait LogHistory: Send {
     fn read(&mut self) -> Result<Option<Slice>, String>;
 }
 
+/// What writes the log to disk.
+pub trait DiskWriter: Send + Sync {
+    /// Entries were appended: they are written at once, or soon. Blocks for no longer than a small write to a file.
+    fn note_appended(&self);
+    /// There is something to do.
+    fn wake(&self);
+}
+
 /// Shared by the I/O threads, which append, and the replication task, which decides.
-#[derive(Debug)]
 pub struct Shared {
     /// A short critical section: reserve and copy. Taken after a slot's lock, never before.
     pub log: Mutex<WriteLog>,
@@ -101,8 +107,8 @@ pub struct Shared {
     lease: AtomicU64,
     /// Who waits for new entries: a sender per replica. A lock because it changes only with them.
     appended: RwLock<Vec<Arc<Notify>>>,
-    /// The thread that writes the log to disk, which also waits for new entries.
-    disk_writer: RwLock<Option<Thread>>,
+    /// What writes the log to disk.
+    disk_writer: RwLock<Option<Arc<dyn DiskWriter>>>,
     /// Replicas that were sent a snapshot, and those that went on where they were: INFO.
     pub full_syncs: AtomicU64,
     pub partial_syncs: AtomicU64,
@@ -110,6 +116,12 @@ pub struct Shared {
     pub(crate) apply_failure: OnceLock<String>,
     /// For the replication task: more of the log is durable on this node's disk, or less.
     pub(crate) durable_changed: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("log", &self.log).field("gate", &self.gate).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -132,24 +144,24 @@ impl Shared {
     /// After a batch of appends: wakes those who read the log.
     #[inline]
     pub fn notify_appended(&self) {
-        if self.gate.auto_commits() {
-            self.commit_at_once();
-        }
+        self.commit_alone();
         for reader in self.appended.read().iter() {
             reader.notify_one();
         }
-        self.wake_disk_writer();
-    }
-
-    pub fn wake_disk_writer(&self) {
-        if let Some(thread) = &*self.disk_writer.read() {
-            thread.unpark();
+        if let Some(writer) = &*self.disk_writer.read() {
+            writer.note_appended();
         }
     }
 
-    /// The thread that writes the log to disk, unparked by [`Shared::notify_appended`].
-    pub fn set_disk_writer(&self, thread: Option<Thread>) {
-        *self.disk_writer.write() = thread;
+    pub fn wake_disk_writer(&self) {
+        if let Some(writer) = &*self.disk_writer.read() {
+            writer.wake();
+        }
+    }
+
+    /// What writes the log to disk, told by [`Shared::notify_appended`].
+    pub fn set_disk_writer(&self, writer: Option<Arc<dyn DiskWriter>>) {
+        *self.disk_writer.write() = writer;
     }
 
     /// More of the log is durable, or the writer has begun anew: whoever waits for that goes on.
@@ -157,23 +169,27 @@ impl Shared {
         if self.gate.is_standalone() {
             return;
         }
-        if self.gate.auto_commits() {
-            let before = self.gate.commit_index();
-            self.commit_at_once();
-            if before < self.gate.commit_index() {
-                self.gate.notify();
-            }
+        let before = self.gate.commit_index();
+        if self.commit_alone() && before < self.gate.commit_index() {
+            self.gate.notify();
         }
         self.durable_changed.notify_one();
     }
 
-    /// The flag is read again under the lock under which it changes: once another node has to hold the entries,
-    /// nothing is committed here any more.
-    fn commit_at_once(&self) {
+    /// If no other node has to hold the entries, those that this one holds are committed. False: they have to, or there
+    /// are no other nodes at all. The flag is read again under the lock under which it changes: once another node has to
+    /// hold the entries, nothing is committed here any more.
+    #[inline]
+    pub fn commit_alone(&self) -> bool {
+        if !self.gate.auto_commits() {
+            return false;
+        }
         let log = self.log.lock();
-        if self.gate.auto_commits() {
+        let alone = self.gate.auto_commits();
+        if alone {
             self.gate.advance_commit(log.last().index.min(log.durable()));
         }
+        alone
     }
 
     /// A reader of the log, woken by [`Shared::notify_appended`].

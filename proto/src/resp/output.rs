@@ -132,6 +132,14 @@ impl Output {
         self.filled.fill(&mut other.open);
     }
 
+    /// The same bytes, in a small buffer if they are few.
+    #[must_use]
+    pub fn compact(mut self) -> Output {
+        let mut compact = Output::default();
+        compact.append(&mut self);
+        compact
+    }
+
     /// The bytes from the front on, as many as there are slices for; returns how many slices are used.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let chunks = self.filled.chunks.iter().map(|chunk| &**chunk);

@@ -96,7 +96,7 @@ impl LogFile {
         self.end.bytes
     }
 
-    pub(super) fn is_synced(&self) -> bool {
+    pub fn is_synced(&self) -> bool {
         self.synced.bytes == self.end.bytes
     }
 

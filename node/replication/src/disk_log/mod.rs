@@ -4,7 +4,8 @@
 //! says how that ended; it holds the log's lock for the asking and the telling, never for the doing. The core reads what
 //! the log has, and reports to it what is *written* and what is *durable* (`log/disk.rs`): that is what replies wait for.
 //!
-//! - **Batches.** Whatever was appended is written as one batch, so one write and one sync serve all who wait.
+//! - **Batches.** Whatever was appended is written as one batch, so one write and one sync serve all who wait. If nothing
+//!   but a write is due it may be done by whoever has appended ([`DiskLog::next_write`]).
 //! - **Durable** is what `appendfsync` demands: synced under `always`, else written; nothing while there is no base.
 //! - **Rewrite.** A snapshot begins at a log index. The log goes on in a file that follows exactly that index and repeats
 //!   what the file before has beyond it. Once the snapshot is written and what it contains is committed, it is adopted:
@@ -46,6 +47,8 @@ pub use messages::{
 const WRITER_PIN: u64 = u64::MAX;
 /// Under this one what follows a snapshot, until the file that follows it has begun.
 const REWRITE_PIN: u64 = u64::MAX - 1;
+/// What an appender writes itself takes no longer than it takes to wake somebody else.
+const AT_ONCE_BYTES_MAX: usize = 256 << 10;
 /// A failed write or sync is tried again after this.
 const RETRY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -247,6 +250,47 @@ impl DiskLog {
         let is_answered = !matches!(action, Action::Wait(_) | Action::StartSync(_) | Action::End);
         self.doing = is_answered.then(|| action.clone());
         action
+    }
+
+    /// What whoever has appended may write at once instead of waiting for [`DiskLog::next`]: a batch that is small and need
+    /// not be synced, if nothing else is to be done before. It is answered as any action.
+    pub fn next_write(
+        &mut self,
+        now: Monotonic,
+        log: &mut WriteLog,
+        conditions: &Conditions,
+    ) -> Option<Action> {
+        if !self.only_writes(now, log, conditions) {
+            return None;
+        }
+        let slice = log.read_from(self.last().next(), AT_ONCE_BYTES_MAX).ok()?;
+        if slice.count == 0 || AT_ONCE_BYTES_MAX < slice.bytes.len() {
+            return None;
+        }
+        let action = Action::Write(self.batch(slice, conditions));
+        self.doing = Some(action.clone());
+        Some(action)
+    }
+
+    /// Whether writing what was appended is all that there is to do.
+    fn only_writes(&self, now: Monotonic, log: &WriteLog, conditions: &Conditions) -> bool {
+        let is_sync_due = match conditions.fsync {
+            Fsync::Always => true,
+            // A write may have to wait for a sync that is under way.
+            Fsync::EverySecond => {
+                self.syncing.is_some() || (!self.file.is_synced() && SYNC_EVERY <= now.since(self.synced_at))
+            }
+            Fsync::No => self.syncing.is_some(),
+        };
+        // The file that follows its snapshot is in use, and the snapshot is being written.
+        let goes_on = |rewrite: &Rewrite| rewrite.rotated.is_some() && !rewrite.is_written;
+        let is_idle = self.doing.is_none() && !self.has_ended && !self.is_stopping;
+        let is_whole = !self.must_shorten && self.retry_at.is_none() && !log.has_rewind();
+        is_idle
+            && is_whole
+            && !is_sync_due
+            && self.rewrite.as_ref().is_none_or(goes_on)
+            && log.shard() == self.noted_shard.as_ref()
     }
 
     fn choose(

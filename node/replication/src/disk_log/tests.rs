@@ -313,3 +313,60 @@ fn a_new_base_is_asked_for_when_neither_memory_nor_disk_has_the_entries() {
     );
     assert_eq!(disk.positions(), (6, 6));
 }
+
+/// What an appender may do instead of waking the writer.
+#[test]
+fn an_appender_writes_only_if_nothing_else_is_due() {
+    let at_once = |disk: &mut Disk| disk.core.next_write(disk.now, &mut disk.log, &disk.conditions);
+    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
+        let mut disk = Disk::new(fsync);
+        assert_eq!(at_once(&mut disk), None, "there is nothing");
+        disk.append(3);
+        let Some(action) = at_once(&mut disk) else {
+            assert_eq!(fsync, Fsync::Always, "a sync is the writer's business");
+            continue;
+        };
+        assert!(matches!(&action, Action::Write(batch) if batch.slice.count == 3));
+        assert_eq!(at_once(&mut disk), None, "one action at a time");
+        disk.succeed(&action);
+        assert_eq!(disk.positions(), (3, 3));
+        disk.append(1);
+        disk.now = disk.now + SYNC_EVERY;
+        if fsync == Fsync::EverySecond {
+            assert_eq!(at_once(&mut disk), None, "a sync is due");
+            assert!(matches!(disk.next(), Action::StartSync(_)));
+            assert_eq!(at_once(&mut disk), None, "a write may have to wait for the sync");
+            disk.core.sync_ended(disk.now, Ok(()), &mut disk.log, &mut disk.notes);
+        }
+        let written = at_once(&mut disk).unwrap();
+        disk.fail(Step::Write);
+        assert_eq!(disk.positions(), (3, 3), "{written:?} is not there");
+        assert_eq!(at_once(&mut disk), None, "it is tried again in a while");
+        disk.now = disk.now + RETRY;
+        assert_eq!(disk.settle(), ["Write"]);
+    }
+}
+
+#[test]
+fn an_appender_leaves_rewrites_and_large_values_to_the_writer() {
+    let at_once = |disk: &mut Disk| disk.core.next_write(disk.now, &mut disk.log, &disk.conditions);
+    let mut disk = Disk::new(Fsync::No);
+    disk.append(2);
+    disk.settle();
+    disk.append(1);
+    let at = Position { term: TERM, index: LogIndex::new(2) };
+    disk.core.begin_rewrite(RewriteId(1), stamp(at), &mut disk.log, &mut disk.notes);
+    assert_eq!(at_once(&mut disk), None, "another file is to be begun");
+    disk.settle();
+    disk.append(1);
+    let written = at_once(&mut disk).expect("the snapshot is being written");
+    disk.succeed(&written);
+    disk.conditions.commit = LogIndex::new(4);
+    disk.core.base_written(RewriteId(1), &mut disk.notes);
+    disk.append(1);
+    assert_eq!(at_once(&mut disk), None, "the base is to be put in place");
+    disk.settle();
+    disk.log.append_unexecuted(TERM, &vec![0; AT_ONCE_BYTES_MAX + 1]);
+    assert_eq!(at_once(&mut disk), None);
+    assert_eq!(disk.settle(), ["Write"]);
+}
