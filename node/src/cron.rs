@@ -108,7 +108,7 @@ fn close_idle_clients(server: &Server, now: Monotonic) {
     let Some(timeout) = server.settings().timeout else { return };
     for client in server.clients.all() {
         let d = client.description.lock();
-        let waits = d.blocked || d.channels + d.patterns + d.sharded > 0;
+        let waits = d.blocked || d.monitor || d.channels + d.patterns + d.sharded > 0;
         if !waits && timeout < client.idle(now) {
             client.kill();
         }

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
-use crate::io::clients::Clients;
+use crate::io::clients::{Client, Clients};
 use crate::io::pause::Pause;
 use crate::io::pulse::Pulse;
 use crate::lazyfree::Lazyfree;
@@ -86,6 +86,7 @@ pub struct Server {
     pub tls: crate::tls::Tls,
     pub(crate) command_logs: crate::observe::commandlog::CommandLogs,
     pub(crate) latency: crate::observe::latency::LatencyMonitor,
+    pub(crate) monitors: crate::observe::monitor::Monitors,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -150,6 +151,7 @@ impl Server {
             tls: crate::tls::Tls::default(),
             command_logs: crate::observe::commandlog::CommandLogs::default(),
             latency: crate::observe::latency::LatencyMonitor::default(),
+            monitors: crate::observe::monitor::Monitors::default(),
         }))
     }
 
@@ -336,6 +338,17 @@ impl Server {
         let before = self.memory.figure();
         let log = self.shared.log.lock().allocated_bytes();
         self.memory.correct(before, crate::process::allocated(), log);
+    }
+
+    /// MONITOR. Threads learn of it before their next batches.
+    pub(crate) fn begin_monitoring(&self, client: &Arc<Client>) {
+        self.monitors.add(client);
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn end_monitoring(&self, client: &Client) {
+        self.monitors.remove(client.id);
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// CONFIG RESETSTAT.

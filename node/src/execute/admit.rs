@@ -201,6 +201,9 @@ impl Checks<'_> {
         if session.only_subscription_commands() && !row.has(spec::SUBSCRIPTION | spec::FOR_SUBSCRIBERS) {
             return Err(only_with_subscriptions(row).into());
         }
+        if session.is_monitor && row.has(spec::WRITE | spec::READONLY | spec::MAY_REPLICATE) {
+            return Err(CommandError::err("Replica can't interact with the keyspace").into());
+        }
         let basis = if self.gate.is_standalone() {
             self.check_loaded(session, row)?;
             Basis::Anywhere
@@ -823,6 +826,7 @@ mod tests {
         (
             "what clients have sent, and how long it took",
             &[
+                "monitor",
                 "commandlog|get",
                 "commandlog|help",
                 "commandlog|len",

@@ -14,7 +14,7 @@ use super::eviction::Room;
 use super::lookahead::Planned;
 use super::meanwhile::Meanwhile;
 use super::progress::{BatchEnd, Muting, Progress, Running, logging, settle};
-use super::timing::Call;
+use super::timing::{Call, Caller};
 use super::transaction::{queue, refuse, rejected};
 use super::{Executor, Stop};
 use crate::command::CommandError;
@@ -240,7 +240,8 @@ impl Executor {
                         let reply_bytes = out.len() - start;
                         if self.timing.looks_at(row, reply_bytes) {
                             let request_bytes = self.timing.request_bytes;
-                            let call = Call { row, args, begun, request_bytes, reply_bytes };
+                            let caller = Caller::Client;
+                            let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
                             self.look_back(session, &call, &result);
                         }
                         if result.is_ok() && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION))
@@ -273,7 +274,7 @@ impl Executor {
             Err(e) => Err(rejected(session, args, keys, e)),
         };
         let stop = settle(&self.moment, &self.stats, session, result, (start, muting), out);
-        if !session.subscriptions.is_empty() {
+        if session.may_get_pushes() {
             // What the command published to its own client comes right behind its reply.
             for push in session.client.take_pushes() {
                 session.pushed.join(push.condition);

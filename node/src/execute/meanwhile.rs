@@ -21,6 +21,7 @@ use crate::command::spec::{self, Scope};
 use crate::command::table::{Handler, Row};
 use crate::config::Settings;
 use crate::io::session::Session;
+use crate::observe::monitor::Origin;
 use crate::routing::Routing;
 use crate::server::Server;
 use crate::stats::ThreadStats;
@@ -146,6 +147,11 @@ impl<'a> Meanwhile<'a> {
             }
             Handler::Data(_) => Err(self.busy()),
         };
+        if self.server.monitors.are_there() && !row.has(spec::SKIP_MONITOR) {
+            let limit = self.settings.output_limits.normal.hard_bytes;
+            let from = (session.db, Origin::Client(&session.client.address));
+            self.server.monitors.show(row, args, from, self.server.clock.unix_micros(), limit);
+        }
         if let Some(counters) = self.stats.command(row) {
             counters.calls.add(1);
             if result.is_err() {

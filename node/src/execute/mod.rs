@@ -122,7 +122,7 @@ impl Executor {
             reopened: false,
             rng,
             lookahead: Lookahead::default(),
-            timing: timing::Timing::new(&server.settings()),
+            timing: timing::Timing::new(&server),
             maxmemory: 0,
             limits: server.settings().data_limits(),
             evictor: eviction::Evictor::default(),
@@ -148,7 +148,7 @@ impl Executor {
             self.routing = self.server.routing();
             self.maxmemory = self.settings.maxmemory;
             self.limits = self.settings.data_limits();
-            self.timing.attention = timing::Attention::of(&self.settings);
+            self.timing.attention = timing::Attention::of(&self.settings, &self.server);
             self.version = version;
         }
     }
@@ -203,5 +203,8 @@ impl Executor {
             }
         }
         self.server.pubsub.end(session);
+        if session.is_monitor {
+            self.server.end_monitoring(&session.client);
+        }
     }
 }

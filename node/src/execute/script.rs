@@ -24,7 +24,7 @@ use super::admit::{Access, Candidate, Patience, SAVE_FAILED, Verdict, misconf};
 use super::call::missing_of;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
-use super::timing::Call;
+use super::timing::{Call, Caller};
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
@@ -129,6 +129,7 @@ impl Executor {
         guard: &mut Running,
         progress: &mut Progress,
     ) -> ServerResult {
+        self.show_script(session, row, args);
         // A slot may be a busy script's.
         if matches!(row.name, "fcall" | "fcall_ro") && self.server.scripts.runs.is_busy() {
             return Err(self.busy());
@@ -176,6 +177,7 @@ impl Executor {
         progress: &mut Progress,
         room: Room,
     ) -> ServerResult {
+        self.show_script(session, row, args);
         let mut request = self.script_request(row, args, keys)?;
         request.room = room;
         self.check_start(&request)?;
@@ -484,7 +486,8 @@ impl ScriptHost<'_, '_> {
             }
         };
         executor.count_call(row, &result);
-        let call = Call { row, args, begun, request_bytes: 0, reply_bytes: out.len() };
+        let caller = Caller::Script;
+        let call = Call { row, args, begun, request_bytes: 0, reply_bytes: out.len(), caller };
         executor.look_back_within(self.session, &call, &result);
         if row.has(spec::WRITE) {
             self.run.note_write();

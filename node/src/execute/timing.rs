@@ -18,7 +18,9 @@ use crate::config::Settings;
 use crate::io::session::Session;
 use crate::observe::commandlog::{Kind, Noted};
 use crate::observe::latency::Sample;
+use crate::observe::monitor::Origin;
 use crate::observe::shown::visible;
+use crate::server::Server;
 
 /// Called commands for which memory is kept.
 const CALLED_KEPT: usize = 1 << 10;
@@ -34,10 +36,11 @@ pub(super) struct Attention {
     latency_nanos: u64,
     request_bytes: usize,
     reply_bytes: usize,
+    monitored: bool,
 }
 
 impl Attention {
-    pub(super) fn of(settings: &Settings) -> Attention {
+    pub(super) fn of(settings: &Settings, server: &Server) -> Attention {
         let limits = &settings.commandlog;
         let nanos = |micros: u64| micros.saturating_mul(1000);
         let slow_nanos = limits.slow_micros.filter(|_| limits.slow_kept != 0).map_or(u64::MAX, nanos);
@@ -51,6 +54,7 @@ impl Attention {
             latency_nanos,
             request_bytes: limits.request_bytes.unwrap_or(usize::MAX),
             reply_bytes: limits.reply_bytes.unwrap_or(usize::MAX),
+            monitored: server.monitors.are_there(),
         }
     }
 }
@@ -79,12 +83,20 @@ pub(super) struct Call<'a> {
     pub(super) begun: Monotonic,
     pub(super) request_bytes: usize,
     pub(super) reply_bytes: usize,
+    pub(super) caller: Caller,
+}
+
+/// Who calls a command.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Caller {
+    Client,
+    Script,
 }
 
 impl Timing {
-    pub(super) fn new(settings: &Settings) -> Timing {
+    pub(super) fn new(server: &Server) -> Timing {
         Timing {
-            attention: Attention::of(settings),
+            attention: Attention::of(&server.settings(), server),
             called: Vec::new(),
             mark: Monotonic::ZERO,
             first: 0,
@@ -117,6 +129,7 @@ impl Timing {
         self.measures(row)
             || self.attention.request_bytes <= self.request_bytes
             || self.attention.reply_bytes <= reply_bytes
+            || self.attention.monitored
     }
 }
 
@@ -192,7 +205,7 @@ impl Executor {
         if self.timing.measures(call.row) {
             self.look_back_within(session, call, result);
         } else {
-            self.look_at_bytes(session, call);
+            self.look_at_call(session, call);
         }
     }
 
@@ -215,10 +228,10 @@ impl Executor {
                 self.note_time(session, row, args, took);
             }
         }
-        self.look_at_bytes(session, call);
+        self.look_at_call(session, call);
     }
 
-    fn look_at_bytes(&self, session: &Session, call: &Call<'_>) {
+    fn look_at_call(&self, session: &Session, call: &Call<'_>) {
         let Call { row, args, .. } = *call;
         let attention = &self.timing.attention;
         if attention.request_bytes <= call.request_bytes {
@@ -227,6 +240,27 @@ impl Executor {
         if attention.reply_bytes <= call.reply_bytes {
             self.note_in_log(session, Kind::LargeReply, row, args, call.reply_bytes as u64);
         }
+        if attention.monitored && !row.has(spec::SKIP_MONITOR) {
+            let origin = match call.caller {
+                Caller::Client => Origin::Client(&session.client.address),
+                Caller::Script => Origin::Script,
+            };
+            self.show(session, row, args, origin);
+        }
+    }
+
+    /// Monitors see a script before what it calls.
+    pub(super) fn show_script(&self, session: &Session, row: &'static Row, args: Args<'_>) {
+        if self.timing.attention.monitored {
+            self.show(session, row, args, Origin::Client(&session.client.address));
+        }
+    }
+
+    #[cold]
+    fn show(&self, session: &Session, row: &'static Row, args: Args<'_>, origin: Origin<'_>) {
+        let limit = self.settings.output_limits.normal.hard_bytes;
+        let micros = self.clock.unix_micros();
+        self.server.monitors.show(row, args, (session.db, origin), micros, limit);
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use keyward_store::keys::Keys;
 use super::Executor;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
-use super::timing::Call;
+use super::timing::{Call, Caller};
 use crate::admin::transactions::conditions;
 use crate::admin::{ServerOutcome, ServerResult, write_synced};
 use crate::command::CommandError;
@@ -134,7 +134,9 @@ impl Executor {
             };
             self.count_call(row, &result);
             let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - header);
-            self.look_back_within(session, &Call { row, args, begun, request_bytes, reply_bytes }, &result);
+            let caller = Caller::Client;
+            let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
+            self.look_back_within(session, &call, &result);
             begun = self.timing.mark();
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result.map(|outcome| self.without_waiting(session, outcome, out)) {

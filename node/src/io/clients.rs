@@ -37,6 +37,7 @@ pub struct Description {
     pub readonly: bool,
     pub no_evict: bool,
     pub no_touch: bool,
+    pub monitor: bool,
     pub blocked: bool,
     pub capa_redirect: bool,
 }

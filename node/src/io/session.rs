@@ -125,6 +125,8 @@ pub struct Session {
     /// By REPLCONF: what SYNC shall send.
     pub download: SyncOptions,
     pub no_touch: bool,
+    /// MONITOR.
+    pub is_monitor: bool,
     /// Of the messages among the replies of the running command.
     pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
@@ -184,6 +186,7 @@ impl Session {
             asking: false,
             download: SyncOptions::default(),
             no_touch: false,
+            is_monitor: false,
             pushed: ReplyCondition::default(),
             in_exec: false,
             published: Vec::new(),
@@ -241,6 +244,12 @@ impl Session {
         self.readonly || self.only_subscription_commands() && !self.subscriptions.may_have_events(settings)
     }
 
+    /// Whether messages may come to it that its own commands cause.
+    #[inline]
+    pub fn may_get_pushes(&self) -> bool {
+        !self.subscriptions.is_empty() || self.is_monitor
+    }
+
     /// In RESP2 a client with subscriptions may only change them.
     pub fn only_subscription_commands(&self) -> bool {
         self.version == Version::Resp2 && !self.subscriptions.is_empty()
@@ -259,5 +268,6 @@ impl Session {
         d.watched = self.watched.len();
         d.readonly = self.readonly;
         d.no_touch = self.no_touch;
+        d.monitor = self.is_monitor;
     }
 }

@@ -1,4 +1,4 @@
-//! SLOWLOG, COMMANDLOG and LATENCY, as clients see them.
+//! SLOWLOG, COMMANDLOG, LATENCY and MONITOR, as clients see them.
 
 use crate::testing::{TestNode, check};
 
@@ -106,4 +106,71 @@ fn calls_are_in_the_histogram() {
     assert!(node.run("INFO latencystats").contains("latency_percentiles_usec_get:p50="));
     node.run("CONFIG SET latency-tracking no");
     assert!(!node.run("INFO latencystats").contains("get"));
+}
+
+/// What a monitor has been shown, without the times.
+fn shown(monitor: &TestNode) -> Vec<String> {
+    let pushes = monitor.session.client.take_pushes();
+    let line = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let lines = pushes.iter().map(|push| line(&push.message));
+    lines.map(|line| line.trim_end().split_once(' ').unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn a_monitor_sees_what_is_executed() {
+    let mut node = TestNode::with_arguments(&["--enable-debug-command", "yes"]);
+    let mut monitor = node.another_client();
+    assert_eq!(monitor.run("MONITOR"), "+OK\r\n");
+    assert_eq!(monitor.run("MONITOR"), "");
+    for request in [
+        "SET k v",
+        "GET",
+        "nosuch",
+        "CONFIG GET save",
+        "DEBUG SLEEP 0",
+        "LPUSH k x",
+        "AUTH secret",
+        "MULTI",
+        "SELECT 1",
+        "GET k",
+        "EXEC",
+        "EVAL \"return redis.call('GET', KEYS[1])\" 1 k",
+    ] {
+        node.run(request);
+    }
+    let expect = [
+        r#"[0 127.0.0.1:1] "SET" "k" "v""#,
+        r#"[0 127.0.0.1:1] "LPUSH" "k" "x""#,
+        r#"[0 127.0.0.1:1] "AUTH" "(redacted)""#,
+        r#"[0 127.0.0.1:1] "MULTI""#,
+        r#"[1 127.0.0.1:1] "SELECT" "1""#,
+        r#"[1 127.0.0.1:1] "GET" "k""#,
+        r#"[1 127.0.0.1:1] "EXEC""#,
+        r#"[1 127.0.0.1:1] "EVAL" "return redis.call('GET', KEYS[1])" "1" "k""#,
+        r#"[1 lua] "GET" "k""#,
+    ];
+    assert_eq!(shown(&monitor), expect);
+    let ping = monitor.run("PING");
+    assert!(ping.starts_with("+PONG\r\n+") && ping.ends_with("[0 127.0.0.1:1] \"PING\"\r\n"), "{ping}");
+    assert_eq!(monitor.run("GET k"), "-ERR Replica can't interact with the keyspace\r\n");
+    assert!(node.run("CLIENT LIST").contains(" flags=O "));
+    assert_eq!(monitor.run("RESET"), "+RESET\r\n");
+    node.run("PING");
+    assert_eq!((shown(&monitor), monitor.run("GET k").as_str()), (Vec::new(), "$1\r\nv\r\n"));
+    assert_eq!(node.run("EVAL \"return redis.call('monitor')\" 0").split(' ').next(), Some("-ERR"));
+    node.run("MULTI");
+    node.run("MONITOR");
+    let refused = "*1\r\n-ERR MONITOR isn't allowed for DENY BLOCKING client\r\n";
+    assert_eq!(node.run("EXEC"), refused);
+}
+
+#[test]
+fn a_monitor_that_does_not_read_is_closed() {
+    let mut node = TestNode::with_arguments(&["--client-output-buffer-limit", "normal", "100", "0", "0"]);
+    let mut monitor = node.another_client();
+    monitor.run("MONITOR");
+    for _ in 0..3 {
+        node.run("ECHO 0123456789");
+    }
+    assert!(monitor.session.client.is_killed());
 }

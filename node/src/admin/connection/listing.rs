@@ -75,6 +75,7 @@ fn client_kill(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult 
 pub(super) fn flags_of(d: &Description, client: &Client) -> String {
     let mut flags = String::new();
     let letters = [
+        (d.monitor, 'O'),
         (d.channels + d.patterns + d.sharded > 0, 'P'),
         (d.multi.is_some(), 'x'),
         (d.blocked, 'b'),

@@ -86,6 +86,9 @@ fn reset(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     session.readonly = false;
     session.asking = false;
     session.no_touch = false;
+    if std::mem::take(&mut session.is_monitor) {
+        ctx.server.end_monitoring(&session.client);
+    }
     session.download = Default::default();
     {
         let mut description = session.client.description.lock();
