@@ -91,6 +91,22 @@ class Backup(unittest.TestCase):
         cluster.wait_until_whole()
         return cluster
 
+    def test_a_file_that_another_program_has_written(self):
+        node = servers.LoneNode("--enable-debug-command", "yes")
+        self.addCleanup(node.close)
+        with redis.Redis(servers.HOST, node.port) as r:
+            fill(r)
+            r.save()
+            size = r.dbsize()
+        file = pathlib.Path(node.dir, "dump.rdb")
+        target = self.empty("cluster", 2)
+        self.assertIn(f"{size} keys of {file} are restored", self.restore(target, file))
+        self.assertEqual(len(contents(target)), size)
+        self.assertIn("has keys already", self.restore(target, file, expect=1))
+        self.restore(target, file, "--replace")
+        file.write_bytes(file.read_bytes()[:-100])
+        self.assertIn(str(file), self.restore(target, file, "--replace", expect=1))
+
     def test_into_more_shards(self):
         cluster = self.empty("cluster")
         with connect(cluster) as r:

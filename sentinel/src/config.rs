@@ -321,8 +321,8 @@ pub enum Command {
         after_help = "A cluster that has keys is refused, unless --replace is given. Functions are replaced."
     )]
     Restore {
-        /// Folder of one backup
-        #[arg(long, value_name = "FOLDER")]
+        /// Folder of one backup, or an RDB file, such as a dump.rdb of Valkey or Redis
+        #[arg(long, value_name = "FOLDER|FILE")]
         from: PathBuf,
         /// Into a cluster that has keys: those of the same names are replaced, all others stay
         #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use futures::future::try_join_all;
@@ -37,7 +37,7 @@ pub(crate) enum Existing {
 /// Commands, and how many replies they get.
 type Batch = (BytesMut, usize);
 
-/// Restores the backup in the folder `from`. Returns what was done.
+/// Restores the backup in the folder `from`, or what is in an RDB file of that name. Returns what was done.
 ///
 /// # Errors
 /// In words. What was restored until then stays.
@@ -47,7 +47,7 @@ pub(crate) async fn restore(
     (arguments, target): (&AccessArguments, &Target),
 ) -> Result<String, String> {
     let access = access(arguments, &target.tls)?;
-    let manifest = verified(from)?;
+    let files = files(from)?;
     let owners = backup::owners(shards)?;
     let addresses: Vec<&str> =
         shards.iter().map(|shard| backup::primary(shard).map_or("", |node| node.address.as_str())).collect();
@@ -63,28 +63,32 @@ pub(crate) async fn restore(
             tasks.push(load(address, batches, &access));
         }
     }
-    let folder = from.to_owned();
     let reading = async {
-        let read = tokio::task::spawn_blocking(move || read(&folder, &manifest, existing, &owners, &senders));
+        let read = tokio::task::spawn_blocking(move || read(&files, existing, &owners, &senders));
         read.await.map_err(|error| error.to_string())?
     };
     let (keys, _) = tokio::try_join!(reading, try_join_all(tasks))?;
     Ok(format!("{keys} keys of {} are restored", from.display()))
 }
 
-/// The manifest, when the files are those that it speaks of.
-fn verified(from: &Path) -> Result<Manifest, String> {
+/// The file that is meant, whoever has written it; or those of a backup, when they are what its manifest speaks of.
+fn files(from: &Path) -> Result<Vec<PathBuf>, String> {
+    if from.is_file() {
+        return Ok(vec![from.to_owned()]);
+    }
     let path = from.join(MANIFEST);
     let text = std::fs::read(&path).map_err(|e| format!("no backup is there: {}: {e}", path.display()))?;
     let manifest = Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut files = Vec::new();
     for shard in &manifest.shards {
         let path = from.join(&shard.file);
         let sum = sha256_of(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         if sum != shard.sha256 {
             return Err(format!("{} is not what was saved: its SHA-256 is {sum}", path.display()));
         }
+        files.push(path);
     }
-    Ok(manifest)
+    Ok(files)
 }
 
 async fn check_empty(address: &str, existing: Existing, access: &Access) -> Result<(), String> {
@@ -143,8 +147,7 @@ impl Outgoing<'_> {
 
 /// Reads all files, and sends each key where it belongs. Returns how many there were.
 fn read(
-    folder: &Path,
-    manifest: &Manifest,
+    files: &[PathBuf],
     existing: Existing,
     owners: &[usize],
     senders: &[mpsc::Sender<Batch>],
@@ -154,10 +157,9 @@ fn read(
         .map(|sender| Outgoing { sender, commands: BytesMut::new(), replies: 0, db: 0 })
         .collect();
     let mut keys = 0;
-    for file in &manifest.shards {
-        let path = folder.join(&file.file);
+    for path in files {
         let in_words = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let opened = File::open(&path).map_err(|e| in_words(&e))?;
+        let opened = File::open(path).map_err(|e| in_words(&e))?;
         let total = opened.metadata().map(|metadata| metadata.len()).ok();
         let mut reader = Reader::new(BufReader::new(opened), total, Trust::Verify, VersionCheck::Strict)
             .map_err(|e| in_words(&e))?;
@@ -175,7 +177,7 @@ fn read(
             let load: [&[u8]; 4] = [b"FUNCTION", b"LOAD", b"REPLACE", source];
             shards.iter_mut().try_for_each(|shard| shard.add(&load))?;
         }
-        tell(&format!("{}: read", file.file));
+        tell(&format!("{}: read", path.display()));
     }
     shards.iter_mut().try_for_each(Outgoing::flush)?;
     Ok(keys)
