@@ -56,7 +56,9 @@ impl StatusReport {
                 ),
                 None => failing(
                     "no shards yet: they form as soon as there is a node for each",
-                    "start nodes with the addresses of these sentinels (`sentinels`), or wait for those that load",
+                    "start nodes with the addresses of these sentinels (`sentinels`), or wait for those that load; if \
+                     these sentinels have lost their directories, what nodes serve goes on: restart all nodes at once, \
+                     and when they are all here, `keyward-sentinel adopt` goes on with what they hold",
                 ),
             });
         }
