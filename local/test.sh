@@ -89,7 +89,7 @@ checks() {
   check "format" cargo fmt --all --check
   need promtool prometheus
   check "alert rules" promtool test rules local/monitoring/alerts_test.yml
-  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* helm/*.sh helm/tests/*.sh helm/keyward/files/*.sh .ci/run
+  check "shell scripts" shellcheck local/*.sh cluster-tests/*.sh cluster-tests/suites/bin/* helm/*.sh helm/tests/*.sh helm/tests/bin/helm helm/keyward/files/*.sh .ci/run
   check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
   # Optimized, it would take longer to build than it runs.
   if need_cargo deny cargo-deny@0.20.2 --debug; then
@@ -214,6 +214,8 @@ chart() {
   need ip iproute2
   need openssl openssl
   need redis-cli redis-tools
+  need redis-server redis-server
+  need curl curl
   need jq jq
   need python3 python3 python3-venv
   # This sees to it that Python can make environments.

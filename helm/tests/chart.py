@@ -7,6 +7,8 @@ import subprocess
 
 import yaml
 
+import api
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm" / "keyward"
 TESTS = REPOSITORY / "helm" / "tests"
@@ -53,6 +55,21 @@ def template(values, *flags, helm="helm 4", environment=None):
 
 def render(values, *flags, **more):
     return load(template(values, *flags, **more))
+
+
+def asked(before, values, helm, openshift=False):
+    """What helm would install over these objects, with all that it says."""
+    with api.serving(before, openshift) as (flags, environment):
+        command = [HELMS[helm], "install", RELEASE, CHART, "-n", NAMESPACE, "-f", "-", "-o", "json", *flags]
+        done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, env=environment, timeout=60)
+    if done.returncode != 0:
+        raise Refused(done.stderr)
+    return json.loads(done.stdout)
+
+
+def upgraded(before, values, helm="helm 4", openshift=False):
+    """The objects of a release that follows the one with these objects, without those of tests."""
+    return load(asked(before, values, helm, openshift)["manifest"])
 
 
 @functools.cache

@@ -6,6 +6,7 @@ limits of memory and CPU, network policies. All of it is on this machine, in a n
 """
 
 import atexit
+import concurrent.futures
 import ctypes
 import itertools
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -159,10 +161,11 @@ numbers = itertools.count(2)
 class Pod:
     """One pod; it is replaced, not changed."""
 
-    def __init__(self, cluster, name, workload, spec, address, zone=""):
-        self.cluster, self.name, self.workload, self.spec = cluster, name, workload, spec
-        self.address, self.zone = address, zone
-        self.container = spec["containers"][0]
+    def __init__(self, cluster, name, workload, template, address, zone=""):
+        self.cluster, self.name, self.workload, self.template = cluster, name, workload, template
+        self.address, self.zone, self.cut = address, zone, False
+        self.container = template["spec"]["containers"][0]
+        self.link = "p" + address.replace("10.77.", "").replace(".", "x")
         self.folder = cluster.folder / "pods" / f"{name}-{address}"
         self.log = cluster.folder / f"{name}.log"
         self.started_at = time.monotonic()
@@ -198,11 +201,11 @@ class Pod:
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-                env=os.environ | {"KEYWARD_BIN_DIR": str(BIN_DIR)}, start_new_session=True,
+                env=os.environ | {"KEYWARD_BIN_DIR": str(self.programs())}, start_new_session=True,
             )
         self.process = process
         inner = wait_until(lambda: self.inner(), 5, f"{self.name} is started")
-        link = "p" + self.address.replace("10.77.", "").replace(".", "x")
+        link = self.link
         make = f"link add {link} master pods type veth peer name eth0 netns {inner}"
         subprocess.run(["ip", *make.split()], check=True)
         subprocess.run(["ip", "link", "set", link, "up"], check=True)
@@ -212,6 +215,15 @@ class Pod:
         show = ["ip", "-o", "link", "show", link]
         wait_until(lambda: "state UP" in subprocess.run(show, capture_output=True, text=True).stdout, 5, f"{self.name} is connected")
         return process
+
+    def programs(self):
+        """The folder whose programs are in the pod's image."""
+        return self.cluster.images.get(self.container["image"], BIN_DIR)
+
+    def connect(self, state):
+        """`up` or `down`: what is sent from and to a pod that is down vanishes; nobody answers in its place."""
+        self.cut = state == "down"
+        subprocess.run(["ip", "link", "set", self.link, state], check=True)
 
     def inner(self):
         """The process that is the first one in the pod."""
@@ -270,34 +282,52 @@ class Pod:
 class Cluster:
     """The pods of a release."""
 
-    def __init__(self, values, certificates=None, zones=("a", "b", "c"), only=lambda pod: True):
+    def __init__(self, values, certificates=None, zones=("a", "b", "c"), only=lambda pod: True, images=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="keyward-chart-"))
         self.folder.chmod(0o755)
         self.hosts = self.folder / "hosts"
         self.hosts.write_text("")
-        self.zones, self.certificates, self.only = zones, certificates or {}, only
+        self.zones, self.certificates, self.only, self.images = zones, certificates or {}, only, images or {}
         self.pods, self.told, self.objects = {}, [], []
+        # What names mean, beside those of pods: Services that have an address, and hosts elsewhere.
+        self.addresses, self.services, self.elsewhere = {}, {}, {}
+        self.leaving, self.changing = set(), threading.RLock()
         atexit.register(self.close)
-        self.apply(values)
+        if values is not None:
+            self.apply(values)
 
     # --- Objects
 
     def apply(self, values):
         """As `helm upgrade`: what is a pod already is not touched."""
-        self.objects = chart.render(values)
-        for workload, (_, spec) in self.workloads().items():
-            for volume in spec["volumes"]:
+        self.take(chart.render(values))
+
+    def upgrade(self, values):
+        """The same with an API that knows what is there, and what the controllers do about it; names of the pods that are
+        restarted, in order, for each StatefulSet."""
+        tests = chart.of_kind(self.objects, "Pod")
+        self.take(chart.upgraded(self.objects, values) + tests)
+        return self.roll_out()
+
+    def take(self, objects):
+        self.objects = objects
+        for workload, (_, template) in self.workloads().items():
+            for volume in template["spec"]["volumes"]:
                 self.write_volume(workload, volume)
-        for workload, (count, spec) in self.workloads().items():
+        counts = {workload: count for workload, (count, _) in self.workloads().items()}
+        for pod in list(self.pods.values()):
+            if counts.get(pod.workload, 0) <= int(pod.name.rpartition("-")[2]):
+                self.pods.pop(pod.name).end(pod.template["spec"]["terminationGracePeriodSeconds"])
+        for workload, (count, template) in self.workloads().items():
             for number in range(count):
                 name = f"{workload}-{number}"
                 if name not in self.pods and self.only(name):
-                    self.create(name, workload, spec)
+                    self.create(name, workload, template)
 
     def workloads(self):
         found = {}
         for each in chart.of_kind(self.objects, "StatefulSet"):
-            found[each["metadata"]["name"]] = (each["spec"]["replicas"], each["spec"]["template"]["spec"])
+            found[each["metadata"]["name"]] = (each["spec"]["replicas"], each["spec"]["template"])
         return found
 
     def volume(self, workload, name):
@@ -319,6 +349,9 @@ class Cluster:
                     files[item["path"]] = self.certificates[source["name"]][item["key"]]
                 else:
                     data = chart.named(self.objects, "Secret", source["name"])["data"]
+                    if item["key"] not in data:
+                        # In the middle of an upgrade: the files stay as they are.
+                        return
                     files[item["path"]] = b64decode(data[item["key"]])
         if files:
             folder = self.volume(workload, volume["name"])
@@ -334,34 +367,35 @@ class Cluster:
 
     # --- Pods
 
-    def create(self, name, workload, spec):
+    def create(self, name, workload, template):
         number = next(numbers)
         address = f"10.77.{number // 250}.{number % 250 + 2}"
         zone = self.zones[int(name.rpartition("-")[2]) % len(self.zones)] if self.zones else ""
-        self.tell_names({name: address})
-        self.pods[name] = Pod(self, name, workload, spec, address, zone)
+        with self.changing:
+            self.addresses[name] = address
+            self.tell_names()
+        self.pods[name] = Pod(self, name, workload, template, address, zone)
 
-    def tell_names(self, fresh):
+    def tell_names(self):
         """What the cluster's DNS says from now on. The file stays the same one, as pods have it mounted."""
-        addresses = {name: pod.address for name, pod in self.pods.items()} | fresh
-        lines = ["127.0.0.1 localhost"]
-        for name, address in addresses.items():
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self.elsewhere.items())]
+        for name, address in self.addresses.items():
             service = name.rpartition("-")[0] + "s"
             lines.append(f"{address} {name}.{service}.{chart.NAMESPACE}.svc.cluster.local {name}.{service} {name}")
         for service in chart.of_kind(self.objects, "Service"):
-            # Of a Service that balances, any pod will do.
+            # Of a Service that balances, any pod will do, if it has no address of its own.
             component = service["spec"]["selector"]["app.kubernetes.io/component"]
-            found = [a for name, a in addresses.items() if name.endswith("-0") and f"-{component}-" in name]
+            found = [a for name, a in self.addresses.items() if name.endswith("-0") and f"-{component}-" in name]
             if service["spec"].get("clusterIP") != "None" and found:
                 name = service["metadata"]["name"]
-                lines.append(f"{found[0]} {name}.{chart.NAMESPACE}.svc.cluster.local {name}")
+                lines.append(f"{self.services.get(name, found[0])} {name}.{chart.NAMESPACE}.svc.cluster.local {name}")
         self.hosts.write_text("\n".join(lines) + "\n")
 
     def of(self, component):
         return [pod for pod in self.pods.values() if pod.container["name"] == component]
 
     def replace(self, names, grace=None, lose_volume=False):
-        """Deletes these pods at once; they come back with other addresses."""
+        """Deletes these pods at once; they come back with other addresses, and with their volumes if they have any."""
         old = [self.pods[name] for name in names]
         if grace:
             took = [pod.end(grace) for pod in old]
@@ -371,10 +405,35 @@ class Cluster:
                     os.kill(inner, signal.SIGKILL)
             took = [pod.end() for pod in old]
         for pod in old:
-            if lose_volume:
+            claims = chart.named(self.objects, "StatefulSet", pod.workload)["spec"].get("volumeClaimTemplates")
+            if lose_volume or not claims:
                 shutil.rmtree(self.data(pod.name))
             self.create(pod.name, pod.workload, self.workloads()[pod.workload][1])
         return max(took)
+
+    def evict(self, name):
+        """As the API does when a machine is drained: false while the budget has no room; the pod comes back elsewhere."""
+        pod = self.pods[name]
+        with self.changing:
+            for budget in chart.of_kind(self.objects, "PodDisruptionBudget"):
+                labels = budget["spec"]["selector"]["matchLabels"].items()
+                if labels <= pod.template["metadata"]["labels"].items():
+                    healthy = [p for p in self.siblings(pod) if p.name not in self.leaving and p.probe("readinessProbe")[0]]
+                    wanted = len(self.siblings(pod)) - budget["spec"]["maxUnavailable"]
+                    if pod in healthy and len(healthy) <= wanted:
+                        return False
+            self.leaving.add(name)
+        self.replace([name], pod.template["spec"]["terminationGracePeriodSeconds"])
+        self.leaving.discard(name)
+        return True
+
+    def siblings(self, pod):
+        return [each for each in self.pods.values() if each.workload == pod.workload]
+
+    def endpoints(self, component):
+        """The pods that a Service leads to. A machine that is silent is noticed after a minute or so: until then it does."""
+        told = lambda pod: pod.cut or (pod.name not in self.leaving and pod.runs() and pod.probe("readinessProbe")[0])
+        return [pod for pod in self.of(component) if told(pod)]
 
     def not_ready(self):
         return {pod.name: pod.probe("readinessProbe")[1] for pod in self.pods.values() if not pod.is_ready()}
@@ -389,13 +448,28 @@ class Cluster:
             raise
         return time.monotonic() - begin
 
-    def rolling_restart(self, workload):
-        """As the controller of StatefulSets: the last first, each ready for minReadySeconds before the next."""
+    def roll_out(self):
+        """As the controllers of all StatefulSets at the same time, after an upgrade: pods whose template is another one
+        now are restarted. Returns their names, in order for each StatefulSet."""
+        names = {
+            workload: [pod.name for pod in self.pods.values() if pod.workload == workload and pod.template != template]
+            for workload, (_, template) in self.workloads().items()
+        }
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for done in [pool.submit(self.rolling_restart, workload, only) for workload, only in names.items()]:
+                done.result()
+        return names
+
+    def rolling_restart(self, workload, names=None):
+        """As the controller of StatefulSets: the last first, each ready for minReadySeconds before the next; returns how
+        long the longest end took."""
         spec = chart.named(self.objects, "StatefulSet", workload)["spec"]
         grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
         longest = 0
         for number in reversed(range(spec["replicas"])):
             name = f"{workload}-{number}"
+            if names is not None and name not in names:
+                continue
             longest = max(longest, self.replace([name], grace))
             wait_until(self.pods[name].is_ready, 60, lambda: f"{name}: {self.pods[name].probe('readinessProbe')[1]}")
             time.sleep(spec["minReadySeconds"])

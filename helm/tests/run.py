@@ -2,8 +2,8 @@
 
 usage: run.py [--update] [NAME ...]      all, or those such as test_manifests or test_values.Values
 
---update writes the files that are rendered from the chart anew (snapshots, helm/kustomize, copies), for a look at the
-difference.
+--update writes the files that are rendered from the chart anew (snapshots, helm/kustomize, copies), and the figures of the
+manual, for a look at the difference.
 """
 
 import pathlib
@@ -12,6 +12,7 @@ import sys
 import unittest
 
 import chart
+import figures
 
 
 def main():
@@ -23,6 +24,8 @@ def main():
     loader = unittest.defaultTestLoader
     tests = loader.loadTestsFromNames(names) if names else loader.discover(str(pathlib.Path(__file__).parent))
     result = unittest.TextTestRunner(verbosity=2).run(tests)
+    if chart.UPDATE:
+        figures.write()
     broken = {str(getattr(test, "test_case", test)) for test, _ in result.failures + result.errors}
     failed = len(broken) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped)

@@ -133,22 +133,6 @@ class OpenShift(unittest.TestCase):
             self.assertEqual(spec["securityContext"]["fsGroup"], 65532)
 
 
-class Backups(unittest.TestCase):
-    def test_the_manuals_way_to_restore(self):
-        """What the manual does to the CronJob's job is a restore with all other arguments."""
-        (job,) = chart.of_kind(chart.rendered("everything"), "CronJob")
-        manual = (chart.REPOSITORY / "helm" / "README.md").read_text()
-        program = re.search(r"jq '(.*)' \|", manual)[1]
-        spec = job["spec"]["jobTemplate"]["spec"]
-        done = subprocess.run(["jq", program], input=json.dumps({"spec": spec}), capture_output=True, text=True)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        before = spec["template"]["spec"]["containers"][0]
-        after = json.loads(done.stdout)["spec"]["template"]["spec"]["containers"][0]
-        self.assertEqual(after["command"], ["/keyward-sentinel", "restore"])
-        self.assertEqual(after["args"], ["--from", "/backups/2026-12-01T03-15-00Z", *before["args"][4:]])
-        self.assertEqual(after["args"][2], "--sentinel")
-
-
 class Parts(unittest.TestCase):
     """The parts of a rendering fit each other."""
 

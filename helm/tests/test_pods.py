@@ -1,26 +1,18 @@
 """The pods that the chart describes, run as processes: they become ready, survive, and lose nothing."""
 
-import os
 import shutil
 import ssl
 import tempfile
-import threading
 import time
 import unittest
 
 import certificates
 import chart
+import figures
 import pods
+from load import FIXED, FORWARDING_PORT, LONG, PASSWORD, Writer, authenticated, both, insist, primary, report, start
 
-FIXED = {
-    "tests": {"clientImage": "example.org/valkey"},
-    "auth": {"password": "a password"},
-    "clusterSecret": {"value": "a secret of sixteen bytes or more"},
-    "minReadySeconds": 2,
-    # What is tested has two cores.
-    "config": {"io-threads": 1},
-}
-PASSWORD = FIXED["auth"]["password"]
+
 # Where Kubernetes copies no zone to the pods, and names of pods need no domain.
 OTHERWISE = {**FIXED, "clusterDomain": "", "zone": "label"}
 leave = None
@@ -33,85 +25,6 @@ def setUpModule():
 
 def tearDownModule():
     leave()
-
-
-def start(values, **more):
-    return pods.Cluster({**FIXED, **values}, **more)
-
-
-def report(words):
-    print(f"... {words} ", end="", flush=True)
-
-
-def primary(cluster):
-    """Address of the primary, as clients with Sentinel support find it."""
-    for sentinel in cluster.of("sentinel"):
-        try:
-            found = pods.ask(sentinel.address, 26379, "SENTINEL", "GET-PRIMARY-ADDR-BY-NAME", "mymaster")
-        except (OSError, pods.Reply):
-            continue
-        if found:
-            return found[0]
-    return None
-
-
-def insist(cluster, *words, seconds=15.0):
-    """Asks the primary, as a client that looks whom it has reached, and retries: the primary may have just changed, or
-    have no replica in sync yet."""
-    errors = []
-
-    def answer():
-        try:
-            client = pods.Client(primary(cluster), 6379, PASSWORD)
-            try:
-                role = client.ask("ROLE")[0]
-                if role == "master":
-                    return [client.ask(*words)]
-                errors.append(role)
-            finally:
-                client.close()
-        except (OSError, pods.Reply, TypeError) as error:
-            errors.append(str(error))
-        return None
-
-    return pods.wait_until(answer, seconds, lambda: f"{words[0]} is answered, but {errors[-1]}")[0]
-
-
-class Writer(threading.Thread):
-    """Writes numbers one after the other, and remembers those that were acknowledged."""
-
-    def __init__(self, cluster):
-        super().__init__(daemon=True)
-        self.cluster, self.stopped = cluster, threading.Event()
-        self.acknowledged, self.errors, self.longest = [], {}, 0.0
-
-    def run(self):
-        client, number, last = None, 0, time.monotonic()
-        while not self.stopped.is_set():
-            number += 1
-            try:
-                client = client or pods.Client(primary(self.cluster), 6379, PASSWORD)
-                client.ask("RPUSH", "written", number)
-                self.acknowledged.append(number)
-                now = time.monotonic()
-                self.longest, last = max(self.longest, now - last), now
-                time.sleep(0.002)
-            except (OSError, pods.Reply, TypeError) as error:
-                word = str(error).split(" ")[0] if isinstance(error, pods.Reply) else type(error).__name__
-                self.errors[word] = self.errors.get(word, 0) + 1
-                if client:
-                    client.close()
-                client = None
-                time.sleep(0.02)
-
-    def lost(self):
-        """What was acknowledged and is gone; asked for when it writes again, so that the time without is whole."""
-        before = len(self.acknowledged)
-        pods.wait_until(lambda: before + 20 < len(self.acknowledged), 30, lambda: f"it writes again: {self.errors}")
-        self.stopped.set()
-        self.join()
-        held = set(insist(self.cluster, "LRANGE", "written", 0, -1))
-        return [number for number in self.acknowledged if str(number) not in held]
 
 
 class Replicated(unittest.TestCase):
@@ -156,29 +69,23 @@ class Replicated(unittest.TestCase):
                 pods.ask(node.address, 6379, "GET", "x")
 
     def test_a_node_is_killed_and_nothing_is_lost(self):
-        writer = Writer(self.cluster)
-        writer.start()
-        time.sleep(0.5)
+        writers = both(self.cluster)
         old = primary(self.cluster)
         name = next(pod.name for pod in self.cluster.pods.values() if pod.address == old)
         self.cluster.replace([name])
         ready = self.cluster.wait_until_ready()
-        self.assertEqual(writer.lost(), [])
+        figures.record(self, "the pod of the primary is killed", writers, f"ready after {ready:.1f} s")
         self.assertNotEqual(primary(self.cluster), old)
-        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, ready after {ready:.1f} s")
 
     def test_a_machine_with_the_primary_and_the_leading_sentinel_is_lost(self):
-        writer = Writer(self.cluster)
-        writer.start()
-        time.sleep(0.5)
+        writers = both(self.cluster)
         old = primary(self.cluster)
         leads = lambda pod: "it leads" in pod.probe("readinessProbe")[1]
         lost = [pod.name for pod in self.cluster.pods.values() if pod.address == old or (pod in self.cluster.of("sentinel") and leads(pod))]
         self.assertEqual(len(lost), 2)
         self.cluster.replace(lost)
-        self.cluster.wait_until_ready()
-        self.assertEqual(writer.lost(), [])
-        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}")
+        ready = self.cluster.wait_until_ready()
+        figures.record(self, "the pods of the primary and of the leading sentinel are killed", writers, f"ready after {ready:.1f} s")
 
     def test_backups_are_made_and_the_older_ones_go(self):
         insist(self.cluster, "SET", "saved", "yes")
@@ -210,59 +117,48 @@ class Replicated(unittest.TestCase):
         self.cluster.wait_until_ready()
 
     def test_a_rolling_restart_loses_nothing(self):
-        writer = Writer(self.cluster)
-        writer.start()
+        writers = both(self.cluster)
         longest = self.cluster.rolling_restart("kw-keyward-node")
         self.cluster.rolling_restart("kw-keyward-sentinel")
         self.cluster.wait_until_ready()
-        self.assertEqual(writer.lost(), [])
-        report(f"{len(writer.acknowledged)} writes, {writer.longest:.2f} s without, errors {writer.errors}, longest end {longest:.1f} s")
+        figures.record(self, "rolling restart of all nodes and sentinels", writers, f"a pod ends within {longest:.1f} s")
         # Within the grace period, by far: nobody was killed (tearDown).
         self.assertLess(longest, 15)
 
     def test_all_pods_at_once_come_back_with_new_addresses(self):
-        times = []
-        for round in range(int(os.environ.get("KEYWARD_ROUNDS", "2"))):
+        writers, times = both(self.cluster), []
+        for round in range(20 if LONG else 2):
             insist(self.cluster, "SET", "round", round)
             self.cluster.replace(list(self.cluster.pods))
             begin = time.monotonic()
             self.assertEqual(insist(self.cluster, "GET", "round"), str(round))
             times.append(time.monotonic() - begin)
             self.cluster.wait_until_ready()
-        report("served again after " + ", ".join(f"{t:.1f} s" for t in times))
-
-    def test_the_cluster_secret_changes_while_all_runs(self):
-        # As the README says: accepted everywhere, then used everywhere, then the old one goes.
-        old, new = FIXED["clusterSecret"]["value"], "another secret of sixteen bytes or more"
-        addresses = {pod.address for pod in self.cluster.pods.values()}
-        for value in (f"{old}\n{new}\n", f"{new}\n{old}\n", f"{new}\n"):
-            self.cluster.apply({**FIXED, "clusterSecret": {"value": value}})
-            time.sleep(1)
-            insist(self.cluster, "SET", "secret", value)
-        self.assertEqual(addresses, {pod.address for pod in self.cluster.pods.values()})
-        # What connects anew from now on needs the new one.
-        self.cluster.replace(["kw-keyward-node-1", "kw-keyward-sentinel-1"])
-        self.cluster.wait_until_ready()
-        pods.wait_until(self.passed, 20, "the test of the status passes")
+            for writer in writers:
+                writer.wait_until_it_writes()
+        note = f"served again {min(times):.1f} to {max(times):.1f} s after the start of the processes"
+        figures.record(self, "all pods at once, with new addresses, twenty times", writers, note)
 
     def test_the_client_test_passes(self):
         check_client_test(self, self.cluster)
 
     def test_a_sentinel_loses_its_volume(self):
+        writers = both(self.cluster)
         self.cluster.replace(["kw-keyward-sentinel-0"], lose_volume=True)
         ready = self.cluster.wait_until_ready()
         pods.wait_until(self.passed, 20, "the test of the status passes")
-        report(f"ready after {ready:.1f} s")
+        figures.record(self, "a sentinel loses its volume", writers, f"ready after {ready:.1f} s")
 
     def test_a_volume_is_lost(self):
+        writers = both(self.cluster)
         insist(self.cluster, "SET", "kept", "yes")
         lost = self.cluster.pods["kw-keyward-node-2"].address
         begin = time.monotonic()
         self.cluster.replace(["kw-keyward-node-2"], lose_volume=True)
         # It is a new node, which takes the place of the one that is lost when that has been away for half a minute.
-        ready = self.cluster.wait_until_ready()
+        self.cluster.wait_until_ready()
         pods.wait_until(lambda: self.holds("kw-keyward-node-2", "kept"), 60, "the new node has the data")
-        report(f"ready after {ready:.1f} s, in sync after {time.monotonic() - begin:.1f} s")
+        figures.record(self, "a node loses its volume", writers, f"in sync after {time.monotonic() - begin:.0f} s")
         done = self.cluster.of("sentinel")[0].exec("/keyward-sentinel", "remove-node", f"{lost}:6379")
         self.assertEqual(done.returncode, 0, done.stderr)
 
@@ -368,6 +264,10 @@ class Encrypted(unittest.TestCase):
     def context(self):
         return ssl.create_default_context(cafile=f"{self.folder.name}/ca.crt")
 
+    def encrypted(self, cluster, passwords):
+        address = cluster.of("node")[0].address
+        return authenticated(address, FORWARDING_PORT, passwords, context=self.context(), name="kw-keyward.shop")
+
     def shown(self, pod):
         port = 6379 if pod.container["name"] == "node" else 26379
         return ssl.get_server_certificate((pod.address, port), timeout=5)
@@ -375,10 +275,12 @@ class Encrypted(unittest.TestCase):
     def test_renewed_certificates_are_taken_while_all_runs(self):
         self.cluster.wait_until_ready()
         before = {pod.name: self.shown(pod) for pod in self.cluster.pods.values()}
+        writer = Writer(self.cluster, self.encrypted)
         self.cluster.certificates["kw-keyward-tls"] = self.issued()
         self.cluster.apply({**FIXED, **self.values})
         for pod in self.cluster.pods.values():
             pods.wait_until(lambda: self.shown(pod) != before[pod.name], 20, f"{pod.name} shows the new certificate")
+        figures.record(self, "renewed certificates", [writer])
         # The old ones and the new ones are of one CA: nodes and sentinels go on, and take in who comes.
         self.cluster.replace(["kw-keyward-node-1", "kw-keyward-sentinel-1"])
         self.cluster.wait_until_ready()
@@ -420,6 +322,17 @@ class Encrypted(unittest.TestCase):
             lambda: (done := self.cluster.run_test("kw-keyward-test-status")).returncode == 0 and done, 20, "all is well"
         )
         self.assertIn("mymaster", done.stdout)
+
+
+@unittest.skipUnless(LONG, "takes two minutes")
+class WithoutVolumes(unittest.TestCase):
+    def test_a_rolling_restart_of_nodes_loses_nothing(self):
+        cluster = start({"persistence": {"enabled": False}})
+        self.addCleanup(cluster.close)
+        cluster.wait_until_ready()
+        writers, begin = both(cluster), time.monotonic()
+        cluster.rolling_restart("kw-keyward-node")
+        figures.record(self, "rolling restart of nodes without volumes", writers, f"all three after {time.monotonic() - begin:.0f} s")
 
 
 class Standalone(unittest.TestCase):

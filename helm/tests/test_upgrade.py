@@ -1,34 +1,16 @@
 """What an upgrade keeps of what is there, by an API: secrets, volumes, the shape of the shards."""
 
-import json
 import re
-import subprocess
 import unittest
 from base64 import b64decode
 
-import api
 import chart
 
 QUIET = {"minReadySeconds": 11}
 
 
-def asked(before, values, helm, openshift=False):
-    """What helm would install over these objects."""
-    with api.serving(before, openshift) as (flags, environment):
-        command = [chart.HELMS[helm], "install", chart.RELEASE, chart.CHART, "-n", chart.NAMESPACE, "-f", "-", "-o", "json", *flags]
-        done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, env=environment, timeout=60)
-    if done.returncode != 0:
-        raise chart.Refused(done.stderr)
-    return json.loads(done.stdout)
-
-
-def upgraded(before, values, helm, openshift=False):
-    """The objects of a release that follows the one with these objects."""
-    return chart.load(asked(before, values, helm, openshift)["manifest"])
-
-
 def notes_of(before, values, helm):
-    return asked(before, values, helm)["info"]["notes"]
+    return chart.asked(before, values, helm)["info"]["notes"]
 
 
 class Upgrade(unittest.TestCase):
@@ -46,43 +28,43 @@ class Upgrade(unittest.TestCase):
 
     def test_secrets_are_made_once(self):
         for helm in self.each_helm():
-            first = upgraded([], {}, helm)
+            first = chart.upgraded([], {}, helm)
             self.assertNotIn("immutable", chart.of_kind(first, "Secret")[0])
             self.assertEqual(len(self.secret(first)[0]["password"]), 32)
-            again = upgraded(first, QUIET, helm)
+            again = chart.upgraded(first, QUIET, helm)
             self.assertEqual(self.secret(again), self.secret(first))
             self.assertEqual(self.templates(again), self.templates(first))
 
     def test_another_password_restarts_the_nodes_and_shows_nothing(self):
         for helm in self.each_helm():
-            first = upgraded([], {}, helm)
-            changed = upgraded(first, {"auth": {"password": "new"}}, helm)
+            first = chart.upgraded([], {}, helm)
+            changed = chart.upgraded(first, {"auth": {"password": "new"}}, helm)
             self.assertEqual(self.secret(changed)[0]["password"], b"new")
             self.assertEqual(self.secret(changed)[0]["cluster-secret"], self.secret(first)[0]["cluster-secret"])
             nodes, sentinels = self.templates(changed)
             self.assertEqual(sentinels, self.templates(first)[1])
             self.assertEqual(nodes["metadata"]["annotations"]["keyward/password-revision"], "2")
             # The next one without the value keeps it.
-            kept = upgraded(changed, {}, helm)
+            kept = chart.upgraded(changed, {}, helm)
             self.assertEqual(self.secret(kept), self.secret(changed))
             self.assertEqual(self.templates(kept), self.templates(changed))
 
     def test_from_a_node_alone_to_a_shard(self):
         for helm in self.each_helm():
-            alone = upgraded([], {"mode": "standalone"}, helm)
-            replicated = upgraded(alone, {}, helm)
+            alone = chart.upgraded([], {"mode": "standalone"}, helm)
+            replicated = chart.upgraded(alone, {}, helm)
             self.assertEqual(self.secret(replicated)[0]["password"], self.secret(alone)[0]["password"])
             self.assertIn("cluster-secret", self.secret(replicated)[0])
 
     def test_volumes_stay_as_they_are_and_notes_say_how_they_grow(self):
         for helm in self.each_helm():
-            first = upgraded([], {"persistence": {"size": "8Gi", "storageClass": "slow"}}, helm)
+            first = chart.upgraded([], {"persistence": {"size": "8Gi", "storageClass": "slow"}}, helm)
             for each in chart.of_kind(first, "StatefulSet"):
                 # As the API adds.
                 each["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = "Filesystem"
                 each["spec"]["volumeClaimTemplates"][0]["status"] = {"phase": "Pending"}
             values = {"persistence": {"size": "20Gi", "storageClass": "fast", "annotations": {"a": "b"}}}
-            second = upgraded(first, values, helm)
+            second = chart.upgraded(first, values, helm)
             (claim,) = chart.named(second, "StatefulSet", "kw-keyward-node")["spec"]["volumeClaimTemplates"]
             self.assertEqual(claim["spec"]["resources"]["requests"]["storage"], "8Gi")
             self.assertEqual(claim["spec"]["storageClassName"], "slow")
@@ -106,14 +88,14 @@ class Upgrade(unittest.TestCase):
             for before, after, words in cases:
                 with self.subTest(after=after):
                     with self.assertRaisesRegex(chart.Refused, words):
-                        upgraded(upgraded([], before, helm), after, helm)
+                        chart.upgraded(chart.upgraded([], before, helm), after, helm)
             # More sentinels are taken in by the others.
-            upgraded(upgraded([], {}, helm), {"sentinels": 5}, helm)
+            chart.upgraded(chart.upgraded([], {}, helm), {"sentinels": 5}, helm)
 
     def test_openshift_is_asked_for(self):
         for helm in self.each_helm():
             for openshift in (False, True):
-                for _, _, spec in chart.pods(upgraded([], {}, helm, openshift)):
+                for _, _, spec in chart.pods(chart.upgraded([], {}, helm, openshift)):
                     self.assertEqual("fsGroup" in spec["securityContext"], not openshift)
 
 
