@@ -40,6 +40,8 @@ RESOURCES = api.RESOURCES | {
 SHORT = {"pods": ["po"], "services": ["svc"], "persistentvolumeclaims": ["pvc"], "statefulsets": ["sts"]}
 SUBRESOURCES = {"v1": [("pods/eviction", "Eviction")]}
 GLOBAL = {"Node", "Namespace"}
+# What may be changed of a StatefulSet.
+CHANGES = {"replicas", "ordinals", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"}
 # Of which there are no schemas.
 FOREIGN = {"Certificate", "Issuer", "ServiceMonitor", "PrometheusRule", "Route"}
 
@@ -147,6 +149,8 @@ class Kubernetes:
         self.cluster = pods.Cluster(None, images=images)
         self.objects, self.versions, self.seen = {}, 0, {}
         self.once, self.lost, self.claimed, self.services = {}, set(), {}, {}
+        # When each pod was asked whether it is ready, and what it said.
+        self.probed = {}
         self.lock = threading.RLock()
         self.work = concurrent.futures.ThreadPoolExecutor(8)
         self.rolling = threading.Lock()
@@ -220,7 +224,7 @@ class Kubernetes:
             return list(found.values())
 
     def pod_object(self, pod):
-        ready = pod.name not in self.cluster.leaving and pod.runs() and pod.probe("readinessProbe")[0]
+        ready = self.is_ready(pod)
         word = "True" if ready else "False"
         owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": pod.workload, "uid": "uid", "controller": True}
         return {
@@ -232,6 +236,16 @@ class Kubernetes:
                        "containerStatuses": [{"name": pod.container["name"], "ready": ready, "restartCount": 0, "image": pod.container["image"],
                                               "imageID": "", "state": {"running": {}}}]},
         }
+
+    def is_ready(self, pod):
+        """As the kubelet has found lately."""
+        if pod.name in self.cluster.leaving or not pod.runs():
+            return False
+        when, ready = self.probed.get(pod.address, (0, False))
+        if when + 0.1 < time.monotonic():
+            ready = pod.probe("readinessProbe")[0]
+            self.probed[pod.address] = (time.monotonic(), ready)
+        return ready
 
     def claims(self):
         """They stay when what has made them is gone."""
@@ -255,7 +269,7 @@ class Kubernetes:
     def status(self, each):
         found = [pod for pod in self.cluster.pods.values() if pod.workload == each["metadata"]["name"]]
         updated = [pod for pod in found if pod.template == each["spec"]["template"]]
-        ready = [pod for pod in found if pod.runs() and pod.name not in self.cluster.leaving and pod.probe("readinessProbe")[0]]
+        ready = [pod for pod in found if self.is_ready(pod)]
         return {
             "replicas": len(found), "updatedReplicas": len(updated), "readyReplicas": len(ready), "availableReplicas": len(ready),
             "observedGeneration": each["metadata"].get("generation", 1), "updateRevision": "new",
@@ -630,6 +644,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 kubernetes_validate.validate({name: value for name, value in body.items() if name != "status"}, "1.37", strict=True)
             except kubernetes_validate.ValidationError as error:
                 return self.refuse(422, "Invalid", str(error.message))
+        old = self.kubernetes.objects.get(self.kubernetes.key(body))
+        if body["kind"] == "StatefulSet" and old:
+            fixed = (set(old["spec"]) | set(body["spec"])) - CHANGES
+            if any(old["spec"].get(field) != body["spec"].get(field) for field in fixed):
+                return self.refuse(422, "Invalid", "spec: Forbidden: updates to statefulset spec for fields other than " + ", ".join(sorted(CHANGES)) + " are forbidden")
         kept = self.kubernetes.store(body)
         self.kubernetes.changed(kept)
         self.answer(kept, code)

@@ -6,7 +6,6 @@
     ```yaml       the same
 """
 
-import pathlib
 import re
 from dataclasses import dataclass
 

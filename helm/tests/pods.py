@@ -336,28 +336,29 @@ class Cluster:
         return folder
 
     def write_volume(self, workload, volume):
+        """The files of a ConfigMap or of Secrets; what is missing in the middle of an upgrade leaves them as they are."""
         files = {}
         if "configMap" in volume:
-            data = chart.named(self.objects, "ConfigMap", volume["configMap"]["name"])["data"]
-            files = {name: text.encode() for name, text in data.items()}
+            files = {name: text.encode() for name, text in self.given("ConfigMap", volume["configMap"]["name"]).items()}
         sources = [s["secret"] for s in volume.get("projected", {}).get("sources", [])]
         if "secret" in volume:
             sources.append(volume["secret"] | {"name": volume["secret"]["secretName"]})
         for source in sources:
-            for item in source["items"]:
-                if source["name"] in self.certificates:
-                    files[item["path"]] = self.certificates[source["name"]][item["key"]]
-                else:
-                    data = chart.named(self.objects, "Secret", source["name"])["data"]
-                    if item["key"] not in data:
-                        # In the middle of an upgrade: the files stay as they are.
-                        return
-                    files[item["path"]] = b64decode(data[item["key"]])
+            data = self.certificates.get(source["name"])
+            if data is None:
+                data = {name: b64decode(value) for name, value in self.given("Secret", source["name"]).items()}
+            if any(item["key"] not in data for item in source["items"]):
+                return
+            files |= {item["path"]: data[item["key"]] for item in source["items"]}
         if files:
             folder = self.volume(workload, volume["name"])
             before = {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
             if before != files:
                 write_atomically(folder, files)
+
+    def given(self, kind, name):
+        """The data of an object, or none if it is not there."""
+        return next((each["data"] for each in chart.of_kind(self.objects, kind) if each["metadata"]["name"] == name), {})
 
     def data(self, pod):
         folder = self.folder / "data" / pod

@@ -2,7 +2,6 @@
 says of them, the options of the sentinels by their help. test_manual.py keeps it true; run.py --update writes it anew."""
 
 import json
-import pathlib
 import re
 import socket
 import subprocess
@@ -116,7 +115,7 @@ def in_words(said):
         if line == "argument must be 'yes' or 'no'":
             return "`yes`, `no`"
         if match := re.match(r"argument must be between (.*) and (.*) inclusive", line):
-            return f"{match[1]} to {match[2]}"
+            return f"{match[1]} at least" if 2**62 < int(match[2]) else f"{match[1]} to {match[2]}"
         if "memory value" in line:
             return "bytes, such as `64mb`"
     return ""

@@ -7,10 +7,11 @@ import tempfile
 import time
 import unittest
 
+import chart
 import figures
 import load
 import pods
-from load import FIXED, PASSWORD, insist, primary
+from load import FIXED, PASSWORD, primary
 
 leave = None
 
@@ -22,6 +23,22 @@ def setUpModule():
 
 def tearDownModule():
     leave()
+
+
+class Before(unittest.TestCase):
+    def test_the_chart_of_before_is_upgraded(self):
+        """From what the first chart has made: its pods, with its conf files and volumes."""
+        cluster = pods.Cluster(None)
+        self.addCleanup(cluster.close)
+        cluster.take(chart.load((chart.TESTS / "before" / "default.yaml").read_text()))
+        cluster.wait_until_ready()
+        # Its Service has led to any node; it follows the primary when the pods have that port.
+        writers = [load.Writer(cluster)]
+        cluster.upgrade(FIXED)
+        writers.append(load.Writer(cluster, load.by_service))
+        cluster.wait_until_ready()
+        self.assertEqual(cluster.told, [])
+        figures.record(self, "the chart, from the first one", writers)
 
 
 class Drills(unittest.TestCase):

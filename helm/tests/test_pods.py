@@ -12,7 +12,6 @@ import figures
 import pods
 from load import FIXED, FORWARDING_PORT, LONG, PASSWORD, Writer, authenticated, both, insist, primary, report, start
 
-
 # Where Kubernetes copies no zone to the pods, and names of pods need no domain.
 OTHERWISE = {**FIXED, "clusterDomain": "", "zone": "label"}
 leave = None
@@ -313,6 +312,7 @@ class Encrypted(unittest.TestCase):
         check_client_test(self, self.cluster)
 
     def test_backups_with_certificates(self):
+        self.cluster.wait_until_ready()
         done = self.cluster.run_backup()
         self.assertEqual(done.returncode, 0, done.stderr)
 

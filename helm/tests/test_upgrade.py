@@ -80,6 +80,8 @@ class Upgrade(unittest.TestCase):
             (cluster, {**cluster, "replicas": 1}, "replicas: it is 2, .* cannot become 1"),
             (cluster, {**cluster, "mode": "replicated", "shards": 1}, "mode: it is cluster, .* cannot become replicated"),
             (cluster, {**cluster, "sentinels": 3}, "sentinels: there are 5, and they cannot become fewer"),
+            ({}, {"fullnameOverride": "store"}, "this release has the pods of kw-keyward-\\w+, .* by the name store-"),
+            ({}, {"nameOverride": "store"}, "this release has the pods of kw-keyward-"),
             ({}, {"sentinel": {"primarySet": "x"}}, "sentinel.primarySet: it is mymaster"),
             ({}, {"persistence": {"enabled": False}}, "persistence.enabled of kw-keyward-node cannot be changed"),
             ({"sentinel": {"persistence": {"enabled": False}}}, {}, "persistence.enabled of kw-keyward-sentinel cannot be changed"),
@@ -99,8 +101,57 @@ class Upgrade(unittest.TestCase):
                     self.assertEqual("fsGroup" in spec["securityContext"], not openshift)
 
 
+class FromTheChartBefore(unittest.TestCase):
+    """From what an older chart has made, the first one: before/ has it as it was rendered then. A new one is put there when a
+    version is released."""
+
+    # What the API lets an upgrade change of a StatefulSet.
+    CHANGES = {"replicas", "ordinals", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"}
+
+    def pairs(self):
+        for path in sorted((chart.TESTS / "before").glob("*.yaml")):
+            before = [each for each in chart.load(path.read_text()) if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
+            for helm in chart.HELMS:
+                with self.subTest(values=path.stem, helm=helm):
+                    yield before, chart.upgraded(before, chart.values_of(path.stem), helm)
+
+    def test_nothing_is_changed_that_cannot_be(self):
+        for before, after in self.pairs():
+            for old in chart.of_kind(before, "StatefulSet"):
+                new = chart.named(after, "StatefulSet", old["metadata"]["name"])
+                for field in (set(old["spec"]) | set(new["spec"])) - self.CHANGES:
+                    self.assertEqual(new["spec"].get(field), old["spec"].get(field), field)
+            for old in chart.of_kind(before, "Service"):
+                new = chart.named(after, "Service", old["metadata"]["name"])
+                self.assertEqual(new["spec"].get("clusterIP"), old["spec"].get("clusterIP"))
+
+    def test_what_was_there_is_there_with_the_same_secrets(self):
+        for before, after in self.pairs():
+            names = lambda objects: {(each["kind"], each["metadata"]["name"]) for each in objects}
+            self.assertLessEqual(names(before), names(after))
+            for old in chart.of_kind(before, "Secret"):
+                self.assertEqual(chart.named(after, "Secret", old["metadata"]["name"])["data"], old["data"])
+
+
 class Notes(unittest.TestCase):
     """What is printed after an installation."""
+
+    def test_what_will_not_work_is_said(self):
+        mine = {"auth": {"existingSecret": "mine"}}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": chart.NAMESPACE}}
+        cases = [
+            ([], mine, "NOT THERE: the Secret mine with password."),
+            ([{**secret, "data": {"other": ""}}], mine, "NOT THERE: the Secret mine with password."),
+            ([], {"sentinels": 4}, "4 sentinels survive the loss of no more than 3 do"),
+            ([], {"replicas": 0}, "if that fails nobody takes its place"),
+            ([], {"mode": "cluster", "service": {"type": "LoadBalancer"}}, "told addresses of pods, which they do not reach"),
+        ]
+        for helm in chart.HELMS:
+            for before, values, words in cases:
+                with self.subTest(helm=helm, values=values):
+                    self.assertIn(words, notes_of(before, values, helm))
+            for words in ("NOT THERE", "survive the loss", "nobody takes", "do not reach"):
+                self.assertNotIn(words, notes_of([{**secret, "data": {"password": "eA=="}}], mine, helm))
 
     def test_commands_name_what_is_there(self):
         for name, objects in chart.every_set():

@@ -173,6 +173,12 @@ class Values(unittest.TestCase):
             ({"maxmemoryFraction": 1.5}, r"maxmemoryFraction"),
             ({"persistence": {"size": "8 GB"}}, r"size.*pattern"),
             ({"resources": {"limits": {"memory": "1GB"}}}, r"resources.limits.memory: \"1GB\" is no amount of memory"),
+            ({"resources": {"limits": {"memory": 512}}}, r"resources.limits.memory: 512 is less than 64Mi"),
+            ({"config": {"maxmemory": "2gb"}}, r"config: maxmemory 2gb is more than resources.limits.memory \(1Gi\)"),
+            ({"config": "maxmemory 1073741825"}, r"config: maxmemory 1073741825 is more"),
+            ({"auth": None}, r"auth"),
+            ({"sentinel": {"persistence": None}}, r"persistence"),
+            ({"persistence": {"size": 8}}, r"size.*string"),
             ({"tls": {"enabled": True}}, r"tls.enabled needs a certificate: tls.existingSecret, or tls.certManager.enabled"),
             ({"config": {"port": 7000}}, r"config: port is set by the chart: use service.port"),
             ({"config": "requirepass x"}, r"config: requirepass is set by the chart: use auth.password"),
@@ -208,7 +214,8 @@ class Conf(unittest.TestCase):
             conf = self.conf(resources={"limits": {"memory": limit}})
             self.assertIn(f"maxmemory {maxmemory}", conf)
             self.assertIn(f"repl-backlog-size {backlog}", conf)
-        self.assertFalse([line for line in self.conf(resources={"limits": None}) if line.startswith("maxmemory")])
+        for none in ({"limits": None}, None):
+            self.assertFalse([line for line in self.conf(resources=none) if line.startswith("maxmemory")])
 
     def test_config_as_a_map(self):
         config = {"maxclients": 20000, "lazyfree-lazy-expire": False, "save": "", "maxmemory": 268435456, "lfu-log-factor": 0,

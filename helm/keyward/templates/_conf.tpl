@@ -46,6 +46,23 @@ The conf files of both programs, and what they are computed from.
 {{- end -}}
 {{- end -}}
 
+{{/* Fails if a node would be killed for its memory; dict "bytes" "limit" (as it is given) "lines" (of `config`). */}}
+{{- define "keyward.checkMemory" -}}
+{{- if lt (int64 .bytes) 67108864 -}}
+{{- fail (printf "resources.limits.memory: %v is less than 64Mi, with which no node can work; is a unit missing?" .limit) -}}
+{{- end -}}
+{{- $units := dict "" 1 "b" 1 "k" 1000 "kb" 1024 "m" 1000000 "mb" 1048576 "g" 1000000000 "gb" 1073741824 -}}
+{{- range splitList "\n" .lines -}}
+{{- $words := regexSplit "\\s+" (lower (trim .)) -1 -}}
+{{- if and (eq (first $words) "maxmemory") (eq (len $words) 2) (regexMatch "^[0-9]+(b|kb?|mb?|gb?)?$" (last $words)) -}}
+{{- $number := regexFind "^[0-9]+" (last $words) -}}
+{{- if lt (int64 $.bytes) (mul (int64 $number) (get $units (trimPrefix $number (last $words)))) -}}
+{{- fail (printf "config: maxmemory %s is more than resources.limits.memory (%v), so nodes would be killed before they evict anything" (last $words) $.limit) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Directives for certificates, the same for both programs. */}}
 {{- define "keyward.tlsConf" -}}
 tls-cert-file /etc/keyward/tls/tls.crt
@@ -105,8 +122,9 @@ protected-mode no
 {{- end }}
 appendonly {{ .Values.persistence.enabled | ternary "yes" "no" }}
 save ""
-{{- with (.Values.resources.limits | default dict).memory }}
+{{- with ((.Values.resources | default dict).limits | default dict).memory }}
 {{- $bytes := include "keyward.bytes" (dict "quantity" . "name" "resources.limits.memory") | int64 }}
+{{- include "keyward.checkMemory" (dict "bytes" $bytes "limit" . "lines" $more) }}
 # Of a limit of {{ . }}.
 maxmemory {{ mulf $bytes $.Values.maxmemoryFraction | int64 }}
 repl-backlog-size {{ min 268435456 (div $bytes 8) }}

@@ -68,6 +68,7 @@ names of variables) "ports" "annotations"
 {{- $root := .root -}}
 {{- $selector := include "keyward.selector" (dict "root" $root "component" .component) -}}
 {{- $old := lookup "apps/v1" "StatefulSet" $root.Release.Namespace .name | default dict -}}
+{{- include "keyward.checkName" . -}}
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -168,7 +169,7 @@ spec:
           readinessProbe:
             {{- include "keyward.probe" (dict "probe" $root.Values.readinessProbe "path" "/readyz") | nindent 12 }}
           resources:
-            {{- toYaml .values.resources | nindent 12 }}
+            {{- toYaml (.values.resources | default dict) | nindent 12 }}
           securityContext:
             {{- include "keyward.securityContext" (dict "root" $root "context" $root.Values.containerSecurityContext) | nindent 12 }}
           volumeMounts:
@@ -199,6 +200,23 @@ spec:
   volumeClaimTemplates:
     {{- . | nindent 4 }}
   {{- end }}
+{{- end -}}
+
+{{/*
+Fails if the release has these pods under another name: they would be deleted, and empty ones take their place. dict "root"
+"component" "name".
+*/}}
+{{- define "keyward.checkName" -}}
+{{- $component := .component -}}
+{{- $name := .name -}}
+{{- $release := .root.Release.Name -}}
+{{- range (lookup "apps/v1" "StatefulSet" .root.Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $ours := and (eq (get $labels "app.kubernetes.io/instance") $release) (hasPrefix "keyward-" (get $labels "helm.sh/chart")) -}}
+{{- if and $ours (eq (get $labels "app.kubernetes.io/component") $component) (ne .metadata.name $name) -}}
+{{- fail (printf "nameOverride, fullnameOverride: this release has the pods of %s, and would get new ones without data by the name %s" .metadata.name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Where conf file, secrets and certificates are. */}}
