@@ -199,6 +199,8 @@ class Kubernetes:
             metadata["resourceVersion"] = str(self.versions)
             metadata.setdefault("generation", 1)
             metadata.setdefault("creationTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            if each["kind"] == "Service":
+                each["spec"].setdefault("clusterIP", f"10.77.254.{self.versions % 250}")
             if each["kind"] == "Secret" and "stringData" in each:
                 plain = each.pop("stringData").items()
                 each["data"] = each.get("data", {}) | {name: base64.b64encode(text.encode()).decode() for name, text in plain}

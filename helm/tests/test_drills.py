@@ -147,8 +147,12 @@ class Drills(unittest.TestCase):
         self.record("two machines are drained at once, under the budget", f"evictions wait {len(refused)} times for each other")
 
     def test_the_sentinels_lose_all_their_volumes(self):
-        """As the manual says: what is served goes on; then the nodes are restarted at once, and `adopt` is asked for."""
-        self.cluster.replace([pod.name for pod in self.cluster.of("sentinel")], lose_volume=True)
+        """As the manual says: what is served goes on; then the nodes are restarted at once, and `adopt` is asked for. First
+        two of them, of which nobody may vote for the other."""
+        self.cluster.replace(["kw-keyward-sentinel-0", "kw-keyward-sentinel-1"], lose_volume=True)
+        pods.wait_until(lambda: "no leader of the sentinels is reached" in self.status().stdout, 20, lambda: self.status().stdout)
+        self.assertNotIn("adopt", self.status().stdout)
+        self.cluster.replace(["kw-keyward-sentinel-2"], lose_volume=True)
         pods.wait_until(lambda: "no shards yet" in self.status().stdout, 20, lambda: self.status().stdout)
         self.assertEqual(self.status().returncode, 4)
         before = [len(writer.acknowledged) for writer in self.writers]

@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 import unittest
 
+import yaml
+
 import chart
 import figures
 import kubernetes
@@ -137,6 +139,22 @@ class Links(unittest.TestCase):
     def test_every_page_is_in_the_list(self):
         listed = re.findall(r"\]\((\w+\.md)\)", (manual.FOLDER / "README.md").read_text())
         self.assertEqual(sorted(listed), [path.name for path in manual.pages() if path.name != "README.md"])
+
+
+class Migration(unittest.TestCase):
+    def test_values_that_the_table_names_are_there(self):
+        text = (manual.FOLDER / "migration.md").read_text()
+        values = yaml.safe_load((chart.CHART / "values.yaml").read_text())
+        rows = re.findall(r"^\| .* \| .* \| (.*) \|$", text.split("## Values of other charts")[1], re.MULTILINE)
+        self.assertGreater(len(rows), 20)
+        named = [name for row in rows[1:] for name in re.findall(r"`([a-zA-Z.]+)[^`]*`", row) if name not in ("yes", "no", "optional", "shards", "default")]
+        self.assertGreater(len(named), 20)
+        for name in named:
+            with self.subTest(name):
+                place = values
+                for word in name.removesuffix(".").split("."):
+                    self.assertIn(word, place)
+                    place = place[word]
 
 
 class Figures(unittest.TestCase):

@@ -47,7 +47,8 @@ impl StatusReport {
     pub(crate) fn find_problems(&self, names: &Names) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.of_sentinels(&mut problems);
-        if self.shards.is_empty() && !self.from_nodes {
+        // Without a leader nobody knows.
+        if self.shards.is_empty() && self.majority && !self.from_nodes {
             problems.push(match &self.obstacle {
                 Some(obstacle) => failing(
                     format!("no shard forms: {obstacle}"),
