@@ -2,8 +2,11 @@
 
 import threading
 import unittest
+from unittest import mock
 
 import redis
+from redis.cache import CacheConfig
+from redis.connection import CacheProxyConnection
 
 import servers
 from applications import Applications
@@ -73,6 +76,39 @@ class Node(Applications, unittest.TestCase):
         self.r.set("a", 1, ex=100)
         self.assertEqual(self.r.info("keyspace")["db0"]["keys"], 1)
         self.assertEqual(self.r.info("keyspace")["db0"]["expires"], 1)
+
+    def test_a_client_that_keeps_values_hears_of_changes(self):
+        # The library wants a Redis.
+        with mock.patch.object(CacheProxyConnection, "DEFAULT_SERVER_NAME", "valkey"):
+            self.keep_and_hear()
+
+    def keep_and_hear(self):
+        keeping = redis.Redis(
+            servers.HOST, servers.lone_node().port, protocol=3, cache_config=CacheConfig(), decode_responses=True
+        )
+        self.clients.append(keeping)
+        self.r.set("k", "1")
+        self.assertEqual([keeping.get("k"), keeping.get("k")], ["1", "1"])
+        self.assertEqual(keeping.get_cache().size, 1)
+        self.assertEqual(self.r.info("stats")["tracking_total_keys"], 1)
+        for change in (lambda: self.r.set("k", "2"), lambda: self.r.append("k", "3"), self.r.flushall):
+            change()
+            expect = self.r.get("k")
+            servers.wait_until(lambda: keeping.get("k") == expect, what=f"k is {expect}")
+
+    def test_a_monitor_is_shown_commands(self):
+        with self.client().monitor() as monitor:
+            self.r.set("a key", 'a "value"')
+            commands = (monitor.next_command() for _ in range(100))
+            shown = next(command for command in commands if "value" in command["command"])
+        self.assertEqual((shown["db"], shown["command"]), (0, 'SET a key a "value"'))
+
+    def test_slow_commands_are_kept(self):
+        self.r.config_set("slowlog-log-slower-than", 0)
+        self.r.slowlog_reset()
+        self.r.set("k", "v")
+        self.r.config_set("slowlog-log-slower-than", 10000)
+        self.assertIn(b"SET k v", [entry["command"] for entry in self.r.slowlog_get(100)])
 
     def test_an_unknown_command(self):
         with self.assertRaisesRegex(redis.exceptions.ResponseError, "unknown command 'NONSENSE', with args beginning"):

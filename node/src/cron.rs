@@ -17,6 +17,7 @@ use rand::rngs::SmallRng;
 
 use crate::clock;
 use crate::execute::{Eviction, Executor, ExpiryCycle};
+use crate::observe::latency::Sample;
 use crate::server::Server;
 use crate::stats::ThreadStats;
 
@@ -91,16 +92,31 @@ fn keep_keyspace(server: &Arc<Server>) {
         let mut more_evictions = false;
         if server.pause.is_over(now) {
             more_evictions = executor.evict_cycle(EVICT_MAX) == Eviction::Running;
+            note_latency(server, "eviction-cycle", now);
+            let now = clock::monotonic();
             if (expire_at <= now || more_expires) && server.active_expire.load(Ordering::Relaxed) {
                 let time_max = EXPIRE_MAX + EXPIRE_MAX / 2 * (settings.expire_effort - 1);
                 more_expires = executor.expire_cycle(time_max) == ExpiryCycle::MoreDue;
+                note_latency(server, "expire-cycle", now);
             }
         }
+        executor.limit_tracked_keys();
         if expire_at <= now {
             expire_at = now + REGULAR;
         }
         let next = if settings.maxmemory == 0 { expire_at } else { expire_at.min(now + MEMORY) };
         std::thread::sleep(if more_expires || more_evictions { REST } else { clock::until(next).max(REST) });
+    }
+}
+
+/// What has taken long since then is an event of the latency monitor.
+fn note_latency(server: &Server, event: &'static str, since: Monotonic) {
+    let elapsed = clock::monotonic().since(since);
+    let threshold = server.settings().latency_threshold_millis;
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    if threshold != 0 && threshold <= millis {
+        let unix_seconds = clock::unix_millis().0 / 1000;
+        server.latency.note(event, Sample { unix_seconds, millis });
     }
 }
 

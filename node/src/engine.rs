@@ -20,10 +20,12 @@ use keyward_replication::core::full_sync::{SlotSnapshot, SnapshotEnded};
 use keyward_replication::core::messages::SnapshotPart;
 use keyward_replication::core::received::SlotSet;
 use keyward_replication::log::Slice;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbIndex;
 use keyward_store::entry::Entry;
 use keyward_store::keys::Keys;
 use keyward_store::rdb::{Compression, payload, record};
+use keyward_store::tracking::Changes;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
@@ -38,6 +40,7 @@ use crate::scripts::copy_libraries;
 use crate::scripts::libraries::{self, Libraries};
 use crate::server::Server;
 use crate::snapshot::Stream;
+use crate::tracking::Cause;
 
 /// A slot whose records take more is too large to be read under one lock.
 const SLOT_BYTES_MAX: usize = 256 << 10;
@@ -158,6 +161,7 @@ impl KeyspaceEngine {
         let tables = keyspace.cow.keep_taken(slot, state.take_tables(slot, None, &keyspace.counts));
         state.next_expiry = 0;
         state.last_write = LogIndex::ZERO;
+        state.forget_readers(&keyspace.tracking);
         if slot == libraries::SLOT {
             self.server.scripts.change_libraries(Libraries::clear);
         }
@@ -327,6 +331,9 @@ impl Engine for KeyspaceEngine {
         self.server.note_incomplete();
         self.server.shared.set_applied(LogIndex::ZERO);
         Slot::all().for_each(|slot| self.clear_slot(slot));
+        let changes = Changes { keys: Vec::new(), flushed: true };
+        let cause = Cause { client: None, condition: ReplyCondition::default() };
+        self.server.tell_changes(&changes, cause);
     }
 
     fn apply_snapshot(&self, slot: Slot, payload: &[u8]) -> Result<(), String> {

@@ -65,3 +65,4 @@ pub mod supervision;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub mod tracking;

@@ -47,6 +47,15 @@ pub struct Options {
     pub keys: KeySettings,
     /// Threads that decode.
     pub threads: usize,
+    pub existing: Existing,
+}
+
+/// What becomes of a key that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// The file is damaged, or is loaded where it should not be.
+    Refused,
+    Replaced,
 }
 
 /// What was loaded.
@@ -67,6 +76,14 @@ pub struct Loaded {
 /// # Errors
 /// One line for the operator.
 pub fn load_dump(server: &Server, settings: &Settings) -> Result<(), String> {
+    load_dump_over(server, settings, Existing::Refused)
+}
+
+/// As [`load_dump`], of a node that serves nothing now.
+///
+/// # Errors
+/// One line for the operator.
+pub fn load_dump_over(server: &Server, settings: &Settings, existing: Existing) -> Result<(), String> {
     let path = Path::new(&settings.dbfilename);
     let file = match File::open(path) {
         Ok(file) => file,
@@ -79,7 +96,7 @@ pub fn load_dump(server: &Server, settings: &Settings) -> Result<(), String> {
     tracing::info!(file = %path.display(), bytes = total, "loading");
     let start = Instant::now();
     server.loading.begin(total.unwrap_or(0));
-    let options = Options::new(settings, Some(clock::unix_millis().0));
+    let options = Options { existing, ..Options::new(settings, Some(clock::unix_millis().0)) };
     let loaded = load(&server.keyspace, file, total, options, &server.loading);
     server.loading.end();
     let loaded = loaded.map_err(|error| {
@@ -113,6 +130,7 @@ impl Options {
             expire_before,
             keys: settings.keys,
             threads,
+            existing: Existing::Refused,
         }
     }
 }
@@ -243,6 +261,9 @@ impl<'a> Work<'a> {
             }
             for key in decoded.drain(..) {
                 let Decoded { span, slot, hash, entry } = key;
+                if self.options.existing == Existing::Replaced {
+                    self.keyspace.remove_unlogged(slot, span.db, hash, entry.key());
+                }
                 if !self.keyspace.insert_loaded(slot, span.db, hash, entry) {
                     return Err(error(chunk, span, RdbError::Corrupt("a key is there twice")));
                 }
@@ -350,6 +371,7 @@ mod tests {
             expire_before: Some(1000),
             keys: Config::default().settings().unwrap().keys,
             threads: 3,
+            existing: Existing::Refused,
         };
         let loaded = load(&keyspace, file, Some(file.len() as u64), options, &Loading::default());
         loaded.map(|loaded| (keyspace, loaded)).map_err(|e| e.to_string())

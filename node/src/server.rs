@@ -14,6 +14,7 @@ use keyward_replication::reply::ReplyCondition;
 use keyward_store::Keyspace;
 use keyward_store::events::Event;
 use keyward_store::eviction::SharedWeights;
+use keyward_store::tracking::Changes;
 use keyward_store::world::World;
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +33,7 @@ use crate::routing::Routing;
 use crate::snapshot::saves::Saves;
 use crate::snapshot::stream::Snapshots;
 use crate::stats::{ControlDelay, Stats};
+use crate::tracking::{Cause, TrackingClients};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -87,6 +89,7 @@ pub struct Server {
     pub(crate) command_logs: crate::observe::commandlog::CommandLogs,
     pub(crate) latency: crate::observe::latency::LatencyMonitor,
     pub(crate) monitors: crate::observe::monitor::Monitors,
+    pub(crate) tracking: TrackingClients,
 }
 
 /// Another node of the shard, as the topology has it.
@@ -152,6 +155,7 @@ impl Server {
             command_logs: crate::observe::commandlog::CommandLogs::default(),
             latency: crate::observe::latency::LatencyMonitor::default(),
             monitors: crate::observe::monitor::Monitors::default(),
+            tracking: TrackingClients::default(),
         }))
     }
 
@@ -338,6 +342,13 @@ impl Server {
         let before = self.memory.figure();
         let log = self.shared.log.lock().allocated_bytes();
         self.memory.correct(before, crate::process::allocated(), log);
+    }
+
+    /// Tells clients that keep values themselves what has changed.
+    #[cold]
+    pub(crate) fn tell_changes(&self, changes: &Changes, cause: Cause) {
+        let limit = self.settings().output_limits.normal.hard_bytes;
+        self.tracking.tell(&self.clients, changes, cause, limit);
     }
 
     /// MONITOR. Threads learn of it before their next batches.

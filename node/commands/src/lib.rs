@@ -40,6 +40,7 @@ pub use context::{
     Block, CommandResult, DataCommand, DataContext, DataHandler, DataLimits, OnTimeout, Outcome,
 };
 pub use error::CommandError;
+pub use generic::encoding;
 
 use args::{index_range, parse_count, parse_positive, parse_signed_count, parse_timeout};
 use context::{container, plain, read, write};

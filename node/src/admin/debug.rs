@@ -11,9 +11,10 @@ use keyward_store::DbIndex;
 use keyward_store::digest::Digest;
 use keyward_store::table::hash_of;
 
-use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
+use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, inspect, plain};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
+use crate::config::parse_memory;
 use crate::io::pause::PauseMode;
 
 /// Nobody could end it earlier.
@@ -23,7 +24,34 @@ const NOT_ALLOWED: &str = "DEBUG command not allowed. If the enable-debug-comman
                            run it from a local connection, otherwise you need to set this option in the \
                            configuration file, and then restart the server.";
 
-/// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | HELP>`
+/// Switches of Valkey's own machinery, with how many arguments they take: there is nothing here that they could change, and
+/// who sets them wants nothing else.
+const SWITCHES: [(&str, usize); 19] = [
+    ("AOF-FLUSH-SLEEP", 1),
+    ("CHANGE-REPL-ID", 0),
+    ("CLIENT-ENFORCE-REPLY-LIST", 1),
+    ("CLOSE-CLUSTER-LINK-ON-PACKET-DROP", 1),
+    ("DELAY-RDB-CLIENT-FREE-SECOND", 1),
+    ("DELAY-RDB-CLIENT-FREE-SECONDS", 1),
+    ("DICT-RESIZING", 1),
+    ("DISABLE-CLUSTER-RANDOM-PING", 1),
+    ("DISABLE-CLUSTER-RECONNECTION", 1),
+    ("DROP-CLUSTER-PACKET-FILTER", 1),
+    ("FORCE-FREE-PRIMARY-ASYNC", 1),
+    ("HASHTABLE-CAN-ABORT-SHRINK", 1),
+    ("LEAK", 1),
+    ("PAUSE-AFTER-FORK", 1),
+    ("PAUSE-CRON", 1),
+    ("REPLYBUFFER", 2),
+    ("SET-DISABLE-DENY-SCRIPTS", 1),
+    ("SET-SKIP-CHECKSUM-VALIDATION", 1),
+    ("SLOTMIGRATION", 2),
+];
+
+/// The largest size that QUICKLIST-PACKED-THRESHOLD takes.
+const PACKED_BYTES_MAX: u64 = 4 << 30;
+
+/// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | OBJECT key | POPULATE count | ... | HELP>`
 ///
 /// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
 ///
@@ -62,12 +90,45 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
         (b"DIGEST", 2) => debug_digest(ctx),
         (b"DIGEST-VALUE", 2..) => digest_value(ctx, args),
+        (b"LOADAOF", 2) => Err(CommandError::err(LOADAOF)),
+        (b"REPLICATE", 3..) => Err(CommandError::err(REPLICATE)),
+        (b"OBJECT", 3 | 4) => inspect::object(ctx, args),
+        (b"SDSLEN", 3) => inspect::sdslen(ctx, args.at(2)),
+        (b"LISTPACK", 3) => inspect::structure(ctx, args.at(2), "listpack"),
+        (b"QUICKLIST", 3 | 4) => inspect::structure(ctx, args.at(2), "quicklist"),
+        (b"HTSTATS", 3 | 4) => inspect::table_stats(ctx, args),
+        (b"HTSTATS-KEY", 3 | 4) => inspect::table_stats_of_key(ctx, args.at(2)),
+        (b"POPULATE", 3..=5) => inspect::populate(ctx, args),
+        (b"QUICKLIST-PACKED-THRESHOLD", 3) => packed_threshold(ctx, args.at(2)),
+        (b"STRUCTSIZE", 2) => {
+            ctx.out.simple(&format!("bits:{} ", usize::BITS));
+            Ok(ServerOutcome::Reply)
+        }
+        (name, len) if SWITCHES.contains(&(&*String::from_utf8_lossy(name), len - 2)) => {
+            ctx.out.ok();
+            Ok(ServerOutcome::Reply)
+        }
         (b"HELP", 2) => debug_help(ctx),
         _ => {
             let before = "unknown subcommand or wrong number of arguments for '";
             Err(CommandError::quoting(before, args.at(1), "'. Try DEBUG HELP."))
         }
     }
+}
+
+const LOADAOF: &str = "DEBUG LOADAOF is not available: the log is read at the start; 'keyward-node check-aof' \
+                       reads one";
+const REPLICATE: &str = "DEBUG REPLICATE is not available: replicas never have other data than their primary";
+
+/// A long element has a node of its own here, too; from when on is a matter of `list-max-listpack-size` alone.
+fn packed_threshold(ctx: &mut ServerContext<'_, '_>, size: &[u8]) -> ServerResult {
+    let bytes = std::str::from_utf8(size).ok().and_then(parse_memory).filter(|b| *b < PACKED_BYTES_MAX);
+    if bytes.is_none() {
+        let text = "argument must be a memory value bigger than 1 and smaller than 4gb";
+        return Err(CommandError::err(text));
+    }
+    ctx.out.ok();
+    Ok(ServerOutcome::Reply)
 }
 
 /// Of all databases: one behind the other, each with its number before its keys.
@@ -163,11 +224,25 @@ fn debug_help(ctx: &mut ServerContext<'_, '_>) -> ServerResult {
             "    Hashes of single values; zeros where there is none.",
             "ERROR <string>",
             "    Return <string> as an error.",
+            "HTSTATS <dbid> [full]",
+            "    Counts of the keys of a database.",
+            "HTSTATS-KEY <key> [full]",
+            "    The same of a value that is a table.",
+            "LISTPACK <key>",
+            "    Whether a value is one, with a line in the log.",
             "LOG <message>",
             "    Write a message to the server's log.",
+            "OBJECT <key> [fast]",
+            "    What is known of a value.",
+            "POPULATE <count> [<prefix>] [<size>]",
+            "    Make keys, on a node without a write log.",
             "PROTOCOL <type>",
             "    Return a value of a type: string, integer, double, bignum, null, array, set, map, attrib, push,",
             "    verbatim, true, false.",
+            "QUICKLIST <key>",
+            "    As LISTPACK.",
+            "SDSLEN <key>",
+            "    Lengths of a key and its string.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether expired keys are deleted before somebody accesses them.",
             "SLEEP <seconds>",

@@ -72,6 +72,7 @@ fn flush(ctx: &mut ServerContext<'_, '_>, db: Option<DbIndex>) {
         });
         tables.extend(taken);
     }
+    ctx.keys.note_flushed();
     signal_all(ctx, waited_for);
     let flushed: usize = tables.iter().map(Table::len).sum();
     let memory = &ctx.server.memory;

@@ -5,7 +5,7 @@
 //! - [`command`] with [`docs`]: COMMAND; [`config`]: CONFIG; [`info`] and [`memory`]: INFO and MEMORY, from [`overview`]
 //! - [`keyspace`]: DBSIZE, FLUSHALL, SWAPDB; [`persistence`]: saving; [`replication`]: SYNC; [`wait`]: WAIT
 //! - [`scripting`]: EVAL, SCRIPT
-//! - [`commandlog`]: SLOWLOG and COMMANDLOG; [`latency`]: LATENCY; [`monitor`]: MONITOR; [`debug`]: DEBUG; [`process`]: small ones
+//! - [`commandlog`]: SLOWLOG and COMMANDLOG; [`latency`]: LATENCY; [`monitor`]: MONITOR; [`debug`] with [`inspect`]: DEBUG; [`module`]: MODULE; [`process`]: small ones
 
 pub(crate) mod cluster;
 mod cluster_scan;
@@ -16,9 +16,11 @@ mod connection;
 mod debug;
 mod docs;
 mod info;
+mod inspect;
 mod keyspace;
 mod latency;
 mod memory;
+mod module;
 mod monitor;
 mod overview;
 mod persistence;
@@ -58,6 +60,7 @@ use latency::{
 use memory::{
     MEMORY, MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE,
 };
+use module::{MODULE, MODULE_HELP, MODULE_LIST, MODULE_LOAD, MODULE_LOADEX, MODULE_UNLOAD};
 use monitor::MONITOR;
 use persistence::{BGREWRITEAOF, BGSAVE, LASTSAVE, SAVE};
 use process::{LOLWUT, ROLE, SHUTDOWN, TIME};
@@ -126,14 +129,15 @@ pub(crate) type ServerCommand = Command<ServerHandler>;
 
 /// The commands of the group server.
 #[rustfmt::skip]
-const SERVER: [ServerCommand; 56] = family(Group::Server, [
+const SERVER: [ServerCommand; 62] = family(Group::Server, [
     BGREWRITEAOF, BGSAVE, COMMAND, COMMAND_COUNT, COMMAND_DOCS, COMMAND_GETKEYS, COMMAND_GETKEYSANDFLAGS,
     COMMAND_HELP, COMMAND_INFO, COMMAND_LIST, CONFIG, CONFIG_GET, CONFIG_HELP, CONFIG_RESETSTAT,
     CONFIG_REWRITE, CONFIG_SET, DBSIZE, DEBUG, FLUSHALL, FLUSHDB, INFO, LASTSAVE, LOLWUT, MEMORY,
     MEMORY_DOCTOR, MEMORY_HELP, MEMORY_MALLOC_STATS, MEMORY_PURGE, MEMORY_STATS, MEMORY_USAGE, REPLCONF,
     ROLE, SAVE, SHUTDOWN, SWAPDB, SYNC, TIME, COMMANDLOG, COMMANDLOG_GET, COMMANDLOG_HELP, COMMANDLOG_LEN,
     COMMANDLOG_RESET, LATENCY, LATENCY_DOCTOR, LATENCY_GRAPH, LATENCY_HELP, LATENCY_HISTOGRAM, LATENCY_HISTORY,
-    LATENCY_LATEST, LATENCY_RESET, MONITOR, SLOWLOG, SLOWLOG_GET, SLOWLOG_HELP, SLOWLOG_LEN, SLOWLOG_RESET,
+    LATENCY_LATEST, LATENCY_RESET, MODULE, MODULE_HELP, MODULE_LIST, MODULE_LOAD,
+    MODULE_LOADEX, MODULE_UNLOAD, MONITOR, SLOWLOG, SLOWLOG_GET, SLOWLOG_HELP, SLOWLOG_LEN, SLOWLOG_RESET,
 ]);
 
 /// The commands of the group generic that concern the server.

@@ -142,3 +142,67 @@ fn wait_without_replicas() {
         ("WAITAOF 1 0 0", "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.\r\n"),
     ]);
 }
+
+#[test]
+fn debug_looks_at_values() {
+    let mut node = TestNode::with_arguments(&["--enable-debug-command", "yes"]);
+    for request in ["SET i 12345", "SET e hello", "RPUSH l a b c", "SADD s 1 2 3", "HSET h a 1"] {
+        node.run(request);
+    }
+    for (request, expect) in [
+        ("DEBUG OBJECT nosuch", "-ERR no such key\r\n"),
+        ("DEBUG LISTPACK h", "+Listpack structure printed on stdout\r\n"),
+        ("DEBUG LISTPACK s", "-ERR Not a listpack encoded object.\r\n"),
+        ("DEBUG LISTPACK nosuch", "-ERR no such key\r\n"),
+        ("DEBUG QUICKLIST l", "-ERR Not a quicklist encoded object.\r\n"),
+        ("DEBUG SDSLEN i", "-ERR Not an sds encoded string.\r\n"),
+        ("DEBUG HTSTATS 99", "-ERR Out of range database\r\n"),
+        (
+            "DEBUG HTSTATS-KEY h",
+            "-ERR The value stored at the specified key is not represented using an hash table\r\n",
+        ),
+        (
+            "DEBUG QUICKLIST-PACKED-THRESHOLD x",
+            "-ERR argument must be a memory value bigger than 1 and smaller than 4gb\r\n",
+        ),
+        ("DEBUG QUICKLIST-PACKED-THRESHOLD 100b", "+OK\r\n"),
+        ("DEBUG SET-DISABLE-DENY-SCRIPTS 1", "+OK\r\n"),
+        ("DEBUG CHANGE-REPL-ID", "+OK\r\n"),
+        (
+            "DEBUG CHANGE-REPL-ID 1",
+            "-ERR unknown subcommand or wrong number of arguments for 'CHANGE-REPL-ID'. Try DEBUG HELP.\r\n",
+        ),
+        ("DEBUG POPULATE 3 p 10", "+OK\r\n"),
+        ("GET p:1", "$10\r\nvalue:1\0\0\0\r\n"),
+        ("DBSIZE", ":8\r\n"),
+    ] {
+        assert_eq!(node.run(request), expect, "{request}");
+    }
+    let object = node.run("DEBUG OBJECT i");
+    assert!(object.contains(" refcount:1 encoding:int serializedlength:3 lru:"), "{object}");
+    assert!(node.run("DEBUG OBJECT e").contains(" encoding:embstr serializedlength:6 lru:"));
+    assert!(!node.run("DEBUG OBJECT e FAST").contains("serializedlength"));
+}
+
+#[test]
+fn what_is_loaded_beside_the_log_is_refused() {
+    let arguments = ["--sentinels", "localhost:1", "--enable-debug-command", "yes"];
+    let mut node = TestNode::with_arguments(&arguments);
+    node.publish(keyward_replication::gate::GateState::Primary, 0);
+    assert!(node.run("DEBUG POPULATE 1").starts_with("-ERR DEBUG POPULATE writes nothing"));
+}
+
+#[test]
+fn there_are_no_modules() {
+    check(&[
+        ("MODULE LIST", "*0\r\n"),
+        ("MODULE FOO", "-ERR unknown subcommand 'FOO'. Try MODULE HELP.\r\n"),
+    ]);
+    let mut node = TestNode::new();
+    assert!(node.run("MODULE LOAD x").starts_with("-ERR MODULE command not allowed."));
+    let mut node = TestNode::with_arguments(&["--enable-module-command", "yes"]);
+    let refused = "-ERR Error loading the extension. Please check the server logs.\r\n";
+    assert_eq!(node.run("MODULE LOADEX x"), refused);
+    let unknown = "-ERR Error unloading module: no such module with that name\r\n";
+    assert_eq!(node.run("MODULE UNLOAD x"), unknown);
+}

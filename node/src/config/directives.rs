@@ -435,7 +435,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("daemonize", YesNo, "no", StartOnly, |s, v| s.daemonize = v),
         inert("disable-thp", YesNo, "yes", StartOnly),
         inert("dual-channel-replication-enabled", YesNo, "no", Runtime),
-        inert("enable-module-command", OneOf(&["no", "yes", "local"]), "no", StartOnly),
+        row("enable-module-command", choice(), "no", StartOnly, |s, v| s.module_command = v),
         inert("enable-protected-configs", OneOf(&["no", "yes", "local"]), "no", StartOnly),
         inert("extended-redis-compatibility", YesNo, "no", Runtime),
         inert("hash-seed", TEXT, "", StartOnly),
@@ -504,7 +504,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("syslog-enabled", YesNo, "no", StartOnly, |s, v| s.syslog_enabled = v),
         row("syslog-facility", choice(), "local0", StartOnly, |s, v| s.syslog_facility = v),
         row("syslog-ident", TEXT_OR_EMPTY, "valkey", StartOnly, |s, v| s.syslog_ident = v),
-        inert("tracking-table-max-keys", number(0, LONG), "1000000", Runtime),
+        row("tracking-table-max-keys", int(0, LONG), "1000000", Runtime, |s, v| s.tracking_keys_max = v),
         inert("unixsocketgroup", TEXT, "", StartOnly),
         inert("unixsocketperm", Octal { max: 0o777 }, "0", StartOnly),
         // TLS

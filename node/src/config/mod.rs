@@ -19,7 +19,7 @@ pub use settings::{OomScores, OutputLimit, Settings, Syslog};
 
 pub(crate) use directives::Consequence;
 pub(crate) use settings::{CertificateUser, EndpointType, LogLevel, Supervision};
-pub(crate) use types::Choice;
+pub(crate) use types::{Choice, parse_memory};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

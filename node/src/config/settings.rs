@@ -57,6 +57,7 @@ pub struct Settings {
     /// At least one.
     pub(crate) io_threads: usize,
     pub(super) debug_command: DebugCommand,
+    pub(super) module_command: DebugCommand,
     /// Without what sessions there are: see [`Settings::tls_options`].
     pub(super) tls: TlsOptions,
     pub(crate) tls_user: CertificateUser,
@@ -151,6 +152,8 @@ pub struct Settings {
     pub(crate) latency_tracking: bool,
     /// Per cent.
     pub(crate) latency_percentiles: Vec<f64>,
+    /// Keys of which is remembered who has read them; zero: no limit.
+    pub(crate) tracking_keys_max: usize,
     /// 1 to 10.
     pub(crate) expire_effort: u32,
     /// Zero: never by itself.
@@ -168,7 +171,7 @@ pub(crate) enum CertificateUser {
     Named(NameField),
 }
 
-/// `enable-debug-command`: who may use DEBUG.
+/// `enable-debug-command` and its like: who may use a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum DebugCommand {
     #[default]
@@ -176,6 +179,16 @@ pub(crate) enum DebugCommand {
     Yes,
     /// Clients on this host.
     Local,
+}
+
+impl DebugCommand {
+    fn allows(self, address: &str) -> bool {
+        match self {
+            DebugCommand::No => false,
+            DebugCommand::Yes => true,
+            DebugCommand::Local => crate::io::clients::is_loopback(address),
+        }
+    }
 }
 
 /// `loglevel`
@@ -509,11 +522,12 @@ impl Settings {
 
     /// Whether a client at this address may use DEBUG.
     pub(crate) fn allows_debug(&self, address: &str) -> bool {
-        match self.debug_command {
-            DebugCommand::No => false,
-            DebugCommand::Yes => true,
-            DebugCommand::Local => crate::io::clients::is_loopback(address),
-        }
+        self.debug_command.allows(address)
+    }
+
+    /// Whether a client at this address may use MODULE.
+    pub(crate) fn allows_modules(&self, address: &str) -> bool {
+        self.module_command.allows(address)
     }
 
     /// Where lines of the log go; `None`: standard error.

@@ -598,7 +598,7 @@ fn must_be_one_of(words: impl Iterator<Item = &'static str>) -> String {
 
 /// Bytes: `1k` is 1000, `1kb` 1024, and so on. What does not fit into 64 bits only by its unit counts as the largest,
 /// and no number as zero.
-fn parse_memory(text: &str) -> Option<u64> {
+pub(crate) fn parse_memory(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit: u64 = match text[digits..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,

@@ -799,7 +799,13 @@ mod tests {
             &[
                 "asking",
                 "auth",
+                "client|caching",
+                "client|capa",
                 "client|getname",
+                "client|getredir",
+                "client|import-source",
+                "client|tracking",
+                "client|trackinginfo",
                 "client|id",
                 "client|info",
                 "client|no-evict",
@@ -826,6 +832,11 @@ mod tests {
         (
             "what clients have sent, and how long it took",
             &[
+                "module|help",
+                "module|list",
+                "module|load",
+                "module|loadex",
+                "module|unload",
                 "monitor",
                 "commandlog|get",
                 "commandlog|help",

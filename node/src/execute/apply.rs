@@ -5,6 +5,7 @@ use std::sync::Arc;
 use keyward_proto::ids::LogIndex;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::Keys;
 use rand::Rng;
 
@@ -12,6 +13,7 @@ use super::Executor;
 use crate::command::find::lookup_effect;
 use crate::command::touched::Touched;
 use crate::io::session::Session;
+use crate::tracking::Cause;
 
 impl Executor {
     /// Applies one effect from a file: as [`Executor::apply_locked`], but what cannot be applied is an error. Expiry
@@ -75,6 +77,10 @@ impl Executor {
             self.call(session, row, args, &mut keys, &mut out).map(drop).map_err(|e| described(args, &e))
         });
         keys.set_last_write(index);
+        if keys.has_changes() {
+            let condition = ReplyCondition::of_entry(index, server.shared.gate.generation());
+            server.tell_changes(&keys.take_changes(), Cause { client: None, condition });
+        }
         keys.unlock();
         self.free(&mut keys);
         let ready = keys.take_ready();

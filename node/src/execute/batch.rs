@@ -107,7 +107,8 @@ impl Executor {
             keys.no_touch = session.no_touch;
             let planned = self.lookahead.get(&server.keyspace, session.db, batch, buffer, next);
             self.timing.request = next;
-            self.timing.request_bytes = args.raw().map_or_else(|| args.bytes_len(), <[u8]>::len);
+            let (begin, end) = batch.bounds(next);
+            self.timing.request_bytes = end - begin;
             if planned.row.is_none_or(|row| self.timing.measures(row)) {
                 self.share_time(session, batch, buffer, next);
             }
@@ -243,6 +244,9 @@ impl Executor {
                             let caller = Caller::Client;
                             let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
                             self.look_back(session, &call, &result);
+                        }
+                        if session.tracking.is_some() {
+                            session.end_caching(row);
                         }
                         if result.is_ok() && (row.scope == Scope::Transaction || row.has(spec::SUBSCRIPTION))
                         {

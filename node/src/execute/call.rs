@@ -22,6 +22,7 @@ use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, NamedKeys, Scope};
 use crate::command::table::{self, Handler, Row};
 use crate::io::session::Session;
+use crate::tracking::Cause;
 
 /// So often the slots that a command's values name are looked for.
 const NAMING_ATTEMPTS: usize = 3;
@@ -35,6 +36,14 @@ pub(super) fn missing_of(keys: &Keys<'_>, named: NamedKeys, args: Args<'_>) -> V
         }
     });
     missing
+}
+
+/// The client keeps what it reads here, under the locks under which it has read it.
+#[cold]
+fn note_reader(session: &Session, row: &Row, args: Args<'_>, keys: &mut Keys<'_>) {
+    let visited = row.visit_keys(args, &mut |at, _| keys.note_reader(args.at(at), session.client.id));
+    // A request that names its keys wrongly has read none.
+    visited.unwrap_or_default();
 }
 
 impl Executor {
@@ -130,6 +139,12 @@ impl Executor {
                 register_waiter(session, row, args, block, keys);
             }
         }
+        if let Some(tracking) = &session.tracking
+            && row.has(spec::READONLY)
+            && tracking.remembers()
+        {
+            note_reader(session, row, args, keys);
+        }
         if !session.in_exec {
             self.commit(session, keys, progress);
         }
@@ -179,6 +194,9 @@ impl Executor {
         if keys.has_events() {
             self.publish_events(keys, progress.condition.depends_on());
         }
+        if keys.has_changes() {
+            self.tell_changes(Some(session.client.id), keys, progress.condition.depends_on());
+        }
     }
 
     #[cold]
@@ -187,6 +205,13 @@ impl Executor {
         for event in keys.take_events() {
             self.server.publish_event(&event, condition, &self.settings);
         }
+    }
+
+    /// Clients that keep values themselves hear of a change with the write that made it.
+    #[cold]
+    fn tell_changes(&self, client: Option<u64>, keys: &mut Keys<'_>, depends_on: LogIndex) {
+        let condition = ReplyCondition::of_entry(depends_on, self.moment.generation);
+        self.server.tell_changes(&keys.take_changes(), Cause { client, condition });
     }
 
     /// Appends the effects of what has run, if there are any; returns where.
@@ -320,6 +345,9 @@ impl Executor {
     pub(super) fn commit_own(&self, keys: &mut Keys<'_>) -> Option<LogIndex> {
         let index = self.append(keys).map(|written| written.index);
         self.publish_events(keys, index.unwrap_or_default());
+        if keys.has_changes() {
+            self.tell_changes(None, keys, index.unwrap_or_default());
+        }
         keys.unlock();
         self.stats.changes.add(keys.take_dirty());
         index

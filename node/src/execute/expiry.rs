@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use keyward_proto::slot::{SLOT_COUNT, Slot};
 use keyward_proto::time::Monotonic;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::{ExpiryWalk, Keys};
+use keyward_store::tracking::Changes;
+use rand::Rng;
 
 use super::Executor;
 use super::progress::{Progress, logging};
+use crate::tracking::Cause;
 
 /// Entries that are looked at under one lock, and fields that are deleted.
 const STEP_LEN: usize = 64;
@@ -82,6 +86,32 @@ impl Executor {
             }
         }
         ExpiryCycle::Complete
+    }
+
+    /// `tracking-table-max-keys`: clients are told of keys that they have read as if these had changed.
+    pub fn limit_tracked_keys(&mut self) {
+        self.refresh();
+        let server = Arc::clone(&self.server);
+        let (counts, max) = (&server.keyspace.tracking, self.settings.tracking_keys_max);
+        if max == 0 || counts.keys() <= max {
+            return;
+        }
+        let mut changes = Changes::default();
+        let batch = self.safepoint.lock_arc();
+        let first = self.rng.random_range(0..SLOT_COUNT);
+        for slot in (first..SLOT_COUNT).chain(0..first).filter_map(Slot::new) {
+            if counts.keys() <= max {
+                break;
+            }
+            let mut state = server.keyspace.lock(slot);
+            while max < counts.keys()
+                && let Some(changed) = state.take_read_key(counts)
+            {
+                changes.keys.push(changed);
+            }
+        }
+        drop(batch);
+        server.tell_changes(&changes, Cause { client: None, condition: ReplyCondition::default() });
     }
 
     fn expire_in_slot(

@@ -206,5 +206,8 @@ impl Executor {
         if session.is_monitor {
             self.server.end_monitoring(&session.client);
         }
+        if session.tracking.is_some() {
+            self.server.tracking.remove(session.client.id, &self.server.keyspace.tracking);
+        }
     }
 }

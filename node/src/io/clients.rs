@@ -38,6 +38,12 @@ pub struct Description {
     pub no_evict: bool,
     pub no_touch: bool,
     pub monitor: bool,
+    /// CLIENT TRACKING.
+    pub tracking: bool,
+    pub broadcasts: bool,
+    /// Who is told in its place, and whether that one is gone.
+    pub redirect: Option<u64>,
+    pub tracking_broken: bool,
     pub blocked: bool,
     pub capa_redirect: bool,
 }

@@ -17,6 +17,7 @@ use crate::command::table::Row;
 use crate::config::Settings;
 use crate::io::clients::Client;
 use crate::message::Message;
+use crate::tracking::{Mode, Tracking};
 
 /// Commands queued between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -127,6 +128,8 @@ pub struct Session {
     pub no_touch: bool,
     /// MONITOR.
     pub is_monitor: bool,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Box<Tracking>>,
     /// Of the messages among the replies of the running command.
     pub pushed: ReplyCondition,
     /// Inside EXEC a command never blocks.
@@ -187,6 +190,7 @@ impl Session {
             download: SyncOptions::default(),
             no_touch: false,
             is_monitor: false,
+            tracking: None,
             pushed: ReplyCondition::default(),
             in_exec: false,
             published: Vec::new(),
@@ -247,7 +251,26 @@ impl Session {
     /// Whether messages may come to it that its own commands cause.
     #[inline]
     pub fn may_get_pushes(&self) -> bool {
-        !self.subscriptions.is_empty() || self.is_monitor
+        !self.subscriptions.is_empty() || self.is_monitor || self.tracking.is_some()
+    }
+
+    /// The client that is told in its place of what changes; 0: none, -1: nobody is told.
+    pub fn redirect(&self) -> i64 {
+        match &self.tracking {
+            None => -1,
+            Some(tracking) => tracking.redirect.map_or(0, |id| i64::try_from(id).unwrap_or(i64::MAX)),
+        }
+    }
+
+    /// A command has ended: CLIENT CACHING concerns no other.
+    #[cold]
+    pub fn end_caching(&mut self, row: &Row) {
+        if let Some(tracking) = &mut self.tracking
+            && self.transaction.is_none()
+            && !row.name.starts_with("client|")
+        {
+            tracking.caching = false;
+        }
     }
 
     /// In RESP2 a client with subscriptions may only change them.
@@ -269,5 +292,8 @@ impl Session {
         d.readonly = self.readonly;
         d.no_touch = self.no_touch;
         d.monitor = self.is_monitor;
+        d.tracking = self.tracking.is_some();
+        d.broadcasts = self.tracking.as_ref().is_some_and(|tracking| tracking.mode == Mode::Broadcast);
+        d.redirect = self.tracking.as_ref().and_then(|tracking| tracking.redirect);
     }
 }

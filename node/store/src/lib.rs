@@ -34,6 +34,7 @@ pub mod size_class;
 pub mod slots;
 pub mod snapshot;
 pub mod table;
+pub mod tracking;
 pub mod types;
 pub mod usage;
 pub mod world;

@@ -17,6 +17,7 @@ use crate::prefetch::prefetch;
 use crate::rdb;
 use crate::snapshot::CopyOnWrite;
 use crate::table::{self, Table};
+use crate::tracking::{Changed, ReadKeys, Readers, TrackingCounts};
 use crate::world::wait_for;
 
 /// A numbered database.
@@ -55,6 +56,8 @@ struct Rare {
     watched: BTreeMap<DbIndex, BTreeMap<Box<[u8]>, Watchers>>,
     /// Clients that wait for a key, first come first served.
     waiters: BTreeMap<DbKey, VecDeque<Arc<dyn Waiter>>>,
+    /// Keys that clients have read who want to hear of their changes.
+    read: ReadKeys,
 }
 
 /// A number for each database of a slot, of which there are few: sorted, without zeros.
@@ -320,6 +323,33 @@ impl SlotState {
         self.rare.as_ref().is_some_and(|r| !r.watched.is_empty())
     }
 
+    /// A client has read this key, and wants to hear of its next change.
+    pub fn note_reader(&mut self, key: &[u8], client_id: u64, counts: &TrackingCounts) {
+        self.rare().read.add(key, client_id, counts);
+    }
+
+    /// Whether clients have read keys of this slot who want to hear of their changes.
+    #[inline]
+    pub fn has_readers(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.read.is_empty())
+    }
+
+    pub(crate) fn take_readers(&mut self, key: &[u8], counts: &TrackingCounts) -> Readers {
+        self.rare.as_mut().map_or_else(Readers::new, |rare| rare.read.take(key, counts))
+    }
+
+    /// Forgets the readers of one key, and returns them.
+    pub fn take_read_key(&mut self, counts: &TrackingCounts) -> Option<Changed> {
+        self.rare.as_mut()?.read.take_one(counts)
+    }
+
+    /// Nobody is known to have read anything of this slot.
+    pub fn forget_readers(&mut self, counts: &TrackingCounts) {
+        if let Some(rare) = &mut self.rare {
+            rare.read.clear(counts);
+        }
+    }
+
     pub fn add_waiter(&mut self, key: DbKey, waiter: Arc<dyn Waiter>) {
         self.rare().waiters.entry(key).or_default().push_back(waiter);
     }
@@ -365,6 +395,8 @@ pub struct Keyspace {
     /// What a running snapshot needs of whoever changes the keyspace.
     pub cow: CopyOnWrite,
     pub counts: Counts,
+    /// Of clients that want to hear of changes of keys.
+    pub tracking: TrackingCounts,
     /// The version of RDB that what it has held needs.
     rdb_version: AtomicU32,
 }
@@ -401,6 +433,7 @@ impl Default for Keyspace {
             hints: std::iter::repeat_with(BucketsHint::default).take(len).collect(),
             cow: CopyOnWrite::default(),
             counts: Counts::default(),
+            tracking: TrackingCounts::default(),
             rdb_version: AtomicU32::new(rdb::VERSION),
         }
     }
@@ -474,6 +507,18 @@ impl Keyspace {
         self.counts.add(db, change);
         self.counts.set_slot(slot, state.db0.len());
         true
+    }
+
+    /// Drops a key in whose place another entry is loaded.
+    pub fn remove_unlogged(&self, slot: Slot, db: DbIndex, hash: u64, key: &[u8]) {
+        let mut state = self.lock(slot);
+        if let Some((mut entry, change)) = state.remove(db, hash, key) {
+            if entry.mark() != self.cow.mark() {
+                self.cow.save_old(slot, db, &mut entry);
+            }
+            self.counts.add(db, change);
+            self.counts.set_slot(slot, state.db0.len());
+        }
     }
 
     /// Panics if what was counted is not what the slots have. Nobody changes them.

@@ -97,7 +97,8 @@ fn object_encoding(ctx: &mut DataContext<'_, '_>, args: Args<'_>) -> CommandResu
     Ok(Outcome::Reply)
 }
 
-fn encoding(entry: &Entry) -> &'static str {
+/// As OBJECT ENCODING names it.
+pub fn encoding(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::String(value) => string_encoding(entry, value),
         value => value.collection().map_or("raw", Collection::encoding),

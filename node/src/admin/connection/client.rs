@@ -187,6 +187,12 @@ fn client_help(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult
     help(
         ctx,
         &[
+            "CACHING (YES|NO)",
+            "    Whether what the next command reads is tracked.",
+            "CAPA <capability> [<capability> ...]",
+            "    Say what this connection understands: redirect.",
+            "GETREDIR",
+            "    Return the connection that is told in place of this one.",
             "GETNAME",
             "    Return the name of this connection.",
             "ID",
@@ -214,6 +220,10 @@ fn client_help(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult
             "    Name the client library: LIB-NAME or LIB-VER.",
             "SETNAME <name>",
             "    Give this connection a name.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Tell this connection when keys change that it has read, or that begin with a prefix.",
+            "TRACKINGINFO",
+            "    Say what this connection is told of.",
             "UNBLOCK <clientid> [TIMEOUT|ERROR]",
             "    End the wait of a blocked client.",
             "UNPAUSE",

@@ -79,6 +79,9 @@ pub(super) fn flags_of(d: &Description, client: &Client) -> String {
         (d.channels + d.patterns + d.sharded > 0, 'P'),
         (d.multi.is_some(), 'x'),
         (d.blocked, 'b'),
+        (d.tracking, 't'),
+        (d.tracking_broken, 'R'),
+        (d.broadcasts, 'B'),
         (client.closes_after_reply(), 'c'),
         (client.is_killed(), 'A'),
         (d.readonly, 'r'),
@@ -98,12 +101,17 @@ fn push_line(text: &mut Vec<u8>, client: &Client, now: Monotonic) {
         Version::Resp2 => 2,
         Version::Resp3 => 3,
     };
+    let redirect = match d.redirect {
+        _ if !d.tracking => -1,
+        None => 0,
+        Some(id) => i64::try_from(id).unwrap_or(i64::MAX),
+    };
     let mut head = String::new();
     let written = writeln!(
         head,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} \
          multi={multi} watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} \
-         omem={output} tot-mem={} events={} cmd={} user={} redir=-1 resp={resp} lib-name={} lib-ver={} \
+         omem={output} tot-mem={} events={} cmd={} user={} redir={redirect} resp={resp} lib-name={} lib-ver={} \
          tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
         client.address,

@@ -73,6 +73,7 @@ pub(super) const RESET: ServerCommand = plain(
     "6.2.0",
 );
 fn reset(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
+    super::tracking::end(ctx);
     let session = &mut *ctx.session;
     session.transaction = None;
     session.unwatch(ctx.keys);
@@ -94,6 +95,7 @@ fn reset(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
         let mut description = session.client.description.lock();
         description.name = Box::default();
         description.no_evict = false;
+        description.tracking_broken = false;
     }
     session.describe();
     ctx.out.simple("RESET");

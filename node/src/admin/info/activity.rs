@@ -29,7 +29,7 @@ pub(super) fn clients(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("client_recent_max_input_buffer", &all.query_buffer_max),
         ("client_recent_max_output_buffer", &all.output_buffer_max),
         ("blocked_clients", &all.blocked),
-        ("tracking_clients", &0),
+        ("tracking_clients", &server.tracking.len()),
         ("pubsub_clients", &all.subscribers),
         ("watching_clients", &all.watching),
         ("clients_in_timeout_table", &all.blocked),
@@ -104,10 +104,12 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
+    ]);
+    lines.fields(&[
+        ("tracking_total_keys", &server.keyspace.tracking.keys()),
+        ("tracking_total_items", &server.keyspace.tracking.readers()),
+        ("tracking_total_prefixes", &server.tracking.prefix_count()),
+        ("unexpected_error_replies", &0),
     ]);
     lines.fields(&[
         ("total_error_replies", &sum(|t| &t.error_replies)),

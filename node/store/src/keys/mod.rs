@@ -36,6 +36,7 @@ use crate::events::{Event, EventClasses};
 use crate::lazyfree::LazyFree;
 use crate::slots::{Keyspace, SlotState};
 use crate::table::hash_of;
+use crate::tracking::Changes;
 use crate::types::Limits;
 use crate::{DbIndex, DbKey};
 use expiry::Expiration;
@@ -95,6 +96,8 @@ pub struct Keys<'a> {
     /// Large values, to be dropped without locks.
     lazyfree: Vec<LazyFree>,
     ready: Vec<DbKey>,
+    /// What clients are to be told that keep values themselves.
+    changes: Changes,
     notify: EventClasses,
     events: RefCell<Vec<Event>>,
     hits: Cell<u64>,
@@ -171,6 +174,7 @@ impl<'a> Keys<'a> {
             volatile: RefCell::default(),
             lazyfree: Vec::new(),
             ready: Vec::new(),
+            changes: Changes::default(),
             notify: settings.events,
             events: RefCell::default(),
             hits: Cell::new(0),

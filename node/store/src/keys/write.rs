@@ -11,6 +11,7 @@ use crate::events::EventClass;
 use crate::lazyfree::{Cause, LazyFree, is_large};
 use crate::snapshot::large::saving_id;
 use crate::table::hash_of;
+use crate::tracking::{Changed, Changes};
 use crate::types::Collection;
 
 impl Keys<'_> {
@@ -218,11 +219,49 @@ impl Keys<'_> {
     #[inline]
     pub fn modified(&mut self, key: &[u8]) {
         self.dirty += 1;
-        let db = self.db;
+        let (db, broadcasts) = (self.db, self.space.tracking.broadcasts());
         let state = self.state_mut(key);
         if state.is_watched() {
             state.mark_watchers(db, key);
         }
+        if broadcasts || state.has_readers() {
+            self.note_changed(key);
+        }
+    }
+
+    /// For clients that keep values themselves.
+    #[cold]
+    fn note_changed(&mut self, key: &[u8]) {
+        let (space, broadcasts) = (self.space, self.space.tracking.broadcasts());
+        let readers = self.state_mut(key).take_readers(key, &space.tracking);
+        if broadcasts || !readers.is_empty() {
+            self.changes.keys.push(Changed { key: key.into(), readers });
+        }
+    }
+
+    /// A client reads a key whose slot is locked, and wants to hear of its next change.
+    pub fn note_reader(&mut self, key: &[u8], client_id: u64) {
+        let counts = &self.space.tracking;
+        self.with_slot(Slot::of(key), |state| state.note_reader(key, client_id, counts));
+    }
+
+    /// A database was emptied. All slots are locked.
+    pub fn note_flushed(&mut self) {
+        let counts = &self.space.tracking;
+        if counts.keys() != 0 {
+            Slot::all().for_each(|slot| self.with_slot(slot, |state| state.forget_readers(counts)));
+        }
+        self.changes.flushed = true;
+    }
+
+    /// Whether there is something to tell of to clients that keep values themselves.
+    #[inline]
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Something changed beside what transactions watch: as in Valkey, the groups of a stream.
