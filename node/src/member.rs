@@ -81,8 +81,14 @@ pub async fn join(
         let kind = if sharded { ChannelKind::Shard } else { ChannelKind::Global };
         subscribers.publish_here((&channel, &payload), kind, To::All, ReplyCondition::default());
     });
-    let replication = Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
-        .map_err(|e| e.to_string())?;
+    let replication = {
+        let runtime = control::replication_runtime(server).map_err(|e| format!("can't start: {e}"))?;
+        let listener = listener.into_std();
+        let _in_runtime = runtime.enter();
+        let listener = listener.and_then(TcpListener::from_std).map_err(|e| format!("can't start: {e}"))?;
+        Replication::start(options, listener, Arc::clone(&server.shared), engine, deliver)
+            .map_err(|e| e.to_string())?
+    };
     replication.flights().keep_on_panic();
     let mut topology = replication.topology();
     if server.replication.set(replication).is_err()

@@ -8,7 +8,8 @@
 //!   index first and the generation after it, so a reply of an ended generation never leaves because a later history
 //!   has reached the same index (invariant 1).
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -106,7 +107,26 @@ pub struct Gate {
     /// Appending is committing: no other node has to hold the entries. Changed only under the log's lock.
     auto_commit: AtomicBool,
     /// A lock because it is written only at start; held for the few wake-ups.
-    subscribers: RwLock<Vec<Waker>>,
+    subscribers: RwLock<Vec<Arc<Subscriber>>>,
+}
+
+/// An I/O thread, as the gate sees it.
+#[derive(Debug)]
+pub struct Subscriber {
+    waker: Waker,
+    /// It holds replies until more is committed.
+    waits: AtomicBool,
+}
+
+impl Subscriber {
+    /// The thread is woken when more is committed, once. If that is news it has to look at the commit index *after*
+    /// this: what was committed before wakes nobody.
+    #[inline]
+    pub fn wait_for_commit(&self) -> bool {
+        let is_news = !self.waits.swap(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        is_news
+    }
 }
 
 impl Gate {
@@ -196,7 +216,7 @@ impl Gate {
     pub fn set_standalone_commit(&self, index: LogIndex) {
         assert!(self.alone, "with sentinels the replication task decides what is committed");
         if self.commit.swap(index.get(), Ordering::AcqRel) != index.get() {
-            self.notify();
+            self.notify_committed();
         }
     }
 
@@ -281,16 +301,29 @@ impl Gate {
         Released::Ended(if known { LogIndex::new(ended) } else { LogIndex::ZERO })
     }
 
-    /// One per I/O thread: woken at each advance of the commit index, when the lease becomes valid again, and at
+    /// One per I/O thread: woken when more is committed if it waits for that, when the lease becomes valid again, and at
     /// each change of state.
-    pub fn subscribe(&self, subscriber: Waker) {
-        self.subscribers.write().push(subscriber);
+    pub fn subscribe(&self, waker: Waker) -> Arc<Subscriber> {
+        let subscriber = Arc::new(Subscriber { waker, waits: AtomicBool::new(false) });
+        self.subscribers.write().push(Arc::clone(&subscriber));
+        subscriber
     }
 
     /// Wakes the I/O threads.
     pub fn notify(&self) {
         for subscriber in self.subscribers.read().iter() {
-            subscriber.wake_by_ref();
+            subscriber.waits.store(false, Ordering::SeqCst);
+            subscriber.waker.wake_by_ref();
+        }
+    }
+
+    /// More is committed: wakes the I/O threads that wait for it.
+    pub fn notify_committed(&self) {
+        fence(Ordering::SeqCst);
+        for subscriber in self.subscribers.read().iter() {
+            if subscriber.waits.load(Ordering::SeqCst) && subscriber.waits.swap(false, Ordering::SeqCst) {
+                subscriber.waker.wake_by_ref();
+            }
         }
     }
 
@@ -344,11 +377,12 @@ impl Gate {
         }
         let news = view.state != state
             || generation < view.generation
-            || committed < view.commit
             || writable != view.writable
             || (!was_valid && self.lease_valid(now));
         if news {
             self.notify();
+        } else if committed < view.commit {
+            self.notify_committed();
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Pass {
     /// Connections with something to write.
     writers: RefCell<Vec<Weak<RefCell<Connection>>>>,
     appended: Cell<bool>,
+    /// A reply is held, and what it waits for may have come before anybody would tell.
+    has_holder: Cell<bool>,
     is_due: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Buffers for replies.
@@ -40,6 +42,13 @@ impl Pass {
     #[inline]
     pub(super) fn note_appended(&self) {
         self.appended.set(true);
+        self.call();
+    }
+
+    /// Those that hold replies are to be looked at once.
+    #[inline]
+    pub(super) fn note_holder(&self) {
+        self.has_holder.set(true);
         self.call();
     }
 
@@ -93,13 +102,13 @@ pub(super) async fn run(thread: Rc<IoThread>) {
     let mut writers = Vec::new();
     loop {
         std::future::poll_fn(|cx| thread.pass.poll_due(cx)).await;
+        let shared = &thread.server().shared;
+        let committed = shared.gate.commit_index();
         if thread.pass.appended.take() {
-            let shared = &thread.server().shared;
-            let committed = shared.gate.commit_index();
             shared.notify_appended();
-            if committed < shared.gate.commit_index() {
-                thread.release_held();
-            }
+        }
+        if thread.pass.has_holder.take() || committed < shared.gate.commit_index() {
+            thread.release_held();
         }
         std::mem::swap(&mut writers, &mut *thread.pass.writers.borrow_mut());
         for connection in writers.drain(..).filter_map(|connection| connection.upgrade()) {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use keyward_net::stream::Stream;
 use keyward_net::tls::ServerConnection;
 use keyward_proto::resp::{Batch, Output};
+use keyward_replication::gate::Subscriber;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::net::TcpStream;
@@ -72,6 +73,7 @@ pub struct IoThread {
     pub batch: RefCell<Batch>,
     settings: RefCell<(u64, Arc<Settings>)>,
     pub(super) pass: Pass,
+    subscriber: Arc<Subscriber>,
     /// Connections that hold replies, to look at when the gate changes.
     holders: RefCell<Vec<rc::Weak<RefCell<Connection>>>>,
     /// Clients to wake when the gate changes: a request of theirs was not admitted.
@@ -160,6 +162,9 @@ impl IoThread {
     /// This connection, which calls this once, holds replies until the gate changes.
     pub(super) fn add_holder(&self, connection: rc::Weak<RefCell<Connection>>) {
         self.holders.borrow_mut().push(connection);
+        if self.subscriber.wait_for_commit() {
+            self.pass.note_holder();
+        }
     }
 
     /// Wakes this client when the gate changes.
@@ -279,6 +284,7 @@ fn run(
         .build()
         .expect("the system has resources for an I/O thread");
     let executor = Executor::new(Arc::clone(&server), SmallRng::from_os_rng());
+    let gate_changed = Arc::new(GateChanged(Notify::new()));
     let thread = Rc::new(IoThread {
         stats: Arc::clone(&executor.stats),
         executor: RefCell::new(executor),
@@ -287,6 +293,7 @@ fn run(
         batch: RefCell::default(),
         settings: RefCell::new((0, server.settings())),
         pass: Pass::default(),
+        subscriber: server.shared.gate.subscribe(Waker::from(Arc::clone(&gate_changed))),
         holders: RefCell::default(),
         gate_waiters: RefCell::default(),
         blocked: RefCell::default(),
@@ -300,8 +307,6 @@ fn run(
     meanwhile::register(&thread);
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let gate_changed = Arc::new(GateChanged(Notify::new()));
-        thread.server.shared.gate.subscribe(Waker::from(Arc::clone(&gate_changed)));
         tokio::task::spawn_local(async move { pulse.answer().await });
         tokio::task::spawn_local(pass::run(Rc::clone(&thread)));
         let waker = Rc::clone(&thread);

@@ -77,7 +77,7 @@ pub struct Replication {
 
 impl Replication {
     /// Serves the bus port, registers with the sentinels (for as long as that takes) and replicates from then on.
-    /// Call it on the control runtime. `deliver` gets the messages that other nodes publish.
+    /// Call it within the runtime that is to do it. `deliver` gets the messages that other nodes publish.
     ///
     /// # Errors
     /// Settings that contradict each other.

@@ -171,7 +171,7 @@ impl Shared {
         }
         let before = self.gate.commit_index();
         if self.commit_alone() && before < self.gate.commit_index() {
-            self.gate.notify();
+            self.gate.notify_committed();
         }
         self.durable_changed.notify_one();
     }

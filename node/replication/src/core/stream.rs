@@ -130,9 +130,14 @@ impl LogStream {
         LogIndex::new(self.next.get() - 1)
     }
 
-    /// When a message is due though there are no entries.
+    /// When a message is due though there are no entries. A commit index that is all there is to say is said at once: who
+    /// has the reply to a write may read from the replica next. As long as entries are on their way another one follows.
     pub fn wake_at(&self, commit: LogIndex) -> Monotonic {
-        self.sent_at + if commit > self.commit_sent { COMMIT_DELAY } else { self.beacon }
+        match commit > self.commit_sent {
+            true if self.sent() <= commit => self.sent_at,
+            true => self.sent_at + COMMIT_DELAY,
+            false => self.sent_at + self.beacon,
+        }
     }
 }
 
