@@ -10,7 +10,7 @@ import certificates
 import chart
 import figures
 import pods
-from load import FIXED, FORWARDING_PORT, LONG, PASSWORD, Writer, authenticated, both, insist, primary, report, start
+from load import FIXED, FORWARDING_PORT, LONG, PASSWORD, Writer, authenticated, both, by_service, insist, primary, report, start
 
 # Where Kubernetes copies no zone to the pods, and names of pods need no domain.
 OTHERWISE = {**FIXED, "clusterDomain": "", "zone": "label"}
@@ -230,6 +230,13 @@ class Clustered(unittest.TestCase):
         told = {node[0] for shard in shards for node in shard[2:]}
         self.assertLessEqual(told, now)
         self.assertEqual(len(shards), 3)
+
+    @unittest.skipUnless(LONG, "takes half a minute")
+    def test_a_rolling_restart_loses_nothing(self):
+        self.cluster.wait_until_ready()
+        writer = Writer(self.cluster, by_service)
+        self.cluster.rolling_restart("kw-keyward-node")
+        figures.record(self, "rolling restart of three shards of two nodes", [writer])
 
     def test_sentinels_ask_for_the_password(self):
         address = self.cluster.of("sentinel")[0].address
