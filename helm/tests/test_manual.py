@@ -22,7 +22,7 @@ import reference
 
 # What is tested has two cores, and is to be quick.
 QUICK = {"minReadySeconds": 0, "config": {"io-threads": 1}}
-LIMIT = 60
+LIMIT = 180
 BY_HELM_3 = {"upgrading", "durability"}
 leave = None
 
@@ -51,7 +51,8 @@ class Pages(unittest.TestCase):
             quick = cluster.cluster.folder / "quick.json"
             quick.write_text(json.dumps(QUICK))
             script, expected = manual.script(manual.FOLDER / f"{name}.md", folder)
-            environment = cluster.environment() | {"CHART_VALUES": str(quick), "HOSTS": str(cluster.cluster.hosts)}
+            # Files of Secrets are there at once, of which a page may have to wait for minutes.
+            environment = cluster.environment() | {"CHART_VALUES": str(quick), "HOSTS": str(cluster.cluster.hosts), "PAUSE": "2"}
             environment["HELM"] = "helm3" if name in BY_HELM_3 else "helm4"
             environment["PATH"] = f"{chart.REPOSITORY}/.venv/bin:{environment['PATH']}"
             printed = self.session(script, environment, folder)
