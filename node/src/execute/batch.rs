@@ -235,16 +235,13 @@ impl Executor {
                         if basis == Basis::Lease {
                             progress.condition.require_lease();
                         }
-                        let begun = self.timing.mark();
+                        let begun = self.timing.begin_call();
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, &result);
-                        let reply_bytes = out.len() - start;
-                        if self.timing.looks_at(row, reply_bytes) {
-                            let request_bytes = self.timing.request_bytes;
-                            let caller = Caller::Client;
-                            let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
-                            self.look_back(session, &call, &result);
-                        }
+                        let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - start);
+                        let caller = Caller::Client;
+                        let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
+                        self.look_back(session, &call, &result);
                         if session.tracking.is_some() {
                             session.end_caching(row);
                         }

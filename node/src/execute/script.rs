@@ -478,7 +478,7 @@ impl ScriptHost<'_, '_> {
         self.keys.db = self.session.db;
         let out = &mut self.out;
         let executor = &mut *self.executor;
-        let begun = executor.begin_inner_call();
+        let begun = executor.begin_inner_call(row);
         let result = match row.scope {
             Scope::None => executor.call(self.session, row, args, self.keys, out),
             Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction | Scope::Script => {
@@ -488,7 +488,7 @@ impl ScriptHost<'_, '_> {
         executor.count_call(row, &result);
         let caller = Caller::Script;
         let call = Call { row, args, begun, request_bytes: 0, reply_bytes: out.len(), caller };
-        executor.look_back_within(self.session, &call, &result);
+        executor.look_back(self.session, &call, &result);
         if row.has(spec::WRITE) {
             self.run.note_write();
         }

@@ -79,11 +79,18 @@ pub(super) struct Timing {
 pub(super) struct Call<'a> {
     pub(super) row: &'static Row,
     pub(super) args: Args<'a>,
-    /// When it began; brief ones do not know.
-    pub(super) begun: Monotonic,
+    pub(super) begun: Begin,
     pub(super) request_bytes: usize,
     pub(super) reply_bytes: usize,
     pub(super) caller: Caller,
+}
+
+/// Where a call began; the time of brief ones is that of the last reading.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    at: Monotonic,
+    /// Calls that were not timed then.
+    called: usize,
 }
 
 /// Who calls a command.
@@ -111,10 +118,10 @@ impl Timing {
         (self.mark, self.first, self.request) = (now, request, request);
     }
 
-    /// The last reading of the clock: where the next command begins that has one of its own.
+    /// A client's command begins. If it has readings of its own, one has just been made.
     #[inline]
-    pub(super) fn mark(&self) -> Monotonic {
-        self.mark
+    pub(super) fn begin_call(&self) -> Begin {
+        Begin { at: self.mark, called: self.called.len() }
     }
 
     /// Whether a command has readings of its own.
@@ -125,10 +132,10 @@ impl Timing {
 
     /// Whether there is more to do for a call than to count it.
     #[inline]
-    pub(super) fn looks_at(&self, row: &Row, reply_bytes: usize) -> bool {
-        self.measures(row)
-            || self.attention.request_bytes <= self.request_bytes
-            || self.attention.reply_bytes <= reply_bytes
+    fn looks_at(&self, call: &Call<'_>) -> bool {
+        self.measures(call.row)
+            || self.attention.request_bytes <= call.request_bytes
+            || self.attention.reply_bytes <= call.reply_bytes
             || self.attention.monitored
     }
 }
@@ -196,39 +203,51 @@ impl Executor {
 
     /// A command begins within another one.
     #[inline]
-    pub(super) fn begin_inner_call(&mut self) -> Monotonic {
-        self.clock.monotonic()
+    pub(super) fn begin_inner_call(&self, row: &Row) -> Begin {
+        let timing = &self.timing;
+        let at = if timing.measures(row) { self.clock.monotonic() } else { timing.mark };
+        Begin { at, called: timing.called.len() }
     }
 
-    /// What is to be told of a call that has ended; the last one that was counted.
+    /// What is to be told of a call that has ended, the last one that was counted, if anything is.
+    #[inline]
     pub(super) fn look_back(&mut self, session: &Session, call: &Call<'_>, result: &ServerResult) {
-        if self.timing.measures(call.row) {
-            self.look_back_within(session, call, result);
-        } else {
-            self.look_at_call(session, call);
+        if self.timing.looks_at(call) {
+            self.look_closer(session, call, result);
         }
     }
 
-    /// As [`Executor::look_back`], of a command of a transaction or a script: brief ones, too, are timed by themselves.
-    pub(super) fn look_back_within(&mut self, session: &Session, call: &Call<'_>, result: &ServerResult) {
-        let Call { row, args, .. } = *call;
-        {
-            let now = self.clock.monotonic();
-            let mut took = nanos(now.since(call.begun));
-            if let Ok(ServerOutcome::Sleep(time, _)) = result {
-                took = took.saturating_add(nanos(*time));
-            }
-            let timing = &mut self.timing;
-            timing.called.pop();
-            (timing.mark, timing.first) = (now, timing.request + 1);
-            if let Some(counters) = self.stats.command(row) {
-                counters.add_time(1, took);
-            }
+    fn look_closer(&mut self, session: &Session, call: &Call<'_>, result: &ServerResult) {
+        if self.timing.measures(call.row) {
+            let took = self.measure(call, result);
             if self.timing.attention.slow_nanos.min(self.timing.attention.latency_nanos) <= took {
-                self.note_time(session, row, args, took);
+                self.note_time(session, call.row, call.args, took);
             }
         }
         self.look_at_call(session, call);
+    }
+
+    /// Reads the clock. Brief commands that were called within this one get an equal share of its time.
+    fn measure(&mut self, call: &Call<'_>, result: &ServerResult) -> u64 {
+        let now = self.clock.monotonic();
+        let mut took = nanos(now.since(call.begun.at));
+        if let Ok(ServerOutcome::Sleep(time, _)) = result {
+            took = took.saturating_add(nanos(*time));
+        }
+        let timing = &mut self.timing;
+        (timing.mark, timing.first) = (now, timing.request + 1);
+        timing.called.pop();
+        let within = timing.called.drain(call.begun.called..);
+        let share = took / (within.len() as u64 + 1);
+        for row in within {
+            if let Some(counters) = self.stats.command(row) {
+                counters.add_time(1, share);
+            }
+        }
+        if let Some(counters) = self.stats.command(call.row) {
+            counters.add_time(1, took);
+        }
+        took
     }
 
     fn look_at_call(&self, session: &Session, call: &Call<'_>) {

@@ -120,11 +120,11 @@ impl Executor {
             return Ok(ServerOutcome::Reply);
         }
         let mut end = ServerOutcome::Reply;
-        let mut begun = self.begin_inner_call();
         for (row, args) in &transaction.commands {
             keys.db = session.db;
             let start = out.len();
             let args = args.as_args();
+            let begun = self.begin_inner_call(row);
             let result = match row.scope {
                 Scope::None => self.call(session, row, args, keys, out),
                 Scope::Script => self.execute_locked_script(session, row, args, keys, out, progress, room),
@@ -136,8 +136,7 @@ impl Executor {
             let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - header);
             let caller = Caller::Client;
             let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
-            self.look_back_within(session, &call, &result);
-            begun = self.timing.mark();
+            self.look_back(session, &call, &result);
             let confirmed = result.is_ok() && row.has(spec::SUBSCRIPTION);
             match result.map(|outcome| self.without_waiting(session, outcome, out)) {
                 Ok(ServerOutcome::Reply) => {}
