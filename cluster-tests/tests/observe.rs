@@ -1,4 +1,5 @@
-//! Who looks on sees the same as at the real Valkey: monitors, clients that keep values themselves, the slow log.
+//! Who looks on sees the same as at the real Valkey: monitors, clients that keep values themselves, the slow log. And
+//! DEBUG RELOAD gives back what there was.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
@@ -217,4 +218,49 @@ fn the_slow_log_has_what_valkeys_has() {
     let (mine, real) = (noted(&ours), noted(&theirs));
     assert!(8 < real.len(), "{real:?}");
     assert_eq!(mine, real);
+}
+
+#[test]
+fn a_reload_gives_back_what_there_was() {
+    let server = Server::keyward(&["--enable-debug-command", "yes", "--appendonly", "yes"]).unwrap();
+    let mut client = connect(&server);
+    for request in [
+        "SET k v",
+        "SET e v PX 10000000",
+        "RPUSH l a b",
+        "HSET h f v",
+        "XADD x 1-1 f v",
+        "SELECT 3",
+        "SET o 1",
+    ] {
+        call(&mut client, request);
+    }
+    client.fill(1000, |i| vec!["SET".to_owned(), format!("key:{i}"), i.to_string()]).unwrap();
+    let before = call(&mut client, "DEBUG DIGEST");
+    assert_eq!(call(&mut client, "DEBUG RELOAD"), "+OK\\r\\n");
+    assert_eq!(call(&mut client, "DEBUG DIGEST"), before);
+    assert_eq!(call(&mut client, "SET after 1"), "+OK\\r\\n");
+    let after = call(&mut client, "DEBUG DIGEST");
+    // The log goes on where it was.
+    drop(client);
+    let mut server = server;
+    server.terminate();
+    server.restart().unwrap();
+    server.wait_until_answering().unwrap();
+    assert_eq!(call(&mut connect(&server), "DEBUG DIGEST"), after);
+}
+
+#[test]
+fn a_file_is_merged() {
+    let server = Server::keyward(&["--enable-debug-command", "yes", "--save", ""]).unwrap();
+    let mut client = connect(&server);
+    for request in ["SET old 1", "SET both saved", "SAVE", "SET both changed", "SET new 1", "DEL old"] {
+        call(&mut client, request);
+    }
+    assert!(call(&mut client, "DEBUG RELOAD NOSAVE NOFLUSH").contains("a key is there twice"));
+    assert_eq!(call(&mut client, "DEBUG RELOAD NOSAVE NOFLUSH MERGE"), "+OK\\r\\n");
+    let values = call(&mut client, "MGET old both new");
+    assert_eq!(values, "*3\\r\\n$1\\r\\n1\\r\\n$5\\r\\nsaved\\r\\n$1\\r\\n1\\r\\n");
+    assert_eq!(call(&mut client, "DEBUG RELOAD NOSAVE"), "+OK\\r\\n");
+    assert_eq!(call(&mut client, "DBSIZE"), ":2\\r\\n");
 }

@@ -52,6 +52,7 @@ pub mod process;
 pub mod pubsub;
 pub mod rdb_load;
 pub mod relay;
+mod reload;
 pub mod replication;
 pub mod routing;
 pub mod run;

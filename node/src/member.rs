@@ -224,6 +224,7 @@ pub async fn answer(server: Arc<Server>, request: ControlRequest) {
             Err("Errors trying to SHUTDOWN. Check logs.".into())
         }
         Request::Save => save(&server).await,
+        Request::Reload(options) => crate::reload::reload(&server, options).await,
     };
     let mut out = BytesMut::new();
     let mut writer = ReplyWriter::new(&mut out, Version::Resp2);

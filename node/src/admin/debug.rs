@@ -11,11 +11,14 @@ use keyward_store::DbIndex;
 use keyward_store::digest::Digest;
 use keyward_store::table::hash_of;
 
-use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, inspect, plain};
+use crate::admin::{
+    Request, ServerCommand, ServerContext, ServerOutcome, ServerResult, help, inspect, plain,
+};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
 use crate::config::parse_memory;
 use crate::io::pause::PauseMode;
+use crate::reload::{Options, refusal};
 
 /// Nobody could end it earlier.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -51,7 +54,7 @@ const SWITCHES: [(&str, usize); 19] = [
 /// The largest size that QUICKLIST-PACKED-THRESHOLD takes.
 const PACKED_BYTES_MAX: u64 = 4 << 30;
 
-/// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | OBJECT key | POPULATE count | ... | HELP>`
+/// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | RELOAD ... | OBJECT key | POPULATE count | ... | HELP>`
 ///
 /// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
 ///
@@ -90,6 +93,7 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         (b"PROTOCOL", 3) => protocol(ctx, args.at(2)),
         (b"DIGEST", 2) => debug_digest(ctx),
         (b"DIGEST-VALUE", 2..) => digest_value(ctx, args),
+        (b"RELOAD", 2..) => reload(ctx, args),
         (b"LOADAOF", 2) => Err(CommandError::err(LOADAOF)),
         (b"REPLICATE", 3..) => Err(CommandError::err(REPLICATE)),
         (b"OBJECT", 3 | 4) => inspect::object(ctx, args),
@@ -116,9 +120,21 @@ fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     }
 }
 
-const LOADAOF: &str = "DEBUG LOADAOF is not available: the log is read at the start; 'keyward-node check-aof' \
-                       reads one";
+const LOADAOF: &str = "DEBUG LOADAOF is not available: the log is read at the start. DEBUG RELOAD saves and loads the \
+                       database; 'keyward-node check-aof' reads a log";
 const REPLICATE: &str = "DEBUG REPLICATE is not available: replicas never have other data than their primary";
+
+fn reload(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
+    let unknown = "DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.";
+    let options = Options::parse(args).ok_or_else(|| CommandError::err(unknown))?;
+    if ctx.session.in_exec {
+        return Err(CommandError::err("DEBUG RELOAD is not possible in a transaction"));
+    }
+    match refusal(ctx.server, options) {
+        Some(why) => Err(CommandError::err(why)),
+        None => Ok(ServerOutcome::Await(Request::Reload(options))),
+    }
+}
 
 /// A long element has a node of its own here, too; from when on is a matter of `list-max-listpack-size` alone.
 fn packed_threshold(ctx: &mut ServerContext<'_, '_>, size: &[u8]) -> ServerResult {
@@ -241,6 +257,9 @@ fn debug_help(ctx: &mut ServerContext<'_, '_>) -> ServerResult {
             "    verbatim, true, false.",
             "QUICKLIST <key>",
             "    As LISTPACK.",
+            "RELOAD [NOSAVE] [NOFLUSH] [MERGE]",
+            "    Save the database and load it, on a node without sentinels. NOSAVE: load what is there. NOFLUSH: keep",
+            "    the keys. MERGE: those of the file replace them.",
             "SDSLEN <key>",
             "    Lengths of a key and its string.",
             "SET-ACTIVE-EXPIRE <0|1>",

@@ -113,9 +113,14 @@ impl From<Outcome> for ServerOutcome {
 /// What another part of the server is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    Failover { force: bool, takeover: bool },
+    Failover {
+        force: bool,
+        takeover: bool,
+    },
     Shutdown(crate::shutdown::Options),
     Save,
+    /// DEBUG RELOAD.
+    Reload(crate::reload::Options),
 }
 
 /// What every server command returns.

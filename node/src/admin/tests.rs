@@ -172,6 +172,7 @@ fn debug_looks_at_values() {
             "DEBUG CHANGE-REPL-ID 1",
             "-ERR unknown subcommand or wrong number of arguments for 'CHANGE-REPL-ID'. Try DEBUG HELP.\r\n",
         ),
+        ("DEBUG RELOAD x", "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.\r\n"),
         ("DEBUG POPULATE 3 p 10", "+OK\r\n"),
         ("GET p:1", "$10\r\nvalue:1\0\0\0\r\n"),
         ("DBSIZE", ":8\r\n"),
@@ -182,6 +183,8 @@ fn debug_looks_at_values() {
     assert!(object.contains(" refcount:1 encoding:int serializedlength:3 lru:"), "{object}");
     assert!(node.run("DEBUG OBJECT e").contains(" encoding:embstr serializedlength:6 lru:"));
     assert!(!node.run("DEBUG OBJECT e FAST").contains("serializedlength"));
+    node.run("DEBUG RELOAD");
+    assert!(matches!(node.stop, Some(Stop::Await(crate::admin::Request::Reload(_)))));
 }
 
 #[test]
@@ -189,7 +192,11 @@ fn what_is_loaded_beside_the_log_is_refused() {
     let arguments = ["--sentinels", "localhost:1", "--enable-debug-command", "yes"];
     let mut node = TestNode::with_arguments(&arguments);
     node.publish(keyward_replication::gate::GateState::Primary, 0);
+    assert!(node.run("DEBUG RELOAD").starts_with("-ERR DEBUG RELOAD is for a node alone"));
     assert!(node.run("DEBUG POPULATE 1").starts_with("-ERR DEBUG POPULATE writes nothing"));
+    let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
+    let mut node = TestNode::with_arguments(&arguments);
+    assert!(node.run("DEBUG RELOAD NOSAVE").starts_with("-ERR with appendonly yes DEBUG RELOAD may only"));
 }
 
 #[test]
