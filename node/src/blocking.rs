@@ -28,6 +28,7 @@ use keyward_store::DbKey;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::acl::User;
 use crate::command::OnTimeout;
 use crate::command::table::Row;
 
@@ -43,6 +44,10 @@ pub struct Waiter {
     pub args: OwnedArgs,
     pub version: Version,
     pub keys: Vec<DbKey>,
+    /// Its user, what that may do, and as of which version of the settings: see [`Session`](crate::io::session::Session).
+    pub(crate) user: u64,
+    pub(crate) rights: Option<Arc<User>>,
+    pub(crate) followed: u64,
     /// It is executed again also when a key is gone or has another type.
     pub ends_without_key: bool,
     /// It is executed again after so many milliseconds, whether something came or not; zero: never.
@@ -202,7 +207,21 @@ impl Waiter {
     ) -> Self {
         let (ends_without_key, again_ms) = (false, AtomicU64::new(0));
         let state = Mutex::new(State::Waiting);
-        Waiter { client_id, row, args, version, keys, ends_without_key, again_ms, state, wake }
+        let (user, rights, followed) = (0, None, 0);
+        Waiter {
+            client_id,
+            row,
+            args,
+            version,
+            keys,
+            user,
+            rights,
+            followed,
+            ends_without_key,
+            again_ms,
+            state,
+            wake,
+        }
     }
 
     /// After how long it is executed again, whether something came or not.

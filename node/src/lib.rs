@@ -25,6 +25,7 @@
 //! [`logging`], [`process`], [`rdb_load`], [`lazyfree`], [`shutdown`], [`snapshot`], [`supervision`], [`tls`], and those of [`replication`])
 //! read a clock, spawn a task or touch a socket.
 
+mod acl;
 pub mod admin;
 pub mod aof;
 pub mod blocking;
@@ -51,6 +52,7 @@ pub(crate) mod observe;
 pub mod process;
 pub mod pubsub;
 pub mod rdb_load;
+pub mod refusals;
 pub mod relay;
 mod reload;
 pub mod replication;

@@ -235,6 +235,18 @@ impl PubSub {
         }
     }
 
+    /// Visits each subscription with its client.
+    pub fn visit(&self, mut visit: impl FnMut(&Client, Kind, &[u8])) {
+        let mut all = |kind: Kind, channels: &Channels| {
+            for (name, subscribers) in channels {
+                live(subscribers).for_each(|subscriber| visit(&subscriber.client, kind, name));
+            }
+        };
+        self.channels.iter().for_each(|part| all(Kind::Channel, &part.lock()));
+        self.sharded.iter().for_each(|part| all(Kind::Sharded, &part.lock()));
+        all(Kind::Pattern, &self.patterns.read());
+    }
+
     /// Wakes all subscribers of shard channels: slots have moved.
     pub fn wake_sharded(&self) {
         for part in &self.sharded {

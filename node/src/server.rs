@@ -1,5 +1,6 @@
 //! What all threads of a node share.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -18,6 +19,7 @@ use keyward_store::tracking::Changes;
 use keyward_store::world::World;
 use parking_lot::{Mutex, RwLock};
 
+use crate::acl::{User, Users};
 use crate::clock::Clock;
 use crate::config::{Config, Consequence, Settings};
 use crate::io::clients::{Client, Clients};
@@ -26,7 +28,8 @@ use crate::io::pulse::Pulse;
 use crate::lazyfree::Lazyfree;
 use crate::memory::UsedMemory;
 use crate::message::{ChannelKind, Message};
-use crate::pubsub::{PubSub, To};
+use crate::pubsub::{Kind, PubSub, To};
+use crate::refusals::Refusals;
 use crate::relay::queue::Relay;
 use crate::replication::{Replication, Shared};
 use crate::routing::Routing;
@@ -47,6 +50,7 @@ pub struct Server {
     pub clients: Clients,
     pub pubsub: PubSub,
     pub stats: Stats,
+    pub refusals: Refusals,
     pub control_delay: ControlDelay,
     /// Of the I/O threads, when they have started.
     pub io_pulses: OnceLock<Vec<Arc<Pulse>>>,
@@ -126,6 +130,7 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             stats: Stats::default(),
+            refusals: Refusals::default(),
             control_delay: ControlDelay::default(),
             io_pulses: OnceLock::new(),
             lazyfree: Lazyfree::new(Arc::clone(&memory)),
@@ -259,6 +264,58 @@ impl Server {
         Ok(())
     }
 
+    /// Changes the users, if `change` does not fail. Connections end whose users are gone, or may not hear any more what
+    /// they have subscribed to; that of `client`, for which it is done, gets its reply first.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub(crate) fn change_users<R, E>(
+        &self,
+        client: u64,
+        change: impl FnOnce(&mut Users, &Settings) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut config = self.config.lock();
+        let before = Arc::clone(config.users());
+        let mut users = Users::clone(&before);
+        let current = self.settings();
+        let result = change(&mut users, &current)?;
+        config.set_users(users);
+        let mut settings = Settings::clone(&current);
+        settings.users = Arc::clone(config.users());
+        *self.settings.write() = Arc::new(settings);
+        self.version.fetch_add(1, Ordering::AcqRel);
+        // Nobody can have become another user of the same name yet.
+        self.end_without_rights(&before, config.users(), client);
+        Ok(result)
+    }
+
+    fn end_without_rights(&self, before: &Users, users: &Users, own: u64) {
+        let end = |client: &Client| {
+            if client.id == own { client.kill_after_reply() } else { client.kill() }
+        };
+        let same = |old: &User| users.get(old.name()).filter(|new| new.number() == old.number()).cloned();
+        for old in before.iter() {
+            let of_user = |client: &Client| client.description.lock().user == *old.name();
+            match same(old) {
+                None => self.clients.all().iter().filter(|c| of_user(c)).for_each(|client| end(client)),
+                Some(new) if new == *old => {}
+                Some(new) => {
+                    let of_user: BTreeSet<u64> =
+                        self.clients.all().iter().filter(|c| of_user(c)).map(|c| c.id).collect();
+                    let hears = |kind: Kind, channel: &[u8]| match kind {
+                        Kind::Pattern => new.allows_pattern(channel),
+                        Kind::Channel | Kind::Sharded => new.allows_channel(channel),
+                    };
+                    self.pubsub.visit(|client, kind, channel| {
+                        if of_user.contains(&client.id) && !hears(kind, channel) {
+                            end(client);
+                        }
+                    });
+                }
+            }
+        }
+    }
+
     /// Reads the configuration.
     pub fn with_config<R>(&self, read: impl FnOnce(&Config) -> R) -> R {
         read(&self.config.lock())
@@ -365,6 +422,7 @@ impl Server {
     /// CONFIG RESETSTAT.
     pub fn reset_stats(&self) {
         self.stats.reset();
+        self.refusals.reset_stats();
         self.control_delay.reset();
         self.memory.reset_stats();
         self.lazyfree.reset_stats();

@@ -15,6 +15,7 @@ use keyward_net::tls::{CertificateDer, HandshakeFailures, Material, TlsError, us
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::acl::User;
 use crate::clock;
 use crate::config::{self, CertificateUser, Consequence, Settings};
 use crate::control;
@@ -139,15 +140,16 @@ impl Tls {
         }
     }
 
-    /// Which user a client's certificate stands for, if it does for one that there is: as yet there is `default` alone.
-    pub(crate) fn is_default_user(&self, user: CertificateUser, certificate: &CertificateDer<'_>) -> bool {
-        let CertificateUser::Named(field) = user else { return false };
+    /// Which user a client's certificate stands for, if it does for one who may come in.
+    pub(crate) fn user_of(&self, settings: &Settings, certificate: &CertificateDer<'_>) -> Option<Arc<User>> {
+        let CertificateUser::Named(field) = settings.tls_user else { return None };
         let names = user_names(certificate, field);
-        let is_known = names.iter().any(|name| name == "default");
-        if !is_known && !names.is_empty() {
+        let mut users = names.iter().filter_map(|name| settings.users.get(name.as_bytes()));
+        let user = users.find(|user| user.is_on()).cloned();
+        if user.is_none() && !names.is_empty() {
             self.unknown_users.fetch_add(1, Ordering::Relaxed);
         }
-        is_known
+        user
     }
 }
 

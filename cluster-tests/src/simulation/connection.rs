@@ -430,7 +430,9 @@ impl Process {
         let now = self.server.clock.monotonic();
         let ended_terms = self.gate().ended_terms();
         let client = self.server.clients.add(address(), address(), Transport::Plain, now);
-        Session { ended_terms, ..Session::new(client) }
+        let mut session = Session::new(client);
+        session.ended_terms = ended_terms;
+        session
     }
 
     /// What the node calls itself.

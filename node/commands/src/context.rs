@@ -18,6 +18,8 @@ pub struct DataContext<'a, 'k> {
     pub limits: &'a DataLimits,
     /// Of the running command (of the subcommand, if it has one).
     pub spec: &'static CommandSpec,
+    /// Whether the user may read keys that only values name.
+    pub reads_all_keys: bool,
 }
 
 /// What the configuration says to commands; up to where collections are compact is with the keys.

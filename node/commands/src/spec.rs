@@ -331,6 +331,12 @@ impl CommandSpec {
         self.named_keys.filter(|named| (named.are_read)(args))
     }
 
+    /// Whether its requests may read such keys.
+    #[inline]
+    pub const fn has_named_keys(&self) -> bool {
+        self.named_keys.is_some()
+    }
+
     /// Calls `visit` with the position of each key and the flags of its specification.
     ///
     /// # Errors

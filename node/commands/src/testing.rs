@@ -152,6 +152,7 @@ impl TestKeyspace {
             rng: &mut self.rng,
             limits: &self.limits,
             spec: &command.spec,
+            reads_all_keys: true,
         };
         let result = (command.run)(&mut context, args);
         commit(keys, &mut self.effects);

@@ -5,9 +5,9 @@
 use keyward_proto::resp::{Args, ReplyWriter};
 
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, help, plain};
+use crate::command::keys_of::actual_flags;
 use crate::command::spec::{
-    self, Begin, Find, KEY_FLAG_NAMES, KeyFlags, KeySpec, LOADING, NOT_KEY, SENTINEL, STALE, VARIABLE_FLAGS,
-    category,
+    self, Begin, Find, KEY_FLAG_NAMES, KeyFlags, KeySpec, LOADING, NOT_KEY, SENTINEL, STALE, category,
 };
 use crate::command::table::{self, Row};
 use crate::command::{CommandError, ascii_eq};
@@ -273,6 +273,7 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
     if !row.accepts(request.len()) {
         return Err(CommandError::err("Invalid number of arguments specified for command"));
     }
+    let words = Args::from_slices(&request);
     let mut found: Vec<FoundKey<'_>> = Vec::new();
     let no_keys_counted = row.keys().iter().any(|spec| match (spec.begin, spec.find) {
         (Begin::Index(at), Find::KeyNum { number, .. }) => {
@@ -281,9 +282,9 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
         _ => false,
     });
     if !no_keys_counted {
-        let visited = row.visit_keys(Args::from_slices(&request), &mut |at, flags| {
+        let visited = row.visit_keys(words, &mut |at, flags| {
             if is_key(flags) {
-                found.push((args.at(at + 2), actual_flags(flags, &request)));
+                found.push((args.at(at + 2), actual_flags(flags, words)));
             }
         });
         // A script may have none: a number of them that is none comes to that.
@@ -295,29 +296,6 @@ fn keys_of_request<'a>(args: Args<'a>) -> Result<Vec<FoundKey<'a>>, CommandError
         return Err(CommandError::err("Invalid arguments specified for command"));
     }
     Ok(found)
-}
-
-/// Where a command's options decide what happens to the key (SET, BITFIELD), what this request does.
-fn actual_flags(flags: KeyFlags, request: &[&[u8]]) -> KeyFlags {
-    if flags & VARIABLE_FLAGS == 0 {
-        return flags;
-    }
-    if request.first().is_some_and(|name| ascii_eq(name, "bitfield")) {
-        let reads = only_gets(request.get(2..).unwrap_or_default());
-        return if reads { spec::RO | spec::ACCESS } else { flags & !VARIABLE_FLAGS };
-    }
-    let reads = request[3.min(request.len())..].iter().any(|word| ascii_eq(word, "GET"));
-    if reads { spec::RW | spec::ACCESS | spec::UPDATE } else { spec::OW | spec::UPDATE }
-}
-
-/// Whether these steps of a BITFIELD change nothing.
-fn only_gets(steps: &[&[u8]]) -> bool {
-    match steps {
-        [] => true,
-        [get, _, _, rest @ ..] if ascii_eq(get, "get") => only_gets(rest),
-        [overflow, _, rest @ ..] if ascii_eq(overflow, "overflow") => only_gets(rest),
-        _ => false,
-    }
 }
 
 /// `COMMAND HELP`

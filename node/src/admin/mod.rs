@@ -2,17 +2,19 @@
 //!
 //! - [`connection`]: who the client is, what it does with its session, CLIENT; [`transactions`]: MULTI and its like
 //! - [`cluster`]: the Cluster API; [`cluster_scan`]: CLUSTERSCAN; [`pubsub`]: messages
+//! - [`acl`]: users and their rights
 //! - [`command`] with [`docs`]: COMMAND; [`config`]: CONFIG; [`info`] and [`memory`]: INFO and MEMORY, from [`overview`]
 //! - [`keyspace`]: DBSIZE, FLUSHALL, SWAPDB; [`persistence`]: saving; [`replication`]: SYNC; [`wait`]: WAIT
 //! - [`scripting`]: EVAL, SCRIPT
 //! - [`commandlog`]: SLOWLOG and COMMANDLOG; [`latency`]: LATENCY; [`monitor`]: MONITOR; [`debug`] with [`inspect`]: DEBUG; [`module`]: MODULE; [`process`]: small ones
 
+mod acl;
 pub(crate) mod cluster;
 mod cluster_scan;
 mod command;
 mod commandlog;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod debug;
 mod docs;
 mod info;
@@ -149,7 +151,8 @@ const SERVER: [ServerCommand; 62] = family(Group::Server, [
 const GENERIC: [ServerCommand; 2] = family(Group::Generic, [WAIT, WAITAOF]);
 
 /// All server commands, a list for each group.
-pub(crate) const FAMILIES: [&[ServerCommand]; 7] = [
+pub(crate) const FAMILIES: [&[ServerCommand]; 8] = [
+    &acl::COMMANDS,
     &cluster::COMMANDS,
     &connection::COMMANDS,
     &GENERIC,

@@ -90,7 +90,8 @@ impl Row {
     }
 }
 
-const LEN: usize = {
+/// How many commands and subcommands there are.
+pub(crate) const LEN: usize = {
     let (mut len, mut i) = (0, 0);
     while i < keyward_commands::FAMILIES.len() {
         len += keyward_commands::FAMILIES[i].len();

@@ -148,7 +148,7 @@ fn absent<K: Type>(
 use Consequence::LoadTls;
 
 const HERE: &str = "it is not available in this version";
-const NO_ACL: &str = "users and rights (ACL) are not available in this version";
+const NO_PRIMARY_USER: &str = "replicas prove who they are by 'cluster-secret-file'";
 
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
@@ -252,6 +252,7 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("enable-debug-command", choice(), "no", StartOnly, |s, v| s.debug_command = v),
         // Access
         row("requirepass", TEXT, "", Runtime, |s, v| s.requirepass = v),
+        row("aclfile", TEXT, "", StartOnly, |s, v| s.aclfile = v),
         row("requirepass-file", TEXT, "", StartOnly, |s, v| s.requirepass_file = v),
         inert("primaryauth", TEXT, "", Runtime),
         // General
@@ -370,8 +371,8 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("fast-failover", choice(), "yes", StartOnly, |s, v| s.fast_failover = v),
         row("zone", TEXT, "", StartOnly, |s, v| s.zone = v),
         // Further ones of Valkey; most have no effect.
-        inert("acl-pubsub-default", OneOf(&["allchannels", "resetchannels"]), "resetchannels", Runtime),
-        inert("acllog-max-len", number(0, LONG), "128", Runtime),
+        row("acl-pubsub-default", choice(), "resetchannels", Runtime, |s, v| s.acl_channels = v),
+        row("acllog-max-len", int(0, LONG), "128", Runtime, |s, v| s.acl_log_len_max = v),
         inert("active-defrag-cycle-max", number(1, 99), "25", Runtime),
         inert("active-defrag-cycle-min", number(1, 99), "1", Runtime),
         inert("active-defrag-cycle-us", number(0, 100_000), "500", Runtime),
@@ -540,11 +541,10 @@ pub(super) static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(|| {
         row("tls-replication", YesNo, "no", StartOnly, |s, v| s.tls_replication = v),
         row("tls-cluster", YesNo, "no", StartOnly, |s, v| s.tls_cluster = v),
         // Features that are not there.
-        absent("aclfile", TEXT, "", StartOnly, NO_ACL),
         absent("bind-source-addr", TEXT, "", Runtime, HERE),
         absent("import-mode", YesNo, "no", Runtime, HERE),
         absent("mptcp", YesNo, "no", StartOnly, HERE),
-        absent("primaryuser", TEXT, "", Runtime, NO_ACL),
+        absent("primaryuser", TEXT, "", Runtime, NO_PRIMARY_USER),
         absent("rdma-bind", TEXT, "", Runtime, HERE),
         absent("rdma-port", number(0, PORT), "0", Runtime, HERE),
         absent(

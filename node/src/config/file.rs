@@ -97,7 +97,12 @@ impl Config {
             return Err(wrong_kind(config.file.as_deref(), kind));
         }
         if faults.is_empty() {
-            return config.with_external_password(&settings, origin.variable).map(|()| config);
+            config.with_external_password(&settings, origin.variable)?;
+            let settings = config.typed()?;
+            faults.extend(config.make_users(&settings).err().map(Fault::general));
+        }
+        if faults.is_empty() {
+            return Ok(config);
         }
         Err(tell(&faults))
     }
@@ -226,7 +231,7 @@ impl Reader<'_> {
             (name, [_]) if FORGOTTEN.contains(&name) => Ok(()),
             ("include", [pattern]) => self.include(pattern, nesting),
             ("rename-command", [from, to]) => self.config.renames.rename(from, to),
-            ("user", [user, rules @ ..]) => self.config.assign_user(user, rules),
+            ("user", [user, rules @ ..]) => self.config.declare_user(user, rules),
             ("loadmodule", [_, ..]) => Err("modules are not available in this version".into()),
             ("sentinel", []) => Ok(()),
             ("sentinel", _) => Err("sentinel directive while not in sentinel mode".into()),
@@ -249,42 +254,6 @@ impl Reader<'_> {
             let text =
                 read(&path).map_err(|e| format!("can't open config file '{}': {e}", path.display()))?;
             self.lines(&text, Some(&path), nesting + 1);
-        }
-        Ok(())
-    }
-}
-
-impl Config {
-    /// `user default ...`, as CONFIG REWRITE of other servers leaves it: only what gives all rights, which everybody
-    /// has who knows the password.
-    fn assign_user(&mut self, user: &str, rules: &[String]) -> Result<(), String> {
-        const EVERYTHING: &[&str] = &[
-            "on",
-            "nopass",
-            "sanitize-payload",
-            "skip-sanitize-payload",
-            "~*",
-            "allkeys",
-            "&*",
-            "allchannels",
-            "+@all",
-            "allcommands",
-            "alldbs",
-        ];
-        let refused =
-            || Err("users and rights (ACL) are not available in this version: use requirepass".into());
-        if user != "default" {
-            return refused();
-        }
-        for rule in rules {
-            match (rule.strip_prefix('>'), rule.strip_prefix('#')) {
-                (Some(password), _) => {
-                    self.values.insert("requirepass", password.to_owned());
-                }
-                (None, Some(_)) => self.password_is_hashed = true,
-                (None, None) if EVERYTHING.contains(&rule.as_str()) => {}
-                (None, None) => return refused(),
-            }
         }
         Ok(())
     }
@@ -469,10 +438,13 @@ fn trim(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rand::rngs::SmallRng;
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::acl::User;
 
     fn load(arguments: &[&str], stdin: &str, folder: &Path) -> Result<Config, String> {
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
@@ -685,22 +657,59 @@ mod tests {
         check("port 1\nsave 900: 1\n", "at line 2");
     }
 
+    fn users(text: &str) -> Result<Vec<String>, String> {
+        let dir = folder(&[
+            ("x", &format!("{text}\nport 1")),
+            ("users", "user carol on +ping\n"),
+            ("broken", "user carol on x\n"),
+        ]);
+        let config = load(&["x"], "", dir.path())?;
+        let described = |user: &Arc<User>| [&**user.name(), b" ", &user.describe()].concat();
+        Ok(config.users().iter().map(|user| String::from_utf8(described(user)).unwrap()).collect())
+    }
+
     #[test]
-    fn a_rewritten_conf_of_redis_has_a_user_line() {
-        let user = |rules: &str| {
-            let dir = folder(&[("x", &format!("user {rules}"))]);
-            load(&["x"], "", dir.path()).map(|config| config.text("requirepass").to_owned())
-        };
-        assert_eq!(user("default on nopass sanitize-payload ~* &* +@all").unwrap(), "");
-        assert_eq!(user("default on >secret ~* &* +@all").unwrap(), "secret");
-        assert!(user("default on nopass ~* &* +@all -flushall").is_err());
-        // Whose file it is has the password in clear as well, as `requirepass`.
-        assert_eq!(user("default on #0a1b ~* &* +@all\nrequirepass secret").unwrap(), "secret");
-        let error = user("default on #0a1b ~* &* +@all").unwrap_err();
-        assert!(
-            error.ends_with("the password of user default is needed in clear: set requirepass"),
-            "{error}"
-        );
-        assert!(user("bob on nopass ~* &* +@all").is_err());
+    fn users_are_in_the_conf_file_or_in_one_of_their_own() {
+        let all = "default on nopass ~* &* +@all";
+        let secret = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        for (text, expected) in [
+            ("", vec![all.to_owned()]),
+            ("requirepass secret", vec![format!("default on #{secret} ~* &* +@all")]),
+            // The line says all of it, wherever it stands.
+            ("user default on nopass ~* &* +@all\nrequirepass secret", vec![all.to_owned()]),
+            (
+                "user default on >secret ~* +@all -flushall",
+                vec![format!("default on #{secret} ~* resetchannels +@all -flushall")],
+            ),
+            (
+                "user bob on nopass (+get ~\"a\\\"b\")\nuser alice off\nacl-pubsub-default allchannels",
+                vec![
+                    "alice off &* -@all".to_owned(),
+                    "bob on nopass &* -@all (~a\"b &* -@all +get)".to_owned(),
+                    all.to_owned(),
+                ],
+            ),
+            ("aclfile users", vec!["carol on resetchannels -@all +ping".to_owned(), all.to_owned()]),
+            // The file says all of it, too.
+            (
+                "aclfile users\nrequirepass secret",
+                vec!["carol on resetchannels -@all +ping".to_owned(), all.to_owned()],
+            ),
+        ] {
+            assert_eq!(users(text).unwrap(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("user bob on nope", "'bob': Syntax error"),
+            ("user bob on +nope", "'bob': Unknown command or category name in ACL"),
+            ("user \"b b\" on", "'b b': Syntax error"),
+            ("user bob on\nuser bob off", "Duplicate user found"),
+            ("user bob on (+get", "'(+get': Wrong format"),
+            ("user bob on\naclfile users", "only one of both is possible"),
+            ("aclfile broken", "broken:1: Syntax error. WARNING: ACL errors"),
+            ("aclfile nothere", "Error loading ACLs, opening file 'nothere': No such file"),
+        ] {
+            let error = users(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 }

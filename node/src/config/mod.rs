@@ -12,6 +12,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod types;
+mod users;
 
 pub use file::Origin;
 pub(crate) use settings::OomScore;
@@ -23,7 +24,9 @@ pub(crate) use types::{Choice, parse_memory};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::acl::Users;
 use crate::command::rename::Renames;
 use directives::{ALIASES, Change, DIRECTIVES, Directive, Effect};
 use types::Form;
@@ -39,8 +42,10 @@ pub struct Config {
     pub(crate) stdin: Option<Vec<u8>>,
     /// `rename-command`
     pub(crate) renames: Renames,
-    /// `user default` names the hash of a password.
-    password_is_hashed: bool,
+    /// `user` lines.
+    declared_users: Vec<users::Declared>,
+    /// Who there is now.
+    users: Arc<Users>,
     /// `dir`, absolute.
     folder: PathBuf,
     /// The password, if it is from a file of its own or from the environment: no conf file gets it.
@@ -56,7 +61,8 @@ impl Default for Config {
             file: None,
             stdin: None,
             renames: Renames::default(),
-            password_is_hashed: false,
+            declared_users: Vec::new(),
+            users: Arc::default(),
             folder: PathBuf::from("."),
             external_password: String::new(),
             save_given: false,
@@ -106,7 +112,9 @@ impl Config {
             next.values.insert(directive.name, value);
             consequences.extend(directive.consequence);
         }
-        next.password_is_hashed = false;
+        if next.text("requirepass") != self.text("requirepass") {
+            Arc::make_mut(&mut next.users).set_default_password(next.values["requirepass"].as_str());
+        }
         next.settings()?;
         *self = next;
         Ok(consequences)
@@ -149,6 +157,7 @@ impl Config {
         }
         // Its text is not exact if the path is not UTF-8.
         settings.dir.clone_from(&self.folder);
+        settings.users = Arc::clone(&self.users);
         settings.keys.lfu = settings.maxmemory_policy.is_lfu().then_some(settings.lfu);
         Ok(settings)
     }
@@ -158,9 +167,6 @@ impl Config {
         let mut found = Vec::new();
         if settings.grace <= settings.lease {
             found.push("grace-ms must be larger than lease-ms".to_owned());
-        }
-        if self.password_is_hashed && settings.requirepass.is_empty() {
-            found.push("the password of user default is needed in clear: set requirepass".to_owned());
         }
         if settings.cluster_enabled && settings.is_standalone() {
             found.push("cluster-enabled yes needs --sentinels host:port,...".to_owned());

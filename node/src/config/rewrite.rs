@@ -36,17 +36,19 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(failed)?,
         };
-        replace(path, &self.rewritten(&old)).map_err(failed)?;
+        let users = self.user_lines(&self.typed()?)?;
+        replace(path, &self.rewritten(&old, users)).map_err(failed)?;
         tracing::info!(file = %path.display(), "CONFIG REWRITE");
         Ok(())
     }
 
     /// The new text of the conf file.
-    fn rewritten(&self, old: &[u8]) -> Vec<u8> {
+    fn rewritten(&self, old: &[u8], users: Vec<String>) -> Vec<u8> {
         let mut file = Lines::read(old);
         for directive in DIRECTIVES.iter().filter(|d| !matches!(d.effect, Effect::Absent(_))) {
             self.put(&mut file, directive);
         }
+        users.into_iter().for_each(|line| file.put("user", line));
         file.finish()
     }
 
@@ -174,7 +176,11 @@ impl Lines {
                 self.places.entry(key).or_default().push_back(self.lines.len());
                 self.lines.push(line.to_vec());
             }
-            (None, "include" | "rename-command" | "user") => self.lines.push(line.to_vec()),
+            (None, "user") => {
+                self.places.entry(name).or_default().push_back(self.lines.len());
+                self.lines.push(line.to_vec());
+            }
+            (None, "include" | "rename-command") => self.lines.push(line.to_vec()),
             (None, _) => self.lines.push([b"# ??? ", line].concat()),
         }
     }
@@ -215,7 +221,7 @@ impl Lines {
 }
 
 /// A file with this content takes the place of the one that is there, with its permissions.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("not a file"))?;
     let name = path.file_name().ok_or_else(|| io::Error::other("not a file"))?.to_string_lossy();
     let new = folder.join(format!(".{name}.{}.tmp", std::process::id()));
@@ -254,6 +260,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let again = Config::from_arguments(&[path.display().to_string()]).unwrap();
         assert_eq!(again.values, config.values, "{text}");
+        assert!(again.users().iter().eq(config.users().iter()), "{text}");
         again.rewrite().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text, "a second time changes nothing");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -277,6 +284,25 @@ mod tests {
                 &[("save", "5 6"), ("requirepass", "")]
             ),
             format!("save 5 6\n\nmaxmemory 1gb\n{ENDING}dir HERE\n")
+        );
+    }
+
+    #[test]
+    fn users_are_written_unless_requirepass_says_all_of_them() {
+        let save = "save \"\"\n";
+        assert_eq!(
+            rewritten("dir .\nsave \"\"\nrequirepass x\n", &[]),
+            format!("dir HERE\n{save}requirepass \"x\"\n")
+        );
+        assert_eq!(
+            rewritten(
+                "dir .\nsave \"\"\nuser bob on nopass ~\"a\\\\b\" &c +@read (~b)\nuser default on nopass +@all\n",
+                &[("acl-pubsub-default", "allchannels")]
+            ),
+            format!(
+                "dir HERE\n{save}user bob on nopass \"~a\\\\b\" resetchannels &c -@all +@read (~b resetchannels -@all)\n\
+                 user default on nopass resetchannels +@all\n{ENDING}acl-pubsub-default allchannels\n"
+            )
         );
     }
 

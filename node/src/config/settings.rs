@@ -6,6 +6,7 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_commands::DataLimits;
@@ -23,6 +24,7 @@ use keyward_store::lazyfree::Cause;
 use keyward_store::rdb::{Compression, VersionCheck};
 
 use super::types::Choice;
+use crate::acl::{Channels, Users};
 use crate::observe::commandlog::Limits;
 use crate::shutdown::Options;
 use crate::snapshot::rules::SavePoint;
@@ -66,7 +68,14 @@ pub struct Settings {
     pub(super) tls_session_cache_timeout: Duration,
     /// How often it is looked whether certificates have changed; `None`: never.
     pub(crate) tls_reload_every: Option<Duration>,
-    pub(crate) requirepass: String,
+    pub(super) requirepass: String,
+    /// Whom directives, `user` lines, `aclfile` and ACL have made.
+    pub(crate) users: Arc<Users>,
+    /// Empty: none.
+    pub(crate) aclfile: String,
+    /// Which channels new users may use.
+    pub(crate) acl_channels: Channels,
+    pub(crate) acl_log_len_max: usize,
     /// Empty: none.
     pub(super) requirepass_file: String,
     /// Absolute.
@@ -322,6 +331,11 @@ impl Choice for DebugCommand {
         &[("no", DebugCommand::No), ("yes", DebugCommand::Yes), ("local", DebugCommand::Local)];
 }
 
+impl Choice for Channels {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("allchannels", Channels::All), ("resetchannels", Channels::None)];
+}
+
 impl Choice for LogLevel {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("debug", LogLevel::Debug),
@@ -513,11 +527,20 @@ impl Settings {
     pub(crate) fn password_mark(&self) -> u32 {
         const NONE: u32 = 1;
         const MARKS: u64 = 251;
+        let default = self.users.default_user();
+        if default.has_no_password() {
+            return NONE;
+        }
+        let mut hashes = default.passwords();
         let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
         digest.update(b"requirepass");
-        digest.update(self.requirepass.as_bytes());
-        let mark = (digest.finalize() % MARKS) as u32;
-        if self.requirepass.is_empty() { NONE } else { NONE + 1 + mark }
+        if hashes == Users::with_password(&self.requirepass).default_user().passwords() {
+            digest.update(self.requirepass.as_bytes());
+        } else {
+            hashes.sort_unstable();
+            hashes.iter().for_each(|hash| digest.update(hash.as_bytes()));
+        }
+        NONE + 1 + (digest.finalize() % MARKS) as u32
     }
 
     /// Whether a client at this address may use DEBUG.

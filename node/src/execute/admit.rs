@@ -3,7 +3,7 @@
 //! One function of what is known when the command is about to run ([`Checks`], [`Candidate`]); it changes nothing and
 //! reads no clock, so that a table can test it and the simulation's nodes ask it, too. The checks come in Valkey's order,
 //! because a client is told of the first that fails:
-//! 1. what the session allows: inside MULTI, with subscriptions;
+//! 1. what the session allows: inside MULTI, to its user, with subscriptions;
 //! 2. whether the data is there, the slot is this node's, the node is the primary, its lease is valid, and enough
 //!    nodes are in sync;
 //! 3. whether what is written gets to the disk;
@@ -20,6 +20,7 @@ use keyward_proto::topology::Shard;
 use keyward_replication::gate::{DiskState, Gate, GateState};
 
 use super::Stop;
+use crate::acl::Denied;
 use crate::admin::ServerOutcome;
 use crate::blocking::Blocked;
 use crate::command::CommandError;
@@ -159,6 +160,8 @@ pub(super) enum Verdict {
     /// The client takes this node for the primary that it was: its connection ends.
     Leave,
     Refuse(CommandError),
+    /// Its user may not do that.
+    Deny(Denied),
     /// The write log does not get to the disk, for a reason that only who writes it knows.
     RefuseForDisk,
 }
@@ -197,6 +200,9 @@ impl Checks<'_> {
         let in_transaction = session.transaction.is_some();
         if in_transaction && row.has(spec::NO_MULTI) {
             return Err(not_inside_multi(row).into());
+        }
+        if let Some(user) = &session.rights {
+            user.check(row, candidate.args, session.place(self.settings)).map_err(Verdict::Deny)?;
         }
         if session.only_subscription_commands() && !row.has(spec::SUBSCRIPTION | spec::FOR_SUBSCRIBERS) {
             return Err(only_with_subscriptions(row).into());
@@ -409,9 +415,12 @@ fn not_yet_known(patience: Patience) -> Verdict {
 /// Whether a command is refused when memory is short.
 pub(super) fn needs_memory(session: &Session, row: &Row, verdict: &Verdict) -> bool {
     match verdict {
-        Verdict::Wait | Verdict::Pause(_) | Verdict::Leave | Verdict::Refuse(_) | Verdict::RefuseForDisk => {
-            false
-        }
+        Verdict::Wait
+        | Verdict::Pause(_)
+        | Verdict::Leave
+        | Verdict::Refuse(_)
+        | Verdict::Deny(_)
+        | Verdict::RefuseForDisk => false,
         Verdict::Run(_) => has_flags(session, row, spec::DENYOOM),
         Verdict::Queue => row.has(spec::DENYOOM),
     }
@@ -460,6 +469,7 @@ mod tests {
     use keyward_proto::resp::{Batch, Limits, RequestReader};
 
     use super::*;
+    use crate::acl::{Channels, Users};
     use crate::command::table;
     use crate::config::Config;
     use crate::io::clients::Client;
@@ -586,6 +596,7 @@ mod tests {
             Verdict::Refuse(error) => {
                 error.to_string().split([' ', ',']).take(2).collect::<Vec<_>>().join(" ")
             }
+            Verdict::Deny(denied) => format!("{denied:?}"),
             Verdict::RefuseForDisk => "the disk".to_owned(),
         }
     }
@@ -705,6 +716,39 @@ mod tests {
     }
 
     #[test]
+    fn rights_are_looked_at_before_the_data_is_there() {
+        let of_user = |rules: &[&str], seen| {
+            with(seen, |s| {
+                let mut users = Users::default();
+                let rules: Vec<_> = rules.iter().map(|rule| rule.as_bytes().into()).collect();
+                users.set(b"u", &rules, Channels::None).unwrap();
+                s.session.authenticate(users.get(b"u").unwrap());
+            })
+        };
+        let reader = &["+get", "+watch", "~a*", "(+set ~b)"];
+        check(&[
+            (
+                "a reader",
+                of_user(reader, seen(GateState::Loading)),
+                &[
+                    ("GET a1", "LOADING Valkey"),
+                    ("GET b", "Key(1)"),
+                    ("SET a1 x", "Key(1)"),
+                    ("DEL a1", "Command"),
+                    ("PUBLISH c m", "Command"),
+                    ("AUTH x", "run"),
+                ],
+            ),
+            (
+                "in MULTI",
+                of_user(reader, in_multi(alone(), &[])),
+                &[("GET a1", "queue"), ("GET b", "Key(1)"), ("WATCH b", "ERR Command")],
+            ),
+            ("everything", of_user(&["+@all", "~*", "&*"], alone()), &[("DEL a1", "run")]),
+        ]);
+    }
+
+    #[test]
     fn a_transaction_is_queued_whatever_the_lease_and_executed_as_what_is_in_it() {
         use GateState::{Loading, Primary, Replica};
         let aborted = |seen| with(seen, |s| s.session.transaction.as_mut().unwrap().aborted = true);
@@ -793,7 +837,25 @@ mod tests {
 
     /// Commands that need neither role nor lease, by what they show instead of keys. Whoever adds a command either gives it
     /// a scope, so that it waits where keys may not be seen, or says here that it shows none.
-    const SHOW_NO_KEYS: [(&str, &[&str]); 7] = [
+    const SHOW_NO_KEYS: [(&str, &[&str]); 8] = [
+        (
+            "users and their rights",
+            &[
+                "acl|cat",
+                "acl|deluser",
+                "acl|dryrun",
+                "acl|genpass",
+                "acl|getuser",
+                "acl|help",
+                "acl|list",
+                "acl|load",
+                "acl|log",
+                "acl|save",
+                "acl|setuser",
+                "acl|users",
+                "acl|whoami",
+            ],
+        ),
         (
             "the session's own",
             &[

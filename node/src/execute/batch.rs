@@ -15,7 +15,7 @@ use super::lookahead::Planned;
 use super::meanwhile::Meanwhile;
 use super::progress::{BatchEnd, Muting, Progress, Running, logging, settle};
 use super::timing::{Call, Caller};
-use super::transaction::{queue, refuse, rejected};
+use super::transaction::{deny, queue, refuse, rejected};
 use super::{Executor, Stop};
 use crate::command::CommandError;
 use crate::command::find::find;
@@ -46,10 +46,21 @@ impl Executor {
                 .run_batch(session, batch, buffer, first, patience, out);
         }
         self.look_at_gate();
+        if session.followed != self.version && !session.follow(&self.settings, self.version) {
+            return self.end_of_user(session, first);
+        }
         let admit = |this: &Executor, candidate: &Candidate<'_>| {
             this.checks().admit(candidate, || this.clock.monotonic())
         };
         self.run_requests(guard, session, batch, buffer, (first, patience), out, admit)
+    }
+
+    /// The user is gone: so is its client.
+    #[cold]
+    fn end_of_user(&self, session: &Session, next: usize) -> BatchEnd {
+        session.client.kill();
+        let condition = Progress::new(self.moment.generation).condition;
+        BatchEnd { next, stop: Some(Stop::Close), condition, appended: false }
     }
 
     /// As [`Executor::run_batch`], for requests that were admitted when the gate was like this; it may have changed since
@@ -259,6 +270,10 @@ impl Executor {
                     Verdict::Pause(until) => return Some(Stop::Paused(until)),
                     Verdict::Leave => return Some(Stop::Close),
                     Verdict::Refuse(error) => Err(refuse(&self.stats, session, row, args, keys, error)),
+                    Verdict::Deny(denied) => {
+                        let error = deny(&self.server, session, denied, row, args);
+                        Err(refuse(&self.stats, session, row, args, keys, error))
+                    }
                     Verdict::RefuseForDisk => {
                         let error = misconf(&self.server.disk_error());
                         Err(refuse(&self.stats, session, row, args, keys, error))

@@ -253,7 +253,14 @@ impl Executor {
         let result = match row.handler {
             Handler::Data(run) => {
                 let (rng, limits) = (&mut self.rng, &self.limits);
-                run(&mut DataContext { keys, out, rng, limits, spec }, args).map(ServerOutcome::from)
+                let reads_all_keys = match &session.rights {
+                    None => true,
+                    Some(user) => {
+                        !row.has_named_keys() || user.reads_all_keys(row, args, session.place(&self.settings))
+                    }
+                };
+                run(&mut DataContext { keys, out, rng, limits, spec, reads_all_keys }, args)
+                    .map(ServerOutcome::from)
             }
             Handler::Server(run) => {
                 run(&mut ServerContext { keys, out, session, server: &self.server, spec }, args)
@@ -262,6 +269,7 @@ impl Executor {
         if row.scope == Scope::None && self.server.version() != self.version {
             // CONFIG SET: what follows in the batch is executed under the new settings.
             self.refresh();
+            session.follow(&self.settings, self.version);
             keys.reconfigure(&self.settings.keys, self.moment.now);
             self.note_settings(keys);
         }

@@ -13,7 +13,7 @@ use keyward_store::keys::{Keys, Now};
 use super::Stop;
 use super::admit::{Candidate, Checks, Moment, Patience, Verdict, misconf};
 use super::progress::{BatchEnd, Muting, settle};
-use super::transaction::{queue, refuse, rejected};
+use super::transaction::{deny, queue, refuse, rejected};
 use crate::admin::{ServerContext, ServerResult};
 use crate::command::CommandError;
 use crate::command::find::find;
@@ -32,6 +32,8 @@ pub struct Meanwhile<'a> {
     server: &'a Arc<Server>,
     stats: &'a ThreadStats,
     settings: Arc<Settings>,
+    /// Of these settings, or before them.
+    version: u64,
     routing: Arc<Routing>,
     moment: Moment,
 }
@@ -41,7 +43,8 @@ impl<'a> Meanwhile<'a> {
     pub fn new(server: &'a Arc<Server>, stats: &'a ThreadStats) -> Meanwhile<'a> {
         let mut moment = Moment { now: server.clock.monotonic(), ..Moment::NONE };
         moment.look_at(&server.shared.gate);
-        Meanwhile { server, stats, settings: server.settings(), routing: server.routing(), moment }
+        let version = server.version();
+        Meanwhile { server, stats, settings: server.settings(), version, routing: server.routing(), moment }
     }
 
     /// As [`Executor::run_batch`](super::Executor::run_batch).
@@ -55,6 +58,11 @@ impl<'a> Meanwhile<'a> {
         out: &mut Output,
     ) -> BatchEnd {
         session.client.note_interaction(self.moment.now);
+        if !session.follow(&self.settings, self.version) {
+            session.client.kill();
+            let condition = ReplyCondition::new(self.moment.generation);
+            return BatchEnd { next: first, stop: Some(Stop::Close), condition, appended: false };
+        }
         session.locks_no_slots = true;
         let mut stop = None;
         let mut next = first;
@@ -99,6 +107,10 @@ impl<'a> Meanwhile<'a> {
                 Verdict::Pause(until) => return Some(Stop::Paused(until)),
                 Verdict::Leave => return Some(Stop::Close),
                 Verdict::Refuse(error) => Err(refuse(self.stats, session, row, args, &mut keys, error)),
+                Verdict::Deny(denied) => {
+                    let error = deny(self.server, session, denied, row, args);
+                    Err(refuse(self.stats, session, row, args, &mut keys, error))
+                }
                 Verdict::RefuseForDisk => {
                     let error = misconf(&self.server.disk_error());
                     Err(refuse(self.stats, session, row, args, &mut keys, error))
@@ -120,7 +132,10 @@ impl<'a> Meanwhile<'a> {
         };
         let candidate = Candidate { session, row, args, patience };
         let verdict = checks.admit(&candidate, || self.moment.now);
-        let is_refused = matches!(verdict, Verdict::Refuse(_) | Verdict::RefuseForDisk | Verdict::Leave);
+        let is_refused = matches!(
+            verdict,
+            Verdict::Refuse(_) | Verdict::Deny(_) | Verdict::RefuseForDisk | Verdict::Leave
+        );
         // Differs from Valkey, where WATCH runs.
         let needs_slots = row.scope != Scope::None;
         let waits = !row.has(spec::ALLOW_BUSY) || needs_slots;

@@ -25,6 +25,7 @@ use super::call::missing_of;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
 use super::timing::{Call, Caller};
+use crate::acl::log::Context;
 use crate::admin::{ServerOutcome, ServerResult};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
@@ -458,10 +459,12 @@ impl Host for ScriptHost<'_, '_> {
 
     fn may_call(&mut self, args: &[&[u8]]) -> Option<bool> {
         let row = table::find(args.first()?)?;
-        match args.get(1) {
-            Some(name) if row.has_subcommands() => table::find_subcommand(row, name).map(|_| true),
-            Some(_) | None => Some(true),
-        }
+        let row = match args.get(1) {
+            Some(name) if row.has_subcommands() => table::find_subcommand(row, name)?,
+            Some(_) | None => row,
+        };
+        let Some(user) = &self.session.rights else { return Some(true) };
+        Some(user.check(row, Args::from_slices(args), self.session.place(&self.executor.settings)).is_ok())
     }
 }
 
@@ -518,6 +521,7 @@ impl ScriptHost<'_, '_> {
         if row.has(spec::NOSCRIPT) || matches!(row.scope, Scope::Transaction | Scope::Script) {
             return Err(CommandError::err(NOT_ALLOWED).into());
         }
+        self.check_rights(row, args)?;
         if self.refuses_memory && row.has(spec::DENYOOM) && !self.run.has_written() {
             return Err(CommandError::OutOfMemory.into());
         }
@@ -532,6 +536,18 @@ impl ScriptHost<'_, '_> {
             self.check_slots(row, args)?;
         }
         Ok(())
+    }
+
+    /// A script may do what the user of its client may.
+    fn check_rights(&self, row: &'static Row, args: Args<'_>) -> Result<(), CommandError> {
+        let Some(user) = &self.session.rights else { return Ok(()) };
+        user.check(row, args, self.session.place(&self.executor.settings)).map_err(|denied| {
+            let server = &self.executor.server;
+            let told = server.refusals.deny(server, self.session, Context::Script, denied, row, args);
+            let reason = told.to_bytes();
+            let reason = reason.strip_prefix(b"NOPERM ").unwrap_or(&reason);
+            CommandError::coded_bytes(&[b"ERR ACL failure in script: ", reason])
+        })
     }
 
     /// Cluster mode: a script may use what this node serves, and keys of one slot unless it has said otherwise.

@@ -11,6 +11,8 @@ use super::Executor;
 use super::eviction::Room;
 use super::progress::{Progress, Running};
 use super::timing::{Call, Caller};
+use crate::acl::log::Context;
+use crate::acl::{self, Denied};
 use crate::admin::transactions::conditions;
 use crate::admin::{ServerOutcome, ServerResult, write_synced};
 use crate::command::CommandError;
@@ -18,6 +20,7 @@ use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
 use crate::io::session::{Session, Transaction};
+use crate::server::Server;
 use crate::stats::ThreadStats;
 
 impl Executor {
@@ -125,10 +128,13 @@ impl Executor {
             let start = out.len();
             let args = args.as_args();
             let begun = self.begin_inner_call(row);
-            let result = match row.scope {
-                Scope::None => self.call(session, row, args, keys, out),
-                Scope::Script => self.execute_locked_script(session, row, args, keys, out, progress, room),
-                Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction => {
+            let result = match (self.check_queued(session, row, args), row.scope) {
+                (Err(error), _) => Err(error),
+                (Ok(()), Scope::None) => self.call(session, row, args, keys, out),
+                (Ok(()), Scope::Script) => {
+                    self.execute_locked_script(session, row, args, keys, out, progress, room)
+                }
+                (Ok(()), Scope::Keys | Scope::Walk | Scope::World | Scope::Transaction) => {
                     self.call_locked(session, row, args, keys, out, progress)
                 }
             };
@@ -154,6 +160,15 @@ impl Executor {
         session.in_exec = false;
         self.commit_with_messages(session, keys, progress);
         Ok(end)
+    }
+
+    /// The user may have lost since MULTI the right to what it has queued.
+    fn check_queued(&self, session: &Session, row: &'static Row, args: Args<'_>) -> Result<(), CommandError> {
+        let Some(user) = &session.rights else { return Ok(()) };
+        user.check(row, args, session.place(&self.settings)).map_err(|denied| {
+            self.server.refusals.deny(&self.server, session, Context::Multi, denied, row, args);
+            acl::refusal_in_transaction(denied)
+        })
     }
 
     /// As [`Executor::commit`], of commands that may have published messages.
@@ -222,6 +237,19 @@ pub(super) fn queue(
     session.describe();
     out.writer(session.version).simple("QUEUED");
     Ok(ServerOutcome::Reply)
+}
+
+/// What a client is told whose user may not do what it has asked for.
+#[cold]
+pub(super) fn deny(
+    server: &Server,
+    session: &Session,
+    denied: Denied,
+    row: &'static Row,
+    args: Args<'_>,
+) -> CommandError {
+    let context = if session.transaction.is_some() { Context::Multi } else { Context::TopLevel };
+    server.refusals.deny(server, session, context, denied, row, args)
 }
 
 /// As [`rejected`], of a command that is known: it is counted.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 use keyward_replication::gate::GateState;
+use keyward_replication::reply::ReplyCondition;
 use keyward_store::DbKey;
 use keyward_store::keys::{Keys, Mode};
 use keyward_store::world;
@@ -13,6 +14,8 @@ use keyward_store::world;
 use super::Executor;
 use super::admit::{Candidate, Patience, Verdict};
 use super::progress::Progress;
+use super::transaction::deny;
+use crate::acl::Denied;
 use crate::admin::ServerOutcome;
 use crate::blocking::{self, Served, Waiter};
 use crate::command::keys_of::visit_slots;
@@ -95,6 +98,15 @@ impl Executor {
         session.db = waiter.keys.first()?.0;
         session.in_exec = true;
         let args = waiter.args.as_args();
+        (session.user, session.rights) = (waiter.user, waiter.rights.clone());
+        if waiter.followed != self.version {
+            session.follow(&self.settings, self.version);
+        }
+        if let Some(user) = &session.rights
+            && let Err(denied) = user.check(waiter.row, args, session.place(&self.settings))
+        {
+            return Some(self.refuse_waiter(&session, waiter, denied));
+        }
         let db = std::mem::replace(&mut keys.db, session.db);
         keys.lock_visited(|visit| visit_slots(waiter.row, args, visit));
         // A key that got another type than the command waits for does not wake it, unless it needs the one that it had.
@@ -128,6 +140,15 @@ impl Executor {
         }
         let condition = own.condition.observed(&self.server.shared.gate, || self.clock.monotonic());
         Some(Served { reply: out, condition, written: session.last_write })
+    }
+
+    /// The user has lost the right to what it waits for.
+    #[cold]
+    fn refuse_waiter(&self, session: &Session, waiter: &Waiter, denied: Denied) -> Served {
+        let error = deny(&self.server, session, denied, waiter.row, waiter.args.as_args());
+        let mut reply = Output::default();
+        reply.writer(waiter.version).error(error.to_bytes());
+        Served { reply, condition: ReplyCondition::default(), written: session.last_write }
     }
 
     /// Clients of a replica that wait to read: something was applied to these keys.
@@ -174,6 +195,7 @@ pub(super) fn register_waiter(
     };
     let mut waiter = Waiter::new(client.id, row, args, session.version, db_keys, wake);
     waiter.ends_without_key = block.ends_without_key;
+    (waiter.user, waiter.rights, waiter.followed) = (session.user, session.rights.clone(), session.followed);
     waiter.set_again(block.again_ms);
     let waiter = Arc::new(waiter);
     for key in &waiter.keys {

@@ -285,7 +285,7 @@ impl Exchange<'_> {
     /// Looks at what has come of the client; returns how many requests that were.
     fn take_requests(&mut self, settings: &Settings) -> usize {
         // A stranger sends only small requests, and one at a time: the one behind AUTH may be another's.
-        let stranger = !settings.requirepass.is_empty() && !self.talk.is_set_up();
+        let stranger = settings.users.ask_strangers() && !self.talk.is_set_up();
         if self.ends || self.input.is_empty() || self.talk.is_full() || stranger && !self.talk.is_idle() {
             return 0;
         }

@@ -182,8 +182,7 @@ impl Entrance {
             let host = peer.ip().to_canonical();
             self.administrators.lock().enter(host, Arc::clone(&client), &self.server.clients);
         }
-        let authenticated = settings.requirepass.is_empty();
-        self.hand_over(Accepted { socket, connection: None, client, authenticated });
+        self.hand_over(Accepted { socket, connection: None, client, user: None });
     }
 
     fn take_encrypted(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, room: Room) {
@@ -241,9 +240,8 @@ impl Entrance {
         }
         let settings = self.server.settings();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
-        let is_user = certificate.is_some_and(|c| self.server.tls.is_default_user(settings.tls_user, c));
-        let authenticated = settings.requirepass.is_empty() || is_user;
-        self.hand_over(Accepted { socket, connection: Some(Box::new(connection)), client, authenticated });
+        let user = certificate.and_then(|c| self.server.tls.user_of(&settings, c));
+        self.hand_over(Accepted { socket, connection: Some(Box::new(connection)), client, user });
     }
 
     fn add_client(
@@ -322,7 +320,7 @@ fn refuse(server: &Server, settings: &Settings, peer: SocketAddr, lane: Lane) ->
 
 /// Whether `protected-mode` keeps this host out.
 pub(crate) fn protected(settings: &Settings, peer: SocketAddr) -> Option<Refusal> {
-    let open = settings.protected_mode && settings.requirepass.is_empty();
+    let open = settings.protected_mode && settings.users.default_user().has_no_password();
     let loopback = match peer.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),

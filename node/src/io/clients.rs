@@ -14,6 +14,7 @@ use keyward_store::DbIndex;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::acl::DEFAULT;
 use crate::blocking::{Unblock, Waiter};
 use crate::command::table::{ROWS, Row};
 
@@ -23,7 +24,7 @@ pub struct Description {
     pub name: Box<[u8]>,
     pub lib_name: Box<[u8]>,
     pub lib_version: Box<[u8]>,
-    pub user: Box<str>,
+    pub user: Arc<[u8]>,
     pub db: DbIndex,
     pub version: Version,
     pub channels: usize,
@@ -111,7 +112,7 @@ impl Client {
             fd: AtomicI32::new(-1),
             created_at: now,
             last_interaction: AtomicU64::new(now.as_nanos()),
-            description: Mutex::new(Description { user: "default".into(), ..Description::default() }),
+            description: Mutex::new(Description { user: DEFAULT.into(), ..Description::default() }),
             last_command: AtomicUsize::new(0),
             pushes: Mutex::default(),
             has_pushes: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use keyward_replication::reply::ReplyCondition;
 use keyward_store::keys::Keys;
 use keyward_store::{DbIndex, DbKey};
 
+use crate::acl::{self, Place, User};
 use crate::command::table::Row;
 use crate::config::Settings;
 use crate::io::clients::Client;
@@ -104,6 +105,11 @@ pub struct Session {
     /// By AUTH or HELLO, or because no password was set when it connected or by RESET. Who has not may still be served
     /// while there is no password, see [`Session::must_authenticate`].
     pub authenticated: bool,
+    /// Who it is, by the number of the user.
+    pub user: u64,
+    /// What the user may do, if that is not everything. As of the version of the settings that the session has followed.
+    pub(crate) rights: Option<Arc<User>>,
+    pub followed: u64,
     pub transaction: Option<Transaction>,
     /// Keys that WATCH observes, and whether they existed and had not expired: then expiring counts as a change.
     pub watched: BTreeMap<DbKey, bool>,
@@ -176,6 +182,9 @@ impl Session {
             db: 0,
             version: Version::Resp2,
             authenticated: true,
+            user: 0,
+            rights: None,
+            followed: 0,
             transaction: None,
             watched: BTreeMap::new(),
             watched_in: 0,
@@ -203,7 +212,46 @@ impl Session {
     /// Whether it has to authenticate first, under these settings: a password may be set and removed at any time.
     #[inline]
     pub fn must_authenticate(&self, settings: &Settings) -> bool {
-        !self.authenticated && !settings.requirepass.is_empty()
+        !self.authenticated && settings.users.ask_strangers()
+    }
+
+    /// It has shown that it is this user.
+    pub(crate) fn authenticate(&mut self, user: &Arc<User>) {
+        self.authenticated = true;
+        self.user = user.number();
+        self.client.description.lock().user = Arc::clone(user.name());
+        self.rights = (!user.is_unrestricted()).then(|| Arc::clone(user));
+    }
+
+    /// It is the default user, as at the begin.
+    pub(crate) fn forget_user(&mut self, settings: &Settings) {
+        let default = settings.users.default_user();
+        self.authenticate(default);
+        self.authenticated = !settings.users.ask_strangers();
+    }
+
+    /// Looks what its user may do now; whether there still is that user. Another of the same name is not the same.
+    #[cold]
+    pub(crate) fn follow(&mut self, settings: &Settings, version: u64) -> bool {
+        self.followed = version;
+        let name = Arc::clone(&self.client.description.lock().user);
+        let user = settings.users.get(&name).filter(|user| user.number() == self.user);
+        self.rights = match user {
+            Some(user) => (!user.is_unrestricted()).then(|| Arc::clone(user)),
+            None => Some(Arc::new(User::nobody())),
+        };
+        user.is_some()
+    }
+
+    /// Where its requests run.
+    #[inline]
+    pub(crate) fn place(&self, settings: &Settings) -> Place {
+        Place { db: self.db, databases: settings.databases() }
+    }
+
+    /// Of which user's rights its requests are.
+    pub(crate) fn user_name(&self) -> acl::Name {
+        Arc::clone(&self.client.description.lock().user)
     }
 
     /// Whether CLIENT REPLY leaves out what the running command answers.

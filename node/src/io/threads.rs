@@ -22,6 +22,7 @@ use rand::rngs::SmallRng;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::acl::User;
 use crate::admin::Request;
 use crate::config::Settings;
 use crate::execute::Executor;
@@ -114,7 +115,7 @@ impl IoThread {
         }
     }
 
-    fn accept(self: &Rc<Self>, Accepted { socket, connection, client, authenticated }: Accepted) {
+    fn accept(self: &Rc<Self>, Accepted { socket, connection, client, user }: Accepted) {
         match TcpStream::from_std(socket) {
             Ok(socket) => {
                 let stream = match connection {
@@ -122,7 +123,11 @@ impl IoThread {
                     Some(connection) => Stream::encrypted(socket, *connection),
                 };
                 let ended_terms = self.server.shared.gate.ended_terms();
-                let session = Session { authenticated, ended_terms, ..Session::new(client) };
+                let mut session = Session { ended_terms, ..Session::new(client) };
+                match &user {
+                    Some(user) => session.authenticate(user),
+                    None => session.forget_user(&self.settings()),
+                }
                 tokio::task::spawn_local(connection::serve(connection::begin(stream, self, session)));
             }
             Err(error) => {
@@ -234,7 +239,8 @@ pub struct Accepted {
     /// With TLS, after the handshake.
     pub connection: Option<Box<ServerConnection>>,
     pub client: Arc<Client>,
-    pub authenticated: bool,
+    /// Whom its certificate stands for.
+    pub(crate) user: Option<Arc<User>>,
 }
 
 impl ThreadHandle {

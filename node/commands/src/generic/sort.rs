@@ -148,7 +148,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// In cluster mode a pattern must name keys of the sorted key's slot only.
+/// In cluster mode a pattern must name keys of the sorted key's slot only, and everywhere keys that the user may read.
 fn refuse_other_slots(
     ctx: &DataContext<'_, '_>,
     option: &str,
@@ -159,12 +159,21 @@ fn refuse_other_slots(
         "BY" => pattern.contains(&b'*'),
         _ => pattern != b"#",
     };
-    if !ctx.limits.cluster || !reads || is_of_slot(pattern, key) {
+    if !reads {
         return Ok(());
+    }
+    if !ctx.limits.cluster || is_of_slot(pattern, key) {
+        return if ctx.reads_all_keys { Ok(()) } else { Err(not_allowed(option)) };
     }
     Err(CommandError::err(format!(
         "{option} option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots."
     )))
+}
+
+/// Which keys are read is not known before, so the user has to have the right to all.
+#[cold]
+fn not_allowed(option: &str) -> CommandError {
+    CommandError::err(format!("{option} option of SORT denied due to insufficient ACL permissions."))
 }
 
 /// Whether all keys that a pattern names are in the slot of `key`: nothing that decides the slot is left open.

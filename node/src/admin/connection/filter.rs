@@ -132,7 +132,7 @@ impl Condition {
                 let unknown = || CommandError::quoting("Unknown client type '", value, "'");
                 Condition::Type(ClientType::parse(value).ok_or_else(unknown)?)
             }
-            b"USER" if value == b"default" => Condition::User(owned),
+            b"USER" if server.settings().users.get(value).is_some() => Condition::User(owned),
             b"USER" => return Err(CommandError::quoting("No such user '", value, "'")),
             b"ADDR" => Condition::Address(owned),
             b"LADDR" => Condition::LocalAddress(owned),
@@ -164,7 +164,7 @@ impl Condition {
                 let pubsub = d.channels + d.patterns + d.sharded > 0;
                 *kind == if pubsub { ClientType::Pubsub } else { ClientType::Normal }
             }
-            Condition::User(user) => d.user.as_bytes() == user,
+            Condition::User(user) => *d.user == **user,
             Condition::Address(address) => client.address.as_bytes() == address,
             Condition::LocalAddress(address) => client.local_address.as_bytes() == address,
             Condition::Ip(ip) => {

@@ -1,14 +1,12 @@
 //! AUTH and HELLO: who the client is and which protocol it speaks.
-//!
-//! There is one user, `default`, whose password is `requirepass`; without one any password is right.
-
-use std::sync::atomic::Ordering;
 
 use keyward_proto::VALKEY_VERSION;
 use keyward_proto::resp::{Args, ReplyWriter, Version};
 use keyward_replication::gate::GateState;
 
 use super::client::checked_name;
+use crate::acl::DEFAULT;
+use crate::acl::log::Context;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, plain};
 use crate::command::spec::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, SENTINEL, STALE};
 use crate::command::{CommandError, Cursor, parse_i64_arg};
@@ -19,39 +17,30 @@ pub(super) const AUTH: ServerCommand =
     plain("auth", auth, -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | SENTINEL | ALLOW_BUSY, "1.0.0");
 fn auth(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
     let (user, password): (&[u8], &[u8]) = match args.len() {
-        2 if ctx.server.settings().requirepass.is_empty() => {
+        2 if ctx.server.settings().users.default_user().has_no_password() => {
             return Err(CommandError::err(
                 "AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
             ));
         }
-        2 => (b"default", args.at(1)),
+        2 => (DEFAULT, args.at(1)),
         3 => (args.at(1), args.at(2)),
         _ => return Err(CommandError::Syntax),
     };
-    authenticate(ctx.server, user, password)?;
-    ctx.session.authenticated = true;
+    authenticate(ctx, user, password)?;
     ctx.out.ok();
     Ok(ServerOutcome::Reply)
 }
 
-fn authenticate(server: &Server, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let settings = server.settings();
-    let expected = settings.requirepass.as_bytes();
-    if user == b"default" && (expected.is_empty() || equal_in_constant_time(expected, password)) {
-        return Ok(());
-    }
-    server.stats.auth_failures.fetch_add(1, Ordering::Relaxed);
-    Err(CommandError::coded("WRONGPASS invalid username-password pair or user is disabled."))
-}
-
-/// The time depends on the length of what was tried only, so that it tells nothing about the password.
-fn equal_in_constant_time(expected: &[u8], tried: &[u8]) -> bool {
-    let mut difference = expected.len() ^ tried.len();
-    for (i, byte) in tried.iter().enumerate() {
-        difference |= usize::from(byte ^ expected[i % expected.len()]);
-    }
-    std::hint::black_box(difference) == 0
+fn authenticate(ctx: &mut ServerContext<'_, '_>, name: &[u8], password: &[u8]) -> Result<(), CommandError> {
+    let settings = ctx.server.settings();
+    let Some(user) = settings.users.get(name).filter(|user| user.admits(password)) else {
+        let context = if ctx.session.in_exec { Context::Multi } else { Context::TopLevel };
+        ctx.server.refusals.note_failure(ctx.server, ctx.session, context, name, ctx.spec.name);
+        return Err(CommandError::coded("WRONGPASS invalid username-password pair or user is disabled."));
+    };
+    ctx.session.authenticate(user);
+    Ok(())
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
@@ -82,8 +71,7 @@ fn hello(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(ctx.server, user, password)?;
-        ctx.session.authenticated = true;
+        authenticate(ctx, user, password)?;
     }
     if !ctx.session.authenticated {
         return Err(CommandError::coded(

@@ -92,6 +92,14 @@ pub(super) fn flags_of(d: &Description, client: &Client) -> String {
     if flags.is_empty() { "N".into() } else { flags }
 }
 
+/// What of a client the log of refusals shows.
+pub(crate) fn line_of(client: &Client, now: Monotonic) -> Vec<u8> {
+    let mut line = Vec::new();
+    push_line(&mut line, client, now);
+    line.truncate(line.trim_ascii_end().len());
+    line
+}
+
 fn push_line(text: &mut Vec<u8>, client: &Client, now: Monotonic) {
     let d = client.description.lock();
     let load = |n: &std::sync::atomic::AtomicUsize| n.load(Ordering::Relaxed);
@@ -132,7 +140,7 @@ fn push_line(text: &mut Vec<u8>, client: &Client, now: Monotonic) {
         size_of::<Client>() + input + output + d.multi_len_bytes,
         if output > 0 { "rw" } else { "r" },
         client.last_command(),
-        d.user,
+        String::from_utf8_lossy(&d.user),
         String::from_utf8_lossy(&d.lib_name),
         String::from_utf8_lossy(&d.lib_version),
         client.net_in_bytes.load(Ordering::Relaxed),

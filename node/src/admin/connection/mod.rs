@@ -7,7 +7,7 @@ mod tests;
 mod client;
 mod filter;
 mod hello;
-mod listing;
+pub(crate) mod listing;
 mod session;
 mod tracking;
 

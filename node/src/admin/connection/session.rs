@@ -80,7 +80,7 @@ fn reset(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
     ctx.server.pubsub.end(session);
     session.db = 0;
     session.version = Version::Resp2;
-    session.authenticated = ctx.server.settings().requirepass.is_empty();
+    session.forget_user(&ctx.server.settings());
     if session.reply_mode == ReplyMode::Off {
         session.reply_mode = ReplyMode::On;
     }

@@ -1,6 +1,6 @@
 //! Sections Clients, Stats, Commandstats, Errorstats and Keyspace.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyward_store::counts::Count;
 
@@ -138,9 +138,14 @@ pub(super) fn stats(ctx: &mut ServerContext<'_, '_>, lines: &mut Lines) {
         ("instantaneous_eventloop_duration_usec", &0),
         ("acl_access_denied_auth", &server.stats.auth_failures.load(Ordering::Relaxed)),
     ]);
-    lines.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    let refused = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    lines.fields(&[
+        ("acl_access_denied_cmd", &refused(&server.refusals.commands)),
+        ("acl_access_denied_key", &refused(&server.refusals.keys)),
+        ("acl_access_denied_channel", &refused(&server.refusals.channels)),
+    ]);
     lines.field("acl_access_denied_tls_cert", server.tls.unknown_users.load(Ordering::Relaxed));
-    lines.zeros(&["acl_access_denied_db"]);
+    lines.field("acl_access_denied_db", refused(&server.refusals.databases));
     let [done, failed] = server.tls.counts();
     lines.fields(&[("tls_handshakes", &done), ("tls_handshakes_failed", &failed)]);
 }
