@@ -812,6 +812,29 @@ fn a_client_that_waited_is_served_by_its_rights_of_then() {
 }
 
 #[test]
+fn what_is_queued_needs_rights_to_the_database_in_which_it_will_run() {
+    let Some(dir) = programs::valkey_or_skip("queued requests of users") else { return };
+    let mut pair = Pair::start(&dir, &[]);
+    pair.admin("acl setuser u on nopass +@all ~* &* db=1");
+    pair.come_again(2);
+    for request in
+        ["multi", "select 1", "get a", "select 99", "get a", "exec", "get a", "multi", "select 2", "exec"]
+    {
+        pair.user(request);
+    }
+    for (change, queued) in
+        [("-get", "get a"), ("resetkeys", "get a"), ("resetchannels", "publish a b"), ("db=2", "get a")]
+    {
+        pair.admin("acl setuser u reset on nopass +@all ~* &*");
+        pair.user("multi");
+        pair.user(queued);
+        pair.admin(&format!("acl setuser u {change}"));
+        pair.user("exec");
+    }
+    pair.admin("acl log");
+}
+
+#[test]
 fn users_are_kept_in_files() {
     let Some(dir) = programs::valkey_or_skip("files of users") else { return };
     let folder = tempfile::tempdir().unwrap();

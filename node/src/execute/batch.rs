@@ -264,7 +264,7 @@ impl Executor {
                     }
                     Verdict::Queue => {
                         session.asking = false;
-                        queue(session, row, args, out)
+                        queue(session, row, args, &self.settings, out)
                     }
                     Verdict::Wait => return Some(Stop::NotNow),
                     Verdict::Pause(until) => return Some(Stop::Paused(until)),

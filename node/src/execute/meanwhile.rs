@@ -102,7 +102,7 @@ impl<'a> Meanwhile<'a> {
         let result = match find(&self.settings, session, args) {
             Ok(row) => match self.judge(session, row, args, patience) {
                 Verdict::Run(_) => self.call(session, row, args, &mut keys, out),
-                Verdict::Queue => queue(session, row, args, out),
+                Verdict::Queue => queue(session, row, args, &self.settings, out),
                 Verdict::Wait => return Some(Stop::NotNow),
                 Verdict::Pause(until) => return Some(Stop::Paused(until)),
                 Verdict::Leave => return Some(Stop::Close),

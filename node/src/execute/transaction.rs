@@ -1,9 +1,11 @@
 //! MULTI: commands are queued, then all executed under all their locks, their effects as one entry of the log.
 
 use keyward_proto::ids::LogIndex;
+use keyward_proto::resp::number::parse_i64;
 use keyward_proto::resp::{Args, Output};
 use keyward_proto::slot::Slot;
 use keyward_replication::reply::ReplyCondition;
+use keyward_store::DbIndex;
 use keyward_store::events::Event;
 use keyward_store::keys::Keys;
 
@@ -19,6 +21,7 @@ use crate::command::CommandError;
 use crate::command::keys_of::visit_locks;
 use crate::command::spec::{self, Scope};
 use crate::command::table::{self, Row};
+use crate::config::Settings;
 use crate::io::session::{Session, Transaction};
 use crate::server::Server;
 use crate::stats::ThreadStats;
@@ -226,11 +229,16 @@ pub(super) fn queue(
     session: &mut Session,
     row: &'static Row,
     args: Args<'_>,
+    settings: &Settings,
     out: &mut Output,
 ) -> ServerResult {
     let Some(transaction) = &mut session.transaction else {
         return Err(CommandError::err("EXEC without MULTI"));
     };
+    if row.name == "select" {
+        let db = args.get(1).and_then(parse_i64).and_then(|db| DbIndex::try_from(db).ok());
+        transaction.db = db.filter(|db| *db < settings.databases()).or(transaction.db);
+    }
     let args = args.to_owned();
     transaction.len_bytes += args.bytes_len();
     transaction.commands.push((row, args));

@@ -28,6 +28,8 @@ pub struct Transaction {
     pub aborted: bool,
     /// Bytes of all arguments.
     pub len_bytes: usize,
+    /// What a queued SELECT will select: rights to what is queued behind it are those to this database.
+    pub db: Option<DbIndex>,
 }
 
 /// CLIENT REPLY.
@@ -246,7 +248,8 @@ impl Session {
     /// Where its requests run.
     #[inline]
     pub(crate) fn place(&self, settings: &Settings) -> Place {
-        Place { db: self.db, databases: settings.databases() }
+        let selected = self.transaction.as_ref().and_then(|transaction| transaction.db);
+        Place { db: selected.unwrap_or(self.db), databases: settings.databases() }
     }
 
     /// Of which user's rights its requests are.
