@@ -148,7 +148,7 @@ fn absent<K: Type>(
 use Consequence::LoadTls;
 
 const HERE: &str = "it is not available in this version";
-const NO_PRIMARY_USER: &str = "replicas prove who they are by 'cluster-secret-file'";
+const NO_PRIMARY_USER: &str = "a replica is no user: use 'cluster-secret-file'";
 
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
