@@ -77,6 +77,19 @@ class SentinelMode(OfOneShard, unittest.TestCase):
                 r.get("k")
 
 
+    def test_a_user_stays_who_it_is_after_a_failover(self):
+        cluster = cluster_of(self.mode)
+        for port in cluster.ports:
+            with connect(cluster, port) as node:
+                node.acl_setuser("app", enabled=True, passwords=["+p"], categories=["+@all"], keys=["app:*"], reset=True)
+        with connect(cluster, at_a_replica(cluster), username="app", password="p") as r:
+            self.assertTrue(r.set("app:k", "v"))
+            self.assertEqual(cluster.operate("failover", "mymaster").returncode, 0)
+            self.assertEqual((r.get("app:k"), r.acl_whoami()), ("v", "app"))
+            with self.assertRaises(redis.exceptions.NoPermissionError):
+                r.get("other")
+        cluster.wait_until_whole()
+
     def test_what_is_no_request_ends_one_connection(self):
         cluster = cluster_of(self.mode)
         port = at_a_replica(cluster)

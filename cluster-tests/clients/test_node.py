@@ -110,6 +110,34 @@ class Node(Applications, unittest.TestCase):
         self.r.config_set("slowlog-log-slower-than", 10000)
         self.assertIn(b"SET k v", [entry["command"] for entry in self.r.slowlog_get(100)])
 
+    def test_users_have_their_rights(self):
+        self.r.acl_setuser(
+            "app", enabled=True, passwords=["+old", "+new"], categories=["+@read", "+@write", "+@transaction"], keys=["app:*"],
+            channels=["app.*"], reset=True,
+        )
+        self.addCleanup(self.r.acl_deluser, "app")
+        port = servers.lone_node().port
+        for protocol, password in ((2, "old"), (3, "new")):
+            app = redis.Redis(
+                servers.HOST, port, username="app", password=password, protocol=protocol, decode_responses=True
+            )
+            self.clients.append(app)
+            self.assertTrue(app.set("app:k", "v"))
+            self.assertEqual(app.pipeline().get("app:k").incr("app:n").execute()[0], "v")
+            for refused in (lambda: app.get("other"), app.config_get, app.acl_whoami):
+                with self.assertRaises(redis.exceptions.NoPermissionError):
+                    refused()
+        user = self.r.acl_getuser("app")
+        self.assertEqual((user["flags"], len(user["passwords"])), (["on"], 2))
+        self.assertEqual([user["keys"], user["channels"]], [["~app:*"], ["&app.*"]])
+        refused = {entry["object"] for entry in self.r.acl_log()}
+        self.assertLessEqual({"other", "config|get", "acl|whoami"}, refused)
+        self.r.acl_setuser("app", enabled=True, passwords=["-old"])
+        late = redis.Redis(servers.HOST, port, username="app", password="old")
+        self.clients.append(late)
+        with self.assertRaises(redis.AuthenticationError):
+            late.ping()
+
     def test_an_unknown_command(self):
         with self.assertRaisesRegex(redis.exceptions.ResponseError, "unknown command 'NONSENSE', with args beginning"):
             self.r.execute_command("NONSENSE", "a")
