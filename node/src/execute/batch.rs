@@ -249,7 +249,9 @@ impl Executor {
                         let begun = self.timing.begin_call();
                         let result = self.execute(session, row, args, planned, keys, out, guard, progress);
                         self.count_call(row, &result);
-                        let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - start);
+                        // Replies that are too long for the client are dropped, and those before with them.
+                        let (request_bytes, reply_bytes) =
+                            (self.timing.request_bytes, out.len().saturating_sub(start));
                         let caller = Caller::Client;
                         let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
                         self.look_back(session, &call, &result);

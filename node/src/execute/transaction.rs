@@ -142,7 +142,7 @@ impl Executor {
                 }
             };
             self.count_call(row, &result);
-            let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len() - header);
+            let (request_bytes, reply_bytes) = (self.timing.request_bytes, out.len().saturating_sub(header));
             let caller = Caller::Client;
             let call = Call { row, args, begun, request_bytes, reply_bytes, caller };
             self.look_back(session, &call, &result);
