@@ -292,7 +292,7 @@ fn replies_off(rng: &mut SmallRng) -> Step {
 
 /// Makes a command wrong in one of the ways that clients do, unless that could make it wait or fill the memory.
 pub(super) fn spoil(args: &mut Args, rng: &mut SmallRng) {
-    const DELICATE: [&str; 12] = [
+    const DELICATE: [&str; 15] = [
         "WAIT",
         "WAITAOF",
         "SRANDMEMBER",
@@ -305,6 +305,9 @@ pub(super) fn spoil(args: &mut Args, rng: &mut SmallRng) {
         "BITFIELD",
         "XREAD",
         "XREADGROUP",
+        "LATENCY",
+        "SLOWLOG",
+        "COMMANDLOG",
     ];
     let name = name(args);
     if DELICATE.contains(&name.as_str()) || name.starts_with('B') && name != "BITCOUNT" {

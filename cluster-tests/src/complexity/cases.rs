@@ -764,6 +764,7 @@ fn clients_for(len: usize) -> usize {
 
 /// Commands without a case: what they cost does not grow, or they do the same as others that have one.
 pub const WITHOUT_CASE: &[&str] = &[
+    "acl",
     "asking",
     "auth",
     "bgrewriteaof",

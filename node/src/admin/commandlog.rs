@@ -115,8 +115,8 @@ pub(super) const COMMANDLOG: ServerCommand = container("commandlog", 0, "8.1.0")
 pub(super) const COMMANDLOG_GET: ServerCommand =
     plain("commandlog|get", commandlog_get, 4, ADMIN | LOADING | STALE, "8.1.0").tips(&GET_TIPS);
 fn commandlog_get(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    let kind = kind(args.at(3))?;
     let count = count(args.at(2))?;
+    let kind = kind(args.at(3))?;
     write_latest(ctx, kind, count)
 }
 
