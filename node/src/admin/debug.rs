@@ -16,7 +16,7 @@ use crate::admin::{
 };
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NOSCRIPT, PROTECTED, STALE};
-use crate::config::parse_memory;
+use crate::config::{Settings, parse_memory};
 use crate::io::pause::PauseMode;
 use crate::reload::{Options, refusal};
 
@@ -54,6 +54,11 @@ const SWITCHES: [(&str, usize); 19] = [
 /// The largest size that QUICKLIST-PACKED-THRESHOLD takes.
 const PACKED_BYTES_MAX: u64 = 4 << 30;
 
+/// Whether a client may use DEBUG: `enable-debug-command`.
+pub(super) fn check_address(settings: &Settings, address: &str) -> Result<(), CommandError> {
+    if settings.allows_debug(address) { Ok(()) } else { Err(CommandError::err(NOT_ALLOWED)) }
+}
+
 /// `DEBUG <DIGEST | DIGEST-VALUE key [key ...] | SLEEP seconds | SET-ACTIVE-EXPIRE 0|1 | ERROR text | PROTOCOL type | LOG text | RELOAD ... | OBJECT key | POPULATE count | ... | HELP>`
 ///
 /// SLEEP holds up everybody who sends a command, as a server does that is stuck, and expiry and eviction with them.
@@ -63,10 +68,7 @@ const PACKED_BYTES_MAX: u64 = 4 << 30;
 pub(super) const DEBUG: ServerCommand =
     plain("debug", debug, -2, ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED, "1.0.0");
 fn debug(ctx: &mut ServerContext<'_, '_>, args: Args<'_>) -> ServerResult {
-    let allowed = ctx.server.settings().allows_debug(&ctx.session.client.address);
-    if !allowed {
-        return Err(CommandError::err(NOT_ALLOWED));
-    }
+    check_address(&ctx.server.settings(), &ctx.session.client.address)?;
     let name = args.at(1).to_ascii_uppercase();
     match (name.as_slice(), args.len()) {
         (b"SLEEP", 3) => {

@@ -35,11 +35,13 @@ mod tests;
 pub(crate) mod transactions;
 mod wait;
 
-use keyward_commands::spec::{Command, CommandSpec, Flags, Group, READONLY, WRITE, family};
+use keyward_commands::spec::{Command, CommandSpec, Flags, Group, PROTECTED, READONLY, WRITE, family};
 use keyward_commands::{Block, CommandError, Outcome};
 use keyward_proto::resp::{Args, ReplyWriter};
 use keyward_store::keys::Keys;
 
+use crate::command::table::Row;
+use crate::config::Settings;
 use crate::io::session::Session;
 use crate::server::Server;
 use command::{
@@ -69,6 +71,15 @@ use process::{LOLWUT, ROLE, SHUTDOWN, TIME};
 use replication::{REPLCONF, SYNC};
 pub(crate) use wait::write_synced;
 use wait::{WAIT, WAITAOF};
+
+/// Before a command is queued: whether the settings let a client with this address use it.
+pub(crate) fn check_protected(row: &Row, settings: &Settings, address: &str) -> Result<(), CommandError> {
+    if !row.has(PROTECTED) {
+        return Ok(());
+    }
+    let check = if *row.name == *DEBUG.spec.name { debug::check_address } else { module::check_address };
+    check(settings, address)
+}
 
 /// What a server command works with.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use keyward_proto::resp::Args;
 use crate::admin::{ServerCommand, ServerContext, ServerOutcome, ServerResult, container, help, plain};
 use crate::command::CommandError;
 use crate::command::spec::{ADMIN, LOADING, NO_ASYNC_LOADING, NOSCRIPT, PROTECTED, STALE};
+use crate::config::Settings;
 
 const NOT_ALLOWED: &str = "MODULE command not allowed. If the enable-module-command option is set to \"local\", you can \
                            run it from a local connection, otherwise you need to set this option in the \
@@ -41,8 +42,12 @@ fn unload(ctx: &mut ServerContext<'_, '_>, _args: Args<'_>) -> ServerResult {
 }
 
 fn check_allowed(ctx: &ServerContext<'_, '_>) -> Result<(), CommandError> {
-    let allowed = ctx.server.settings().allows_modules(&ctx.session.client.address);
-    if allowed { Ok(()) } else { Err(CommandError::err(NOT_ALLOWED)) }
+    check_address(&ctx.server.settings(), &ctx.session.client.address)
+}
+
+/// Whether a client may change modules: `enable-module-command`.
+pub(super) fn check_address(settings: &Settings, address: &str) -> Result<(), CommandError> {
+    if settings.allows_modules(address) { Ok(()) } else { Err(CommandError::err(NOT_ALLOWED)) }
 }
 
 /// `MODULE HELP`

@@ -236,7 +236,7 @@ impl Executor {
                     verdict = Verdict::Refuse(CommandError::OutOfMemory);
                 }
                 if matches!(verdict, Verdict::Queue)
-                    && let Err(error) = self.check_queued_script(row, args)
+                    && let Err(error) = self.check_to_queue(session, row, args)
                 {
                     verdict = Verdict::Refuse(error);
                 }

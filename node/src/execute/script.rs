@@ -26,7 +26,7 @@ use super::eviction::Room;
 use super::progress::{Progress, Running};
 use super::timing::{Call, Caller};
 use crate::acl::log::Context;
-use crate::admin::{ServerOutcome, ServerResult};
+use crate::admin::{ServerOutcome, ServerResult, check_protected};
 use crate::command::CommandError;
 use crate::command::keys_of::visit_slots;
 use crate::command::spec::{self, Scope};
@@ -252,8 +252,19 @@ impl Executor {
         self.queued_flags(row, args).is_some_and(ScriptFlags::needs_memory)
     }
 
+    /// What is refused before it is queued: a command that the settings do not let this client use, and a script.
+    pub(super) fn check_to_queue(
+        &self,
+        session: &Session,
+        row: &Row,
+        args: Args<'_>,
+    ) -> Result<(), CommandError> {
+        check_protected(row, &self.settings, &session.client.address)?;
+        self.check_queued_script(row, args)
+    }
+
     /// A script that is about to be queued and says that it may write is refused where a write would be.
-    pub(super) fn check_queued_script(&self, row: &Row, args: Args<'_>) -> Result<(), CommandError> {
+    fn check_queued_script(&self, row: &Row, args: Args<'_>) -> Result<(), CommandError> {
         if row.scope != Scope::Script
             || !self.queued_flags(row, args).is_some_and(ScriptFlags::says_it_writes)
         {
