@@ -177,11 +177,12 @@ impl Writer {
         match action {
             Ok(Action::Write(batch)) => {
                 let outcome = self.write(&batch);
-                let all = outcome.is_ok() && !was_synced;
+                // A failure is the thread's business, and the first write after a sync sets the time of the next.
+                let thread_is_needed = outcome.is_err() || was_synced;
                 let last = batch.slice.last().index;
                 self.completed(&Action::Write(batch), outcome);
                 let is_last = self.server.shared.log.lock().last().index <= last;
-                if all && is_last { AtOnce::Done } else { AtOnce::More }
+                if is_last && !thread_is_needed { AtOnce::Done } else { AtOnce::More }
             }
             Err(last) if last.index <= self.core.last() => AtOnce::Done,
             Ok(_) | Err(_) => AtOnce::More,

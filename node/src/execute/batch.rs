@@ -47,20 +47,12 @@ impl Executor {
         }
         self.look_at_gate();
         if session.followed != self.version && !session.follow(&self.settings, self.version) {
-            return self.end_of_user(session, first);
+            return BatchEnd::of_ended_user(session, self.moment.generation, first);
         }
         let admit = |this: &Executor, candidate: &Candidate<'_>| {
             this.checks().admit(candidate, || this.clock.monotonic())
         };
         self.run_requests(guard, session, batch, buffer, (first, patience), out, admit)
-    }
-
-    /// The user is gone: so is its client.
-    #[cold]
-    fn end_of_user(&self, session: &Session, next: usize) -> BatchEnd {
-        session.client.kill();
-        let condition = Progress::new(self.moment.generation).condition;
-        BatchEnd { next, stop: Some(Stop::Close), condition, appended: false }
     }
 
     /// As [`Executor::run_batch`], for requests that were admitted when the gate was like this; it may have changed since

@@ -59,9 +59,7 @@ impl<'a> Meanwhile<'a> {
     ) -> BatchEnd {
         session.client.note_interaction(self.moment.now);
         if !session.follow(&self.settings, self.version) {
-            session.client.kill();
-            let condition = ReplyCondition::new(self.moment.generation);
-            return BatchEnd { next: first, stop: Some(Stop::Close), condition, appended: false };
+            return BatchEnd::of_ended_user(session, self.moment.generation, first);
         }
         session.locks_no_slots = true;
         let mut stop = None;

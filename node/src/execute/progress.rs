@@ -25,6 +25,16 @@ pub struct BatchEnd {
     pub appended: bool,
 }
 
+impl BatchEnd {
+    /// The user is gone: so is its client, before request `next`.
+    #[cold]
+    pub(super) fn of_ended_user(session: &Session, generation: u64, next: usize) -> BatchEnd {
+        session.client.kill();
+        let condition = ReplyCondition::new(generation);
+        BatchEnd { next, stop: Some(Stop::Close), condition, appended: false }
+    }
+}
+
 /// The thread is executing a batch; not while it stops the world.
 pub(super) type Running = Option<world::Batch>;
 

@@ -14,7 +14,8 @@ use keyward_proto::time::Monotonic;
 use super::messages::Append;
 use crate::log::{Slice, Trimmed, WriteLog};
 
-/// A commit index travels alone only if nothing was sent for so long: under load it leaves with the next entries.
+/// While entries are on their way a commit index travels alone only if nothing was sent for so long: under load it leaves
+/// with the next ones.
 const COMMIT_DELAY: Duration = Duration::from_millis(1);
 /// Entries of one message, at most.
 pub const APPEND_BYTES: usize = 256 << 10;
